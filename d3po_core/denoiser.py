@@ -1,0 +1,93 @@
+"""What the core knows of a diffusion model: a denoised prediction, and the module that a LoRA attaches to.
+
+Epsilon, v and x0 prediction, SD1.x, SDXL and flow models differ only inside a `Denoiser` and in the three numbers per
+step of `steps.py`. diffusers, ComfyUI and A1111 each supply one, in one file each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Family = Literal["diffusion", "flow"]
+"""How noise is mixed in: diffusion x = x0 + sigma*n (k-diffusion's space), flow x = (1 - sigma)*x0 + sigma*n."""
+
+Conditioning = dict[str, Tensor]
+"""All that a prompt (and its negative) gives the network. Every tensor has the batch as its first dimension."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Denoised predictions of one forward pass, each of the shape of x.
+
+    Attributes:
+        cond: the conditional branch D(x, sigma, prompt).
+        guided: uncond + guidance_scale * (cond - uncond); the same tensor as `cond` at guidance scale 1.
+    """
+
+    cond: Tensor
+    guided: Tensor
+
+
+class Denoiser(Protocol):
+    """A model as the core sees it."""
+
+    module: torch.nn.Module
+    """Where a LoRA attaches: the UNet or transformer."""
+    family: Family
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float) -> Prediction:
+        """Predict the clean latents.
+
+        Args:
+            x: noisy latents (B, ...), in the family's own space, float32.
+            sigma: noise levels (B,); rows may differ.
+            conditioning: as `encode` gave it, B rows.
+            guidance_scale: classifier-free guidance (Ho and Salimans 2022); 1 evaluates the conditional branch only.
+        """
+        ...
+
+    def sigmas(self, steps: int, schedule: str) -> Tensor:
+        """Noise levels of a sampling schedule, descending, float64 (steps + 1,): step i goes from i to i + 1.
+
+        Args:
+            steps: number of steps.
+            schedule: "model" (spacing and end as in the model's own scheduler configuration) or "karras".
+        """
+        ...
+
+
+class ImageModel(Protocol):
+    """A denoiser with its text encoder and VAE: what a whole round needs outside a host."""
+
+    denoiser: Denoiser
+    identity: str
+    """Tells base models apart: a hash of the weights' names, shapes and a sample of their values."""
+
+    def encode(self, prompts: list[str], negative: str = "") -> Conditioning:
+        """Conditioning of B prompts, one row each."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, ...) to images (B, 3, H, W) in [0, 1], float32."""
+        ...
+
+    def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
+        """Shape of one image's latents, without batch; 0 means the model's native size (pixels)."""
+        ...
+
+
+def rows(conditioning: Conditioning, index: Tensor) -> Conditioning:
+    """The chosen rows of a conditioning, in the given order; an index may repeat."""
+    return {name: value.index_select(0, index.to(value.device)) for name, value in conditioning.items()}
+
+
+def stack(conditionings: list[Conditioning]) -> Conditioning:
+    """Several conditionings as one batch."""
+    return {name: torch.cat([c[name] for c in conditionings]) for name in conditionings[0]}

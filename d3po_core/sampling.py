@@ -1,0 +1,102 @@
+"""Sampling into a run: prompts in, groups with trajectories and pictures on disk out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .denoiser import ImageModel, rows
+from .evaluation.grid import to_image
+from .rollout import STORE_DTYPE, CandidateNoise, Plan, Trajectory, generator, make_plan, sample
+from .run import Run
+from .settings import SampleSettings
+from .steps import Steps
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A group that is now in the run, and how far sampling has come."""
+
+    group_id: str
+    done: int
+    total: int
+
+
+def sample_groups(
+    run: Run, model: ImageModel, settings: SampleSettings, prompts: list[str], policy: str = "base", round: int = 0
+) -> Iterator[Sampled]:
+    """Draw groups, prompts interleaved in a shuffled order, and add each to the run as soon as it is decoded.
+
+    Args:
+        run: where to.
+        model: the sampling policy, whatever LoRA is active belonging to it.
+        settings: how.
+        prompts: at least one; every prompt is used once before any is used again.
+        policy: id of the policy that samples, "base" or a LoRA's.
+        round: the round it is for.
+
+    Raises:
+        D3POError: bad prompts or settings, before anything is drawn; a full disk, with what was drawn kept.
+    """
+    plan = make_plan(model.denoiser, settings)
+    conditioning = model.encode(prompts, settings.negative)
+    ids = [run.add_prompt(prompt, settings.negative) for prompt in prompts]
+    for i, prompt_id in enumerate(ids):
+        run.save_conditioning(prompt_id, rows(conditioning, torch.tensor([i])))
+    at_once = max(1, settings.batch // settings.candidates)
+    shape = model.latent_shape(settings.height, settings.width)
+    for done in range(0, settings.groups, at_once):
+        numbers = [run.next_number() for _ in range(min(at_once, settings.groups - done))]
+        chosen = torch.tensor([_prompt_of(number, len(prompts), settings.seed) for number in numbers])
+        noises = [
+            CandidateNoise(settings.seed, number, candidate, shape, settings.start)
+            for number in numbers
+            for candidate in range(settings.candidates)
+        ]
+        batch = rows(conditioning, chosen.repeat_interleave(settings.candidates))
+        trajectory = sample(model.denoiser, plan, noises, batch, settings.guidance_scale)
+        images = model.decode(trajectory.latents)
+        for i, number in enumerate(numbers):
+            part = slice(i * settings.candidates, (i + 1) * settings.candidates)
+            group_id = run.add_group(
+                prompt_id=ids[int(chosen[i])],
+                number=number,
+                seed=settings.seed,
+                candidates=settings.candidates,
+                policy=policy,
+                round=round,
+                settings=dataclasses.asdict(settings),
+                held_out=is_held_out(number, settings.held_out, settings.seed),
+                tensors=pack(trajectory, part, plan),
+                images=[to_image(image) for image in images[part]],
+            )
+            yield Sampled(group_id, done + i + 1, settings.groups)
+
+
+def _prompt_of(number: int, prompts: int, seed: int) -> int:
+    """The prompt of a group: a new shuffle of all prompts for every pass over them."""
+    order = torch.randperm(prompts, generator=generator(seed, "prompts", number // prompts))
+    return int(order[number % prompts])
+
+
+def is_held_out(number: int, share: float, seed: int) -> bool:
+    """Whether a group is never trained on: one at random in every 1/share groups, drawn before anybody has seen it."""
+    if share <= 0:
+        return False
+    block = round_up(1 / share)
+    return number % block == int(torch.randint(block, (), generator=generator(seed, "held out", number // block)))
+
+
+def round_up(value: float) -> int:
+    return int(-(-value // 1))
+
+
+def pack(trajectory: Trajectory, part: slice, plan: Plan) -> dict[str, Tensor]:
+    """One group's tensors as stored: latents in STORE_DTYPE, the K trained steps' numbers in float64 (5, K)."""
+    fields = [getattr(plan.steps, name)[: plan.trained] for name in Steps.__dataclass_fields__]
+    tensors = {name: getattr(trajectory, name)[part].to(STORE_DTYPE) for name in ("x", "cond", "guided", "latents")}
+    return {**tensors, "steps": torch.stack(fields)}

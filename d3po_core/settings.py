@@ -1,0 +1,198 @@
+"""Every setting once: default, range, help, and whether it is advanced.
+
+Command-line flags, node inputs and gradio controls are generated from these dataclasses, so a setting is added here and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .errors import D3POError
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    advanced: bool = False,
+) -> Any:
+    """A dataclass field that knows how to present itself."""
+    return field(
+        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "advanced": advanced}
+    )
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How candidates are drawn."""
+
+    groups: int = setting(32, "How many groups to draw. You make one choice in each.", low=1, high=100_000)
+    candidates: int = setting(2, "Images to choose from in each group.", low=2, high=8)
+    steps: int = setting(20, "Sampling steps.", low=1, high=1000)
+    guidance_scale: float = setting(7.5, "Classifier-free guidance; 1 turns it off.", low=1.0, high=30.0)
+    seed: int = setting(0, "Seed of the run. Group number and candidate are mixed in.", low=0, high=2**32 - 1)
+    negative: str = setting("", "Negative prompt, for all groups.", advanced=True)
+    width: int = setting(0, "Width in pixels; 0 takes the model's own.", low=0, high=8192, advanced=True)
+    height: int = setting(0, "Height in pixels; 0 takes the model's own.", low=0, high=8192, advanced=True)
+    sampler: str = setting(
+        "ancestral",
+        "How noise is injected: ancestral (DDIM with eta; also for flow models), flow_sde (Flow-GRPO), lcm.",
+        choices=("ancestral", "flow_sde", "lcm"),
+        advanced=True,
+    )
+    schedule: str = setting(
+        "model", "Spacing of noise levels: the model's own, or karras.", choices=("model", "karras"), advanced=True
+    )
+    eta: float = setting(1.0, "Amount of noise in a stochastic step.", low=0.01, high=2.0, advanced=True)
+    window: str = setting(
+        "early",
+        "Which steps carry noise and can be trained: early (noise level at least window_sigma), first (the first "
+        "window_fraction of the steps), all (as published).",
+        choices=("early", "first", "all"),
+        advanced=True,
+    )
+    window_sigma: float = setting(
+        2.5, "For window early: lowest noise-to-signal ratio at which a step still starts.", low=0.0, advanced=True
+    )
+    window_fraction: float = setting(
+        0.3, "For window first: share of the steps, at least one step.", low=0.0, high=1.0, advanced=True
+    )
+    noise: str = setting(
+        "window",
+        "Inject noise in the window only, with deterministic steps after it, or in all steps.",
+        choices=("window", "all"),
+        advanced=True,
+    )
+    start: str = setting(
+        "same",
+        "Starting noise within a group: the same for all candidates, or independent.",
+        choices=("same", "independent"),
+        advanced=True,
+    )
+    held_out: float = setting(
+        0.125, "Share of groups never trained on, drawn at random, that show whether the taste is understood.",
+        low=0.0, high=0.5,
+    )
+    batch: int = setting(8, "Images sampled at once. Lower it when memory runs out.", low=1, high=1024)
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """What is trained."""
+
+    rank: int = setting(8, "Rank of the LoRA: its capacity.", low=1, high=512)
+    alpha: float = setting(8.0, "Scale of the LoRA is alpha / rank.", low=0.001, high=1024, advanced=True)
+    targets: str = setting(
+        "attention",
+        "Layers that get a LoRA: attention (projections), attention+feedforward, all (convolutions too).",
+        choices=("attention", "attention+feedforward", "all"),
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How picks become a LoRA."""
+
+    level: str = setting(
+        "trajectory",
+        "Compare whole trajectories (log-ratios summed over steps) or every step by itself, as published.",
+        choices=("trajectory", "step"),
+        advanced=True,
+    )
+    beta: float = setting(
+        205.0,
+        "Weight of the log-ratio, a mean over latent elements. 205 is .2 on a sum of 1,024; published: .1.",
+        low=0.0,
+        advanced=True,
+    )
+    clip: float = setting(
+        0.0, "Clamp each probability ratio to 1 +/- this, as published with .1; 0 is off.", low=0, high=1, advanced=True
+    )
+    guided_loss: bool = setting(
+        False, "Loss on the guided policy. Off: on the conditional branch, which learns faster.", advanced=True
+    )
+    reference: str = setting(
+        "base", "Policy that training departs from.", choices=("base", "last_round"), advanced=True
+    )
+    epochs: int = setting(4, "Times that every pick is used.", low=1, high=1000)
+    learning_rate: float = setting(1e-3, "AdamW's learning rate.", low=1e-8, high=1.0, advanced=True)
+    batch: int = setting(8, "Pairs per update; whole groups are taken until there are as many.", low=1, high=4096)
+    warmup: int = setting(4, "Updates over which the learning rate rises.", low=0, high=10_000, advanced=True)
+    grad_clip: float = setting(1.0, "Largest gradient norm.", low=1e-6, advanced=True)
+    label_smoothing: float = setting(
+        0.0, "Share of picks taken to be mistaken (conservative DPO).", low=0.0, high=0.49, advanced=True
+    )
+    cross_check: bool = setting(
+        True,
+        "Predict each half of the picks from the other first, to see how long to train and how far to trust it.",
+        advanced=True,
+    )
+    drift_limit: float = setting(
+        0.0, "Stop when the KL from base, in nats per image, passes this; 0 is off.", low=0.0, advanced=True
+    )
+    patience: int = setting(
+        2,
+        "Without cross_check: stop after so many epochs without a better held-out loss; 0 never.",
+        low=0,
+        high=1000,
+        advanced=True,
+    )
+    micro_batch: int = setting(
+        0, "(image, step) rows per backward pass; 0 finds it by memory.", low=0, high=65536, advanced=True
+    )
+    checkpointing: bool = setting(False, "Recompute activations: less memory, slower.", advanced=True)
+    seed: int = setting(0, "Seed of shuffling and of the LoRA's start.", low=0, high=2**32 - 1, advanced=True)
+
+
+Settings = TypeVar("Settings", SampleSettings, LoraSettings, TrainSettings)
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "sample": {"window": "all", "noise": "all", "eta": 1.0},
+    "train": {"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "cross_check": False},
+}
+"""D3PO as in the authors' code (Yang et al. 2024, arXiv 2311.13231, and its repository): mean log-prob, ratio clamped
+to 1 +/- .1, beta .1, every step by itself. The default preset is the dataclasses' own defaults."""
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {"taste": {}, "published": PUBLISHED}
+
+
+def check(settings: Settings) -> Settings:
+    """The settings themselves, once every value is in range.
+
+    Raises:
+        D3POError: names the setting, its value and its range or choices.
+    """
+    for item in dataclasses.fields(settings):
+        value, meta = getattr(settings, item.name), item.metadata
+        low, high, choices = meta["low"], meta["high"], meta["choices"]
+        if choices and value not in choices:
+            raise D3POError(f"{item.name} is '{value}'.", f"Choose one of {', '.join(choices)}.")
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            span = f"between {low:g} and {high:g}" if high is not None else f"at least {low:g}"
+            raise D3POError(f"{item.name} is {value}.", f"Choose a value {span}.")
+    return settings
+
+
+def replace(settings: Settings, values: dict[str, Any]) -> Settings:
+    """A checked copy with some values changed.
+
+    Raises:
+        D3POError: a name is unknown, or a value has the wrong type or is out of range.
+    """
+    known = {item.name: item for item in dataclasses.fields(settings)}
+    for name, value in values.items():
+        if name not in known:
+            raise D3POError(f"There is no setting called '{name}'.", f"Known are {', '.join(known)}.")
+        kind = type(known[name].default)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            values = {**values, name: float(value)}
+        elif type(value) is not kind:
+            raise D3POError(f"{name} is {value!r}.", f"It must be of type {kind.__name__}.")
+    return check(dataclasses.replace(settings, **values))

@@ -1,0 +1,211 @@
+"""Fitting a LoRA to picked groups: the updates themselves, without run, files or host.
+
+Left out on purpose: replay, reward baselines and per-step importance weights. Picks are few and every one is used in
+every epoch; what decides whether they teach anything is which steps are trained (settings.window).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..errors import D3POError
+from ..objectives import clipped, d3po
+from ..rollout import generator
+from ..settings import TrainSettings
+from .groups import Rows, TrainingGroup, group_rows, join
+from .passes import backward, row_log_ratios
+from .references import Reference
+
+TIE = 1e-3
+"""Margins smaller than this are rounding, and count as half a right guess."""
+Load = Callable[[str], TrainingGroup]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What can be said of the policy on some groups.
+
+    Attributes:
+        loss: mean over pairs.
+        accuracy: share of pairs whose winner has the higher trajectory log-ratio; ties count half.
+        margin: mean of beta * (winner's - loser's trajectory log-ratio).
+        clip_fraction: share of step log-ratios at which the clamp bites.
+        hits: for every group, the weighted share of its pairs guessed right.
+    """
+
+    loss: float
+    accuracy: float
+    margin: float
+    clip_fraction: float
+    hits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser step: its number (from 1), how many there will be, and measures before the step."""
+
+    number: int
+    total: int
+    epoch: int
+    measures: Measures
+    gradient_norm: float
+
+
+def pair_loss(ratios: Tensor, group: TrainingGroup, settings: TrainSettings) -> Tensor:
+    """Weighted loss of a group's pairs. ()
+
+    Args:
+        ratios: log-ratios (C, K), mean over latent elements.
+        group: whose pairs.
+        settings: level, beta, clip, label_smoothing.
+    """
+    winner = ratios[[pair.winner for pair in group.pairs]]
+    loser = ratios[[pair.loser for pair in group.pairs]]
+    weight = ratios.new_tensor([pair.weight for pair in group.pairs])
+    if settings.level == "trajectory":
+        winner, loser = winner.sum(1, keepdim=True), loser.sum(1, keepdim=True)
+    loss = d3po(winner, loser, settings.beta, settings.clip, settings.label_smoothing)
+    return (loss.mean(1) * weight).sum()
+
+
+class Fit:
+    """A LoRA's training on some groups; every group must have at least one pair.
+
+    Args:
+        denoiser: the policy, its LoRA active.
+        parameters: the LoRA's trainable parameters.
+        groups: ids of the groups to train on, with their numbers of pairs.
+        load: gives a group by id.
+        reference: the policy to depart from.
+        settings: how.
+        micro_batch: rows per backward pass.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        parameters: Sequence[torch.nn.Parameter],
+        groups: dict[str, int],
+        load: Load,
+        reference: Reference,
+        settings: TrainSettings,
+        micro_batch: int,
+    ) -> None:
+        self.denoiser, self.settings, self.reference, self.load = denoiser, settings, reference, load
+        self.parameters = list(parameters)
+        self.micro_batch = micro_batch
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=0.0)
+        self.done = 0
+        half = next(denoiser.module.parameters()).dtype == torch.float16
+        self._scaler = torch.amp.GradScaler(denoiser.device.type, enabled=half)
+        self._groups = groups
+        self._batches = [batch for epoch in range(settings.epochs) for batch in self._epoch(epoch)]
+
+    @property
+    def total(self) -> int:
+        """Number of updates."""
+        return len(self._batches)
+
+    def ends_epoch(self) -> bool:
+        """Whether the last update was the last of its epoch."""
+        return self.done == self.total or self._batches[self.done][0] != self._batches[self.done - 1][0]
+
+    def measure(self, groups: Sequence[TrainingGroup]) -> Measures:
+        """Measures of the policy as it is now, without training. At least one group."""
+        with torch.no_grad():
+            rows = [self._rows(group) for group in groups]
+            ratios = [
+                torch.cat([row_log_ratios(self.denoiser, part) for part in r.split(self.micro_batch)]) for r in rows
+            ]
+        return self._measures(groups, [r.unflatten(0, g.shape) for r, g in zip(ratios, groups, strict=True)])
+
+    def _epoch(self, epoch: int) -> list[tuple[int, list[str]]]:
+        """Shuffled groups, cut so that every update has at least `batch` pairs; a short rest joins the last."""
+        ids = sorted(self._groups)
+        order = [ids[i] for i in torch.randperm(len(ids), generator=generator(self.settings.seed, "epoch", epoch))]
+        batches: list[list[str]] = [[]]
+        for name in order:
+            if sum(self._groups[g] for g in batches[-1]) >= self.settings.batch:
+                batches.append([])
+            batches[-1].append(name)
+        if len(batches) > 1 and sum(self._groups[g] for g in batches[-1]) < self.settings.batch / 2:
+            rest = batches.pop()
+            batches[-1] += rest
+        return [(epoch, batch) for batch in batches]
+
+    def _rows(self, group: TrainingGroup) -> Rows:
+        guided = self.settings.guided_loss
+        ref = self.reference.predictions(group, guided)
+        return group_rows(group, ref, group.guidance_scale if guided else 1.0, self.denoiser.device)
+
+    def update(self) -> Update:
+        """Take the next optimiser step; only while `done` is below `total`."""
+        epoch, names = self._batches[self.done]
+        groups = [self.load(name) for name in names]
+        rows = [self._rows(group) for group in groups]
+        sizes = [len(r) for r in rows]
+
+        def split(ratios: Tensor) -> list[Tensor]:
+            return [r.unflatten(0, g.shape) for r, g in zip(ratios.split(sizes), groups, strict=True)]
+
+        def loss_of(ratios: Tensor) -> Tensor:
+            parts = [pair_loss(r, g, self.settings) for r, g in zip(split(ratios), groups, strict=True)]
+            return torch.stack(parts).sum() / len(groups)
+
+        ratios = self._backward(join(rows), loss_of)
+        self._scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_clip)
+        for item in self.optimizer.param_groups:
+            item["lr"] = self.settings.learning_rate * self._schedule()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.done += 1
+        return Update(self.done, self.total, epoch, self._measures(groups, split(ratios)), float(norm))
+
+    def _backward(self, rows: Rows, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """Gradient of the loss, in smaller micro-batches if memory runs out; the log-ratios."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                return backward(self.denoiser, rows, loss_of, self.micro_batch, self._scaler.get_scale())[1]
+            except torch.OutOfMemoryError as error:
+                if self.micro_batch == 1:
+                    raise D3POError(
+                        "One image and one step do not fit in memory.",
+                        "Turn on checkpointing, lower the LoRA's rank, or close other programs.",
+                        "Your picks and what was learnt are saved.",
+                    ) from error
+                self.micro_batch = min(self.micro_batch, len(rows)) // 2 or 1
+            if rows.x.is_cuda:
+                torch.cuda.empty_cache()
+
+    def _schedule(self) -> float:
+        """Linear warm-up, then constant."""
+        return min(1.0, (self.done + 1) / max(1, self.settings.warmup))
+
+    def _measures(self, groups: Sequence[TrainingGroup], ratios: Sequence[Tensor]) -> Measures:
+        losses, margins, hits = [], [], []
+        for group, r in zip(groups, ratios, strict=True):
+            losses.append(float(pair_loss(r, group, self.settings)))
+            whole = r.sum(1)
+            found = [self.settings.beta * float(whole[pair.winner] - whole[pair.loser]) for pair in group.pairs]
+            weight = math.fsum(pair.weight for pair in group.pairs)
+            hits.append(sum(_right(m) * p.weight for m, p in zip(found, group.pairs, strict=True)) / weight)
+            margins += found
+        return Measures(
+            loss=math.fsum(losses) / len(losses),
+            accuracy=math.fsum(map(_right, margins)) / len(margins),
+            margin=math.fsum(margins) / len(margins),
+            clip_fraction=float(clipped(torch.cat([r.flatten() for r in ratios]), self.settings.clip)),
+            hits=tuple(hits),
+        )
+
+
+def _right(margin: float) -> float:
+    return 0.5 if abs(margin) < TIE else float(margin > 0)

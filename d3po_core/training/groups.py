@@ -1,0 +1,104 @@
+"""A picked group as training sees it: recorded tensors, pairs, and the reference's predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Conditioning
+from ..logratio import residual
+from ..picks import Pair
+from ..steps import Steps
+
+
+@dataclass(frozen=True)
+class TrainingGroup:
+    """C candidates of one prompt over K trained steps, on the CPU, float32.
+
+    Attributes:
+        id: the group in its run.
+        pairs: what was preferred to what.
+        steps: the K steps.
+        x: latents (C, K + 1, ...).
+        cond, guided: predictions of the policy that sampled, (C, K, ...).
+        policy: id of that policy, "base" or a LoRA's.
+        conditioning: one row.
+        guidance_scale: as sampled.
+    """
+
+    id: str
+    pairs: list[Pair]
+    steps: Steps
+    x: Tensor
+    cond: Tensor
+    guided: Tensor
+    policy: str
+    conditioning: Conditioning
+    guidance_scale: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Candidates and trained steps."""
+        return self.cond.shape[0], self.cond.shape[1]
+
+    @property
+    def elements(self) -> int:
+        """Latent elements of one image, N."""
+        return self.cond[0, 0].numel()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Recorded steps as one batch: R rows of (image, step), from one or several groups.
+
+    `ref` and `z` belong together and to one kind of policy (all guided or all conditional), see logratio.py.
+    """
+
+    x: Tensor
+    ref: Tensor
+    z: Tensor
+    steps: Steps
+    conditioning: Conditioning
+    guidance_scale: float
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def split(self, size: int) -> list[Rows]:
+        """Micro-batches of at most `size` rows."""
+        return [self[slice(i, i + size)] for i in range(0, len(self), size)]
+
+    def __getitem__(self, part: slice) -> Rows:
+        conditioning = {name: value[part] for name, value in self.conditioning.items()}
+        return Rows(self.x[part], self.ref[part], self.z[part], self.steps[part], conditioning, self.guidance_scale)
+
+
+def group_rows(group: TrainingGroup, ref: Tensor, guidance_scale: float, device: torch.device) -> Rows:
+    """All (candidate, step) rows of a group, candidate-major.
+
+    Args:
+        group: what was recorded.
+        ref: the reference's predictions (C, K, ...), of the kind that the loss uses.
+        guidance_scale: 1 for a loss on the conditional branch, else the group's.
+        device: where the rows are needed.
+    """
+    candidates, count = group.shape
+    steps = group.steps[torch.arange(count).repeat(candidates)]
+    x, x_next = group.x[:, :-1].flatten(0, 1), group.x[:, 1:].flatten(0, 1)
+    flat = ref.flatten(0, 1)
+    conditioning = {
+        name: value.to(device).expand(candidates * count, *value.shape[1:])
+        for name, value in group.conditioning.items()
+    }
+    z = residual(x, x_next, flat, steps)
+    return Rows(x.to(device), flat.to(device), z.to(device), steps, conditioning, guidance_scale)
+
+
+def join(parts: list[Rows]) -> Rows:
+    """Rows of several groups as one batch; they share a guidance scale."""
+    steps = Steps(*(torch.cat([getattr(p.steps, f) for p in parts]) for f in Steps.__dataclass_fields__))
+    conditioning = {name: torch.cat([p.conditioning[name] for p in parts]) for name in parts[0].conditioning}
+    x, ref, z = (torch.cat([getattr(p, name) for p in parts]) for name in ("x", "ref", "z"))
+    return Rows(x, ref, z, steps, conditioning, parts[0].guidance_scale)

@@ -1,0 +1,116 @@
+"""Picked groups from a run, as training needs them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..errors import D3POError
+from ..picks import Pair, pairs
+from ..run import Run
+from ..steps import Steps
+from .groups import TrainingGroup, group_rows
+
+SAME_MODEL = 0.02
+"""Largest relative difference of a recorded and a recomputed prediction that storage and device can explain."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The pairs that a round learns from, by group, fixed when the round begins: later picks are for the next."""
+
+    training: dict[str, list[Pair]]
+    held_out: dict[str, list[Pair]]
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Lesson:
+        def read(groups: dict[str, list[dict[str, Any]]]) -> dict[str, list[Pair]]:
+            return {name: [Pair(**pair) for pair in found] for name, found in groups.items()}
+
+        return cls(read(data["training"]), read(data["held_out"]))
+
+
+def collect(run: Run) -> Lesson:
+    """All pairs that follow from a run's picks, several people's on one group added up.
+
+    Raises:
+        D3POError: there is not a single pair to train on.
+    """
+    training: dict[str, list[Pair]] = {}
+    held_out: dict[str, list[Pair]] = {}
+    picks = run.picks()
+    for stored in picks:
+        group = run.group(stored.group_id)
+        found = pairs(stored.pick, group.candidates)
+        if found and not group.freed:
+            (held_out if group.held_out else training).setdefault(group.id, []).extend(found)
+    if not training:
+        raise D3POError(_nothing_to_learn(len(picks), len(held_out)), "Pick favourites in more groups.")
+    return Lesson(training, held_out)
+
+
+class GroupLoader:
+    """Loads groups with their pairs; every call reads the disk, so memory holds one update's groups only."""
+
+    def __init__(self, run: Run, lesson: Lesson) -> None:
+        self._run = run
+        self._pairs = {**lesson.training, **lesson.held_out}
+
+    def __call__(self, group_id: str) -> TrainingGroup:
+        """A group by id.
+
+        Raises:
+            D3POError: its file is missing or damaged.
+        """
+        stored = self._run.group(group_id)
+        tensors = self._run.trajectory(group_id)
+        x, cond, guided = (tensors[name].float() for name in ("x", "cond", "guided"))
+        return TrainingGroup(
+            id=group_id,
+            pairs=self._pairs[group_id],
+            steps=Steps(*tensors["steps"].double()),
+            x=x,
+            cond=cond,
+            guided=guided,
+            policy=stored.policy,
+            conditioning=self._run.conditioning(stored.prompt_id),
+            guidance_scale=stored.settings["guidance_scale"],
+        )
+
+
+def _nothing_to_learn(judged: int, held_out: int) -> str:
+    if judged == 0:
+        return "Nothing has been picked in this run yet."
+    if held_out:
+        return "All favourites so far are in held-out groups, which are never trained on."
+    return f"None of the {judged} picks says that one image is better than another (ties, all bad, skipped)."
+
+
+@torch.no_grad()
+def check_same_model(denoiser: Denoiser, group: TrainingGroup) -> None:
+    """Evaluate one recorded step anew and compare; call it with the LoRA off, on a group that the base sampled.
+
+    Raises:
+        D3POError: the model is not the one that sampled.
+    """
+    rows = group_rows(group, group.cond, 1.0, denoiser.device)[slice(0, 1)]
+    now = denoiser(rows.x, rows.steps.sigma.to(rows.x.device), rows.conditioning, 1.0).cond
+    difference = _relative(now, rows.ref)
+    if not difference <= SAME_MODEL:
+        raise D3POError(
+            f"This run was sampled with another base model: a recorded step comes out {difference:.0%} different now.",
+            "Load the model that sampled it, or start a new run for this one.",
+            "Your picks are saved.",
+        )
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())

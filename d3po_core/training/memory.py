@@ -1,0 +1,61 @@
+"""How many rows fit into one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from .groups import Rows
+from .passes import row_log_ratios
+
+SHARE = 0.5
+"""Of the free memory, what activations may take."""
+
+
+def activation_bytes(denoiser: Denoiser, rows: Rows) -> int:
+    """Bytes that autograd keeps for one row's backward pass, parameters left out: counted, not guessed."""
+    kept: dict[int, int] = {}
+    parameters = {p.untyped_storage().data_ptr() for p in denoiser.module.parameters()}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        ratios = row_log_ratios(denoiser, rows[slice(0, 1)])
+    del ratios
+    return sum(kept.values())
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on a device."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    import psutil  # every host has it; the standalone extra lists it
+
+    return psutil.virtual_memory().available
+
+
+def fitting_rows(denoiser: Denoiser, rows: Rows) -> int:
+    """Rows whose graphs fit in the free memory of the denoiser's device, at least 1."""
+    return max(1, int(SHARE * free_bytes(denoiser.device) / max(1, activation_bytes(denoiser, rows))))
+
+
+@contextmanager
+def checkpointing(module: torch.nn.Module, on: bool) -> Iterator[None]:
+    """Gradient checkpointing by the module's own switch, if it has one (diffusers); hosts bring their own."""
+    switch = on and hasattr(module, "enable_gradient_checkpointing") and not module.is_gradient_checkpointing
+    if switch:
+        module.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if switch:
+            module.disable_gradient_checkpointing()

@@ -1,0 +1,84 @@
+"""Log-ratios of recorded rows, and the gradient of a loss on them in one pass or two.
+
+An image is evaluated once and its log-ratio is used in every pair that it belongs to. When the graphs of all rows fit
+in memory that is one pass. Otherwise two: log-ratios without gradient; the loss's derivative with respect to each; then
+forward and backward in micro-batches weighted by it. The gradient is the same, at one more forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..logratio import kl, log_ratio
+from .groups import Rows, TrainingGroup, group_rows
+
+
+def row_log_ratios(denoiser: Denoiser, rows: Rows) -> Tensor:
+    """log pi_theta - log pi_ref of every row, mean over latent elements. (R,)"""
+    prediction = denoiser(rows.x, rows.steps.sigma.to(rows.x.device), rows.conditioning, rows.guidance_scale)
+    denoised = prediction.cond if rows.guidance_scale == 1 else prediction.guided
+    return log_ratio(denoised, rows.ref, rows.z, rows.steps) / rows.x[0].numel()
+
+
+@torch.no_grad()
+def mean_kl(
+    denoiser: Denoiser, groups: Sequence[TrainingGroup], guided: Callable[[TrainingGroup], Tensor], batch: int
+) -> float:
+    """KL of the active guided policy from another, in nats per image, summed over the recorded steps.
+
+    The expectation is taken over the recorded latents, so where the other policy sampled them this is the KL of
+    sampler from policy, an estimate without noise of its own.
+
+    Args:
+        denoiser: the policy.
+        groups: at least one.
+        guided: the other policy's guided predictions on a group, (C, K, ...).
+        batch: rows per forward pass.
+    """
+    total, images = 0.0, 0
+    for group in groups:
+        for rows in group_rows(group, guided(group), group.guidance_scale, denoiser.device).split(batch):
+            prediction = denoiser(rows.x, rows.steps.sigma.to(rows.x.device), rows.conditioning, rows.guidance_scale)
+            total += float(kl(prediction.guided, rows.ref, rows.steps).sum())
+        images += group.shape[0]
+    return total / images
+
+
+def backward(
+    denoiser: Denoiser,
+    rows: Rows,
+    loss_of: Callable[[Tensor], Tensor],
+    micro_batch: int,
+    scale: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Accumulate the gradient of scale * loss_of(log-ratios) in the LoRA's parameters.
+
+    Args:
+        denoiser: the trained policy.
+        rows: R recorded rows.
+        loss_of: log-ratios (R,) to a scalar.
+        micro_batch: rows per backward pass; R or more is one pass.
+        scale: loss scale, for float16 networks.
+
+    Returns:
+        The loss, unscaled, and the log-ratios (R,), both without gradient.
+    """
+    if micro_batch >= len(rows):
+        ratios = row_log_ratios(denoiser, rows)
+        loss = loss_of(ratios)
+        (loss * scale).backward()
+        return loss.detach(), ratios.detach()
+    parts = rows.split(micro_batch)
+    with torch.no_grad():
+        ratios = torch.cat([row_log_ratios(denoiser, part) for part in parts])
+    leaf = ratios.requires_grad_()
+    loss = loss_of(leaf)
+    (weights,) = torch.autograd.grad(loss * scale, leaf)
+    for part, weight in zip(parts, weights.split(micro_batch), strict=True):
+        if weight.any():  # clamped and unpaired rows have no gradient
+            (row_log_ratios(denoiser, part) * weight).sum().backward()
+    return loss.detach(), leaf.detach()

@@ -1,0 +1,56 @@
+"""The reference policy's predictions on recorded steps.
+
+Where the policy that sampled a group is the reference, its recorded predictions are the answer and no network runs.
+Otherwise the reference is evaluated anew, once per image, and kept for as long as the trainer lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from .groups import Rows, TrainingGroup, group_rows
+
+
+class Reference:
+    """One frozen policy.
+
+    Args:
+        policy: its id, as groups record it ("base" or a LoRA's).
+        denoiser: the model.
+        active: context manager in which the denoiser is this policy.
+        batch: rows per forward pass when it has to be evaluated.
+    """
+
+    def __init__(
+        self, policy: str, denoiser: Denoiser, active: Callable[[], AbstractContextManager[None]], batch: int
+    ) -> None:
+        self.policy = policy
+        self._denoiser, self._active, self._batch = denoiser, active, batch
+        self._evaluated: dict[tuple[str, bool], Tensor] = {}
+
+    def predictions(self, group: TrainingGroup, guided: bool) -> Tensor:
+        """Denoised predictions (C, K, ...) on the group's recorded latents, on the CPU."""
+        if group.policy == self.policy:
+            return group.guided if guided else group.cond
+        key = (group.id, guided)
+        if key not in self._evaluated:
+            self._evaluated[key] = self._evaluate(group, guided)
+        return self._evaluated[key]
+
+    @torch.no_grad()
+    def _evaluate(self, group: TrainingGroup, guided: bool) -> Tensor:
+        scale = group.guidance_scale if guided else 1.0
+        rows = group_rows(group, group.cond, scale, self._denoiser.device)
+        with self._active():
+            parts = [self._predict(part, guided) for part in rows.split(self._batch)]
+        return torch.cat(parts).unflatten(0, group.shape)
+
+    def _predict(self, rows: Rows, guided: bool) -> Tensor:
+        sigma = rows.steps.sigma.to(rows.x.device)
+        prediction = self._denoiser(rows.x, sigma, rows.conditioning, rows.guidance_scale)
+        return (prediction.guided if guided else prediction.cond).cpu()

@@ -1,0 +1,87 @@
+"""What a trainer tells while it works, and when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..lora import LoraWeights
+from .fit import Measures
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What is known after an update.
+
+    Attributes:
+        phase: "check A", "check B" or "teach".
+        update, total: within the phase.
+        epoch: of the phase, from 0.
+        training: measures of this update's pairs, before the step.
+        hidden: measures of the picks that this phase does not train on, at the end of an epoch: in a check the other
+            half of the picks, in teaching the held-out groups.
+        kl_sampler, kl_base: of the guided policy, in nats per image, with `hidden`.
+        seconds: since the round was started or resumed.
+    """
+
+    phase: str
+    update: int
+    total: int
+    epoch: int
+    training: Measures
+    hidden: Measures | None = None
+    kl_sampler: float | None = None
+    kl_base: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a round gave.
+
+    Attributes:
+        round: its number.
+        weights: the LoRA, `strength` already applied.
+        strength: share of what was learnt that the evidence allows, see evidence.py.
+        guessed, guessed_of: hidden picks guessed right (ties half), out of how many; 0 of 0 without any.
+        reason: why training stopped, a sentence.
+    """
+
+    round: int
+    weights: LoraWeights
+    strength: float
+    guessed: float
+    guessed_of: int
+    reason: str
+
+
+@dataclass
+class Progress:
+    """Where a round is: everything besides tensors that a resumed trainer needs.
+
+    Attributes:
+        phase: index of the current phase.
+        done: updates done in it.
+        hits, losses: for each check, for each epoch: share of pairs guessed right in every hidden group; mean loss.
+        held_out: loss of the held-out groups after each epoch of teaching.
+        reason: why teaching stopped early, if it did.
+    """
+
+    phase: int = 0
+    done: int = 0
+    hits: list[list[list[float]]] = field(default_factory=list)
+    losses: list[list[float]] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+    held_out_hits: list[float] = field(default_factory=list)
+    reason: str = ""
+
+    def note_check(self, check: int, loss: float, hits: list[float]) -> None:
+        """Keep the outcome of one epoch of a check phase."""
+        if len(self.losses) == check:
+            self.losses.append([])
+            self.hits.append([])
+        self.losses[check].append(loss)
+        self.hits[check].append(hits)
+
+    def hits_of_checks(self, epoch: int) -> list[float]:
+        """What both checks guessed after an epoch, a number for each group."""
+        return [hit for check in self.hits for hit in check[epoch]]

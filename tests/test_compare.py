@@ -1,0 +1,48 @@
+"""Win rates against numbers worked out by hand, and against the closed form for normal scores."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from d3po_core.evaluation import compare
+from d3po_core.training.evidence import strength, z_score
+
+
+def test_same_seeds_are_left_out() -> None:
+    before = torch.tensor([[0.0, 10.0], [0.0, 10.0]])
+    after = before + 1  # better on every same seed, yet no better than chance on others
+    c = compare(before, after)
+    assert c.win_rate == 0.5
+    assert c.win_rate_se == 0
+    assert c.images == 4
+
+
+def test_ties_count_half() -> None:
+    assert compare(torch.zeros(3, 4), torch.zeros(3, 4) + torch.eye(3, 4) * 0).win_rate == 0.5
+
+
+def test_normal_scores_give_the_probit_of_the_gain() -> None:
+    """P(a > b) of two unit normals d apart is Phi(d / sqrt 2)."""
+    g = torch.Generator().manual_seed(0)
+    before, after = torch.randn(50, 100, generator=g), torch.randn(50, 100, generator=g) + 0.8
+    c = compare(before.double(), after.double())
+    expected = 0.5 * (1 + math.erf(0.8 / 2))
+    assert c.win_rate == pytest.approx(expected, abs=4 * c.win_rate_se)
+    assert c.gain == pytest.approx(0.8, abs=0.08)
+    assert 0.001 < c.win_rate_se < 0.02
+
+
+@pytest.mark.parametrize(("right", "of", "expected"), [(32, 64, 0.0), (36, 64, 0.0), (40, 64, 1.0), (58, 64, 1.0)])
+def test_strength_follows_from_right_guesses(right: int, of: int, expected: float) -> None:
+    assert strength([1.0] * right + [0.0] * (of - right)) == expected
+
+
+def test_z_score_is_that_of_a_binomial() -> None:
+    assert z_score([1.0] * 60 + [0.0] * 40) == pytest.approx((60 - 50) / 5)
+
+
+def test_without_a_check_the_lora_is_used_in_full() -> None:
+    assert strength([]) == 1.0

@@ -1,0 +1,189 @@
+"""Log-ratios and gradients of groups, against densities and loops written out by hand."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+from torch.nn import functional as F
+
+from d3po_core.picks import Pair
+from d3po_core.settings import TrainSettings
+from d3po_core.training.fit import Fit, pair_loss
+from d3po_core.training.groups import TrainingGroup, group_rows, join
+from d3po_core.training.passes import backward, mean_kl, row_log_ratios
+from d3po_core.training.references import Reference
+
+from .toy import ToyDenoiser, toy_group
+
+RANKED = [Pair(0, 1, 1 / 3), Pair(0, 2, 1 / 3), Pair(2, 1, 1 / 3)]
+
+
+def log_density(denoiser: ToyDenoiser, group: TrainingGroup, candidate: int, step: int) -> Tensor:
+    """log pi(x_next | x) of one step of one image, guided, from torch's normal distribution."""
+    s = group.steps
+    x, x_next = group.x[candidate, step][None], group.x[candidate, step + 1][None]
+    guided = denoiser(x, s.sigma[step][None], group.conditioning, group.guidance_scale).guided
+    mean = float(s.carry[step]) * x + float(s.gain[step]) * guided
+    return Normal(mean, float(s.std[step])).log_prob(x_next).sum()
+
+
+def test_row_log_ratios_are_differences_of_normal_densities() -> None:
+    base = ToyDenoiser()
+    policy = base.tuned()
+    group = toy_group(base, 1, 3, RANKED)
+    rows = group_rows(group, group.guided, group.guidance_scale, base.device)
+    got = row_log_ratios(policy, rows).detach().unflatten(0, group.shape)
+    for c in range(3):
+        for k in range(3):
+            expected = (log_density(policy, group, c, k) - log_density(base, group, c, k)) / group.elements
+            assert float(got[c, k]) == pytest.approx(float(expected.detach()), rel=1e-3, abs=1e-5)
+
+
+def naive_loss(policy: ToyDenoiser, base: ToyDenoiser, group: TrainingGroup, beta: float, level: str) -> Tensor:
+    """Pair by pair, image by image, step by step, the reference evaluated each time."""
+    total = torch.zeros(())
+    for pair in group.pairs:
+        ratio = [
+            [log_density(policy, group, c, k) - log_density(base, group, c, k).detach() for k in range(3)]
+            for c in (pair.winner, pair.loser)
+        ]
+        steps = [beta / group.elements * (w - lo) for w, lo in zip(*ratio, strict=True)]
+        if level == "trajectory":
+            total = total - pair.weight * F.logsigmoid(torch.stack(steps).sum())
+        else:
+            total = total - pair.weight * torch.stack([F.logsigmoid(s) for s in steps]).mean()
+    return total
+
+
+@pytest.mark.parametrize("level", ["trajectory", "step"])
+@pytest.mark.parametrize("micro_batch", [1, 4, 100])
+def test_group_gradient_equals_the_sum_over_pairs(level: str, micro_batch: int) -> None:
+    base = ToyDenoiser()
+    policy = base.tuned()
+    groups = [toy_group(base, 1, 3, RANKED), toy_group(base, 2, 2, [Pair(1, 0, 1.0)])]
+    settings = TrainSettings(level=level, beta=40.0)
+
+    sum(naive_loss(policy, base, g, 40.0, level) for g in groups).backward()
+    expected = [p.grad.clone() for p in policy.module.parameters()]
+    policy.module.zero_grad()
+
+    rows = join([group_rows(g, g.guided, g.guidance_scale, base.device) for g in groups])
+
+    def loss_of(ratios: Tensor) -> Tensor:
+        first, second = ratios.split([9, 6])
+        return pair_loss(first.unflatten(0, (3, 3)), groups[0], settings) + pair_loss(
+            second.unflatten(0, (2, 3)), groups[1], settings
+        )
+
+    loss, _ = backward(policy, rows, loss_of, micro_batch)
+    assert float(loss) == pytest.approx(float(sum(naive_loss(policy, base, g, 40.0, level) for g in groups)), rel=1e-3)
+    for parameter, gradient in zip(policy.module.parameters(), expected, strict=True):
+        assert (parameter.grad - gradient).norm() <= 1e-3 * gradient.norm()
+
+
+def test_two_passes_give_the_gradient_of_one() -> None:
+    base = ToyDenoiser()
+    policy = base.tuned()
+    group = toy_group(base, 1, 3, RANKED)
+    rows = group_rows(group, group.cond, 1.0, base.device)
+    gradients = []
+    for micro_batch in (100, 2):
+        policy.module.zero_grad()
+        backward(policy, rows, lambda r: pair_loss(r.unflatten(0, (3, 3)), group, TrainSettings()), micro_batch)
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.module.parameters()]))
+    assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()
+
+
+def test_conditional_loss_uses_the_conditional_residual() -> None:
+    """At the reference the conditional log-ratio is 0, and z is not the injected noise but the residual of D_cond."""
+    base = ToyDenoiser()
+    group = toy_group(base, 1, 2, [Pair(0, 1, 1.0)])
+    rows = group_rows(group, group.cond, 1.0, base.device)
+    assert row_log_ratios(base, rows).abs().max() < 1e-7
+    guided = group_rows(group, group.guided, group.guidance_scale, base.device)
+    assert (rows.z - guided.z).abs().max() > 0.05
+
+
+def test_kl_is_the_mean_of_kl_divergences() -> None:
+    base = ToyDenoiser()
+    policy = base.tuned()
+    group = toy_group(base, 1, 2, [Pair(0, 1, 1.0)])
+    expected = torch.zeros(())
+    for c in range(2):
+        for k in range(3):
+            x, s = group.x[c, k][None], group.steps
+            means = [
+                float(s.carry[k]) * x + float(s.gain[k]) * d(x, s.sigma[k][None], group.conditioning, 3.0).guided
+                for d in (base, policy)
+            ]
+            normals = [Normal(m, float(s.std[k])) for m in means]
+            expected = expected + torch.distributions.kl_divergence(normals[0], normals[1]).sum().detach() / 2
+    assert mean_kl(policy, [group], lambda g: g.guided, 3) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_a_reference_that_did_not_sample_is_evaluated_once() -> None:
+    base = ToyDenoiser()
+    other = base.tuned(seed=5)
+    calls = 0
+    group = toy_group(other, 1, 2, [Pair(0, 1, 1.0)])
+    object.__setattr__(group, "policy", "round 1")
+
+    def counted(*args):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        return base(*args)
+
+    counted.device = base.device  # type: ignore[attr-defined]
+    reference = Reference("base", counted, contextlib.nullcontext, 100)  # type: ignore[arg-type]
+    first = reference.predictions(group, guided=True)
+    again = reference.predictions(group, guided=True)
+    assert calls == 1 and again is first
+    x = group.x[1, 2][None]
+    expected = base(x, group.steps.sigma[2][None], group.conditioning, 3.0).guided[0]
+    assert torch.allclose(first[1, 2], expected, atol=1e-6)
+    assert (first - group.guided).abs().max() > 1e-3
+
+
+def make_fit(policy: ToyDenoiser, groups: list[TrainingGroup], settings: TrainSettings) -> Fit:
+    return Fit(
+        policy,
+        list(policy.module.parameters()),
+        {g.id: len(g.pairs) for g in groups},
+        {g.id: g for g in groups}.__getitem__,
+        Reference("base", policy, contextlib.nullcontext, 100),
+        settings,
+        micro_batch=100,
+    )
+
+
+def test_every_group_is_used_once_per_epoch_and_training_learns_its_pairs() -> None:
+    base = ToyDenoiser()
+    groups = [toy_group(base, n, 2, [Pair(n % 2, 1 - n % 2, 1.0)]) for n in range(10)]
+    fit = make_fit(base, groups, TrainSettings(epochs=12, batch=4, warmup=0, learning_rate=1e-2, beta=205.0))
+    updates = [fit.update() for _ in range(fit.total)]
+    first_epoch = [u for u in updates if u.epoch == 0]
+    assert sum(len(u.measures.hits) for u in first_epoch) == 10
+    assert updates[0].measures.accuracy == 0.5  # policy and reference are the same
+    assert fit.measure(groups).accuracy > 0.85
+
+
+def test_memory_running_out_halves_the_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from d3po_core.training import fit as module
+
+    base = ToyDenoiser()
+    groups = [toy_group(base, n, 2, [Pair(0, 1, 1.0)]) for n in range(2)]
+    real, sizes = module.backward, []
+
+    def scarce(denoiser, rows, loss_of, micro_batch, scale):  # type: ignore[no-untyped-def]
+        sizes.append(micro_batch)
+        if micro_batch > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(denoiser, rows, loss_of, micro_batch, scale)
+
+    monkeypatch.setattr(module, "backward", scarce)
+    make_fit(base, groups, TrainSettings()).update()
+    assert sizes == [100, 6, 3]

@@ -1,0 +1,75 @@
+"""A denoiser small enough to differentiate by hand: one linear layer over flattened latents, and a way to fill it."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from d3po_core.denoiser import Conditioning, Prediction
+from d3po_core.picks import Pair
+from d3po_core.rollout import CandidateNoise, Plan, sample
+from d3po_core.steps import ancestral
+from d3po_core.training.groups import TrainingGroup
+
+SHAPE = (2, 3, 3)
+SIGMAS = torch.tensor([8.0, 5.0, 3.0, 1.0, 0.0], dtype=torch.float64)
+
+
+class ToyDenoiser:
+    """D = tanh(W [x / (1 + sigma), prompt]); guidance against a zero prompt."""
+
+    family = "diffusion"
+
+    def __init__(self, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self.module: nn.Module = nn.Linear(18 + 4, 18)
+
+    device = torch.device("cpu")
+
+    def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float) -> Prediction:
+        def branch(prompt: Tensor) -> Tensor:
+            scaled = x.flatten(1) / (1 + sigma.to(x)[:, None])
+            return torch.tanh(self.module(torch.cat([scaled, prompt.to(x)], 1))).reshape(x.shape)
+
+        cond = branch(conditioning["prompt"])
+        if guidance_scale == 1:
+            return Prediction(cond, cond)
+        uncond = branch(torch.zeros_like(conditioning["prompt"]))
+        return Prediction(cond, uncond + guidance_scale * (cond - uncond))
+
+    def sigmas(self, steps: int, schedule: str) -> Tensor:
+        return torch.linspace(8, 0, steps + 1, dtype=torch.float64)
+
+    def tuned(self, seed: int = 1, size: float = 0.02) -> ToyDenoiser:
+        """The same denoiser after some training."""
+        other = copy.deepcopy(self)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in other.module.parameters():
+                parameter += size * torch.randn_like(parameter)
+        return other
+
+
+def toy_group(
+    denoiser: ToyDenoiser, number: int, candidates: int, pairs: list[Pair], guidance_scale: float = 3.0
+) -> TrainingGroup:
+    """A sampled group of which 3 steps are trained."""
+    plan = Plan(ancestral(SIGMAS, torch.ones(4)), 3)
+    torch.manual_seed(number)
+    conditioning = {"prompt": torch.randn(1, 4)}
+    noises = [CandidateNoise(0, number, c, SHAPE, "same") for c in range(candidates)]
+    batch = {"prompt": conditioning["prompt"].expand(candidates, -1)}
+    t = sample(denoiser, plan, noises, batch, guidance_scale)
+    return TrainingGroup(
+        id=f"g{number}",
+        pairs=pairs,
+        steps=plan.steps[:3],
+        x=t.x,
+        cond=t.cond,
+        guided=t.guided,
+        policy="base",
+        conditioning=conditioning,
+        guidance_scale=guidance_scale,
+    )
