@@ -129,6 +129,12 @@ class TrainSettings:
     label_smoothing: float = setting(
         0.0, "Share of picks taken to be mistaken (conservative DPO).", low=0.0, high=0.49, advanced=True
     )
+    anchor: float = setting(
+        0.0,
+        "Penalty on changing what the network does after the window, which keeps colours and shapes.",
+        low=0.0,
+        advanced=True,
+    )
     cross_check: bool = setting(
         True,
         "Predict each half of the picks from the other first, to see how long to train and how far to trust it.",

@@ -9,12 +9,23 @@ from torch import Tensor, nn
 
 from d3po_core.denoiser import Conditioning, Prediction
 from d3po_core.picks import Pair
-from d3po_core.rollout import CandidateNoise, Plan, sample
+from d3po_core.rollout import CandidateNoise, Plan, generator, sample
 from d3po_core.steps import ancestral
 from d3po_core.training.groups import TrainingGroup
 
 SHAPE = (2, 3, 3)
 SIGMAS = torch.tensor([8.0, 5.0, 3.0, 1.0, 0.0], dtype=torch.float64)
+
+
+class ToyNetwork(nn.Module):
+    """One linear layer, named like an attention projection so that a LoRA finds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn1 = nn.ModuleDict({"to_q": nn.Linear(18 + 4, 18)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.attn1["to_q"](x))
 
 
 class ToyDenoiser:
@@ -24,14 +35,14 @@ class ToyDenoiser:
 
     def __init__(self, seed: int = 0) -> None:
         torch.manual_seed(seed)
-        self.module: nn.Module = nn.Linear(18 + 4, 18)
+        self.module: nn.Module = ToyNetwork()
 
     device = torch.device("cpu")
 
     def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float) -> Prediction:
         def branch(prompt: Tensor) -> Tensor:
             scaled = x.flatten(1) / (1 + sigma.to(x)[:, None])
-            return torch.tanh(self.module(torch.cat([scaled, prompt.to(x)], 1))).reshape(x.shape)
+            return self.module(torch.cat([scaled, prompt.to(x)], 1)).reshape(x.shape)
 
         cond = branch(conditioning["prompt"])
         if guidance_scale == 1:
@@ -52,6 +63,26 @@ class ToyDenoiser:
         return other
 
 
+class ToyModel:
+    """A whole image model: prompts are encoded by their letters, latents decoded to coloured squares."""
+
+    identity = "toy"
+
+    def __init__(self, seed: int = 0) -> None:
+        self.denoiser = ToyDenoiser(seed)
+
+    def encode(self, prompts: list[str], negative: str = "") -> Conditioning:
+        letters = torch.stack([torch.randn(4, generator=generator(prompt)) for prompt in prompts])
+        letters[:, 0] = 2.0  # so that something can be learnt for all prompts at once
+        return {"prompt": letters}
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.cat([latents, latents[:, :1]], 1).sigmoid()
+
+    def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
+        return SHAPE
+
+
 def toy_group(
     denoiser: ToyDenoiser, number: int, candidates: int, pairs: list[Pair], guidance_scale: float = 3.0
 ) -> TrainingGroup:
@@ -69,6 +100,7 @@ def toy_group(
         x=t.x,
         cond=t.cond,
         guided=t.guided,
+        latents=t.latents,
         policy="base",
         conditioning=conditioning,
         guidance_scale=guidance_scale,

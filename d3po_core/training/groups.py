@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Conditioning
+from ..errors import D3POError
 from ..logratio import residual
 from ..picks import Pair
 from ..steps import Steps
@@ -23,6 +24,7 @@ class TrainingGroup:
         steps: the K steps.
         x: latents (C, K + 1, ...).
         cond, guided: predictions of the policy that sampled, (C, K, ...).
+        latents: finished latents, (C, ...).
         policy: id of that policy, "base" or a LoRA's.
         conditioning: one row.
         guidance_scale: as sampled.
@@ -34,6 +36,7 @@ class TrainingGroup:
     x: Tensor
     cond: Tensor
     guided: Tensor
+    latents: Tensor
     policy: str
     conditioning: Conditioning
     guidance_scale: float
@@ -97,7 +100,17 @@ def group_rows(group: TrainingGroup, ref: Tensor, guidance_scale: float, device:
 
 
 def join(parts: list[Rows]) -> Rows:
-    """Rows of several groups as one batch; they share a guidance scale."""
+    """Rows of several groups as one batch.
+
+    Raises:
+        D3POError: they differ in guidance scale (which only a loss on the guided policy depends on).
+    """
+    if len({part.guidance_scale for part in parts}) > 1:
+        raise D3POError(
+            "The groups of this run were sampled with different guidance scales.",
+            "Turn guided_loss off, or train on groups of one guidance scale.",
+            "Your picks are saved.",
+        )
     steps = Steps(*(torch.cat([getattr(p.steps, f) for p in parts]) for f in Steps.__dataclass_fields__))
     conditioning = {name: torch.cat([p.conditioning[name] for p in parts]) for name in parts[0].conditioning}
     x, ref, z = (torch.cat([getattr(p, name) for p in parts]) for name in ("x", "ref", "z"))

@@ -110,18 +110,23 @@ class Trainer:
     def result(self) -> Result:
         """What was learnt when `steps` ended or was closed, taken back as far as the evidence asks."""
         progress = self._progress
-        hits = progress.hits_of_checks(self._best_epoch()) if len(progress.losses) == 2 else []
+        hits = progress.hits_of_checks(self._best_epoch()) if self._checked else []
         share = strength(hits)
         finished = progress.phase == len(self._phases)
         shown = hits or progress.held_out_hits
         return Result(
             round=self.round,
-            weights={name: LayerWeights(w.down, w.up * share, w.alpha) for name, w in self._learnt.items()},
+            weights=blend(self._initial, self._learnt, share),
             strength=share,
             guessed=sum(shown),
             guessed_of=len(shown),
             reason=progress.reason or ("Every pick was used." if finished else "Stopped before the end."),
         )
+
+    @property
+    def trained_on(self) -> list[str]:
+        """Ids of the groups that the round learns from."""
+        return self._phases[-1].groups
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -199,7 +204,7 @@ class Trainer:
     def _resumed(self, phase: Phase) -> Fit:
         self._lora.load(self._initial)
         settings = self.settings
-        if phase.name == "teach" and len(self._progress.losses) == 2:
+        if self._checked:
             settings = dataclasses.replace(settings, epochs=self._best_epoch() + 1)
         fit = Fit(
             self.denoiser,
@@ -207,6 +212,7 @@ class Trainer:
             {name: len(self._lesson.training[name]) for name in phase.groups},
             self._load,
             self._reference,
+            self._lora.off,
             settings,
             self._micro_batch,
         )
@@ -264,8 +270,21 @@ class Trainer:
             return f"Stopped: the held-out picks were guessed best after epoch {best + 1}."
         return ""
 
+    @property
+    def _checked(self) -> bool:
+        """Whether both checks are done."""
+        return len(self._phases) == 3 and self._progress.phase >= 2
+
     def _best_epoch(self) -> int:
         """The epoch, from 0, after which the two checks predicted hidden picks best."""
         a, b = self._progress.losses
         total = [x + y for x, y in zip(a, b, strict=True)]
         return total.index(min(total))
+
+
+def blend(start: LoraWeights, end: LoraWeights, share: float) -> LoraWeights:
+    """The way from one LoRA to another of the same layers, gone by `share`."""
+    return {
+        path: LayerWeights(torch.lerp(start[path].down, w.down, share), torch.lerp(start[path].up, w.up, share), w.alpha)
+        for path, w in end.items()
+    }

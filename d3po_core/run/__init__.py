@@ -1,0 +1,16 @@
+"""The run on disk: SQLite for prompts, groups and picks, safetensors for tensors, PNG for images.
+
+Storage knows no maths: tensors come and go as dictionaries, settings as JSON-able ones. Every write is atomic, and
+nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+from .groups import Group
+from .judgements import Recorded, StoredPick
+from .manifest import device_name
+from .prompts import Prompt
+from .rounds import Round
+from .run import Run
+
+__all__ = ["Group", "Prompt", "Recorded", "Round", "Run", "StoredPick", "device_name"]

@@ -1,0 +1,62 @@
+"""What every part of a run stands on: its folder, its database and the few facts about the run itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from .database import Database
+
+DATABASE = "run.sqlite3"
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+LOCK = "trainer.lock"
+GROUPS = "groups"
+CONDITIONING = "conditioning"
+ROUNDS = "rounds"
+TRAJECTORY = "trajectory.safetensors"
+STATE = "state.safetensors"
+
+
+class Base:
+    """A run's folder and database.
+
+    Attributes:
+        folder: where the run lies now.
+        run_id: 32 hexadecimal digits that stay when the folder is renamed, moved or copied.
+        name: what the user called it.
+        model: the base model, as given to `Run.create`.
+        settings: as given to `Run.create`.
+    """
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.folder = folder
+        self._database = database
+        with database.read() as connection:
+            rows = connection.execute("SELECT key, value FROM meta").fetchall()
+        meta: dict[str, str] = {row["key"]: row["value"] for row in rows}
+        self.run_id: str = meta["run_id"]
+        self.name: str = meta["name"]
+        self.created: float = float(meta["created"])
+        self.model: dict[str, Any] = json.loads(meta["model"])
+        self.settings: dict[str, Any] = json.loads(meta["settings"])
+
+
+def count_up(connection: sqlite3.Connection, key: str, at_least: int = 0) -> int:
+    """Raise a counter kept in `meta` by one, or to `at_least`, inside the caller's transaction; the new value."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    value = max(int(row["value"]) + 1, at_least)
+    connection.execute("UPDATE meta SET value = ? WHERE key = ?", (str(value), key))
+    return value
+
+
+def finite(value: Any) -> Any:
+    """The same JSON-able value with None for NaN and infinity, which JSON does not have and browsers refuse."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,178 @@
+"""Files that are there whole or not at all, and clear words when they cannot be written or read.
+
+A file is written under a temporary name in the same folder, flushed to the disk and renamed. Tensors are safetensors
+with a checksum of their data in the header, because the format itself notices a cut file but not a changed byte.
+They are read into memory rather than mapped: a mapped file can be neither deleted nor replaced on Windows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import secrets
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import safetensors.torch
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..errors import D3POError
+
+TEMPORARY = ".tmp"
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_NO_SUM = b"00000000"
+
+
+def disk_full(folder: Path) -> D3POError:
+    """The error for a disk without room."""
+    return D3POError(
+        f"The disk that holds {folder} is full.",
+        "Free some space, then try again.",
+        "All that was saved before is kept.",
+    )
+
+
+def unwritable(folder: Path, why: str) -> D3POError:
+    """The error for a folder that cannot be written to."""
+    return D3POError(
+        f"{folder} cannot be written to ({why}).",
+        "Change its permissions or choose another folder.",
+        "All that was saved before is kept.",
+    )
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tell the failure of a write inside in words that a person can act on.
+
+    Raises:
+        D3POError: the disk is full, or the folder cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(folder) from error
+        raise unwritable(folder, error.strerror or str(error)) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder last through a power cut. Windows does so by itself and cannot open folders."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write and flush to the disk; not atomic by itself."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file (replacing its target) or a folder, and make it last."""
+    for attempt in range(10):
+        try:
+            os.replace(source, target)
+            break
+        except PermissionError:  # on Windows virus scanners hold new files open for some milliseconds
+            if os.name != "nt" or attempt == 9:
+                raise
+            time.sleep(0.05 * (attempt + 1))
+    sync_folder(target.parent)
+
+
+def temporary(path: Path) -> Path:
+    """A fresh name beside a path, for what is not whole yet."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file atomically: afterwards it is the old one or the new one.
+
+    Raises:
+        D3POError: the disk is full, or the folder cannot be written to.
+    """
+    half = temporary(path)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(half, data)
+            move(half, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                half.unlink(missing_ok=True)
+            raise
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Tensors as safetensors, with a checksum of their data beside the given metadata."""
+    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    data = bytearray(safetensors.torch.save(plain, {**(metadata or {}), "crc32": _NO_SUM.decode()}))
+    at = data.index(b'"crc32":"' + _NO_SUM) + len(b'"crc32":"')
+    data[at : at + len(_NO_SUM)] = b"%08x" % zlib.crc32(_body(data))
+    return bytes(data)
+
+
+def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `pack` packed: tensors and metadata. A file without a checksum, as others write it, is taken as it is.
+
+    Raises:
+        ValueError: the data are damaged.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    expected = metadata.pop("crc32", None)
+    if expected is not None and expected != f"{zlib.crc32(_body(data)):08x}":
+        raise ValueError("the checksum does not fit")
+    return tensors, metadata
+
+
+def read(path: Path, what: str, do: str, safe: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file.
+
+    Args:
+        path: the file.
+        what: what it holds, for the error ("The trajectory of group 12").
+        do, safe: what to do and what is safe, for the error.
+
+    Raises:
+        D3POError: the file is missing, damaged or cannot be read.
+    """
+    try:
+        return unpack(path.read_bytes())
+    except FileNotFoundError as error:
+        raise D3POError(f"{what} is missing: {path}.", do, safe) from error
+    except OSError as error:
+        raise D3POError(f"{what} cannot be read ({error.strerror}): {path}.", do, safe) from error
+    except ValueError as error:
+        raise D3POError(f"{what} is damaged ({error}): {path}.", do, safe) from error
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as PNG, without whatever metadata it carried."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _body(data: bytes | bytearray) -> memoryview:
+    """The tensors' bytes of a safetensors file, after its header."""
+    return memoryview(data)[8 + int.from_bytes(data[:8], "little") :]

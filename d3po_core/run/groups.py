@@ -1,0 +1,233 @@
+"""Groups: candidates drawn for one prompt, with their recorded trajectories and images.
+
+A group's files are written into a temporary folder, and inside one transaction that folder is renamed and the row is
+added. A killed process therefore leaves a whole group, or something that no row names and that `sweep` may remove: who
+holds the database's write lock knows that nobody else stands between the rename and the row.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import sqlite3
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..errors import D3POError
+from . import files
+from .base import GROUPS, TRAJECTORY, Base, count_up
+
+ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
+"""What a group's id, and so its folder's name, looks like: number and something random."""
+
+_SELECT = """SELECT groups.*, prompts.text AS prompt, prompts.negative AS negative
+    FROM groups JOIN prompts ON prompts.id = groups.prompt_id"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group as the database knows it; its tensors and images are read on demand.
+
+    Attributes:
+        id: made by the run; fit for file names and addresses.
+        number: counts the run's groups; a killed sampler may leave a gap.
+        policy: "base", or the hash of the LoRA that sampled it.
+        held_out: never trained on; decided when the group was added.
+        freed: its trajectory was deleted to save space.
+    """
+
+    id: str
+    number: int
+    prompt_id: int
+    prompt: str
+    negative: str
+    seed: int
+    candidates: int
+    policy: str
+    round: int
+    settings: dict[str, Any]
+    held_out: bool
+    freed: bool
+    created: float
+
+
+class Groups(Base):
+    """The part of a run that keeps groups."""
+
+    def next_number(self) -> int:
+        """Claim a group number, 0 and up; no two processes get the same, and none is given twice."""
+        with self._database.write() as connection:
+            (highest,) = connection.execute("SELECT COALESCE(MAX(number), -1) FROM groups").fetchone()
+            return count_up(connection, "last_number", highest + 1)
+
+    def add_group(
+        self,
+        *,
+        prompt_id: int,
+        number: int,
+        seed: int,
+        candidates: int,
+        policy: str,
+        round: int,
+        settings: dict[str, Any],
+        held_out: bool,
+        tensors: dict[str, Tensor],
+        images: list[Image.Image],
+    ) -> str:
+        """Add a group with all that belongs to it, or nothing.
+
+        Args:
+            prompt_id: from `add_prompt`.
+            number: from `next_number`.
+            seed: seed of the group, 0 to 2**64 - 1.
+            candidates: how many images it has.
+            policy: "base" or the hash of the LoRA that sampled it.
+            round: the round it was drawn for.
+            settings: sampling settings, JSON-able.
+            held_out: never to be trained on.
+            tensors: the trajectory.
+            images: one for each candidate, in order.
+
+        Returns:
+            The group's id.
+
+        Raises:
+            D3POError: the number is taken, the prompt is unknown, the disk is full or the folder cannot be written to.
+        """
+        if len(images) != candidates:
+            raise ValueError(f"{len(images)} images for {candidates} candidates")
+        group_id = f"{number:06}-{secrets.token_hex(4)}"
+        whole = self.folder / GROUPS / group_id
+        half = whole.with_name(whole.name + files.TEMPORARY)
+        row = {
+            **{"id": group_id, "number": number, "prompt_id": prompt_id, "seed": str(seed), "candidates": candidates},
+            **{"policy": policy, "round": round, "settings": json.dumps(settings), "held_out": held_out},
+            "created": time.time(),
+        }
+        insert = f"INSERT INTO groups ({', '.join(row)}) VALUES ({', '.join(':' + name for name in row)})"
+        try:
+            with files.writing(self.folder):
+                half.mkdir(parents=True)
+                files.write(half / TRAJECTORY, files.pack(tensors))
+                for candidate, image in enumerate(images):
+                    files.write(half / f"{candidate}.png", files.png(image))
+                files.sync_folder(half)
+                with self._database.write() as connection:
+                    _check_new(connection, number, prompt_id)
+                    connection.execute(insert, row)
+                    files.move(half, whole)
+        except BaseException:
+            shutil.rmtree(half, ignore_errors=True)
+            with suppress(D3POError):
+                if not self._known(group_id):  # the commit itself may have failed, or an interrupt came after it
+                    shutil.rmtree(whole, ignore_errors=True)
+            raise
+        return group_id
+
+    def groups(
+        self,
+        *,
+        round: int | None = None,
+        policy: str | None = None,
+        picked: bool | None = None,
+        who: str | None = None,
+        held_out: bool | None = None,
+        freed: bool | None = None,
+    ) -> list[Group]:
+        """The groups that fit all given filters, by number.
+
+        Args:
+            round, policy: as the group was added.
+            picked: whether somebody's pick stands on it.
+            who: whose picks `picked` looks at; everybody's if None.
+            held_out, freed: as in `Group`.
+        """
+        wanted = {"round": round, "policy": policy, "held_out": held_out, "freed": freed}
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        conditions = [f"groups.{name} = :{name}" for name in wanted]
+        if picked is not None:
+            theirs = "" if who is None else "AND picks.who = :who"
+            some = f"EXISTS (SELECT 1 FROM picks WHERE group_id = groups.id AND undone IS NULL {theirs})"
+            conditions.append(some if picked else f"NOT {some}")
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        with self._database.read() as connection:
+            rows = connection.execute(f"{_SELECT} {where} ORDER BY groups.number", {**wanted, "who": who}).fetchall()
+        return [_group(row) for row in rows]
+
+    def group(self, group_id: str) -> Group:
+        """One group.
+
+        Raises:
+            D3POError: there is none with this id.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(f"{_SELECT} WHERE groups.id = ?", (group_id,)).fetchone()
+        if row is None:
+            raise D3POError(f"This run has no group with the id '{group_id}'.")
+        return _group(row)
+
+    def trajectory(self, group_id: str) -> dict[str, Tensor]:
+        """A group's tensors, as they were added.
+
+        Raises:
+            D3POError: the group is unknown or was freed, or its file is missing or damaged.
+        """
+        group = self.group(group_id)
+        if group.freed:
+            raise D3POError(
+                f"The trajectory of group {group.number} was deleted to free space, so it can't be trained again.",
+                "Draw new groups to go on teaching.",
+                "Its images and picks are kept.",
+            )
+        tensors, _ = files.read(
+            self.folder / GROUPS / group.id / TRAJECTORY,
+            f"The trajectory of group {group.number}",
+            "Leave this group out, or draw a new one.",
+            "All other groups, and all picks, can still be used.",
+        )
+        return tensors
+
+    def image_path(self, group_id: str, candidate: int) -> Path:
+        """Where a candidate's PNG lies.
+
+        Raises:
+            D3POError: the group or candidate is unknown, or the image is missing.
+        """
+        group = self.group(group_id)
+        path = self.folder / GROUPS / group.id / f"{candidate}.png"
+        if not 0 <= candidate < group.candidates:
+            raise D3POError(f"Group {group.number} has no candidate {candidate}; it has {group.candidates}.")
+        if not path.is_file():
+            raise D3POError(
+                f"The image of candidate {candidate} in group {group.number} is missing: {path}.",
+                "Leave this group out, or draw a new one.",
+                "All other groups, and all picks, can still be used.",
+            )
+        return path
+
+    def _known(self, group_id: str) -> bool:
+        with self._database.read() as connection:
+            return connection.execute("SELECT 1 FROM groups WHERE id = ?", (group_id,)).fetchone() is not None
+
+
+def _check_new(connection: sqlite3.Connection, number: int, prompt_id: int) -> None:
+    if connection.execute("SELECT 1 FROM groups WHERE number = ?", (number,)).fetchone():
+        raise D3POError(f"This run has a group number {number} already.", "Take a new number.", "It was not changed.")
+    if not connection.execute("SELECT 1 FROM prompts WHERE id = ?", (prompt_id,)).fetchone():
+        raise D3POError(f"This run has no prompt with the id {prompt_id}.")
+
+
+def _group(row: sqlite3.Row) -> Group:
+    values = dict(row)
+    values["seed"] = int(values["seed"])
+    values["settings"] = json.loads(values["settings"])
+    values["held_out"], values["freed"] = bool(values["held_out"]), bool(values["freed"])
+    return Group(**values)

@@ -1,0 +1,147 @@
+"""Picks as they were made: recorded before the call returns, superseded and taken back, never deleted.
+
+A person's picks are a stack. The pick that stands on a group is their last one there that was not taken back, so undo
+after a change of mind brings the earlier pick back. Pairs are derived elsewhere and never stored.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import D3POError
+from ..picks import Pick, check_pick
+from .base import Base, count_up
+
+
+@dataclass(frozen=True)
+class StoredPick:
+    """A recorded pick.
+
+    Attributes:
+        who: the person, as the client named them.
+        when: seconds since 1970.
+        shown_order: candidate numbers in the order in which they were shown, if it was told.
+        decision_ms: milliseconds between showing and picking, if it was told.
+        undone: when it was taken back; None while it was not.
+    """
+
+    pick_id: str
+    group_id: str
+    pick: Pick
+    who: str
+    when: float
+    shown_order: tuple[int, ...]
+    decision_ms: float | None
+    reason: str
+    undone: float | None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A pick is on the disk. `new` is False if it was so before; `revision` is the run's pick revision since."""
+
+    pick_id: str
+    new: bool
+    revision: int
+
+
+class Judgements(Base):
+    """The part of a run that keeps picks."""
+
+    def add_pick(
+        self,
+        group_id: str,
+        pick: Pick,
+        *,
+        pick_id: str | None = None,
+        who: str = "",
+        shown_order: Sequence[int] = (),
+        decision_ms: float | None = None,
+        reason: str = "",
+    ) -> Recorded:
+        """Record a pick; it is on the disk when this returns. It supersedes the person's earlier pick on the group.
+
+        Args:
+            group_id: the group judged.
+            pick: what was said.
+            pick_id: the client's own id of this pick: a second call with it records nothing, whatever else it says.
+            who, shown_order, decision_ms, reason: as in `StoredPick`.
+
+        Raises:
+            D3POError: the group is unknown, the pick does not fit it, or the disk is full.
+        """
+        pick_id = pick_id or uuid.uuid4().hex
+        with self._database.write() as connection:
+            group = connection.execute("SELECT candidates FROM groups WHERE id = ?", (group_id,)).fetchone()
+            if group is None:
+                raise D3POError(f"This run has no group with the id '{group_id}'.")
+            check_pick(pick, group["candidates"])
+            if connection.execute("SELECT 1 FROM picks WHERE pick_id = ?", (pick_id,)).fetchone():
+                return Recorded(pick_id, False, _revision(connection))
+            connection.execute(
+                """INSERT INTO picks (pick_id, group_id, who, kind, chosen, scores, shown_order, decision_ms, reason,
+                created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                (
+                    *(pick_id, group_id, who, pick.kind, json.dumps(pick.order), json.dumps(pick.scores)),
+                    *(json.dumps(list(shown_order)), decision_ms, reason, time.time()),
+                ),
+            )
+            return Recorded(pick_id, True, count_up(connection, "pick_revision"))
+
+    def undo(self, who: str = "") -> StoredPick | None:
+        """Take back a person's last pick that still counts, and return it; None if there is none left."""
+        with self._database.write() as connection:
+            row = connection.execute(
+                "SELECT * FROM picks WHERE who = ? AND undone IS NULL ORDER BY serial DESC LIMIT 1", (who,)
+            ).fetchone()
+            if row is None:
+                return None
+            connection.execute("UPDATE picks SET undone = ? WHERE serial = ?", (time.time(), row["serial"]))
+            count_up(connection, "pick_revision")
+            row = connection.execute("SELECT * FROM picks WHERE serial = ?", (row["serial"],)).fetchone()
+        return _stored(row)
+
+    def picks(self, *, who: str | None = None) -> list[StoredPick]:
+        """The picks that stand: one for each person and group, in the order in which they were made."""
+        return self._picks("standing", who)
+
+    def pick_history(self, *, who: str | None = None) -> list[StoredPick]:
+        """Every pick ever made, superseded and undone ones too, in the order in which they were made."""
+        return self._picks("picks", who)
+
+    @property
+    def pick_revision(self) -> int:
+        """A number that changes whenever the standing picks change."""
+        with self._database.read() as connection:
+            return _revision(connection)
+
+    def _picks(self, table: str, who: str | None) -> list[StoredPick]:
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT * FROM {table} WHERE :who IS NULL OR who = :who ORDER BY serial", {"who": who}
+            ).fetchall()
+        return [_stored(row) for row in rows]
+
+
+def _revision(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT value FROM meta WHERE key = 'pick_revision'").fetchone()["value"])
+
+
+def _stored(row: sqlite3.Row) -> StoredPick:
+    pick = Pick(row["kind"], tuple(json.loads(row["chosen"])), tuple(json.loads(row["scores"])))
+    return StoredPick(
+        row["pick_id"],
+        row["group_id"],
+        pick,
+        row["who"],
+        row["created"],
+        tuple(json.loads(row["shown_order"])),
+        row["decision_ms"],
+        row["reason"],
+        row["undone"],
+    )

@@ -1,0 +1,76 @@
+"""Prompts, and what the text encoder made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import D3POError
+from . import files
+from .base import CONDITIONING, Base
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of the run, with its negative."""
+
+    id: int
+    text: str
+    negative: str
+
+
+class Prompts(Base):
+    """The part of a run that keeps prompts."""
+
+    def add_prompt(self, text: str, negative: str = "") -> int:
+        """The prompt's id; the same text and negative always have the same."""
+        with self._database.write() as connection:
+            connection.execute("INSERT OR IGNORE INTO prompts (text, negative) VALUES (?, ?)", (text, negative))
+            row = connection.execute(
+                "SELECT id FROM prompts WHERE text = ? AND negative = ?", (text, negative)
+            ).fetchone()
+        return int(row["id"])
+
+    def prompts(self) -> list[Prompt]:
+        """All prompts, in the order in which they came."""
+        with self._database.read() as connection:
+            return [Prompt(**row) for row in connection.execute("SELECT id, text, negative FROM prompts ORDER BY id")]
+
+    def save_conditioning(self, prompt_id: int, tensors: dict[str, Tensor]) -> None:
+        """Keep a prompt's conditioning, once: when a readable one is there, nothing is written.
+
+        Raises:
+            D3POError: the prompt is unknown, the disk is full or the folder cannot be written to.
+        """
+        self._prompt(prompt_id)
+        try:
+            self.conditioning(prompt_id)
+        except D3POError:
+            files.replace(self._conditioning_path(prompt_id), files.pack(tensors))
+
+    def conditioning(self, prompt_id: int) -> dict[str, Tensor]:
+        """A prompt's conditioning, as it was saved.
+
+        Raises:
+            D3POError: the prompt is unknown, or its file is missing or damaged.
+        """
+        prompt = self._prompt(prompt_id)
+        tensors, _ = files.read(
+            self._conditioning_path(prompt_id),
+            f"The encoded prompt '{prompt.text}'",
+            "Load the model and encode the prompt again.",
+            "Pictures, picks and other prompts can still be used.",
+        )
+        return tensors
+
+    def _prompt(self, prompt_id: int) -> Prompt:
+        with self._database.read() as connection:
+            row = connection.execute("SELECT id, text, negative FROM prompts WHERE id = ?", (prompt_id,)).fetchone()
+        if row is None:
+            raise D3POError(f"This run has no prompt with the id {prompt_id}.")
+        return Prompt(**row)
+
+    def _conditioning_path(self, prompt_id: int) -> Path:
+        return self.folder / CONDITIONING / f"{prompt_id:06}.safetensors"

@@ -1,0 +1,193 @@
+"""Rounds of teaching: which one is unfinished, what came out of the finished ones, and the trainer's state.
+
+The state is one file, tensors and counters together, so that they can never disagree after a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import D3POError
+from . import files
+from .base import LOCK, ROUNDS, STATE, Base, finite
+from .lock import hold
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round.
+
+    Attributes:
+        number: 1 and up.
+        settings: of the trainer, as given when the round was begun or last resumed.
+        reference: the policy that it departs from: "base" or a LoRA's hash.
+        begun, finished: seconds since 1970; `finished` is None while it is open.
+        lora_file: what came out, relative to the run's folder; None while it is open.
+        lora_hash: names the policy that came out.
+        summary: what the trainer had to say at the end.
+    """
+
+    number: int
+    settings: dict[str, Any]
+    reference: str
+    begun: float
+    finished: float | None
+    lora_file: str | None
+    lora_hash: str | None
+    summary: dict[str, Any]
+
+
+class Rounds(Base):
+    """The part of a run that keeps rounds."""
+
+    def trainer_lock(self) -> AbstractContextManager[None]:
+        """Hold this while training.
+
+        Raises:
+            D3POError: on entering, if another trainer holds it; the message names its process.
+        """
+        return hold(self.folder / LOCK)
+
+    def begin_round(self, settings: dict[str, Any], reference: str = "base") -> int:
+        """Begin a round, or resume the unfinished one with these settings; its number."""
+        with self._database.write() as connection:
+            row = connection.execute("SELECT number FROM rounds WHERE finished IS NULL").fetchone()
+            if row is not None:
+                connection.execute(
+                    "UPDATE rounds SET settings = ?, reference = ? WHERE number = ?",
+                    (json.dumps(settings), reference, row["number"]),
+                )
+                return int(row["number"])
+            (number,) = connection.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM rounds").fetchone()
+            (last_pick,) = connection.execute("SELECT COALESCE(MAX(serial), 0) FROM picks").fetchone()
+            connection.execute(
+                "INSERT INTO rounds (number, settings, reference, last_pick, begun) VALUES (?, ?, ?, ?, ?)",
+                (number, json.dumps(settings), reference, last_pick, time.time()),
+            )
+            return int(number)
+
+    def open_round(self) -> Round | None:
+        """The unfinished round, if there is one."""
+        return next((round for round in self.rounds() if round.finished is None), None)
+
+    def rounds(self) -> list[Round]:
+        """All rounds, by number."""
+        with self._database.read() as connection:
+            return [_round(row) for row in connection.execute("SELECT * FROM rounds ORDER BY number")]
+
+    def finish_round(
+        self,
+        number: int,
+        lora_file: str | Path,
+        lora_hash: str,
+        summary: dict[str, Any],
+        *,
+        groups: Sequence[str] | None = None,
+    ) -> None:
+        """Close a round.
+
+        Args:
+            number: from `begin_round`.
+            lora_file: the LoRA that came out, inside the run's folder; relative to it, or absolute.
+            lora_hash: the policy id of groups that this LoRA samples.
+            summary: JSON-able.
+            groups: ids of the groups trained on, whose tensors `free_space` may drop. None: every group that is not
+                held out and had a standing pick made before the round was begun.
+
+        Raises:
+            D3POError: there is no such unfinished round.
+        """
+        path = self.folder / lora_file
+        relative = path.relative_to(self.folder).as_posix()
+        with self._database.write() as connection:
+            row = connection.execute(
+                "SELECT last_pick FROM rounds WHERE number = ? AND finished IS NULL", (number,)
+            ).fetchone()
+            if row is None:
+                raise D3POError(f"This run has no unfinished round {number}.")
+            connection.execute(
+                "UPDATE rounds SET finished = ?, lora_file = ?, lora_hash = ?, summary = ? WHERE number = ?",
+                (time.time(), relative, lora_hash, json.dumps(finite(summary)), number),
+            )
+            if groups is None:
+                found = connection.execute(
+                    """SELECT DISTINCT group_id FROM standing JOIN groups ON groups.id = group_id
+                    WHERE serial <= ? AND NOT held_out""",
+                    (row["last_pick"],),
+                )
+                groups = [each["group_id"] for each in found]
+            connection.executemany("INSERT OR IGNORE INTO trained VALUES (?, ?)", [(number, each) for each in groups])
+
+    def lora(self, policy: str) -> Path | None:
+        """The LoRA file of a policy: None for "base", else by the LoRA's hash or the number of its round.
+
+        Raises:
+            D3POError: no finished round made this policy, or its file is missing.
+        """
+        if policy == "base":
+            return None
+        for round in reversed(self.rounds()):
+            if round.lora_file is not None and policy in (round.lora_hash, str(round.number)):
+                path = self.folder / round.lora_file
+                if not path.is_file():
+                    raise D3POError(
+                        f"The LoRA of round {round.number} is missing: {path}.",
+                        "Put the file back, or train from the base model.",
+                        "All picks are saved.",
+                    )
+                return path
+        raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Train from the base model.")
+
+    def round_folder(self, number: int) -> Path:
+        """The folder for what belongs to a round; made when missing."""
+        folder = self.folder / ROUNDS / f"{number:04}"
+        with files.writing(self.folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def save_state(self, number: int, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+        """Keep the trainer's state: the last one or this one is there, whatever happens.
+
+        Args:
+            number: the round.
+            tensors: LoRA weights, optimiser moments, generator states.
+            info: counters and the like, JSON-able.
+
+        Raises:
+            D3POError: the disk is full or the folder cannot be written to.
+        """
+        files.replace(self.round_folder(number) / STATE, files.pack(tensors, {"info": json.dumps(info)}))
+
+    def load_state(self, number: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The trainer's state as last saved, or None.
+
+        Raises:
+            D3POError: the file is damaged.
+        """
+        path = self.round_folder(number) / STATE
+        if not path.is_file():
+            return None
+        tensors, metadata = files.read(
+            path,
+            f"The trainer's state of round {number}",
+            "Delete this file to begin the round again.",
+            "All picks are saved.",
+        )
+        return tensors, json.loads(metadata["info"])
+
+
+def _round(row: sqlite3.Row) -> Round:
+    values = dict(row)
+    del values["last_pick"]
+    values["settings"] = json.loads(values["settings"])
+    values["summary"] = json.loads(values["summary"] or "{}")
+    return Round(**values)

@@ -1,0 +1,143 @@
+"""A run: one taste being taught, as a folder that can be resumed, moved, copied and deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import D3POError
+from . import files
+from .base import DATABASE, LOCK
+from .database import Database, connect, transaction
+from .groups import Groups
+from .judgements import Judgements
+from .lock import hold
+from .manifest import Manifest
+from .metrics import Metrics
+from .prompts import Prompts
+from .rounds import Rounds
+from .schema import MIGRATIONS, migrate
+from .space import Space
+from .sweep import sweep
+
+
+class Run(Prompts, Groups, Judgements, Rounds, Metrics, Manifest, Space):
+    """A run on disk. Any number of threads and processes may use one folder at once, each through a Run of its own
+    process; a Run must not be carried over a fork.
+    """
+
+    @classmethod
+    def create(cls, folder: str | Path, *, name: str = "", model: dict[str, Any], settings: dict[str, Any]) -> Run:
+        """Make a run.
+
+        Args:
+            folder: where; it is made when missing.
+            name: what the user calls it; the folder's name if empty.
+            model: JSON-able facts about the base model: identity, source, family.
+            settings: JSON-able.
+
+        Raises:
+            D3POError: there is a run already, the disk is full or the folder cannot be written to.
+        """
+        if not _make(Path(folder), name, model, settings):
+            raise D3POError(
+                f"There is a run in {folder} already.", "Open it, or choose another folder.", "It was not changed."
+            )
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Open a run, and clean up after processes that were killed.
+
+        Raises:
+            D3POError: the folder is missing or holds no run; its database is damaged or of a newer version.
+        """
+        folder = Path(os.path.abspath(folder))
+        if not folder.is_dir():
+            raise D3POError(f"There is no folder {folder}.", "If it was moved, open it where it is now.")
+        if not (folder / DATABASE).is_file():
+            raise D3POError(
+                f"{folder} is not a run: it has no {DATABASE}.", "Choose the folder that a run was made in."
+            )
+        database = Database(folder / DATABASE)
+        try:
+            _bring_up_to_date(database)
+            with suppress(D3POError):  # a run that can't be written to can still be looked at
+                sweep(folder, database)
+            return cls(folder, database)
+        except BaseException:
+            database.close()
+            raise
+
+    @classmethod
+    def open_or_create(
+        cls, folder: str | Path, *, name: str = "", model: dict[str, Any], settings: dict[str, Any]
+    ) -> Run:
+        """Open the run in a folder, or make it there; raises as `open` and `create` do."""
+        if not (Path(folder) / DATABASE).is_file():
+            _make(Path(folder), name, model, settings)
+        return cls.open(folder)
+
+    def close(self) -> None:
+        """Close the database, so that the folder can be moved or deleted on every system. Use opens it again."""
+        self._database.close()
+
+
+def _make(folder: Path, name: str, model: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Make a run unless there is one; whether it was made. Killed half way it leaves none."""
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    meta = {
+        "run_id": uuid.uuid4().hex,
+        "name": name or Path(os.path.abspath(folder)).name,
+        "created": repr(time.time()),
+        "model": json.dumps(model),
+        "settings": json.dumps(settings),
+        "last_number": "-1",
+        "pick_revision": "0",
+    }
+    with hold(folder / LOCK, wait=60):
+        if (folder / DATABASE).is_file():
+            return False
+        half = files.temporary(folder / DATABASE)
+        try:
+            with files.writing(folder):
+                _build(half, meta)
+                for tail in ("-wal", "-shm"):  # of a database that was deleted: it would be replayed onto this one
+                    (folder / (DATABASE + tail)).unlink(missing_ok=True)
+                files.move(half, folder / DATABASE)
+        except BaseException:
+            half.unlink(missing_ok=True)
+            raise
+        run = Run(folder, Database(folder / DATABASE))
+        run.write_manifest()
+        run.close()
+    return True
+
+
+def _build(path: Path, meta: dict[str, str]) -> None:
+    connection = connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        with transaction(connection):
+            migrate(connection, str(path.parent))
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+    finally:
+        connection.close()
+
+
+def _bring_up_to_date(database: Database) -> None:
+    with database.read() as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if state != "ok" or version == 0:  # a run's database is made under another name: 0 is no unfinished one
+            raise sqlite3.DatabaseError(state.splitlines()[-1] if state != "ok" else "it is empty")
+    if version != len(MIGRATIONS):
+        with database.write() as connection:
+            migrate(connection, str(database.path.parent))

@@ -1,0 +1,88 @@
+"""The database's tables, its version, and how an older one becomes the present one.
+
+Prompts, groups, picks and rounds live here; tensors and images are files whose names follow from the ids. Nothing
+absolute is stored, so a run's folder can be moved or copied. Making a database is migrating it from version 0.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ..errors import D3POError
+
+_FIRST = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE prompts (
+        id INTEGER PRIMARY KEY,
+        text TEXT NOT NULL,
+        negative TEXT NOT NULL,
+        UNIQUE (text, negative))""",
+    """CREATE TABLE groups (
+        id TEXT PRIMARY KEY,
+        number INTEGER NOT NULL UNIQUE,
+        prompt_id INTEGER NOT NULL REFERENCES prompts (id),
+        seed TEXT NOT NULL,             -- up to 2**64 - 1, which SQLite's integers cannot hold
+        candidates INTEGER NOT NULL,
+        policy TEXT NOT NULL,           -- "base" or a LoRA's hash: who sampled it
+        round INTEGER NOT NULL,
+        settings TEXT NOT NULL,         -- JSON
+        held_out INTEGER NOT NULL,
+        created REAL NOT NULL,
+        freed INTEGER NOT NULL DEFAULT 0)""",
+    """CREATE TRIGGER held_out_is_for_ever BEFORE UPDATE OF held_out ON groups
+        BEGIN SELECT RAISE (ABORT, 'held_out never changes'); END""",
+    """CREATE TABLE picks (
+        serial INTEGER PRIMARY KEY AUTOINCREMENT,
+        pick_id TEXT NOT NULL UNIQUE,   -- made by the client, so that a repeated request is recorded once
+        group_id TEXT NOT NULL REFERENCES groups (id),
+        who TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        chosen TEXT NOT NULL,           -- Pick.order, JSON
+        scores TEXT NOT NULL,           -- Pick.scores, JSON
+        shown_order TEXT NOT NULL,      -- JSON
+        decision_ms REAL,
+        reason TEXT NOT NULL,
+        created REAL NOT NULL,
+        undone REAL)                    -- when it was taken back; nothing is ever deleted""",
+    "CREATE INDEX picks_of_group ON picks (group_id, who, serial) WHERE undone IS NULL",
+    "CREATE INDEX picks_of_person ON picks (who, serial) WHERE undone IS NULL",
+    """CREATE VIEW standing AS SELECT * FROM picks AS p WHERE undone IS NULL AND NOT EXISTS (
+        SELECT 1 FROM picks AS later WHERE later.group_id = p.group_id AND later.who = p.who
+        AND later.undone IS NULL AND later.serial > p.serial)""",
+    """CREATE TABLE rounds (
+        number INTEGER PRIMARY KEY,
+        settings TEXT NOT NULL,         -- JSON
+        reference TEXT NOT NULL,
+        last_pick INTEGER NOT NULL,     -- serial of the last pick that the round can have trained on
+        begun REAL NOT NULL,
+        finished REAL,
+        lora_file TEXT,                 -- relative to the run's folder
+        lora_hash TEXT,
+        summary TEXT)                   -- JSON""",
+    """CREATE TABLE trained (
+        round INTEGER NOT NULL REFERENCES rounds (number),
+        group_id TEXT NOT NULL REFERENCES groups (id),
+        PRIMARY KEY (round, group_id)) WITHOUT ROWID""",
+)
+
+MIGRATIONS: list[tuple[str, ...]] = [_FIRST]
+"""Entry i holds the statements that take a database of version i to version i + 1. Entries are added, never changed."""
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the database to the present version. Runs inside the caller's transaction.
+
+    Raises:
+        D3POError: the database was made by a newer version.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise D3POError(
+            f"The run in {path} was made with a newer version of D3PO (format {version}; known is {len(MIGRATIONS)}).",
+            "Update D3PO.",
+            "Nothing in it was changed.",
+        )
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

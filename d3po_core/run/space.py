@@ -1,0 +1,112 @@
+"""How much room a run takes, and how to get some back."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from ..errors import D3POError
+from .base import CONDITIONING, DATABASE, GROUPS, LOCK, ROUNDS, STATE, TRAJECTORY, Base
+from .lock import hold
+
+KINDS = ("tensors", "images", "loras", "database", "other")
+
+
+class Space(Base):
+    """The part of a run that minds the disk."""
+
+    def size(self) -> dict[str, int]:
+        """Bytes by kind (tensors, images, loras, database, other) and their total."""
+        sizes = dict.fromkeys(KINDS, 0)
+        for path in self.folder.rglob("*"):
+            if path.is_file():
+                sizes[_kind(path.relative_to(self.folder))] += path.stat().st_size
+        return {**sizes, "total": sum(sizes.values())}
+
+    def free_space(self, keep_rounds: int = 0) -> str:
+        """Delete the trajectories of groups that finished rounds were trained on, and those rounds' trainer states.
+
+        Images, picks, LoRA files and held-out groups stay.
+
+        Args:
+            keep_rounds: how many of the last finished rounds to spare.
+
+        Returns:
+            A sentence that says how many bytes that gave and what can no longer be retrained.
+
+        Raises:
+            D3POError: the run is being trained right now, or a half-trained round waits to be resumed.
+        """
+        with hold(self.folder / LOCK):
+            with self._database.write() as connection:
+                rounds = self._done_with(connection, keep_rounds)
+                spent = _spent(connection, rounds)
+                # The rows first: a kill in between leaves files that `sweep` removes, never a group without its file.
+                connection.executemany("UPDATE groups SET freed = 1 WHERE id = ?", [(each,) for each in spent])
+            states = [self.folder / ROUNDS / f"{number:04}" / STATE for number in rounds]
+            removed = _delete([self.folder / GROUPS / each / TRAJECTORY for each in spent] + states)
+        if not removed:
+            return "There was nothing to free: no finished round holds tensors that are not needed any more."
+        which = f"round {rounds[0]}" if len(rounds) == 1 else f"rounds {rounds[0]} to {rounds[-1]}"
+        groups = "1 group" if len(spent) == 1 else f"{len(spent)} groups"
+        return (
+            f"Freed {readable(removed)}: {groups} trained in {which} can no longer be retrained. "
+            "All images, picks and LoRA files are kept."
+        )
+
+    def _done_with(self, connection: sqlite3.Connection, keep_rounds: int) -> list[int]:
+        """Numbers of the finished rounds, but for the last `keep_rounds`."""
+        rows = connection.execute("SELECT number, finished FROM rounds ORDER BY number").fetchall()
+        for row in rows:
+            if row["finished"] is None and (self.folder / ROUNDS / f"{row['number']:04}" / STATE).is_file():
+                raise D3POError(
+                    f"Round {row['number']} is half trained and still needs the recorded trajectories.",
+                    "Train it to its end, then free space.",
+                    "Nothing was deleted.",
+                )
+        finished = [row["number"] for row in rows if row["finished"] is not None]
+        return finished[: max(0, len(finished) - keep_rounds)]
+
+
+def _spent(connection: sqlite3.Connection, rounds: list[int]) -> list[str]:
+    """Groups with tensors that these rounds, and no others, were trained on."""
+    marks = ", ".join("?" * len(rounds))
+    return [
+        row["id"]
+        for row in connection.execute(
+            f"""SELECT id FROM groups WHERE NOT freed
+            AND id IN (SELECT group_id FROM trained WHERE round IN ({marks}))
+            AND id NOT IN (SELECT group_id FROM trained WHERE round NOT IN ({marks}))""",
+            rounds * 2,
+        )
+    ]
+
+
+def readable(count: int) -> str:
+    """A number of bytes as people read it, in powers of 1,000."""
+    amount, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+
+
+def _delete(paths: list[Path]) -> int:
+    """Delete the files that are there; bytes given back."""
+    gone = 0
+    for path in paths:
+        if path.is_file():
+            gone += path.stat().st_size
+            path.unlink()
+    return gone
+
+
+def _kind(path: Path) -> str:
+    if path.suffix in (".png", ".webp", ".jpg"):
+        return "images"
+    if path.name.startswith(DATABASE):
+        return "database"
+    if path.suffix != ".safetensors":
+        return "other"
+    return "tensors" if path.parts[0] in (GROUPS, CONDITIONING) or path.name == STATE else "loras"

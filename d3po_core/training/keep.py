@@ -1,0 +1,40 @@
+"""The end of a round: its LoRA becomes a file, and the policy that samples next."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from ..lora import save_lora, unused_path
+from .trainer import Trainer
+
+FOLDER = "loras"
+
+
+def keep(trainer: Trainer) -> Path:
+    """Write what a trainer has learnt into its run and close the round; call it after `steps` ended or was closed.
+
+    Killed in here, the round stays open, and training again writes the file anew under another name.
+
+    Returns:
+        The LoRA file, in the run's folder.
+
+    Raises:
+        D3POError: the disk is full or the folder cannot be written to; the round then stays open.
+    """
+    run, result = trainer.run, trainer.result()
+    extra = {"round": result.round, "strength": f"{result.strength:.3f}", "groups": len(trainer.trained_on)}
+    path = save_lora(
+        unused_path(run.folder / FOLDER, f"{run.name}-round{result.round}"),
+        result.weights,
+        trainer.denoiser.module,
+        extra=extra,
+    )
+    summary = {k: v for k, v in dataclasses.asdict(result).items() if k not in ("weights", "round")}
+    run.finish_round(result.round, path, _hash(path), summary, groups=trainer.trained_on)
+    return path
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
