@@ -1,0 +1,119 @@
+"""A diffusers pipeline as the core's `ImageModel`: text in, pictures out, a denoiser in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Conditioning
+from ..errors import D3POError
+from .architectures import ARCHITECTURES
+from .denoiser import DiffusersDenoiser
+from .identity import identity
+from .schedule import DiffusionSchedule, FlowSchedule, Schedule
+from .text import encode
+
+DECODE_PIXELS = 2**18
+"""Pixels decoded at once: one picture of 512x512, or 64 of 64x64."""
+
+
+class DiffusersModel:
+    """A pipeline, frozen and ready; its weights are used where they are and never copied.
+
+    A LoRA that is loaded in the pipeline beforehand belongs to the base model.
+
+    Args:
+        pipeline: of one of the classes in `ARCHITECTURES`, on its device.
+
+    Raises:
+        D3POError: the pipeline is of another class, or its network predicts something else or needs more inputs.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        kind = type(pipeline).__name__
+        if kind not in ARCHITECTURES:
+            raise D3POError(f"{kind} is not supported.", f"Use one of {', '.join(ARCHITECTURES)}.")
+        self.pipeline = pipeline
+        self.architecture = ARCHITECTURES[kind]
+        network = getattr(pipeline, self.architecture.module)
+        self._channels: int = pipeline.vae.config.latent_channels
+        if network.config.in_channels not in (self._channels, self._channels * self.architecture.patch**2):
+            raise D3POError(
+                "This model draws from more than a prompt (inpainting or editing), which is not supported.",
+                "Use a text-to-image model.",
+            )
+        if pipeline.vae.dtype != torch.float32:
+            pipeline.vae.float()  # small, and SDXL's overflows in float16
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.eval().requires_grad_(False)
+        self.denoiser = DiffusersDenoiser(pipeline, self.architecture, self._schedule())
+        self.identity = identity(network)
+
+    def encode(self, prompts: list[str], negative: str = "") -> Conditioning:
+        """Conditioning of B prompts, one row each, on the CPU in the text encoder's dtype.
+
+        See `text.encode`.
+
+        Raises:
+            D3POError: a prompt is empty, or longer than the model reads.
+        """
+        return encode(self.pipeline, self.architecture, prompts, negative)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], float32, on the model's device.
+
+        Gradients flow, where the caller wants them.
+        """
+        vae, factor = self.pipeline.vae, self.pipeline.vae_scale_factor
+        config, latents = vae.config, latents.to(vae.device, torch.float32)
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        scale = 1.0 if std is None else _channel(std, latents)
+        shift = (config.get("shift_factor") or 0.0) if mean is None else _channel(mean, latents)
+        latents = latents * (scale / config.scaling_factor) + shift
+        at_once = max(1, DECODE_PIXELS // (latents.shape[-2] * latents.shape[-1] * factor**2))
+        images = [vae.decode(part, return_dict=False)[0] for part in latents.split(at_once)]
+        return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
+
+    def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
+        """Shape (C, h, w) of one image's latents; 0 means the model's native size (pixels).
+
+        Raises:
+            D3POError: a side is not a multiple of what the model needs, or larger than it can place.
+        """
+        factor = self.pipeline.vae_scale_factor
+        unit = factor * self.architecture.patch
+        native = self._native_size()
+        sides = [given or side for given, side in zip((height, width), native, strict=True)]
+        if any(side < unit or side % unit for side in sides):
+            raise D3POError(
+                f"This model cannot draw pictures of {sides[0]} by {sides[1]} pixels (height by width).",
+                f"Choose multiples of {unit}; its native size is {native[0]} by {native[1]}.",
+            )
+        config: Any = self.denoiser.module.config
+        largest = config.get("pos_embed_max_size")
+        if largest is not None and max(sides) > largest * unit:
+            raise D3POError(f"This model draws at most {largest * unit} pixels per side.", "Choose a smaller size.")
+        return (self._channels, sides[0] // factor, sides[1] // factor)
+
+    def _schedule(self) -> Schedule:
+        scheduler = self.pipeline.scheduler
+        if "FlowMatch" not in type(scheduler).__name__:
+            return DiffusionSchedule(scheduler)
+        unit = self.pipeline.vae_scale_factor * self.architecture.patch
+        height, width = self._native_size()
+        return FlowSchedule(scheduler, (height // unit) * (width // unit), even=self.architecture.label == "Flux")
+
+    def _native_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        network = getattr(self.pipeline, self.architecture.module)
+        size = getattr(self.pipeline, "default_sample_size", None) or network.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return height * self.pipeline.vae_scale_factor, width * self.pipeline.vae_scale_factor
+
+
+def _channel(values: list[float], like: Tensor) -> Tensor:
+    """Numbers per channel, to multiply latents (B, C, h, w)."""
+    return torch.tensor(values, device=like.device).reshape(-1, 1, 1)

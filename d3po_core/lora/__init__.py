@@ -1,0 +1,21 @@
+"""LoRA: what is trained, how it attaches to a network, and the files it lives in."""
+
+from __future__ import annotations
+
+from .file import import_lora, load_lora, save_lora, unused_path
+from .interface import Lora, attach
+from .naming import Base, base_model
+from .weights import LayerWeights, LoraWeights
+
+__all__ = [
+    "Base",
+    "LayerWeights",
+    "Lora",
+    "LoraWeights",
+    "attach",
+    "base_model",
+    "import_lora",
+    "load_lora",
+    "save_lora",
+    "unused_path",
+]

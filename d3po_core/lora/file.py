@@ -1,0 +1,146 @@
+"""LoRA files: safetensors that diffusers, ComfyUI, A1111 and Forge load.
+
+Values are stored in float32: the file is small all the same, and a loaded LoRA then predicts as the trained one did.
+Float16 costs about 3e-4 of whatever the LoRA changes, measured as 2e-5 of a prediction that it changes by 8 % and 1e-4
+where it changes 40 %.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import D3POError
+from .keys import from_file, is_lora_key, one_alpha, to_file
+from .metadata import describe, hashes
+from .naming import base_model
+from .weights import LoraWeights
+
+
+def save_lora(
+    path: Path | str,
+    weights: LoraWeights,
+    module: nn.Module,
+    *,
+    dtype: torch.dtype = torch.float32,
+    extra: Mapping[str, object] | None = None,
+    **about: Any,
+) -> Path:
+    """Write a LoRA file under a name that is still free (see `unused_path`): hosts cache LoRAs by name.
+
+    The file appears whole or not at all.
+
+    Args:
+        path: ends in .safetensors.
+        weights: by the network's own paths.
+        module: the network, which decides the form of the keys.
+        dtype: float32, or float16 for half the size.
+        extra: more metadata, each kept as `d3po_<key>`.
+        about: title, base_name, comment, prediction_type, resolution, date of `metadata.describe`.
+
+    Raises:
+        D3POError: the name is taken, the folder cannot be written, or the network is of no known family.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    base = base_model(module)
+    tensors = to_file(weights, module)
+    tensors = {key: value if key.endswith(".alpha") else value.to(dtype) for key, value in tensors.items()}
+    metadata = describe(one_alpha(weights, base), base, path.stem, extra=extra, **about)
+    content = save(tensors, {"format": "pt", **metadata, **hashes(tensors, metadata)})
+    _write_new(path, content)
+    return path
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(temporary, path)
+    except FileExistsError as error:
+        raise D3POError(f"There is a file called {path.name} already.", "Choose another name.") from error
+    except OSError as error:
+        raise D3POError(
+            f"The LoRA could not be written to {path.parent}: {error.strerror or error}.",
+            "Free some space or choose another folder, then export again.",
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give the finished file its name. A link, unlike a rename, refuses a taken name on every system."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError(path) from None
+        os.rename(temporary, path)
+
+
+def unused_path(folder: Path | str, stem: str) -> Path:
+    """A path for a new LoRA file in a folder: the stem, or the stem with the first number that is free.
+
+    Whatever a file name or an `<lora:...>` tag does not bear becomes a dash.
+    """
+    stem = re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "lora"
+    path, number = Path(folder) / f"{stem}.safetensors", 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{stem}-{number}.safetensors")
+    return path
+
+
+def load_lora(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A LoRA file's tensors as they are, and its metadata.
+
+    Raises:
+        D3POError: no such file, no safetensors file, a damaged one, or no LoRA.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise D3POError(f"There is no LoRA file {path}.", "Check the name.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise D3POError(
+            f"{path.name} is damaged or no safetensors file ({error}).",
+            "Use another copy of it; other formats are not read.",
+        ) from error
+    if not any(is_lora_key(key) for key in tensors):
+        raise D3POError(f"{path.name} is not a LoRA.", "Choose a LoRA file, not a checkpoint or an embedding.")
+    return tensors, metadata
+
+
+def import_lora(path: Path | str, module: nn.Module, *, skip_text_encoder: bool = False) -> LoraWeights:
+    """A LoRA file for a network, to go on training or as a reference.
+
+    Args:
+        path: the file, in any form that `keys` reads.
+        module: the network.
+        skip_text_encoder: leave out what it changes in text encoders, instead of refusing it.
+
+    Raises:
+        D3POError: as `load_lora`, or it is no plain LoRA, or it was made for another base model.
+    """
+    tensors, metadata = load_lora(path)
+    return from_file(tensors, module, metadata, skip_text_encoder)

@@ -1,0 +1,157 @@
+"""Which layers of a network a LoRA attaches to, and how it starts there.
+
+A small table of name patterns covers diffusers' networks and the original (ldm) names that ComfyUI and A1111 use.
+Layers are known by what they hold, not by their class: hosts bring linear layers of their own, some of which do not
+even derive from `torch.nn.Linear`. Embeddings, normalisations and modulations are left out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import D3POError
+from ..settings import LoraSettings
+from .weights import LayerWeights, LoraWeights, rescaled
+
+ATTENTION = (
+    r"attn\d?\.to_[qkv]",  # UNets, both namings; SD3 and Flux in diffusers
+    r"attn\d?\.to_out\.0",
+    r"attn\.add_[qkv]_proj",  # the text's side of SD3's and Flux's joint attention
+    r"attn\.to_add_out",
+    r"(x|context)_block\.attn2?\.(qkv|proj)",  # SD3, original names
+    r"(img|txt)_attn\.(qkv|proj)",  # Flux, original names
+    r"single_blocks\.\d+\.linear1",  # holds q, k, v and the feed-forward's first half in one
+)
+FEEDFORWARD = (
+    r"ff(_context)?\.net\.(0\.proj|2)",
+    r"(attentions\.\d+|(in|out)put_blocks\.\d+\.\d+|middle_block\.\d+)\.proj_(in|out)",
+    r"single_transformer_blocks\.\d+\.proj_(mlp|out)",
+    r"(x|context)_block\.mlp\.fc[12]",
+    r"(img|txt)_mlp\.[02]",
+    r"single_blocks\.\d+\.linear2",
+)
+CONVOLUTIONS = (
+    r"resnets\.\d+\.(conv1|conv2|conv_shortcut)",
+    r"(in_layers\.2|out_layers\.3|skip_connection)",
+)
+TARGETS = {
+    "attention": ATTENTION,
+    "attention+feedforward": ATTENTION + FEEDFORWARD,
+    "all": ATTENTION + FEEDFORWARD + CONVOLUTIONS,
+}
+"""Ends of dotted module paths, for each value of the setting `targets`."""
+
+
+def layers(module: nn.Module) -> dict[str, Any]:
+    """All linear and 2-d convolution layers by their dotted path.
+
+    A layer that PEFT has wrapped is listed under its own path, and is the layer inside the wrapper.
+    """
+    found: dict[str, Any] = {}
+    wrapper = "\0"
+    for path, layer in module.named_modules():
+        if path.startswith(wrapper):
+            continue
+        if hasattr(layer, "base_layer"):
+            wrapper = path + "."
+            while hasattr(layer, "base_layer"):
+                layer = layer.base_layer
+        if _is_linear(layer) or _is_conv(layer):
+            found[path] = layer
+    return found
+
+
+def _is_linear(layer: Any) -> bool:
+    return hasattr(layer, "in_features") and hasattr(layer, "out_features")
+
+
+def _is_conv(layer: Any) -> bool:
+    return hasattr(layer, "kernel_size") and hasattr(layer, "in_channels") and len(layer.kernel_size) == 2
+
+
+def low_rank_shapes(layer: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of `down` and `up` for a layer of `layers`."""
+    if _is_conv(layer):
+        return (rank, layer.in_channels, *layer.kernel_size), (layer.out_channels, rank, 1, 1)
+    return (rank, layer.in_features), (layer.out_features, rank)
+
+
+def find_targets(module: nn.Module, targets: str) -> list[str]:
+    """Paths of the layers that a value of the setting `targets` means, in the network's order.
+
+    Raises:
+        D3POError: no layer of the network has such a name.
+    """
+    pattern = re.compile(rf"(.*\.)?({'|'.join(TARGETS[targets])})")
+    found = [path for path in layers(module) if pattern.fullmatch(path)]
+    if not found:
+        raise D3POError(
+            f"No layer of this {type(module).__name__} is known to be '{targets}'.",
+            "Use a Stable Diffusion 1, 2, XL, 3 or Flux network.",
+        )
+    return found
+
+
+def initial_weights(module: nn.Module, settings: LoraSettings, start: LoraWeights | None, seed: int) -> LoraWeights:
+    """Where training begins: `start` on the layers that it has, elsewhere a LoRA that changes nothing yet.
+
+    A fresh layer gets a uniform `down` within 1/sqrt(inputs) (Kaiming with a = sqrt 5, as in Hu et al. 2021, arXiv
+    2106.09685, and every trainer since) and a zero `up`. The settings' alpha / rank is the scale of all layers, those
+    of `start` too: they keep their rank and their effect, and learn at the same pace as fresh ones.
+
+    Args:
+        module: the network.
+        settings: rank, alpha and targets.
+        start: a LoRA to go on from, in the names of this network.
+        seed: of the fresh layers' numbers, which do not depend on device, dtype or attachment.
+
+    Raises:
+        D3POError: no layer matches, or `start` does not fit the network.
+    """
+    known = layers(module)
+    start = fitted(start or {}, module)
+    generator = torch.Generator().manual_seed(seed)
+    scale = settings.alpha / settings.rank
+    weights: LoraWeights = {}
+    for path in dict.fromkeys([*find_targets(module, settings.targets), *start]):
+        if path in start:
+            weights[path] = rescaled(start[path], scale * start[path].rank)
+        else:
+            down, up = low_rank_shapes(known[path], settings.rank)
+            bound = 1 / math.sqrt(math.prod(down[1:]))
+            values = torch.empty(down).uniform_(-bound, bound, generator=generator)
+            weights[path] = LayerWeights(values, torch.zeros(up), settings.alpha)
+    return {path: weights[path] for path in known if path in weights}
+
+
+def fitted(weights: LoraWeights, module: nn.Module) -> LoraWeights:
+    """The weights shaped as the network's layers want them (a linear layer's for a 1x1 convolution and back).
+
+    Raises:
+        D3POError: the network lacks a layer, or a layer has another size.
+    """
+    known = layers(module)
+    missing = [path for path in weights if path not in known]
+    if missing:
+        raise D3POError(
+            f"{len(missing)} of the LoRA's {len(weights)} layers do not exist in this model, {missing[0]} among them.",
+            "Use the base model that it was made for.",
+        )
+    return {path: _fit_layer(path, w, known[path]) for path, w in weights.items()}
+
+
+def _fit_layer(path: str, w: LayerWeights, layer: Any) -> LayerWeights:
+    shapes = low_rank_shapes(layer, w.rank)
+    for tensor, shape in zip((w.down, w.up), shapes, strict=True):
+        sides = tuple(size for size in shape[2:] if size > 1)
+        if tuple(tensor.shape[:2]) != shape[:2] or tuple(size for size in tensor.shape[2:] if size > 1) != sides:
+            raise D3POError(
+                f"This LoRA was made for another base model: in {path} it is {tuple(tensor.shape)}, not {shape}.",
+                "Use the base model that it was made for.",
+            )
+    return LayerWeights(w.down.reshape(shapes[0]), w.up.reshape(shapes[1]), w.alpha)
