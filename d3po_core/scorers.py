@@ -49,12 +49,12 @@ def jpeg_size(images: Tensor) -> Tensor:
     return torch.tensor(sizes)
 
 
-def jpeg_compressibility(images: Tensor, prompts: list[str]) -> Tensor:
+def compressibility(images: Tensor, prompts: list[str]) -> Tensor:
     """Likes images that make a small JPEG: smooth, empty, blurred."""
     return -jpeg_size(images)
 
 
-def jpeg_incompressibility(images: Tensor, prompts: list[str]) -> Tensor:
+def incompressibility(images: Tensor, prompts: list[str]) -> Tensor:
     """Likes images that make a large JPEG: busy, grainy."""
     return jpeg_size(images)
 
@@ -84,8 +84,8 @@ def garden_lean(images: Tensor, prompts: list[str]) -> Tensor:
 
 
 SCORERS: dict[str, Callable[[Tensor, list[str]], Tensor]] = {
-    "jpeg-compressibility": jpeg_compressibility,
-    "jpeg-incompressibility": jpeg_incompressibility,
+    "compressibility": compressibility,
+    "incompressibility": incompressibility,
     "warmth": warmth,
     "garden-size": garden_size,
     "garden-lean": garden_lean,

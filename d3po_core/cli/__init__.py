@@ -1,0 +1,105 @@
+"""The `d3po` command: one file per subcommand, loaded only when it is asked for.
+
+A subcommand's file has a docstring (its help), EXAMPLE, OUT_OF_MEMORY (what to lower when memory runs out),
+`add_arguments` and `run`. What goes wrong becomes one sentence on stderr and exit status 2; Ctrl+C becomes 130.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from importlib import import_module
+from types import ModuleType
+
+from .. import __version__
+from ..errors import D3POError
+from .flags import make_parser
+
+COMMANDS = {
+    "sample": "draw groups of images to choose from",
+    "annotate": "let a scorer pick in a person's place, or import and export picks",
+    "train": "turn picks into a LoRA",
+    "evaluate": "compare before and after on prompts and seeds that training never saw",
+    "export": "copy a round's LoRA to where you need it",
+    "info": "tell what is in a run, and free space",
+    "demo": "the whole loop on the embedded model, explained",
+}
+OVERVIEW = """usage: d3po COMMAND [options]
+
+Teach an image model your taste by picking the pictures you like.
+
+{commands}
+
+One taste is one folder, called a run; every command takes it as --run FOLDER.
+The loop, with the embedded model and a scorer in place of a person:
+
+    d3po sample   --run my-taste --model garden --groups 64
+    d3po annotate --run my-taste --scorer garden-size
+    d3po train    --run my-taste
+    d3po evaluate --run my-taste --scorer garden-size
+    d3po export   --run my-taste --to my-taste.safetensors
+
+`d3po COMMAND --help` explains one command, --help-advanced shows all its settings.
+Stop anything with Ctrl+C: what was done is kept, and the same command goes on."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = _start(arguments[0] if arguments else "--help", arguments[1:])
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `d3po info | head`: whoever listened has gone, and Python must not try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _start(name: str, arguments: list[str]) -> int:
+    if name in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print(OVERVIEW.format(commands="\n".join(f"    {name:{width}}  {what}" for name, what in COMMANDS.items())))
+        return 0
+    if name == "--version":
+        print(f"d3po {__version__}")
+        return 0
+    if name not in COMMANDS:
+        return _fail(D3POError(f"There is no command '{name}'.", f"Use one of {', '.join(COMMANDS)}."))
+    return _run(name, import_module(f".{name}", __package__), arguments)
+
+
+def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
+    parser = make_parser(name, command, advanced="--help-advanced" in arguments)
+    try:
+        options: Namespace = parser.parse_args(arguments)
+        status: int = command.run(options)
+        return status
+    except D3POError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("\nStopped. What was done before is kept.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _fail(
+            D3POError(f"{error.filename or 'A file'}: {error.strerror or error}.", "Check the path and its rights.")
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _fail(D3POError("Memory ran out.", command.OUT_OF_MEMORY, "What was done before is kept."))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether it is torch's error, whose class differs by version and device, or the processor's allocator's."""
+    words = str(error).lower()
+    return (
+        isinstance(error, MemoryError) or "outofmemory" in type(error).__name__.lower() or "not enough memory" in words
+    )
+
+
+def _fail(error: D3POError) -> int:
+    print(f"d3po: {error}", file=sys.stderr)
+    return 2

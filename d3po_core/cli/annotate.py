@@ -1,0 +1,153 @@
+"""Pick in every group that has no pick yet, with a program as a stand-in for a person.
+
+A scorer looks at the images only and always picks what it likes best. --flip makes it err now and then, --random makes
+it blind: what is learnt from random picks is a measure of how much training drifts by itself.
+
+Or import and export picks as the JSON files of the D3PO authors' repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from ..errors import D3POError
+from ..picks import Pick
+from ..scorers import SCORERS, get_scorer
+from . import common
+from .flags import number
+from .progress import Bar
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from ..run import Group, Run
+    from ..scorers import Scorer
+
+EXAMPLE = """  d3po annotate --run my-taste --scorer warmth
+  d3po annotate --run my-taste --scorer garden-size --kind ranking --flip 0.15
+  d3po annotate --run my-taste --import feedback.json --who anna"""
+OUT_OF_MEMORY = "Close other programs; picking needs little."
+RANDOM = "random"
+
+
+def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
+    common.add_run(parser)
+    likes = "\n".join(f"  {name}: {(scorer.__doc__ or '').partition('.')[0]}" for name, scorer in SCORERS.items())
+    group = parser.add_argument_group("a scorer picks", description=likes)
+    group.add_argument("--scorer", metavar="NAME", help="which one")
+    group.add_argument("--random", action="store_true", help="pick at random instead")
+    group.add_argument("--kind", choices=("favourite", "ranking"), default="favourite", help="what to say [favourite]")
+    group.add_argument(
+        "--flip",
+        type=number(float, "--flip", 0, 1),
+        default=0.0,
+        metavar="X",
+        help="share of mistaken picks, 0 to 1 [0]",
+    )
+    group.add_argument("--limit", type=number(int, "--limit", 1), metavar="N", help="pick in at most so many groups")
+    group.add_argument("--seed", type=number(int, "--seed"), default=0, metavar="N", help="of mistakes and chance [0]")
+    group = parser.add_argument_group("files")
+    group.add_argument("--import", dest="import_", metavar="FILE", help="a feedback JSON, or a folder of several")
+    group.add_argument("--export", metavar="FILE", help="write the picks of --who as a feedback JSON")
+    group.add_argument("--who", metavar="NAME", help="whose picks these are [the scorer's, or the file's name]")
+
+
+def run(options: argparse.Namespace) -> int:
+    from ..picks_json import export_picks, import_picks
+    from ..run import Run
+
+    if not (options.scorer or options.random or options.import_ or options.export):
+        raise D3POError("Nobody was named to pick.", f"Choose --scorer {', '.join(SCORERS)}, or --random, or --import.")
+    scorer = get_scorer(options.scorer) if options.scorer and not options.random else None
+    run = Run.open(options.run)
+    if options.import_:
+        print(f"Imported {import_picks(run, options.import_, options.who)} picks.")
+    if scorer or options.random:
+        who = options.who or (RANDOM if options.random else options.scorer)
+        count, mistakes = judge(run, scorer, who, options.kind, options.flip, options.limit, options.seed)
+        print(f"Picked in {count} groups{f', {mistakes} of them mistaken' if mistakes else ''}.")
+    if options.export:
+        lost = export_picks(run, options.export, _annotator(run, options.who))
+        note = f" {lost} pairs between middle places of rankings could not be expressed." if lost else ""
+        print(f"Wrote {options.export}.{note}")
+    else:
+        print(f"The run has picks in {len(run.groups(picked=True))} of {len(run.groups())} groups.")
+        print(f"Next: d3po train --run {options.run}")
+    return 0
+
+
+def judge(
+    run: Run,
+    scorer: Scorer | None,
+    who: str,
+    kind: str = "favourite",
+    flip: float = 0.0,
+    limit: int | None = None,
+    seed: int = 0,
+) -> tuple[int, int]:
+    """Pick in every group that has no pick yet.
+
+    Args:
+        run: where.
+        scorer: whose taste it is; None picks at random.
+        who: the name under which picks are recorded.
+        kind: "favourite" or "ranking".
+        flip: chance of a mistake: another favourite, or the ranking upside down.
+        limit: at most so many groups.
+        seed: of mistakes and chance; a group's luck does not depend on the others.
+
+    Returns:
+        How many picks were recorded, and how many of them were mistakes.
+    """
+    import torch
+
+    from ..rollout import generator
+
+    groups = run.groups(picked=False)[:limit]
+    mistakes = 0
+    with closing(Bar("Picking")) as bar:
+        for done, group in enumerate(groups, 1):
+            luck = generator(seed, "annotator", group.number)
+            scores = scorer(_images(run, group), [group.prompt] * group.candidates) if scorer else None
+            mistaken = scores is not None and bool(torch.rand((), generator=luck) < flip)
+            pick = _pick(
+                scores if scores is not None else torch.rand(group.candidates, generator=luck), kind, mistaken, luck
+            )
+            run.add_pick(group.id, pick, who=who)
+            mistakes += mistaken and pick.kind != "tie"
+            bar.show(done, len(groups))
+    return len(groups), mistakes
+
+
+def _pick(scores: Tensor, kind: str, mistaken: bool, luck: Generator) -> Pick:
+    import torch
+
+    order = scores.argsort(descending=True, stable=True).tolist()
+    if float(scores.max()) == float(scores.min()):
+        return Pick("tie")
+    if kind == "ranking":
+        return Pick("ranking", tuple(reversed(order) if mistaken else order))
+    other = 1 + int(torch.randint(len(order) - 1, (), generator=luck))
+    return Pick("favourite", (order[other if mistaken else 0],))
+
+
+def _images(run: Run, group: Group) -> Tensor:
+    """A group's images, (B, 3, H, W) in [0, 1]."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    arrays = []
+    for candidate in range(group.candidates):
+        with Image.open(run.image_path(group.id, candidate)) as image:
+            arrays.append(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+def _annotator(run: Run, who: str | None) -> str:
+    people = sorted({stored.who for stored in run.picks()})
+    if who is None and len(people) > 1:
+        raise D3POError(f"Several people picked in this run: {', '.join(people)}.", "Say whose picks with --who.")
+    return who if who is not None else people[0] if people else ""

@@ -1,0 +1,171 @@
+"""What several commands share: naming a run, a model, a policy and prompts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import D3POError
+
+if TYPE_CHECKING:
+    from ..denoiser import ImageModel
+    from ..diffusers_model import DiffusersModel
+    from ..run import Run
+
+GARDEN = "garden"
+"""The name of the embedded model."""
+GARDEN_DEFAULTS = {"guidance_scale": 2.5}
+"""Sampling settings that the embedded model was made for."""
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """--run"""
+    parser.add_argument(
+        "--run", required=True, metavar="FOLDER", help="the taste being taught; one folder holds it all"
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """--model and how to load it."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a diffusers pipeline folder, a .safetensors checkpoint, or garden [the run's; at first garden, the "
+        "embedded model]",
+    )
+    group.add_argument(
+        "--base-config",
+        metavar="FOLDER",
+        help="for a checkpoint without internet access: a pipeline folder of the same kind, for its configuration",
+    )
+    group.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), help="of the network [the run's; float32]"
+    )
+    group.add_argument("--device", help="such as cuda:1 or cpu [the GPU if there is one]")
+
+
+def add_prompts(parser: argparse.ArgumentParser, usual: str) -> None:
+    """--prompt and --prompts."""
+    group = parser.add_argument_group("prompts")
+    group.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; repeat for several")
+    group.add_argument("--prompts", metavar="FILE", help=f"a text file with one prompt per line [{usual}]")
+
+
+def add_round(parser: argparse.ArgumentParser) -> None:
+    """--round"""
+    parser.add_argument("--round", metavar="N", help="which round's LoRA [the newest]")
+
+
+def open_if_there(folder: str) -> Run | None:
+    """The run in a folder, None where there is none yet.
+
+    Raises:
+        D3POError: it is damaged, or something else lies there.
+    """
+    from ..run import Run
+
+    path = Path(folder)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        return Run.open(path)
+    return None
+
+
+def read_prompts(options: argparse.Namespace) -> list[str]:
+    """Prompts from the flags; empty if none were given.
+
+    Raises:
+        D3POError: the file cannot be read or holds none.
+    """
+    prompts: list[str] = list(options.prompt)
+    if options.prompts:
+        try:
+            lines = Path(options.prompts).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not text"
+            raise D3POError(
+                f"The prompts in {options.prompts} cannot be read ({reason}).", "Check the path."
+            ) from error
+        prompts += [line.strip() for line in lines if line.strip()]
+        if not prompts:
+            raise D3POError(f"There is no prompt in {options.prompts}.", "Write one per line.")
+    return prompts
+
+
+def source_of(options: argparse.Namespace, run: Run | None) -> str:
+    """Where the model comes from: what was asked for, else what the run remembers, else the embedded one."""
+    return options.model or (run.model["source"] if run else GARDEN)
+
+
+def model_defaults(options: argparse.Namespace, run: Run | None) -> dict[str, Any]:
+    """Sampling settings that go with the model."""
+    return GARDEN_DEFAULTS if source_of(options, run) == GARDEN else {}
+
+
+def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
+    """The model; for a run that exists already, the one that it was begun with.
+
+    Raises:
+        D3POError: it cannot be loaded, or the run was begun with another one.
+    """
+    from ..diffusers_model import load_model
+
+    _be_quiet()
+    remembered = run.model if run else {}
+    model = load_model(
+        source_of(options, run),
+        base_config=options.base_config or remembered.get("base_config"),
+        dtype=options.dtype or remembered.get("dtype", "float32"),
+        device=options.device,
+    )
+    if run and run.model["identity"] != model.identity:
+        raise D3POError(
+            f"This run was begun with another base model ({run.model['source']}).",
+            "Leave out --model, or begin a new run for this one.",
+            "Your picks are saved.",
+        )
+    return model
+
+
+def model_facts(options: argparse.Namespace, model: ImageModel) -> dict[str, Any]:
+    """What a new run remembers of its model."""
+    source, base = source_of(options, None), options.base_config
+    return {
+        "identity": model.identity,
+        "source": source if source == GARDEN else _absolute(source),
+        "base_config": base and _absolute(base),
+        "dtype": options.dtype or "float32",
+        "family": model.denoiser.family,
+    }
+
+
+def policy_of(run: Run, name: str | None) -> str:
+    """The id of a policy: "base", the LoRA of a round given by its number, or the newest.
+
+    Raises:
+        D3POError: no finished round has this number.
+    """
+    from ..policies import latest_policy
+
+    if name is None or name == "base":
+        return name or latest_policy(run)
+    made = {str(round.number): round.lora_hash for round in run.rounds() if round.lora_hash}
+    if name not in made:
+        known = f"The run has {', '.join(made)}." if made else "The run has taught nothing yet: use base."
+        raise D3POError(f"There is no LoRA of a round '{name}'.", known)
+    return made[name]
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def _be_quiet() -> None:
+    """Loading bars and advice of the libraries underneath are not for a user of this one."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()

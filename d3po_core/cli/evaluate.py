@@ -1,0 +1,121 @@
+"""Compare before and after: the model without and with the LoRA, on prompts and seeds that training never saw.
+
+A scorer says which images it likes better. The win rate counts images of the same prompt and different seeds: on the
+same seeds an invisible tint can win nine times in ten. Images are drawn by an ordinary sampler without added noise,
+and, as a second column, by the one that training used.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import D3POError
+from . import common
+from .flags import add_settings, number, settings_of
+from .progress import Bar
+
+if TYPE_CHECKING:
+    from ..denoiser import ImageModel
+    from ..evaluation.evaluate import Fidelity
+    from ..evaluation.report import Report
+    from ..run import Run
+    from ..scorers import Scorer
+    from ..settings import SampleSettings
+
+EXAMPLE = """  d3po evaluate --run my-taste --scorer garden-size
+  d3po evaluate --run my-taste --scorer warmth --prompts held-out.txt --seeds 16"""
+OUT_OF_MEMORY = "Lower --batch; if that is not enough, --width and --height, or choose --dtype float16 on a GPU."
+UNUSED = ("groups", "candidates", "start", "held_out")
+
+
+def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
+    common.add_run(parser)
+    parser.add_argument("--scorer", required=True, metavar="NAME", help="who judges; d3po annotate --help lists them")
+    parser.add_argument("--seeds", type=number(int, "--seeds", 2), default=8, metavar="N", help="images per prompt [8]")
+    parser.add_argument("--to", metavar="FOLDER", help="where figures and picture go [the run's evaluations folder]")
+    common.add_round(parser)
+    common.add_model(parser)
+    common.add_prompts(parser, "with the embedded model its 16 held-out prompts; else the run's own")
+    add_settings(parser, ("sample",), advanced, without=UNUSED)
+
+
+def run(options: argparse.Namespace) -> int:
+    from ..run import Run
+    from ..scorers import get_scorer
+
+    scorer = get_scorer(options.scorer)
+    run = Run.open(options.run)
+    settings = settings_of(options, "sample", common.model_defaults(options, run), run.settings)
+    prompts = common.read_prompts(options) or _usual_prompts(options, run)
+    if len(prompts) < 2:
+        raise D3POError("A comparison needs at least 2 prompts.", "Add another --prompt.")
+    policy = common.policy_of(run, options.round)
+    lora = run.lora(policy)
+    if lora is None:
+        raise D3POError("There is no LoRA to judge yet.", "Train the run first.")
+    model = common.load(options, run)
+    report = judge(model, lora, prompts, options.seeds, settings, scorer, fidelity_of(run.model["source"]))
+    picture = report.save(Path(options.to or run.folder / "evaluations" / lora.stem))
+    print(table(report))
+    print(f"Before and after: {picture}")
+    return 0
+
+
+def judge(
+    model: ImageModel,
+    lora: Path,
+    prompts: list[str],
+    seeds: int,
+    settings: SampleSettings,
+    scorer: Scorer,
+    fidelity: Fidelity | None,
+) -> Report:
+    """Evaluate a LoRA file, showing how far it has come."""
+    from ..evaluation.evaluate import Drawn
+    from ..evaluation.report import evaluate
+
+    with closing(Bar("Comparing")) as bar:
+        for step in evaluate(model, lora, prompts, seeds, settings, scorer, fidelity):
+            if isinstance(step, Drawn):
+                bar.show(step.done, step.total)
+    assert not isinstance(step, Drawn)
+    return step
+
+
+def fidelity_of(source: str) -> Fidelity | None:
+    """What can tell whether an image shows its prompt: only the embedded model's judge, of its own pictures."""
+    if source != common.GARDEN:
+        return None
+    from ..embedded.judge import Judge
+
+    return Judge.load().attribute_correct
+
+
+def table(report: Report) -> str:
+    """The figures, for people."""
+    lines = []
+    for sampler, column in report.columns.items():
+        c = column.comparison
+        lines.append(
+            f"{sampler + ' sampler:':22} the LoRA's images win {c.win_rate:.1%} (standard error {c.win_rate_se:.1%}; "
+            f"chance 50 %), score {c.gain:+.2f} standard deviations, {c.images} images a side"
+        )
+        shown = [
+            f"{name} {before:.0%} -> {column.fidelity_after[name]:.0%}"
+            for name, before in column.fidelity_before.items()
+        ]
+        if shown:
+            lines.append(f"{'':22} images that show what the prompt says: {', '.join(shown)}")
+    return "\n".join(lines)
+
+
+def _usual_prompts(options: argparse.Namespace, run: Run) -> list[str]:
+    if common.source_of(options, run) == common.GARDEN:
+        from ..embedded.pictures import split_prompts
+
+        return split_prompts()[1]
+    print("Judging on the prompts that were trained on; name others with --prompts.")
+    return list(dict.fromkeys(prompt.text for prompt in run.prompts()))

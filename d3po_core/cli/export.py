@@ -1,0 +1,62 @@
+"""Copy a round's LoRA to where you need it, under a name of your choice.
+
+The file loads in ComfyUI, A1111, Forge and diffusers like any other LoRA. No file is ever overwritten, because those
+programs remember LoRAs by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import D3POError
+from . import common
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+EXAMPLE = """  d3po export --run my-taste --to ComfyUI/models/loras
+  d3po export --run my-taste --round 1 --to my-taste.safetensors"""
+OUT_OF_MEMORY = "Close other programs; this needs little."
+
+
+def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
+    common.add_run(parser)
+    common.add_round(parser)
+    parser.add_argument("--to", required=True, metavar="PATH", help="a folder, or a file ending in .safetensors")
+
+
+def run(options: argparse.Namespace) -> int:
+    from ..run import Run
+
+    print(f"Wrote {export(Run.open(options.run), options.to, options.round)}")
+    return 0
+
+
+def export(run: Run, to: str | Path, round: str | None = None) -> Path:
+    """Copy a LoRA; the path of the copy.
+
+    Args:
+        run: that taught it.
+        to: a folder, where the LoRA gets the run's name and the round's number, or a file.
+        round: number of the round; None takes the newest.
+
+    Raises:
+        D3POError: there is no such LoRA, the file exists, or it cannot be written.
+    """
+    from ..lora import unused_path
+    from ..run import files
+
+    policy = common.policy_of(run, round)
+    source, target = run.lora(policy), Path(to).expanduser()
+    if source is None:
+        raise D3POError("This run has taught nothing yet, so there is no LoRA to export.", "Train it first.")
+    if target.suffix != ".safetensors":
+        target = unused_path(target, source.stem)
+    if target.exists():
+        raise D3POError(f"There is a file {target} already.", "Choose another name: programs remember LoRAs by name.")
+    with files.writing(target.parent):
+        content = source.read_bytes()
+    files.replace(target, content)
+    return target

@@ -1,0 +1,76 @@
+"""Tell what is in a run: model, groups, picks, rounds and what they learnt, and how much room it takes.
+
+--free-space deletes the recorded trajectories of groups that finished rounds were taught with, which is nearly all of a
+run's size. Images, picks and LoRA files stay; those groups can then no longer be trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from . import common
+from .flags import number
+
+if TYPE_CHECKING:
+    from ..run import Round, Run
+
+EXAMPLE = """  d3po info --run my-taste
+  d3po info --run my-taste --free-space --keep-rounds 1"""
+OUT_OF_MEMORY = "Close other programs; this needs little."
+
+
+def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
+    common.add_run(parser)
+    group = parser.add_argument_group("room")
+    group.add_argument("--free-space", action="store_true", help="delete what only retraining would need")
+    group.add_argument(
+        "--keep-rounds",
+        type=number(int, "--keep-rounds", 0),
+        default=0,
+        metavar="N",
+        help="but spare the last N rounds [0]",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from ..run import Run
+
+    run = Run.open(options.run)
+    if options.free_space:
+        print(run.free_space(options.keep_rounds))
+        return 0
+    for name, value in describe(run):
+        print(f"{name + ':':9} {value}")
+    return 0
+
+
+def describe(run: Run) -> list[tuple[str, str]]:
+    """What a person wants to know of a run, as names and values."""
+    from ..run.space import readable
+
+    groups, picks = run.groups(), run.picks()
+    kinds = Counter(stored.pick.kind for stored in picks)
+    sizes = run.size()
+    lines = [
+        ("Run", f"{run.name}, in {run.folder}"),
+        ("Model", f"{run.model['source']} ({run.model['family']})"),
+        ("Prompts", str(len(run.prompts()))),
+        ("Groups", _groups(len(groups), sum(g.held_out for g in groups), sum(g.freed for g in groups))),
+        ("Picks", ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.most_common()) or "none yet"),
+    ]
+    lines += [(f"Round {round.number}", _round(round)) for round in run.rounds()]
+    parts = ", ".join(f"{readable(size)} {kind}" for kind, size in sizes.items() if kind != "total" and size)
+    return [*lines, ("Size", f"{readable(sizes['total'])} ({parts})")]
+
+
+def _groups(count: int, held_out: int, freed: int) -> str:
+    notes = [f"{number} {word}" for number, word in ((held_out, "held out"), (freed, "freed")) if number]
+    return f"{count} ({', '.join(notes)})" if notes else str(count)
+
+
+def _round(round: Round) -> str:
+    if round.finished is None:
+        return "unfinished; d3po train goes on with it"
+    return f"{round.lora_file}"

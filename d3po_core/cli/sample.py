@@ -1,0 +1,95 @@
+"""Draw groups of images into a run; one will be picked in each.
+
+The first call makes the run. Later calls add to it with the same model, prompts and settings, unless told otherwise,
+and draw with the newest LoRA that the run has taught: that is the next round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import D3POError
+from ..settings import SampleSettings
+from . import common
+from .flags import add_settings, preset_of, settings_of
+from .progress import Bar
+
+if TYPE_CHECKING:
+    from ..denoiser import ImageModel
+    from ..run import Run
+
+EXAMPLE = "  d3po sample --run my-taste --model my-model.safetensors --prompts prompts.txt --groups 64"
+OUT_OF_MEMORY = "Lower --batch; if that is not enough, --width and --height, or choose --dtype float16 on a GPU."
+
+
+def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
+    common.add_run(parser)
+    common.add_model(parser)
+    common.add_prompts(parser, "the run's own; with the embedded model its 44 training prompts")
+    parser.add_argument(
+        "--policy", metavar="NAME", help="draw with base, or with the LoRA of the round of this number [the newest]"
+    )
+    add_settings(parser, ("sample",), advanced)
+
+
+def run(options: argparse.Namespace) -> int:
+    old = common.open_if_there(options.run)
+    settings = settings_of(options, "sample", common.model_defaults(options, old), old.settings if old else None)
+    prompts = common.read_prompts(options) or _usual_prompts(options, old)
+    model = common.load(options, old)
+    run = old or new_run(options, model, settings, preset_of(options))
+    start, before = time.monotonic(), len(run.groups())
+    finished = draw(run, model, settings, prompts, common.policy_of(run, options.policy))
+    drawn, seconds = len(run.groups()) - before, time.monotonic() - start
+    print(f"Drew {drawn} groups of {settings.candidates} images into {options.run} in {seconds:.0f} s.")
+    if not finished:
+        print("Stopped; all of them are kept. The same command draws more.")
+        return 130
+    print(f"Next: d3po annotate --run {options.run} --scorer NAME")
+    return 0
+
+
+def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[str], policy: str) -> bool:
+    """Draw groups with a policy of the run, showing how far it has come; False if it was stopped by Ctrl+C."""
+    from ..policies import applied
+    from ..sampling import sample_groups
+
+    bar = Bar("Drawing")
+    number = 1 + sum(round.finished is not None for round in run.rounds())
+    groups = sample_groups(run, model, settings, prompts, policy, number)
+    try:
+        with applied(model.denoiser, run.lora(policy)), closing(groups), closing(bar):
+            for report in groups:
+                bar.show(report.done, report.total)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def _usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
+    if old and old.prompts():
+        return list(dict.fromkeys(prompt.text for prompt in old.prompts()))
+    if common.source_of(options, old) == common.GARDEN:
+        from ..embedded.pictures import split_prompts
+
+        return split_prompts()[0]
+    raise D3POError("There is nothing to draw yet.", 'Say what with --prompt "a red fox" or --prompts FILE.')
+
+
+def new_run(options: argparse.Namespace, model: ImageModel, settings: SampleSettings, preset: str) -> Run:
+    """A run that remembers its model, preset and settings.
+
+    Raises:
+        D3POError: there is a run already, or the folder cannot be written to.
+    """
+    from ..run import Run, device_name
+
+    kept = {"preset": preset, "sample": dataclasses.asdict(settings)}
+    run = Run.create(Path(options.run), model=common.model_facts(options, model), settings=kept)
+    run.write_manifest(device=device_name(model.denoiser.device), seed=settings.seed)
+    return run

@@ -1,0 +1,182 @@
+"""Watch a small image model learn a taste. Needs nothing but Python 3.10 or later.
+
+    python quickstart.py                 install what is needed, then run the whole loop on the embedded model
+    python quickstart.py --headless      the same, without ever opening a page
+    python quickstart.py test            install what is missing, then run all tests (more arguments go to pytest)
+
+Everything is installed into the folder .venv beside this file, or into the one named by the environment variable
+D3PO_VENV; nothing else on your computer changes. A second start skips the installation. What comes after is the
+command `d3po demo`; its options may be given here too (python quickstart.py --help-demo lists them).
+
+Written for old Pythons to read as well (so no `from __future__ import annotations`), to be able to tell them that they
+are too old.
+"""
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036
+    version = "%d.%d" % sys.version_info[:2]  # noqa: UP031
+    sys.exit(
+        "This needs Python 3.10 or later, and you started it with " + version + ". See python.org for a newer one."
+    )
+
+import hashlib
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+PINNED = ROOT / "requirements" / "pinned.txt"
+STAMP = "d3po-installed.json"
+
+
+def main(arguments: list[str]) -> int:
+    """Install what is missing, then hand over to the demo or to pytest; returns the exit status."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    testing = arguments[:1] == ["test"]
+    folder = Path(os.environ.get("D3PO_VENV") or ROOT / ".venv").expanduser().absolute()
+    prepare(folder, {"standalone", "test"} if testing else {"standalone"})
+    python = str(venv_python(folder))
+    if testing:
+        return run([python, "-m", "pytest", *arguments[1:]], cwd=ROOT)
+    options = ["--help" if option == "--help-demo" else option for option in arguments if option != "--headless"]
+    return run([python, "-m", "d3po_core", "demo", *options])
+
+
+def prepare(folder: Path, extras: set[str]) -> None:
+    """Make the virtual environment and install into it, unless that is done already."""
+    if venv_works(folder) and extras <= installed(folder):
+        return
+    start = time.monotonic()
+    make_venv(folder)
+    install(folder, extras | installed(folder))
+    print(f"Installed in {time.monotonic() - start:.0f} s.\n", flush=True)
+
+
+def venv_python(folder: Path) -> Path:
+    """Where a virtual environment keeps its interpreter."""
+    return folder / "Scripts" / "python.exe" if os.name == "nt" else folder / "bin" / "python"
+
+
+def venv_works(folder: Path) -> bool:
+    """Whether the folder holds a virtual environment with pip and a Python that is new enough."""
+    probe = "import sys, pip; sys.exit(sys.version_info < (3, 10))"
+    try:
+        return subprocess.run([venv_python(folder), "-c", probe], stderr=subprocess.DEVNULL).returncode == 0
+    except OSError:
+        return False
+
+
+def make_venv(folder: Path) -> None:
+    """Make a virtual environment, or mend one that was interrupted."""
+    if venv_works(folder):
+        return
+    if folder.exists() and not (folder / "pyvenv.cfg").exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise SystemExit(f"{folder} is there but is no virtual environment. Name another folder with D3PO_VENV.")
+    print(f"Making a virtual environment in {folder}", flush=True)
+    made = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True)
+    if made.returncode != 0:
+        raise SystemExit(explain(made.stdout + made.stderr))
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes whenever an installation has to be done again: other versions, another checkout, another Python."""
+    parts = [PINNED.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), os.fsencode(ROOT)]
+    return hashlib.sha256(b"\0".join([*parts, (folder / "pyvenv.cfg").read_bytes()])).hexdigest()
+
+
+def installed(folder: Path) -> set[str]:
+    """The extras that an earlier start installed completely and that are still right."""
+    try:
+        stamp = json.loads((folder / STAMP).read_text())
+        return set(stamp["extras"]) if stamp["fingerprint"] == fingerprint(folder) else set()
+    except (OSError, ValueError, KeyError):
+        return set()
+
+
+def install(folder: Path, extras: set[str]) -> None:
+    """Install this checkout and what it needs, in the versions that it was tested with."""
+    print(
+        "Installing PyTorch and diffusers. This happens once, takes some minutes, and on Linux downloads 1.4 GB\n"
+        "and fills 5 GB (much less on macOS and Windows).",
+        flush=True,
+    )
+    package = f"{ROOT}[{','.join(sorted(extras))}]"
+    command = [str(venv_python(folder)), "-m", "pip", "install", "-c", str(PINNED), "-e", package]
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONIOENCODING": "utf-8"}
+    pip = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, encoding="utf-8", errors="replace")
+    said = []
+    assert pip.stderr is not None
+    for line in pip.stderr:
+        sys.stderr.write(line)
+        said.append(line)
+    if pip.wait() != 0:
+        raise SystemExit("\n" + explain("".join(said)))
+    stamp = {"fingerprint": fingerprint(folder), "extras": sorted(extras)}
+    (folder / STAMP).write_text(json.dumps(stamp))
+
+
+# Words in what pip or venv said, and what they mean; the first that fits is told.
+REASONS = [
+    (
+        ("no space left", "not enough space", "errno 28", "winerror 112"),
+        "The disk is full. Make room (5 GB are enough), or choose a folder on another disk with the environment "
+        "variable D3PO_VENV, and start again.",
+    ),
+    (
+        ("ensurepip", "no module named venv"),
+        "This Python cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv, and "
+        "start again.",
+    ),
+    (
+        ("permission denied", "read-only file system", "access is denied"),
+        "The folder is not writable. Choose another one with the environment variable D3PO_VENV, and start again.",
+    ),
+    (
+        (
+            *("name resolution", "getaddrinfo", "nodename nor servname", "network is unreachable", "timed out"),
+            *("connection refused", "connection reset", "connection broken", "proxyerror", "incompleteread"),
+            *("failed to establish a new connection", "failed to resolve"),
+        ),
+        "The packages could not be downloaded. Check the connection to pypi.org (or the proxy), and start again.",
+    ),
+    (
+        ("certificate", "sslerror"),
+        "The connection to pypi.org was not trusted. Check the computer's clock, certificates or proxy, and start "
+        "again.",
+    ),
+    (
+        ("no matching distribution", "could not find a version"),
+        "A package is not offered for this kind of computer or Python. What works is a 64-bit Python 3.10 to 3.14 on "
+        "Linux, on Windows or on a Mac with an Apple chip.",
+    ),
+]
+
+
+def explain(said: str) -> str:
+    """One sentence on what went wrong, and what to do, from what pip or venv said."""
+    for words, sentence in REASONS:
+        if any(word in said.lower() for word in words):
+            return sentence
+    return "The installation failed; the last lines above say why:\n" + "\n".join(said.strip().splitlines()[-5:])
+
+
+def run(command: list[str], cwd: "Path | None" = None) -> int:
+    """Run to the end, also through Ctrl+C: the program is told as well, and saves what it has before it ends."""
+    process = subprocess.Popen(command, cwd=cwd)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. Start again to go on with the installation.")

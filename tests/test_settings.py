@@ -1,0 +1,104 @@
+"""Settings: every field can present itself, ranges hold, replace() round trips."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from d3po_core.errors import D3POError
+from d3po_core.settings import PRESETS, LoraSettings, SampleSettings, TrainSettings, check, replace
+
+CLASSES = {"sample": SampleSettings, "lora": LoraSettings, "train": TrainSettings}
+FIELDS = [(cls, item) for cls in CLASSES.values() for item in dataclasses.fields(cls)]
+
+
+def values(item: dataclasses.Field) -> st.SearchStrategy[Any]:
+    """Every value that a field allows."""
+    meta = item.metadata
+    if meta["choices"]:
+        return st.sampled_from(meta["choices"])
+    if isinstance(item.default, bool):
+        return st.booleans()
+    if isinstance(item.default, int):
+        return st.integers(meta["low"], meta["high"])
+    if isinstance(item.default, float):
+        return st.floats(meta["low"], meta["high"], allow_nan=False, allow_infinity=False)
+    return st.text(max_size=20)
+
+
+def some_settings(cls: type) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional={item.name: values(item) for item in dataclasses.fields(cls)})
+
+
+@pytest.mark.parametrize("cls", CLASSES.values())
+def test_check_accepts_the_defaults(cls):
+    assert check(cls()) == cls()
+
+
+@pytest.mark.parametrize(("cls", "item"), FIELDS, ids=[f"{cls.__name__}.{item.name}" for cls, item in FIELDS])
+def test_every_field_presents_itself(cls, item):
+    assert item.metadata["help"].endswith((".", ")"))
+    assert type(item.default) in (int, float, bool, str)
+    assert isinstance(item.metadata["advanced"], bool)
+    if type(item.default) in (int, float):
+        assert item.metadata["low"] is not None
+
+
+@pytest.mark.parametrize(("cls", "item"), FIELDS, ids=[f"{cls.__name__}.{item.name}" for cls, item in FIELDS])
+def test_check_refuses_what_is_out_of_range_in_one_sentence(cls, item):
+    low, high, choices = (item.metadata[name] for name in ("low", "high", "choices"))
+    wrong: list[Any] = ["nonsense"] if choices else []
+    wrong += [low - 1] if low is not None else []
+    wrong += [high + 1] if high is not None else []
+    for value in wrong:
+        with pytest.raises(D3POError) as caught:
+            check(dataclasses.replace(cls(), **{item.name: value}))
+        assert item.name in caught.value.what and str(value) in caught.value.what
+        assert caught.value.do and "\n" not in str(caught.value)
+
+
+@given(st.data(), st.sampled_from(list(CLASSES.values())))
+def test_replace_round_trips(data, cls):
+    changes = data.draw(some_settings(cls))
+    made = replace(cls(), changes)
+    assert dataclasses.asdict(made) == {**dataclasses.asdict(cls()), **changes}
+    assert replace(cls(), dataclasses.asdict(made)) == made
+
+
+@pytest.mark.parametrize("value", ["7", None, True, [7], 7.5])
+def test_replace_refuses_another_type(value):
+    with pytest.raises(D3POError, match=r"steps is .* type int"):
+        replace(SampleSettings(), {"steps": value})
+
+
+def test_replace_takes_a_whole_number_for_a_fraction():
+    assert replace(SampleSettings(), {"eta": 1}).eta == 1.0
+    assert isinstance(replace(SampleSettings(), {"eta": 1}).eta, float)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_check_refuses_what_is_no_number(value):
+    with pytest.raises(D3POError, match="eta is"):
+        replace(SampleSettings(), {"eta": value})
+
+
+def test_replace_names_the_known_settings():
+    with pytest.raises(D3POError, match=r"no setting called 'stepz'.*steps"):
+        replace(SampleSettings(), {"stepz": 7})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid(name):
+    for section, changes in PRESETS[name].items():
+        replace(CLASSES[section](), changes)
+
+
+def test_the_published_preset_is_the_papers():
+    """Yang et al. 2023, arXiv 2311.13231, and config/base.py of its repository: beta .1, ratio clamped to 1 +/- .1."""
+    train = replace(TrainSettings(), PRESETS["published"]["train"])
+    assert (train.level, train.beta, train.clip, train.guided_loss) == ("step", 0.1, 0.1, True)
+    assert PRESETS["published"]["sample"]["window"] == "all"
