@@ -1,0 +1,285 @@
+"""Does a taste arrive? Simulated pickers on the embedded model, over seeds; prints a table.
+
+    python -m benchmarks.learning                      every experiment, 5 seeds (hours on two cores)
+    python -m benchmarks.learning --only default-64    some of them
+    python -m benchmarks.learning --list               what there is
+
+Win rates are on independent seeds, by the taste's own scorer, on 16 held-out prompts x 13 seeds = 208 images a side.
+Outcomes are appended to a file as they come, and what is in it is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
+EVALUATION_SEEDS = 13
+GUIDANCE = 2.5
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration; every seed of it is one job.
+
+    Attributes:
+        clicks: groups judged, held-out ones among them.
+        kind: what a click says, "favourite" or "ranking".
+        flip: share of judgements turned round; "random" ones say nothing.
+    """
+
+    name: str
+    clicks: int = 128
+    taste: str = "garden-size"
+    kind: str = "favourite"
+    flip: float = 0.0
+    random: bool = False
+    seeds: int = 5
+    sample: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, Any] = field(default_factory=dict)
+
+
+PUBLISHED_SAMPLE = {"window": "all", "noise": "all"}
+PUBLISHED_TRAIN = {"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "cross_check": False}
+EXPERIMENTS = [
+    Experiment("default-64", 64),
+    Experiment("default-128", 128),
+    Experiment("flipped-128", 128, flip=0.15),
+    Experiment("random-128", 128, random=True, seeds=10),
+    Experiment("published-128", 128, sample=PUBLISHED_SAMPLE, train=PUBLISHED_TRAIN),
+    Experiment("lean-128", 128, taste="garden-lean"),
+    Experiment("compressibility-128", 128, taste="compressibility"),
+    Experiment("karras-128", 128, sample={"schedule": "karras"}, seeds=3),
+    Experiment("4-steps-128", 128, sample={"steps": 4}, seeds=3),
+    Experiment("96-pixels-128", 128, sample={"width": 96, "height": 96}, seeds=3),
+    # at equal images: 256 images are 128 pairs or 64 groups of four; at equal clicks: 64 groups of either
+    Experiment("4-favourite-64", 64, sample={"candidates": 4}),
+    Experiment("4-ranking-64", 64, kind="ranking", sample={"candidates": 4}),
+]
+
+
+def sample_settings(experiment: Experiment, seed: int) -> Any:
+    from d3po_core.settings import SampleSettings, replace
+
+    base = SampleSettings(guidance_scale=GUIDANCE, seed=seed, batch=16)
+    most = max(e.clicks for e in EXPERIMENTS if e.sample == experiment.sample)
+    return replace(base, {"groups": max(most, experiment.clicks), **experiment.sample})
+
+
+def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
+    """A run with all groups that experiments with these sampling settings need, sampled once."""
+    from d3po_core.diffusers_model import load_model
+    from d3po_core.embedded.pictures import split_prompts
+    from d3po_core.run import Run
+    from d3po_core.sampling import sample_groups
+
+    settings = sample_settings(experiment, seed)
+    name = "-".join(f"{k}={v}" for k, v in sorted({**experiment.sample, "seed": seed, "n": settings.groups}.items()))
+    folder = cache / name
+    if not (folder / "done").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        model = load_model("garden")
+        run = Run.create(folder, name="benchmark", model={"identity": model.identity}, settings={})
+        for _ in sample_groups(run, model, settings, split_prompts()[0]):
+            pass
+        run.close()
+        (folder / "done").touch()
+    return folder
+
+
+def annotate(run: Any, experiment: Experiment, seed: int) -> None:
+    """Judge the first groups of a run as a person with this taste would."""
+    import torch
+
+    from d3po_core.picks import Pick
+    from d3po_core.rollout import generator
+    from d3po_core.scorers import get_scorer
+
+    scorer, chance = get_scorer(experiment.taste), generator(seed, "picker")
+    for group in run.groups()[: experiment.clicks]:
+        images = torch.stack([load_image(run.image_path(group.id, c)) for c in range(group.candidates)])
+        scores = scorer(images, [group.prompt] * group.candidates)
+        if experiment.random:
+            scores = torch.rand(group.candidates, generator=chance)
+        if torch.rand((), generator=chance) < experiment.flip:
+            scores = -scores
+        order = tuple(scores.argsort(descending=True).tolist())
+        pick = Pick("favourite", order[:1]) if experiment.kind == "favourite" else Pick("ranking", order)
+        run.add_pick(group.id, pick)
+
+
+def load_image(path: Path) -> Any:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    return torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).permute(2, 0, 1).float() / 255
+
+
+def before(cache: Path, model: Any, experiment: Experiment, sampler: str) -> Any:
+    """The original's pictures, drawn once for each way of sampling."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    keys = {k: v for k, v in experiment.sample.items() if k != "candidates"}
+    path = cache / ("-".join(["before", sampler, *(f"{k}={v}" for k, v in sorted(keys.items()))]) + ".safetensors")
+    if not path.exists():
+        images = drawn(model, experiment, sampler)
+        save_file({"images": (images * 255).round().to(torch.uint8)}, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+    return load_file(path)["images"].float() / 255
+
+
+def drawn(model: Any, experiment: Experiment, sampler: str) -> Any:
+    import torch
+
+    from d3po_core.embedded.pictures import split_prompts
+    from d3po_core.evaluation.evaluate import plans
+    from d3po_core.evaluation.draw import draw
+
+    settings = sample_settings(experiment, 0)
+    parts = draw(model, plans(model, settings)[sampler], split_prompts()[1], EVALUATION_SEEDS, settings)
+    return torch.cat([images for _, images in parts])
+
+
+def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
+    """Annotate, teach, evaluate."""
+    from d3po_core.diffusers_model import load_model
+    from d3po_core.embedded.judge import Judge
+    from d3po_core.embedded.pictures import split_prompts
+    from d3po_core.evaluation import compare
+    from d3po_core.policies import applied
+    from d3po_core.run import Run
+    from d3po_core.scorers import get_scorer
+    from d3po_core.settings import LoraSettings, TrainSettings, replace
+    from d3po_core.training.trainer import Trainer
+
+    row: dict[str, Any] = {"experiment": experiment.name, "seed": seed}
+    model, judge, scorer = load_model("garden"), Judge.load(), get_scorer(experiment.taste)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(pool(cache, experiment, seed), folder, dirs_exist_ok=True)
+        run = Run.open(folder)
+        annotate(run, experiment, seed)
+        started = time.perf_counter()
+        settings = replace(TrainSettings(seed=seed), experiment.train)
+        trainer = Trainer(run, model.denoiser, settings, replace(LoraSettings(), experiment.lora))
+        reports = list(trainer.steps())
+        result = trainer.result()
+        row["train_seconds"] = round(time.perf_counter() - started, 1)
+        run.close()
+    teach = [r for r in reports if r.phase == "teach"]
+    row |= {
+        "strength": round(result.strength, 3),
+        "guessed": f"{result.guessed:g}/{result.guessed_of}",
+        "epochs": teach[-1].epoch + 1,
+        "kl_base": round(teach[-1].kl_base or 0.0, 2),
+        "train_accuracy": round(statistics.mean(r.training.accuracy for r in teach if r.epoch == teach[-1].epoch), 3),
+        "curve": [round(r.hidden.accuracy, 3) for r in reports if r.hidden],
+        "hidden_loss": [round(r.hidden.loss, 4) for r in reports if r.hidden],
+    }
+    prompts = split_prompts()[1]
+    texts = [prompt for prompt in prompts for _ in range(EVALUATION_SEEDS)]
+    for sampler in ("deterministic", "training"):
+        originals = before(cache, model, experiment, sampler)
+        with applied(model.denoiser, result.weights):
+            tuned = drawn(model, experiment, sampler)
+        scores = [scorer(x, texts).double().unflatten(0, (len(prompts), -1)) for x in (originals, tuned)]
+        c = compare(*scores)
+        fidelity = [judge.fidelity(x, texts) for x in (originals, tuned)]
+        row[sampler] = {
+            "win": round(c.win_rate, 4),
+            "se": round(c.win_rate_se, 4),
+            "gain": round(c.gain, 3),
+            "fidelity": {k: [round(f[k], 3) for f in fidelity] for k in fidelity[0]},
+        }
+    return row
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Means over seeds, a line an experiment."""
+    lines = [
+        "| experiment | seeds | win (deterministic) | per seed | win (training sampler) | fidelity, change in points |"
+    ]
+    lines += ["| strength | KL from base |", "|---" * 8 + "|"]
+    lines[0:2] = [lines[0][:-1] + lines[1]]
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_name.setdefault(row["experiment"], []).append(row)
+    for name, found in by_name.items():
+        wins = [row["deterministic"]["win"] for row in found]
+        se = statistics.stdev(wins) / len(wins) ** 0.5 if len(wins) > 1 else 0.0
+        train = statistics.mean(row["training"]["win"] for row in found)
+        kinds = found[0]["deterministic"]["fidelity"]
+        change = {
+            k: statistics.mean(
+                100 * (row["deterministic"]["fidelity"][k][1] - row["deterministic"]["fidelity"][k][0]) for row in found
+            )
+            for k in kinds
+        }
+        lines.append(
+            f"| {name} | {', '.join(str(r['seed']) for r in found)} | **{statistics.mean(wins):.3f}** ± {se:.3f} | "
+            f"{' '.join(f'{w:.2f}' for w in wins)} | {train:.3f} | "
+            f"{', '.join(f'{k} {v:+.1f}' for k, v in change.items())} | "
+            f"{statistics.mean(r['strength'] for r in found):.2f} | {statistics.mean(r['kl_base'] for r in found):.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def one_thread() -> None:
+    """Each job has a core to itself."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", help="names of experiments")
+    parser.add_argument("--seeds", type=int, nargs="*", help="instead of each experiment's own number of seeds")
+    parser.add_argument("--set", nargs="*", default=[], help="train settings to try, name=value; stored under the name")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "d3po-benchmark")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    chosen = [e for e in EXPERIMENTS if not options.only or e.name in options.only]
+    if options.list:
+        print("\n".join(f"{e.name}: {e}" for e in chosen))
+        return
+    if options.set:
+        extra = {k: json.loads(v) for k, v in (item.split("=") for item in options.set)}
+        chosen = [
+            dataclasses.replace(e, name=" ".join([e.name, *options.set]), train={**e.train, **extra}) for e in chosen
+        ]
+    options.cache.mkdir(parents=True, exist_ok=True)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    done = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
+    jobs = [(e, s) for e in chosen for s in (options.seeds if options.seeds is not None else range(e.seeds))]
+    todo = [(e, s) for e, s in jobs if not any(r["experiment"] == e.name and r["seed"] == s for r in done)]
+    with ProcessPoolExecutor(options.jobs, initializer=one_thread) as executor:
+        pools = {(json.dumps(e.sample, sort_keys=True), s): (e, s) for e, s in todo}
+        list(
+            executor.map(pool, *zip(*((options.cache, e, s) for e, s in pools.values()), strict=True)) if pools else []
+        )
+        for row in executor.map(run_job, *zip(*((options.cache, e, s) for e, s in todo), strict=True)) if todo else []:
+            done.append(row)
+            with options.results.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+    names = {e.name for e in chosen}
+    print("\n" + table(row for row in done if row["experiment"] in names))
+
+
+if __name__ == "__main__":
+    main()
