@@ -145,8 +145,8 @@ def drawn(model: Any, experiment: Experiment, sampler: str) -> Any:
     import torch
 
     from d3po_core.embedded.pictures import split_prompts
-    from d3po_core.evaluation.evaluate import plans
     from d3po_core.evaluation.draw import draw
+    from d3po_core.evaluation.evaluate import plans
 
     settings = sample_settings(experiment, 0)
     parts = draw(model, plans(model, settings)[sampler], split_prompts()[1], EVALUATION_SEEDS, settings)
@@ -227,11 +227,12 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
             )
             for k in kinds
         }
+        strength, kl = (statistics.mean(row[key] for row in found) for key in ("strength", "kl_base"))
         lines.append(
             f"| {name} | {', '.join(str(r['seed']) for r in found)} | **{statistics.mean(wins):.3f}** ± {se:.3f} | "
             f"{' '.join(f'{w:.2f}' for w in wins)} | {train:.3f} | "
             f"{', '.join(f'{k} {v:+.1f}' for k, v in change.items())} | "
-            f"{statistics.mean(r['strength'] for r in found):.2f} | {statistics.mean(r['kl_base'] for r in found):.1f} |"
+            f"{strength:.2f} | {kl:.1f} |"
         )
     return "\n".join(lines)
 

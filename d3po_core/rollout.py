@@ -119,4 +119,3 @@ def sample(
             cond.append(prediction.cond)
             guided.append(prediction.guided)
     return Trajectory(torch.stack(xs, 1), torch.stack(cond, 1), torch.stack(guided, 1), x)
-

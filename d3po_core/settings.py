@@ -76,8 +76,10 @@ class SampleSettings:
         advanced=True,
     )
     held_out: float = setting(
-        0.125, "Share of groups never trained on, drawn at random, that show whether the taste is understood.",
-        low=0.0, high=0.5,
+        0.125,
+        "Share of groups never trained on, drawn at random, that show whether the taste is understood.",
+        low=0.0,
+        high=0.5,
     )
     batch: int = setting(8, "Images sampled at once. Lower it when memory runs out.", low=1, high=1024)
 
@@ -128,12 +130,6 @@ class TrainSettings:
     grad_clip: float = setting(1.0, "Largest gradient norm.", low=1e-6, advanced=True)
     label_smoothing: float = setting(
         0.0, "Share of picks taken to be mistaken (conservative DPO).", low=0.0, high=0.49, advanced=True
-    )
-    anchor: float = setting(
-        0.0,
-        "Penalty on changing what the network does after the window, which keeps colours and shapes.",
-        low=0.0,
-        advanced=True,
     )
     cross_check: bool = setting(
         True,

@@ -197,7 +197,9 @@ def scores_of(run: Run) -> dict[str, list[float]]:
 
     found = {}
     for group in run.groups():
-        images = [np.asarray(Image.open(run.image_path(group.id, c)), dtype=np.float64) for c in range(group.candidates)]
+        images = [
+            np.asarray(Image.open(run.image_path(group.id, c)), dtype=np.float64) for c in range(group.candidates)
+        ]
         found[group.id] = [float(image[..., 0].mean() - image[..., 2].mean()) for image in images]
     return found
 

@@ -226,6 +226,24 @@ def test_two_trainings_on_one_network_are_refused() -> None:
     lora.remove()
 
 
+def test_a_failure_while_attaching_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    import peft
+
+    network = tiny_sd1()
+    untouched, before = predict(network), snapshot(network)
+    inject = peft.inject_adapter_in_model
+
+    def fail_at_the_reference(config: object, module: nn.Module, name: str, **options: object) -> None:
+        inject(config, module, name, **options)
+        if name == "d3po_reference":
+            raise MemoryError
+
+    monkeypatch.setattr(peft, "inject_adapter_in_model", fail_at_the_reference)
+    with pytest.raises(MemoryError):
+        attach(network, SMALL, kind="peft", reference=attached_and_removed(network))
+    assert snapshot(network) == before and predict(network).equal(untouched)
+
+
 class Fp8Linear(nn.Linear):
     """As hosts store weights: fp8, cast when used."""
 
@@ -244,8 +262,23 @@ class OwnLinear(nn.Module):
         return x[..., :6] * 2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_fp8_storage(kind: str) -> None:
+    fp8 = Fp8Linear(8, 6, bias=False)
+    fp8.weight = nn.Parameter(fp8.weight.to(torch.float8_e4m3fn), requires_grad=False)
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    base = fp8(x)
+    network = network_of({"a.attn1.to_q": fp8})
+    lora = attach(network, SMALL, kind=kind)
+    fill(lora)
+    expected = base.double() + x.double() @ delta(lora.weights()["a.attn1.to_q"]).T
+    assert relative(network.get_submodule("a.attn1.to_q")(x).double(), expected) < 1e-2
+    lora.remove()
+    assert network.get_submodule("a.attn1.to_q") is fp8 and fp8(x).equal(base)
+
+
 def test_hooks_on_a_hosts_layers() -> None:
-    fp8 = Fp8Linear(8, 6, bias=False, dtype=torch.float32)
+    fp8 = Fp8Linear(8, 6, bias=False)
     fp8.weight = nn.Parameter(fp8.weight.to(torch.float8_e4m3fn), requires_grad=False)
     with torch.inference_mode():
         fp16 = nn.Linear(8, 6, dtype=torch.float16).requires_grad_(False)

@@ -155,7 +155,6 @@ def make_fit(policy: ToyDenoiser, groups: list[TrainingGroup], settings: TrainSe
         {g.id: len(g.pairs) for g in groups},
         {g.id: g for g in groups}.__getitem__,
         Reference("base", policy, contextlib.nullcontext, 100),
-        contextlib.nullcontext,
         settings,
         micro_batch=100,
     )

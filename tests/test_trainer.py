@@ -51,8 +51,9 @@ def test_checks_then_teaches_and_says_how_it_goes(tmp_path: Path) -> None:
     result = work.result()
     assert [name for name, _ in itertools.groupby(r.phase for r in reports)] == ["check A", "check B", "teach"]
     assert result.guessed_of == 21  # every group that is not held out was hidden once
-    best = min(range(3), key=lambda e: sum(r.hidden.loss for r in reports if r.hidden and r.phase != "teach" and r.epoch == e))
-    hits = [h for r in reports if r.hidden and r.phase != "teach" and r.epoch == best for h in r.hidden.hits]
+    checks = [(r.epoch, r.hidden) for r in reports if r.hidden and r.phase != "teach"]
+    best = min(range(3), key=lambda epoch: sum(hidden.loss for e, hidden in checks if e == epoch))
+    hits = [hit for epoch, hidden in checks if epoch == best for hit in hidden.hits]
     assert result.guessed == sum(hits)
     assert max(r.epoch for r in reports if r.phase == "teach") == best
     last = reports[-1]

@@ -100,7 +100,6 @@ def toy_group(
         x=t.x,
         cond=t.cond,
         guided=t.guided,
-        latents=t.latents,
         policy="base",
         conditioning=conditioning,
         guidance_scale=guidance_scale,

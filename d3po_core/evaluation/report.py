@@ -34,11 +34,11 @@ class Report:
 
     def save(self, folder: Path) -> Path:
         """Write evaluation.json and before-after.png; the picture's path."""
-        grid = before_after(self.before.images[:GRID_PROMPTS, :GRID_SEEDS], self.after.images[:GRID_PROMPTS, :GRID_SEEDS])
+        shown = [pictures.images[:GRID_PROMPTS, :GRID_SEEDS] for pictures in (self.before, self.after)]
         path = folder / "before-after.png"
         with files.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        files.replace(path, files.png(grid))
+        files.replace(path, files.png(before_after(*shown)))
         files.replace(folder / "evaluation.json", json.dumps(self.figures(), indent=2).encode())
         return path
 

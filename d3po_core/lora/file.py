@@ -69,8 +69,6 @@ def _write_new(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         _publish(temporary, path)
-    except FileExistsError as error:
-        raise D3POError(f"There is a file called {path.name} already.", "Choose another name.") from error
     except OSError as error:
         raise D3POError(
             f"The LoRA could not be written to {path.parent}: {error.strerror or error}.",
@@ -85,12 +83,14 @@ def _publish(temporary: Path, path: Path) -> None:
     """Give the finished file its name. A link, unlike a rename, refuses a taken name on every system."""
     try:
         os.link(temporary, path)
+        return
     except FileExistsError:
-        raise
+        taken = True
     except OSError:  # a file system without links
-        if path.exists():
-            raise FileExistsError(path) from None
-        os.rename(temporary, path)
+        taken = path.exists()
+    if taken:
+        raise D3POError(f"There is a file called {path.name} already.", "Choose another name.")
+    os.rename(temporary, path)
 
 
 def unused_path(folder: Path | str, stem: str) -> Path:

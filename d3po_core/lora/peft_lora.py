@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import Counter
 from typing import Any
 
 import torch
@@ -61,21 +60,25 @@ class PeftLora(Lora):
             )
 
     def _inject(self, name: str, weights: LoraWeights) -> LoraWeights:
-        """Add an adapter and give it the weights; its parameters by path."""
-        from peft import inject_adapter_in_model
+        """Add an adapter and give it the weights; its parameters by path.
 
+        PEFT makes the layers without memory for values, with one rank; the real parameters then bring their own.
+        """
+        from peft import LoraConfig, inject_adapter_in_model
+
+        paths = "|".join(re.escape(path) for path in weights)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-            inject_adapter_in_model(_config(weights), self._module, name, low_cpu_mem_usage=True)
+            inject_adapter_in_model(LoraConfig(target_modules=paths), self._module, name, low_cpu_mem_usage=True)
         known = layers(self._module)
         adapter: LoraWeights = {}
         for path, w in weights.items():
             layer: Any = self._module.get_submodule(path)
-            self._layers[path] = layer
             device = known[path].weight.device
             down, up = (nn.Parameter(t.detach().to(device, torch.float32, copy=True)) for t in (w.down, w.up))
             layer.lora_A[name].weight, layer.lora_B[name].weight = down, up
-            adapter[path] = LayerWeights(down, up, w.alpha)
+            layer.r[name], layer.lora_alpha[name], layer.scaling[name] = w.rank, w.alpha, w.alpha / w.rank
+            self._layers[path], adapter[path] = layer, LayerWeights(down, up, w.alpha)
         return adapter
 
     def _apply(self) -> None:
@@ -115,19 +118,3 @@ def _wrapper_class() -> type:
     except ImportError as error:
         raise D3POError("The package peft is missing.", "Install it: pip install peft") from error
     return BaseTunerLayer
-
-
-def _config(weights: LoraWeights) -> Any:
-    """PEFT's description of an adapter on exactly these layers, each with its own rank and alpha."""
-    from peft import LoraConfig
-
-    rank = Counter(w.rank for w in weights.values()).most_common(1)[0][0]
-    alpha = Counter(w.alpha for w in weights.values()).most_common(1)[0][0]
-    return LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]
-        rank_pattern={"^" + re.escape(path): w.rank for path, w in weights.items() if w.rank != rank},
-        alpha_pattern={"^" + re.escape(path): w.alpha for path, w in weights.items() if w.alpha != alpha},
-        target_modules="|".join(re.escape(path) for path in weights),
-        init_lora_weights=False,
-    )

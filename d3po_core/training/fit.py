@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,6 @@ from ..errors import D3POError
 from ..objectives import clipped, d3po
 from ..rollout import generator
 from ..settings import TrainSettings
-from . import anchor
 from .groups import Rows, TrainingGroup, group_rows, join
 from .passes import backward, row_log_ratios
 from .references import Reference
@@ -85,7 +83,6 @@ class Fit:
         groups: ids of the groups to train on, with their numbers of pairs.
         load: gives a group by id.
         reference: the policy to depart from.
-        base: context manager in which the denoiser is the base model, for the anchor.
         settings: how.
         micro_batch: rows per backward pass.
     """
@@ -97,12 +94,11 @@ class Fit:
         groups: dict[str, int],
         load: Load,
         reference: Reference,
-        base: Callable[[], AbstractContextManager[None]],
         settings: TrainSettings,
         micro_batch: int,
     ) -> None:
         self.denoiser, self.settings, self.reference, self.load = denoiser, settings, reference, load
-        self.parameters, self._base = list(parameters), base
+        self.parameters = list(parameters)
         self.micro_batch = micro_batch
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=0.0)
         self.done = 0
@@ -162,7 +158,7 @@ class Fit:
             parts = [pair_loss(r, g, self.settings) for r, g in zip(split(ratios), groups, strict=True)]
             return torch.stack(parts).sum() / len(groups)
 
-        ratios = self._backward(join(rows), loss_of, groups)
+        ratios = self._backward(join(rows), loss_of)
         self._scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_clip)
         for item in self.optimizer.param_groups:
@@ -172,18 +168,12 @@ class Fit:
         self.done += 1
         return Update(self.done, self.total, epoch, self._measures(groups, split(ratios)), float(norm))
 
-    def _backward(
-        self, rows: Rows, loss_of: Callable[[Tensor], Tensor], groups: Sequence[TrainingGroup]
-    ) -> Tensor:
-        """Gradient of loss and anchor, in smaller micro-batches if memory runs out; the log-ratios."""
+    def _backward(self, rows: Rows, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """Gradient of the loss, in smaller micro-batches if memory runs out; the log-ratios."""
         scale = self._scaler.get_scale()
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                if self.settings.anchor:
-                    chance = generator(self.settings.seed, "anchor", self.done)
-                    weight = scale * self.settings.anchor
-                    anchor.backward(self.denoiser, self._base, groups, weight, self.micro_batch, chance)
                 return backward(self.denoiser, rows, loss_of, self.micro_batch, scale)[1]
             except torch.OutOfMemoryError as error:
                 if self.micro_batch == 1:

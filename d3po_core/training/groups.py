@@ -24,7 +24,6 @@ class TrainingGroup:
         steps: the K steps.
         x: latents (C, K + 1, ...).
         cond, guided: predictions of the policy that sampled, (C, K, ...).
-        latents: finished latents, (C, ...).
         policy: id of that policy, "base" or a LoRA's.
         conditioning: one row.
         guidance_scale: as sampled.
@@ -36,7 +35,6 @@ class TrainingGroup:
     x: Tensor
     cond: Tensor
     guided: Tensor
-    latents: Tensor
     policy: str
     conditioning: Conditioning
     guidance_scale: float

@@ -72,7 +72,7 @@ class GroupLoader:
         """
         stored = self._run.group(group_id)
         tensors = self._run.trajectory(group_id)
-        x, cond, guided, latents = (tensors[name].float() for name in ("x", "cond", "guided", "latents"))
+        x, cond, guided = (tensors[name].float() for name in ("x", "cond", "guided"))
         return TrainingGroup(
             id=group_id,
             pairs=self._pairs[group_id],
@@ -80,7 +80,6 @@ class GroupLoader:
             x=x,
             cond=cond,
             guided=guided,
-            latents=latents,
             policy=stored.policy,
             conditioning=self._run.conditioning(stored.prompt_id),
             guidance_scale=stored.settings["guidance_scale"],

@@ -212,7 +212,6 @@ class Trainer:
             {name: len(self._lesson.training[name]) for name in phase.groups},
             self._load,
             self._reference,
-            self._lora.off,
             settings,
             self._micro_batch,
         )
@@ -284,7 +283,8 @@ class Trainer:
 
 def blend(start: LoraWeights, end: LoraWeights, share: float) -> LoraWeights:
     """The way from one LoRA to another of the same layers, gone by `share`."""
-    return {
-        path: LayerWeights(torch.lerp(start[path].down, w.down, share), torch.lerp(start[path].up, w.up, share), w.alpha)
-        for path, w in end.items()
-    }
+
+    def between(a: LayerWeights, b: LayerWeights) -> LayerWeights:
+        return LayerWeights(torch.lerp(a.down, b.down, share), torch.lerp(a.up, b.up, share), b.alpha)
+
+    return {path: between(start[path], weights) for path, weights in end.items()}
