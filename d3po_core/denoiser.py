@@ -47,7 +47,7 @@ class Denoiser(Protocol):
 
         Args:
             x: noisy latents (B, ...), in the family's own space, float32.
-            sigma: noise levels (B,); rows may differ.
+            sigma: noise levels (B,), float64 on the CPU; rows may differ.
             conditioning: as `encode` gave it, B rows.
             guidance_scale: classifier-free guidance (Ho and Salimans 2022); 1 evaluates the conditional branch only.
         """

@@ -109,7 +109,7 @@ def sample(
     x = start * (1 + float(steps.sigma[0]) ** 2) ** 0.5 if denoiser.family == "diffusion" else start
     xs, cond, guided = [x], [], []
     for i in range(len(steps)):
-        sigma = torch.full((len(noises),), float(steps.sigma[i]), dtype=torch.float64, device=device)
+        sigma = torch.full((len(noises),), float(steps.sigma[i]), dtype=torch.float64)
         prediction = denoiser(x, sigma, conditioning, guidance_scale)
         x = float(steps.carry[i]) * x + float(steps.gain[i]) * prediction.guided
         if steps.std[i] > 0:

@@ -125,7 +125,7 @@ class TrainSettings:
     )
     epochs: int = setting(4, "Times that every pick is used.", low=1, high=1000)
     learning_rate: float = setting(1e-3, "AdamW's learning rate.", low=1e-8, high=1.0, advanced=True)
-    batch: int = setting(8, "Pairs per update; whole groups are taken until there are as many.", low=1, high=4096)
+    batch: int = setting(4, "Pairs per update; whole groups are taken until there are as many.", low=1, high=4096)
     warmup: int = setting(4, "Updates over which the learning rate rises.", low=0, high=10_000, advanced=True)
     grad_clip: float = setting(1.0, "Largest gradient norm.", low=1e-6, advanced=True)
     label_smoothing: float = setting(

@@ -72,7 +72,7 @@ def test_info_tells_and_frees(taught, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Groups:   12 (3 held out)" in said and "12 favourite" in said and "Round 1:" in said and "tensors" in said
     assert main(["info", "--run", str(tmp_path / "copy"), "--free-space"]) == 0
-    assert re.search(r"Freed .*B: the 9 groups", capsys.readouterr().out)
+    assert re.search(r"Freed .*B: 9 groups", capsys.readouterr().out)
     assert main(["info", "--run", str(tmp_path / "copy")]) == 0
     assert "9 freed" in capsys.readouterr().out
 
@@ -97,7 +97,7 @@ def test_evaluate_uses_the_runs_own_prompts_and_says_so(taught, capsys):
 def test_the_exported_lora_loads_in_plain_diffusers(taught, tmp_path):
     assert main(["export", "--run", str(taught), "--to", str(tmp_path / "loras")]) == 0
     (path,) = (tmp_path / "loras").iterdir()
-    assert path.name == "my-taste-1.safetensors"
+    assert path.name == "my-taste-round1.safetensors"
     pipe = tiny_sd()
     pipe.load_lora_weights(str(path))
     assert pipe.get_active_adapters()
@@ -111,7 +111,7 @@ def test_export_never_overwrites(taught, tmp_path, capsys):
     assert "already" in capsys.readouterr().err and target.read_bytes() == before
     for _ in range(2):
         assert main(["export", "--run", str(taught), "--to", str(tmp_path)]) == 0
-    assert len(list(tmp_path.glob("my-taste-1*.safetensors"))) == 2
+    assert len(list(tmp_path.glob("my-taste-round1*.safetensors"))) == 2
 
 
 def test_the_next_round_draws_with_the_lora_and_remembers_everything(taught, tmp_path, capsys):

@@ -35,13 +35,19 @@ def test_normal_scores_give_the_probit_of_the_gain() -> None:
     assert 0.001 < c.win_rate_se < 0.02
 
 
-@pytest.mark.parametrize(("right", "of", "expected"), [(32, 64, 0.0), (36, 64, 0.0), (40, 64, 1.0), (58, 64, 1.0)])
-def test_strength_follows_from_right_guesses(right: int, of: int, expected: float) -> None:
-    assert strength([1.0] * right + [0.0] * (of - right)) == expected
+def test_z_score_is_the_one_sample_statistic() -> None:
+    margins = [0.3, -0.1, 0.5, 0.2, 0.4]
+    # mean .26, squared deviations .0016 + .1296 + .0576 + .0036 + .0196 = .212, standard deviation sqrt(.053)
+    assert z_score(margins) == pytest.approx(0.26 / (0.053 / 5) ** 0.5)
+    assert z_score([0.0, 0.0, 0.0]) == 0.0
 
 
-def test_z_score_is_that_of_a_binomial() -> None:
-    assert z_score([1.0] * 60 + [0.0] * 40) == pytest.approx((60 - 50) / 5)
+def test_strength_follows_from_the_evidence() -> None:
+    assert strength([0.1, -0.1] * 20) == 0.0
+    assert strength([0.2, 0.1] * 20) == 1.0
+    margins = [1.0] * 4 + [-1.0] * 1 + [0.1, -0.1] * 10
+    assert 0 < strength(margins) < 1
+    assert strength(margins) == pytest.approx(z_score(margins) - 1)
 
 
 def test_without_a_check_the_lora_is_used_in_full() -> None:

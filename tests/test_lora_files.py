@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_pipelines
 import torch
 from lora_networks import (
     NETWORKS,
+    delta,
     fill,
     load_with_diffusers,
     predict,
@@ -56,6 +58,18 @@ def test_plain_diffusers_predicts_as_the_trained_model(
     loaded = {name.partition(".lora_")[0] for name, _ in network.named_parameters() if ".lora_" in name}
     assert loaded == set(lora.weights())
     assert same(import_lora(file, NETWORKS[family]()), lora.weights())
+
+
+@pytest.mark.parametrize("pipeline", ["tiny_sd", "tiny_sdxl", "tiny_sd3", "tiny_flux"])
+def test_a_whole_pipeline_loads_the_file(pipeline: str, tmp_path: Path, said: list[str]) -> None:
+    pipe = getattr(tiny_pipelines, pipeline)()
+    network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    weights = trained(network)
+    pipe.load_lora_weights(str(save_lora(tmp_path / "taste.safetensors", weights, network)), adapter_name="taste")
+    for path, w in weights.items():
+        assert relative(network.get_submodule(path).get_delta_weight("taste").flatten(1).double(), delta(w)) < 1e-6
+    assert network.active_adapters() == ["taste"]
+    assert all(message.startswith("No LoRA keys associated to CLIP") for message in said), "of the text encoders"
 
 
 def test_float16_halves_the_file_and_costs_exactness(tmp_path: Path) -> None:

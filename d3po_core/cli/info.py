@@ -73,4 +73,6 @@ def _groups(count: int, held_out: int, freed: int) -> str:
 def _round(round: Round) -> str:
     if round.finished is None:
         return "unfinished; d3po train goes on with it"
-    return f"{round.lora_file}"
+    said = round.summary
+    share = f"{said['guessed'] / said['guessed_of']:.0%} of hidden picks guessed, " if said["guessed_of"] else ""
+    return f"{share}strength {said['strength']:.0%}, {round.lora_file}"

@@ -100,8 +100,7 @@ def teach(
         return None
     finally:
         bar.close()
-    result = trainer.result()
-    return result, keep(run, result, model.denoiser.module)
+    return trainer.result(), keep(trainer)
 
 
 def describe(result: Result) -> str:

@@ -2,30 +2,34 @@
 
 A model fitted to random clicks drifts as far as one fitted to a taste. What tells them apart is prediction: the picks
 are split in two halves, each half is predicted by a LoRA that was trained on the other, and the final LoRA's strength
-follows from the number of right guesses. Without evidence it stays at the original; with plain evidence it is used in
-full. Every pick is both trained on and predicted, so nothing is lost to a held-out set.
+follows from how surely the hidden picks were foretold. Without evidence it stays at the original; with plain evidence
+it is used in full. Every pick is both trained on and predicted, so nothing is lost to a held-out set.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 NONE, FULL = 1.0, 2.0
 """z-scores below which a LoRA is taken back to the original, and above which it is used in full."""
 
 
-def z_score(hits: Sequence[float]) -> float:
-    """How many standard errors above chance the guesses are.
+def z_score(margins: Sequence[float]) -> float:
+    """How many standard errors the mean margin lies above 0, which is chance: Student's one-sample statistic.
+
+    Margins say more than right and wrong alone: a sure guess counts for more than an unsure one.
 
     Args:
-        hits: one number per group, the share of its pairs guessed right, in [0, 1]; chance is .5.
+        margins: of hidden picks, one for each group, positive where the guess was right; at least two.
     """
-    return (math.fsum(hits) / len(hits) - 0.5) / (0.5 / math.sqrt(len(hits)))
+    spread = statistics.stdev(margins)
+    return statistics.fmean(margins) / (spread / math.sqrt(len(margins))) if spread else 0.0
 
 
-def strength(hits: Sequence[float]) -> float:
-    """Share of the LoRA to keep, in [0, 1]: 0 up to z = NONE, rising to 1 at z = FULL."""
-    if not hits:
+def strength(margins: Sequence[float]) -> float:
+    """Share of the LoRA to keep, in [0, 1]: 0 up to z = NONE, rising to 1 at z = FULL; 1 without any margins."""
+    if not margins:
         return 1.0
-    return min(1.0, max(0.0, (z_score(hits) - NONE) / (FULL - NONE)))
+    return min(1.0, max(0.0, (z_score(margins) - NONE) / (FULL - NONE)))

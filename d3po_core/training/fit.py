@@ -37,6 +37,7 @@ class Measures:
         margin: mean of beta * (winner's - loser's trajectory log-ratio).
         clip_fraction: share of step log-ratios at which the clamp bites.
         hits: for every group, the weighted share of its pairs guessed right.
+        margins: for every group, the weighted mean of its pairs' margins.
     """
 
     loss: float
@@ -44,6 +45,7 @@ class Measures:
     margin: float
     clip_fraction: float
     hits: tuple[float, ...]
+    margins: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -191,21 +193,27 @@ class Fit:
         return min(1.0, (self.done + 1) / max(1, self.settings.warmup))
 
     def _measures(self, groups: Sequence[TrainingGroup], ratios: Sequence[Tensor]) -> Measures:
-        losses, margins, hits = [], [], []
+        losses, pair_margins, hits, margins = [], [], [], []
         for group, r in zip(groups, ratios, strict=True):
             losses.append(float(pair_loss(r, group, self.settings)))
             whole = r.sum(1)
             found = [self.settings.beta * float(whole[pair.winner] - whole[pair.loser]) for pair in group.pairs]
-            weight = math.fsum(pair.weight for pair in group.pairs)
-            hits.append(sum(_right(m) * p.weight for m, p in zip(found, group.pairs, strict=True)) / weight)
-            margins += found
+            weights = [pair.weight for pair in group.pairs]
+            hits.append(_mean([_right(margin) for margin in found], weights))
+            margins.append(_mean(found, weights))
+            pair_margins += found
         return Measures(
             loss=math.fsum(losses) / len(losses),
-            accuracy=math.fsum(map(_right, margins)) / len(margins),
-            margin=math.fsum(margins) / len(margins),
+            accuracy=math.fsum(map(_right, pair_margins)) / len(pair_margins),
+            margin=math.fsum(pair_margins) / len(pair_margins),
             clip_fraction=float(clipped(torch.cat([r.flatten() for r in ratios]), self.settings.clip)),
             hits=tuple(hits),
+            margins=tuple(margins),
         )
+
+
+def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / math.fsum(weights)
 
 
 def _right(margin: float) -> float:

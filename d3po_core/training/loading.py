@@ -102,7 +102,7 @@ def check_same_model(denoiser: Denoiser, group: TrainingGroup) -> None:
         D3POError: the model is not the one that sampled.
     """
     rows = group_rows(group, group.cond, 1.0, denoiser.device)[slice(0, 1)]
-    now = denoiser(rows.x, rows.steps.sigma.to(rows.x.device), rows.conditioning, 1.0).cond
+    now = denoiser(rows.x, rows.steps.sigma, rows.conditioning, 1.0).cond
     difference = _relative(now, rows.ref)
     if not difference <= SAME_MODEL:
         raise D3POError(

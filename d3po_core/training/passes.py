@@ -19,7 +19,7 @@ from .groups import Rows, TrainingGroup, group_rows
 
 def row_log_ratios(denoiser: Denoiser, rows: Rows) -> Tensor:
     """log pi_theta - log pi_ref of every row, mean over latent elements. (R,)"""
-    prediction = denoiser(rows.x, rows.steps.sigma.to(rows.x.device), rows.conditioning, rows.guidance_scale)
+    prediction = denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale)
     denoised = prediction.cond if rows.guidance_scale == 1 else prediction.guided
     return log_ratio(denoised, rows.ref, rows.z, rows.steps) / rows.x[0].numel()
 
@@ -42,7 +42,7 @@ def mean_kl(
     total, images = 0.0, 0
     for group in groups:
         for rows in group_rows(group, guided(group), group.guidance_scale, denoiser.device).split(batch):
-            prediction = denoiser(rows.x, rows.steps.sigma.to(rows.x.device), rows.conditioning, rows.guidance_scale)
+            prediction = denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale)
             total += float(kl(prediction.guided, rows.ref, rows.steps).sum())
         images += group.shape[0]
     return total / images

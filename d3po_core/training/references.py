@@ -51,6 +51,5 @@ class Reference:
         return torch.cat(parts).unflatten(0, group.shape)
 
     def _predict(self, rows: Rows, guided: bool) -> Tensor:
-        sigma = rows.steps.sigma.to(rows.x.device)
-        prediction = self._denoiser(rows.x, sigma, rows.conditioning, rows.guidance_scale)
+        prediction = self._denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale)
         return (prediction.guided if guided else prediction.cond).cpu()

@@ -61,7 +61,8 @@ class Progress:
     Attributes:
         phase: index of the current phase.
         done: updates done in it.
-        hits, losses: for each check, for each epoch: share of pairs guessed right in every hidden group; mean loss.
+        hits, margins, losses: for each check, for each epoch: for every hidden group the share of its pairs guessed
+            right and their mean margin; the mean loss.
         held_out: loss of the held-out groups after each epoch of teaching.
         reason: why teaching stopped early, if it did.
     """
@@ -69,19 +70,28 @@ class Progress:
     phase: int = 0
     done: int = 0
     hits: list[list[list[float]]] = field(default_factory=list)
+    margins: list[list[list[float]]] = field(default_factory=list)
     losses: list[list[float]] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
     held_out_hits: list[float] = field(default_factory=list)
     reason: str = ""
 
-    def note_check(self, check: int, loss: float, hits: list[float]) -> None:
+    def note_check(self, check: int, hidden: Measures) -> None:
         """Keep the outcome of one epoch of a check phase."""
         if len(self.losses) == check:
             self.losses.append([])
             self.hits.append([])
-        self.losses[check].append(loss)
-        self.hits[check].append(hits)
+            self.margins.append([])
+        self.losses[check].append(hidden.loss)
+        self.hits[check].append(list(hidden.hits))
+        self.margins[check].append(list(hidden.margins))
 
-    def hits_of_checks(self, epoch: int) -> list[float]:
-        """What both checks guessed after an epoch, a number for each group."""
-        return [hit for check in self.hits for hit in check[epoch]]
+    def best_epoch(self) -> int:
+        """The epoch, from 0, after which the two checks predicted hidden picks best."""
+        total = [a + b for a, b in zip(*self.losses, strict=True)]
+        return total.index(min(total))
+
+
+def after(checks: list[list[list[float]]], epoch: int) -> list[float]:
+    """What both checks found after an epoch, a number for each group."""
+    return [value for check in checks for value in check[epoch]]

@@ -30,7 +30,7 @@ from .loading import GroupLoader, Lesson, check_same_model, collect
 from .memory import checkpointing, fitting_rows
 from .passes import mean_kl
 from .references import Reference
-from .reports import Progress, Result, StepReport
+from .reports import Progress, Result, StepReport, after
 from .state import pack_optimizer, unpack_optimizer, unpack_parameters
 
 SAVE_EVERY_SECONDS = 5.0
@@ -110,8 +110,9 @@ class Trainer:
     def result(self) -> Result:
         """What was learnt when `steps` ended or was closed, taken back as far as the evidence asks."""
         progress = self._progress
-        hits = progress.hits_of_checks(self._best_epoch()) if self._checked else []
-        share = strength(hits)
+        best = progress.best_epoch() if self._checked else None
+        hits = [] if best is None else after(progress.hits, best)
+        share = strength([] if best is None else after(progress.margins, best))
         finished = progress.phase == len(self._phases)
         shown = hits or progress.held_out_hits
         return Result(
@@ -205,7 +206,7 @@ class Trainer:
         self._lora.load(self._initial)
         settings = self.settings
         if self._checked:
-            settings = dataclasses.replace(settings, epochs=self._best_epoch() + 1)
+            settings = dataclasses.replace(settings, epochs=self._progress.best_epoch() + 1)
         fit = Fit(
             self.denoiser,
             self._lora.parameters(),
@@ -247,7 +248,7 @@ class Trainer:
         hidden = fit.measure([self._load(name) for name in phase.hidden]) if phase.hidden else None
         if phase.name != "teach":
             assert hidden is not None
-            progress.note_check(progress.phase, hidden.loss, list(hidden.hits))
+            progress.note_check(progress.phase, hidden)
             return {"hidden": hidden}
         groups = [self._load(name) for name in (phase.hidden or phase.groups)[:DRIFT_GROUPS]]
         kl_base = self._kl(groups, lambda group: self._base.predictions(group, guided=True))
@@ -273,12 +274,6 @@ class Trainer:
     def _checked(self) -> bool:
         """Whether both checks are done."""
         return len(self._phases) == 3 and self._progress.phase >= 2
-
-    def _best_epoch(self) -> int:
-        """The epoch, from 0, after which the two checks predicted hidden picks best."""
-        a, b = self._progress.losses
-        total = [x + y for x, y in zip(a, b, strict=True)]
-        return total.index(min(total))
 
 
 def blend(start: LoraWeights, end: LoraWeights, share: float) -> LoraWeights:

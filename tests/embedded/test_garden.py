@@ -49,9 +49,7 @@ def test_pipeline_draws_what_it_is_told(pipe, judge):
 
     prompts = split_prompts()[1]
     generator = torch.Generator().manual_seed(3)
-    images = pipe(
-        prompts, num_inference_steps=12, guidance_scale=2.5, generator=generator, output_type="pt"
-    ).images
+    images = pipe(prompts, num_inference_steps=12, guidance_scale=2.5, generator=generator, output_type="pt").images
     assert images.shape == (16, 3, 64, 64)
     assert min(judge.fidelity(images, prompts).values()) >= 0.75
 

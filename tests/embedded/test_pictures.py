@@ -21,7 +21,11 @@ def test_prompts_parse_back():
     for prompt in pictures.PROMPTS:
         said = pictures.parse(prompt)
         assert f"a {said['colour']} {said['kind']} {said['sky']}" == prompt
-    assert pictures.parse("At night, a White BELLFLOWER") == {"kind": "bellflower", "colour": "white", "sky": "at night"}
+    assert pictures.parse("At night, a White BELLFLOWER") == {
+        "kind": "bellflower",
+        "colour": "white",
+        "sky": "at night",
+    }
     assert pictures.parse("a zebra") == {}
 
 
