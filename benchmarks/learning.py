@@ -181,6 +181,7 @@ def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
     teach = [r for r in reports if r.phase == "teach"]
     row |= {
         "strength": round(result.strength, 3),
+        "z": round(result.z, 2) if result.z is not None else None,
         "guessed": f"{result.guessed:g}/{result.guessed_of}",
         "epochs": teach[-1].epoch + 1,
         "kl_base": round(teach[-1].kl_base or 0.0, 2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .tiny_pipelines import tiny_sd
 
 PROMPTS = ["a red fox", "a blue house", "a green tree"]
 SAMPLE = ["--steps", "4", "--guidance-scale", "2", "--batch", "8"]
-TRAIN = ["--epochs", "2", "--rank", "2", "--alpha", "2", "--warmup", "0"]
+TRAIN = ["--epochs", "1", "--rank", "2", "--alpha", "2", "--warmup", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +42,25 @@ def taught(model, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def drawn(model, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def unpicked(model, tmp_path_factory) -> Path:
     """A run with groups and no picks."""
+    folder = tmp_path_factory.mktemp("unpicked") / "run"
     arguments = ["--model", str(model), "--prompt", "a fox", "--groups", "9", "--candidates", "3", *SAMPLE]
-    assert main(["sample", "--run", str(tmp_path / "run"), *arguments]) == 0
-    return tmp_path / "run"
+    assert main(["sample", "--run", str(folder), *arguments]) == 0
+    return folder
+
+
+@pytest.fixture
+def drawn(unpicked, tmp_path) -> Path:
+    """A copy of it."""
+    return copied(unpicked, tmp_path / "run")
+
+
+def copied(run: Path, to: Path) -> Path:
+    """A run's copy, which is a run."""
+    shutil.copytree(run, to)
+    return to
 
 
 def sampling_settings(run: Run) -> list[dict[str, Any]]:
@@ -65,15 +79,13 @@ def test_the_loop_leaves_a_whole_run(taught):
 
 
 def test_info_tells_and_frees(taught, tmp_path, capsys):
-    import shutil
-
-    shutil.copytree(taught, tmp_path / "copy")
-    assert main(["info", "--run", str(tmp_path / "copy")]) == 0
+    copy = str(copied(taught, tmp_path / "copy"))
+    assert main(["info", "--run", copy]) == 0
     said = capsys.readouterr().out
     assert "Groups:   12 (3 held out)" in said and "12 favourite" in said and "Round 1:" in said and "tensors" in said
-    assert main(["info", "--run", str(tmp_path / "copy"), "--free-space"]) == 0
+    assert main(["info", "--run", copy, "--free-space"]) == 0
     assert re.search(r"Freed .*B: 9 groups", capsys.readouterr().out)
-    assert main(["info", "--run", str(tmp_path / "copy")]) == 0
+    assert main(["info", "--run", copy]) == 0
     assert "9 freed" in capsys.readouterr().out
 
 
@@ -115,10 +127,7 @@ def test_export_never_overwrites(taught, tmp_path, capsys):
 
 
 def test_the_next_round_draws_with_the_lora_and_remembers_everything(taught, tmp_path, capsys):
-    import shutil
-
-    shutil.copytree(taught, tmp_path / "copy")
-    copy = str(tmp_path / "copy")
+    copy = str(copied(taught, tmp_path / "copy"))
     assert main(["sample", "--run", copy, "--groups", "2"]) == 0
     assert main(["sample", "--run", copy, "--groups", "2", "--policy", "base", "--steps", "5"]) == 0
     run = Run.open(copy)
@@ -230,14 +239,12 @@ def test_flips_are_mistakes(drawn, kind, capsys):
 
 
 def test_annotating_goes_on_where_it_stopped_and_repeats_itself(drawn, tmp_path, capsys):
-    import shutil
-
-    shutil.copytree(drawn, tmp_path / "twin")
-    for limits, folder in ((["4", "2", "99"], drawn), (["99"], tmp_path / "twin")):
+    twin = copied(drawn, tmp_path / "twin")
+    for limits, folder in ((["4", "2", "99"], drawn), (["99"], twin)):
         for limit in limits:
             arguments = ["--scorer", "warmth", "--flip", "0.4", "--seed", "3", "--limit", limit]
             assert main(["annotate", "--run", str(folder), *arguments]) == 0
-    assert picks_of(drawn) == picks_of(tmp_path / "twin")
+    assert picks_of(drawn) == picks_of(twin)
     assert main(["annotate", "--run", str(drawn), "--scorer", "warmth"]) == 0
     assert "Picked in 0 groups" in capsys.readouterr().out
 
@@ -251,15 +258,13 @@ def test_random_picks_do_not_look(drawn):
 
 
 def test_picks_travel_as_the_reference_repositorys_json(drawn, tmp_path, capsys):
-    import shutil
-
-    shutil.copytree(drawn, tmp_path / "empty")
+    empty = str(copied(drawn, tmp_path / "empty"))
     assert main(["annotate", "--run", str(drawn), "--scorer", "warmth", "--export", str(tmp_path / "a.json")]) == 0
     rows = json.loads((tmp_path / "a.json").read_text())
     assert len(rows) == 9 and all(sum(row) == 1 for row in rows)
-    assert main(["annotate", "--run", str(tmp_path / "empty"), "--import", str(tmp_path / "a.json")]) == 0
+    assert main(["annotate", "--run", empty, "--import", str(tmp_path / "a.json")]) == 0
     assert "Imported 9 picks." in capsys.readouterr().out
-    assert main(["annotate", "--run", str(tmp_path / "empty"), "--import", str(tmp_path / "nowhere.json")]) == 2
+    assert main(["annotate", "--run", empty, "--import", str(tmp_path / "nowhere.json")]) == 2
 
 
 def test_unequal_scores_are_needed_for_a_pick():

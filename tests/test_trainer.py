@@ -55,6 +55,8 @@ def test_checks_then_teaches_and_says_how_it_goes(tmp_path: Path) -> None:
     best = min(range(3), key=lambda epoch: sum(hidden.loss for e, hidden in checks if e == epoch))
     hits = [hit for epoch, hidden in checks if epoch == best for hit in hidden.hits]
     assert result.guessed == sum(hits)
+    margins = torch.tensor([m for epoch, hidden in checks if epoch == best for m in hidden.margins]).double()
+    assert result.z == pytest.approx(float(margins.mean() / (margins.std() / 21**0.5)))
     assert max(r.epoch for r in reports if r.phase == "teach") == best
     last = reports[-1]
     assert last.hidden is not None and last.kl_base is not None and last.kl_base > 0

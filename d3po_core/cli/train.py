@@ -1,6 +1,6 @@
 """Teach: turn the picks of a run into a LoRA.
 
-Two thirds of the time go into a check: the picks are halved, and each half is guessed by a LoRA taught on the other.
+Half of the time goes into a check: the picks are halved, and each half is guessed by a LoRA taught on the other.
 How often that goes right (chance: 50 %) says how long to teach and how far the result can be trusted; the LoRA that is
 kept is taught on all picks. Ctrl+C keeps what was learnt, and the same command goes on from there.
 """

@@ -42,6 +42,7 @@ class Result:
         round: its number.
         weights: the LoRA, `strength` already applied.
         strength: share of what was learnt that the evidence allows, see evidence.py.
+        z: how many standard errors above chance hidden picks were foretold; None without a check.
         guessed, guessed_of: hidden picks guessed right (ties half), out of how many; 0 of 0 without any.
         reason: why training stopped, a sentence.
     """
@@ -49,6 +50,7 @@ class Result:
     round: int
     weights: LoraWeights
     strength: float
+    z: float | None
     guessed: float
     guessed_of: int
     reason: str

@@ -23,7 +23,7 @@ from ..policies import latest_policy
 from ..rollout import generator
 from ..run import Run
 from ..settings import LoraSettings, TrainSettings, check
-from .evidence import strength
+from .evidence import strength, z_score
 from .fit import Fit, Update
 from .groups import TrainingGroup, group_rows
 from .loading import GroupLoader, Lesson, check_same_model, collect
@@ -112,13 +112,15 @@ class Trainer:
         progress = self._progress
         best = progress.best_epoch() if self._checked else None
         hits = [] if best is None else after(progress.hits, best)
-        share = strength([] if best is None else after(progress.margins, best))
+        z = None if best is None else z_score(after(progress.margins, best))
+        share = 1.0 if z is None else strength(z)
         finished = progress.phase == len(self._phases)
         shown = hits or progress.held_out_hits
         return Result(
             round=self.round,
             weights=blend(self._initial, self._learnt, share),
             strength=share,
+            z=z,
             guessed=sum(shown),
             guessed_of=len(shown),
             reason=progress.reason or ("Every pick was used." if finished else "Stopped before the end."),
