@@ -25,7 +25,7 @@ class Prediction:
 
     Attributes:
         cond: the conditional branch D(x, sigma, prompt).
-        guided: uncond + guidance_scale * (cond - uncond); the same tensor as `cond` at guidance scale 1.
+        guided: uncond + guidance_scale * (cond - uncond); the same tensor as `cond` where nothing guides.
     """
 
     cond: Tensor
@@ -42,14 +42,18 @@ class Denoiser(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float) -> Prediction:
+    def __call__(
+        self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float, guided: bool = True
+    ) -> Prediction:
         """Predict the clean latents.
 
         Args:
             x: noisy latents (B, ...), in the family's own space, float32.
             sigma: noise levels (B,), float64 on the CPU; rows may differ.
             conditioning: as `encode` gave it, B rows.
-            guidance_scale: classifier-free guidance (Ho and Salimans 2022); 1 evaluates the conditional branch only.
+            guidance_scale: classifier-free guidance (Ho and Salimans 2022), or the scale that a guidance-distilled
+                network takes as an input.
+            guided: False evaluates the conditional branch only, and `Prediction.guided` is that branch too.
         """
         ...
 
@@ -66,9 +70,11 @@ class Denoiser(Protocol):
 class ImageModel(Protocol):
     """A denoiser with its text encoder and VAE: what a whole round needs outside a host."""
 
-    denoiser: Denoiser
     identity: str
     """Tells base models apart: a hash of the weights' names, shapes and a sample of their values."""
+
+    @property
+    def denoiser(self) -> Denoiser: ...
 
     def encode(self, prompts: list[str], negative: str = "") -> Conditioning:
         """Conditioning of B prompts, one row each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,7 @@ class Sampled:
 
 def sample_groups(
     run: Run, model: ImageModel, settings: SampleSettings, prompts: list[str], policy: str = "base", round: int = 0
-) -> Iterator[Sampled]:
+) -> Generator[Sampled, None, None]:
     """Draw groups, prompts interleaved in a shuffled order, and add each to the run as soon as it is decoded.
 
     Args:

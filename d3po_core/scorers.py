@@ -8,7 +8,6 @@ model's pictures only. Aesthetic and prompt-alignment scorers need downloads and
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -83,7 +82,7 @@ def garden_lean(images: Tensor, prompts: list[str]) -> Tensor:
     return _judge()(images.float().cpu())["lean"]
 
 
-SCORERS: dict[str, Callable[[Tensor, list[str]], Tensor]] = {
+SCORERS: dict[str, Scorer] = {
     "compressibility": compressibility,
     "incompressibility": incompressibility,
     "warmth": warmth,

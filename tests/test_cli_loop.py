@@ -149,6 +149,18 @@ def test_another_model_is_noticed_before_anything_is_drawn(taught, tmp_path, cap
     assert len(Run.open(taught).groups()) == before
 
 
+def test_a_run_of_another_program_asks_for_its_model(model, taught, tmp_path, capsys):
+    """Hosts have their model in memory and no path for it."""
+    folder = tmp_path / "elsewhere"
+    identity = Run.open(taught).model["identity"]
+    Run.create(folder, model={"identity": identity}, settings={})
+    assert main(["info", "--run", str(folder)]) == 0
+    assert main(["sample", "--run", str(folder), "--prompt", "a fox", "--groups", "1", *SAMPLE]) == 2
+    assert "Name it with --model" in capsys.readouterr().err
+    drawing = ["--model", str(model), "--prompt", "a fox", "--groups", "1", *SAMPLE]
+    assert main(["sample", "--run", str(folder), *drawing]) == 0
+
+
 def test_ctrl_c_while_drawing_keeps_what_was_drawn(model, tmp_path, monkeypatch, capsys):
     real, calls = Run.add_group, []
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from d3po_core.evaluation import compare
-from d3po_core.training.evidence import strength, z_score
+from d3po_core.training.evidence import epochs_to_teach, strength, z_score
 
 
 def test_same_seeds_are_left_out() -> None:
@@ -38,10 +38,19 @@ def test_normal_scores_give_the_probit_of_the_gain() -> None:
 def test_z_score_is_the_one_sample_statistic() -> None:
     margins = [0.3, -0.1, 0.5, 0.2, 0.4]
     # mean .26, squared deviations .0016 + .1296 + .0576 + .0036 + .0196 = .212, standard deviation sqrt(.053)
-    assert z_score(margins) == pytest.approx(0.26 / (0.053 / 5) ** 0.5)
+    assert z_score(margins) == pytest.approx(0.26 / (0.053 / 5) ** 0.5 / 2**0.5)
     assert z_score([0.0, 0.0, 0.0]) == 0.0
 
 
-@pytest.mark.parametrize(("z", "expected"), [(-2.0, 0.0), (0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (3.0, 1.0)])
+@pytest.mark.parametrize(("z", "expected"), [(-2.0, 0.0), (0.0, 0.0), (0.35, 0.5), (1.0, 1.0), (3.0, 1.0)])
 def test_strength_follows_from_the_evidence(z: float, expected: float) -> None:
-    assert strength(z) == expected
+    assert strength(z) == pytest.approx(expected)
+
+
+def test_teaching_stops_before_hidden_picks_are_foretold_worse() -> None:
+    better, flat = [0.5, 0.2, 0.4, 0.3], [0.52, 0.18, 0.41, 0.29]
+    worse = [-1.0, -0.8, -0.7, -0.9]
+    assert epochs_to_teach([[0.0] * 4, better]) == 2
+    assert epochs_to_teach([[0.0] * 4, better, worse]) == 2
+    assert epochs_to_teach([better, flat]) == 2  # as good within the error: go on
+    assert epochs_to_teach([better, worse, flat]) == 3

@@ -39,13 +39,15 @@ class ToyDenoiser:
 
     device = torch.device("cpu")
 
-    def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float) -> Prediction:
+    def __call__(
+        self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float, guided: bool = True
+    ) -> Prediction:
         def branch(prompt: Tensor) -> Tensor:
             scaled = x.flatten(1) / (1 + sigma.to(x)[:, None])
             return self.module(torch.cat([scaled, prompt.to(x)], 1)).reshape(x.shape)
 
         cond = branch(conditioning["prompt"])
-        if guidance_scale == 1:
+        if guidance_scale == 1 or not guided:
             return Prediction(cond, cond)
         uncond = branch(torch.zeros_like(conditioning["prompt"]))
         return Prediction(cond, uncond + guidance_scale * (cond - uncond))

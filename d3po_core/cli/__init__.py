@@ -51,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         status = _start(arguments[0] if arguments else "--help", arguments[1:])
         sys.stdout.flush()
         return status
+    except KeyboardInterrupt:
+        print("\nStopped. What was done before is kept.", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # `d3po info | head`: whoever listened has gone, and Python must not try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -77,9 +80,6 @@ def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
         return status
     except D3POError as error:
         return _fail(error)
-    except KeyboardInterrupt:
-        print("\nStopped. What was done before is kept.", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -94,8 +94,17 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
 
 
 def source_of(options: argparse.Namespace, run: Run | None) -> str:
-    """Where the model comes from: what was asked for, else what the run remembers, else the embedded one."""
-    return options.model or (run.model["source"] if run else GARDEN)
+    """Where the model comes from: what was asked for, else what the run remembers, for a new run the embedded one.
+
+    Raises:
+        D3POError: the run was made elsewhere and remembers no place.
+    """
+    source: str | None = options.model or (run.model.get("source") if run else GARDEN)
+    if source is None:
+        raise D3POError(
+            "This run does not know where its model lies.", "Name it with --model.", "Your picks are saved."
+        )
+    return source
 
 
 def model_defaults(options: argparse.Namespace, run: Run | None) -> dict[str, Any]:
@@ -119,9 +128,9 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
         dtype=options.dtype or remembered.get("dtype", "float32"),
         device=options.device,
     )
-    if run and run.model["identity"] != model.identity:
+    if run and run.model.get("identity") != model.identity:
         raise D3POError(
-            f"This run was begun with another base model ({run.model['source']}).",
+            f"This run was begun with another base model ({run.model.get('source', 'of another program')}).",
             "Leave out --model, or begin a new run for this one.",
             "Your picks are saved.",
         )

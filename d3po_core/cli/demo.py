@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import time
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 
-from ..settings import LoraSettings, SampleSettings, TrainSettings
+from ..settings import LoraSettings, SampleSettings, TrainSettings, replace
 from . import annotate, common, evaluate, export, sample, train
 from .flags import number
 
@@ -51,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     begin = time.monotonic()
     folder = Path(options.run or time.strftime("d3po-runs/garden-%Y%m%d-%H%M%S"))
     training, held_out = split_prompts()
-    settings = replace(SampleSettings(groups=options.picks, seed=options.seed, batch=16), **common.GARDEN_DEFAULTS)
+    settings = replace(SampleSettings(groups=options.picks, seed=options.seed, batch=16), common.GARDEN_DEFAULTS)
     say("Loading the embedded model: little garden pictures, drawn from prompts such as", begin)
     print(f'"{training[0]}".')
     model_options = Namespace(model=common.GARDEN, base_config=None, dtype=None, device=None, run=str(folder))

@@ -55,7 +55,7 @@ def describe(run: Run) -> list[tuple[str, str]]:
     sizes = run.size()
     lines = [
         ("Run", f"{run.name}, in {run.folder}"),
-        ("Model", f"{run.model['source']} ({run.model['family']})"),
+        ("Model", run.model.get("source", "named by another program")),
         ("Prompts", str(len(run.prompts()))),
         ("Groups", _groups(len(groups), sum(g.held_out for g in groups), sum(g.freed for g in groups))),
         ("Picks", ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.most_common()) or "none yet"),

@@ -81,6 +81,8 @@ def teach(
     from ..training.trainer import Trainer
 
     trainer = Trainer(run, model.denoiser, train, lora)
+    if trainer.resumed:
+        print("Going on with the unfinished round, with the settings that it was begun with.")
     run.write_manifest(device=device_name(model.denoiser.device), training_seed=trainer.settings.seed)
     bar, phase = Bar(""), ""
     try:

@@ -34,16 +34,20 @@ class DiffusersDenoiser:
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
 
-    def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float) -> Prediction:
-        """Predict the clean latents in one forward pass: of 2 B rows with guidance, of B rows at guidance scale 1.
+    def __call__(
+        self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float, guided: bool = True
+    ) -> Prediction:
+        """Predict the clean latents in one forward pass: of 2 B rows with guidance, of B rows without.
 
         Args:
             x: noisy latents (B, C, h, w), float32, on the network's device.
             sigma: noise levels (B,), in any dtype, best on the CPU; rows may differ.
             conditioning: B rows, as `DiffusersModel.encode` gave them, on any device.
-            guidance_scale: classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598).
+            guidance_scale: classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598), or what a
+                guidance-distilled network takes as an input.
+            guided: False evaluates the conditional branch only.
         """
-        guided = guidance_scale != 1 and not self._distilled
+        guided = guided and guidance_scale != 1 and not self._distilled
         sigma = sigma.detach().to("cpu", torch.float64)
         scaling = self._schedule.scaling(sigma)
         dtype = next(self.module.parameters()).dtype

@@ -3,7 +3,7 @@
 A model fitted to random clicks drifts as far as one fitted to a taste. What tells them apart is prediction: the picks
 are split in two halves, each half is predicted by a LoRA that was trained on the other, and the final LoRA's strength
 follows from how surely the hidden picks were foretold. Without evidence it stays at the original; with plain evidence
-it is used in full. Every pick is both trained on and predicted, so nothing is lost to a held-out set.
+it is used in full. The final LoRA is trained on both halves.
 """
 
 from __future__ import annotations
@@ -12,25 +12,46 @@ import math
 import statistics
 from collections.abc import Sequence
 
-NONE, FULL = 0.0, 1.0
+NONE, FULL = 0.0, 0.7
 """z-scores below which a LoRA is taken back to the original, and above which it is used in full.
 
 Gentle on purpose: the LoRAs of a check know half of the picks only, so with few picks a taste that is there often shows
-as less than two standard errors. Of what random clicks would do, this keeps a third on average."""
+as little more than one standard error. Of what random clicks would do, this keeps about a third on average."""
 
 
 def z_score(margins: Sequence[float]) -> float:
-    """How many standard errors the mean margin lies above 0, which is chance: Student's one-sample statistic.
+    """How many standard errors the mean margin lies above 0, which is chance: Student's one-sample statistic / sqrt 2.
 
-    Margins say more than right and wrong alone: a sure guess counts for more than an unsure one.
+    Margins say more than right and wrong alone: a sure guess counts for more than an unsure one. The root of two is
+    there because the halves guess each other: to first order in the step, how well A foretells B and B foretells A is
+    one and the same sum of products of gradients, so there are half as many independent guesses as groups.
 
     Args:
-        margins: of hidden picks, one for each group, positive where the guess was right; at least two.
+        margins: of hidden picks of both checks, one for each group, positive where the guess was right; at least two.
     """
     spread = statistics.stdev(margins)
-    return statistics.fmean(margins) / (spread / math.sqrt(len(margins))) if spread else 0.0
+    return statistics.fmean(margins) / (spread / math.sqrt(len(margins) / 2)) if spread else 0.0
 
 
 def strength(z: float) -> float:
     """Share of the LoRA to keep, in [0, 1]: 0 up to z = NONE, rising to 1 at z = FULL."""
     return min(1.0, max(0.0, (z - NONE) / (FULL - NONE)))
+
+
+def epochs_to_teach(margins: Sequence[Sequence[float]]) -> int:
+    """How many epochs to teach: as many as were checked, unless hidden picks were foretold clearly worse by then.
+
+    The last epoch whose loss on hidden picks is within one standard error of the best epoch's, both on the same picks;
+    taking the best itself would stop at random where the curve is flat.
+
+    Args:
+        margins: for each epoch, the margins of hidden picks, one for each group, at least two.
+    """
+    losses = [[math.log1p(math.exp(-margin)) for margin in epoch] for epoch in margins]
+    best = min(losses, key=statistics.fmean)
+
+    def as_good(epoch: Sequence[float]) -> bool:
+        worse = [a - b for a, b in zip(epoch, best, strict=True)]
+        return statistics.fmean(worse) <= statistics.stdev(worse) / math.sqrt(len(worse))
+
+    return max(number for number, epoch in enumerate(losses, 1) if as_good(epoch))

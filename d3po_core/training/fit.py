@@ -16,14 +16,15 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..errors import D3POError
 from ..objectives import clipped, d3po
+from ..picks import Pair
 from ..rollout import generator
 from ..settings import TrainSettings
 from .groups import Rows, TrainingGroup, group_rows, join
 from .passes import backward, row_log_ratios
 from .references import Reference
 
-TIE = 1e-3
-"""Margins smaller than this are rounding, and count as half a right guess."""
+TIE = 1e-6
+"""Differences of log-ratios (means over elements) smaller than this are rounding, and count as half a right guess."""
 Load = Callable[[str], TrainingGroup]
 
 
@@ -59,17 +60,17 @@ class Update:
     gradient_norm: float
 
 
-def pair_loss(ratios: Tensor, group: TrainingGroup, settings: TrainSettings) -> Tensor:
+def pair_loss(ratios: Tensor, pairs: Sequence[Pair], settings: TrainSettings) -> Tensor:
     """Weighted loss of a group's pairs. ()
 
     Args:
         ratios: log-ratios (C, K), mean over latent elements.
-        group: whose pairs.
+        pairs: at least one.
         settings: level, beta, clip, label_smoothing.
     """
-    winner = ratios[[pair.winner for pair in group.pairs]]
-    loser = ratios[[pair.loser for pair in group.pairs]]
-    weight = ratios.new_tensor([pair.weight for pair in group.pairs])
+    winner = ratios[[pair.winner for pair in pairs]]
+    loser = ratios[[pair.loser for pair in pairs]]
+    weight = ratios.new_tensor([pair.weight for pair in pairs])
     if settings.level == "trajectory":
         winner, loser = winner.sum(1, keepdim=True), loser.sum(1, keepdim=True)
     loss = d3po(winner, loser, settings.beta, settings.clip, settings.label_smoothing)
@@ -106,6 +107,7 @@ class Fit:
         self.done = 0
         half = next(denoiser.module.parameters()).dtype == torch.float16
         self._scaler = torch.amp.GradScaler(denoiser.device.type, enabled=half)
+        self._scaler.scale(torch.zeros((), device=denoiser.device))  # a scale exists from the first call on
         self._groups = groups
         self._batches = [batch for epoch in range(settings.epochs) for batch in self._epoch(epoch)]
 
@@ -118,14 +120,15 @@ class Fit:
         """Whether the last update was the last of its epoch."""
         return self.done == self.total or self._batches[self.done][0] != self._batches[self.done - 1][0]
 
-    def measure(self, groups: Sequence[TrainingGroup]) -> Measures:
-        """Measures of the policy as it is now, without training. At least one group."""
+    def measure(self, names: Sequence[str]) -> Measures:
+        """Measures of the policy as it is now on the groups with these ids, at least one, without training."""
+        pairs, ratios = [], []
         with torch.no_grad():
-            rows = [self._rows(group) for group in groups]
-            ratios = [
-                torch.cat([row_log_ratios(self.denoiser, part) for part in r.split(self.micro_batch)]) for r in rows
-            ]
-        return self._measures(groups, [r.unflatten(0, g.shape) for r, g in zip(ratios, groups, strict=True)])
+            for group in map(self.load, names):
+                pairs.append(group.pairs)
+                parts = [row_log_ratios(self.denoiser, part) for part in self._rows(group).split(self.micro_batch)]
+                ratios.append(torch.cat(parts).unflatten(0, group.shape).cpu())
+        return self._measures(pairs, ratios)
 
     def _epoch(self, epoch: int) -> list[tuple[int, list[str]]]:
         """Shuffled groups, cut so that every update has at least `batch` pairs; a short rest joins the last."""
@@ -144,7 +147,7 @@ class Fit:
     def _rows(self, group: TrainingGroup) -> Rows:
         guided = self.settings.guided_loss
         ref = self.reference.predictions(group, guided)
-        return group_rows(group, ref, group.guidance_scale if guided else 1.0, self.denoiser.device)
+        return group_rows(group, ref, guided, self.denoiser.device)
 
     def update(self) -> Update:
         """Take the next optimiser step; only while `done` is below `total`."""
@@ -157,7 +160,7 @@ class Fit:
             return [r.unflatten(0, g.shape) for r, g in zip(ratios.split(sizes), groups, strict=True)]
 
         def loss_of(ratios: Tensor) -> Tensor:
-            parts = [pair_loss(r, g, self.settings) for r, g in zip(split(ratios), groups, strict=True)]
+            parts = [pair_loss(r, g.pairs, self.settings) for r, g in zip(split(ratios), groups, strict=True)]
             return torch.stack(parts).sum() / len(groups)
 
         ratios = self._backward(join(rows), loss_of)
@@ -168,7 +171,9 @@ class Fit:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.done += 1
-        return Update(self.done, self.total, epoch, self._measures(groups, split(ratios)), float(norm))
+        return Update(
+            self.done, self.total, epoch, self._measures([group.pairs for group in groups], split(ratios)), float(norm)
+        )
 
     def _backward(self, rows: Rows, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
         """Gradient of the loss, in smaller micro-batches if memory runs out; the log-ratios."""
@@ -176,36 +181,46 @@ class Fit:
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                return backward(self.denoiser, rows, loss_of, self.micro_batch, scale)[1]
+                loss, ratios = backward(self.denoiser, rows, loss_of, self.micro_batch, scale)
             except torch.OutOfMemoryError as error:
                 if self.micro_batch == 1:
                     raise D3POError(
                         "One image and one step do not fit in memory.",
-                        "Turn on checkpointing, lower the LoRA's rank, or close other programs.",
+                        "Turn on checkpointing, or close other programs.",
                         "Your picks and what was learnt are saved.",
                     ) from error
                 self.micro_batch = min(self.micro_batch, len(rows)) // 2 or 1
-            if rows.x.is_cuda:
-                torch.cuda.empty_cache()
+                if rows.x.is_cuda:
+                    torch.cuda.empty_cache()
+                continue
+            if not loss.isfinite():
+                raise D3POError(
+                    "Training has run away: the loss is not a number any more.",
+                    "Lower the learning rate and start the round anew.",
+                    "Your picks and the last good state are saved.",
+                )
+            return ratios
 
     def _schedule(self) -> float:
         """Linear warm-up, then constant."""
         return min(1.0, (self.done + 1) / max(1, self.settings.warmup))
 
-    def _measures(self, groups: Sequence[TrainingGroup], ratios: Sequence[Tensor]) -> Measures:
-        losses, pair_margins, hits, margins = [], [], [], []
-        for group, r in zip(groups, ratios, strict=True):
-            losses.append(float(pair_loss(r, group, self.settings)))
+    def _measures(self, groups: Sequence[Sequence[Pair]], ratios: Sequence[Tensor]) -> Measures:
+        """From the pairs and the log-ratios (C, K) of each group."""
+        beta = self.settings.beta
+        losses, differences, hits, margins = [], [], [], []
+        for pairs, r in zip(groups, ratios, strict=True):
+            losses.append(float(pair_loss(r, pairs, self.settings)))
             whole = r.sum(1)
-            found = [self.settings.beta * float(whole[pair.winner] - whole[pair.loser]) for pair in group.pairs]
-            weights = [pair.weight for pair in group.pairs]
-            hits.append(_mean([_right(margin) for margin in found], weights))
-            margins.append(_mean(found, weights))
-            pair_margins += found
+            found = [float(whole[pair.winner] - whole[pair.loser]) for pair in pairs]
+            weights = [pair.weight for pair in pairs]
+            hits.append(_mean([_right(difference) for difference in found], weights))
+            margins.append(beta * _mean(found, weights))
+            differences += found
         return Measures(
             loss=math.fsum(losses) / len(losses),
-            accuracy=math.fsum(map(_right, pair_margins)) / len(pair_margins),
-            margin=math.fsum(pair_margins) / len(pair_margins),
+            accuracy=math.fsum(map(_right, differences)) / len(differences),
+            margin=beta * math.fsum(differences) / len(differences),
             clip_fraction=float(clipped(torch.cat([r.flatten() for r in ratios]), self.settings.clip)),
             hits=tuple(hits),
             margins=tuple(margins),
@@ -216,5 +231,5 @@ def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
     return sum(v * w for v, w in zip(values, weights, strict=True)) / math.fsum(weights)
 
 
-def _right(margin: float) -> float:
-    return 0.5 if abs(margin) < TIE else float(margin > 0)
+def _right(difference: float) -> float:
+    return 0.5 if abs(difference) < TIE else float(difference > 0)

@@ -63,6 +63,7 @@ class Rows:
     steps: Steps
     conditioning: Conditioning
     guidance_scale: float
+    guided: bool
 
     def __len__(self) -> int:
         return len(self.x)
@@ -73,16 +74,24 @@ class Rows:
 
     def __getitem__(self, part: slice) -> Rows:
         conditioning = {name: value[part] for name, value in self.conditioning.items()}
-        return Rows(self.x[part], self.ref[part], self.z[part], self.steps[part], conditioning, self.guidance_scale)
+        return Rows(
+            self.x[part],
+            self.ref[part],
+            self.z[part],
+            self.steps[part],
+            conditioning,
+            self.guidance_scale,
+            self.guided,
+        )
 
 
-def group_rows(group: TrainingGroup, ref: Tensor, guidance_scale: float, device: torch.device) -> Rows:
+def group_rows(group: TrainingGroup, ref: Tensor, guided: bool, device: torch.device) -> Rows:
     """All (candidate, step) rows of a group, candidate-major.
 
     Args:
         group: what was recorded.
-        ref: the reference's predictions (C, K, ...), of the kind that the loss uses.
-        guidance_scale: 1 for a loss on the conditional branch, else the group's.
+        ref: the reference's predictions (C, K, ...), guided or conditional.
+        guided: which of the two.
         device: where the rows are needed.
     """
     candidates, count = group.shape
@@ -94,22 +103,22 @@ def group_rows(group: TrainingGroup, ref: Tensor, guidance_scale: float, device:
         for name, value in group.conditioning.items()
     }
     z = residual(x, x_next, flat, steps)
-    return Rows(x.to(device), flat.to(device), z.to(device), steps, conditioning, guidance_scale)
+    return Rows(x.to(device), flat.to(device), z.to(device), steps, conditioning, group.guidance_scale, guided)
 
 
 def join(parts: list[Rows]) -> Rows:
     """Rows of several groups as one batch.
 
     Raises:
-        D3POError: they differ in guidance scale (which only a loss on the guided policy depends on).
+        D3POError: a loss on the guided policy, and they differ in guidance scale.
     """
-    if len({part.guidance_scale for part in parts}) > 1:
+    if parts[0].guided and len({part.guidance_scale for part in parts}) > 1:
         raise D3POError(
             "The groups of this run were sampled with different guidance scales.",
-            "Turn guided_loss off, or train on groups of one guidance scale.",
+            "Turn guided_loss off, or begin a new run.",
             "Your picks are saved.",
         )
     steps = Steps(*(torch.cat([getattr(p.steps, f) for p in parts]) for f in Steps.__dataclass_fields__))
     conditioning = {name: torch.cat([p.conditioning[name] for p in parts]) for name in parts[0].conditioning}
     x, ref, z = (torch.cat([getattr(p, name) for p in parts]) for name in ("x", "ref", "z"))
-    return Rows(x, ref, z, steps, conditioning, parts[0].guidance_scale)
+    return Rows(x, ref, z, steps, conditioning, parts[0].guidance_scale, parts[0].guided)

@@ -15,6 +15,7 @@ from ..picks import Pair, pairs
 from ..run import Run
 from ..steps import Steps
 from .groups import TrainingGroup, group_rows
+from .passes import predict
 
 SAME_MODEL = 0.02
 """Largest relative difference of a recorded and a recomputed prediction that storage and device can explain."""
@@ -29,6 +30,13 @@ class Lesson:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    def without(self, group_id: str) -> Lesson:
+        """The lesson less one group."""
+        training, held_out = dict(self.training), dict(self.held_out)
+        training.pop(group_id, None)
+        held_out.pop(group_id, None)
+        return Lesson(training, held_out)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Lesson:
@@ -57,6 +65,14 @@ def collect(run: Run) -> Lesson:
     return Lesson(training, held_out)
 
 
+class UnusableGroup(D3POError):
+    """A group that was to be trained on cannot be read."""
+
+    def __init__(self, group_id: str, reason: D3POError) -> None:
+        self.group_id = group_id
+        super().__init__(reason.what, "It is left out from now on: train again.", reason.safe)
+
+
 class GroupLoader:
     """Loads groups with their pairs; every call reads the disk, so memory holds one update's groups only."""
 
@@ -68,10 +84,13 @@ class GroupLoader:
         """A group by id.
 
         Raises:
-            D3POError: its file is missing or damaged.
+            UnusableGroup: its file is missing or damaged, or its trajectory was deleted to free space.
         """
         stored = self._run.group(group_id)
-        tensors = self._run.trajectory(group_id)
+        try:
+            tensors = self._run.trajectory(group_id)
+        except D3POError as error:
+            raise UnusableGroup(group_id, error) from error
         x, cond, guided = (tensors[name].float() for name in ("x", "cond", "guided"))
         return TrainingGroup(
             id=group_id,
@@ -101,8 +120,8 @@ def check_same_model(denoiser: Denoiser, group: TrainingGroup) -> None:
     Raises:
         D3POError: the model is not the one that sampled.
     """
-    rows = group_rows(group, group.cond, 1.0, denoiser.device)[slice(0, 1)]
-    now = denoiser(rows.x, rows.steps.sigma, rows.conditioning, 1.0).cond
+    rows = group_rows(group, group.cond, False, denoiser.device)[slice(0, 1)]
+    now = predict(denoiser, rows)
     difference = _relative(now, rows.ref)
     if not difference <= SAME_MODEL:
         raise D3POError(

@@ -17,11 +17,15 @@ from ..logratio import kl, log_ratio
 from .groups import Rows, TrainingGroup, group_rows
 
 
+def predict(denoiser: Denoiser, rows: Rows) -> Tensor:
+    """The active policy's predictions of the rows' kind, guided or conditional. (R, ...)"""
+    prediction = denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale, rows.guided)
+    return prediction.guided if rows.guided else prediction.cond
+
+
 def row_log_ratios(denoiser: Denoiser, rows: Rows) -> Tensor:
     """log pi_theta - log pi_ref of every row, mean over latent elements. (R,)"""
-    prediction = denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale)
-    denoised = prediction.cond if rows.guidance_scale == 1 else prediction.guided
-    return log_ratio(denoised, rows.ref, rows.z, rows.steps) / rows.x[0].numel()
+    return log_ratio(predict(denoiser, rows), rows.ref, rows.z, rows.steps) / rows.x[0].numel()
 
 
 @torch.no_grad()
@@ -41,9 +45,8 @@ def mean_kl(
     """
     total, images = 0.0, 0
     for group in groups:
-        for rows in group_rows(group, guided(group), group.guidance_scale, denoiser.device).split(batch):
-            prediction = denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale)
-            total += float(kl(prediction.guided, rows.ref, rows.steps).sum())
+        for rows in group_rows(group, guided(group), True, denoiser.device).split(batch):
+            total += float(kl(predict(denoiser, rows), rows.ref, rows.steps).sum())
         images += group.shape[0]
     return total / images
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
-from .groups import Rows, TrainingGroup, group_rows
+from ..rollout import STORE_DTYPE
+from .groups import TrainingGroup, group_rows
+from .passes import predict
 
 
 class Reference:
@@ -39,17 +41,13 @@ class Reference:
             return group.guided if guided else group.cond
         key = (group.id, guided)
         if key not in self._evaluated:
-            self._evaluated[key] = self._evaluate(group, guided)
-        return self._evaluated[key]
+            self._evaluated[key] = self._evaluate(group, guided).to(STORE_DTYPE)
+        return self._evaluated[key].float()
 
     @torch.no_grad()
     def _evaluate(self, group: TrainingGroup, guided: bool) -> Tensor:
-        scale = group.guidance_scale if guided else 1.0
-        rows = group_rows(group, group.cond, scale, self._denoiser.device)
+        recorded = group.guided if guided else group.cond
+        rows = group_rows(group, recorded, guided, self._denoiser.device)
         with self._active():
-            parts = [self._predict(part, guided) for part in rows.split(self._batch)]
+            parts = [predict(self._denoiser, part).cpu() for part in rows.split(self._batch)]
         return torch.cat(parts).unflatten(0, group.shape)
-
-    def _predict(self, rows: Rows, guided: bool) -> Tensor:
-        prediction = self._denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale)
-        return (prediction.guided if guided else prediction.cond).cpu()

@@ -63,8 +63,8 @@ class Progress:
     Attributes:
         phase: index of the current phase.
         done: updates done in it.
-        hits, margins, losses: for each check, for each epoch: for every hidden group the share of its pairs guessed
-            right and their mean margin; the mean loss.
+        hits, margins: for each check, for each epoch, for every hidden group: the share of its pairs guessed right, and
+            their mean margin.
         held_out: loss of the held-out groups after each epoch of teaching.
         reason: why teaching stopped early, if it did.
     """
@@ -73,27 +73,18 @@ class Progress:
     done: int = 0
     hits: list[list[list[float]]] = field(default_factory=list)
     margins: list[list[list[float]]] = field(default_factory=list)
-    losses: list[list[float]] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
     held_out_hits: list[float] = field(default_factory=list)
     reason: str = ""
 
     def note_check(self, check: int, hidden: Measures) -> None:
         """Keep the outcome of one epoch of a check phase."""
-        if len(self.losses) == check:
-            self.losses.append([])
-            self.hits.append([])
-            self.margins.append([])
-        self.losses[check].append(hidden.loss)
-        self.hits[check].append(list(hidden.hits))
-        self.margins[check].append(list(hidden.margins))
-
-    def best_epoch(self) -> int:
-        """The epoch, from 0, after which the two checks predicted hidden picks best."""
-        total = [a + b for a, b in zip(*self.losses, strict=True)]
-        return total.index(min(total))
+        for kept, found in ((self.hits, hidden.hits), (self.margins, hidden.margins)):
+            if len(kept) == check:
+                kept.append([])
+            kept[check].append(list(found))
 
 
-def after(checks: list[list[list[float]]], epoch: int) -> list[float]:
-    """What both checks found after an epoch, a number for each group."""
-    return [value for check in checks for value in check[epoch]]
+def by_epoch(checks: list[list[list[float]]]) -> list[list[float]]:
+    """What both checks found after each epoch, a number for each group."""
+    return [[value for check in epoch for value in check] for epoch in zip(*checks, strict=True)]

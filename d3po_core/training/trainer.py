@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -23,20 +23,24 @@ from ..policies import latest_policy
 from ..rollout import generator
 from ..run import Run
 from ..settings import LoraSettings, TrainSettings, check
-from .evidence import strength, z_score
+from .evidence import epochs_to_teach, strength, z_score
 from .fit import Fit, Update
 from .groups import TrainingGroup, group_rows
-from .loading import GroupLoader, Lesson, check_same_model, collect
+from .loading import GroupLoader, Lesson, UnusableGroup, check_same_model, collect
 from .memory import checkpointing, fitting_rows
 from .passes import mean_kl
 from .references import Reference
-from .reports import Progress, Result, StepReport, after
+from .reports import Progress, Result, StepReport, by_epoch
 from .state import pack_optimizer, unpack_optimizer, unpack_parameters
 
 SAVE_EVERY_SECONDS = 5.0
 """A killed trainer loses at most this much work."""
 DRIFT_GROUPS = 8
 """Groups on which drift is measured at the end of an epoch."""
+BEST = "best."
+"""Begins the names of the best epoch's parameters in a saved state."""
+FREE_TO_CHANGE = ("micro_batch", "checkpointing")
+"""Settings that an interrupted round takes anew: they change memory, not results."""
 CHECKABLE = 8
 """Fewer groups than this are not worth halving."""
 
@@ -73,15 +77,14 @@ class Trainer:
     ) -> None:
         self.run, self.denoiser, self.attachment = run, denoiser, attachment
         self.settings, self.lora_settings = check(settings), check(lora_settings)
-        self.round, lesson = self._begin_or_resume()
-        self._load = GroupLoader(run, lesson)
-        self._lesson = lesson
-        self._phases = self._plan(lesson)
+        self.resumed = run.open_round() is not None
+        if not self.resumed:
+            collect(run)  # too few picks are told before a model is touched
         self._progress = Progress()
         self._tensors: dict[str, Tensor] = {}
-        self._learnt: LoraWeights = {}
+        self._best: dict[str, Tensor] = {}
 
-    def steps(self) -> Iterator[StepReport]:
+    def steps(self) -> Generator[StepReport, None, None]:
         """Train and report after every update.
 
         Closing the generator saves the state: `result` gives what was learnt so far, and another Trainer on the same
@@ -91,30 +94,25 @@ class Trainer:
             D3POError: another base model, a damaged group, out of memory, or another trainer at work on the run.
         """
         with self.run.trainer_lock():
-            self._begin = time.monotonic()
-            saved = self.run.load_state(self.round)
-            if saved:
-                self._tensors, info = saved
-                self._progress = Progress(**info)
-            self._attach()
+            self._begin_or_resume()
             try:
-                if self._progress.phase == len(self._phases):
-                    unpack_parameters(self._tensors, self._lora.parameters())
-                with checkpointing(self.denoiser.module, self.settings.checkpointing):
-                    while self._progress.phase < len(self._phases):
-                        yield from self._fit(self._phases[self._progress.phase])
-            finally:
-                self._learnt = self._lora.weights()
-                self._lora.remove()
+                self._attach()
+                try:
+                    yield from self._teach()
+                finally:
+                    self._learnt = self._lora.weights()
+                    self._lora.remove()
+            except UnusableGroup as error:
+                self._leave_out(error.group_id)
+                raise
 
     def result(self) -> Result:
         """What was learnt when `steps` ended or was closed, taken back as far as the evidence asks."""
         progress = self._progress
-        best = progress.best_epoch() if self._checked else None
-        hits = [] if best is None else after(progress.hits, best)
-        z = None if best is None else z_score(after(progress.margins, best))
+        last = self._epochs() - 1
+        hits = by_epoch(progress.hits)[last] if self._checked else []
+        z = z_score(by_epoch(progress.margins)[last]) if self._checked else None
         share = 1.0 if z is None else strength(z)
-        finished = progress.phase == len(self._phases)
         shown = hits or progress.held_out_hits
         return Result(
             round=self.round,
@@ -123,30 +121,64 @@ class Trainer:
             z=z,
             guessed=sum(shown),
             guessed_of=len(shown),
-            reason=progress.reason or ("Every pick was used." if finished else "Stopped before the end."),
+            reason=self._reason(),
         )
 
     @property
     def trained_on(self) -> list[str]:
-        """Ids of the groups that the round learns from."""
-        return self._phases[-1].groups
+        """Ids of the groups that the LoRA has learnt from."""
+        return self._phases[min(self._progress.phase, len(self._phases) - 1)].groups
+
+    def _reason(self) -> str:
+        if self._progress.reason:
+            return self._progress.reason
+        if self._progress.phase < len(self._phases) - 1:
+            return "Stopped while checking: half of the picks were used, and nothing tells yet how well."
+        if self._progress.phase < len(self._phases):
+            return "Stopped before the end."
+        if self._epochs() < self.settings.epochs:
+            return f"Stopped after epoch {self._epochs()}: with more, hidden picks were guessed worse."
+        return "Every pick was used."
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
-    def _begin_or_resume(self) -> tuple[int, Lesson]:
+    def _begin_or_resume(self) -> None:
+        self._begin = time.monotonic()
         unfinished = self.run.open_round()
-        if unfinished is not None:
+        if unfinished is None:
+            self._lesson = collect(self.run)
+            reference = latest_policy(self.run) if self.settings.reference == "last_round" else "base"
+            self.round = self.run.begin_round(self._stored(), reference)
+        else:
             stored = unfinished.settings
-            self.settings, self.lora_settings = TrainSettings(**stored["train"]), LoraSettings(**stored["lora"])
-            return unfinished.number, Lesson.from_json(stored["lesson"])
-        lesson = collect(self.run)
-        stored = {
+            as_now = {name: getattr(self.settings, name) for name in FREE_TO_CHANGE}
+            self.settings = TrainSettings(**{**stored["train"], **as_now})
+            self.lora_settings = LoraSettings(**stored["lora"])
+            self.round, self._lesson = unfinished.number, Lesson.from_json(stored["lesson"])
+        saved = self.run.load_state(self.round)
+        if saved:
+            tensors, info = saved
+            self._tensors = {name: t for name, t in tensors.items() if not name.startswith(BEST)}
+            self._best = {name.removeprefix(BEST): t for name, t in tensors.items() if name.startswith(BEST)}
+            self._progress = Progress(**info)
+        self._load = GroupLoader(self.run, self._lesson)
+        self._phases = self._plan(self._lesson)
+
+    def _stored(self) -> dict[str, Any]:
+        """What an interrupted round needs to know of itself."""
+        return {
             "train": dataclasses.asdict(self.settings),
             "lora": dataclasses.asdict(self.lora_settings),
-            "lesson": lesson.to_json(),
+            "lesson": self._lesson.to_json(),
         }
-        reference = latest_policy(self.run) if self.settings.reference == "last_round" else "base"
-        return self.run.begin_round(stored, reference), lesson
+
+    def _leave_out(self, group_id: str) -> None:
+        """Go on without a group that cannot be read: the round begins anew, with the other picks."""
+        self._lesson = self._lesson.without(group_id)
+        if not self._lesson.training:
+            return
+        self.run.begin_round(self._stored())
+        self.run.save_state(self.round, {}, dataclasses.asdict(Progress()))
 
     def _plan(self, lesson: Lesson) -> list[Phase]:
         ids = sorted(lesson.training)
@@ -158,34 +190,51 @@ class Trainer:
         return [Phase("check A", a, b), Phase("check B", b, a), teach]
 
     def _attach(self) -> None:
-        """The LoRA, going on from last round's, and the policies that it is measured against."""
-        last = latest_policy(self.run)
-        path = self.run.lora(last)
+        """The LoRA, going on from last round's; the base model must be the one that sampled."""
+        self._last = latest_policy(self.run)
+        path = self.run.lora(self._last)
         previous = import_lora(path, self.denoiser.module) if path else None
-        from_last = self.settings.reference == "last_round" and last != "base"
         self._lora = attach(
             self.denoiser.module,
             self.lora_settings,
             kind=self.attachment,
             start=previous,
-            reference=previous if from_last else None,
+            reference=previous if self.settings.reference == "last_round" else None,
             seed=self.settings.seed,
         )
         self._initial = self._lora.weights()
+        self._fresh = unlearnt(self._initial, self.settings.seed) if previous else self._initial
         try:
-            first = self._load(self._phases[-1].groups[0])
-            if first.policy == "base":
-                with self._lora.off():
-                    check_same_model(self.denoiser, first)
-            rows = group_rows(first, first.cond, 1.0, self.denoiser.device)
-            self._micro_batch = self.settings.micro_batch or fitting_rows(self.denoiser, rows)
+            with self._lora.off():
+                for group_id in self._lesson.training:
+                    if self.run.group(group_id).policy == "base":
+                        check_same_model(self.denoiser, self._load(group_id))
+                        break
         except BaseException:
             self._lora.remove()
             raise
-        self._base = Reference("base", self.denoiser, self._lora.off, self._micro_batch)
-        self._reference = self._base
-        if from_last:
-            self._reference = Reference(last, self.denoiser, self._lora.reference, self._micro_batch)
+
+    def _fitting_rows(self) -> int:
+        group = self._load(self._phases[-1].groups[0])
+        guided = self.settings.guided_loss
+        rows = group_rows(group, group.guided if guided else group.cond, guided, self.denoiser.device)
+        return fitting_rows(self.denoiser, rows)
+
+    def _references(self) -> tuple[Reference, Reference]:
+        """The chosen reference, and the base."""
+        base = Reference("base", self.denoiser, self._lora.off, self._micro_batch)
+        if self.settings.reference == "base" or self._last == "base":
+            return base, base
+        return Reference(self._last, self.denoiser, self._lora.reference, self._micro_batch), base
+
+    def _teach(self) -> Iterator[StepReport]:
+        with checkpointing(self.denoiser.module, self.settings.checkpointing):
+            self._micro_batch = self.settings.micro_batch or self._fitting_rows()
+            self._reference, self._base = self._references()
+            if self._progress.phase == len(self._phases):
+                unpack_parameters(self._tensors, self._lora.parameters())
+            while self._progress.phase < len(self._phases):
+                yield from self._fit(self._phases[self._progress.phase])
 
     # -- fitting -----------------------------------------------------------------------------------------------------
 
@@ -194,28 +243,29 @@ class Trainer:
         fit = self._resumed(phase)
         try:
             while fit.done < fit.total and not progress.reason:
-                update = fit.update()
-                progress.done = fit.done
-                report = self._report(phase, fit, update)
+                report = self._report(phase, fit, fit.update())
+                progress.done = fit.done  # only now: a state between update and measures could not be gone on from
                 if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
                     self._save(fit)
                 yield report
-            progress.phase, progress.done = progress.phase + 1, 0
+            if phase.name == "teach" and progress.reason and self._best:
+                unpack_parameters(self._best, fit.parameters)
+            progress.phase, progress.done, fit.done = progress.phase + 1, 0, 0
         finally:
-            self._save(fit)
+            if fit.done == progress.done:
+                self._save(fit)
 
     def _resumed(self, phase: Phase) -> Fit:
-        self._lora.load(self._initial)
-        settings = self.settings
-        if self._checked:
-            settings = dataclasses.replace(settings, epochs=self._progress.best_epoch() + 1)
+        """The phase's fit, where it was left. A check knows nothing of earlier rounds, which saw the picks it hides."""
+        checking = phase.name != "teach"
+        self._lora.load(self._fresh if checking else self._initial)
         fit = Fit(
             self.denoiser,
             self._lora.parameters(),
             {name: len(self._lesson.training[name]) for name in phase.groups},
             self._load,
-            self._reference,
-            settings,
+            self._base if checking else self._reference,
+            dataclasses.replace(self.settings, epochs=self._epochs()),
             self._micro_batch,
         )
         if self._progress.done:
@@ -226,7 +276,8 @@ class Trainer:
 
     def _save(self, fit: Fit) -> None:
         self._tensors = pack_optimizer(fit.optimizer, fit.parameters)
-        self.run.save_state(self.round, self._tensors, dataclasses.asdict(self._progress))
+        best = {BEST + name: tensor for name, tensor in self._best.items()}
+        self.run.save_state(self.round, {**self._tensors, **best}, dataclasses.asdict(self._progress))
         self._saved = time.monotonic()
 
     def _report(self, phase: Phase, fit: Fit, update: Update) -> StepReport:
@@ -247,30 +298,41 @@ class Trainer:
     def _end_of_epoch(self, phase: Phase, fit: Fit) -> dict[str, Any]:
         """Measure the groups that this phase does not see, and draw the consequences."""
         progress = self._progress
-        hidden = fit.measure([self._load(name) for name in phase.hidden]) if phase.hidden else None
+        hidden = fit.measure(phase.hidden) if phase.hidden else None
         if phase.name != "teach":
             assert hidden is not None
             progress.note_check(progress.phase, hidden)
             return {"hidden": hidden}
-        groups = [self._load(name) for name in (phase.hidden or phase.groups)[:DRIFT_GROUPS]]
+        groups = (phase.hidden or phase.groups)[:DRIFT_GROUPS]
         kl_base = self._kl(groups, lambda group: self._base.predictions(group, guided=True))
+        kl_sampler = self._kl(groups, lambda group: group.guided)
         if hidden:
             progress.held_out.append(hidden.loss)
             progress.held_out_hits = list(hidden.hits)
-        progress.reason = self._reason_to_stop(kl_base)
-        return {"hidden": hidden, "kl_sampler": self._kl(groups, lambda group: group.guided), "kl_base": kl_base}
+        self._stop_or_go_on(fit, kl_base)
+        return {"hidden": hidden, "kl_sampler": kl_sampler, "kl_base": kl_base}
 
-    def _kl(self, groups: list[TrainingGroup], guided: Callable[[TrainingGroup], Tensor]) -> float:
-        return mean_kl(self.denoiser, groups, guided, self._micro_batch)
+    def _kl(self, groups: list[str], guided: Callable[[TrainingGroup], Tensor]) -> float:
+        return mean_kl(self.denoiser, [self._load(name) for name in groups], guided, self._micro_batch)
 
-    def _reason_to_stop(self, kl_base: float) -> str:
+    def _stop_or_go_on(self, fit: Fit, kl_base: float) -> None:
+        """Stop when drift passes its limit or, where no check has set the epochs, held-out picks are guessed worse."""
         settings, losses = self.settings, self._progress.held_out
         if settings.drift_limit and kl_base > settings.drift_limit:
-            return f"Stopped: drift from the base reached {kl_base:.1f} nats, over the limit {settings.drift_limit:g}."
-        best = losses.index(min(losses)) if losses else 0
-        if not settings.cross_check and settings.patience and len(losses) - 1 - best >= settings.patience:
-            return f"Stopped: the held-out picks were guessed best after epoch {best + 1}."
-        return ""
+            self._progress.reason = (
+                f"Stopped: drift from the base reached {kl_base:.1f} nats, over the limit of {settings.drift_limit:g}."
+            )
+        if self._checked or not settings.patience or not losses:
+            return
+        best = losses.index(min(losses))
+        if best == len(losses) - 1:
+            self._best = {f"{i}.parameter": p.detach().clone() for i, p in enumerate(fit.parameters)}
+        elif len(losses) - 1 - best >= settings.patience:
+            self._progress.reason = f"Stopped: held-out picks were guessed best after epoch {best + 1}, which is kept."
+
+    def _epochs(self) -> int:
+        """Epochs of the present phase; those of the last one are decided by the checks."""
+        return epochs_to_teach(by_epoch(self._progress.margins)) if self._checked else self.settings.epochs
 
     @property
     def _checked(self) -> bool:
@@ -285,3 +347,14 @@ def blend(start: LoraWeights, end: LoraWeights, share: float) -> LoraWeights:
         return LayerWeights(torch.lerp(a.down, b.down, share), torch.lerp(a.up, b.up, share), b.alpha)
 
     return {path: between(start[path], weights) for path, weights in end.items()}
+
+
+def unlearnt(weights: LoraWeights, seed: int) -> LoraWeights:
+    """A LoRA of the same layers and sizes that changes nothing and remembers nothing."""
+    chance = generator(seed, "unlearnt")
+
+    def forget(w: LayerWeights) -> LayerWeights:
+        down = torch.randn(w.down.shape, generator=chance) * w.down.std()
+        return LayerWeights(down, torch.zeros_like(w.up), w.alpha)
+
+    return {path: forget(w) for path, w in weights.items()}
