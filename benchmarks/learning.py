@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -51,7 +52,14 @@ class Experiment:
 
 
 PUBLISHED_SAMPLE = {"window": "all", "noise": "all"}
-PUBLISHED_TRAIN = {"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "cross_check": False}
+PUBLISHED_TRAIN = {
+    "level": "step",
+    "beta": 0.1,
+    "clip": 0.1,
+    "guided_loss": True,
+    "cross_check": False,
+    "drift_limit": 0.0,
+}
 EXPERIMENTS = [
     Experiment("default-64", 64),
     Experiment("default-128", 128),
@@ -136,8 +144,9 @@ def before(cache: Path, model: Any, experiment: Experiment, sampler: str) -> Any
     path = cache / ("-".join(["before", sampler, *(f"{k}={v}" for k, v in sorted(keys.items()))]) + ".safetensors")
     if not path.exists():
         images = drawn(model, experiment, sampler)
-        save_file({"images": (images * 255).round().to(torch.uint8)}, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        half = path.with_suffix(f".{os.getpid()}")
+        save_file({"images": (images * 255).round().to(torch.uint8)}, half)
+        half.replace(path)
     return load_file(path)["images"].float() / 255
 
 

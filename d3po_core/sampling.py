@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import ImageModel, rows
+from .denoiser import Conditioning, ImageModel, rows
 from .evaluation.grid import to_image
 from .rollout import STORE_DTYPE, CandidateNoise, Plan, Trajectory, generator, make_plan, sample
 from .run import Run
@@ -58,7 +58,7 @@ def sample_groups(
             for candidate in range(settings.candidates)
         ]
         batch = rows(conditioning, chosen.repeat_interleave(settings.candidates))
-        trajectory = sample(model.denoiser, plan, noises, batch, settings.guidance_scale)
+        trajectory = _sample_in_parts(model, plan, noises, batch, settings)
         images = model.decode(trajectory.latents)
         for i, number in enumerate(numbers):
             part = slice(i * settings.candidates, (i + 1) * settings.candidates)
@@ -75,6 +75,17 @@ def sample_groups(
                 images=[to_image(image) for image in images[part]],
             )
             yield Sampled(group_id, done + i + 1, settings.groups)
+
+
+def _sample_in_parts(
+    model: ImageModel, plan: Plan, noises: list[CandidateNoise], conditioning: Conditioning, settings: SampleSettings
+) -> Trajectory:
+    """All images, `settings.batch` at a time: a large group need not fit into memory at once."""
+    parts = []
+    for index in torch.arange(len(noises)).split(settings.batch):
+        some = [noises[i] for i in index]
+        parts.append(sample(model.denoiser, plan, some, rows(conditioning, index), settings.guidance_scale))
+    return Trajectory(*(torch.cat([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(Trajectory)))
 
 
 def _prompt_of(number: int, prompts: int, seed: int) -> int:

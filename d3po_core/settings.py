@@ -137,7 +137,10 @@ class TrainSettings:
         advanced=True,
     )
     drift_limit: float = setting(
-        0.0, "Stop when the KL from base, in nats per image, passes this; 0 is off.", low=0.0, advanced=True
+        0.06,
+        "Stop when the KL from base passes this many nats per image and latent element; 0 is off.",
+        low=0.0,
+        advanced=True,
     )
     patience: int = setting(
         2,
@@ -157,7 +160,7 @@ Settings = TypeVar("Settings", SampleSettings, LoraSettings, TrainSettings)
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "sample": {"window": "all", "noise": "all", "eta": 1.0},
-    "train": {"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "cross_check": False},
+    "train": {"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "cross_check": False, "drift_limit": 0.0},
 }
 """D3PO as in the authors' code (Yang et al. 2024, arXiv 2311.13231, and its repository): mean log-prob, ratio clamped
 to 1 +/- .1, beta .1, every step by itself. The default preset is the dataclasses' own defaults."""

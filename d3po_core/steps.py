@@ -61,7 +61,7 @@ def flow_ancestral(sigmas: Tensor, eta: Tensor) -> Steps:
 
     Args:
         sigmas: noise levels in [0, 1], descending, (S + 1,).
-        eta: share of noise, (S,) in [0, 1]; 0 is the deterministic Euler step.
+        eta: share of noise, (S,), at least 0; 0 is the deterministic Euler step.
     """
     sigma, sigma_next = sigmas[:-1].double(), sigmas[1:].double()
     down = sigma_next * (1 + (sigma_next / sigma - 1) * eta.double())

@@ -42,6 +42,19 @@ def test_z_score_is_the_one_sample_statistic() -> None:
     assert z_score([0.0, 0.0, 0.0]) == 0.0
 
 
+def test_luck_of_shared_seeds_is_in_the_standard_error() -> None:
+    """Scores that hang on the seed alone: prompts agree with each other, yet little is known."""
+    g = torch.Generator().manual_seed(1)
+    rates, errors = [], []
+    for _ in range(200):
+        before, after = torch.randn(1, 8, generator=g), torch.randn(1, 8, generator=g)
+        c = compare(before.expand(16, 8).double(), after.expand(16, 8).double())
+        rates.append(c.win_rate)
+        errors.append(c.win_rate_se)
+    spread = torch.tensor(rates).std()
+    assert sum(errors) / len(errors) == pytest.approx(float(spread), rel=0.35)
+
+
 @pytest.mark.parametrize(("z", "expected"), [(-2.0, 0.0), (0.0, 0.0), (0.35, 0.5), (1.0, 1.0), (3.0, 1.0)])
 def test_strength_follows_from_the_evidence(z: float, expected: float) -> None:
     assert strength(z) == pytest.approx(expected)

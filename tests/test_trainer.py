@@ -22,7 +22,7 @@ from .toy import ToyModel
 
 PROMPTS = ["one", "two", "three"]
 SAMPLE = SampleSettings(groups=24, steps=8, window_sigma=4.0, guidance_scale=3.0, batch=8)
-TRAIN = TrainSettings(epochs=3, batch=4, learning_rate=3e-2, warmup=0, beta=20.0)
+TRAIN = TrainSettings(epochs=3, batch=4, learning_rate=3e-2, warmup=0, beta=20.0, drift_limit=0.0)
 LORA = LoraSettings(rank=2, alpha=2.0)
 
 
@@ -155,7 +155,7 @@ def test_two_trainers_on_one_run(tmp_path: Path) -> None:
 
 def test_drift_limit_stops_and_says_so(tmp_path: Path) -> None:
     model = ToyModel()
-    work = trainer(picked_run(tmp_path / "run", model), model, drift_limit=1e-6, cross_check=False)
+    work = trainer(picked_run(tmp_path / "run", model), model, drift_limit=1e-8, cross_check=False)
     reports = list(work.steps())
     assert reports[-1].epoch == 0
     assert "drift" in work.result().reason

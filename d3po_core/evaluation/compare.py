@@ -19,7 +19,7 @@ class Comparison:
     Attributes:
         win_rate: chance that an image of the tuned model scores above one of the original for the same prompt and a
             different seed; ties count half.
-        win_rate_se: its standard error, prompts taken as independent draws.
+        win_rate_se: its standard error over prompts and over seeds, which all prompts share (both jackknifed, added).
         gain: mean difference of scores, in standard deviations of the original's scores within a prompt.
         images: images scored on each side.
     """
@@ -44,7 +44,22 @@ def compare(before: Tensor, after: Tensor) -> Comparison:
     spread = before.var(1).mean().sqrt()
     return Comparison(
         win_rate=float(per_prompt.mean()),
-        win_rate_se=float(per_prompt.std() / prompts**0.5),
+        win_rate_se=float((per_prompt.var() / prompts + _seed_variance(wins, other)).sqrt()),
         gain=float((after.mean() - before.mean()) / spread),
         images=prompts * seeds,
     )
+
+
+def _seed_variance(wins: Tensor, other: Tensor) -> Tensor:
+    """Jackknife variance of the win rate over seeds: each seed left out on both sides.
+
+    Args:
+        wins: (P, S after, S before).
+        other: which pairs of seeds count, (S, S).
+    """
+    seeds = len(other)
+    if seeds < 3:
+        return wins.new_zeros(())
+    kept = [torch.arange(seeds) != left_out for left_out in range(seeds)]
+    rates = torch.stack([wins[:, k][:, :, k][:, other[k][:, k]].mean() for k in kept])
+    return (rates - rates.mean()).square().sum() * (seeds - 1) / seeds

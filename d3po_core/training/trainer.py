@@ -318,9 +318,10 @@ class Trainer:
     def _stop_or_go_on(self, fit: Fit, kl_base: float) -> None:
         """Stop when drift passes its limit or, where no check has set the epochs, held-out picks are guessed worse."""
         settings, losses = self.settings, self._progress.held_out
-        if settings.drift_limit and kl_base > settings.drift_limit:
+        limit = settings.drift_limit * self._load(self._phases[-1].groups[0]).elements
+        if limit and kl_base > limit:
             self._progress.reason = (
-                f"Stopped: drift from the base reached {kl_base:.1f} nats, over the limit of {settings.drift_limit:g}."
+                f"Stopped: drift from the base reached {kl_base:.1f} nats per image, over the limit of {limit:.1f}."
             )
         if self._checked or not settings.patience or not losses:
             return

@@ -1,0 +1,46 @@
+"""Memory of this process: peak resident set, and parameters counted once each."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import torch
+from torch import nn
+
+MIB = 2**20
+
+
+def resident() -> int:
+    """Bytes in memory now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def peak_resident() -> int:
+    """The most bytes that were ever in memory."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def parameter_bytes() -> int:
+    """Bytes of all parameters of all modules that live in this process, each storage counted once."""
+    storages: dict[int, int] = {}
+    for thing in gc.get_objects():
+        if issubclass(type(thing), nn.Module):  # isinstance would wake lazy modules
+            for parameter in thing.parameters(recurse=False):
+                storage = parameter.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def module_bytes(module: torch.nn.Module) -> int:
+    """Bytes of a module's parameters."""
+    return sum(p.numel() * p.element_size() for p in module.parameters())
