@@ -193,7 +193,8 @@ def learn(rank: int, plan: Plan, latents: torch.Tensor, prompts: torch.Tensor, f
             average.update(parts)
             diary.note(budget, loss.item())
     if rank == 0:
-        save_pipeline(plan.out, *average.module, load_vae(plan.out), tokenizer)
+        unet, text = average.module
+        save_pipeline(plan.out, unet, text, load_vae(plan.out), tokenizer)
         (folder / "facts.json").write_text(json.dumps(diary.facts(budget, len(latents))))
 
 
@@ -206,7 +207,9 @@ class Diary:
     """Keeps the losses and now and then writes an unfinished pipeline."""
 
     def __init__(self, plan: Plan, average: Average) -> None:
-        self.plan, self.average, self.log, self.recent, self.shown = plan, average, [], [], 0.0
+        self.plan, self.average, self.shown = plan, average, 0.0
+        self.log: list[list[float]] = []
+        self.recent: list[float] = []
 
     def note(self, budget: Budget, loss: float) -> None:
         """After each step."""
@@ -219,7 +222,8 @@ class Diary:
             self.shown = budget.spent
             new = self.plan.preview.with_suffix(".new")
             tokenizer = CLIPTokenizer.from_pretrained(str(self.plan.out / "tokenizer"))
-            save_pipeline(new, *self.average.module, load_vae(self.plan.out), tokenizer)
+            unet, text = self.average.module
+            save_pipeline(new, unet, text, load_vae(self.plan.out), tokenizer)
             swap(new, self.plan.preview)
             print(f"preview written at step {budget.steps}", flush=True)
 

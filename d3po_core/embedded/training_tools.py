@@ -8,6 +8,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,13 +87,15 @@ class Average:
     """Exponential moving average of a module's weights."""
 
     def __init__(self, module: torch.nn.Module, decay: float = 0.999) -> None:
-        self.module, self.decay, self.steps = copy.deepcopy(module).eval().requires_grad_(False), decay, 0
+        self.module: Any = copy.deepcopy(module).eval().requires_grad_(False)
+        self.decay, self.steps = decay, 0
 
     @torch.no_grad()
     def update(self, module: torch.nn.Module) -> None:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        mine, theirs = list(self.module.parameters()), list(module.parameters())
+        mine: list[torch.Tensor] = list(self.module.parameters())
+        theirs = list(module.parameters())
         torch._foreach_lerp_(mine, [p.detach() for p in theirs], 1 - decay)
 
 

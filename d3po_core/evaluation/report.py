@@ -34,11 +34,11 @@ class Report:
 
     def save(self, folder: Path) -> Path:
         """Write evaluation.json and before-after.png; the picture's path."""
-        shown = [pictures.images[:GRID_PROMPTS, :GRID_SEEDS] for pictures in (self.before, self.after)]
+        before, after = (side.images[:GRID_PROMPTS, :GRID_SEEDS] for side in (self.before, self.after))
         path = folder / "before-after.png"
         with files.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        files.replace(path, files.png(before_after(*shown)))
+        files.replace(path, files.png(before_after(before, after)))
         files.replace(folder / "evaluation.json", json.dumps(self.figures(), indent=2).encode())
         return path
 

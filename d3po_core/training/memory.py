@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ def fitting_rows(denoiser: Denoiser, rows: Rows) -> int:
 
 
 @contextmanager
-def checkpointing(module: torch.nn.Module, on: bool) -> Iterator[None]:
+def checkpointing(module: Any, on: bool) -> Iterator[None]:
     """Gradient checkpointing by the module's own switch, if it has one (diffusers); hosts bring their own."""
     switch = on and hasattr(module, "enable_gradient_checkpointing") and not module.is_gradient_checkpointing
     if switch:
