@@ -64,7 +64,8 @@ def test_testing_adds_what_is_missing_and_passes_arguments_on(venv):
     quickstart.main([])
     assert [call for call in calls(venv) if "pip" in call][1].endswith("[standalone,test]")
     assert [call for call in calls(venv) if "pytest" in call] == ["-m pytest -k steps -x", "-m pytest"]
-    assert sum("pip" in call for call in calls(venv)) == 2
+    assert [call for call in calls(venv) if "pip" in call][2].startswith("-m pip install --no-deps ")
+    assert sum("pip" in call for call in calls(venv)) == 3
 
 
 @posix
