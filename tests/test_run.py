@@ -223,7 +223,7 @@ def test_the_manifest_says_what_the_run_was_made_with(tmp_path):
     assert manifest["seeds"] == [1, 2]
     assert manifest["settings"] == {"steps": 4}
     assert "cores" in manifest["device"]
-    assert manifest["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(manifest["versions"]["torch"])  # the build, +cu130, may be missing there
     (tmp_path / "manifest.json").write_text("{")
     assert run.manifest() == {}
 

@@ -64,7 +64,7 @@ def test_garden_scorers_order_renderings(name, what):
 
     values = [0.05, 0.5, 0.95]
     scenes = [Scene("daisy", "red", "by day", **{what: value}) for value in values]
-    images = torch.stack([torch.from_numpy(render(scene)).permute(2, 0, 1) / 255 for scene in scenes])
+    images = torch.stack([torch.from_numpy(render(scene).copy()).permute(2, 0, 1) / 255 for scene in scenes])
     scores = scorers.get_scorer(name)(images, ["a red daisy by day"] * 3)
     assert bool((scores.diff() > 0).all()) and not scores.requires_grad
 
