@@ -82,12 +82,12 @@ def choose_wordings(count: int) -> torch.Tensor:
 def save_pipeline(
     folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel, vae: AutoencoderKL, tokenizer: CLIPTokenizer
 ) -> None:
-    """Writes a StableDiffusionPipeline in half precision."""
-    half = [copy.deepcopy(part).to("cpu", torch.float16) for part in (unet, text, vae)]
+    """Writes a StableDiffusionPipeline, in single precision: diffusers keeps what it finds, and CPUs want that."""
+    parts = [copy.deepcopy(part).to("cpu") for part in (unet, text, vae)]
     StableDiffusionPipeline(
-        unet=half[0],
-        text_encoder=half[1],
-        vae=half[2],
+        unet=parts[0],
+        text_encoder=parts[1],
+        vae=parts[2],
         tokenizer=tokenizer,
         scheduler=DDIMScheduler(**NOISE),
         safety_checker=None,
