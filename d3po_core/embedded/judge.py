@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from d3po_core.embedded import JUDGE
-from d3po_core.embedded.pictures import ATTRIBUTES, parse
+from . import JUDGE
+from .pictures import ATTRIBUTES, parse
 
 WIDTHS = (24, 48, 96, 128)
 WEIGHTS = "model.safetensors"

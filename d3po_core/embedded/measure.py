@@ -16,11 +16,11 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from d3po_core.embedded import GARDEN
-from d3po_core.embedded.judge import Judge
-from d3po_core.embedded.pictures import ATTRIBUTES, LEAN_STD, PROMPTS, SIZE_STD, caption, random_scene, render
-from d3po_core.embedded.train_vae import reconstruct
-from d3po_core.embedded.training_tools import as_tensor
+from . import GARDEN
+from .judge import Judge
+from .pictures import ATTRIBUTES, LEAN_STD, PROMPTS, SIZE_STD, caption, random_scene, render
+from .train_vae import reconstruct
+from .training_tools import as_tensor
 
 
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:

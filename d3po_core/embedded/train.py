@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from d3po_core.embedded.training_tools import picture_pool
+from .training_tools import picture_pool
 
 STAGES = ("vae", "unet", "decoder", "judge")
 
@@ -65,23 +65,23 @@ def main() -> None:
     scenes, pictures = picture_pool(args.seed, args.pictures, args.threads, args.pool)
     print(f"{len(scenes)} pictures drawn", flush=True)
     if "vae" in missing:
-        from d3po_core.embedded.train_vae import train_vae
+        from .train_vae import train_vae
 
         record(args.out, "vae", train_vae(scenes, pictures, args.out, args.vae_minutes, device, args.seed))
     if "unet" in missing:
-        from d3po_core.embedded.train_unet import Plan, train_unet
+        from .train_unet import Plan, train_unet
 
         team = args.threads if device == "cpu" else 1
         plan = Plan(args.out, args.unet_minutes, device, args.seed, args.preview, team)
         facts = train_unet(scenes, pictures, plan, args.pool and args.pool.with_suffix(".latents.npy"))
         record(args.out, "unet", facts)
     if "decoder" in missing:
-        from d3po_core.embedded.train_vae import refine_decoder
+        from .train_vae import refine_decoder
 
         facts = refine_decoder(scenes, pictures, args.out, args.decoder_minutes, device, args.seed)
         record(args.out, "decoder", facts)
     if "judge" in missing:
-        from d3po_core.embedded.train_judge import train_judge
+        from .train_judge import train_judge
 
         record(args.out, "judge", train_judge(scenes, pictures, args.out, args.judge_minutes, device, args.seed))
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from d3po_core.embedded.judge import Judge
-from d3po_core.embedded.pictures import ATTRIBUTES, LEAN_STD, SIZE_STD, Scene
-from d3po_core.embedded.training_tools import Average, Budget, as_tensor, shuffled
+from .judge import Judge
+from .pictures import ATTRIBUTES, LEAN_STD, SIZE_STD, Scene
+from .training_tools import Average, Budget, as_tensor, shuffled
 
 
 def targets_of(scenes: list[Scene]) -> dict[str, torch.Tensor]:

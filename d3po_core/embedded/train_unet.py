@@ -15,10 +15,10 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from d3po_core.embedded.pictures import PROMPTS, Scene, parse
-from d3po_core.embedded.train_vae import encode
-from d3po_core.embedded.training_tools import Average, Budget, Team, as_tensor, captions_of, shuffled
-from d3po_core.embedded.vocabulary import LENGTH, PARAPHRASES, build_tokenizer
+from .pictures import PROMPTS, Scene, parse
+from .train_vae import encode
+from .training_tools import Average, Budget, Team, as_tensor, captions_of, shuffled
+from .vocabulary import LENGTH, PARAPHRASES, build_tokenizer
 
 SHAPE = {
     "sample_size": 16,

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from d3po_core.embedded.pictures import Scene, centre, radius
-from d3po_core.embedded.training_tools import Average, Budget, as_tensor, shuffled
+from .pictures import Scene, centre, radius
+from .training_tools import Average, Budget, as_tensor, shuffled
 
 SHAPE = {
     "block_out_channels": (16, 32, 64),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from d3po_core.embedded.pictures import Scene, caption, random_scene, render
+from .pictures import Scene, caption, random_scene, render
 
 CHUNK = 250
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..errors import D3POError
-from ..objectives import clipped, d3po
+from ..objectives import clipped
 from ..picks import Pair
 from ..rollout import generator
 from ..settings import TrainSettings
+from .blocks import Block, blocks_of, packs, pair_loss
 from .groups import Rows, TrainingGroup, group_rows, join
 from .passes import backward, row_log_ratios
 from .references import Reference
@@ -58,23 +59,6 @@ class Update:
     epoch: int
     measures: Measures
     gradient_norm: float
-
-
-def pair_loss(ratios: Tensor, pairs: Sequence[Pair], settings: TrainSettings) -> Tensor:
-    """Weighted loss of a group's pairs. ()
-
-    Args:
-        ratios: log-ratios (C, K), mean over latent elements.
-        pairs: at least one.
-        settings: level, beta, clip, label_smoothing.
-    """
-    winner = ratios[[pair.winner for pair in pairs]]
-    loser = ratios[[pair.loser for pair in pairs]]
-    weight = ratios.new_tensor([pair.weight for pair in pairs])
-    if settings.level == "trajectory":
-        winner, loser = winner.sum(1, keepdim=True), loser.sum(1, keepdim=True)
-    loss = d3po(winner, loser, settings.beta, settings.clip, settings.label_smoothing)
-    return (loss.mean(1) * weight).sum()
 
 
 class Fit:
@@ -153,17 +137,9 @@ class Fit:
         """Take the next optimiser step; only while `done` is below `total`."""
         epoch, names = self._batches[self.done]
         groups = [self.load(name) for name in names]
-        rows = [self._rows(group) for group in groups]
-        sizes = [len(r) for r in rows]
-
-        def split(ratios: Tensor) -> list[Tensor]:
-            return [r.unflatten(0, g.shape) for r, g in zip(ratios.split(sizes), groups, strict=True)]
-
-        def loss_of(ratios: Tensor) -> Tensor:
-            parts = [pair_loss(r, g.pairs, self.settings) for r, g in zip(split(ratios), groups, strict=True)]
-            return torch.stack(parts).sum() / len(groups)
-
-        ratios = self._backward(join(rows), loss_of)
+        parts = [blocks_of(g, self._rows(g), self.settings.level, 1 / len(groups)) for g in groups]
+        found = iter(self._backward([block for blocks in parts for block in blocks]))
+        ratios = [torch.cat([next(found) for _ in blocks], 1) for blocks in parts]
         self._scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_clip)
         for item in self.optimizer.param_groups:
@@ -171,17 +147,16 @@ class Fit:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.done += 1
-        return Update(
-            self.done, self.total, epoch, self._measures([group.pairs for group in groups], split(ratios)), float(norm)
-        )
+        measures = self._measures([group.pairs for group in groups], ratios)
+        return Update(self.done, self.total, epoch, measures, float(norm))
 
-    def _backward(self, rows: Rows, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """Gradient of the loss, in smaller micro-batches if memory runs out; the log-ratios."""
+    def _backward(self, blocks: Sequence[Block]) -> list[Tensor]:
+        """Gradient of the loss, in smaller micro-batches if memory runs out; the log-ratios (C, k) of every block."""
         scale = self._scaler.get_scale()
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                loss, ratios = backward(self.denoiser, rows, loss_of, self.micro_batch, scale)
+                found = [self._backward_of(pack, scale) for pack in packs(blocks, self.micro_batch)]
             except torch.OutOfMemoryError as error:
                 if self.micro_batch == 1:
                     raise D3POError(
@@ -189,17 +164,33 @@ class Fit:
                         "Turn on checkpointing, or close other programs.",
                         "Your picks and what was learnt are saved.",
                     ) from error
-                self.micro_batch = min(self.micro_batch, len(rows)) // 2 or 1
-                if rows.x.is_cuda:
+                largest = max(sum(len(block.rows) for block in pack) for pack in packs(blocks, self.micro_batch))
+                self.micro_batch = min(self.micro_batch, largest) // 2 or 1
+                if self.denoiser.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            if not loss.isfinite():
+            if not all(loss.isfinite() for loss, _ in found):
                 raise D3POError(
                     "Training has run away: the loss is not a number any more.",
                     "Lower the learning rate and start the round anew.",
                     "Your picks and the last good state are saved.",
                 )
-            return ratios
+            return [part for _, ratios in found for part in ratios]
+
+    def _backward_of(self, pack: Sequence[Block], scale: float) -> tuple[Tensor, list[Tensor]]:
+        """Add the gradient of some blocks' loss; the loss, and the log-ratios of every block."""
+        sizes = [len(block.rows) for block in pack]
+
+        def shaped(ratios: Tensor) -> list[Tensor]:
+            return [block.shaped(part) for block, part in zip(pack, ratios.split(sizes), strict=True)]
+
+        def loss_of(ratios: Tensor) -> Tensor:
+            losses = [b.loss(part, self.settings) for b, part in zip(pack, shaped(ratios), strict=True)]
+            return torch.stack(losses).sum()
+
+        rows = join([block.rows for block in pack])
+        loss, ratios = backward(self.denoiser, rows, loss_of, self.micro_batch, scale)
+        return loss, shaped(ratios)
 
     def _schedule(self) -> float:
         """Linear warm-up, then constant."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Conditioning
-from ..errors import D3POError
 from ..logratio import residual
 from ..picks import Pair
 from ..steps import Steps
@@ -107,17 +106,7 @@ def group_rows(group: TrainingGroup, ref: Tensor, guided: bool, device: torch.de
 
 
 def join(parts: list[Rows]) -> Rows:
-    """Rows of several groups as one batch.
-
-    Raises:
-        D3POError: a loss on the guided policy, and they differ in guidance scale.
-    """
-    if parts[0].guided and len({part.guidance_scale for part in parts}) > 1:
-        raise D3POError(
-            "The groups of this run were sampled with different guidance scales.",
-            "Turn guided_loss off, or begin a new run.",
-            "Your picks are saved.",
-        )
+    """Rows of several groups, alike in sizes and guidance scale, as one batch."""
     steps = Steps(*(torch.cat([getattr(p.steps, f) for p in parts]) for f in Steps.__dataclass_fields__))
     conditioning = {name: torch.cat([p.conditioning[name] for p in parts]) for name in parts[0].conditioning}
     x, ref, z = (torch.cat([getattr(p, name) for p in parts]) for name in ("x", "ref", "z"))

@@ -1,0 +1,97 @@
+"""An update's rows, cut where its loss is a sum: then one part at a time needs memory, and no second pass.
+
+A loss on whole trajectories is a sum over groups. One that compares every step by itself, as published, is a sum over
+groups and steps, so the graphs of one step of one group are the most that must be held at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..objectives import d3po
+from ..picks import Pair
+from ..settings import TrainSettings
+from .groups import Rows, TrainingGroup
+
+
+def pair_loss(ratios: Tensor, pairs: Sequence[Pair], settings: TrainSettings) -> Tensor:
+    """Weighted loss of a group's pairs. ()
+
+    Args:
+        ratios: log-ratios (C, K), mean over latent elements.
+        pairs: at least one.
+        settings: level, beta, clip, label_smoothing.
+    """
+    winner = ratios[[pair.winner for pair in pairs]]
+    loser = ratios[[pair.loser for pair in pairs]]
+    weight = ratios.new_tensor([pair.weight for pair in pairs])
+    if settings.level == "trajectory":
+        winner, loser = winner.sum(1, keepdim=True), loser.sum(1, keepdim=True)
+    loss = d3po(winner, loser, settings.beta, settings.clip, settings.label_smoothing)
+    return (loss.mean(1) * weight).sum()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows whose loss needs no others: a group, or one step of it where every step is compared by itself.
+
+    Attributes:
+        rows: candidate-major.
+        pairs: of the group.
+        candidates: how many; rows are (candidates * steps in this block).
+        weight: of this block's loss in the update's.
+    """
+
+    rows: Rows
+    pairs: list[Pair]
+    candidates: int
+    weight: float
+
+    def loss(self, ratios: Tensor, settings: TrainSettings) -> Tensor:
+        """This block's part of the update's loss, of its log-ratios (C, k). ()"""
+        return self.weight * pair_loss(ratios, self.pairs, settings)
+
+    def shaped(self, ratios: Tensor) -> Tensor:
+        """(C * k,) to (C, k)."""
+        return ratios.unflatten(0, (self.candidates, -1))
+
+
+def alike(one: Rows, other: Rows) -> bool:
+    """Whether two groups' rows can be one batch: the same sizes of latents and conditioning, the same guidance."""
+
+    def kind(rows: Rows) -> tuple[object, ...]:
+        sizes = {name: value.shape[1:] for name, value in rows.conditioning.items()}
+        return rows.x.shape[1:], sizes, rows.guidance_scale
+
+    return kind(one) == kind(other)
+
+
+def packs(blocks: Sequence[Block], rows: int) -> list[list[Block]]:
+    """Blocks to be evaluated at once: as many alike as have together no more than `rows`, but at least one."""
+    found: list[list[Block]] = []
+    room = 0
+    for block in blocks:
+        if not found or room < len(block.rows) or not alike(found[-1][0].rows, block.rows):
+            found.append([])
+            room = rows
+        found[-1].append(block)
+        room -= len(block.rows)
+    return found
+
+
+def blocks_of(group: TrainingGroup, rows: Rows, level: str, weight: float) -> list[Block]:
+    """A group's blocks.
+
+    Args:
+        group: the group.
+        rows: all of its rows, candidate-major.
+        level: what the loss compares, "trajectory" or "step".
+        weight: of the group's loss in the update's.
+    """
+    candidates, steps = group.shape
+    if level == "trajectory":
+        return [Block(rows, group.pairs, candidates, weight)]
+    return [Block(rows[slice(k, None, steps)], group.pairs, candidates, weight / steps) for k in range(steps)]

@@ -1,0 +1,79 @@
+"""An update cut into parts gives the update's gradient, and passes through the network once where a part fits."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from d3po_core.picks import Pair
+from d3po_core.settings import TrainSettings
+from d3po_core.training.blocks import blocks_of, packs
+from d3po_core.training.fit import Fit
+from d3po_core.training.groups import TrainingGroup, group_rows
+from d3po_core.training.references import Reference
+
+from .toy import ToyDenoiser, toy_group
+
+RANKED = [Pair(0, 1, 1 / 3), Pair(0, 2, 1 / 3), Pair(2, 1, 1 / 3)]
+ROWS = 3 * 3 + 2 * 3
+"""Of the two groups below: candidates times trained steps."""
+
+
+class CountingDenoiser(ToyDenoiser):
+    """Counts the rows that the network is asked for."""
+
+    rows = 0
+
+    def __call__(self, x: Tensor, *args, **kwargs):  # type: ignore[no-untyped-def]
+        self.rows += len(x)
+        return super().__call__(x.double(), *args, **kwargs)
+
+
+def gradient(groups: list[TrainingGroup], level: str, micro_batch: int) -> tuple[Tensor, int]:
+    """Of one update on all groups with the guided loss, in double precision; and the rows asked for."""
+    policy = CountingDenoiser().tuned(size=0.3)
+    policy.module.double()
+    fit = Fit(
+        policy,
+        list(policy.module.parameters()),
+        {g.id: len(g.pairs) for g in groups},
+        {g.id: g for g in groups}.__getitem__,
+        Reference("base", policy, contextlib.nullcontext, 100),
+        TrainSettings(level=level, beta=40.0, batch=100, guided_loss=True, grad_clip=1e9),
+        micro_batch,
+    )
+    policy.rows = 0
+    fit.update()
+    return torch.cat([p.grad.flatten() for p in fit.parameters if p.grad is not None]), policy.rows
+
+
+@pytest.mark.parametrize("level", ["trajectory", "step"])
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 6, 9, 14])
+def test_the_gradient_does_not_depend_on_where_an_update_is_cut(level: str, micro_batch: int) -> None:
+    groups = [toy_group(ToyDenoiser(), 1, 3, RANKED), toy_group(ToyDenoiser(), 2, 2, [Pair(1, 0, 1.0)])]
+    whole, rows = gradient(groups, level, 100)
+    assert rows == ROWS
+    cut, rows = gradient(groups, level, micro_batch)
+    assert (cut - whole).norm() <= 1e-9 * whole.norm()
+    largest = 3 if level == "step" else 9
+    assert rows == ROWS if micro_batch >= largest else rows > ROWS
+
+
+def test_groups_of_different_guidance_scales_are_trained_together() -> None:
+    groups = [toy_group(ToyDenoiser(), n, 2, [Pair(1, 0, 1.0)], scale) for n, scale in enumerate((3.0, 5.0))]
+    together, _ = gradient(groups, "trajectory", 100)
+    apart = [gradient([group], "trajectory", 100)[0] for group in groups]
+    assert (together - (apart[0] + apart[1]) / 2).norm() <= 1e-9 * together.norm()
+    assert (apart[0] - apart[1]).norm() > 0.1 * together.norm()
+
+
+def test_only_groups_of_one_size_share_a_batch() -> None:
+    groups = [toy_group(ToyDenoiser(), n, 2, [Pair(1, 0, 1.0)]) for n in range(3)]
+    longer = {"prompt": groups[1].conditioning["prompt"].repeat(1, 2)}
+    groups[1] = dataclasses.replace(groups[1], conditioning=longer)
+    blocks = [b for g in groups for b in blocks_of(g, group_rows(g, g.cond, False, torch.device("cpu")), "step", 1)]
+    assert [len(pack) for pack in packs(blocks, 100)] == [3, 3, 3]
