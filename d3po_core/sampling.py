@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -77,6 +78,16 @@ def sample_groups(
             yield Sampled(group_id, done + i + 1, settings.groups)
 
 
+def check_drawable(model: ImageModel, settings: SampleSettings) -> None:
+    """See whether a model can draw with these settings, before anything is made of them.
+
+    Raises:
+        D3POError: it cannot draw in this size, or has no such sampler or schedule.
+    """
+    make_plan(model.denoiser, settings)
+    model.latent_shape(settings.height, settings.width)
+
+
 def _sample_in_parts(
     model: ImageModel, plan: Plan, noises: list[CandidateNoise], conditioning: Conditioning, settings: SampleSettings
 ) -> Trajectory:
@@ -98,12 +109,9 @@ def is_held_out(number: int, share: float, seed: int) -> bool:
     """Whether a group is never trained on: one at random in every 1/share groups, drawn before anybody has seen it."""
     if share <= 0:
         return False
-    block = round_up(1 / share)
-    return number % block == int(torch.randint(block, (), generator=generator(seed, "held out", number // block)))
-
-
-def round_up(value: float) -> int:
-    return int(-(-value // 1))
+    block = int(number * share)
+    first, last = math.ceil(block / share), math.ceil((block + 1) / share)
+    return number == first + int(torch.randint(last - first, (), generator=generator(seed, "held out", block)))
 
 
 def pack(trajectory: Trajectory, part: slice, plan: Plan) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ def setting(
 class SampleSettings:
     """How candidates are drawn."""
 
-    groups: int = setting(32, "How many groups to draw. You make one choice in each.", low=1, high=100_000)
+    groups: int = setting(32, "How many more groups to draw. You make one choice in each.", low=1, high=100_000)
     candidates: int = setting(2, "Images to choose from in each group.", low=2, high=8)
     steps: int = setting(20, "Sampling steps.", low=1, high=1000)
     guidance_scale: float = setting(7.5, "Classifier-free guidance; 1 turns it off.", low=1.0, high=30.0)

@@ -75,7 +75,9 @@ def test_the_loop_leaves_a_whole_run(taught):
     assert {stored.who for stored in run.picks()} == {"warmth"}
     (round,) = run.rounds()
     assert round.finished and run.lora("1") and 0 <= round.summary["strength"] <= 1
-    assert run.manifest()["device"] and run.metrics()
+    manifest = run.manifest()
+    assert manifest["device"] and manifest["train"]["epochs"] == 1 and manifest["lora"]["rank"] == 2
+    assert run.metrics()
 
 
 def test_info_tells_and_frees(taught, tmp_path, capsys):
@@ -174,8 +176,15 @@ def test_ctrl_c_while_drawing_keeps_what_was_drawn(model, tmp_path, monkeypatch,
     arguments = ["--model", str(model), "--prompt", "a fox", "--groups", "8", *SAMPLE]
     assert main(["sample", "--run", str(tmp_path / "run"), *arguments]) == 130
     said = capsys.readouterr().out
-    assert "Drew 3 groups" in said and "all of them are kept" in said
+    assert "Drew 3 groups" in said and "all of them are kept" in said and "--groups 5 draws the rest" in said
     assert len(Run.open(tmp_path / "run").groups()) == 3
+
+
+def test_a_size_that_the_model_cannot_draw_leaves_no_run_behind(model, tmp_path, capsys):
+    arguments = ["--model", str(model), "--prompt", "a fox", "--width", "71", *SAMPLE]
+    assert main(["sample", "--run", str(tmp_path / "run"), *arguments]) == 2
+    assert "71" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_ctrl_c_while_training_keeps_what_was_learnt(drawn, monkeypatch, capsys):

@@ -213,6 +213,14 @@ def test_metrics_are_appended_and_a_torn_line_is_passed_over(tmp_path):
     assert run.metrics() == [{"step": 1, "loss": None, "of": {"train": [None, 0.5]}}, {"step": 3}]
 
 
+def test_an_update_done_again_after_a_kill_counts_once(tmp_path):
+    run = make_run(tmp_path)
+    for update, loss in [(1, 0.7), (2, 0.6), (2, 0.5), (3, 0.4)]:
+        run.append_metrics({"round": 1, "phase": "teach", "update": update, "loss": loss})
+    run.append_metrics({"round": 2, "phase": "teach", "update": 2, "loss": 0.9})
+    assert [each["loss"] for each in run.metrics()] == [0.7, 0.5, 0.4, 0.9]
+
+
 def test_the_manifest_says_what_the_run_was_made_with(tmp_path):
     run = make_run(tmp_path)
     run.write_manifest(device=run_package.device_name("cpu"), seeds=[1, 2])

@@ -16,6 +16,7 @@ from d3po_core.sampling import sample_groups
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
 from d3po_core.training import trainer as module
 from d3po_core.training.fit import Fit
+from d3po_core.training.keep import keep
 from d3po_core.training.trainer import Trainer, blend
 
 from .toy import ToyModel
@@ -151,6 +152,21 @@ def test_two_trainers_on_one_run(tmp_path: Path) -> None:
     with pytest.raises(D3POError, match=r"[Aa]nother|already"):
         next(second.steps())
     assert len(list(steps)) > 3
+
+
+def test_a_round_is_not_closed_while_another_trainer_is_at_it(tmp_path: Path) -> None:
+    model = ToyModel()
+    run = picked_run(tmp_path / "run", model)
+    first, second = trainer(run, model), trainer(Run.open(tmp_path / "run"), model)
+    steps = first.steps()
+    next(steps)
+    steps.close()
+    others = second.steps()
+    next(others)
+    with pytest.raises(D3POError, match=r"[Aa]nother|already"):
+        keep(first)
+    assert run.open_round() is not None
+    others.close()
 
 
 def test_drift_limit_stops_and_says_so(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import D3POError
 
 if TYPE_CHECKING:
-    from ..denoiser import ImageModel
     from ..diffusers_model import DiffusersModel
     from ..run import Run
 
@@ -137,7 +136,7 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
     return model
 
 
-def model_facts(options: argparse.Namespace, model: ImageModel) -> dict[str, Any]:
+def model_facts(options: argparse.Namespace, model: DiffusersModel) -> dict[str, Any]:
     """What a new run remembers of its model."""
     source, base = source_of(options, None), options.base_config
     return {
@@ -146,6 +145,7 @@ def model_facts(options: argparse.Namespace, model: ImageModel) -> dict[str, Any
         "base_config": base and _absolute(base),
         "dtype": options.dtype or "float32",
         "family": model.denoiser.family,
+        "prediction_type": model.prediction_type,
     }
 
 

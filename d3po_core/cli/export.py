@@ -45,7 +45,7 @@ def export(run: Run, to: str | Path, round: str | None = None) -> Path:
     Raises:
         D3POError: there is no such LoRA, the file exists, or it cannot be written.
     """
-    from ..lora import unused_path
+    from ..lora import unused_path, write_new
     from ..run import files
 
     policy = common.policy_of(run, round)
@@ -58,5 +58,5 @@ def export(run: Run, to: str | Path, round: str | None = None) -> Path:
         raise D3POError(f"There is a file {target} already.", "Choose another name: programs remember LoRAs by name.")
     with files.writing(target.parent):
         content = source.read_bytes()
-    files.replace(target, content)
+    write_new(target, content)
     return target

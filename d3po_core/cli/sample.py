@@ -21,6 +21,7 @@ from .progress import Bar
 
 if TYPE_CHECKING:
     from ..denoiser import ImageModel
+    from ..diffusers_model import DiffusersModel
     from ..run import Run
 
 EXAMPLE = "  d3po sample --run my-taste --model my-model.safetensors --prompts prompts.txt --groups 64"
@@ -38,17 +39,22 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..sampling import check_drawable
+
     old = common.open_if_there(options.run)
     settings = settings_of(options, "sample", common.model_defaults(options, old), old.settings if old else None)
     prompts = common.read_prompts(options) or _usual_prompts(options, old)
     model = common.load(options, old)
+    check_drawable(model, settings)
     run = old or new_run(options, model, settings, preset_of(options))
     start, before = time.monotonic(), len(run.groups())
     finished = draw(run, model, settings, prompts, common.policy_of(run, options.policy))
     drawn, seconds = len(run.groups()) - before, time.monotonic() - start
     print(f"Drew {drawn} groups of {settings.candidates} images into {options.run} in {seconds:.0f} s.")
     if not finished:
-        print("Stopped; all of them are kept. The same command draws more.")
+        print(
+            f"Stopped; all of them are kept. The same command with --groups {settings.groups - drawn} draws the rest."
+        )
         return 130
     print(f"Next: d3po annotate --run {options.run} --scorer NAME")
     return 0
@@ -81,7 +87,7 @@ def _usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
     raise D3POError("There is nothing to draw yet.", 'Say what with --prompt "a red fox" or --prompts FILE.')
 
 
-def new_run(options: argparse.Namespace, model: ImageModel, settings: SampleSettings, preset: str) -> Run:
+def new_run(options: argparse.Namespace, model: DiffusersModel, settings: SampleSettings, preset: str) -> Run:
     """A run that remembers its model, preset and settings.
 
     Raises:

@@ -76,14 +76,12 @@ def teach(
     Returns:
         What came out and where the LoRA lies; None if it was stopped by Ctrl+C, with the state kept in the run.
     """
-    from ..run import device_name
     from ..training.keep import keep
     from ..training.trainer import Trainer
 
     trainer = Trainer(run, model.denoiser, train, lora)
     if trainer.resumed:
         print("Going on with the unfinished round, with the settings that it was begun with.")
-    run.write_manifest(device=device_name(model.denoiser.device), training_seed=trainer.settings.seed)
     bar, phase = Bar(""), ""
     try:
         with closing(trainer.steps()) as reports:

@@ -52,6 +52,13 @@ class DiffusersModel:
         self.denoiser = DiffusersDenoiser(pipeline, self.architecture, self._schedule())
         self.identity = identity(network)
 
+    @property
+    def prediction_type(self) -> str:
+        """What the network predicts, as LoRA files name it: "epsilon", "v", or nothing for other kinds."""
+        said = self.pipeline.scheduler.config.get("prediction_type", "epsilon")
+        names = {"epsilon": "epsilon", "v_prediction": "v"}
+        return names.get(said, "") if self.denoiser.family == "diffusion" else ""
+
     def encode(self, prompts: list[str], negative: str = "") -> Conditioning:
         """Conditioning of B prompts, one row each, on the CPU in the text encoder's dtype.
 

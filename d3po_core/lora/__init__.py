@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .file import import_lora, load_lora, save_lora, unused_path
+from .file import import_lora, load_lora, save_lora, unused_path, write_new
 from .interface import Lora, attach
 from .naming import Base, base_model
 from .weights import LayerWeights, LoraWeights
@@ -18,4 +18,5 @@ __all__ = [
     "load_lora",
     "save_lora",
     "unused_path",
+    "write_new",
 ]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +24,11 @@ from .keys import from_file, is_lora_key, one_alpha, to_file
 from .metadata import describe, hashes
 from .naming import base_model
 from .weights import LoraWeights
+
+PART = ".part"
+"""Ends the names of files that are not whole yet."""
+OLD = 600.0
+"""Seconds after which such a file is taken for abandoned."""
 
 
 def save_lora(
@@ -56,14 +63,20 @@ def save_lora(
     tensors = {key: value if key.endswith(".alpha") else value.to(dtype) for key, value in tensors.items()}
     metadata = describe(one_alpha(weights, base), base, path.stem, extra=extra, **about)
     content = save(tensors, {"format": "pt", **metadata, **hashes(tensors, metadata)})
-    _write_new(path, content)
+    write_new(path, content)
     return path
 
 
-def _write_new(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file under a name that is still free, whole or not at all; sweeps up after writers that were killed.
+
+    Raises:
+        D3POError: the name is taken, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
@@ -77,6 +90,14 @@ def _write_new(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder; what is younger may be another's, who is still writing."""
+    for path in folder.glob(f".*.safetensors.*{PART}"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > OLD:
+                path.unlink()
 
 
 def _publish(temporary: Path, path: Path) -> None:

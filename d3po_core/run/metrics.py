@@ -13,6 +13,9 @@ from typing import Any
 from .base import METRICS, Base, finite
 from .files import writing
 
+UPDATE = ("round", "phase", "update")
+"""What names an update."""
+
 
 class Metrics(Base):
     """The part of a run that keeps what the trainer reported."""
@@ -32,10 +35,14 @@ class Metrics(Base):
             file.write(line)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All reports that are whole, oldest first."""
+        """All reports that are whole, oldest first; of an update that was done again after a kill, the later one."""
         path = self.folder / METRICS
-        found = []
-        for line in path.read_bytes().splitlines() if path.is_file() else []:
+        found: dict[Any, dict[str, Any]] = {}
+        for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else []):
             with suppress(ValueError):
-                found.append(json.loads(line))
-        return [each for each in found if isinstance(each, dict)]
+                each = json.loads(line)
+                if isinstance(each, dict):
+                    update = tuple(str(each.get(name)) for name in UPDATE) if "update" in each else number
+                    found.pop(update, None)
+                    found[update] = each
+        return list(found.values())

@@ -141,11 +141,11 @@ class Rounds(Base):
                 if not path.is_file():
                     raise D3POError(
                         f"The LoRA of round {round.number} is missing: {path}.",
-                        "Put the file back, or train from the base model.",
+                        "Put the file, or a copy that you exported, back there, or begin a new run.",
                         "All picks are saved.",
                     )
                 return path
-        raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Train from the base model.")
+        raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Draw with the base model.")
 
     def round_folder(self, number: int) -> Path:
         """The folder for what belongs to a round; made when missing."""

@@ -21,8 +21,14 @@ def keep(trainer: Trainer) -> Path:
         The LoRA file, in the run's folder.
 
     Raises:
-        D3POError: the disk is full or the folder cannot be written to; the round then stays open.
+        D3POError: the disk is full or the folder cannot be written to, or another trainer has taken the round up
+            meanwhile; the round then stays open.
     """
+    with trainer.run.trainer_lock():
+        return _keep(trainer)
+
+
+def _keep(trainer: Trainer) -> Path:
     run, result = trainer.run, trainer.result()
     extra = {"round": result.round, "strength": f"{result.strength:.3f}", "groups": len(trainer.trained_on)}
     path = save_lora(
@@ -30,6 +36,8 @@ def keep(trainer: Trainer) -> Path:
         result.weights,
         trainer.denoiser.module,
         extra=extra,
+        base_name=Path(run.model.get("source") or "").stem,
+        prediction_type=run.model.get("prediction_type", ""),
     )
     summary = {k: v for k, v in dataclasses.asdict(result).items() if k not in ("weights", "round")}
     run.finish_round(result.round, path, _hash(path), summary, groups=trainer.trained_on)

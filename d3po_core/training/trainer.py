@@ -21,7 +21,7 @@ from ..denoiser import Denoiser
 from ..lora import LayerWeights, LoraWeights, attach, import_lora
 from ..policies import latest_policy
 from ..rollout import generator
-from ..run import Run
+from ..run import Run, device_name
 from ..settings import LoraSettings, TrainSettings, check
 from .evidence import epochs_to_teach, strength, z_score
 from .fit import Fit, Update
@@ -155,6 +155,11 @@ class Trainer:
             self.settings = TrainSettings(**{**stored["train"], **as_now})
             self.lora_settings = LoraSettings(**stored["lora"])
             self.round, self._lesson = unfinished.number, Lesson.from_json(stored["lesson"])
+        self.run.write_manifest(
+            device=device_name(self.denoiser.device),
+            train=dataclasses.asdict(self.settings),
+            lora=dataclasses.asdict(self.lora_settings),
+        )
         saved = self.run.load_state(self.round)
         if saved:
             tensors, info = saved
