@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -74,15 +75,39 @@ EXPERIMENTS = [
     # at equal images: 256 images are 128 pairs or 64 groups of four; at equal clicks: 64 groups of either
     Experiment("4-favourite-64", 64, sample={"candidates": 4}),
     Experiment("4-ranking-64", 64, kind="ranking", sample={"candidates": 4}),
+    # `batch` counts pairs, of which a group of four gives 3 (favourite) or 6: so many updates as 64 pairs of two
+    Experiment("4-favourite-64 equal updates", 64, sample={"candidates": 4}, train={"batch": 12}),
+    Experiment("4-ranking-64 equal updates", 64, kind="ranking", sample={"candidates": 4}, train={"batch": 24}),
 ]
 
 
 def sample_settings(experiment: Experiment, seed: int) -> Any:
     from d3po_core.settings import SampleSettings, replace
 
-    base = SampleSettings(guidance_scale=GUIDANCE, seed=seed, batch=16)
+    base = SampleSettings(candidates=2, guidance_scale=GUIDANCE, seed=seed, batch=16)
     most = max(e.clicks for e in EXPERIMENTS if e.sample == experiment.sample)
     return replace(base, {"groups": max(most, experiment.clicks), **experiment.sample})
+
+
+def digest(*values: Any) -> str:
+    """Names what something was made of, the embedded model included."""
+    from d3po_core.embedded import GARDEN
+
+    network = (GARDEN / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode() + network).hexdigest()[:12]
+
+
+def made_of(experiment: Experiment, seed: int) -> str:
+    """Everything but the code that decides a job's outcome; one of other settings is not taken for this one's."""
+    from d3po_core.settings import LoraSettings, TrainSettings, replace
+
+    settings = [
+        sample_settings(experiment, seed),
+        replace(TrainSettings(seed=seed), experiment.train),
+        replace(LoraSettings(), experiment.lora),
+    ]
+    says = [experiment.clicks, experiment.taste, experiment.kind, experiment.flip, experiment.random]
+    return digest(says, *map(dataclasses.asdict, settings))
 
 
 def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
@@ -93,8 +118,7 @@ def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
     from d3po_core.sampling import sample_groups
 
     settings = sample_settings(experiment, seed)
-    name = "-".join(f"{k}={v}" for k, v in sorted({**experiment.sample, "seed": seed, "n": settings.groups}.items()))
-    folder = cache / name
+    folder = cache / f"pool-{digest(dataclasses.asdict(settings))}"
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
         model = load_model("garden")
@@ -140,8 +164,8 @@ def before(cache: Path, model: Any, experiment: Experiment, sampler: str) -> Any
     import torch
     from safetensors.torch import load_file, save_file
 
-    keys = {k: v for k, v in experiment.sample.items() if k != "candidates"}
-    path = cache / ("-".join(["before", sampler, *(f"{k}={v}" for k, v in sorted(keys.items()))]) + ".safetensors")
+    settings = dataclasses.replace(sample_settings(experiment, 0), groups=1, candidates=2)  # neither changes pictures
+    path = cache / f"before-{digest(sampler, dataclasses.asdict(settings))}.safetensors"
     if not path.exists():
         images = drawn(model, experiment, sampler)
         half = path.with_suffix(f".{os.getpid()}")
@@ -174,7 +198,7 @@ def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
     from d3po_core.settings import LoraSettings, TrainSettings, replace
     from d3po_core.training.trainer import Trainer
 
-    row: dict[str, Any] = {"experiment": experiment.name, "seed": seed}
+    row: dict[str, Any] = {"experiment": experiment.name, "seed": seed, "made_of": made_of(experiment, seed)}
     model, judge, scorer = load_model("garden"), Judge.load(), get_scorer(experiment.taste)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(pool(cache, experiment, seed), folder, dirs_exist_ok=True)
@@ -221,7 +245,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     lines = [
         "| experiment | seeds | win (deterministic) | per seed | win (training sampler) | fidelity, change in points |"
     ]
-    lines += ["| strength | KL from base |", "|---" * 8 + "|"]
+    lines += ["| strength | KL from base before that |", "|---" * 8 + "|"]
     lines[0:2] = [lines[0][:-1] + lines[1]]
     by_name: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -277,7 +301,8 @@ def main() -> None:
     options.results.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
     jobs = [(e, s) for e in chosen for s in (options.seeds if options.seeds is not None else range(e.seeds))]
-    todo = [(e, s) for e, s in jobs if not any(r["experiment"] == e.name and r["seed"] == s for r in done)]
+    known = {(row["experiment"], row["seed"], row["made_of"]) for row in done}
+    todo = [(e, s) for e, s in jobs if (e.name, s, made_of(e, s)) not in known]
     with ProcessPoolExecutor(options.jobs, initializer=one_thread) as executor:
         pools = {(json.dumps(e.sample, sort_keys=True), s): (e, s) for e, s in todo}
         list(
@@ -288,8 +313,8 @@ def main() -> None:
             with options.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
-    names = {e.name for e in chosen}
-    print("\n" + table(row for row in done if row["experiment"] in names))
+    wanted = {(e.name, s, made_of(e, s)) for e, s in jobs}
+    print("\n" + table(row for row in done if (row["experiment"], row["seed"], row["made_of"]) in wanted))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ class SampleSettings:
     """How candidates are drawn."""
 
     groups: int = setting(32, "How many more groups to draw. You make one choice in each.", low=1, high=100_000)
-    candidates: int = setting(2, "Images to choose from in each group.", low=2, high=8)
+    candidates: int = setting(
+        4, "Images to choose from in each group. Four teach far more per click than two.", low=2, high=8
+    )
     steps: int = setting(20, "Sampling steps.", low=1, high=1000)
     guidance_scale: float = setting(7.5, "Classifier-free guidance; 1 turns it off.", low=1.0, high=30.0)
     seed: int = setting(0, "Seed of the run. Group number and candidate are mixed in.", low=0, high=2**32 - 1)

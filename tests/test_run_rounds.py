@@ -129,7 +129,7 @@ def test_free_space_spares_a_half_trained_round(tmp_path):
     run.add_pick(group.id, Pick("favourite", (0,)))
     _finish(run)
     run.save_state(run.begin_round({}), {}, {"step": 1})
-    with pytest.raises(D3POError, match="Round 2 is half trained"):
+    with pytest.raises(D3POError, match="Round 2 is not finished"):
         run.free_space()
     assert run.trajectory(group.id)
 

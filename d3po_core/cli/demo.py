@@ -1,7 +1,7 @@
 """The whole loop on the embedded model, explained: draw, pick, teach, compare, and a LoRA at the end.
 
 A program picks in your place. It likes large blooms (or what --scorer says) and never tells the model why; all that the
-model ever sees is which of two pictures was preferred.
+model ever sees is which picture was preferred.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from . import annotate, common, evaluate, export, sample, train
 from .flags import number
 
 EXAMPLE = """  d3po demo
-  d3po demo --scorer garden-lean --picks 128"""
+  d3po demo --scorer garden-lean --picks 96"""
 OUT_OF_MEMORY = "Close other programs; 2 GB are enough."
 STOPPED = "\nStopped. What was done is in {folder}; d3po info --run {folder} tells how far it came."
 USE = """
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     parser.add_argument(
         "--scorer", metavar="NAME", default="garden-size", help="whose taste [garden-size: large blooms]"
     )
-    parser.add_argument("--picks", type=number(int, "--picks", 1), default=96, metavar="N", help="how many picks [96]")
+    parser.add_argument("--picks", type=number(int, "--picks", 1), default=64, metavar="N", help="how many picks [64]")
     parser.add_argument("--seeds", type=number(int, "--seeds", 2), default=8, metavar="N", help="images per prompt [8]")
     parser.add_argument("--seed", type=number(int, "--seed"), default=0, metavar="N", help="of all chance [0]")
 
@@ -57,11 +57,11 @@ def run(options: argparse.Namespace) -> int:
     model = common.load(model_options, None)
     run = sample.new_run(model_options, model, settings, "taste")
 
-    say(f"Drawing {options.picks} pairs of pictures. Both pictures of a pair have the same prompt.", begin)
+    say(f"Drawing {options.picks} groups of {settings.candidates} pictures. A group has one prompt.", begin)
     if not sample.draw(run, model, settings, training, "base"):
         return _stopped(folder)
     taste = (scorer.__doc__ or "").partition(".")[0].lower().replace("likes ", "", 1)
-    say(f"Picking one picture in each pair. The simulated person prefers {taste}.", begin)
+    say(f"Picking one picture in each group. The simulated person prefers {taste}.", begin)
     count, _ = annotate.judge(run, scorer, options.scorer, seed=options.seed)
     print(f"Picked {count} times. The model knows nothing of the reason, only which picture was preferred.")
 

@@ -58,9 +58,9 @@ class Space(Base):
         """Numbers of the finished rounds, but for the last `keep_rounds`."""
         rows = connection.execute("SELECT number, finished FROM rounds ORDER BY number").fetchall()
         for row in rows:
-            if row["finished"] is None and (self.folder / ROUNDS / f"{row['number']:04}" / STATE).is_file():
+            if row["finished"] is None:
                 raise D3POError(
-                    f"Round {row['number']} is half trained and still needs the recorded trajectories.",
+                    f"Round {row['number']} is not finished and still needs the recorded trajectories.",
                     "Train it to its end, then free space.",
                     "Nothing was deleted.",
                 )
