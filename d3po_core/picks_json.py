@@ -55,7 +55,21 @@ def import_picks(run: Run, path: str | Path, who: str | None = None) -> int:
 
 
 def export_picks(run: Run, path: str | Path, who: str = "") -> int:
-    """Write one person's standing picks as an annotator's file, a row for each of the run's groups by number.
+    """Write one person's standing picks as an annotator's file, see `feedback_rows`.
+
+    Returns:
+        How many pairs could not be expressed.
+
+    Raises:
+        D3POError: as `feedback_rows`; the disk is full or the folder cannot be written to.
+    """
+    rows, lost = feedback_rows(run, who)
+    replace(Path(path), json.dumps(rows).encode())
+    return lost
+
+
+def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
+    """One person's standing picks in the authors' form, a row for each of the run's groups by number.
 
     A favourite is 1 and the others 0; a ranking's first is 1, its last place -1, and what lies between 0, because there
     are no more than three levels: such a ranking loses the pairs between its middle places. Ties, skipped groups and
@@ -63,11 +77,11 @@ def export_picks(run: Run, path: str | Path, who: str = "") -> int:
     images in each row.
 
     Returns:
-        How many pairs could not be expressed.
+        The rows, and how many pairs they could not express.
 
     Raises:
-        D3POError: the groups differ in their number of candidates, which the authors' code cannot read; there is none;
-            the disk is full or the folder cannot be written to.
+        D3POError: the groups differ in their number of candidates, which the authors' code cannot read, or there is
+            none.
     """
     groups = run.groups()
     if len({group.candidates for group in groups}) != 1:
@@ -82,8 +96,7 @@ def export_picks(run: Run, path: str | Path, who: str = "") -> int:
         if group.id in said:
             kept = pairs(Pick("scores", scores=tuple(row)), group.candidates)
             lost += len(pairs(said[group.id], group.candidates)) - len(kept)
-    replace(Path(path), json.dumps(rows).encode())
-    return lost
+    return rows, lost
 
 
 def _read(path: Path, groups: list[Group]) -> list[tuple[int, ...]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .denoiser import Conditioning, ImageModel, rows
 from .evaluation.grid import to_image
+from .near import too_alike
 from .rollout import STORE_DTYPE, CandidateNoise, Plan, Trajectory, generator, make_plan, sample
 from .run import Run
 from .settings import SampleSettings
@@ -74,6 +75,7 @@ def sample_groups(
                 held_out=is_held_out(number, settings.held_out, settings.seed),
                 tensors=pack(trajectory, part, plan),
                 images=[to_image(image) for image in images[part]],
+                near=too_alike(trajectory.latents[part]),
             )
             yield Sampled(group_id, done + i + 1, settings.groups)
 

@@ -22,7 +22,9 @@ def processes():
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["run_helpers", "torch", "safetensors.torch", "PIL.PngImagePlugin"])
+    # The last is what torch imports, slowly, with the first optimiser.
+    preload = ["run_helpers", "torch", "safetensors.torch", "PIL.PngImagePlugin", "torch._dynamo"]
+    context.set_forkserver_preload(preload)
     return context
 
 

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class Group:
         policy: "base", or the hash of the LoRA that sampled it.
         held_out: never trained on; decided when the group was added.
         freed: its trajectory was deleted to save space.
+        near: candidates that look like another one.
+        showable: at least two candidates differ.
     """
 
     id: str
@@ -57,6 +60,8 @@ class Group:
     held_out: bool
     freed: bool
     created: float
+    near: tuple[int, ...]
+    showable: bool
 
 
 class Groups(Base):
@@ -81,6 +86,7 @@ class Groups(Base):
         held_out: bool,
         tensors: dict[str, Tensor],
         images: list[Image.Image],
+        near: Sequence[int] = (),
     ) -> str:
         """Add a group with all that belongs to it, or nothing.
 
@@ -95,6 +101,7 @@ class Groups(Base):
             held_out: never to be trained on.
             tensors: the trajectory.
             images: one for each candidate, in order.
+            near: candidates that look like another one, which nobody need be asked about.
 
         Returns:
             The group's id.
@@ -110,7 +117,7 @@ class Groups(Base):
         row = {
             **{"id": group_id, "number": number, "prompt_id": prompt_id, "seed": str(seed), "candidates": candidates},
             **{"policy": policy, "round": round, "settings": json.dumps(settings), "held_out": held_out},
-            "created": time.time(),
+            **{"created": time.time(), "near": json.dumps(list(near)), "showable": candidates - len(near) >= 2},
         }
         insert = f"INSERT INTO groups ({', '.join(row)}) VALUES ({', '.join(':' + name for name in row)})"
         try:
@@ -229,5 +236,7 @@ def _group(row: sqlite3.Row) -> Group:
     values = dict(row)
     values["seed"] = int(values["seed"])
     values["settings"] = json.loads(values["settings"])
-    values["held_out"], values["freed"] = bool(values["held_out"]), bool(values["freed"])
+    values["near"] = tuple(json.loads(values["near"]))
+    for name in ("held_out", "freed", "showable"):
+        values[name] = bool(values[name])
     return Group(**values)

@@ -91,20 +91,38 @@ class Judgements(Base):
                     *(json.dumps(list(shown_order)), decision_ms, reason, time.time()),
                 ),
             )
+            connection.execute("DELETE FROM leases WHERE group_id = ?", (group_id,))
             return Recorded(pick_id, True, count_up(connection, "pick_revision"))
 
     def undo(self, who: str = "") -> StoredPick | None:
         """Take back a person's last pick that still counts, and return it; None if there is none left."""
+        last = self.last_pick(who)
+        return last and self.take_back(last.pick_id)
+
+    def take_back(self, pick_id: str) -> StoredPick:
+        """Take back one pick, the last or an older one; doing it twice changes nothing more.
+
+        Raises:
+            D3POError: there is no such pick.
+        """
         with self._database.write() as connection:
+            changed = connection.execute(
+                "UPDATE picks SET undone = ? WHERE pick_id = ? AND undone IS NULL", (time.time(), pick_id)
+            ).rowcount
+            if changed:
+                count_up(connection, "pick_revision")
+            row = connection.execute("SELECT * FROM picks WHERE pick_id = ?", (pick_id,)).fetchone()
+        if row is None:
+            raise D3POError(f"This run has no pick with the id '{pick_id}'.")
+        return _stored(row)
+
+    def last_pick(self, who: str = "") -> StoredPick | None:
+        """A person's last pick that still counts."""
+        with self._database.read() as connection:
             row = connection.execute(
                 "SELECT * FROM picks WHERE who = ? AND undone IS NULL ORDER BY serial DESC LIMIT 1", (who,)
             ).fetchone()
-            if row is None:
-                return None
-            connection.execute("UPDATE picks SET undone = ? WHERE serial = ?", (time.time(), row["serial"]))
-            count_up(connection, "pick_revision")
-            row = connection.execute("SELECT * FROM picks WHERE serial = ?", (row["serial"],)).fetchone()
-        return _stored(row)
+        return row and _stored(row)
 
     def picks(self, *, who: str | None = None) -> list[StoredPick]:
         """The picks that stand: one for each person and group, in the order in which they were made."""

@@ -14,8 +14,10 @@ from typing import Any
 from ..errors import D3POError
 from . import files
 from .base import DATABASE, LOCK
+from .checks import Checks
 from .database import Database, connect, transaction
 from .groups import Groups
+from .history import History
 from .judgements import Judgements
 from .lock import hold
 from .manifest import Manifest
@@ -23,11 +25,12 @@ from .metrics import Metrics
 from .prompts import Prompts
 from .rounds import Rounds
 from .schema import MIGRATIONS, migrate
+from .showing import Showing
 from .space import Space
 from .sweep import sweep
 
 
-class Run(Prompts, Groups, Judgements, Rounds, Metrics, Manifest, Space):
+class Run(Prompts, Groups, Judgements, Showing, History, Rounds, Checks, Metrics, Manifest, Space):
     """A run on disk. Any number of threads and processes may use one folder at once, each through a Run of its own
     process; a Run must not be carried over a fork.
     """
@@ -83,6 +86,20 @@ class Run(Prompts, Groups, Judgements, Rounds, Metrics, Manifest, Space):
         if not (Path(folder) / DATABASE).is_file():
             _make(Path(folder), name, model, settings)
         return cls.open(folder)
+
+    def rename(self, name: str) -> None:
+        """Call the run something else; its folder and id stay.
+
+        Raises:
+            D3POError: the name is empty or longer than 120 characters.
+        """
+        name = " ".join(name.split())
+        if not 0 < len(name) <= 120:
+            raise D3POError("A name needs 1 to 120 characters.", "Choose another one.")
+        with self._database.write() as connection:
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'name'", (name,))
+        self.name = name
+        self.write_manifest()
 
     def close(self) -> None:
         """Close the database, so that the folder can be moved or deleted on every system. Use opens it again."""

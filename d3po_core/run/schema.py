@@ -65,7 +65,39 @@ _FIRST = (
         PRIMARY KEY (round, group_id)) WITHOUT ROWID""",
 )
 
-MIGRATIONS: list[tuple[str, ...]] = [_FIRST]
+_GALLERY = (
+    "ALTER TABLE groups ADD COLUMN near TEXT NOT NULL DEFAULT '[]'",  # candidates that look like another, JSON
+    "ALTER TABLE groups ADD COLUMN showable INTEGER NOT NULL DEFAULT 1",  # at least two candidates differ visibly
+    """CREATE TABLE leases (
+        group_id TEXT PRIMARY KEY REFERENCES groups (id),
+        client TEXT NOT NULL,           -- a page
+        until REAL NOT NULL,
+        shown_order TEXT NOT NULL,      -- JSON
+        why TEXT NOT NULL)""",
+    "CREATE INDEX leases_of_client ON leases (client)",
+    """CREATE TABLE checks (
+        id TEXT PRIMARY KEY,
+        round INTEGER NOT NULL,
+        created REAL NOT NULL,
+        decision TEXT,
+        decided REAL)""",
+    """CREATE TABLE check_pairs (
+        check_id TEXT NOT NULL REFERENCES checks (id),
+        number INTEGER NOT NULL,
+        prompt TEXT NOT NULL,
+        first TEXT NOT NULL,            -- what is shown first: 'before' or 'taught'
+        answer TEXT,                    -- 'before', 'taught' or 'neither'
+        ms REAL,
+        answered REAL,
+        PRIMARY KEY (check_id, number)) WITHOUT ROWID""",
+    # A repeat measures the person and is never trained on, so it does not stand.
+    "DROP VIEW standing",
+    """CREATE VIEW standing AS SELECT * FROM picks AS p WHERE undone IS NULL AND reason <> 'repeat' AND NOT EXISTS (
+        SELECT 1 FROM picks AS later WHERE later.group_id = p.group_id AND later.who = p.who
+        AND later.undone IS NULL AND later.reason <> 'repeat' AND later.serial > p.serial)""",
+)
+
+MIGRATIONS: list[tuple[str, ...]] = [_FIRST, _GALLERY]
 """Entry i holds the statements that take a database of version i to version i + 1. Entries are added, never changed."""
 
 

@@ -1,0 +1,43 @@
+"""What a host can do for the gallery besides showing pictures: draw, teach, stop. The core's default can do nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import D3POError
+from ..run import Run
+
+
+class Actions:
+    """A host that only shows; hosts override what they can do.
+
+    `draw`, `teach` and `stop` only ask for the work and return at once.
+    """
+
+    def can(self, run: Run) -> list[str]:
+        """Names of the actions that the page may offer now: "draw", "teach", "stop", "check"."""
+        return []
+
+    def work(self, run: Run) -> dict[str, Any] | None:
+        """What is being done for this run: kind, done, of, left_s (seconds, None if unknown), queued, text."""
+        return None
+
+    def problem(self, run: Run) -> D3POError | None:
+        """What went wrong last, until something works again."""
+        return None
+
+    def draw(self, run: Run, groups: int) -> None:
+        """Draw more groups."""
+        raise NotImplementedError
+
+    def teach(self, run: Run) -> None:
+        """Teach a round from the picks, then prepare its blind check."""
+        raise NotImplementedError
+
+    def stop(self, run: Run) -> None:
+        """Stop what is being done, keeping what was done."""
+        raise NotImplementedError
+
+    def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
+        """What a person decided after a blind check: "keep", "gentler" (at a strength below 1) or "back" to a round."""
+        raise NotImplementedError

@@ -1,0 +1,102 @@
+"""Reading what a page sent: every field is of the right kind, or the request is refused with one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+ID = re.compile(r"[0-9a-f]{32}")
+GROUP = re.compile(r"[0-9]{6,12}-[0-9a-f]{8}")
+MOST_MS = 1e9
+"""Longer than any person looks at a picture, and far from what a number type cannot hold."""
+MOST_TEXT = 200
+
+
+class BadRequest(Exception):
+    """A request that no page of ours sends."""
+
+
+def body_of(data: bytes) -> dict[str, Any]:
+    """The JSON object in a request's body.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    try:
+        found = json.loads(data, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("The request is not JSON.") from error
+    if not isinstance(found, dict):
+        raise BadRequest("The request is not a JSON object.")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def text(fields: Mapping[str, Any], name: str, usual: str | None = None, most: int = MOST_TEXT) -> str:
+    """A short text without control characters; `usual` where it is left out."""
+    value = fields.get(name, usual)
+    if not isinstance(value, str) or len(value) > most:
+        raise BadRequest(f"'{name}' must be a text of at most {most} characters.")
+    if any(ord(letter) < 32 or 0xD800 <= ord(letter) <= 0xDFFF for letter in value):
+        raise BadRequest(f"'{name}' holds characters that no text has.")
+    return value
+
+
+def an_id(fields: Mapping[str, Any], name: str, pattern: re.Pattern[str] = ID) -> str:
+    """An id as this project makes them."""
+    value = fields.get(name)
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise BadRequest(f"'{name}' is not an id.")
+    return value
+
+
+def whole(fields: Mapping[str, Any], name: str, low: int, high: int, usual: int | None = None) -> int:
+    """A whole number in a range, also as text, as addresses carry it."""
+    value = fields.get(name, usual)
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII):
+        value = int(value)
+    if type(value) is not int or not low <= value <= high:
+        raise BadRequest(f"'{name}' must be a whole number from {low} to {high}.")
+    return value
+
+
+def numbers(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    """At most 8 different candidate numbers."""
+    value = fields.get(name, [])
+    if not isinstance(value, list) or len(value) > 8 or any(type(n) is not int or not 0 <= n < 8 for n in value):
+        raise BadRequest(f"'{name}' must be a list of candidate numbers.")
+    if len(set(value)) < len(value):
+        raise BadRequest(f"'{name}' names a candidate twice.")
+    return tuple(value)
+
+
+def number(fields: Mapping[str, Any], name: str, low: float, high: float) -> float | None:
+    """A number in a range, or None where it is left out or null."""
+    value = fields.get(name)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
+        raise BadRequest(f"'{name}' must be a number from {low:g} to {high:g}.")
+    return float(value)
+
+
+def choice(fields: Mapping[str, Any], name: str, known: tuple[str, ...], usual: str | None = None) -> str:
+    """One of some words."""
+    value = fields.get(name, usual)
+    if value not in known or not isinstance(value, str):
+        raise BadRequest(f"'{name}' must be one of {', '.join(known)}.")
+    return value
+
+
+def ids(fields: Mapping[str, Any], name: str, most: int = 64) -> tuple[str, ...]:
+    """Group ids."""
+    value = fields.get(name, [])
+    if not isinstance(value, list) or len(value) > most:
+        raise BadRequest(f"'{name}' must be a list of at most {most} ids.")
+    return tuple(an_id({name: each}, name, GROUP) for each in value)

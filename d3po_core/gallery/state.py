@@ -1,0 +1,108 @@
+"""What the page is told of a taste, as JSON-able values. Words for people stay in the page; here are numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..run import Round, Run
+from ..run.checks import Check
+from ..run.judgements import StoredPick
+from ..run.showing import Lease
+from .actions import Actions
+from .chance import chance_range
+
+FIRST_MILESTONE = 16
+DRIFT_WORDS = ((0.02, "low"), (0.05, "medium"))
+"""Nats of KL from the base per latent element below which drift is called so; training stops at .06 by default."""
+STRENGTHS = (1.0, 0.7, 0.4)
+
+
+def taste(run: Run) -> dict[str, Any]:
+    """A taste in a list."""
+    counts = run.counts("")
+    return {**_named(run), "picks": counts.picks, "groups": counts.drawn, "created": run.created}
+
+
+def state(run: Run, actions: Actions, who: str) -> dict[str, Any]:
+    """Everything that changes while a page is open."""
+    counts, last, problem, check = run.counts(who), run.last_pick(who), actions.problem(run), run.last_check()
+    milestone = next_milestone(counts.picks)
+    return {
+        "taste": _named(run),
+        "revision": run.pick_revision,
+        "can": actions.can(run),
+        "picks": {
+            **{"yours": counts.yours, "all": counts.picks, "usable": counts.usable},
+            **{"milestone": milestone, "previous": milestone // 2 if milestone > FIRST_MILESTONE else 0},
+        },
+        "last": last and {"pick_id": last.pick_id, "group": last.group_id, "kind": last.pick.kind},
+        "groups": {"drawn": counts.drawn, "waiting": counts.waiting, "near": counts.near},
+        "work": actions.work(run),
+        "problem": problem and {"what": problem.what, "do": problem.do, "safe": problem.safe},
+        "rounds": [_round(run, round) for round in run.rounds()],
+        "blind": check and blind(check),
+    }
+
+
+def card(run: Run, lease: Lease, was: StoredPick | None = None) -> dict[str, Any]:
+    """A group to show."""
+    group = run.group(lease.group_id)
+    return {
+        "group": group.id,
+        "number": group.number,
+        "prompt": group.prompt,
+        "why": lease.why,
+        "images": [image(run, group.id, candidate) for candidate in lease.order],
+        "was": was and {"kind": was.pick.kind, "order": list(was.pick.order), "pick_id": was.pick_id},
+    }
+
+
+def image(run: Run, group_id: str, candidate: int) -> dict[str, Any]:
+    """A candidate and where its picture is."""
+    return {"candidate": candidate, "url": f"taste/{run.run_id}/image/{group_id}/{candidate}"}
+
+
+def blind(check: Check) -> dict[str, Any]:
+    """A blind check: how far it is and, at its end, what came out."""
+    answers = [pair.answer for pair in check.pairs if pair.answer]
+    result = None
+    if len(answers) == len(check.pairs):
+        told = len(answers) - answers.count("neither")
+        low, high = chance_range(told)
+        counted = {name: answers.count(name) for name in ("taught", "before", "neither")}
+        result = {**counted, "low": low, "high": high, "answers": answers}
+    return {
+        **{"check": check.id, "round": check.round, "of": len(check.pairs), "done": len(answers)},
+        **{"result": result, "decision": check.decision, "strengths": list(STRENGTHS)},
+    }
+
+
+def next_milestone(picks: int) -> int:
+    """The next number of picks at which it is good to stop and teach: 16, 32, 64, ..."""
+    milestone = FIRST_MILESTONE
+    while milestone <= picks:
+        milestone *= 2
+    return milestone
+
+
+def _named(run: Run) -> dict[str, Any]:
+    model = {"family": run.model.get("family", ""), "name": run.model.get("name", "")}
+    return {"id": run.run_id, "name": run.name, "model": model}
+
+
+def _round(run: Run, round: Round) -> dict[str, Any]:
+    said = round.summary
+    drift = said.get("drift")
+    prompts = run.strip(round.number)
+    address = f"taste/{run.run_id}/strip/{round.number}"
+    return {
+        "number": round.number,
+        "finished": round.finished is not None,
+        **{name: said.get(name) for name in ("guessed", "guessed_of", "strength", "reason", "details", "curve")},
+        "drift": None if drift is None else next((word for most, word in DRIFT_WORDS if drift < most), "high"),
+        "lora": round.lora_file and round.lora_file.rpartition("/")[2],
+        "strip": [
+            {"prompt": prompt, "before": f"{address}/{i}/before", "after": f"{address}/{i}/after"}
+            for i, prompt in enumerate(prompts)
+        ],
+    }

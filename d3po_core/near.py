@@ -1,0 +1,28 @@
+"""Candidates that a person could not tell apart: nobody should be asked which one is better."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NEAR = 0.1
+"""Root mean square difference of final latents, in their standard deviations, below which two images look the same.
+
+Measured on the embedded model with pairs that share their start, at eta from .01 to 1 (56 pairs): below .1 the decoded
+images differ by 0.2 to 3.2 of 255 (root mean square), at eta 1 by .64 to 1.07 standard deviations and 18 to 38 of 255.
+"""
+
+
+def too_alike(latents: Tensor) -> list[int]:
+    """Candidates that look like an earlier one.
+
+    Args:
+        latents: final latents (C, ...) of one group.
+    """
+    flat = latents.float().flatten(1)
+    distance = torch.cdist(flat, flat) / flat.shape[1] ** 0.5 / flat.std()
+    kept: list[int] = []
+    for candidate in range(len(flat)):
+        if all(distance[candidate, other] >= NEAR for other in kept):
+            kept.append(candidate)
+    return [candidate for candidate in range(len(flat)) if candidate not in kept]

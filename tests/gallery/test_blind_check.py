@@ -1,0 +1,70 @@
+"""The blind check: nothing tells the sides apart, answers count once, and chance is what a coin does."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3po_core.gallery.chance import chance_range
+from tests.gallery.asking import Page, shelf_with
+from tests.run_helpers import picture
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    page = Page(*shelf_with(tmp_path))
+    page.run.add_check(
+        1, [f"p{i}" for i in range(12)], [picture(i, 0) for i in range(12)], [picture(i, 1) for i in range(12)]
+    )
+    return page
+
+
+def test_taught_pictures_stand_on_both_sides_and_nothing_tells_which(page: Page) -> None:
+    check = page.run.last_check()
+    assert sorted(pair.first for pair in check.pairs) == ["before"] * 6 + ["taught"] * 6
+    status, answer = page.post("blind/next", check=check.id)
+    assert status == 200
+    assert "taught" not in str(answer["pair"]) and "before" not in str(answer["pair"])
+    images = [page.send("GET", image["url"]) for image in answer["pair"]["images"]]
+    assert [image.status for image in images] == [200, 200]
+    assert images[0].body.read_bytes() != images[1].body.read_bytes()
+
+
+def test_a_whole_check(page: Page) -> None:
+    check = page.run.last_check()
+    for n in range(12):
+        _, answer = page.post("blind/next", check=check.id)
+        index = answer["pair"]["index"]
+        taught = 0 if check.pairs[index].first == "taught" else 1
+        side = None if n == 11 else taught if n < 9 else 1 - taught
+        _, told = page.post("blind/answer", check=check.id, index=index, side=side, ms=700)
+        _, again = page.post("blind/answer", check=check.id, index=index, side=1 - taught)  # the first one counts
+        assert again == told and told["blind"]["done"] == n + 1
+    result = told["blind"]["result"]
+    assert {name: result[name] for name in ("taught", "before", "neither")} == {"taught": 9, "before": 2, "neither": 1}
+    assert (result["low"], result["high"]) == (2, 9)  # of the 11 that were told apart
+    assert page.post("blind/next", check=check.id)[1]["pair"] is None
+    assert page.run.picks() == [] and page.get("state")[1]["blind"]["result"] == result
+
+
+@pytest.mark.parametrize(
+    "values", [{"index": 12, "side": 0}, {"index": 0, "side": 2}, {"index": -1, "side": 0}, {"side": 0}]
+)
+def test_wrong_answers_are_refused(page: Page, values: dict[str, int]) -> None:
+    assert page.post("blind/answer", check=page.run.last_check().id, **values)[0] == 400
+    assert page.post("blind/answer", check=uuid.uuid4().hex, index=0, side=0)[0] == 400
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 11, 12, 40])
+def test_chance_is_what_a_coin_does(n: int) -> None:
+    low, high = chance_range(n)
+    coin = torch.distributions.Binomial(n, torch.tensor(0.5, dtype=torch.float64))
+    outcomes = torch.arange(n + 1, dtype=torch.float64)
+    likely = coin.log_prob(outcomes).exp()
+    assert float(likely[low : high + 1].sum()) >= 0.95 - 1e-12
+    assert low + high == n
+    if low < high:
+        assert float(likely[low + 1 : high].sum()) < 0.95

@@ -1,0 +1,199 @@
+"""Picking through the gallery: who is shown what, and what is on the disk afterwards."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from d3po_core.run import showing
+from d3po_core.run.run import Run
+from tests.gallery.asking import Page, shelf_with
+from tests.run_helpers import put_group
+
+
+def test_a_page_gets_groups_in_the_order_drawn_and_each_once(tmp_path: Path) -> None:
+    page = Page(*shelf_with(tmp_path))
+    first = page.next(3)
+    assert [card["number"] for card in first] == [0, 1, 2]
+    again = page.next(3, tuple(card["group"] for card in first))
+    assert [card["number"] for card in again] == [3, 4, 5]
+    assert page.next(1, tuple(card["group"] for card in first + again)) == []
+
+
+def test_a_reloaded_page_gets_back_what_it_had(tmp_path: Path) -> None:
+    page = Page(*shelf_with(tmp_path))
+    before = page.next(2)
+    assert page.next(2) == before
+
+
+def test_every_candidate_is_shown_on_every_side(tmp_path: Path) -> None:
+    page = Page(*shelf_with(tmp_path, groups=60, candidates=3))
+    orders = {tuple(image["candidate"] for image in card["images"]) for _ in range(8) for card in page.next(8)}
+    for card in page.next(8):
+        page.pick(card)
+    while cards := page.next(8):
+        orders |= {tuple(image["candidate"] for image in card["images"]) for card in cards}
+        for card in cards:
+            page.pick(card)
+    assert len(orders) == 6
+
+
+def test_several_pages_get_different_groups(tmp_path: Path) -> None:
+    shelf, run = shelf_with(tmp_path)
+    pages = [Page(shelf, run, who) for who in ("", "Ada", "Ada")]
+    shown = [card["group"] for page in pages for card in page.next(2)]
+    assert len(set(shown)) == 6
+
+
+def test_the_groups_of_a_page_that_went_away_are_shown_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, run = shelf_with(tmp_path, groups=1)
+    gone, other = Page(shelf, run), Page(shelf, run)
+    (card,) = gone.next()
+    assert other.next() == []
+    now = time.time()
+    monkeypatch.setattr(showing.time, "time", lambda: now + showing.LEASE_SECONDS + 1)
+    assert [card["number"] for card in other.next()] == [0]
+    late, there = gone.pick(card), other.pick(card)  # who comes back late has picked all the same
+    assert late["new"] and there["new"]
+    assert len(run.pick_history()) == 2
+
+
+def test_a_pick_is_on_the_disk_before_it_is_acknowledged_and_only_once(tmp_path: Path) -> None:
+    page = Page(*shelf_with(tmp_path))
+    (card,) = page.next()
+    pick_id = uuid.uuid4().hex
+    answers = [page.pick(card, pick_id=pick_id) for _ in range(3)]
+    assert [answer["new"] for answer in answers] == [True, False, False]
+    (stored,) = Run.open(page.run.folder).picks()
+    shown = [image["candidate"] for image in card["images"]]
+    assert (stored.pick.kind, stored.pick.order) == ("favourite", (shown[0],))
+    assert (stored.shown_order, stored.decision_ms, stored.reason) == (tuple(shown), 900, "random")
+    assert answers[0]["state"]["picks"] == {"yours": 1, "all": 1, "usable": 1, "milestone": 16, "previous": 0}
+
+
+@pytest.mark.parametrize("kind", ["tie", "all_bad", "skipped", "ranking"])
+def test_other_judgements(tmp_path: Path, kind: str) -> None:
+    page = Page(*shelf_with(tmp_path, candidates=3))
+    (card,) = page.next()
+    order = [2, 0] if kind == "ranking" else []
+    answer = page.pick(card, kind, order=order)
+    (stored,) = page.run.picks()
+    assert (stored.pick.kind, list(stored.pick.order)) == (kind, order)
+    assert answer["state"]["picks"]["all"] == (kind != "skipped")
+    assert answer["state"]["picks"]["usable"] == (kind == "ranking")
+    assert card["group"] not in [card["group"] for card in page.next(6)]
+
+
+def test_undo_goes_back_any_number_of_times_even_on_another_page(tmp_path: Path) -> None:
+    shelf, run = shelf_with(tmp_path)
+    page, reloaded = Page(shelf, run, "Ada"), Page(shelf, run, "Ada")
+    cards = page.next(4)
+    for card in cards:
+        page.pick(card)
+    for card in reversed(cards):
+        _, state = reloaded.get("state", who="Ada")
+        _, answer = reloaded.post("undo", pick_id=state["last"]["pick_id"])
+        again = {name: answer["card"][name] for name in ("group", "images", "prompt")}
+        assert again == {name: card[name] for name in again}
+        assert answer["card"]["was"]["order"] == [card["images"][0]["candidate"]]
+    assert answer["state"]["last"] is None and run.picks() == []
+    assert len(run.pick_history()) == 4
+    _, twice = reloaded.post("undo", pick_id=state["last"]["pick_id"])
+    assert twice["state"]["revision"] == answer["state"]["revision"]
+
+
+def test_candidates_that_look_alike_are_left_out_and_counted(tmp_path: Path) -> None:
+    shelf, run = shelf_with(tmp_path, groups=0)
+    put_group(run, candidates=2, near=(1,))
+    put_group(run, candidates=4, near=(2,))
+    page = Page(shelf, run)
+    (card,) = page.next(5)
+    assert sorted(image["candidate"] for image in card["images"]) == [0, 1, 3]
+    _, state = page.get("state")
+    assert state["groups"] == {"drawn": 1, "waiting": 0, "near": 1}
+
+
+def test_now_and_then_a_group_comes_back_with_sides_swapped_and_is_not_trained_on(tmp_path: Path) -> None:
+    shelf, run = shelf_with(tmp_path, groups=60)
+    page, shown, repeats = Page(shelf, run), {}, []
+    for _ in range(50):
+        (card,) = page.next()
+        order = [image["candidate"] for image in card["images"]]
+        if card["why"] == "repeat":
+            assert order == shown[card["group"]][::-1]
+            repeats.append(card["group"])
+            page.pick(card, order=[shown[card["group"]][0 if len(repeats) < 3 else 1]])
+        else:
+            shown[card["group"]] = order
+            page.pick(card)
+    assert 2 <= len(repeats) <= 3 and len(set(repeats)) == len(repeats)
+    assert len(run.picks()) == 50 - len(repeats)
+    assert run.consistency() == (2, len(repeats))
+    _, history = page.get("history")
+    assert history["total"] == 50 - len(repeats) and history["consistency"]["of"] == len(repeats)
+    _, answer = page.post("undo", pick_id=run.last_pick().pick_id)
+    assert answer["card"]["group"] in shown
+
+
+def test_history_filters_corrects_and_removes(tmp_path: Path) -> None:
+    shelf, run = shelf_with(tmp_path, groups=5)
+    ada, bob = Page(shelf, run, "Ada"), Page(shelf, run, "Bob")
+    for page, kind in ((ada, "favourite"), (ada, "tie"), (bob, "favourite")):
+        page.pick(page.next()[0], kind)
+    _, whole = ada.get("history")
+    assert [item["who"] for item in whole["items"]] == ["Bob", "Ada", "Ada"] and whole["people"] == ["Ada", "Bob"]
+    assert ada.get("history", kind="tie")[1]["total"] == 1
+    assert ada.get("history", by="Bob")[1]["total"] == 1
+    assert ada.get("history", text="RED flow")[1]["total"] == 3 and ada.get("history", text="blue")[1]["total"] == 0
+    assert ada.get("history", round="1")[1]["total"] == 3 and ada.get("history", round="2")[1]["total"] == 0
+    assert [item["who"] for item in ada.get("history", offset="1", limit="1")[1]["items"]] == ["Ada"]
+
+    first = whole["items"][2]
+    other = 1 - first["order"][0]
+    ada.post("pick", pick_id=uuid.uuid4().hex, group=first["group"], kind="favourite", order=[other], why="correction")
+    (corrected,) = [p for p in run.picks() if p.group_id == first["group"]]
+    assert corrected.pick.order == (other,)
+    _, after = ada.post("remove", pick_id=whole["items"][0]["pick_id"])
+    assert after["state"]["picks"]["all"] == 2
+
+
+def test_picks_can_be_taken_away_as_files(tmp_path: Path) -> None:
+    page = Page(*shelf_with(tmp_path, groups=2))
+    card = page.next()[0]
+    page.pick(card)
+    for form, said in (("jsonl", b'"prompt": "a red flower"'), ("d3po", b"[0, 0]")):
+        response = page.send("GET", f"taste/{page.run.run_id}/export", query={"form": form})
+        assert response.status == 200 and said in response.body
+        assert response.headers["Content-Disposition"].startswith("attachment")
+
+
+def test_names_are_kept(tmp_path: Path) -> None:
+    page = Page(*shelf_with(tmp_path))
+    _, answer = page.post("rename", name="  Large   blooms ")
+    assert answer["state"]["taste"]["name"] == "Large blooms"
+    assert Run.open(page.run.folder).name == "Large blooms"
+    assert page.post("rename", name=" ")[0] == 400
+
+
+def test_a_run_of_the_first_version_is_shown_too(tmp_path: Path) -> None:
+    from d3po_core.run import schema
+
+    shelf, run = shelf_with(tmp_path, groups=2)
+    with run._database.write() as connection:  # back to what the first version made
+        for statement in (
+            "DROP VIEW standing",
+            *(f"DROP TABLE {table}" for table in ("leases", "check_pairs", "checks")),
+            *(f"ALTER TABLE groups DROP COLUMN {column}" for column in ("near", "showable")),
+            schema.MIGRATIONS[0][7],
+            "PRAGMA user_version = 1",
+        ):
+            connection.execute(statement)
+    run.close()
+    old = Run.open(run.folder)
+    assert [group.showable for group in old.groups()] == [True, True]
+    assert len(Page(shelf, old).next(5)) == 2
