@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .denoiser import Denoiser
-from .lora import LoraWeights, attach, import_lora
-from .run import Run
+from .lora import LayerWeights, LoraWeights, attach, import_lora
 from .settings import LoraSettings
 
 
-def latest_policy(run: Run) -> str:
-    """The hash of the last finished round's LoRA, or "base" before there is one."""
-    finished = [round.lora_hash for round in run.rounds() if round.lora_hash]
-    return finished[-1] if finished else "base"
+def policy_id(path: Path) -> str:
+    """What names the policy that a LoRA file makes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 @contextmanager
@@ -30,3 +29,8 @@ def applied(denoiser: Denoiser, lora: LoraWeights | Path | None, kind: str = "pe
         yield
     finally:
         attached.remove()
+
+
+def weaker(weights: LoraWeights, strength: float) -> LoraWeights:
+    """A LoRA whose whole strength is another's part of it."""
+    return {path: LayerWeights(w.down, w.up * strength, w.alpha) for path, w in weights.items()}

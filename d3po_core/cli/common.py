@@ -155,10 +155,8 @@ def policy_of(run: Run, name: str | None) -> str:
     Raises:
         D3POError: no finished round has this number.
     """
-    from ..policies import latest_policy
-
     if name is None or name == "base":
-        return name or latest_policy(run)
+        return name or run.current_policy()
     made = {str(round.number): round.lora_hash for round in run.rounds() if round.lora_hash}
     if name not in made:
         known = f"The run has {', '.join(made)}." if made else "The run has taught nothing yet: use base."

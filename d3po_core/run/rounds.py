@@ -125,6 +125,7 @@ class Rounds(Base):
                     (row["last_pick"],),
                 )
                 groups = [each["group_id"] for each in found]
+            connection.execute("DELETE FROM meta WHERE key = 'policy'")
             connection.executemany("INSERT OR IGNORE INTO trained VALUES (?, ?)", [(number, each) for each in groups])
 
     def lora(self, policy: str) -> Path | None:
@@ -146,6 +147,46 @@ class Rounds(Base):
                     )
                 return path
         raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Draw with the base model.")
+
+    def current_policy(self) -> str:
+        """The policy that samples, and that the next round goes on from: "base" or a LoRA's hash.
+
+        It is the one that a person went back to, until another round is finished; else the newest.
+        """
+        with self._database.read() as connection:
+            row = connection.execute("SELECT value FROM meta WHERE key = 'policy'").fetchone()
+        if row is not None:
+            return str(row["value"])
+        finished = [round.lora_hash for round in self.rounds() if round.lora_hash]
+        return finished[-1] if finished else "base"
+
+    def go_back(self, policy: str) -> None:
+        """Let an earlier policy sample again and be taught on; later rounds are kept, in case.
+
+        Raises:
+            D3POError: no finished round made it, or its file is missing.
+        """
+        self.lora(policy)
+        with self._database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (policy,))
+
+    def replace_lora(self, number: int, lora_file: Path, lora_hash: str, strength: float) -> None:
+        """Let another file stand for a finished round: the same LoRA, weaker. The old file stays where it is.
+
+        Args:
+            number: of the round.
+            lora_file: inside the run's folder.
+            lora_hash: the policy's id from now on.
+            strength: share of what was learnt that it holds.
+        """
+        relative = lora_file.relative_to(self.folder).as_posix()
+        with self._database.write() as connection:
+            connection.execute(
+                """UPDATE rounds SET lora_file = ?, lora_hash = ?, summary = json_set(summary, '$.strength', ?)
+                WHERE number = ? AND finished IS NOT NULL""",
+                (relative, lora_hash, strength, number),
+            )
+            connection.execute("DELETE FROM meta WHERE key = 'policy'")
 
     def round_folder(self, number: int) -> Path:
         """The folder for what belongs to a round; made when missing."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 from ..lora import save_lora, unused_path
+from ..policies import policy_id
 from .trainer import Trainer
 
 FOLDER = "loras"
@@ -40,9 +40,5 @@ def _keep(trainer: Trainer) -> Path:
         prediction_type=run.model.get("prediction_type", ""),
     )
     summary = {k: v for k, v in dataclasses.asdict(result).items() if k not in ("weights", "round")}
-    run.finish_round(result.round, path, _hash(path), summary, groups=trainer.trained_on)
+    run.finish_round(result.round, path, policy_id(path), summary, groups=trainer.trained_on)
     return path
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -44,6 +44,10 @@ class Result:
         strength: share of what was learnt that the evidence allows, see evidence.py.
         z: how many standard errors above chance hidden picks were foretold; None without a check.
         guessed, guessed_of: hidden picks guessed right (ties half), out of how many; 0 of 0 without any.
+        curve: after each epoch of the checks, the share of hidden picks guessed right.
+        drift: KL from base in nats per latent element, of the LoRA as kept: measured at full strength and taken to fall
+            with the strength's square, as it does for small changes. None if teaching did not get that far.
+        figures: loss, margin, clip_fraction, kl_sampler and kl_base of the last epoch, at full strength.
         reason: why training stopped, a sentence.
     """
 
@@ -53,6 +57,9 @@ class Result:
     z: float | None
     guessed: float
     guessed_of: int
+    curve: list[float]
+    drift: float | None
+    figures: dict[str, float]
     reason: str
 
 
@@ -66,6 +73,7 @@ class Progress:
         hits, margins: for each check, for each epoch, for every hidden group: the share of its pairs guessed right, and
             their mean margin.
         held_out: loss of the held-out groups after each epoch of teaching.
+        figures: of the last epoch of teaching, see `Result`.
         reason: why teaching stopped early, if it did.
     """
 
@@ -75,6 +83,7 @@ class Progress:
     margins: list[list[list[float]]] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
     held_out_hits: list[float] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
     reason: str = ""
 
     def note_check(self, check: int, hidden: Measures) -> None:

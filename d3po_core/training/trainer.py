@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..lora import LayerWeights, LoraWeights, attach, import_lora
-from ..policies import latest_policy
 from ..rollout import generator
 from ..run import Run, device_name
 from ..settings import LoraSettings, TrainSettings, check
@@ -121,6 +120,9 @@ class Trainer:
             z=z,
             guessed=sum(shown),
             guessed_of=len(shown),
+            curve=[sum(epoch) / len(epoch) for epoch in by_epoch(progress.hits)] if self._checked else [],
+            drift=progress.figures["kl_base"] / self._elements * share**2 if progress.figures else None,
+            figures=progress.figures,
             reason=self._reason(),
         )
 
@@ -147,7 +149,7 @@ class Trainer:
         unfinished = self.run.open_round()
         if unfinished is None:
             self._lesson = collect(self.run)
-            reference = latest_policy(self.run) if self.settings.reference == "last_round" else "base"
+            reference = self.run.current_policy() if self.settings.reference == "last_round" else "base"
             self.round = self.run.begin_round(self._stored(), reference)
         else:
             stored = unfinished.settings
@@ -196,7 +198,7 @@ class Trainer:
 
     def _attach(self) -> None:
         """The LoRA, going on from last round's; the base model must be the one that sampled."""
-        self._last = latest_policy(self.run)
+        self._last = self.run.current_policy()
         path = self.run.lora(self._last)
         previous = import_lora(path, self.denoiser.module) if path else None
         self._lora = attach(
@@ -314,6 +316,11 @@ class Trainer:
         if hidden:
             progress.held_out.append(hidden.loss)
             progress.held_out_hits = list(hidden.hits)
+        seen = hidden or fit.measure(groups)
+        progress.figures = {
+            **{name: getattr(seen, name) for name in ("loss", "margin", "clip_fraction")},
+            **{"kl_sampler": kl_sampler, "kl_base": kl_base},
+        }
         self._stop_or_go_on(fit, kl_base)
         return {"hidden": hidden, "kl_sampler": kl_sampler, "kl_base": kl_base}
 
@@ -323,7 +330,7 @@ class Trainer:
     def _stop_or_go_on(self, fit: Fit, kl_base: float) -> None:
         """Stop when drift passes its limit or, where no check has set the epochs, held-out picks are guessed worse."""
         settings, losses = self.settings, self._progress.held_out
-        limit = settings.drift_limit * self._load(self._phases[-1].groups[0]).elements
+        limit = settings.drift_limit * self._elements
         if limit and kl_base > limit:
             self._progress.reason = (
                 f"Stopped: drift from the base reached {kl_base:.1f} nats per image, over the limit of {limit:.1f}."
@@ -335,6 +342,11 @@ class Trainer:
             self._best = {f"{i}.parameter": p.detach().clone() for i, p in enumerate(fit.parameters)}
         elif len(losses) - 1 - best >= settings.patience:
             self._progress.reason = f"Stopped: held-out picks were guessed best after epoch {best + 1}, which is kept."
+
+    @property
+    def _elements(self) -> int:
+        """Latent elements of one image."""
+        return self._load(self._phases[-1].groups[0]).elements
 
     def _epochs(self) -> int:
         """Epochs of the present phase; those of the last one are decided by the checks."""
