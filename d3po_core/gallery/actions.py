@@ -15,8 +15,11 @@ class Actions:
     """
 
     def can(self, run: Run) -> list[str]:
-        """Names of the actions that the page may offer now: "draw", "teach", "stop", "check"."""
+        """Names of the actions that the page may offer now: "draw", "teach", "stop", "decide"."""
         return []
+
+    def seen(self, run: Run) -> None:
+        """Somebody has this taste before them: it is worth drawing ahead for it."""
 
     def work(self, run: Run) -> dict[str, Any] | None:
         """What is being done for this run: kind, done, of, left_s (seconds, None if unknown), queued, text."""

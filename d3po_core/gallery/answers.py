@@ -49,12 +49,14 @@ def show_state(asked: Asked) -> dict[str, Any]:
     """GET state"""
     if "client" in asked.fields:
         asked.run.renew(fields.an_id(asked.fields, "client"))
+        asked.actions.seen(asked.run)
     return state(asked.run, asked.actions, asked.who())
 
 
 def next_cards(asked: Asked) -> dict[str, Any]:
     """POST next"""
     client, want = fields.an_id(asked.fields, "client"), fields.whole(asked.fields, "want", 1, 8)
+    asked.actions.seen(asked.run)
     leases = asked.run.lease(client, asked.who(), want, fields.ids(asked.fields, "holding"))
     return {"cards": [card(asked.run, lease) for lease in leases], **asked.state()}
 

@@ -84,6 +84,14 @@ class Rounds(Base):
         with self._database.read() as connection:
             return [_round(row) for row in connection.execute("SELECT * FROM rounds ORDER BY number")]
 
+    def untaught(self) -> int:
+        """Standing picks that came after the last round was begun."""
+        with self._database.read() as connection:
+            (count,) = connection.execute(
+                "SELECT COUNT(*) FROM standing WHERE serial > (SELECT COALESCE(MAX(last_pick), 0) FROM rounds)"
+            ).fetchone()
+        return int(count)
+
     def finish_round(
         self,
         number: int,

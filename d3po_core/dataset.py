@@ -1,0 +1,57 @@
+"""A run's pictures and picks as a folder that Hugging Face's `load_dataset("imagefolder", data_dir=...)` reads.
+
+One line of `metadata.jsonl` for every picture: its prompt, its group, and what was said of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from .picks import Pick, pairs
+from .run import Run, StoredPick, files
+
+
+def export_dataset(run: Run, folder: Path) -> int:
+    """Write all picked groups.
+
+    Args:
+        run: with picks.
+        folder: new or empty.
+
+    Returns:
+        How many pictures were written.
+
+    Raises:
+        D3POError: a picture is missing, or the folder cannot be written to.
+    """
+    said: dict[str, list[StoredPick]] = {}
+    for stored in run.picks():
+        said.setdefault(stored.group_id, []).append(stored)
+    lines = []
+    with files.writing(folder):
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+    for group in run.groups(picked=True):
+        for candidate in range(group.candidates):
+            name = f"images/{group.number:06}-{candidate}.png"
+            source = run.image_path(group.id, candidate)
+            with files.writing(folder):
+                shutil.copyfile(source, folder / name)
+            picks = [_said(stored, candidate, group.candidates) for stored in said.get(group.id, [])]
+            about = {"file_name": name, "text": group.prompt, "group": group.number, "candidate": candidate}
+            lines.append({**about, "seed": group.seed, "round": group.round, "policy": group.policy, "picks": picks})
+    data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    files.replace(folder / "metadata.jsonl", data.encode())
+    return len(lines)
+
+
+def _said(stored: StoredPick, candidate: int, candidates: int) -> dict[str, object]:
+    """One person's judgement as it concerns a candidate: the others that it beat and lost to."""
+    pick: Pick = stored.pick
+    found = pairs(pick, candidates)
+    return {
+        **{"who": stored.who, "kind": pick.kind},
+        "better_than": [pair.loser for pair in found if pair.winner == candidate],
+        "worse_than": [pair.winner for pair in found if pair.loser == candidate],
+    }

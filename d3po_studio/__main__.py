@@ -1,0 +1,32 @@
+"""`python -m d3po_studio`, or `d3po-studio`: open the Studio."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from d3po_core.errors import D3POError
+
+
+def main() -> int:
+    """Open the Studio and serve it until Ctrl+C; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="d3po-studio", description="Teach an image model your taste, in one page.")
+    parser.add_argument("--folder", type=Path, default=Path("d3po-runs"), help="where tastes lie [d3po-runs]")
+    parser.add_argument("--port", type=int, help="to listen on, at 127.0.0.1 [the first free one from 7870]")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+    options = parser.parse_args()
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # this computer only
+    from .app import free_port, serve
+
+    try:
+        serve(options.folder.absolute(), options.port or free_port(7870), not options.no_browser)
+    except D3POError as error:
+        print(f"d3po-studio: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

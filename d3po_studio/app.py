@@ -1,0 +1,117 @@
+"""The Studio's web server: the gallery's API and files, and the gradio page around them, on this computer only."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from d3po_core.embedded.pictures import split_prompts
+from d3po_core.errors import D3POError
+from d3po_core.gallery import Shelf
+from d3po_core.gallery.asgi import GalleryApp
+from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+
+from . import tastes
+from .models import GARDEN, GARDEN_SETTINGS, Models
+from .worker import Worker
+
+MOUNT = "/d3po"
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
+
+
+def web_folder() -> Path:
+    """Where the page's files are: beside this package in a checkout, inside it in a wheel."""
+    here = Path(__file__).resolve().parent
+    return next(folder for folder in (here / "web", here.parent / "web") if folder.is_dir())
+
+
+class LocalOnly:
+    """Refuses requests that name another host: a foreign site could have its own name point to this computer.
+
+    Args:
+        app: what is asked when the name is right.
+        port: that the server listens on.
+    """
+
+    def __init__(self, app: Any, port: int) -> None:
+        self._app, self._hosts = app, {f"{host}:{port}" for host in LOCAL}
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] in ("http", "websocket"):
+            host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+            if host not in self._hosts:
+                await send(
+                    {"type": "http.response.start", "status": 421, "headers": [(b"content-type", b"text/plain")]}
+                )
+                await send({"type": "http.response.body", "body": b"This page is for this computer only."})
+                return
+        await self._app(scope, receive, send)
+
+
+def make_app(folder: Path, worker: Worker, port: int) -> Any:
+    """The whole page as an ASGI application."""
+    import gradio
+    from fastapi import FastAPI
+
+    from .page import HEAD, build
+
+    shelf = Shelf(folder)
+    app = FastAPI(openapi_url=None)
+    gallery: Any = GalleryApp(shelf, worker, web_folder())
+    app.mount(MOUNT, gallery)
+    page = build(shelf, worker)
+    return LocalOnly(gradio.mount_gradio_app(app, page, path="/", head=HEAD, footer_links=[]), port)
+
+
+def first_taste(folder: Path, models: Models) -> None:
+    """Somebody who comes for the first time finds a taste begun, with the embedded model."""
+    if Shelf(folder).runs():
+        return
+    sample = SampleSettings(**GARDEN_SETTINGS)
+    prompts = tuple(split_prompts()[0])
+    plan = tastes.Plan("Garden", GARDEN, prompts, sample, TrainSettings(), LoraSettings())
+    tastes.begin(plan, models.get(GARDEN), folder)
+
+
+def free_port(first: int) -> int:
+    """The first free port from here on.
+
+    Raises:
+        D3POError: none of the next 50 is free.
+    """
+    for port in range(first, first + 50):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise D3POError(f"No port from {first} to {first + 49} is free.", "Close other servers, or name one with --port.")
+
+
+def serve(folder: Path, port: int, open_page: bool) -> None:
+    """Run the Studio until Ctrl+C.
+
+    Args:
+        folder: where tastes lie.
+        port: to listen on, at 127.0.0.1.
+        open_page: open it in the browser.
+    """
+    import uvicorn
+
+    worker = Worker(Models()).start()
+    first = worker.call(lambda: first_taste(folder, worker.models))  # loads while the page is being built
+    address = f"http://127.0.0.1:{port}/"
+    config = uvicorn.Config(make_app(folder, worker, port), "127.0.0.1", port, log_level="warning")
+    server = uvicorn.Server(config)
+    first.result()
+    print(f"The Studio is at {address} (Ctrl+C ends it; all picks are saved).", flush=True)
+    if open_page:
+        threading.Timer(0.5, webbrowser.open, [address]).start()
+    try:
+        server.run()
+    finally:
+        worker.close()

@@ -1,0 +1,61 @@
+"""Gradio controls made from the core's settings, so that no setting is described twice.
+
+Written to what gradio 3.41, 4.40 and 6 have in common, because the tab inside A1111 and Forge uses them too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gradio as gr
+
+from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
+
+SECTIONS: dict[str, type] = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
+LEFT_OUT = {("sample", "groups")}
+"""How many to draw is for the one who looks to say, not for the taste."""
+
+
+def controls(advanced: bool, defaults: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Controls by "section.field": those that everybody sees, or the advanced ones.
+
+    Args:
+        advanced: which of the two.
+        defaults: values by section that win over the settings' own.
+    """
+    return {
+        f"{section}.{item.name}": control(item, defaults.get(section, {}).get(item.name, item.default))
+        for section, kind in SECTIONS.items()
+        for item in dataclasses.fields(kind)
+        if item.metadata["advanced"] is advanced and (section, item.name) not in LEFT_OUT
+    }
+
+
+def control(item: dataclasses.Field[Any], value: Any) -> Any:
+    """One setting's control."""
+    label, info = item.name.replace("_", " "), item.metadata["help"]
+    low, high, choices = item.metadata["low"], item.metadata["high"], item.metadata["choices"]
+    if choices:
+        return gr.Dropdown(label=label, info=info, choices=list(choices), value=value)
+    if isinstance(value, bool):
+        return gr.Checkbox(label=label, info=info, value=value)
+    if isinstance(value, str):
+        return gr.Textbox(label=label, info=info, value=value)
+    if isinstance(value, int) and low is not None and high is not None and high - low <= 100:
+        return gr.Slider(label=label, info=info, minimum=low, maximum=high, step=1, value=value)
+    return gr.Number(label=label, info=info, value=value, precision=0 if isinstance(value, int) else None)
+
+
+def settings_of(keys: list[str], values: list[Any]) -> dict[str, Any]:
+    """Checked settings by section, from controls' values.
+
+    Raises:
+        D3POError: a value is out of range.
+    """
+    given: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for key, value in zip(keys, values, strict=True):
+        section, _, name = key.partition(".")
+        kind: Any = type(next(f.default for f in dataclasses.fields(SECTIONS[section]) if f.name == name))
+        given[section][name] = "" if value is None and kind is str else kind(value)
+    return {section: replace(SECTIONS[section](), found) for section, found in given.items()}

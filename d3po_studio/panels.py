@@ -1,0 +1,162 @@
+"""The panels around the gallery. Every one of them tells mistakes where they were made, in the core's own sentences."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from d3po_core.dataset import export_dataset
+from d3po_core.embedded.pictures import split_prompts
+from d3po_core.errors import D3POError
+from d3po_core.evaluation.draw import deterministic, draw
+from d3po_core.evaluation.grid import to_image
+from d3po_core.gallery import Shelf
+from d3po_core.lora import import_lora
+from d3po_core.policies import applied, weaker
+from d3po_core.run import Run
+from d3po_core.share import share
+
+from . import controls, tastes
+from .models import GARDEN, GARDEN_SETTINGS
+from .words import WORDS
+from .worker import Worker, sample_settings
+
+
+def told(work: Callable[..., Any]) -> Callable[..., Any]:
+    """An event's work, whose mistakes are shown as a sentence."""
+
+    @functools.wraps(work)
+    def shown(*values: Any) -> Any:
+        try:
+            return work(*values)
+        except D3POError as error:
+            raise gr.Error(str(error)) from error
+
+    return shown
+
+
+def choice(shelf: Shelf, chosen: str | None = None) -> Any:
+    """The list of tastes as it is now, with one chosen."""
+    runs = shelf.runs()
+    return gr.update(choices=tastes.named(runs), value=chosen or (runs[0].run_id if runs else None))
+
+
+def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
+    """Model, prompts, settings, and a button."""
+    with gr.Row():
+        name = gr.Textbox(label=WORDS["name"], value="Garden")
+        source = gr.Textbox(label=WORDS["model"], value=GARDEN, info=WORDS["model_help"])
+    prompts = gr.Textbox(label=WORDS["prompts"], value="\n".join(split_prompts()[0]), lines=8)
+    with gr.Row():
+        plain = controls.controls(False, {"sample": GARDEN_SETTINGS})
+    with gr.Accordion(WORDS["advanced"], open=False):
+        advanced = controls.controls(True, {})
+    button = gr.Button(WORDS["begin"], variant="primary")
+    keys = [*plain, *advanced]
+
+    @told
+    def begin(name: str, source: str, prompts: str, *values: Any) -> Any:
+        found = controls.settings_of(keys, list(values))
+        plan = tastes.Plan(name.strip(), source.strip(), tastes.prompts_of(prompts), **found)
+        run = worker.call(lambda: tastes.begin(plan, worker.models.get(plan.source), shelf.folder)).result()
+        return choice(shelf, run.run_id)
+
+    button.click(begin, [name, source, prompts, *plain.values(), *advanced.values()], taste)
+
+
+def compare(shelf: Shelf, worker: Worker, taste: Any) -> None:
+    """Before and after for a prompt of one's own, at any strength."""
+    with gr.Row():
+        prompt = gr.Textbox(label=WORDS["prompt"], value="a red tulip by day", scale=3)
+        strength = gr.Slider(label=WORDS["strength"], minimum=0, maximum=1.5, step=0.05, value=1.0)
+    button = gr.Button(WORDS["draw"])
+    with gr.Row():
+        before = gr.Gallery(label=WORDS["before"], columns=4)
+        after = gr.Gallery(label=WORDS["after"], columns=4)
+
+    @told
+    def show(taste: str, prompt: str, strength: float) -> Any:
+        run = shelf.run(taste)
+        return worker.call(lambda: both(run, worker, prompt, strength), run).result()
+
+    button.click(show, [taste, prompt, strength], [before, after])
+
+
+SEEDS = 4
+
+
+def both(run: Run, worker: Worker, prompt: str, strength: float) -> tuple[list[Any], list[Any]]:
+    """Four pictures without and four with the LoRA, of the same seeds."""
+    file = run.lora(run.current_policy())
+    if file is None:
+        raise D3POError(WORDS["nothing_taught"], "Pick and teach first.")
+    model, settings = worker.models.of(run), sample_settings(run)
+    plan, sides = deterministic(model, settings), []
+    for weights in (None, weaker(import_lora(file, model.denoiser.module), strength)):
+        with applied(model.denoiser, weights):
+            parts = draw(model, plan, [prompt], SEEDS, settings)
+            sides.append([to_image(image) for _, images in parts for image in images])
+    return sides[0], sides[1]
+
+
+def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
+    """Rename, share, export, delete."""
+    with gr.Row():
+        name = gr.Textbox(label=WORDS["name"], scale=3)
+        renaming = gr.Button(WORDS["rename"])
+    gr.Markdown(WORDS["share_help"])
+    with gr.Row():
+        ticks = [gr.Checkbox(label=WORDS[key]) for key in ("with_name", "with_prompts", "with_picks")]
+        sharing = gr.Button(WORDS["make_zip"])
+    shared = gr.File(label=WORDS["share"])
+    exporting = gr.Button(WORDS["make_data"])
+    exported = gr.File(label=WORDS["pictures"])
+    with gr.Row():
+        sure = gr.Checkbox(label=WORDS["delete_sure"])
+        deleting = gr.Button(WORDS["delete"], variant="stop")
+
+    @told
+    def rename(taste: str, name: str) -> Any:
+        shelf.run(taste).rename(name)
+        return choice(shelf, taste)
+
+    @told
+    def make_zip(taste: str, *ticked: bool) -> str:
+        run = shelf.run(taste)
+        return str(share(run, Path(tempfile.mkdtemp()) / "taste.zip", **dict(zip(KEEPS, ticked, strict=True))))
+
+    @told
+    def make_data(taste: str) -> str:
+        folder = Path(tempfile.mkdtemp())
+        export_dataset(shelf.run(taste), folder / "data")
+        return zipped(folder / "data", folder / "pictures-and-picks.zip")
+
+    @told
+    def delete(taste: str, sure: bool) -> Any:
+        if not sure:
+            raise D3POError("Nothing was deleted.", "Tick the box first, if you mean it.")
+        tastes.delete(shelf.run(taste))
+        return choice(shelf), False
+
+    renaming.click(rename, [taste, name], taste)
+    sharing.click(make_zip, [taste, *ticks], shared)
+    exporting.click(make_data, taste, exported)
+    deleting.click(delete, [taste, sure], [taste, sure])
+
+
+KEEPS = ("with_name", "with_prompts", "with_picks")
+
+
+def zipped(folder: Path, path: Path) -> str:
+    """A folder as one zip."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder))
+    return str(path)

@@ -1,0 +1,126 @@
+"""Beginning, estimating and deleting tastes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from d3po_core.denoiser import ImageModel
+from d3po_core.errors import D3POError
+from d3po_core.run import Run, device_name
+from d3po_core.run.files import writing
+from d3po_core.sampling import check_drawable
+from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+
+from .models import GARDEN
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A taste to be begun.
+
+    Attributes:
+        name: on screen.
+        source: of the model: "garden", a checkpoint file or a diffusers folder.
+        prompts: at least one.
+        base_config: a folder with the model's configuration, for a checkpoint without internet access.
+        dtype: of the network.
+    """
+
+    name: str
+    source: str
+    prompts: tuple[str, ...]
+    sample: SampleSettings
+    train: TrainSettings
+    lora: LoraSettings
+    base_config: str | None = None
+    dtype: str = "float32"
+
+
+def begin(plan: Plan, model: ImageModel, folder: Path) -> Run:
+    """Make the run of a new taste.
+
+    Args:
+        plan: what it is to be.
+        model: loaded from `plan.source`.
+        folder: where all tastes lie.
+
+    Raises:
+        D3POError: the model cannot draw what is wanted, or the folder cannot be written to.
+    """
+    check_drawable(model, plan.sample)
+    model.encode(list(plan.prompts), plan.sample.negative)  # a prompt that is empty or too long is told now
+    sections = {name: dataclasses.asdict(getattr(plan, name)) for name in ("sample", "train", "lora")}
+    source = plan.source if plan.source == GARDEN else str(Path(plan.source).expanduser().resolve())
+    about = {
+        **{"identity": model.identity, "source": source, "name": Path(plan.source).stem, "dtype": plan.dtype},
+        **{"base_config": plan.base_config, "family": model.denoiser.family},
+        "prediction_type": getattr(model, "prediction_type", ""),
+    }
+    run = Run.create(unused_folder(folder, plan.name), name=plan.name, model=about, settings=sections)
+    for prompt in plan.prompts:
+        run.add_prompt(prompt, plan.sample.negative)
+    run.write_manifest(device=device_name(model.denoiser.device), seed=plan.sample.seed)
+    return run
+
+
+def prompts_of(text: str) -> tuple[str, ...]:
+    """One prompt a line.
+
+    Raises:
+        D3POError: there is none.
+    """
+    found = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not found:
+        raise D3POError("There is no prompt yet.", "Write at least one, one per line.")
+    return found
+
+
+def unused_folder(folder: Path, name: str) -> Path:
+    """A folder for a taste of this name that is not there yet."""
+    stem = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "taste"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    path, number = folder / stem, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}"
+    return path
+
+
+def delete(run: Run) -> None:
+    """Delete a taste with everything in it.
+
+    Raises:
+        D3POError: it is being taught, or the folder cannot be written to.
+    """
+    with run.trainer_lock():
+        pass
+    run.close()
+    with writing(run.folder):
+        shutil.rmtree(run.folder)
+
+
+def cost(groups: int, settings: SampleSettings, seconds_per_image: float | None, pixels: int) -> str:
+    """What drawing will take, in words: "8 groups of 4 are 32 images, about 4 min, 90 MB"."""
+    images = groups * settings.candidates
+    room = images * pixels * BYTES_PER_PIXEL / 1e6
+    spent = "" if seconds_per_image is None else f", about {words(images * seconds_per_image)}"
+    return f"{groups} groups of {settings.candidates} are {images} images{spent}, {max(1, room):.0f} MB"
+
+
+BYTES_PER_PIXEL = 6.0
+"""Of a group on disk: a PNG takes about 2 bytes a pixel, six recorded steps with three latents each about 4."""
+
+
+def words(seconds: float) -> str:
+    """A time as people say it."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def named(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Tastes for a list to choose from: name and id."""
+    return [(run.name, run.run_id) for run in runs]

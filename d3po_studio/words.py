@@ -1,0 +1,36 @@
+"""The page's words outside the gallery. Settings bring their own help."""
+
+from __future__ import annotations
+
+WORDS = {
+    "taste": "Taste",
+    "no_taste": "No taste yet. Begin one under New taste.",
+    "pick": "Pick and teach",
+    "new": "New taste",
+    "compare": "Compare",
+    "files": "Files and sharing",
+    "name": "Name of the taste",
+    "model": "Model",
+    "model_help": "garden is the small embedded model. Or a .safetensors checkpoint, or a diffusers folder.",
+    "prompts": "Prompts, one per line",
+    "sizes": "How pictures are drawn",
+    "advanced": "More settings",
+    "begin": "Begin",
+    "prompt": "Prompt",
+    "strength": "Strength of the LoRA",
+    "draw": "Draw before and after",
+    "before": "Before",
+    "after": "After",
+    "rename": "Rename",
+    "delete": "Delete this taste",
+    "delete_sure": "Yes, delete all its pictures, picks and LoRAs",
+    "share": "Share",
+    "share_help": "One zip: the LoRA, a before/after picture, a card. Prompts, names and picks stay out unless ticked.",
+    "with_name": "with the taste's name",
+    "with_prompts": "with the prompts",
+    "with_picks": "with the picks",
+    "make_zip": "Make the zip",
+    "pictures": "All pictures and picks as a data set",
+    "make_data": "Make the data set",
+    "nothing_taught": "This taste has not been taught yet.",
+}

@@ -1,0 +1,283 @@
+"""One thread that owns the graphics card and does one thing at a time: draw ahead, teach, show what was taught.
+
+Whatever it does can be stopped between two steps and keeps what was done. While it teaches and the person runs out of
+pictures, it puts teaching aside, draws some, and goes on: a trainer resumes exactly where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from d3po_core.denoiser import ImageModel
+from d3po_core.errors import D3POError
+from d3po_core.gallery import Actions
+from d3po_core.lora import import_lora, save_lora, unused_path
+from d3po_core.policies import applied, policy_id, weaker
+from d3po_core.run import Run
+from d3po_core.sampling import sample_groups
+from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from d3po_core.showcase import show
+from d3po_core.training.keep import FOLDER, keep
+from d3po_core.training.trainer import Trainer
+
+from .models import Models
+from .progress import Progress
+
+AHEAD = 12
+"""Groups that lie ready for the person, as far as the machine keeps up."""
+DRY = 3
+"""Fewer than this, and teaching makes room for drawing."""
+LOOKED_SECONDS = 120.0
+"""So long after a page was last heard of, drawing ahead goes on."""
+FEWEST_PICKS = 16
+"""Picks that are worth teaching from."""
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to do for a taste ("" for none)."""
+
+    run_id: str
+    work: Callable[[], None]
+
+
+class Stopped(Exception):
+    """The person pressed Stop."""
+
+
+class Worker(Actions):
+    """Does what the gallery asks for; `start` it first, `close` it in the end.
+
+    Args:
+        models: where models come from.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self._jobs: deque[Job] = deque()
+        self._looked: tuple[Run, float] | None = None
+        self._now: tuple[str, Progress] = ("", Progress("idle", 0))
+        self._problems: dict[str, D3POError] = {}
+        self._resting: set[str] = set()
+        self._wake, self._stop, self._end = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="d3po-worker", daemon=True)
+        self.log: deque[str] = deque(maxlen=200)
+
+    def start(self) -> Worker:
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Stop what is being done, keep it, and end."""
+        self._end.set()
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+
+    # -- what the gallery asks for -----------------------------------------------------------------------------------
+
+    def can(self, run: Run) -> list[str]:
+        now, progress = self._now
+        busy = now == run.run_id
+        teaching = (busy and progress.kind != "drawing") or any(job.run_id == run.run_id for job in self._jobs)
+        enough = run.counts("").usable >= FEWEST_PICKS and run.untaught() > 0
+        found = ["draw", "decide"]
+        if not teaching and (enough or run.open_round() is not None):
+            found.append("teach")
+        return [*found, "stop"] if busy else found
+
+    def seen(self, run: Run) -> None:
+        self._looked = (run, time.monotonic())
+        self._wake.set()
+
+    def work(self, run: Run) -> dict[str, Any] | None:
+        now, progress = self._now
+        return progress.shown(len(self._jobs)) if now == run.run_id else None
+
+    def problem(self, run: Run) -> D3POError | None:
+        return self._problems.get(run.run_id)
+
+    def draw(self, run: Run, groups: int) -> None:
+        self._ask(run, lambda run, model: self._draw(run, model, groups))
+
+    def teach(self, run: Run) -> None:
+        self._ask(run, self._teach)
+
+    def stop(self, run: Run) -> None:
+        if self._now[0] == run.run_id:
+            self._resting.add(run.run_id)
+            self._stop.set()
+
+    def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
+        if decision == "back":
+            made = {found.number: found.lora_hash for found in run.rounds()}
+            run.go_back(made.get(round) or "base")
+        elif decision == "gentler":
+            self._ask(run, lambda run, model: self._weaken(run, model, round, strength))
+
+    def call(self, work: Callable[[], Result], run: Run | None = None) -> Future[Result]:
+        """Let something else be done in its turn, by the thread that may use models; its outcome.
+
+        Args:
+            work: what.
+            run: the taste that it belongs to, on whose page it is then shown as work.
+        """
+        outcome: Future[Result] = Future()
+
+        def do() -> None:
+            try:
+                outcome.set_result(work())
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        self._jobs.append(Job(run.run_id if run else "", do))
+        self._wake.set()
+        return outcome
+
+    def _ask(self, run: Run, work: Callable[[Run, ImageModel], None]) -> None:
+        self._resting.discard(run.run_id)
+        self._problems.pop(run.run_id, None)
+        self._jobs.append(self._job(run, work))
+        self._wake.set()
+
+    def _job(self, run: Run, work: Callable[[Run, ImageModel], None]) -> Job:
+        return Job(run.run_id, lambda: work(run, self.models.of(run)))
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._end.is_set():
+            job = self._jobs.popleft() if self._jobs else self._ahead()
+            if job is None:
+                self._wake.wait(0.5)
+                self._wake.clear()
+                continue
+            self._do(job)
+
+    def _ahead(self) -> Job | None:
+        """Drawing for whoever looks, unless they stopped it or it failed."""
+        run = self._looked and self._looked[0]
+        if run is None or not self._looked_at(run):
+            return None
+        if run.run_id in self._resting or run.run_id in self._problems or run.counts("").waiting >= AHEAD:
+            return None
+        return self._job(run, lambda run, model: self._draw(run, model, AHEAD - run.counts("").waiting))
+
+    def _looked_at(self, run: Run) -> bool:
+        looked = self._looked
+        return looked is not None and looked[0].run_id == run.run_id and time.monotonic() - looked[1] < LOOKED_SECONDS
+
+    def _do(self, job: Job) -> None:
+        self._stop.clear()
+        self._now = (job.run_id, Progress("loading", 0))
+        try:
+            job.work()
+        except Stopped:
+            pass
+        except D3POError as error:
+            self._problems[job.run_id] = error
+        except torch.OutOfMemoryError:
+            self._problems[job.run_id] = D3POError(
+                "There is not enough memory for this.",
+                "Close other programs, or begin a taste with smaller pictures.",
+                "Your picks are saved.",
+            )
+        except Exception:
+            self.log.append(traceback.format_exc())
+            self._problems[job.run_id] = D3POError(
+                "Something went wrong that should not have.",
+                "Copy the report and send it to the makers, then try again.",
+                "Your picks are saved.",
+            )
+        finally:
+            self._now = ("", Progress("idle", 0))
+
+    def _show(self, run: Run, kind: str, of: int) -> Progress:
+        progress = Progress(kind, of)
+        self._now = (run.run_id, progress)
+        return progress
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+    def _draw(self, run: Run, model: ImageModel, groups: int) -> None:
+        progress = self._show(run, "drawing", groups)
+        settings = dataclasses.replace(sample_settings(run), groups=max(1, groups))
+        policy, prompts = run.current_policy(), [prompt.text for prompt in run.prompts()]
+        number = 1 + sum(round.finished is not None for round in run.rounds())
+        drawn = sample_groups(run, model, settings, prompts, policy, number)
+        with applied(model.denoiser, run.lora(policy)), closing(drawn):
+            for report in drawn:
+                progress.at(report.done)
+                self._check()
+
+    def _teach(self, run: Run, model: ImageModel) -> None:
+        settings, lora = train_settings(run)
+        while True:
+            trainer = Trainer(run, model.denoiser, settings, lora)
+            if self._taught(run, trainer):
+                break
+            self._draw(run, model, DRY)
+        keep(trainer)
+        result = trainer.result()
+        progress = self._show(run, "blind", 0)
+        for done, total in show(run, model, result.round, result.weights, sample_settings(run)):
+            progress.at(done, total)
+            self._check()
+
+    def _taught(self, run: Run, trainer: Trainer) -> bool:
+        """Teach until it is done, or until the person runs out of pictures."""
+        progress = self._show(run, "checking", 0)
+        with closing(trainer.steps()) as reports:
+            for report in reports:
+                if report.phase == "teach" and progress.kind != "teaching":
+                    progress = self._show(run, "teaching", report.total)
+                progress.at(report.update, report.total)
+                self._check()
+                if self._looked_at(run) and run.counts("").waiting == 0:
+                    return False
+        return True
+
+    def _weaken(self, run: Run, model: ImageModel, number: int, strength: float) -> None:
+        round = next((found for found in run.rounds() if found.number == number and found.lora_hash), None)
+        if round is None:
+            raise D3POError(f"There is no round {number} to make gentler.")
+        source = run.lora(str(number))
+        assert source is not None and round.lora_file is not None
+        path = save_lora(
+            unused_path(run.folder / FOLDER, f"{run.name}-round{number}-{round_share(strength)}"),
+            weaker(import_lora(source, model.denoiser.module), strength),
+            model.denoiser.module,
+            extra={"round": number, "strength": f"{strength:.3f}"},
+        )
+        run.replace_lora(number, path, policy_id(path), strength * round.summary.get("strength", 1.0))
+
+
+def round_share(strength: float) -> str:
+    """A strength as a part of a file name."""
+    return f"{strength:.0%}".rstrip("%")
+
+
+def sample_settings(run: Run) -> SampleSettings:
+    """How a run's pictures are drawn."""
+    return SampleSettings(**run.settings.get("sample", {}))
+
+
+def train_settings(run: Run) -> tuple[TrainSettings, LoraSettings]:
+    """How a run is taught."""
+    return TrainSettings(**run.settings.get("train", {})), LoraSettings(**run.settings.get("lora", {}))

@@ -1,0 +1,173 @@
+"""The Studio's worker: it draws ahead, teaches while pictures run out, stops, and tells what went wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d3po_core.diffusers_model import DiffusersModel
+from d3po_core.gallery import Shelf
+from d3po_core.picks import Pick
+from d3po_core.run import Run
+from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from d3po_studio import tastes
+from d3po_studio import worker as module
+from d3po_studio.models import Models
+from d3po_studio.worker import Worker
+from tests.tiny_pipelines import tiny_sd
+
+SAMPLE = SampleSettings(candidates=2, steps=4, guidance_scale=2.0, batch=4)
+TRAIN = TrainSettings(epochs=1, warmup=0)
+LORA = LoraSettings(rank=2, alpha=2.0)
+
+
+class Tiny(Models):
+    """Always the same small model, whatever is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = DiffusersModel(tiny_sd())
+
+    def get(self, source: str, base_config: str | None = None, dtype: str = "float32") -> Any:
+        return self.model
+
+
+@pytest.fixture(scope="module")
+def models() -> Tiny:
+    return Tiny()
+
+
+@pytest.fixture
+def worker(models: Tiny) -> Iterator[Worker]:
+    found = Worker(models).start()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def run(tmp_path: Path, models: Tiny) -> Run:
+    plan = tastes.Plan("Foxes", "tiny", ("a fox", "a hen", "an owl"), SAMPLE, TRAIN, LORA)
+    tastes.begin(plan, models.model, tmp_path)
+    return Shelf(tmp_path).runs()[0]
+
+
+def until(what: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
+
+
+def pick_all(run: Run) -> None:
+    for group in run.groups(picked=False):
+        run.add_pick(group.id, Pick("favourite", (group.number % 2,)))
+
+
+def test_it_draws_ahead_of_whoever_looks_and_no_further(worker: Worker, run: Run) -> None:
+    time.sleep(0.1)
+    assert run.groups() == []  # nobody looks
+    worker.seen(run)
+    until(lambda: len(run.groups()) == module.AHEAD and worker.work(run) is None)
+    pick_all(run)
+    worker.seen(run)
+    until(lambda: len(run.groups()) == 2 * module.AHEAD)
+    assert worker.problem(run) is None
+
+
+def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> None:
+    worker.draw(run, 18)
+    until(lambda: len(run.groups()) == 18 and worker.work(run) is None)
+    assert "teach" not in worker.can(run)
+    pick_all(run)
+    assert "teach" in worker.can(run)
+    worker.teach(run)
+    seen = set()
+    until(lambda: (seen.add((worker.work(run) or {"kind": None})["kind"]), run.last_check())[1])
+    assert {"checking", "teaching", "blind"} <= seen | {"teaching"}
+    until(lambda: worker.work(run) is None)
+    (round,) = run.rounds()
+    assert round.lora_file and run.current_policy() == round.lora_hash
+    assert len(run.strip(1)) == 4 and len(run.last_check().pairs) == 12
+    assert "teach" not in worker.can(run)  # nothing new to teach from
+
+    worker.decide(run, 1, "gentler", 0.5)
+    until(lambda: run.rounds()[0].lora_hash != round.lora_hash)
+    assert run.current_policy() == run.rounds()[0].lora_hash
+    worker.decide(run, 0, "back", 1.0)
+    assert run.current_policy() == "base"
+    worker.draw(run, 1)
+    until(lambda: len(run.groups()) == 19)
+    assert run.groups()[-1].policy == "base"
+
+
+def test_teaching_makes_room_for_drawing_when_pictures_run_out(worker: Worker, run: Run) -> None:
+    worker.draw(run, 16)
+    until(lambda: len(run.groups()) == 16 and worker.work(run) is None)
+    pick_all(run)
+    worker.teach(run)
+    until(lambda: worker.work(run) is not None)
+    worker.seen(run)
+    until(lambda: run.last_check() is not None)
+    assert len(run.groups()) >= 16 + module.DRY
+    assert worker.problem(run) is None and run.rounds()[0].finished
+
+
+def test_stop_keeps_what_was_done_and_teach_goes_on(worker: Worker, run: Run) -> None:
+    worker.draw(run, 1000)
+    until(lambda: len(run.groups()) >= 16)
+    worker.stop(run)
+    until(lambda: worker.work(run) is None)
+    count = len(run.groups())
+    worker.seen(run)
+    time.sleep(0.2)
+    assert len(run.groups()) == count < 1000  # stopped means stopped, until something is asked for
+    pick_all(run)
+    worker.teach(run)
+    until(lambda: (worker.work(run) or {"done": 0})["done"] > 0)
+    worker.stop(run)
+    until(lambda: worker.work(run) is None)
+    assert run.open_round() is not None and "teach" in worker.can(run)
+    worker.teach(run)
+    until(lambda: run.last_check() is not None)
+    assert run.open_round() is None
+
+
+def test_what_goes_wrong_is_told_and_ends_when_something_works(worker: Worker, run: Run, tmp_path: Path) -> None:
+    run.model["identity"] = "another"
+    worker.draw(run, 1)
+    until(lambda: worker.problem(run) is not None)
+    assert "not the one" in worker.problem(run).what
+    run.model["identity"] = worker.models.get("tiny").identity
+    worker.draw(run, 1)
+    until(lambda: len(run.groups()) == 1)
+    assert worker.problem(run) is None
+
+
+def test_a_mistake_of_ours_is_told_without_its_traceback_which_the_report_has(
+    worker: Worker, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a secret prompt")
+
+    monkeypatch.setattr(module, "sample_groups", broken)
+    worker.draw(run, 1)
+    until(lambda: worker.problem(run) is not None)
+    assert "secret" not in worker.problem(run).what and "ZeroDivisionError" in "".join(worker.log)
+
+
+def test_no_room_for_bad_plans(tmp_path: Path, models: Tiny) -> None:
+    from d3po_core.errors import D3POError
+
+    for plan in (
+        tastes.Plan("x", "tiny", ("",), SAMPLE, TRAIN, LORA),
+        tastes.Plan("x", "tiny", ("a fox",), SampleSettings(width=71), TRAIN, LORA),
+    ):
+        with pytest.raises(D3POError):
+            tastes.begin(plan, models.model, tmp_path / "shelf")
+    assert not (tmp_path / "shelf").exists()
+    with pytest.raises(D3POError, match="no prompt"):
+        tastes.prompts_of(" \n ")
