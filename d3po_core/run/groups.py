@@ -45,6 +45,7 @@ class Group:
         freed: its trajectory was deleted to save space.
         near: candidates that look like another one.
         showable: at least two candidates differ.
+        judged: what standing picks say: 0 nothing, 1 skipped, 2 that no candidate is better, 3 that one is.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Group:
     created: float
     near: tuple[int, ...]
     showable: bool
+    judged: int
 
 
 class Groups(Base):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ..errors import D3POError
 from ..picks import Pick, check_pick
 from .base import Base, count_up
+from .schema import JUDGED
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Judgements(Base):
                 ),
             )
             connection.execute("DELETE FROM leases WHERE group_id = ?", (group_id,))
+            _judge(connection, group_id)
             return Recorded(pick_id, True, count_up(connection, "pick_revision"))
 
     def undo(self, who: str = "") -> StoredPick | None:
@@ -109,9 +111,10 @@ class Judgements(Base):
             changed = connection.execute(
                 "UPDATE picks SET undone = ? WHERE pick_id = ? AND undone IS NULL", (time.time(), pick_id)
             ).rowcount
-            if changed:
-                count_up(connection, "pick_revision")
             row = connection.execute("SELECT * FROM picks WHERE pick_id = ?", (pick_id,)).fetchone()
+            if changed:
+                _judge(connection, row["group_id"])
+                count_up(connection, "pick_revision")
         if row is None:
             raise D3POError(f"This run has no pick with the id '{pick_id}'.")
         return _stored(row)
@@ -144,6 +147,10 @@ class Judgements(Base):
                 f"SELECT * FROM {table} WHERE :who IS NULL OR who = :who ORDER BY serial", {"who": who}
             ).fetchall()
         return [_stored(row) for row in rows]
+
+
+def _judge(connection: sqlite3.Connection, group_id: str) -> None:
+    connection.execute(f"UPDATE groups SET judged = {JUDGED} WHERE id = ?", (group_id,))
 
 
 def _revision(connection: sqlite3.Connection) -> int:

@@ -20,11 +20,6 @@ LEASE_SECONDS = 120.0
 REPEAT_EVERY = 16
 """After so many picks of a person one of their earlier groups comes back, to see how consistent they are."""
 
-_UNPICKED = """NOT EXISTS (SELECT 1 FROM picks
-    WHERE picks.group_id = groups.id AND picks.undone IS NULL AND picks.reason <> 'repeat')"""
-_FREE = f"{_UNPICKED} AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.group_id = groups.id)"
-
-
 @dataclass(frozen=True)
 class Lease:
     """A group that a page may show.
@@ -98,18 +93,28 @@ class Showing(Base):
     def counts(self, who: str) -> Counts:
         """How much was done and is to do, for a person."""
         with self._database.read() as connection:
-            groups = connection.execute(
-                f"""SELECT COALESCE(SUM(showable), 0) AS drawn, COUNT(*) - COALESCE(SUM(showable), 0) AS near,
-                COALESCE(SUM(showable AND {_FREE}), 0) AS waiting FROM groups"""
+            rows = connection.execute("SELECT judged, showable, COUNT(*) AS n FROM groups GROUP BY judged, showable")
+            found = {(row["judged"], bool(row["showable"])): row["n"] for row in rows}
+            (leased,) = connection.execute(
+                "SELECT COUNT(*) FROM leases JOIN groups ON groups.id = group_id WHERE judged = 0"
             ).fetchone()
-            picks = connection.execute(
-                """SELECT COUNT(DISTINCT group_id) AS picks,
-                COUNT(DISTINCT CASE WHEN who = ? THEN group_id END) AS yours,
-                COUNT(DISTINCT CASE WHEN kind IN ('favourite', 'ranking', 'scores') THEN group_id END) AS usable
-                FROM standing WHERE kind <> 'skipped'""",
+            (yours,) = connection.execute(
+                """SELECT COUNT(DISTINCT group_id) FROM picks
+                WHERE who = ? AND undone IS NULL AND reason <> 'repeat' AND kind <> 'skipped'""",
                 (who,),
             ).fetchone()
-        return Counts(**dict(groups), **dict(picks))
+
+        def count(judged: int) -> int:
+            return found.get((judged, True), 0) + found.get((judged, False), 0)
+
+        return Counts(
+            drawn=sum(n for (_, showable), n in found.items() if showable),
+            near=sum(n for (_, showable), n in found.items() if not showable),
+            waiting=found.get((0, True), 0) - leased,
+            picks=count(2) + count(3),
+            yours=yours,
+            usable=count(3),
+        )
 
 
 def _renew(connection: sqlite3.Connection, client: str) -> None:
@@ -132,7 +137,10 @@ def _grant(connection: sqlite3.Connection, lease: Lease, client: str) -> None:
 
 def _next(connection: sqlite3.Connection) -> Lease | None:
     """The first group drawn that nobody has picked or has before them; prompts were interleaved in drawing."""
-    row = connection.execute(f"SELECT * FROM groups WHERE showable AND {_FREE} ORDER BY number LIMIT 1").fetchone()
+    row = connection.execute(
+        """SELECT * FROM groups WHERE judged = 0 AND showable = 1
+        AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.group_id = groups.id) ORDER BY number LIMIT 1"""
+    ).fetchone()
     if row is None:
         return None
     left_out = json.loads(row["near"])

@@ -186,9 +186,10 @@ def test_a_run_of_the_first_version_is_shown_too(tmp_path: Path) -> None:
     shelf, run = shelf_with(tmp_path, groups=2)
     with run._database.write() as connection:  # back to what the first version made
         for statement in (
+            "DROP INDEX groups_to_show",
             "DROP VIEW standing",
             *(f"DROP TABLE {table}" for table in ("leases", "check_pairs", "checks")),
-            *(f"ALTER TABLE groups DROP COLUMN {column}" for column in ("near", "showable")),
+            *(f"ALTER TABLE groups DROP COLUMN {column}" for column in ("near", "showable", "judged")),
             schema.MIGRATIONS[0][7],
             "PRAGMA user_version = 1",
         ):
