@@ -1,12 +1,12 @@
 """Watch a small image model learn a taste. Needs nothing but Python 3.10 or later.
 
-    python quickstart.py                 install what is needed, then run the whole loop on the embedded model
-    python quickstart.py --headless      the same, without ever opening a page
+    python quickstart.py                 install what is needed, then open the Studio: a page to pick and teach in
+    python quickstart.py --headless      no page: the whole loop on the embedded model, a program picks in your place
     python quickstart.py test            install what is missing, then run all tests (more arguments go to pytest)
 
 Everything is installed into the folder .venv beside this file, or into the one named by the environment variable
-D3PO_VENV; nothing else on your computer changes. A second start skips the installation. What comes after is the
-command `d3po demo`; its options may be given here too (python quickstart.py --help-demo lists them).
+D3PO_VENV; nothing else on your computer changes. A second start skips the installation. More arguments go to the Studio
+(--help-studio lists them), or with --headless to the command `d3po demo` (--help-demo lists them).
 
 Written for old Pythons to read as well (so no `from __future__ import annotations`), to be able to tell them that they
 are too old.
@@ -35,7 +35,7 @@ BARE = ["k-diffusion==0.1.1.post1"]
 
 
 def main(arguments: list[str]) -> int:
-    """Install what is missing, then hand over to the demo or to pytest; returns the exit status."""
+    """Install what is missing, then hand over to the Studio, the demo or pytest; returns the exit status."""
     if arguments[:1] in (["-h"], ["--help"]):
         print(__doc__)
         return 0
@@ -45,8 +45,11 @@ def main(arguments: list[str]) -> int:
     python = str(venv_python(folder))
     if testing:
         return run([python, "-m", "pytest", *arguments[1:]], cwd=ROOT)
-    options = ["--help" if option == "--help-demo" else option for option in arguments if option != "--headless"]
-    return run([python, "-m", "d3po_core", "demo", *options])
+    options = [option for option in arguments if option != "--headless" and not option.startswith("--help-")]
+    helped = ["--help"] if any(option.startswith("--help-") for option in arguments) else []
+    headless = "--headless" in arguments or "--help-demo" in arguments
+    module = ["d3po_core", "demo"] if headless else ["d3po_studio"]
+    return run([python, "-m", *module, *options, *helped])
 
 
 def prepare(folder: Path, extras: set[str]) -> None:

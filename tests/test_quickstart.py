@@ -50,10 +50,23 @@ def test_first_start_installs_then_runs_the_demo(venv, capfd):
 
 
 @posix
+def test_without_more_words_the_studio_opens(venv):
+    assert quickstart.main(["--port", "7999"]) == 0
+    assert calls(venv)[1:] == ["-m d3po_studio --port 7999"]
+
+
+@posix
+@pytest.mark.parametrize(("asked", "given"), [("--help-demo", "d3po_core demo"), ("--help-studio", "d3po_studio")])
+def test_help_of_what_comes_after_is_shown(venv, asked, given):
+    quickstart.main([asked])
+    assert calls(venv)[-1] == f"-m {given} --help"
+
+
+@posix
 def test_second_start_skips_the_installation(venv):
     quickstart.main([])
     quickstart.main([])
-    assert [call.split()[1] for call in calls(venv)] == ["pip", "d3po_core", "d3po_core"]
+    assert [call.split()[1] for call in calls(venv)] == ["pip", "d3po_studio", "d3po_studio"]
 
 
 @posix
@@ -103,16 +116,16 @@ def test_a_failed_installation_is_told_and_not_remembered(venv):
     with pytest.raises(SystemExit, match="disk is full"):
         quickstart.main([])
     assert quickstart.installed(venv / "venv") == set()
-    assert not any("demo" in call for call in calls(venv))
+    assert not any("studio" in call for call in calls(venv))
     (venv / "status").write_text("0")
     assert quickstart.main([]) == 0
 
 
 @posix
-def test_the_exit_status_of_the_demo_is_passed_on(venv):
+def test_the_exit_status_is_passed_on(venv):
     quickstart.main([])
     python = venv / "venv" / "bin" / "python"
-    python.write_text('#!/bin/sh\ncase "$*" in *demo*) exit 3;; esac\n')
+    python.write_text('#!/bin/sh\ncase "$*" in *studio*) exit 3;; esac\n')
     assert quickstart.main([]) == 3
 
 
