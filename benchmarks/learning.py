@@ -71,7 +71,12 @@ EXPERIMENTS = [
     Experiment("compressibility-128", 128, taste="compressibility"),
     Experiment("karras-128", 128, sample={"schedule": "karras"}, seeds=3),
     Experiment("4-steps-128", 128, sample={"steps": 4}, seeds=3),
-    Experiment("96-pixels-128", 128, sample={"width": 96, "height": 96}, seeds=3),
+    # the default as it is, four candidates, on other tastes, schedules and sizes
+    Experiment("lean-4x64", 64, taste="garden-lean", sample={"candidates": 4}),
+    Experiment("compressibility-4x64", 64, taste="compressibility", sample={"candidates": 4}),
+    Experiment("4-steps-4x64", 64, sample={"candidates": 4, "steps": 4}, seeds=3),
+    Experiment("karras-4x64", 64, sample={"candidates": 4, "schedule": "karras"}, seeds=3),
+    Experiment("96-pixels-4x64", 64, sample={"candidates": 4, "width": 96, "height": 96}, seeds=3),
     # at equal images: 256 images are 128 pairs or 64 groups of four; at equal clicks: 64 groups of either
     Experiment("4-favourite-64", 64, sample={"candidates": 4}),
     Experiment("4-ranking-64", 64, kind="ranking", sample={"candidates": 4}),
