@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import math
 
 import pytest
@@ -47,7 +49,7 @@ def test_row_log_ratios_are_differences_of_normal_densities() -> None:
 
 def naive_loss(policy: ToyDenoiser, base: ToyDenoiser, group: TrainingGroup, beta: float, level: str) -> Tensor:
     """Pair by pair, image by image, step by step, the reference evaluated each time."""
-    total = torch.zeros(())
+    total = torch.zeros((), dtype=group.x.dtype)
     for pair in group.pairs:
         ratio = [
             [log_density(policy, group, c, k) - log_density(base, group, c, k).detach() for k in range(3)]
@@ -61,19 +63,58 @@ def naive_loss(policy: ToyDenoiser, base: ToyDenoiser, group: TrainingGroup, bet
     return total
 
 
+def in_double(denoiser: ToyDenoiser) -> ToyDenoiser:
+    other = copy.deepcopy(denoiser)
+    other.module.double()
+    return other
+
+
+def group_in_double(group: TrainingGroup, base: ToyDenoiser) -> TrainingGroup:
+    """The same latents, and what `base` predicts on them, one at a time, all float64."""
+    conditioning = {name: value.double() for name, value in group.conditioning.items()}
+    other = dataclasses.replace(group, x=group.x.double(), conditioning=conditioning)
+    predictions = [
+        base(other.x[c, k][None], other.steps.sigma[k][None], conditioning, group.guidance_scale)
+        for c in range(group.shape[0])
+        for k in range(group.shape[1])
+    ]
+    cond, guided = (
+        torch.cat([getattr(p, name) for p in predictions]).detach().unflatten(0, group.shape)
+        for name in ("cond", "guided")
+    )
+    return dataclasses.replace(other, cond=cond, guided=guided)
+
+
+def gradient(denoiser: ToyDenoiser) -> Tensor:
+    """What has been accumulated in the network's parameters, which is taken out of them."""
+    parameters = list(denoiser.module.parameters())
+    found = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).double()
+    assert len(found) == sum(p.numel() for p in parameters)
+    denoiser.module.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("level", ["trajectory", "step"])
 @pytest.mark.parametrize("micro_batch", [1, 4, 100])
-def test_group_gradient_equals_the_sum_over_pairs(level: str, micro_batch: int) -> None:
+def test_group_gradient_equals_the_sum_over_pairs(
+    level: str, micro_batch: int, dtype: torch.dtype, exact: float
+) -> None:
+    """The sum is taken in float64 throughout: what is measured is the error of the group's gradient."""
     base = ToyDenoiser()
     policy = base.tuned()
     groups = [toy_group(base, 1, 3, RANKED), toy_group(base, 2, 2, [Pair(1, 0, 1.0)])]
     settings = TrainSettings(level=level, beta=40.0)
-
-    sum(naive_loss(policy, base, g, 40.0, level) for g in groups).backward()
-    expected = [p.grad.clone() for p in policy.module.parameters()]
-    policy.module.zero_grad()
+    base_64, policy_64 = in_double(base), in_double(policy)
+    groups_64 = [group_in_double(group, base_64) for group in groups]
+    expected_loss = sum(naive_loss(policy_64, base_64, group, 40.0, level) for group in groups_64)
+    expected_loss.backward()
+    expected = gradient(policy_64)
+    if dtype == torch.float64:
+        base, policy, groups = base_64, policy_64, groups_64
 
     rows = join([group_rows(g, g.guided, True, base.device) for g in groups])
+    assert rows.x.dtype == rows.ref.dtype == rows.z.dtype == dtype
 
     def loss_of(ratios: Tensor) -> Tensor:
         first, second = ratios.split([9, 6])
@@ -81,23 +122,27 @@ def test_group_gradient_equals_the_sum_over_pairs(level: str, micro_batch: int) 
             second.unflatten(0, (2, 3)), groups[1].pairs, settings
         )
 
-    loss, _ = backward(policy, rows, loss_of, micro_batch)
-    assert float(loss) == pytest.approx(float(sum(naive_loss(policy, base, g, 40.0, level) for g in groups)), rel=1e-3)
-    for parameter, gradient in zip(policy.module.parameters(), expected, strict=True):
-        assert (parameter.grad - gradient).norm() <= 1e-3 * gradient.norm()
+    loss, ratios = backward(policy, rows, loss_of, micro_batch)
+    assert loss.dtype == ratios.dtype == dtype
+    assert float(loss) == pytest.approx(expected_loss.item(), rel=exact)
+    assert (gradient(policy) - expected).norm() <= exact * expected.norm()
 
 
-def test_two_passes_give_the_gradient_of_one() -> None:
+@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize(("dtype", "exact"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_two_passes_give_the_gradient_of_one(dtype: torch.dtype, exact: float, guided: bool) -> None:
     base = ToyDenoiser()
     policy = base.tuned()
     group = toy_group(base, 1, 3, RANKED)
-    rows = group_rows(group, group.cond, False, base.device)
+    if dtype == torch.float64:
+        base, policy = in_double(base), in_double(policy)
+        group = group_in_double(group, base)
+    rows = group_rows(group, group.guided if guided else group.cond, guided, base.device)
     gradients = []
-    for micro_batch in (100, 2):
-        policy.module.zero_grad()
+    for micro_batch in (100, 9, 8, 2, 1):
         backward(policy, rows, lambda r: pair_loss(r.unflatten(0, (3, 3)), group.pairs, TrainSettings()), micro_batch)
-        gradients.append(torch.cat([p.grad.flatten() for p in policy.module.parameters()]))
-    assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()
+        gradients.append(gradient(policy))
+    assert all((other - gradients[0]).norm() <= exact * gradients[0].norm() for other in gradients[1:])
 
 
 def test_conditional_loss_uses_the_conditional_residual() -> None:
@@ -188,7 +233,7 @@ def test_memory_running_out_halves_the_micro_batch(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(module, "backward", scarce)
     make_fit(base, groups, TrainSettings()).update()
-    assert sizes == [100, 6, 3]
+    assert sizes == [100, 6, 3, 3]  # then a group at a time
 
 
 def test_half_precision_networks_are_trained_with_a_scaled_loss() -> None:
@@ -213,7 +258,7 @@ def test_half_precision_networks_are_trained_with_a_scaled_loss() -> None:
 
 
 def test_a_loss_that_is_no_number_is_told_before_it_spoils_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    from d3po_core.training import fit as module
+    from d3po_core.training import blocks as module
 
     base = ToyDenoiser()
     fit = make_fit(base, [toy_group(base, 1, 2, [Pair(0, 1, 1.0)])], TrainSettings())
