@@ -73,6 +73,7 @@ EXPERIMENTS = [
     Experiment("4-steps-128", 128, sample={"steps": 4}, seeds=3),
     # the default as it is, four candidates, on other tastes, schedules and sizes
     Experiment("lean-4x64", 64, taste="garden-lean", sample={"candidates": 4}),
+    Experiment("incompressibility-4x64", 64, taste="incompressibility", sample={"candidates": 4}),
     Experiment("compressibility-4x64", 64, taste="compressibility", sample={"candidates": 4}),
     Experiment("4-steps-4x64", 64, sample={"candidates": 4, "steps": 4}, seeds=3),
     Experiment("karras-4x64", 64, sample={"candidates": 4, "schedule": "karras"}, seeds=3),
