@@ -35,6 +35,11 @@ class Models:
             self._key = key
         return self._model
 
+    @property
+    def device(self) -> str:
+        """Where the model in memory is."""
+        return "cpu" if self._model is None else str(self._model.denoiser.device)
+
     def of(self, run: Run) -> ImageModel:
         """The model that a run was begun with.
 

@@ -40,6 +40,8 @@ def build(shelf: Shelf, worker: Worker) -> Any:
             panels.compare(shelf, worker, taste)
         with gr.Tab(WORDS["files"]):
             panels.files(shelf, worker, taste)
+        with gr.Tab(WORDS["trouble"]):
+            panels.trouble(shelf, worker, taste)
         taste.change(gallery_element, taste, gallery)
         page.load(lambda: panels.choice(shelf), None, taste)
     return page

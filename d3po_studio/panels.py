@@ -24,6 +24,7 @@ from d3po_core.share import share
 
 from . import controls, tastes
 from .models import GARDEN, GARDEN_SETTINGS
+from .report import report
 from .words import WORDS
 from .worker import Worker, sample_settings
 
@@ -57,8 +58,22 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
         plain = controls.controls(False, {"sample": GARDEN_SETTINGS})
     with gr.Accordion(WORDS["advanced"], open=False):
         advanced = controls.controls(True, {})
+    price = gr.Markdown()
     button = gr.Button(WORDS["begin"], variant="primary")
     keys = [*plain, *advanced]
+    inputs = [*plain.values(), *advanced.values()]
+
+    def priced(source: str, *values: Any) -> str:
+        try:
+            sample = controls.settings_of(keys, list(values))["sample"]
+        except (D3POError, TypeError, ValueError):  # told when it is begun
+            return ""
+        side = 64 if source == GARDEN else 512
+        pixels = (sample.width or side) * (sample.height or side)
+        return WORDS["price"] + tastes.cost(64, sample, pixels, worker.seconds_per_image) + "."
+
+    for changed in (source, plain["sample.candidates"], advanced["sample.width"], advanced["sample.height"]):
+        changed.change(priced, [source, *inputs], price)
 
     @told
     def begin(name: str, source: str, prompts: str, *values: Any) -> Any:
@@ -67,7 +82,7 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
         run = worker.call(lambda: tastes.begin(plan, worker.models.get(plan.source), shelf.folder)).result()
         return choice(shelf, run.run_id)
 
-    button.click(begin, [name, source, prompts, *plain.values(), *advanced.values()], taste)
+    button.click(begin, [name, source, prompts, *inputs], taste)
 
 
 def compare(shelf: Shelf, worker: Worker, taste: Any) -> None:
@@ -148,6 +163,18 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
     sharing.click(make_zip, [taste, *ticks], shared)
     exporting.click(make_data, taste, exported)
     deleting.click(delete, [taste, sure], [taste, sure])
+
+
+def trouble(shelf: Shelf, worker: Worker, taste: Any) -> None:
+    """A report to copy."""
+    button = gr.Button(WORDS["make_report"])
+    text = gr.Textbox(label=WORDS["report"], lines=12, interactive=False)
+
+    def make(taste: str | None) -> str:
+        run = next((run for run in shelf.runs() if run.run_id == taste), None)
+        return report(run, worker.models.device, worker.log)
+
+    button.click(make, taste, text)
 
 
 KEEPS = ("with_name", "with_prompts", "with_picks")

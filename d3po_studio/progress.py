@@ -25,6 +25,10 @@ class Progress:
             self._began = time.monotonic()  # another piece of the same kind
         self._done, self._of = done, self._of if of is None else of
 
+    def seconds_each(self) -> float:
+        """What a step has taken so far, on average; at least one must be done."""
+        return (time.monotonic() - self._began) / self._done
+
     def shown(self, queued: int) -> dict[str, Any]:
         """As the gallery tells it."""
         spent, left = time.monotonic() - self._began, self._of - self._done

@@ -33,6 +33,7 @@ from d3po_core.training.trainer import Trainer
 
 from .models import Models
 from .progress import Progress
+from .report import where
 
 AHEAD = 12
 """Groups that lie ready for the person, as far as the machine keeps up."""
@@ -75,7 +76,8 @@ class Worker(Actions):
         self._resting: set[str] = set()
         self._wake, self._stop, self._end = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="d3po-worker", daemon=True)
-        self.log: deque[str] = deque(maxlen=200)
+        self.log: deque[str] = deque(maxlen=50)
+        self.seconds_per_image: float | None = None
 
     def start(self) -> Worker:
         self._thread.start()
@@ -196,8 +198,9 @@ class Worker(Actions):
                 "Close other programs, or begin a taste with smaller pictures.",
                 "Your picks are saved.",
             )
-        except Exception:
-            self.log.append(traceback.format_exc())
+        except Exception as error:
+            traceback.print_exc()
+            self.log.append(where(error))
             self._problems[job.run_id] = D3POError(
                 "Something went wrong that should not have.",
                 "Copy the report and send it to the makers, then try again.",
@@ -224,6 +227,7 @@ class Worker(Actions):
         with applied(model.denoiser, run.lora(policy)), closing(drawn):
             for report in drawn:
                 progress.at(report.done)
+                self.seconds_per_image = progress.seconds_each() / settings.candidates
                 self._check()
 
     def _teach(self, run: Run, model: ImageModel) -> None:

@@ -98,7 +98,8 @@ def _round(run: Run, round: Round) -> dict[str, Any]:
     return {
         "number": round.number,
         "finished": round.finished is not None,
-        **{name: said.get(name) for name in ("guessed", "guessed_of", "strength", "reason", "curve")},
+        **{name: said.get(name) for name in ("guessed", "guessed_of", "reason", "curve")},
+        "strength": 1.0,  # the file holds what the evidence allowed already
         "details": said.get("figures"),
         "drift": None if drift is None else next((word for most, word in DRIFT_WORDS if drift < most), "high"),
         "lora": round.lora_file and round.lora_file.rpartition("/")[2],

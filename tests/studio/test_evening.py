@@ -139,7 +139,7 @@ def test_a_full_evening(browser: Any, studio: Studio, tmp_path: Path) -> None:  
             tab, key = picking[turn % len(picking)]
             before, turn = len(run.pick_history()), turn + 1
             tab.press(key)
-            until(lambda: len(run.pick_history()) > before)
+            until(lambda before=before: len(run.pick_history()) > before)
 
     pick_to(20, (first, "1"), (first, "2"), (first, "Numpad1"))
     for _ in range(5):

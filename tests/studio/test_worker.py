@@ -17,6 +17,7 @@ from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_studio import tastes
 from d3po_studio import worker as module
 from d3po_studio.models import Models
+from d3po_studio.report import report
 from d3po_studio.worker import Worker
 from tests.tiny_pipelines import tiny_sd
 
@@ -156,7 +157,9 @@ def test_a_mistake_of_ours_is_told_without_its_traceback_which_the_report_has(
     monkeypatch.setattr(module, "sample_groups", broken)
     worker.draw(run, 1)
     until(lambda: worker.problem(run) is not None)
-    assert "secret" not in worker.problem(run).what and "ZeroDivisionError" in "".join(worker.log)
+    told = report(run, "cpu", worker.log)
+    assert "secret" not in worker.problem(run).what + told and "ZeroDivisionError at" in told
+    assert "torch" in told and str(run.folder.parent) not in told and "a fox" not in told
 
 
 def test_no_room_for_bad_plans(tmp_path: Path, models: Tiny) -> None:
