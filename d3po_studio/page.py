@@ -16,7 +16,7 @@ from .worker import Worker
 HEAD = """
 <script type="module" src="/d3po/web/gallery.js"></script>
 <style>
-  d3po-gallery { display: block; height: min(86vh, 1400px); min-height: 420px; }
+  d3po-gallery { display: block; height: calc(100vh - 200px); min-height: 420px; }
 </style>
 """
 
