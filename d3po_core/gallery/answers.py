@@ -13,7 +13,7 @@ from ..picks_json import feedback_rows
 from ..run import Run
 from . import fields
 from .actions import Actions
-from .fields import GROUP, BadRequest
+from .fields import GROUP, BadRequest, NotFound
 from .state import blind, card, image, state
 
 KINDS = ("favourite", "ranking", "tie", "all_bad", "skipped")
@@ -80,6 +80,8 @@ def pick(asked: Asked) -> dict[str, Any]:
 def undo(asked: Asked) -> dict[str, Any]:
     """POST undo"""
     client, pick_id = fields.an_id(asked.fields, "client"), fields.an_id(asked.fields, "pick_id")
+    if not asked.run.has_pick(pick_id):
+        raise NotFound("There is no such pick.")
     taken = asked.run.take_back(pick_id)
     order = taken.shown_order or tuple(range(asked.run.group(taken.group_id).candidates))
     lease = asked.run.lease_again(taken.group_id, order, "repeat" if taken.reason == "repeat" else "undo", client)
@@ -88,7 +90,10 @@ def undo(asked: Asked) -> dict[str, Any]:
 
 def remove(asked: Asked) -> dict[str, Any]:
     """POST remove"""
-    asked.run.take_back(fields.an_id(asked.fields, "pick_id"))
+    pick_id = fields.an_id(asked.fields, "pick_id")
+    if not asked.run.has_pick(pick_id):
+        raise NotFound("There is no such pick.")
+    asked.run.remove(pick_id)
     return asked.state()
 
 

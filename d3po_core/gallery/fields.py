@@ -19,6 +19,10 @@ class BadRequest(Exception):
     """A request that no page of ours sends."""
 
 
+class NotFound(BadRequest):
+    """It names something that is not there, or not any more."""
+
+
 def body_of(data: bytes) -> dict[str, Any]:
     """The JSON object in a request's body.
 

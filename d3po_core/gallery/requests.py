@@ -19,7 +19,7 @@ from ..run import Run
 from . import answers, fields
 from .actions import Actions
 from .answers import Asked, Download
-from .fields import BadRequest
+from .fields import BadRequest, NotFound
 from .shelf import Shelf
 from .state import taste
 
@@ -92,7 +92,8 @@ def handle(shelf: Shelf, actions: Actions, request: Request) -> Response:
     except _Refused as error:
         return _json(error.status, {"error": {"what": str(error), "do": "", "safe": ""}})
     except BadRequest as error:
-        return _json(400, {"error": {"what": str(error), "do": "", "safe": ""}})
+        status = 404 if isinstance(error, NotFound) else 400
+        return _json(status, {"error": {"what": str(error), "do": "", "safe": ""}})
     except D3POError as error:
         status = 503 if error.__cause__ is not None else 400  # a cause: disk or database
         return _json(status, {"error": {"what": error.what, "do": error.do, "safe": error.safe}})

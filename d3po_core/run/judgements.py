@@ -119,6 +119,27 @@ class Judgements(Base):
             raise D3POError(f"This run has no pick with the id '{pick_id}'.")
         return _stored(row)
 
+    def remove(self, pick_id: str) -> None:
+        """Take back a pick and all earlier ones of the same person on the same group, so that none comes back to life.
+
+        Raises:
+            D3POError: there is no such pick.
+        """
+        taken = self.take_back(pick_id)
+        with self._database.write() as connection:
+            changed = connection.execute(
+                "UPDATE picks SET undone = ? WHERE group_id = ? AND who = ? AND undone IS NULL AND reason <> 'repeat'",
+                (time.time(), taken.group_id, taken.who),
+            ).rowcount
+            if changed:
+                _judge(connection, taken.group_id)
+                count_up(connection, "pick_revision")
+
+    def has_pick(self, pick_id: str) -> bool:
+        """Whether this pick was ever recorded."""
+        with self._database.read() as connection:
+            return connection.execute("SELECT 1 FROM picks WHERE pick_id = ?", (pick_id,)).fetchone() is not None
+
     def last_pick(self, who: str = "") -> StoredPick | None:
         """A person's last pick that still counts."""
         with self._database.read() as connection:

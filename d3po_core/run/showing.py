@@ -20,6 +20,7 @@ LEASE_SECONDS = 120.0
 REPEAT_EVERY = 16
 """After so many picks of a person one of their earlier groups comes back, to see how consistent they are."""
 
+
 @dataclass(frozen=True)
 class Lease:
     """A group that a page may show.

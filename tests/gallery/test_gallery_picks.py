@@ -160,6 +160,9 @@ def test_history_filters_corrects_and_removes(tmp_path: Path) -> None:
     assert corrected.pick.order == (other,)
     _, after = ada.post("remove", pick_id=whole["items"][0]["pick_id"])
     assert after["state"]["picks"]["all"] == 2
+    _, after = ada.post("remove", pick_id=corrected.pick_id)
+    assert after["state"]["picks"]["all"] == 1  # what was corrected does not come back
+    assert ada.post("remove", pick_id="0" * 32)[0] == 404 == ada.post("undo", pick_id="0" * 32)[0]
 
 
 def test_picks_can_be_taken_away_as_files(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The gallery's page, driven in a browser."""

@@ -1,0 +1,71 @@
+"""A browser for the whole session, and for each test a server and a page. Skipped where no browser is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.gallery_page.fake_server import FakeServer
+from tests.gallery_page.gallery_page import Gallery
+
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--no-first-run", "--disable-quic"),
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=chromium, headless=True, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    fake = FakeServer()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def opened(browser: Any, server: FakeServer) -> Iterator[Callable[..., Gallery]]:
+    """Opens the gallery: `opened(width, height, candidates=2, groups=30, **attributes)`."""
+    contexts: list[Any] = []
+    errors: list[str] = []
+
+    def open_it(
+        width: int = 1000,
+        height: int = 700,
+        *,
+        candidates: int = 2,
+        groups: int = 30,
+        context: dict[str, Any] | None = None,
+        wait: bool = True,
+        **attributes: str,
+    ) -> Gallery:
+        if groups and not server.taste.groups:
+            server.taste.draw(groups, candidates, size=(128, 128))
+        made = browser.new_context(
+            viewport={"width": width, "height": height}, reduced_motion="reduce", **(context or {})
+        )
+        made.set_default_timeout(10_000)
+        contexts.append(made)
+        gallery = Gallery(made, server, {"taste": server.taste.id, "lang": "en", **attributes})
+        gallery.page.on("pageerror", lambda error: errors.append(str(error)))
+        gallery.load(wait)
+        return gallery
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert errors == []

@@ -1,0 +1,274 @@
+"""What the other views show and do, and that nothing a server or a person writes becomes anything but text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from tests.gallery_page.fake_server import FakeServer
+from tests.gallery_page.fake_taste import FakeTaste, Pick
+from tests.gallery_page.gallery_page import Gallery, until
+
+Opened = Callable[..., Gallery]
+HOSTILE = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script>{n}'
+
+
+def picked(taste: FakeTaste, count: int, candidates: int = 2, who: str = "") -> None:
+    """A past of favourites, all of the first candidate."""
+    taste.draw(count, candidates, size=(64, 64))
+    for number, group in enumerate(taste.groups[-count:]):
+        shown = list(range(candidates))
+        taste.picks.append(
+            Pick(f"{number:032x}", group.id, "favourite", [0], who, "random", "", shown, 900, 1.79e9 + number)
+        )
+
+
+def a_round(taste: FakeTaste, number: int, **more: Any) -> dict[str, Any]:
+    strip = [
+        {
+            "prompt": "dunes",
+            "before": f"taste/{taste.id}/strip/{number}/0/before",
+            "after": f"taste/{taste.id}/strip/{number}/0/after",
+        }
+    ]
+    figures = {"loss": 0.5132, "margin": 0.8421, "kl_sampler": 12.3456, "kl_base": 20.12345, "clip_fraction": 0.03}
+    return {
+        **{"number": number, "finished": True, "guessed": 81, "guessed_of": 100, "strength": 0.9, "drift": "medium"},
+        **{"reason": "", "lora": "hills-2.safetensors", "strip": strip, "details": figures, "curve": [0.5, 0.7, 0.81]},
+        **more,
+    }
+
+
+def test_progress_and_time_left_and_a_pause_at_the_milestone(opened: Opened, server: FakeServer) -> None:
+    picked(server.taste, 12)
+    server.taste.draw(20, size=(64, 64))
+    gallery = opened()
+    gallery.focus()
+    assert gallery.find(".foot .progress").inner_text() == "12 of 16"
+    for _ in range(3):
+        gallery.press("1")
+    assert re.fullmatch(r"15 of 16 · about \d+ s", gallery.find(".foot .progress").inner_text())
+    assert gallery.find(".foot .rest").is_hidden()
+    gallery.press("1")
+    assert "16 picks." in gallery.find(".foot .rest").inner_text()
+    gallery.press("1")
+    assert gallery.find(".foot .rest").is_hidden()
+    until(lambda: len(server.taste.standing()) == 17)
+
+
+def test_waiting_says_for_what_and_how_long_and_ends_by_itself(opened: Opened, server: FakeServer) -> None:
+    server.taste.work = {"kind": "drawing", "done": 3, "of": 8, "left_s": 41, "queued": 0, "text": ""}
+    gallery = opened(groups=1)
+    gallery.focus()
+    gallery.press("1")
+    gallery.find(".pick .empty .work .words").first.wait_for()
+    assert gallery.find(".pick .empty .work .words").first.inner_text() == "Drawing 3 of 8 · about 40 s left"
+    server.taste.draw(1, size=(64, 64))
+    gallery.wait_for_group()
+    gallery.press("2")
+    until(lambda: len(server.taste.standing()) == 2)
+
+
+def test_drawing_more_is_offered_where_it_can_be_done(opened: Opened, server: FakeServer) -> None:
+    server.taste.can.append("draw")
+    gallery = opened(groups=1)
+    gallery.focus()
+    gallery.press("1")
+    gallery.find(".pick .empty button").first.click()
+    gallery.wait_for_group()
+    assert server.taste.asked[0][0] == "draw"
+
+
+def test_hostile_words_are_shown_as_words(opened: Opened, server: FakeServer) -> None:
+    server.taste.name = HOSTILE
+    server.taste.draw(12, prompt=HOSTILE, size=(64, 64))
+    server.taste.rounds = [a_round(server.taste, 1, reason=HOSTILE, lora=HOSTILE, drift="high")]
+    server.taste.problem = {"what": HOSTILE, "do": HOSTILE, "safe": HOSTILE}
+    server.taste.work = {"kind": "teaching", "done": 1, "of": 2, "left_s": 5, "queued": 0, "text": HOSTILE}
+    gallery = opened(who=HOSTILE)
+    gallery.focus()
+    assert gallery.find(".pick:not(.asking) .prompt .words").inner_text() == HOSTILE
+    assert gallery.find("h1").first.inner_text() == HOSTILE
+    gallery.press("1")
+    until(lambda: len(server.taste.standing()) == 1)
+    gallery.view("teach")
+    gallery.find(".round").first.wait_for()
+    gallery.view("history")
+    gallery.find(".pickcard").first.wait_for()
+    assert gallery.find(".pickcard .said").first.inner_text() == HOSTILE
+    assert gallery.page.evaluate("window.hurt") is None
+    scripts = "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('script, [onerror]').length"
+    assert gallery.page.evaluate(scripts) == 0
+
+
+def test_teaching_is_told_in_words_and_details_stay_folded(opened: Opened, server: FakeServer) -> None:
+    server.taste.rounds = [a_round(server.taste, 1), a_round(server.taste, 2)]
+    gallery = opened()
+    gallery.view("teach")
+    latest = gallery.find(".latest .round")
+    assert "Guesses your hidden picks: 81 % (chance 50 %)" in latest.inner_text()
+    assert "Drift from the original: medium" in latest.inner_text()
+    assert latest.locator(".strip img").count() == 2
+    assert latest.locator("dl").is_hidden()
+    latest.locator("summary").click()
+    assert "KL from the base" in latest.locator("dl").inner_text()
+    assert latest.locator("svg.chart circle").count() == 3
+    assert gallery.find(".earlier .round").count() == 1
+
+
+def test_teach_and_stop(opened: Opened, server: FakeServer) -> None:
+    gallery = opened()
+    gallery.focus()
+    server.delay = 0.15
+    gallery.press("1")
+    gallery.view("teach")
+    gallery.find("[data-action=teach]").click()
+    until(lambda: server.taste.asked)
+    assert server.taste.asked[0][0] == "teach" and len(server.taste.standing()) == 1
+    server.delay = 0
+    server.taste.can = ["stop"]
+    server.taste.work = {"kind": "teaching", "done": 1, "of": 8, "left_s": 190, "queued": 0, "text": ""}
+    gallery.find("[data-action=stop]").click()
+    until(lambda: server.taste.asked[-1][0] == "stop")
+    assert "Teaching: 1 of 8 · about 3 min left" in gallery.find(".teaching .work").inner_text()
+
+
+def test_the_blind_check_from_start_to_decision(opened: Opened, server: FakeServer) -> None:
+    server.taste.rounds = [a_round(server.taste, 1), a_round(server.taste, 2)]
+    server.taste.prepare_blind()
+    gallery = opened()
+    gallery.view("teach")
+    gallery.find("[data-action=blind]").click()
+    keys = ["1", "ArrowLeft", "1", "ArrowRight", "t", "Numpad1", "1", "2", "1", "1", "1", "1"]
+    for done, key in enumerate(keys):
+        gallery.find(".asking .frame").first.wait_for()
+        assert gallery.find(".asking .bead.on").count() == done
+        gallery.press(key)
+        until(lambda done=done: len(server.taste.answers) == done + 1)  # type: ignore[misc]
+    gallery.find(".result h2").wait_for()
+    assert gallery.find(".result h2").inner_text() == "You preferred the taught model in 9 of 12 (3–9 by chance)"  # noqa: RUF001
+    beads = gallery.find(".result .beads .bead").evaluate_all("all => all.map((one) => one.className.split(' ')[1])")
+    assert [beads.count(kind) for kind in ("taught", "before", "neither")] == [9, 2, 1] and beads[4] == "neither"
+    gallery.find(".result select").first.select_option("0.7")
+    gallery.find("[data-action=gentler]").click()
+    until(lambda: server.taste.asked)
+    assert server.taste.asked[0][1] | {"who": ""} == {
+        "check": "c" * 32,
+        "decision": "gentler",
+        "strength": 0.7,
+        "who": "",
+    }
+    gallery.find(".result .action").click()
+    gallery.wait_for_group()
+    assert not server.taste.picks
+
+
+def test_going_back_names_the_round(opened: Opened, server: FakeServer) -> None:
+    server.taste.rounds = [a_round(server.taste, 1), a_round(server.taste, 2)]
+    server.taste.prepare_blind(of=1)
+    gallery = opened()
+    gallery.view("teach")
+    gallery.find("[data-action=blind]").click()
+    gallery.find(".asking .frame").first.wait_for()
+    gallery.press("2")
+    assert gallery.find(".result select").last.locator("option").all_inner_texts() == ["to round 1", "to the original"]
+    gallery.find("[data-action=back]").click()
+    until(lambda: server.taste.asked)
+    assert server.taste.asked[0][1]["round"] == 1
+
+
+def test_history_pages_filters_corrects_and_deletes(opened: Opened, server: FakeServer) -> None:
+    picked(server.taste, 100, who="Anna")
+    picked(server.taste, 5, who="Ben")
+    server.taste.picks[3].kind, server.taste.picks[3].order = "tie", []
+    server.taste.consistency = {"same": 7, "of": 9}
+    server.taste.draw(4, size=(64, 64))
+    gallery = opened(who="Cleo")
+    assert "same 7" not in gallery.find(".pick").first.inner_text()
+    gallery.view("history")
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length >= 60"
+    )
+    assert "you chose the same 7 of 9 times" in gallery.find(".history").inner_text()
+    gallery.find(".history .end").scroll_into_view_if_needed()
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length === 105"
+    )
+    gallery.find('.filters select[aria-label="Which kind of pick"]').select_option("tie")
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length === 1"
+    )
+    group = server.taste.picks[3].group
+    gallery.find(".pickcard .pictures button").nth(1).click()
+    until(lambda: server.taste.picks[-1].why == "correction")
+    corrected = server.taste.picks[-1]
+    assert (corrected.group, corrected.kind, corrected.order, corrected.who) == (group, "favourite", [1], "Anna")
+    assert gallery.find(".pickcard .pictures button").nth(1).get_attribute("aria-pressed") == "true"
+    gallery.find(".pickcard .asks button").click()
+    gallery.find(".pickcard .danger").click()
+    until(lambda: len(server.taste.standing()) == 104)
+    assert gallery.find(".pickcard").count() == 0
+    gallery.find('.filters select[aria-label="Which kind of pick"]').select_option("")
+    gallery.find('.filters select[aria-label="Whose picks"]').select_option("Ben")
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length === 5"
+    )
+    gallery.find(".filters input").fill("northern")
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length < 5"
+    )
+    links = gallery.find(".exports a").evaluate_all("all => all.map((one) => one.getAttribute('href'))")
+    assert links == [f"/d3po/taste/{server.taste.id}/export?form={form}" for form in ("jsonl", "d3po")]
+
+
+def test_typing_in_a_field_is_typing(opened: Opened, server: FakeServer) -> None:
+    gallery = opened()
+    gallery.view("history")
+    gallery.find(".filters input").focus()
+    gallery.page.keyboard.type("1 tx zh?")
+    assert gallery.find(".filters input").input_value() == "1 tx zh?"
+    assert gallery.heard() == [] and not server.taste.picks
+
+
+def test_a_name_is_remembered_and_goes_with_each_pick(opened: Opened, server: FakeServer) -> None:
+    gallery = opened()
+    gallery.find("[data-head=person]").click()
+    gallery.find("#your-name").fill("Zoë 李")
+    gallery.find("#taste-name").fill("Hills at dusk")
+    gallery.find("#taste-name").press("Enter")
+    gallery.find("[data-head=person] .name").wait_for()
+    gallery.wait_for_group()
+    gallery.focus()
+    gallery.press("1")
+    until(lambda: [pick.who for pick in server.taste.standing()] == ["Zoë 李"])
+    assert server.taste.name == "Hills at dusk"
+    gallery.reload()
+    gallery.focus()
+    gallery.press("1")
+    until(lambda: [pick.who for pick in server.taste.standing()] == ["Zoë 李"] * 2)
+
+
+def test_without_a_taste_one_is_chosen(opened: Opened, server: FakeServer) -> None:
+    gallery = opened(taste="", wait=False)
+    gallery.find(".taste").click()
+    gallery.wait_for_group()
+
+
+def test_a_taste_that_is_gone_says_so(opened: Opened, server: FakeServer) -> None:
+    server.fail("/next", 404, 99)
+    gallery = opened(wait=False)
+    gallery.find(".pick:not(.asking) .empty .title").wait_for()
+    assert gallery.find(".pick:not(.asking) .empty .title").inner_text() == "It went wrong with 404."
+
+
+def test_changes_are_spoken(opened: Opened, server: FakeServer) -> None:
+    gallery = opened()
+    gallery.focus()
+    gallery.press("2")
+    said = gallery.find(".voice[aria-live=polite]").inner_text()
+    assert re.fullmatch(r"Picked 2\. Next: .+", said)
+    stage = gallery.find(".pick:not(.asking) .stage")
+    assert stage.get_attribute("role") == "listbox" and "Choose one of 2 pictures" in str(
+        stage.get_attribute("aria-label")
+    )

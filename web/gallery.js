@@ -1,0 +1,140 @@
+/**
+ * <d3po-gallery base="/d3po" taste="ID" lang="en" who="" theme="dark|light" autofocus>
+ *
+ * The gallery as one element that fills its container: the same in ComfyUI, A1111/Forge and the Studio. Without `taste`
+ * it offers a choice. It sends the event "d3po-state" with the server's State whenever that changes.
+ */
+
+import { Api } from "./api.js";
+import { ChooseView } from "./choose_view.js";
+import { el } from "./dom.js";
+import { wall } from "./keys.js";
+import { Session } from "./session.js";
+import { Shell } from "./shell.js";
+import { forEver, keep, recall } from "./stored.js";
+import { claimTab } from "./tab.js";
+import { loadText } from "./text.js";
+
+const SHEETS = ["gallery", "pick", "pages", "blind", "history"];
+const WHO = "d3po/who";
+const ANEW = ["base", "taste", "lang", "who"];
+
+export class D3POGallery extends HTMLElement {
+  static observedAttributes = ANEW;
+
+  constructor() {
+    super();
+    this.attachShadow({ mode: "open" });
+  }
+
+  /**
+   * Some hosts look at the focused element's type before they take Ctrl+Z for their own undo, in a listener that runs
+   * before ours can; for them this is a place where one types.
+   */
+  get type() {
+    return "textarea";
+  }
+
+  /** The sitting under way, for hosts that want to look at it. */
+  get session() {
+    return this.sitting ?? null;
+  }
+
+  connectedCallback() {
+    this.wall ??= wall(this, {
+      keydown: (event) => this.shell?.keyDown(event),
+      keyup: (event) => this.shell?.keyUp(event),
+    });
+    this.#openSoon();
+  }
+
+  disconnectedCallback() {
+    // Hosts move elements about; only what stays away is closed.
+    setTimeout(() => {
+      if (this.isConnected) return;
+      this.wall?.();
+      this.wall = undefined;
+      this.asked = "";
+      this.#close();
+    });
+  }
+
+  attributeChangedCallback(name, before, after) {
+    if (before !== after && this.isConnected) this.#openSoon();
+  }
+
+  focus() {
+    (this.shell ?? this.chooser)?.focus();
+  }
+
+  /** Once for any number of attributes that are set together. */
+  #openSoon() {
+    const asked = JSON.stringify(ANEW.map((name) => this.getAttribute(name)));
+    if (asked === this.asked) return;
+    this.asked = asked;
+    this.turn = (this.turn ?? Promise.resolve()).then(() => this.#open(asked));
+  }
+
+  async #open(asked) {
+    if (asked !== this.asked || !this.isConnected) return;
+    const hadFocus = this.matches(":focus-within");
+    await this.#close();
+    const api = new Api(this.getAttribute("base") ?? "/d3po");
+    const [text] = await Promise.all([loadText(this.getAttribute("lang")), this.#dress()]);
+    // Another attribute may have been set in the meantime.
+    if (asked !== this.asked) return;
+    const taste = this.getAttribute("taste");
+    if (taste) await this.#sit(api, taste, text);
+    else this.#choose(api, text);
+    if (hadFocus || (this.hasAttribute("autofocus") && document.activeElement === document.body)) this.focus();
+  }
+
+  async #sit(api, taste, text) {
+    const who = this.getAttribute("who") || recall(forEver, WHO, "");
+    this.sitting = new Session(api, taste, who, await claimTab());
+    this.shell = new Shell(this, this.sitting, text, { setWho: (name) => this.#setWho(name) });
+    this.room.replaceChildren(this.shell.element);
+    this.sitting.start();
+  }
+
+  #choose(api, text) {
+    this.chooser = new ChooseView(api, text, (taste) => this.setAttribute("taste", taste));
+    this.room.replaceChildren(el("div", { class: "gallery", lang: text.language }, this.chooser.element));
+  }
+
+  #setWho(who) {
+    keep(forEver, WHO, who);
+    this.removeAttribute("who");
+    this.asked = "";
+    this.#openSoon();
+  }
+
+  #close() {
+    const ended = this.sitting?.stop();
+    this.chooser?.stop();
+    this.sitting = this.shell = this.chooser = undefined;
+    this.room?.replaceChildren();
+    return ended;
+  }
+
+  /** Nothing is shown before its style sheets are there. */
+  #dress() {
+    this.dressed ??= new Promise((done) => {
+      this.room = el("div", { class: "room" });
+      let missing = SHEETS.length;
+      const arrived = () => --missing || done(undefined);
+      const links = SHEETS.map((name) =>
+        el("link", {
+          rel: "stylesheet",
+          href: new URL(`./${name}.css`, import.meta.url),
+          onload: arrived,
+          onerror: arrived,
+        }),
+      );
+      this.shadowRoot.append(...links, this.room);
+    });
+    return this.dressed;
+  }
+}
+
+if (!customElements.get("d3po-gallery")) customElements.define("d3po-gallery", D3POGallery);

@@ -1,0 +1,110 @@
+/** One pick in the history: its pictures with what was said of them. Another picture's press corrects it. */
+
+import { el, mark, say } from "./dom.js";
+import { icon } from "./icons.js";
+
+export class HistoryItem {
+  /**
+   * @param {any} item
+   * @param {{session: import("./session.js").Session, text: import("./text.js").Text, gone: () => void}} context
+   */
+  constructor(item, context) {
+    Object.assign(this, { item, ...context });
+    this.buttons = item.images.map((image, at) => this.#picture(image, at));
+    this.kind = el("span", { class: "tag" });
+    this.meta = el("span", { class: "when" });
+    this.asks = el("span", { class: "asks" });
+    const pictures = el("div", { class: "pictures" }, ...this.buttons);
+    pictures.style.setProperty("--columns", String(item.images.length <= 4 ? Math.min(2, item.images.length) : 3));
+    this.element = el(
+      "li",
+      { class: "pickcard" },
+      pictures,
+      el("p", { class: "said", title: item.prompt }, item.prompt),
+      el("p", { class: "meta" }, this.kind, this.meta, this.asks),
+    );
+    this.#ask(false);
+    this.#refresh();
+  }
+
+  #refresh() {
+    const { item, text } = this;
+    mark(this.element, "rejected", item.kind === "all_bad");
+    say(this.kind, text.t(`kind.${item.kind}`));
+    const parts = [
+      text.t("history.number", { n: item.number }),
+      item.who,
+      text.when(item.when),
+      item.held_out && text.t("history.held_out"),
+    ];
+    say(this.meta, parts.filter(Boolean).join(" · "));
+    item.images.forEach((image, at) => this.#refreshPicture(this.buttons[at], image, at));
+  }
+
+  #refreshPicture(button, image, at) {
+    const place = this.item.order.indexOf(image.candidate);
+    const best = place === 0;
+    button.setAttribute("aria-pressed", String(best));
+    button.setAttribute(
+      "aria-label",
+      this.text.t(best ? "history.is_favourite" : "history.make_favourite", { n: at + 1 }),
+    );
+    mark(button, "chosen", best);
+    const ranked = this.item.kind === "ranking" && place >= 0;
+    button.lastElementChild.replaceChildren(
+      ...(ranked ? [this.text.value(place + 1)] : best ? [icon("favourite")] : []),
+    );
+  }
+
+  #picture(image, at) {
+    const picture = el("img", { src: this.session.api.url(image.url), alt: "", loading: "lazy", decoding: "async" });
+    return el(
+      "button",
+      { type: "button", title: this.text.t("history.correct"), onclick: () => this.#correct(at) },
+      picture,
+      el("span", { class: "badge", "aria-hidden": "true" }),
+    );
+  }
+
+  #correct(at) {
+    const { candidate } = this.item.images[at];
+    if (this.item.kind === "favourite" && this.item.order[0] === candidate) return;
+    const pick_id = this.session.correct(this.item, candidate);
+    this.item = { ...this.item, pick_id, kind: "favourite", order: [candidate] };
+    this.#refresh();
+  }
+
+  /** Deleting asks once, in place. */
+  #ask(sure, focus = false) {
+    const label = this.text.t("history.remove");
+    const bin = () =>
+      el(
+        "button",
+        { type: "button", class: "bare", "aria-label": label, title: label, onclick: () => this.#ask(true, true) },
+        icon("remove"),
+      );
+    const no = () =>
+      el(
+        "button",
+        { type: "button", class: "small", onclick: () => this.#ask(false, true) },
+        this.text.t("history.remove.no"),
+      );
+    const yes = () =>
+      el(
+        "button",
+        { type: "button", class: "small danger", onclick: () => this.#remove() },
+        this.text.t("history.remove.yes"),
+      );
+    this.asks.replaceChildren(...(sure ? [yes(), no()] : [bin()]));
+    if (focus) /** @type {HTMLElement} */ (this.asks.firstElementChild).focus();
+  }
+
+  #remove() {
+    this.session.remove(this.item.pick_id);
+    const next = this.element.nextElementSibling ?? this.element.previousElementSibling;
+    const scroll = this.element.closest(".scroll");
+    this.element.remove();
+    this.gone();
+    /** @type {HTMLElement} */ (next?.querySelector(".asks button") ?? scroll).focus();
+  }
+}

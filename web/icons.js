@@ -1,0 +1,29 @@
+/** The gallery's icons: strokes on a 20 by 20 field, drawn for it. */
+
+import { svg } from "./dom.js";
+
+const PATHS = {
+  undo: "M4 8.5h8a4 4 0 0 1 0 8H8M4 8.5 7.5 5M4 8.5 7.5 12",
+  tie: "M4.5 7.5h11M4.5 12.5h11",
+  all_bad: "M5.5 5.5l9 9M14.5 5.5l-9 9",
+  skipped: "M5 5.5l5.5 4.5L5 14.5M14.5 5.5v9",
+  ranking: "M4.5 15.5v-3M8.2 15.5v-5.5M11.9 15.5v-8M15.5 15.5v-11",
+  favourite: "M4.5 10.5l3.8 3.8 7.2-8.3",
+  zoom: "M8.8 14.1a5.3 5.3 0 1 0 0-10.6 5.3 5.3 0 0 0 0 10.6zM12.7 12.7l4 4M8.8 6.6v4.4M6.6 8.8H11",
+  full: "M4 8V4h4M12 4h4v4M16 12v4h-4M8 16H4v-4",
+  help: "M7.6 7.8a2.5 2.5 0 1 1 3.6 2.2c-.8.4-1.2.9-1.2 1.8M10 14.6v.1",
+  person: "M10 9.5a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM4 16.5c.6-3 3-4.5 6-4.5s5.4 1.5 6 4.5",
+  close: "M5.5 5.5l9 9M14.5 5.5l-9 9",
+  remove: "M4.5 6h11M8 6V4.3h4V6M6 6l.7 9.7h6.6L14 6M8.7 8.8v4.2M11.3 8.8v4.2",
+  arrow: "M4.5 10h11M11.5 6l4 4-4 4",
+  save: "M10 3.5v9M6.5 9.2 10 12.7l3.5-3.5M4 16h12",
+};
+
+/** @param {keyof typeof PATHS} name */
+export function icon(name) {
+  return svg(
+    "svg",
+    { viewBox: "0 0 20 20", class: "icon", "aria-hidden": "true", focusable: "false" },
+    svg("path", { d: PATHS[name] }),
+  );
+}

@@ -1,0 +1,401 @@
+/**
+ * One person's sitting with one taste: which group is in front of them, which come next (loaded and decoded), what they
+ * said, and what the server last told. It knows no elements; views listen to its events:
+ * "group" another group (or none) is in front, "state" anything else that is shown has changed.
+ */
+
+import { Away, Refused } from "./api.js";
+import { Outbox } from "./outbox.js";
+import { Pace } from "./pace.js";
+import { Backoff, Pause } from "./pause.js";
+import { prepare } from "./preload.js";
+import { newId } from "./stored.js";
+
+const AHEAD = 3;
+// A group whose pictures do not come is no longer counted as one of those ahead.
+const STUCK_MS = 15000;
+const MOST_STUCK = 4;
+// The server takes no longer list.
+const MOST_HELD = 64;
+const POLL_FIRST_MS = 700;
+const POLL_MS = 4000;
+const IDLE_MS = 15000;
+const HIDDEN_MS = 20000;
+
+/** @typedef {import("./preload.js").Prepared} Prepared */
+
+export class Session extends EventTarget {
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {string} taste
+   * @param {string} who
+   * @param {import("./tab.js").Tab} tab
+   */
+  constructor(api, taste, who, tab) {
+    super();
+    Object.assign(this, { api, taste, who, tab });
+    this.path = `taste/${taste}`;
+    this.outbox = new Outbox(api, taste, tab.id);
+    this.pace = new Pace(who);
+    this.pause = new Pause();
+    this.away = new Backoff(700, 10000);
+    this.poll = new Backoff(POLL_FIRST_MS, POLL_MS);
+    this.ending = new AbortController();
+    /** @type {any} the server's last State */
+    this.state = null;
+    this.heardAt = 0;
+    /** @type {any} what the server refused to tell at all */
+    this.refusal = null;
+    /** @type {Prepared | null} */
+    this.current = null;
+    /** @type {Prepared[]} */
+    this.ahead = [];
+    /** @type {Map<string, number>} groups whose pictures are on their way, since when */
+    this.coming = new Map();
+    /**
+     * @type {{pick_id: string, card: any, kind: string, order: number[], picture: HTMLImageElement | null, ms:
+     * number}[]}
+     */
+    this.made = [];
+    /** @type {Map<string, number>} when a group was last picked here */
+    this.pickedAt = new Map();
+    this.rest = null;
+    this.takingBack = Promise.resolve();
+    this.watching = false;
+  }
+
+  start() {
+    this.outbox.addEventListener("change", () => this.#tell("state"));
+    this.outbox.addEventListener("sent", (/** @type {any} */ event) => this.#heardOf(event.detail));
+    this.api.addEventListener("change", () => {
+      if (!this.api.away) this.outbox.pause.cut();
+      this.#tell("state");
+    });
+    const kept = this.outbox.waiting.filter((entry) => entry.kind === "pick" && entry.card);
+    this.made = kept.map(({ id, card, body }) => ({ pick_id: id, card, kind: body.kind, order: body.order }));
+    this.outbox.start();
+    this.hurry = () => this.pause.cut();
+    document.addEventListener("visibilitychange", this.hurry);
+    this.#live();
+  }
+
+  /** Resolves when another gallery may use this tab's id. */
+  stop() {
+    this.ending.abort();
+    this.outbox.stop();
+    this.pause.cut();
+    document.removeEventListener("visibilitychange", this.hurry);
+    return this.tab.release();
+  }
+
+  get stopped() {
+    return this.ending.signal.aborted;
+  }
+
+  // Picking
+
+  /**
+   * Says something about the group in front and goes on to the next.
+   * @param {"favourite"|"ranking"|"tie"|"all_bad"|"skipped"} kind
+   * @param {number[]} order candidate numbers
+   * @param {number} ms decision time
+   */
+  pick(kind, order, ms) {
+    const { card } = this.current;
+    const before = this.progress();
+    const id = newId();
+    const shown = card.images.map((image) => image.candidate);
+    const body = {
+      pick_id: id,
+      client: this.tab.id,
+      who: this.who,
+      group: card.group,
+      kind,
+      order,
+      shown,
+      ms,
+      why: card.why,
+    };
+    const { was, ...plain } = card;
+    this.made.push({ pick_id: id, card: plain, kind, order });
+    this.pickedAt.set(card.group, performance.now());
+    this.pace.add(ms);
+    this.outbox.add({
+      id,
+      kind: "pick",
+      path: `${this.path}/pick`,
+      body,
+      card: plain,
+      counts: card.why === "repeat" ? 0 : 1,
+    });
+    const after = this.progress();
+    this.rest = before && after.done >= before.of ? before.of : null;
+    this.#advance();
+  }
+
+  /**
+   * Takes this person's last standing pick back; its group comes back in front. Any number of times, also after a
+   * reload.
+   */
+  undo() {
+    this.rest = null;
+    const last = this.made.pop();
+    if (last) this.#takeBackOurs(last);
+    else this.takingBack = this.takingBack.then(() => this.#takeBackTheServers());
+    return this.takingBack;
+  }
+
+  get canUndo() {
+    return this.made.length > 0 || Boolean(this.state?.last);
+  }
+
+  #takeBackOurs({ pick_id, card, kind, order }) {
+    this.pickedAt.delete(card.group);
+    if (!this.outbox.cancel(pick_id)) {
+      // A pick that the server refused is dropped with the undo; there is nothing to take back.
+      if (this.outbox.refused.some((entry) => entry.id === pick_id)) this.outbox.drop(pick_id);
+      else this.#sendUndo(pick_id, card.why === "repeat" ? 0 : -1);
+    }
+    this.#bringBack({ ...card, was: { kind, order, pick_id } });
+  }
+
+  async #takeBackTheServers() {
+    // What still waits may change what the last pick is.
+    await this.outbox.empty();
+    const last = this.state?.last;
+    if (!last || this.stopped) return;
+    const answer = await this.#sendUndo(last.pick_id);
+    if (answer?.card) await this.#bringBack(answer.card);
+    else this.pause.cut();
+  }
+
+  #sendUndo(pick_id, counts = -1) {
+    const body = { client: this.tab.id, who: this.who, pick_id };
+    return this.outbox.add({ id: `${pick_id}-undo`, kind: "undo", path: `${this.path}/undo`, body, counts });
+  }
+
+  /** The group in front steps back by one; no pick is possible until the one that comes back is whole. */
+  async #bringBack(card) {
+    this.ahead = this.ahead.filter((prepared) => prepared.card.group !== card.group);
+    if (this.current && this.current.card.group !== card.group) this.ahead.unshift(this.current);
+    this.current = null;
+    this.returning = card.group;
+    this.coming.set(card.group, performance.now());
+    this.#tell("group");
+    const prepared = await prepare(card, (path) => this.api.url(path), this.ending.signal);
+    this.coming.delete(card.group);
+    // It was overtaken by another undo, and comes right after that one's group.
+    if (this.returning !== card.group) return void this.ahead.unshift(prepared);
+    this.returning = null;
+    this.current = prepared;
+    this.#tell("group");
+  }
+
+  #advance() {
+    this.current = this.ahead.shift() ?? null;
+    this.#tell("group");
+    this.poll.reset();
+    this.pause.cut();
+  }
+
+  // What is shown about it
+
+  /** Picks done, the milestone ahead and the one behind, with what the server does not know yet counted in. */
+  progress() {
+    if (!this.state) return null;
+    const picks = this.state.picks;
+    const ours = this.outbox.waiting.filter((entry) => entry.taste === this.taste);
+    const unsent = ours.reduce((sum, entry) => sum + entry.counts, 0);
+    return { done: Math.max(0, picks.all + unsent), of: picks.milestone, previous: picks.previous };
+  }
+
+  /** Seconds to the next milestone, from this person's own times, or null. */
+  secondsLeft() {
+    const progress = this.progress();
+    return progress && progress.of > progress.done ? this.pace.seconds(progress.of - progress.done) : null;
+  }
+
+  // The server
+
+  /** Teach, stop, draw, rename. @returns {Promise<boolean>} */
+  async act(name, body = {}) {
+    // What was picked before the press counts for it.
+    await this.outbox.empty();
+    return this.ask(name, body);
+  }
+
+  /** Posts and takes the state that comes back. A refusal is shown. */
+  async ask(name, body = {}) {
+    const begun = performance.now();
+    try {
+      const answer = await this.api.post(`${this.path}/${name}`, { who: this.who, ...body });
+      if (answer.state) this.take(answer.state, begun);
+      else if (answer.blind && this.state) this.#takeBlind(answer.blind);
+      return answer;
+    } catch (error) {
+      if (error instanceof Refused) this.notice = error.said;
+      else if (!(error instanceof Away)) throw error;
+      this.#tell("state");
+      return null;
+    }
+  }
+
+  /**
+   * Replaces a pick from the history, under the name of whoever made it: each person's pick of a group stands by
+   * itself.
+   */
+  correct(item, candidate) {
+    const id = newId();
+    const shown = item.images.map((image) => image.candidate);
+    const body = {
+      pick_id: id,
+      client: this.tab.id,
+      who: item.who,
+      group: item.group,
+      kind: "favourite",
+      order: [candidate],
+      shown,
+      ms: 0,
+      why: "correction",
+    };
+    this.made = this.made.map((one) =>
+      one.pick_id === item.pick_id ? { ...one, pick_id: id, kind: "favourite", order: [candidate] } : one,
+    );
+    this.outbox.add({ id, kind: "pick", path: `${this.path}/pick`, body, counts: 0 });
+    return id;
+  }
+
+  remove(pick_id) {
+    this.made = this.made.filter((one) => one.pick_id !== pick_id);
+    const body = { who: this.who, pick_id };
+    this.outbox.add({ id: `${pick_id}-remove`, kind: "remove", path: `${this.path}/remove`, body, counts: -1 });
+  }
+
+  answerBlind(check, index, side, ms) {
+    const body = { check, index, side, ms };
+    return this.outbox.add({
+      id: `${check}-${index}`,
+      kind: "answer",
+      path: `${this.path}/blind/answer`,
+      body,
+      counts: 0,
+    });
+  }
+
+  /** A view that shows the server's work asks to be told sooner. */
+  watch(on) {
+    this.watching = on;
+    if (on) this.pause.cut();
+  }
+
+  /**
+   * Believes a state if it is newer than ours. While picks are on their way their counts are left alone: an answer to
+   * something else may or may not have counted them already.
+   */
+  take(state, begun, settled = !this.outbox.waiting.length) {
+    const ours = this.state;
+    if (ours && state.revision < ours.revision && begun < this.heardAt) return;
+    this.state = settled || !ours ? state : { ...state, picks: ours.picks, last: ours.last };
+    this.heardAt = performance.now();
+    this.refusal = null;
+    this.#tell("state");
+  }
+
+  #takeBlind(blind) {
+    this.state = { ...this.state, blind };
+    this.#tell("state");
+  }
+
+  #heardOf({ entry, answer, begun }) {
+    if (entry.taste !== this.taste || !answer) return;
+    // A state told for another person's name is not ours in what it says of "yours" and "last".
+    const ours = (entry.body.who ?? this.who) === this.who;
+    if (answer.state) this.take(answer.state, begun, ours);
+    else if (answer.blind && this.state) this.#takeBlind(answer.blind);
+  }
+
+  /** Asks for groups and news for as long as the sitting lasts. */
+  async #live() {
+    while (!this.stopped) {
+      let wait;
+      try {
+        wait = await this.#round();
+        this.away.reset();
+      } catch (error) {
+        if (error instanceof Refused) this.refusal = error.said;
+        else if (!(error instanceof Away)) throw error;
+        this.#tell("state");
+        wait = this.away.step();
+      }
+      if (!this.stopped && wait > 0) await this.pause.wait(wait);
+    }
+  }
+
+  /** @returns {Promise<number>} milliseconds to the next round */
+  async #round() {
+    const want = this.#wanted();
+    const begun = performance.now();
+    const whose = { client: this.tab.id, who: this.who };
+    if (!want) {
+      this.take(await this.api.get(`${this.path}/state`, whose), begun);
+      return this.#wanted() ? 0 : this.#leisure();
+    }
+    const answer = await this.api.post(`${this.path}/next`, { ...whose, holding: this.#holding(), want });
+    const fresh = answer.cards.filter((card) => !this.#isOld(card.group, begun));
+    for (const card of fresh) this.#load(card);
+    this.take(answer.state, begun);
+    if (fresh.length) this.poll.reset();
+    if (!this.#wanted()) return this.#leisure();
+    if (answer.cards.length >= want) return 0;
+    return document.hidden ? HIDDEN_MS : this.poll.step();
+  }
+
+  #leisure() {
+    if (document.hidden) return HIDDEN_MS;
+    return this.watching || this.state?.work ? POLL_MS / 2 : IDLE_MS;
+  }
+
+  #wanted() {
+    const now = performance.now();
+    const loading = [...this.coming.values()].filter((since) => now - since < STUCK_MS).length;
+    if (this.coming.size - loading >= MOST_STUCK) return 0;
+    return Math.max(0, AHEAD + 1 - this.ahead.length - loading - (this.current ? 1 : 0));
+  }
+
+  #here() {
+    const here = [...this.ahead.map((prepared) => prepared.card.group), ...this.coming.keys()];
+    if (this.current) here.push(this.current.card.group);
+    return here;
+  }
+
+  #holding() {
+    const unsent = this.outbox.waiting.filter((entry) => entry.kind === "pick").map((entry) => entry.body.group);
+    return [...new Set([...this.#here(), ...unsent])].slice(0, MOST_HELD);
+  }
+
+  #isUnsent(group) {
+    return this.outbox.waiting.some((entry) => entry.kind === "pick" && entry.body.group === group);
+  }
+
+  #isOld(group, begun) {
+    return this.#here().includes(group) || this.#isUnsent(group) || (this.pickedAt.get(group) ?? -Infinity) > begun;
+  }
+
+  async #load(card) {
+    this.coming.set(card.group, performance.now());
+    try {
+      const prepared = await prepare(card, (path) => this.api.url(path), this.ending.signal);
+      this.coming.delete(card.group);
+      // It may have come back by an undo in the meantime.
+      if (this.#here().includes(card.group)) return;
+      this.ahead.push(prepared);
+      if (!this.current && !this.returning) this.#advance();
+    } catch (error) {
+      if (!this.stopped) throw error;
+    }
+  }
+
+  #tell(what) {
+    if (!this.stopped) this.dispatchEvent(new Event(what));
+  }
+}
