@@ -53,7 +53,7 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
     with gr.Row():
         name = gr.Textbox(label=WORDS["name"], value="Garden")
         source = gr.Textbox(label=WORDS["model"], value=GARDEN, info=WORDS["model_help"])
-    prompts = gr.Textbox(label=WORDS["prompts"], value="\n".join(split_prompts()[0]), lines=8)
+    prompts = gr.Textbox(label=WORDS["prompts"], value="\n".join(split_prompts()[0]), lines=8, max_lines=8)
     with gr.Row():
         plain = controls.controls(False, {"sample": GARDEN_SETTINGS})
     with gr.Accordion(WORDS["advanced"], open=False):

@@ -239,6 +239,8 @@ class Worker(Actions):
             self._draw(run, model, DRY)
         keep(trainer)
         result = trainer.result()
+        if result.strength == 0:
+            return  # before and after are the same
         progress = self._show(run, "blind", 0)
         for done, total in show(run, model, result.round, result.weights, sample_settings(run)):
             progress.at(done, total)

@@ -17,7 +17,7 @@ from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, repl
 from d3po_core.training import trainer as module
 from d3po_core.training.fit import Fit
 from d3po_core.training.keep import keep
-from d3po_core.training.trainer import Trainer, blend
+from d3po_core.training.trainer import Trainer, blend, doubts
 
 from .toy import ToyModel
 
@@ -72,6 +72,11 @@ def test_learns_its_picks(tmp_path: Path) -> None:
     final = [r.training.accuracy for r in reports if r.epoch == 9]
     assert sum(final) / len(final) > 0.9
     assert flat(work.result().weights).abs().max() > 0
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0, "left as it was"), (0.42, "42%"), (1.0, "")])
+def test_a_person_is_told_what_the_evidence_allowed(share: float, said: str) -> None:
+    assert said in " ".join(doubts(share)) and bool(doubts(share)) == (share < 1)
 
 
 def test_evidence_decides_how_much_is_kept() -> None:

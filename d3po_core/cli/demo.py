@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     if taught is None:
         return _stopped(folder)
     result, lora = taught
-    print(train.describe(result))
+    print(f"{train.describe(result)} {result.reason}")
 
     say(
         f"Comparing before and after, on {len(held_out)} prompts that were not used and {options.seeds} new seeds.",

@@ -104,16 +104,11 @@ def teach(
 
 
 def describe(result: Result) -> str:
-    """What a person wants to know of a round, in a sentence or two."""
+    """How well the taste was understood, in a sentence."""
     if not result.guessed_of:
         return "There were too few picks to hide some, so how well the taste was understood is unknown."
     share = result.guessed / result.guessed_of
-    said = f"Of {result.guessed_of} picks it had not seen it guessed {share:.0%} right (chance: 50 %)."
-    if result.strength == 0:
-        return f"{said} That is no better than chance, so the LoRA leaves the model as it was: more picks are needed."
-    if result.strength < 1:
-        return f"{said} That is weak evidence, so the LoRA keeps {result.strength:.0%} of what was learnt."
-    return said
+    return f"Of {result.guessed_of} picks it had not seen it guessed {share:.0%} right (chance: 50 %)."
 
 
 def _figures(report: StepReport) -> str:

@@ -123,7 +123,7 @@ class Trainer:
             curve=[sum(epoch) / len(epoch) for epoch in by_epoch(progress.hits)] if self._checked else [],
             drift=progress.figures["kl_base"] / self._elements * share**2 if progress.figures else None,
             figures=progress.figures,
-            reason=self._reason(),
+            reason=" ".join([self._reason(), *doubts(share)]),
         )
 
     @property
@@ -356,6 +356,13 @@ class Trainer:
     def _checked(self) -> bool:
         """Whether both checks are done."""
         return len(self._phases) == 3 and self._progress.phase >= 2
+
+
+def doubts(share: float) -> list[str]:
+    """What a person should know where the evidence did not allow all of what was learnt."""
+    if share == 0:
+        return ["Hidden picks were not guessed better than by chance, so the model was left as it was."]
+    return [f"The evidence is thin, so {share:.0%} of what was learnt was kept."] if share < 1 else []
 
 
 def blend(start: LoraWeights, end: LoraWeights, share: float) -> LoraWeights:
