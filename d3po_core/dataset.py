@@ -9,8 +9,8 @@ import json
 import shutil
 from pathlib import Path
 
-from .picks import Pick, pairs
-from .run import Run, StoredPick, files
+from .picks import pairs
+from .run import Group, Run, StoredPick, files
 
 
 def export_dataset(run: Run, folder: Path) -> int:
@@ -38,7 +38,7 @@ def export_dataset(run: Run, folder: Path) -> int:
             source = run.image_path(group.id, candidate)
             with files.writing(folder):
                 shutil.copyfile(source, folder / name)
-            picks = [_said(stored, candidate, group.candidates) for stored in said.get(group.id, [])]
+            picks = [_said(stored, candidate, group) for stored in said.get(group.id, [])]
             about = {"file_name": name, "text": group.prompt, "group": group.number, "candidate": candidate}
             lines.append({**about, "seed": group.seed, "round": group.round, "policy": group.policy, "picks": picks})
     data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -46,12 +46,11 @@ def export_dataset(run: Run, folder: Path) -> int:
     return len(lines)
 
 
-def _said(stored: StoredPick, candidate: int, candidates: int) -> dict[str, object]:
+def _said(stored: StoredPick, candidate: int, group: Group) -> dict[str, object]:
     """One person's judgement as it concerns a candidate: the others that it beat and lost to."""
-    pick: Pick = stored.pick
-    found = pairs(pick, candidates)
+    found = pairs(stored.pick, group.candidates, stored.shown_order or group.distinct)
     return {
-        **{"who": stored.who, "kind": pick.kind},
+        **{"who": stored.who, "kind": stored.pick.kind},
         "better_than": [pair.loser for pair in found if pair.winner == candidate],
         "worse_than": [pair.winner for pair in found if pair.loser == candidate],
     }

@@ -5,6 +5,7 @@ A pick is stored as what the person said; pairs are derived each time and never 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,10 +61,16 @@ def check_pick(pick: Pick, candidates: int) -> Pick:
     return pick
 
 
-def pairs(pick: Pick, candidates: int) -> list[Pair]:
-    """All pairs that the pick implies, equally weighted so that every group counts once."""
-    levels = _levels(pick, candidates)
-    found = [(a, b) for a in range(candidates) for b in range(candidates) if levels[a] > levels[b]]
+def pairs(pick: Pick, candidates: int, shown: Collection[int] = ()) -> list[Pair]:
+    """All pairs that the pick implies, equally weighted so that every group counts once.
+
+    Args:
+        pick: the judgement.
+        candidates: how many the group has.
+        shown: those that the person saw; nothing was said of others. All if empty.
+    """
+    levels, seen = _levels(pick, candidates), sorted(shown) or range(candidates)
+    found = [(a, b) for a in seen for b in seen if levels[a] > levels[b]]
     return [Pair(a, b, 1 / len(found)) for a, b in found]
 
 

@@ -62,6 +62,7 @@ def sample_groups(
         batch = rows(conditioning, chosen.repeat_interleave(settings.candidates))
         trajectory = _sample_in_parts(model, plan, noises, batch, settings)
         images = model.decode(trajectory.latents)
+        added = []  # all that is decoded, before anybody may stop this
         for i, number in enumerate(numbers):
             part = slice(i * settings.candidates, (i + 1) * settings.candidates)
             group_id = run.add_group(
@@ -77,7 +78,8 @@ def sample_groups(
                 images=[to_image(image) for image in images[part]],
                 near=too_alike(trajectory.latents[part]),
             )
-            yield Sampled(group_id, done + i + 1, settings.groups)
+            added.append(Sampled(group_id, done + i + 1, settings.groups))
+        yield from added
 
 
 def check_drawable(model: ImageModel, settings: SampleSettings) -> None:

@@ -18,9 +18,9 @@ from .run import Run
 from .settings import SampleSettings
 
 STRIP = 4
-"""Prompts in a strip; every round shows the same ones, so that rounds can be compared."""
+"""Pictures in a strip; while no prompt is added, every round shows the same ones, so that rounds can be compared."""
 PAIRS = 12
-"""Before/after pairs in a blind check: nine of them are more than luck."""
+"""Before/after pairs in a blind check: ten of them, either way, are more than luck (less than 5 % by chance)."""
 CHECK_SEEDS = 1_000_000
 """Seeds of blind checks begin here, far from those of any strip; no group of a run has one of them (see `draw`)."""
 
@@ -41,10 +41,12 @@ def show(
     Yields:
         How many pictures are done, and of how many.
     """
-    texts = sorted({group.prompt for group in run.groups()})
+    texts = sorted({prompt.text for prompt in run.prompts()})
     strip = _chosen(texts, STRIP, run.run_id)
     asked = _chosen(texts, PAIRS, f"{run.run_id} {round}")
-    jobs = [(prompt, 0) for prompt in strip] + [(p, CHECK_SEEDS + PAIRS * round + i) for i, p in enumerate(asked)]
+    jobs = [(prompt, seed) for seed, prompt in enumerate(strip)] + [
+        (p, CHECK_SEEDS + PAIRS * round + i) for i, p in enumerate(asked)
+    ]
     sides: list[list[Image.Image]] = []
     done, total = 0, 2 * len(jobs)
     for weights in (None, lora):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from ..errors import D3POError
 from ..run import Run
 from ..run.base import DATABASE
+from .fields import NotFound
 
 
 class Shelf:
-    """The runs that lie in a folder, each in a folder of its own; opened once and kept open.
+    """The runs that lie in a folder, each in a folder of its own; opened once and kept open. Any thread may use it.
 
     Args:
         folder: where; it need not exist yet.
@@ -19,27 +21,43 @@ class Shelf:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._open: dict[Path, Run] = {}
+        self._lock = threading.Lock()
 
     def runs(self) -> list[Run]:
-        """All runs that can be opened, the newest first."""
-        found = {path.parent for path in self.folder.glob(f"*/{DATABASE}")}
-        for gone in set(self._open) - found:
-            self._open.pop(gone).close()
-        for path in found - set(self._open):
-            try:
-                self._open[path] = Run.open(path)
-            except D3POError:  # a damaged one must not hide the others
-                continue
-        return sorted(self._open.values(), key=lambda run: -run.created)
+        """All runs that can be opened, the newest first.
+
+        Of two with the same id, as a copied folder has it, the one with the first name counts.
+        """
+        with self._lock:
+            found = sorted(path.parent for path in self.folder.glob(f"*/{DATABASE}"))
+            for gone in set(self._open) - set(found):
+                self._open.pop(gone).close()
+            known: dict[str, Run] = {}
+            for path in found:
+                run = self._open.get(path) or _opened(path)
+                if run is not None:
+                    self._open[path] = run
+                    known.setdefault(run.run_id, run)
+        return sorted(known.values(), key=lambda run: -run.created)
 
     def run(self, run_id: str) -> Run:
         """A run by its id.
 
         Raises:
-            D3POError: there is none.
+            NotFound: there is none.
         """
-        known = [run for run in self._open.values() if (run.folder / DATABASE).is_file()]
-        for run in (*known, *self.runs()):
+        with self._lock:
+            known = [run for run in self._open.values() if run.run_id == run_id]
+        if len(known) == 1 and (known[0].folder / DATABASE).is_file():
+            return known[0]
+        for run in self.runs():
             if run.run_id == run_id:
                 return run
-        raise D3POError("There is no such taste.", "It may have been deleted or moved; choose another one.")
+        raise NotFound("There is no such taste. It may have been deleted or moved.")
+
+
+def _opened(path: Path) -> Run | None:
+    try:
+        return Run.open(path)
+    except D3POError:  # a damaged one must not hide the others
+        return None

@@ -65,6 +65,11 @@ class Group:
     showable: bool
     judged: int
 
+    @property
+    def distinct(self) -> list[int]:
+        """Candidates that do not look like another one."""
+        return [candidate for candidate in range(self.candidates) if candidate not in self.near]
+
 
 class Groups(Base):
     """The part of a run that keeps groups."""
@@ -164,7 +169,8 @@ class Groups(Base):
         conditions = [f"groups.{name} = :{name}" for name in wanted]
         if picked is not None:
             theirs = "" if who is None else "AND picks.who = :who"
-            some = f"EXISTS (SELECT 1 FROM picks WHERE group_id = groups.id AND undone IS NULL {theirs})"
+            standing = f"undone IS NULL AND reason <> 'repeat' {theirs}"
+            some = f"EXISTS (SELECT 1 FROM picks WHERE group_id = groups.id AND {standing})"
             conditions.append(some if picked else f"NOT {some}")
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         with self._database.read() as connection:

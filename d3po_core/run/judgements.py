@@ -82,6 +82,9 @@ class Judgements(Base):
             if group is None:
                 raise D3POError(f"This run has no group with the id '{group_id}'.")
             check_pick(pick, group["candidates"])
+            _check_shown(pick, shown_order, group["candidates"])
+            if reason == "repeat" and not _stands(connection, group_id, who):
+                reason = ""  # there is nothing to be consistent with, so it is a pick like any other
             if connection.execute("SELECT 1 FROM picks WHERE pick_id = ?", (pick_id,)).fetchone():
                 return Recorded(pick_id, False, _revision(connection))
             connection.execute(
@@ -125,14 +128,16 @@ class Judgements(Base):
         Raises:
             D3POError: there is no such pick.
         """
-        taken = self.take_back(pick_id)
         with self._database.write() as connection:
-            changed = connection.execute(
-                "UPDATE picks SET undone = ? WHERE group_id = ? AND who = ? AND undone IS NULL AND reason <> 'repeat'",
-                (time.time(), taken.group_id, taken.who),
-            ).rowcount
-            if changed:
-                _judge(connection, taken.group_id)
+            row = connection.execute("SELECT * FROM picks WHERE pick_id = ?", (pick_id,)).fetchone()
+            if row is None:
+                raise D3POError(f"This run has no pick with the id '{pick_id}'.")
+            if row["undone"] is None:  # else it was said before, and what came after is meant
+                connection.execute(
+                    """UPDATE picks SET undone = ? WHERE group_id = ? AND who = ? AND undone IS NULL AND serial <= ?""",
+                    (time.time(), row["group_id"], row["who"], row["serial"]),
+                )
+                _judge(connection, row["group_id"])
                 count_up(connection, "pick_revision")
 
     def has_pick(self, pick_id: str) -> bool:
@@ -168,6 +173,20 @@ class Judgements(Base):
                 f"SELECT * FROM {table} WHERE :who IS NULL OR who = :who ORDER BY serial", {"who": who}
             ).fetchall()
         return [_stored(row) for row in rows]
+
+
+def _check_shown(pick: Pick, shown: Sequence[int], candidates: int) -> None:
+    if not shown:
+        return
+    if len(set(shown)) < len(shown) or not set(shown) <= set(range(candidates)):
+        raise D3POError(f"This group of {candidates} candidates was not shown as {tuple(shown)}.")
+    if not set(pick.order) <= set(shown):
+        raise D3POError(f"The pick {pick.order} names a candidate that was not shown.")
+
+
+def _stands(connection: sqlite3.Connection, group_id: str, who: str) -> bool:
+    query = "SELECT 1 FROM standing WHERE group_id = ? AND who = ?"
+    return connection.execute(query, (group_id, who)).fetchone() is not None
 
 
 def _judge(connection: sqlite3.Connection, group_id: str) -> None:

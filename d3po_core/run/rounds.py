@@ -179,7 +179,9 @@ class Rounds(Base):
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (policy,))
 
     def replace_lora(self, number: int, lora_file: Path, lora_hash: str, strength: float) -> None:
-        """Let another file stand for a finished round: the same LoRA, weaker. The old file stays where it is.
+        """Let another file stand for a finished round, and sample from now on: the same LoRA, weaker.
+
+        The old file stays where it is.
 
         Args:
             number: of the round.
@@ -194,7 +196,7 @@ class Rounds(Base):
                 WHERE number = ? AND finished IS NOT NULL""",
                 (relative, lora_hash, strength, number),
             )
-            connection.execute("DELETE FROM meta WHERE key = 'policy'")
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (lora_hash,))
 
     def round_folder(self, number: int) -> Path:
         """The folder for what belongs to a round; made when missing."""

@@ -34,7 +34,7 @@ class Measures:
     """What can be said of the policy on some groups.
 
     Attributes:
-        loss: mean over pairs.
+        loss: mean over groups of their pairs' weighted loss.
         accuracy: share of pairs whose winner has the higher trajectory log-ratio; ties count half.
         margin: mean of beta * (winner's - loser's trajectory log-ratio).
         clip_fraction: share of step log-ratios at which the clamp bites.
@@ -166,6 +166,8 @@ class Fit:
                     ) from error
                 largest = max(sum(len(block.rows) for block in pack) for pack in packs(blocks, self.micro_batch))
                 self.micro_batch = min(self.micro_batch, largest) // 2 or 1
+                found = []
+            if not found:  # only here, where the error's traceback holds no tensors any more
                 if self.denoiser.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue

@@ -57,7 +57,7 @@ def collect(run: Run) -> Lesson:
     picks = run.picks()
     for stored in picks:
         group = run.group(stored.group_id)
-        found = pairs(stored.pick, group.candidates)
+        found = pairs(stored.pick, group.candidates, stored.shown_order or group.distinct)
         if found and not group.freed:
             (held_out if group.held_out else training).setdefault(group.id, []).extend(found)
     if not training:

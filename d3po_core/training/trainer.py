@@ -110,8 +110,7 @@ class Trainer:
         progress = self._progress
         last = self._epochs() - 1
         hits = by_epoch(progress.hits)[last] if self._checked else []
-        z = z_score(by_epoch(progress.margins)[last]) if self._checked else None
-        share = 1.0 if z is None else strength(z)
+        z, share = self._z(), self._share()
         shown = hits or progress.held_out_hits
         return Result(
             round=self.round,
@@ -121,10 +120,19 @@ class Trainer:
             guessed=sum(shown),
             guessed_of=len(shown),
             curve=[sum(epoch) / len(epoch) for epoch in by_epoch(progress.hits)] if self._checked else [],
-            drift=progress.figures["kl_base"] / self._elements * share**2 if progress.figures else None,
+            drift=progress.drift,
             figures=progress.figures,
             reason=" ".join([self._reason(), *doubts(share)]),
         )
+
+    def _z(self) -> float | None:
+        """How surely hidden picks were foretold; None without a check."""
+        return z_score(by_epoch(self._progress.margins)[self._epochs() - 1]) if self._checked else None
+
+    def _share(self) -> float:
+        """Of what was learnt, the part that the evidence allows."""
+        z = self._z()
+        return 1.0 if z is None else strength(z)
 
     @property
     def trained_on(self) -> list[str]:
@@ -149,14 +157,16 @@ class Trainer:
         unfinished = self.run.open_round()
         if unfinished is None:
             self._lesson = collect(self.run)
-            reference = self.run.current_policy() if self.settings.reference == "last_round" else "base"
-            self.round = self.run.begin_round(self._stored(), reference)
+            self._start = self.run.current_policy()
+            self.round = self.run.begin_round(self._stored(), self._reference_policy())
         else:
             stored = unfinished.settings
             as_now = {name: getattr(self.settings, name) for name in FREE_TO_CHANGE}
             self.settings = TrainSettings(**{**stored["train"], **as_now})
             self.lora_settings = LoraSettings(**stored["lora"])
             self.round, self._lesson = unfinished.number, Lesson.from_json(stored["lesson"])
+            # Not the present one: somebody may have gone back to another round meanwhile.
+            self._start = stored.get("start") or self.run.current_policy()
         self.run.write_manifest(
             device=device_name(self.denoiser.device),
             train=dataclasses.asdict(self.settings),
@@ -177,14 +187,18 @@ class Trainer:
             "train": dataclasses.asdict(self.settings),
             "lora": dataclasses.asdict(self.lora_settings),
             "lesson": self._lesson.to_json(),
+            "start": self._start,
         }
+
+    def _reference_policy(self) -> str:
+        return self._start if self.settings.reference == "last_round" else "base"
 
     def _leave_out(self, group_id: str) -> None:
         """Go on without a group that cannot be read: the round begins anew, with the other picks."""
         self._lesson = self._lesson.without(group_id)
         if not self._lesson.training:
             return
-        self.run.begin_round(self._stored())
+        self.run.begin_round(self._stored(), self._reference_policy())
         self.run.save_state(self.round, {}, dataclasses.asdict(Progress()))
 
     def _plan(self, lesson: Lesson) -> list[Phase]:
@@ -198,8 +212,7 @@ class Trainer:
 
     def _attach(self) -> None:
         """The LoRA, going on from last round's; the base model must be the one that sampled."""
-        self._last = self.run.current_policy()
-        path = self.run.lora(self._last)
+        path = self.run.lora(self._start)
         previous = import_lora(path, self.denoiser.module) if path else None
         self._lora = attach(
             self.denoiser.module,
@@ -230,9 +243,9 @@ class Trainer:
     def _references(self) -> tuple[Reference, Reference]:
         """The chosen reference, and the base."""
         base = Reference("base", self.denoiser, self._lora.off, self._micro_batch)
-        if self.settings.reference == "base" or self._last == "base":
+        if self._reference_policy() == "base":
             return base, base
-        return Reference(self._last, self.denoiser, self._lora.reference, self._micro_batch), base
+        return Reference(self._start, self.denoiser, self._lora.reference, self._micro_batch), base
 
     def _teach(self) -> Iterator[StepReport]:
         with checkpointing(self.denoiser.module, self.settings.checkpointing):
@@ -242,6 +255,22 @@ class Trainer:
                 unpack_parameters(self._tensors, self._lora.parameters())
             while self._progress.phase < len(self._phases):
                 yield from self._fit(self._phases[self._progress.phase])
+            self._progress.drift = self._drift_as_kept()
+
+    def _drift_as_kept(self) -> float:
+        """KL from base per latent element of the LoRA that the evidence allows; the learnt one is put back after."""
+        learnt = self._lora.weights()
+        self._lora.load(blend(self._initial, learnt, self._share()))
+        try:
+            kl = self._kl(self._watched(), lambda group: self._base.predictions(group, guided=True))
+        finally:
+            self._lora.load(learnt)
+        return kl / self._elements
+
+    def _watched(self) -> list[str]:
+        """Groups on which drift is measured: held-out ones, where there are any."""
+        teach = self._phases[-1]
+        return (teach.hidden or teach.groups)[:DRIFT_GROUPS]
 
     # -- fitting -----------------------------------------------------------------------------------------------------
 
@@ -257,6 +286,7 @@ class Trainer:
                 yield report
             if phase.name == "teach" and progress.reason and self._best:
                 unpack_parameters(self._best, fit.parameters)
+                progress.figures, progress.held_out_hits = progress.best
             progress.phase, progress.done, fit.done = progress.phase + 1, 0, 0
         finally:
             if fit.done == progress.done:
@@ -310,7 +340,7 @@ class Trainer:
             assert hidden is not None
             progress.note_check(progress.phase, hidden)
             return {"hidden": hidden}
-        groups = (phase.hidden or phase.groups)[:DRIFT_GROUPS]
+        groups = self._watched()
         kl_base = self._kl(groups, lambda group: self._base.predictions(group, guided=True))
         kl_sampler = self._kl(groups, lambda group: group.guided)
         if hidden:
@@ -340,6 +370,7 @@ class Trainer:
         best = losses.index(min(losses))
         if best == len(losses) - 1:
             self._best = {f"{i}.parameter": p.detach().clone() for i, p in enumerate(fit.parameters)}
+            self._progress.best = (self._progress.figures, self._progress.held_out_hits)
         elif len(losses) - 1 - best >= settings.patience:
             self._progress.reason = f"Stopped: held-out picks were guessed best after epoch {best + 1}, which is kept."
 
