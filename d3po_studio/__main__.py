@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from d3po_core.errors import D3POError
@@ -21,7 +22,8 @@ def main() -> int:
     from .app import free_port, serve
 
     try:
-        serve(options.folder.absolute(), options.port or free_port(7870), not options.no_browser)
+        with suppress(KeyboardInterrupt):
+            serve(options.folder.absolute(), options.port or free_port(7870), not options.no_browser)
     except D3POError as error:
         print(f"d3po-studio: {error}", file=sys.stderr)
         return 2

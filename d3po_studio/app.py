@@ -15,40 +15,17 @@ from d3po_core.gallery.asgi import GalleryApp
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 
 from . import tastes
+from .guard import Guard
 from .models import GARDEN, GARDEN_SETTINGS, Models
 from .worker import Worker
 
 MOUNT = "/d3po"
-LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
 def web_folder() -> Path:
     """Where the page's files are: beside this package in a checkout, inside it in a wheel."""
     here = Path(__file__).resolve().parent
     return next(folder for folder in (here / "web", here.parent / "web") if folder.is_dir())
-
-
-class LocalOnly:
-    """Refuses requests that name another host: a foreign site could have its own name point to this computer.
-
-    Args:
-        app: what is asked when the name is right.
-        port: that the server listens on.
-    """
-
-    def __init__(self, app: Any, port: int) -> None:
-        self._app, self._hosts = app, {f"{host}:{port}" for host in LOCAL}
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] in ("http", "websocket"):
-            host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-            if host not in self._hosts:
-                await send(
-                    {"type": "http.response.start", "status": 421, "headers": [(b"content-type", b"text/plain")]}
-                )
-                await send({"type": "http.response.body", "body": b"This page is for this computer only."})
-                return
-        await self._app(scope, receive, send)
 
 
 def make_app(folder: Path, worker: Worker, port: int) -> Any:
@@ -63,7 +40,7 @@ def make_app(folder: Path, worker: Worker, port: int) -> Any:
     gallery: Any = GalleryApp(shelf, worker, web_folder())
     app.mount(MOUNT, gallery)
     page = build(shelf, worker)
-    return LocalOnly(gradio.mount_gradio_app(app, page, path="/", head=HEAD, footer_links=[]), port)
+    return Guard(gradio.mount_gradio_app(app, page, path="/", head=HEAD, footer_links=[]), port)
 
 
 def first_taste(folder: Path, models: Models) -> None:
@@ -105,7 +82,9 @@ def serve(folder: Path, port: int, open_page: bool) -> None:
     worker = Worker(Models()).start()
     first = worker.call(lambda: first_taste(folder, worker.models))  # loads while the page is being built
     address = f"http://127.0.0.1:{port}/"
-    config = uvicorn.Config(make_app(folder, worker, port), "127.0.0.1", port, log_level="warning")
+    config = uvicorn.Config(
+        make_app(folder, worker, port), "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     first.result()
     print(f"The Studio is at {address} (Ctrl+C ends it; all picks are saved).", flush=True)

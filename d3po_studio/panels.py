@@ -156,7 +156,7 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
     def delete(taste: str, sure: bool) -> Any:
         if not sure:
             raise D3POError("Nothing was deleted.", "Tick the box first, if you mean it.")
-        tastes.delete(shelf.run(taste))
+        tastes.delete(shelf.run(taste), worker)
         return choice(shelf), False
 
     renaming.click(rename, [taste, name], taste)

@@ -10,29 +10,31 @@ class Progress:
     """Of one piece of work, read by other threads while it goes on.
 
     Args:
-        kind: "loading", "drawing", "checking", "teaching" or "blind".
+        kind: "loading", "drawing", "checking", "teaching", "blind" or "idle".
         of: how many steps it has, 0 while that is unknown.
     """
 
     def __init__(self, kind: str, of: int) -> None:
         self.kind = kind
-        self._done, self._of = 0, of
-        self._began = time.monotonic()
+        self._of, self._done = of, 0
+        self._began = self._last = time.monotonic()
+        self._before = 0  # steps that were done when this began: they tell nothing of the pace
 
     def at(self, done: int, of: int | None = None) -> None:
         """So many steps are done."""
-        if (of is not None and of != self._of) or done < self._done:
-            self._began = time.monotonic()  # another piece of the same kind
-        self._done, self._of = done, self._of if of is None else of
+        of = self._of if of is None else of
+        if self._done == 0 or done < self._done or of != self._of:  # the first step, or another piece of the same kind
+            self._began, self._before = self._last, done - 1
+        self._last, self._done, self._of = time.monotonic(), done, of
 
     def seconds_each(self) -> float:
         """What a step has taken so far, on average; at least one must be done."""
-        return (time.monotonic() - self._began) / self._done
+        return (self._last - self._began) / (self._done - self._before)
 
     def shown(self, queued: int) -> dict[str, Any]:
         """As the gallery tells it."""
-        spent, left = time.monotonic() - self._began, self._of - self._done
-        seconds = spent / self._done * left if self._done and left >= 0 else None
+        left = self._of - self._done
+        seconds = self.seconds_each() * left if self._done and left >= 0 else None
         return {
             **{"kind": self.kind, "done": self._done, "of": self._of, "queued": queued, "text": ""},
             "left_s": None if seconds is None else round(seconds, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 from d3po_core.denoiser import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.run import Run, device_name
-from d3po_core.run.files import writing
+from d3po_core.run.files import move, writing
 from d3po_core.sampling import check_drawable
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 
 from .models import GARDEN
+from .worker import Worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,17 +93,24 @@ def unused_folder(folder: Path, name: str) -> Path:
     return path
 
 
-def delete(run: Run) -> None:
-    """Delete a taste with everything in it.
+def delete(run: Run, worker: Worker) -> None:
+    """Delete a taste with everything in it, after what is being done for it.
 
     Raises:
-        D3POError: it is being taught, or the folder cannot be written to.
+        D3POError: another program teaches it, or the folder cannot be written to.
     """
-    with run.trainer_lock():
-        pass
-    run.close()
-    with writing(run.folder):
-        shutil.rmtree(run.folder)
+
+    def do() -> None:
+        with run.trainer_lock():
+            pass
+        run.close()
+        gone = run.folder.with_name(f".deleted-{secrets.token_hex(4)}")
+        with writing(run.folder):
+            move(run.folder, gone)  # at once out of every list
+            shutil.rmtree(gone)
+
+    worker.stop(run)
+    worker.call(do).result()
 
 
 def cost(groups: int, settings: SampleSettings, pixels: int, seconds_per_image: float | None) -> str:

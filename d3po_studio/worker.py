@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from d3po_core.lora import import_lora, save_lora, unused_path
 from d3po_core.policies import applied, policy_id, weaker
 from d3po_core.run import Run
 from d3po_core.sampling import sample_groups
-from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from d3po_core.settings import PRESETS, LoraSettings, SampleSettings, TrainSettings
 from d3po_core.showcase import show
 from d3po_core.training.keep import FOLDER, keep
 from d3po_core.training.trainer import Trainer
@@ -37,8 +37,6 @@ from .report import where
 
 AHEAD = 12
 """Groups that lie ready for the person, as far as the machine keeps up."""
-DRY = 3
-"""Fewer than this, and teaching makes room for drawing."""
 LOOKED_SECONDS = 120.0
 """So long after a page was last heard of, drawing ahead goes on."""
 FEWEST_PICKS = 16
@@ -54,6 +52,8 @@ class Job:
 
     run_id: str
     work: Callable[[], None]
+    drop: Callable[[], object] = lambda: None
+    """Called instead of `work` if the Studio ends first."""
 
 
 class Stopped(Exception):
@@ -74,6 +74,7 @@ class Worker(Actions):
         self._now: tuple[str, Progress] = ("", Progress("idle", 0))
         self._problems: dict[str, D3POError] = {}
         self._resting: set[str] = set()
+        self._teaching: set[str] = set()
         self._wake, self._stop, self._end = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="d3po-worker", daemon=True)
         self.log: deque[str] = deque(maxlen=50)
@@ -89,16 +90,19 @@ class Worker(Actions):
         self._stop.set()
         self._wake.set()
         self._thread.join()
+        while self._jobs:
+            self._jobs.popleft().drop()
 
     # -- what the gallery asks for -----------------------------------------------------------------------------------
 
     def can(self, run: Run) -> list[str]:
-        now, progress = self._now
-        busy = now == run.run_id
-        teaching = (busy and progress.kind != "drawing") or any(job.run_id == run.run_id for job in self._jobs)
+        busy = self._now[0] == run.run_id
+        open_round = run.open_round() is not None
         enough = run.counts("").usable >= FEWEST_PICKS and run.untaught() > 0
-        found = ["draw", "decide"]
-        if not teaching and (enough or run.open_round() is not None):
+        found = ["draw"]
+        if not open_round:
+            found.append("decide")  # going back in the middle of a round would be lost at its end
+        if run.run_id not in self._teaching and (enough or open_round):
             found.append("teach")
         return [*found, "stop"] if busy else found
 
@@ -117,17 +121,26 @@ class Worker(Actions):
         self._ask(run, lambda run, model: self._draw(run, model, groups))
 
     def teach(self, run: Run) -> None:
-        self._ask(run, self._teach)
+        if run.run_id not in self._teaching:
+            self._teaching.add(run.run_id)
+            self._ask(run, self._teach)
 
     def stop(self, run: Run) -> None:
+        for job in [job for job in list(self._jobs) if job.run_id == run.run_id]:
+            with suppress(ValueError):  # it has just been begun
+                self._jobs.remove(job)
+                job.drop()
+        self._resting.add(run.run_id)
+        self._teaching.discard(run.run_id)
         if self._now[0] == run.run_id:
-            self._resting.add(run.run_id)
             self._stop.set()
 
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
         if decision == "back":
-            made = {found.number: found.lora_hash for found in run.rounds()}
-            run.go_back(made.get(round) or "base")
+            made = {0: "base", **{found.number: found.lora_hash for found in run.rounds() if found.lora_hash}}
+            if round not in made:
+                raise D3POError(f"There is no finished round {round} to go back to.")
+            run.go_back(made[round])
         elif decision == "gentler":
             self._ask(run, lambda run, model: self._weaken(run, model, round, strength))
 
@@ -146,7 +159,7 @@ class Worker(Actions):
             except BaseException as error:
                 outcome.set_exception(error)
 
-        self._jobs.append(Job(run.run_id if run else "", do))
+        self._jobs.append(Job(run.run_id if run else "", do, outcome.cancel))
         self._wake.set()
         return outcome
 
@@ -163,12 +176,15 @@ class Worker(Actions):
 
     def _loop(self) -> None:
         while not self._end.is_set():
-            job = self._jobs.popleft() if self._jobs else self._ahead()
+            try:
+                job = self._jobs.popleft() if self._jobs else self._ahead()
+            except D3POError:  # the taste that was looked at is gone
+                self._looked, job = None, None
             if job is None:
                 self._wake.wait(0.5)
                 self._wake.clear()
-                continue
-            self._do(job)
+            else:
+                self._do(job)
 
     def _ahead(self) -> Job | None:
         """Drawing for whoever looks, unless they stopped it or it failed."""
@@ -187,11 +203,13 @@ class Worker(Actions):
         self._stop.clear()
         self._now = (job.run_id, Progress("loading", 0))
         try:
+            self._check()
             job.work()
         except Stopped:
-            pass
+            job.drop()
         except D3POError as error:
-            self._problems[job.run_id] = error
+            # A new one: the caught error's traceback would hold tensors in memory.
+            self._problems[job.run_id] = D3POError(error.what, error.do, error.safe)
         except torch.OutOfMemoryError:
             self._problems[job.run_id] = D3POError(
                 "There is not enough memory for this.",
@@ -215,7 +233,7 @@ class Worker(Actions):
         return progress
 
     def _check(self) -> None:
-        if self._stop.is_set():
+        if self._stop.is_set() or self._end.is_set():
             raise Stopped
 
     def _draw(self, run: Run, model: ImageModel, groups: int) -> None:
@@ -231,15 +249,21 @@ class Worker(Actions):
                 self._check()
 
     def _teach(self, run: Run, model: ImageModel) -> None:
+        try:
+            self._teach_round(run, model)
+        finally:
+            self._teaching.discard(run.run_id)
+
+    def _teach_round(self, run: Run, model: ImageModel) -> None:
         settings, lora = train_settings(run)
         while True:
             trainer = Trainer(run, model.denoiser, settings, lora)
             if self._taught(run, trainer):
                 break
-            self._draw(run, model, DRY)
+            self._draw(run, model, AHEAD // 2)
         keep(trainer)
         result = trainer.result()
-        if result.strength == 0:
+        if not any(layer.up.any() for layer in result.weights.values()):
             return  # before and after are the same
         progress = self._show(run, "blind", 0)
         for done, total in show(run, model, result.round, result.weights, sample_settings(run)):
@@ -260,18 +284,17 @@ class Worker(Actions):
         return True
 
     def _weaken(self, run: Run, model: ImageModel, number: int, strength: float) -> None:
-        round = next((found for found in run.rounds() if found.number == number and found.lora_hash), None)
-        if round is None:
+        round = next((found for found in run.rounds() if found.number == number), None)
+        if round is None or round.lora_file is None:
             raise D3POError(f"There is no round {number} to make gentler.")
-        source = run.lora(str(number))
-        assert source is not None and round.lora_file is not None
+        whole = run.folder / round.summary.get("whole_file", round.lora_file)  # weaker is of what was taught, always
         path = save_lora(
             unused_path(run.folder / FOLDER, f"{run.name}-round{number}-{round_share(strength)}"),
-            weaker(import_lora(source, model.denoiser.module), strength),
+            weaker(import_lora(whole, model.denoiser.module), strength),
             model.denoiser.module,
             extra={"round": number, "strength": f"{strength:.3f}"},
         )
-        run.replace_lora(number, path, policy_id(path), strength * round.summary.get("strength", 1.0))
+        run.replace_lora(number, path, policy_id(path))
 
 
 def round_share(strength: float) -> str:
@@ -286,4 +309,6 @@ def sample_settings(run: Run) -> SampleSettings:
 
 def train_settings(run: Run) -> tuple[TrainSettings, LoraSettings]:
     """How a run is taught."""
-    return TrainSettings(**run.settings.get("train", {})), LoraSettings(**run.settings.get("lora", {}))
+    preset = PRESETS[run.settings.get("preset", "taste")]  # runs of the command line keep this and no more
+    train, lora = ({**preset.get(name, {}), **run.settings.get(name, {})} for name in ("train", "lora"))
+    return TrainSettings(**train), LoraSettings(**lora)

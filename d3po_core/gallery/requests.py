@@ -87,7 +87,8 @@ class _Refused(Exception):
 def handle(shelf: Shelf, actions: Actions, request: Request) -> Response:
     """Answer a request. Never raises for what the request says or what the disk does."""
     try:
-        _check_site(request.headers)
+        if from_another_site(request.headers):
+            raise _Refused(403, "This request comes from another site.")
         return _answer(shelf, actions, request)
     except _Refused as error:
         return _json(error.status, {"error": {"what": str(error), "do": "", "safe": ""}})
@@ -99,14 +100,18 @@ def handle(shelf: Shelf, actions: Actions, request: Request) -> Response:
         return _json(status, {"error": {"what": error.what, "do": error.do, "safe": error.safe}})
 
 
-def _check_site(headers: Mapping[str, str]) -> None:
+def from_another_site(headers: Mapping[str, str]) -> bool:
+    """Whether a browser says so.
+
+    Args:
+        headers: names in lower case.
+    """
     origin = headers.get("origin")
-    foreign = origin is not None and urlsplit_host(origin) != headers.get("host")
-    if foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        raise _Refused(403, "This request comes from another site.")
+    foreign = origin is not None and _host_of(origin) != headers.get("host")
+    return foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
 
 
-def urlsplit_host(origin: str) -> str | None:
+def _host_of(origin: str) -> str | None:
     """Host and port of an origin, None if it is none."""
     try:
         return urlsplit(origin).netloc or None

@@ -29,7 +29,7 @@ class Shelf:
         Of two with the same id, as a copied folder has it, the one with the first name counts.
         """
         with self._lock:
-            found = sorted(path.parent for path in self.folder.glob(f"*/{DATABASE}"))
+            found = sorted(path.parent for path in self.folder.glob(f"[!.]*/{DATABASE}"))
             for gone in set(self._open) - set(found):
                 self._open.pop(gone).close()
             known: dict[str, Run] = {}

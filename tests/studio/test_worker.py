@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from d3po_core.diffusers_model import DiffusersModel
+from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
+from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
 from d3po_core.run import Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
@@ -56,6 +58,12 @@ def run(tmp_path: Path, models: Tiny) -> Run:
     return Shelf(tmp_path).runs()[0]
 
 
+def ups(run: Run, file: str) -> float:
+    """How large a LoRA file's up matrices are."""
+    tensors, _ = load_lora(run.folder / file)
+    return sum(float(value.norm()) for key, value in tensors.items() if "lora_up" in key)
+
+
 def until(what: Callable[[], Any], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not what():
@@ -98,6 +106,14 @@ def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> N
     worker.decide(run, 1, "gentler", 0.5)
     until(lambda: run.rounds()[0].lora_hash != round.lora_hash)
     assert run.current_policy() == run.rounds()[0].lora_hash
+    weaker = run.rounds()[0].lora_hash
+    worker.decide(run, 1, "gentler", 0.5)  # once more: still half of what was taught, not a quarter
+    until(lambda: run.rounds()[0].lora_file.endswith("50-2.safetensors"))
+    assert run.rounds()[0].lora_hash != round.lora_hash and run.current_policy() == run.rounds()[0].lora_hash
+    assert ups(run, run.rounds()[0].lora_file) == pytest.approx(0.5 * ups(run, round.lora_file), rel=1e-5)
+    assert weaker
+    with pytest.raises(D3POError, match="no finished round 99"):
+        worker.decide(run, 99, "back", 1.0)
     worker.decide(run, 0, "back", 1.0)
     assert run.current_policy() == "base"
     worker.draw(run, 1)
@@ -113,7 +129,7 @@ def test_teaching_makes_room_for_drawing_when_pictures_run_out(worker: Worker, r
     until(lambda: worker.work(run) is not None)
     worker.seen(run)
     until(lambda: run.last_check() is not None)
-    assert len(run.groups()) >= 16 + module.DRY
+    assert len(run.groups()) >= 16 + module.AHEAD // 2
     assert worker.problem(run) is None and run.rounds()[0].finished
 
 
@@ -135,6 +151,16 @@ def test_stop_keeps_what_was_done_and_teach_goes_on(worker: Worker, run: Run) ->
     worker.teach(run)
     until(lambda: run.last_check() is not None)
     assert run.open_round() is None
+
+
+def test_a_taste_deleted_under_the_pages_eyes_does_not_end_the_worker(worker: Worker, run: Run) -> None:
+    worker.seen(run)
+    until(lambda: len(run.groups()) == module.AHEAD and worker.work(run) is None)
+    worker.seen(run)
+    tastes.delete(run, worker)
+    assert not run.folder.exists()
+    time.sleep(1.2)
+    assert worker.call(lambda: 7).result(timeout=10) == 7
 
 
 def test_what_goes_wrong_is_told_and_ends_when_something_works(worker: Worker, run: Run, tmp_path: Path) -> None:
@@ -163,8 +189,6 @@ def test_a_mistake_of_ours_is_told_without_its_traceback_which_the_report_has(
 
 
 def test_no_room_for_bad_plans(tmp_path: Path, models: Tiny) -> None:
-    from d3po_core.errors import D3POError
-
     for plan in (
         tastes.Plan("x", "tiny", ("",), SAMPLE, TRAIN, LORA),
         tastes.Plan("x", "tiny", ("a fox",), SampleSettings(width=71), TRAIN, LORA),
