@@ -16,8 +16,12 @@ from .run import Round, Run, files
 
 NEUTRAL = "taste"
 """What the LoRA is called where the taste's own name stays out."""
-PERSONAL = ("ss_output_name", "ss_training_comment", "modelspec.title", "modelspec.author", "modelspec.description")
-"""Metadata that may hold a name or a prompt."""
+IMPERSONAL = (
+    *("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_base_model_version", "ss_v2", "ss_sd_model_name"),
+    *("modelspec.sai_model_spec", "modelspec.architecture", "modelspec.implementation", "modelspec.prediction_type"),
+    *("modelspec.resolution", "d3po_version", "d3po_round", "d3po_strength", "d3po_groups"),
+)
+"""Metadata that programs need, and that tells nothing of a person; the base model's name is told on purpose."""
 
 
 def share(
@@ -60,8 +64,8 @@ def anonymous(lora: Path, name: str) -> bytes:
     from safetensors.torch import save
 
     tensors, metadata = load_lora(lora)
-    kept = {key: value for key, value in metadata.items() if key not in PERSONAL and not key.startswith("sshs_")}
-    kept = {**kept, "ss_output_name": name, "modelspec.title": name}
+    kept = {key: value for key, value in metadata.items() if key in IMPERSONAL}
+    kept = {"format": "pt", **kept, "ss_output_name": name, "modelspec.title": name}
     return save(tensors, {**kept, **hashes(tensors, kept)})
 
 

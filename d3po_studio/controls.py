@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from d3po_core.errors import D3POError
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
 
 SECTIONS: dict[str, type] = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
@@ -51,11 +52,14 @@ def settings_of(keys: list[str], values: list[Any]) -> dict[str, Any]:
     """Checked settings by section, from controls' values.
 
     Raises:
-        D3POError: a value is out of range.
+        D3POError: a value is missing or out of range.
     """
     given: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for key, value in zip(keys, values, strict=True):
         section, _, name = key.partition(".")
         kind: Any = type(next(f.default for f in dataclasses.fields(SECTIONS[section]) if f.name == name))
-        given[section][name] = "" if value is None and kind is str else kind(value)
+        try:
+            given[section][name] = "" if value is None and kind is str else kind(value)
+        except (TypeError, ValueError) as error:
+            raise D3POError(f"{name.replace('_', ' ')} is empty or no number.", "Put a number there.") from error
     return {section: replace(SECTIONS[section](), found) for section, found in given.items()}

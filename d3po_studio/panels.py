@@ -66,7 +66,7 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
     def priced(source: str, *values: Any) -> str:
         try:
             sample = controls.settings_of(keys, list(values))["sample"]
-        except (D3POError, TypeError, ValueError):  # told when it is begun
+        except D3POError:  # told when it is begun
             return ""
         side = 64 if source == GARDEN else 512
         pixels = (sample.width or side) * (sample.height or side)
@@ -78,7 +78,7 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
     @told
     def begin(name: str, source: str, prompts: str, *values: Any) -> Any:
         found = controls.settings_of(keys, list(values))
-        plan = tastes.Plan(name.strip(), source.strip(), tastes.prompts_of(prompts), **found)
+        plan = tastes.Plan(name.strip(), tastes.resolved(source), tastes.prompts_of(prompts), **found)
         run = worker.call(lambda: tastes.begin(plan, worker.models.get(plan.source), shelf.folder)).result()
         return choice(shelf, run.run_id)
 

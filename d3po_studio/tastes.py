@@ -26,7 +26,7 @@ class Plan:
 
     Attributes:
         name: on screen.
-        source: of the model: "garden", a checkpoint file or a diffusers folder.
+        source: of the model: "garden", or the absolute path of a checkpoint file or diffusers folder.
         prompts: at least one.
         base_config: a folder with the model's configuration, for a checkpoint without internet access.
         dtype: of the network.
@@ -56,9 +56,8 @@ def begin(plan: Plan, model: ImageModel, folder: Path) -> Run:
     check_drawable(model, plan.sample)
     model.encode(list(plan.prompts), plan.sample.negative)  # a prompt that is empty or too long is told now
     sections = {name: dataclasses.asdict(getattr(plan, name)) for name in ("sample", "train", "lora")}
-    source = plan.source if plan.source == GARDEN else str(Path(plan.source).expanduser().resolve())
     about = {
-        **{"identity": model.identity, "source": source, "name": Path(plan.source).stem, "dtype": plan.dtype},
+        **{"identity": model.identity, "source": plan.source, "name": Path(plan.source).stem, "dtype": plan.dtype},
         **{"base_config": plan.base_config, "family": model.denoiser.family},
         "prediction_type": getattr(model, "prediction_type", ""),
     }
@@ -67,6 +66,12 @@ def begin(plan: Plan, model: ImageModel, folder: Path) -> Run:
         run.add_prompt(prompt, plan.sample.negative)
     run.write_manifest(device=device_name(model.denoiser.device), seed=plan.sample.seed)
     return run
+
+
+def resolved(source: str) -> str:
+    """A model's source as a taste keeps it."""
+    source = source.strip().strip('"')
+    return source if source == GARDEN else str(Path(source).expanduser().resolve())
 
 
 def prompts_of(text: str) -> tuple[str, ...]:

@@ -52,7 +52,12 @@ class GalleryApp:
             return
         body = await _body(receive)
         response = await asyncio.to_thread(self._respond, scope, body)
-        data = response.body if isinstance(response.body, bytes) else await asyncio.to_thread(response.body.read_bytes)
+        data = response.body
+        if isinstance(data, Path):
+            try:
+                data = await asyncio.to_thread(data.read_bytes)
+            except OSError:  # it was deleted in between
+                response, data = Response(404, SAFE, b""), b""
         headers = {**response.headers, "Content-Length": str(len(data))}
         pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": response.status, "headers": pairs})

@@ -84,7 +84,7 @@ class Database:
             if not self.path.is_file():
                 raise D3POError(
                     f"The run's database {self.path} is gone.", "If the folder was moved, open it where it is now."
-                )
+                ) from FileNotFoundError(self.path)
             connection = self._local.connection = connect(self.path)
             self._all.add(connection)
         return connection
