@@ -6,7 +6,6 @@ those of a trained one.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -137,11 +136,4 @@ def _group(number: str, parts: dict[str, torch.Tensor], guidance_scale: float) -
         conditioning={name: parts[name] for name in ("prompt_embeds", "negative_prompt_embeds")},
         guidance_scale=guidance_scale,
         **{name: parts[name] for name in ("x", "cond", "guided")},
-    )
-
-
-def stored_as(group: TrainingGroup, dtype: torch.dtype) -> TrainingGroup:
-    """The group as it comes back from a run on disk."""
-    return dataclasses.replace(
-        group, **{name: getattr(group, name).to(dtype).float() for name in ("x", "cond", "guided")}
     )

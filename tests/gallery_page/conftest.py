@@ -1,9 +1,7 @@
-"""A browser for the whole session, and for each test a server and a page. Skipped where no browser is."""
+"""For each test a server and a page."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,23 +9,6 @@ import pytest
 
 from tests.gallery_page.fake_server import FakeServer
 from tests.gallery_page.gallery_page import Gallery
-
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--no-first-run", "--disable-quic"),
-]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=chromium, headless=True, args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from d3po_core.embedded import GARDEN
 from d3po_core.embedded.pictures import split_prompts
 from d3po_core.run import Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
-from tests.gallery_page.conftest import browser  # noqa: F401
 
 pytest.importorskip("gradio", reason="gradio comes with the standalone extra")
 ROOT = Path(__file__).parents[2]
@@ -123,7 +122,7 @@ def _note(response: Any, acknowledged: set[str]) -> None:
 
 @pytest.mark.skipif(not (GARDEN / "unet").exists(), reason="the embedded model is not there")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_full_evening(browser: Any, studio: Studio, tmp_path: Path) -> None:  # noqa: F811
+def test_a_full_evening(browser: Any, studio: Studio, tmp_path: Path) -> None:
     acknowledged: set[str] = set()
     context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
     run = Run.open(next((tmp_path / "tastes").iterdir()))
