@@ -25,7 +25,7 @@ def test_every_command_is_understood(line):
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.chdir(tmp_path)
-    exec(code.replace("groups=64", "groups=2, steps=2"), {})
+    exec(code.replace("groups=64", "groups=2, steps=6"), {})
     assert capsys.readouterr().out.strip().endswith(".safetensors")
 
 

@@ -159,7 +159,7 @@ def test_the_blind_check_from_start_to_decision(opened: Opened, server: FakeServ
         "strength": 0.7,
         "who": "",
     }
-    gallery.find(".result .action").click()
+    gallery.find(".result .lead + .action").click()  # only there once the decision is taken
     gallery.wait_for_group()
     assert not server.taste.picks
 
