@@ -191,7 +191,9 @@ class Worker(Actions):
         run = self._looked and self._looked[0]
         if run is None or not self._looked_at(run):
             return None
-        if run.run_id in self._resting or run.run_id in self._problems or run.counts("").waiting >= AHEAD:
+        if run.run_id in self._resting or run.run_id in self._problems:
+            return None
+        if run.counts("").waiting > AHEAD // 2:  # not one by one: every start costs, and a batch is quicker
             return None
         return self._job(run, lambda run, model: self._draw(run, model, AHEAD - run.counts("").waiting))
 
