@@ -8,6 +8,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+from d3po_core.cli.common import GARDEN, GARDEN_DEFAULTS
 from d3po_core.embedded.pictures import split_prompts
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
@@ -16,7 +17,7 @@ from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 
 from . import tastes
 from .guard import Guard
-from .models import GARDEN, GARDEN_SETTINGS, Models
+from .models import Models
 from .worker import Worker
 
 MOUNT = "/d3po"
@@ -47,7 +48,7 @@ def first_taste(folder: Path, models: Models) -> None:
     """Somebody who comes for the first time finds a taste begun, with the embedded model."""
     if Shelf(folder).runs():
         return
-    sample = SampleSettings(**GARDEN_SETTINGS)
+    sample = SampleSettings(**GARDEN_DEFAULTS)
     prompts = tuple(split_prompts()[0])
     plan = tastes.Plan("Garden", GARDEN, prompts, sample, TrainSettings(), LoraSettings())
     tastes.begin(plan, models.get(GARDEN), folder)

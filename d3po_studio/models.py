@@ -8,10 +8,6 @@ from d3po_core.denoiser import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.run import Run
 
-GARDEN = "garden"
-GARDEN_SETTINGS: dict[str, Any] = {"guidance_scale": 2.5}
-"""What the embedded model was made for."""
-
 
 class Models:
     """Loads models when they are needed and keeps the last one."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from d3po_core.cli.common import GARDEN, GARDEN_DEFAULTS
 from d3po_core.dataset import export_dataset
 from d3po_core.embedded.pictures import split_prompts
 from d3po_core.errors import D3POError
@@ -23,7 +24,6 @@ from d3po_core.run import Run
 from d3po_core.share import share
 
 from . import controls, tastes
-from .models import GARDEN, GARDEN_SETTINGS
 from .report import report
 from .words import WORDS
 from .worker import Worker, sample_settings
@@ -55,7 +55,7 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
         source = gr.Textbox(label=WORDS["model"], value=GARDEN, info=WORDS["model_help"])
     prompts = gr.Textbox(label=WORDS["prompts"], value="\n".join(split_prompts()[0]), lines=8, max_lines=8)
     with gr.Row():
-        plain = controls.controls(False, {"sample": GARDEN_SETTINGS})
+        plain = controls.controls(False, {"sample": GARDEN_DEFAULTS})
     with gr.Accordion(WORDS["advanced"], open=False):
         advanced = controls.controls(True, {})
     price = gr.Markdown()

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from d3po_core.cli.common import GARDEN
 from d3po_core.denoiser import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.run import Run, device_name
@@ -16,7 +17,6 @@ from d3po_core.run.files import move, writing
 from d3po_core.sampling import check_drawable
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 
-from .models import GARDEN
 from .worker import Worker
 
 

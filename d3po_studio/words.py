@@ -13,7 +13,6 @@ WORDS = {
     "model": "Model",
     "model_help": "garden is the small embedded model. Or a .safetensors checkpoint, or a diffusers folder.",
     "prompts": "Prompts, one per line",
-    "sizes": "How pictures are drawn",
     "advanced": "More settings",
     "begin": "Begin",
     "price": "For a first round of 64: ",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 GARDEN = "garden"
 """The name of the embedded model."""
-GARDEN_DEFAULTS = {"guidance_scale": 2.5}
+GARDEN_DEFAULTS: dict[str, Any] = {"guidance_scale": 2.5}
 """Sampling settings that the embedded model was made for."""
 
 

@@ -26,7 +26,7 @@ class Actions:
         return None
 
     def problem(self, run: Run) -> D3POError | None:
-        """What went wrong last, until something works again."""
+        """What went wrong last, until something is asked for again."""
         return None
 
     def draw(self, run: Run, groups: int) -> None:

@@ -17,7 +17,7 @@ from .fields import GROUP, BadRequest, NotFound
 from .state import blind, card, image, state
 
 KINDS = ("favourite", "ranking", "tie", "all_bad", "skipped")
-REASONS = ("random", "unsure", "repeat", "undo", "correction")
+REASONS = ("random", "repeat", "undo", "correction")
 DECISIONS = ("keep", "gentler", "back")
 
 
