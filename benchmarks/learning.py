@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -24,6 +25,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from benchmarks.next_group import least_sure_first
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
 EVALUATION_SEEDS = 13
@@ -38,6 +41,7 @@ class Experiment:
         clicks: groups judged, held-out ones among them.
         kind: what a click says, "favourite" or "ranking".
         flip: share of judgements turned round; "random" ones say nothing.
+        least_sure: groups are shown least sure first (`next_group`), not in the order drawn.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Experiment:
     kind: str = "favourite"
     flip: float = 0.0
     random: bool = False
+    least_sure: bool = False
     seeds: int = 5
     sample: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
@@ -86,6 +91,12 @@ EXPERIMENTS = [
     # `batch` counts pairs, of which a group of four gives 3 (favourite) or 6: so many updates as 64 pairs of two
     Experiment("4-favourite-64 equal updates", 64, sample={"candidates": 4}, train={"batch": 12}),
     Experiment("4-ranking-64 equal updates", 64, kind="ranking", sample={"candidates": 4}, train={"batch": 24}),
+    # which group to show next: out of 64 groups of four, as drawn or least sure first
+    Experiment("as-drawn-24", 24, sample={"candidates": 4}),
+    Experiment("as-drawn-32", 32, sample={"candidates": 4}),
+    Experiment("as-drawn-48", 48, sample={"candidates": 4}),
+    Experiment("least-sure-24", 24, least_sure=True, sample={"candidates": 4}),
+    Experiment("least-sure-32", 32, least_sure=True, sample={"candidates": 4}),
 ]
 
 
@@ -115,6 +126,8 @@ def made_of(experiment: Experiment, seed: int) -> str:
         replace(LoraSettings(), experiment.lora),
     ]
     says = [experiment.clicks, experiment.taste, experiment.kind, experiment.flip, experiment.random]
+    if experiment.least_sure:
+        says.append("least sure")
     return digest(says, *map(dataclasses.asdict, settings))
 
 
@@ -139,7 +152,7 @@ def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
 
 
 def annotate(run: Any, experiment: Experiment, seed: int) -> None:
-    """Judge the first groups of a run as a person with this taste would."""
+    """Judge groups of a run as a person with this taste would."""
     import torch
 
     from d3po_core.picks import Pick
@@ -147,7 +160,8 @@ def annotate(run: Any, experiment: Experiment, seed: int) -> None:
     from d3po_core.scorers import get_scorer
 
     scorer, chance = get_scorer(experiment.taste), generator(seed, "picker")
-    for group in run.groups()[: experiment.clicks]:
+    said: dict[str, int] = {}
+    for group in itertools.islice(shown(run, experiment, seed, said), experiment.clicks):
         images = torch.stack([load_image(run.image_path(group.id, c)) for c in range(group.candidates)])
         scores = scorer(images, [group.prompt] * group.candidates)
         if experiment.random:
@@ -157,6 +171,17 @@ def annotate(run: Any, experiment: Experiment, seed: int) -> None:
         order = tuple(scores.argsort(descending=True).tolist())
         pick = Pick("favourite", order[:1]) if experiment.kind == "favourite" else Pick("ranking", order)
         run.add_pick(group.id, pick)
+        said[group.id] = order[0]
+
+
+def shown(run: Any, experiment: Experiment, seed: int, said: dict[str, int]) -> Iterable[Any]:
+    """Groups in the order in which a person sees them; `said` grows meanwhile: their favourites."""
+    from d3po_core.rollout import generator
+
+    if not experiment.least_sure:
+        return run.groups()
+    groups = [group for group in run.groups() if group.showable]
+    return least_sure_first(groups, lambda g: run.trajectory(g)["latents"], said.__getitem__, generator(seed, "next"))
 
 
 def load_image(path: Path) -> Any:

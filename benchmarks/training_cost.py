@@ -3,8 +3,8 @@
 Seconds for a pair to be used once, and memory on top of the loaded model, of
 
     published            policy and deep-copied reference, guided, for every pair, image and step anew (`published`)
-    same loss            the published loss on 7-image groups, as the trainer computes it: all steps at once, one step
-                         after the other (one pass too: its loss is a sum over steps), and in two passes
+    same loss            the published loss on 7-image groups, as the trainer computes it; all steps at once; in two
+                         passes
     default              the default preset, on pairs of two and on 7-image groups
 
 Every procedure has a process of its own, all are alive during the whole run, and take turns: time is measured
@@ -49,7 +49,8 @@ from benchmarks.random_models import (
 from d3po_core.lora import Lora, attach
 from d3po_core.settings import PUBLISHED, LoraSettings, SampleSettings, TrainSettings, replace
 from d3po_core.training.fit import Fit
-from d3po_core.training.groups import TrainingGroup
+from d3po_core.training.groups import TrainingGroup, group_rows
+from d3po_core.training.memory import Room, room_for
 from d3po_core.training.references import Reference
 
 GUIDANCE = 5.0
@@ -86,17 +87,23 @@ class Ours:
         scale: of the benchmark.
         groups: to train on.
         settings: how.
-        micro_batch: rows per backward pass.
+        room: rows at once; None as the trainer finds it.
     """
 
-    def __init__(self, scale: Scale, groups: list[TrainingGroup], settings: TrainSettings, micro_batch: int) -> None:
+    def __init__(
+        self, scale: Scale, groups: list[TrainingGroup], settings: TrainSettings, room: Room | None = None
+    ) -> None:
         denoiser = denoiser_of(random_unet(scale.channels, scale.side))
         lora = attached(denoiser.module)
         self.groups, self.pairs = groups, sum(len(g.pairs) for g in groups)
         by_id = {group.id: group for group in groups}
         counts = {group.id: len(group.pairs) for group in groups}
-        reference = Reference("base", denoiser, lora.off, micro_batch)
-        self.fit = Fit(denoiser, lora.parameters(), counts, by_id.__getitem__, reference, settings, micro_batch)
+        if room is None:
+            guided = settings.guided_loss
+            recorded = groups[0].guided if guided else groups[0].cond
+            room = room_for(denoiser, group_rows(groups[0], recorded, guided, denoiser.device))
+        reference = Reference("base", denoiser, lora.off, room.together)
+        self.fit = Fit(denoiser, lora.parameters(), counts, by_id.__getitem__, reference, settings, room)
 
     def unit(self) -> int:
         """One epoch; how many pairs it used."""
@@ -161,14 +168,14 @@ def make(name: str, scale: Scale, folder: Path) -> Ours | Published:
     def groups(kind: str) -> list[TrainingGroup]:
         return load_groups(folder / f"{kind}.safetensors", GUIDANCE)
 
-    everything = scale.candidates * scale.steps * 10
+    rows = scale.candidates * scale.steps
     makers: dict[str, Callable[[], Ours | Published]] = {
         "published": lambda: Published(scale, groups("all")[0]),
-        "same loss, all at once": lambda: Ours(scale, groups("all"), same_loss(), everything),
-        "same loss, step by step": lambda: Ours(scale, groups("all"), same_loss(), scale.candidates),
-        "same loss, two passes": lambda: Ours(scale, groups("all"), same_loss(), scale.two_pass_rows),
-        "default, pairs of two": lambda: Ours(scale, groups("two"), default(), everything),
-        f"default, groups of {scale.candidates}": lambda: Ours(scale, groups("many"), default(), everything),
+        "same loss": lambda: Ours(scale, groups("all"), same_loss()),
+        "same loss, all at once": lambda: Ours(scale, groups("all"), same_loss(), Room(rows, rows)),
+        "same loss, two passes": lambda: Ours(scale, groups("all"), same_loss(), Room(*[scale.two_pass_rows] * 2)),
+        "default, pairs of two": lambda: Ours(scale, groups("two"), default()),
+        f"default, groups of {scale.candidates}": lambda: Ours(scale, groups("many"), default()),
     }
     return makers[name]()
 
@@ -176,8 +183,8 @@ def make(name: str, scale: Scale, folder: Path) -> Ours | Published:
 def names(scale: Scale) -> list[str]:
     return [
         "published",
+        "same loss",
         "same loss, all at once",
-        "same loss, step by step",
         "same loss, two passes",
         "default, pairs of two",
         f"default, groups of {scale.candidates}",
@@ -260,7 +267,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         if name.startswith("default"):
             whole = [2 * s + own["extra"]["predict"] for s in seconds]
             lines.append(line("    whole round: used twice, predicted once", whole, published["seconds"]))
-    clipped = found["same loss, all at once"]["extra"]["clipped"]
+    clipped = found["same loss"]["extra"]["clipped"]
     return "\n".join([*lines, "", f"share of (image, step) log-ratios at the clamp, same loss: {clipped:.0%}"])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from .drift import recommended
 from .errors import D3POError
 from .lora import load_lora
 from .lora.metadata import hashes
@@ -72,6 +73,7 @@ def anonymous(lora: Path, name: str) -> bytes:
 def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
     """What a stranger needs to use the LoRA."""
     said = round.summary
+    strength = min(1.0, recommended(said.get("sweep") or ()) / said.get("gentler", 1.0))
     share = f"{said['guessed'] / said['guessed_of']:.0%}" if said.get("guessed_of") else None
     lines = [
         f"# {name}",
@@ -79,7 +81,7 @@ def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
         "A LoRA taught with D3PO: by picking favourites among pictures of one prompt.",
         "",
         f"- Base model: {run.model.get('name') or run.model.get('family', 'unknown')}",
-        "- Recommended strength: 1.0 (weaker is gentler)",
+        f"- Recommended strength: {strength:g} (weaker is gentler)",
         f"- Picks: {run.counts('').picks}",
     ]
     if share:
@@ -102,7 +104,8 @@ def _strip(run: Run, round: Round) -> Image.Image | None:
     count = len(run.strip(round.number))
     if not count:
         return None
-    rows = [[Image.open(run.strip_image(round.number, i, side)) for side in ("before", "after")] for i in range(count)]
+    sides = ("before", run.strip_side(round.number, round.summary.get("gentler", 1.0)))
+    rows = [[Image.open(run.strip_image(round.number, i, side)) for side in sides] for i in range(count)]
     width, height = rows[0][0].size
     sheet = Image.new("RGB", (2 * width, count * height), "white")
     for i, row in enumerate(rows):

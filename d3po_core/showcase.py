@@ -9,12 +9,14 @@ from PIL import Image
 from torch import Tensor
 
 from .denoiser import ImageModel
+from .drift import STRENGTHS
 from .evaluation.draw import deterministic, draw
 from .evaluation.grid import to_image
 from .lora import LoraWeights
-from .policies import applied
+from .policies import applied, weaker
 from .rollout import generator
 from .run import Run
+from .run.checks import after
 from .settings import SampleSettings
 
 STRIP = 4
@@ -47,19 +49,18 @@ def show(
     jobs = [(prompt, seed) for seed, prompt in enumerate(strip)] + [
         (p, CHECK_SEEDS + PAIRS * round + i) for i, p in enumerate(asked)
     ]
-    sides: list[list[Image.Image]] = []
-    done, total = 0, 2 * len(jobs)
-    for weights in (None, lora):
-        images: list[Image.Image] = []
+    whole, *gentler = STRENGTHS
+    sides: dict[str, tuple[LoraWeights | None, int]] = {"before": (None, len(jobs)), after(whole): (lora, len(jobs))}
+    sides |= {after(strength): (weaker(lora, strength), len(strip)) for strength in gentler}
+    pictures: dict[str, list[Image.Image]] = {side: [] for side in sides}
+    total = sum(count for _, count in sides.values())
+    for side, (weights, count) in sides.items():
         with applied(model.denoiser, weights, attachment):
-            for prompt, seed in jobs:
-                images.append(to_image(_one(model, prompt, seed, settings)))
-                done += 1
-                yield done, total
-        sides.append(images)
-    before, after = sides
-    run.save_strip(round, strip, before[: len(strip)], after[: len(strip)])
-    run.add_check(round, asked, before[len(strip) :], after[len(strip) :])
+            for prompt, seed in jobs[:count]:
+                pictures[side].append(to_image(_one(model, prompt, seed, settings)))
+                yield sum(map(len, pictures.values())), total
+    run.save_strip(round, strip, {side: images[: len(strip)] for side, images in pictures.items()})
+    run.add_check(round, asked, *(pictures[side][len(strip) :] for side in ("before", after(whole))))
 
 
 def _one(model: ImageModel, prompt: str, seed: int, settings: SampleSettings) -> Tensor:

@@ -296,7 +296,7 @@ class Worker(Actions):
             model.denoiser.module,
             extra={"round": number, "strength": f"{strength:.3f}"},
         )
-        run.replace_lora(number, path, policy_id(path))
+        run.replace_lora(number, path, policy_id(path), strength)
 
 
 def round_share(strength: float) -> str:

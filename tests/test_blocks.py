@@ -14,10 +14,12 @@ from d3po_core.settings import TrainSettings
 from d3po_core.training.blocks import blocks_of, packs
 from d3po_core.training.fit import Fit
 from d3po_core.training.groups import TrainingGroup, group_rows
+from d3po_core.training.memory import Room
 from d3po_core.training.references import Reference
 
 from .toy import ToyDenoiser, toy_group
 
+PLENTY = Room(100, 100)
 RANKED = [Pair(0, 1, 1 / 3), Pair(0, 2, 1 / 3), Pair(2, 1, 1 / 3)]
 ROWS = 3 * 3 + 2 * 3
 """Of the two groups below: candidates times trained steps."""
@@ -33,7 +35,7 @@ class CountingDenoiser(ToyDenoiser):
         return super().__call__(x.double(), *args, **kwargs)
 
 
-def gradient(groups: list[TrainingGroup], level: str, micro_batch: int) -> tuple[Tensor, int]:
+def gradient(groups: list[TrainingGroup], level: str, room: Room) -> tuple[Tensor, int]:
     """Of one update on all groups with the guided loss, in double precision; and the rows asked for."""
     policy = CountingDenoiser().tuned(size=0.3)
     policy.module.double()
@@ -44,7 +46,7 @@ def gradient(groups: list[TrainingGroup], level: str, micro_batch: int) -> tuple
         {g.id: g for g in groups}.__getitem__,
         Reference("base", policy, contextlib.nullcontext, 100),
         TrainSettings(level=level, beta=40.0, batch=100, guided_loss=True, grad_clip=1e9),
-        micro_batch,
+        room,
     )
     policy.rows = 0
     fit.update()
@@ -55,18 +57,26 @@ def gradient(groups: list[TrainingGroup], level: str, micro_batch: int) -> tuple
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 6, 9, 14])
 def test_the_gradient_does_not_depend_on_where_an_update_is_cut(level: str, micro_batch: int) -> None:
     groups = [toy_group(ToyDenoiser(), 1, 3, RANKED), toy_group(ToyDenoiser(), 2, 2, [Pair(1, 0, 1.0)])]
-    whole, rows = gradient(groups, level, 100)
+    whole, rows = gradient(groups, level, PLENTY)
     assert rows == ROWS
-    cut, rows = gradient(groups, level, micro_batch)
+    cut, rows = gradient(groups, level, Room(micro_batch, micro_batch))
     assert (cut - whole).norm() <= 1e-9 * whole.norm()
     largest = 3 if level == "step" else 9
     assert rows == ROWS if micro_batch >= largest else rows > ROWS
 
 
+@pytest.mark.parametrize("level", ["trajectory", "step"])
+def test_small_batches_alone_need_no_second_pass(level: str) -> None:
+    groups = [toy_group(ToyDenoiser(), 1, 3, RANKED), toy_group(ToyDenoiser(), 2, 2, [Pair(1, 0, 1.0)])]
+    whole, _ = gradient(groups, level, PLENTY)
+    cut, rows = gradient(groups, level, Room(100, 1))
+    assert (cut - whole).norm() <= 1e-9 * whole.norm() and rows == ROWS
+
+
 def test_groups_of_different_guidance_scales_are_trained_together() -> None:
     groups = [toy_group(ToyDenoiser(), n, 2, [Pair(1, 0, 1.0)], scale) for n, scale in enumerate((3.0, 5.0))]
-    together, _ = gradient(groups, "trajectory", 100)
-    apart = [gradient([group], "trajectory", 100)[0] for group in groups]
+    together, _ = gradient(groups, "trajectory", PLENTY)
+    apart = [gradient([group], "trajectory", PLENTY)[0] for group in groups]
     assert (together - (apart[0] + apart[1]) / 2).norm() <= 1e-9 * together.norm()
     assert (apart[0] - apart[1]).norm() > 0.1 * together.norm()
 

@@ -18,6 +18,7 @@ from d3po_core.picks import Pair
 from d3po_core.settings import TrainSettings
 from d3po_core.training.fit import Fit, pair_loss
 from d3po_core.training.groups import TrainingGroup, group_rows, join
+from d3po_core.training.memory import Room
 from d3po_core.training.passes import backward, mean_kl, row_log_ratios
 from d3po_core.training.references import Reference
 
@@ -203,7 +204,7 @@ def make_fit(policy: ToyDenoiser, groups: list[TrainingGroup], settings: TrainSe
         {g.id: g for g in groups}.__getitem__,
         Reference("base", policy, contextlib.nullcontext, 100),
         settings,
-        micro_batch=100,
+        Room(100, 100),
     )
 
 

@@ -36,7 +36,7 @@ def taught(folder: Path) -> Run:
     file = save_lora(run.folder / "loras" / "Anna-round1.safetensors", weights, network, comment=SECRET)
     number = run.begin_round({})
     run.finish_round(number, file, policy_id(file), {"guessed": 8, "guessed_of": 10, "strength": 1.0})
-    run.save_strip(number, [f"{SECRET} 0"], [picture(0, 0)], [picture(0, 1)])
+    run.save_strip(number, [f"{SECRET} 0"], {"before": [picture(0, 0)], "after": [picture(0, 1)]})
     return run
 
 

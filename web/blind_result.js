@@ -2,6 +2,7 @@
 
 import { chanceLine } from "./chart.js";
 import { el } from "./dom.js";
+import { beforeAndAfter } from "./strip.js";
 
 export class BlindResult {
   constructor(session, text, shell) {
@@ -76,7 +77,6 @@ export class BlindResult {
   }
 
   #choices() {
-    const gentler = this.blind.strengths.filter((strength) => strength < Math.max(...this.blind.strengths));
     const back = this.session.state.rounds.map((round) => round.number).filter((number) => number < this.blind.round);
     return el(
       "div",
@@ -87,18 +87,35 @@ export class BlindResult {
         () => this.#decide({ decision: "keep" }),
         this.blind.result.taught > this.blind.result.before,
       ),
-      gentler.length > 0 &&
-        this.#choice(
-          "gentler",
-          gentler.map((strength) => [strength, this.text.t("blind.strength", { n: this.text.fine.format(strength) })]),
-          (strength) => this.#decide({ decision: "gentler", strength: Number(strength) }),
-        ),
+      this.#gentler(),
       this.#choice(
         "back",
         [...back.reverse().map((n) => [n, this.text.t("blind.round", { n })]), [0, this.text.t("blind.original")]],
         (round) => this.#decide({ decision: "back", round: Number(round) }),
       ),
     );
+  }
+
+  /** Less of what was taught: how much, and how each looks. */
+  #gentler() {
+    const { state, api } = this.session;
+    const tried = state.rounds.find((round) => round.number === this.blind.round)?.gentler ?? [];
+    if (!tried.length) return null;
+    const options = tried.map(({ strength, drift }) => {
+      const n = this.text.fine.format(strength);
+      return [strength, this.text.t("blind.strength", { n, drift: this.text.t(`drift.${drift}`) })];
+    });
+    const choice = this.#choice("gentler", options, (strength) =>
+      this.#decide({ decision: "gentler", strength: Number(strength) }),
+    );
+    const looks = tried.map(({ strip }) => beforeAndAfter(strip, this.text, api));
+    const menu = choice.querySelector("select");
+    const show = () => looks.forEach((look, at) => (look.hidden = at !== menu.selectedIndex));
+    menu.addEventListener("change", show);
+    show();
+    const fold = el("details", { class: "fold" }, el("summary", {}, this.text.t("blind.gentler.look")), ...looks);
+    choice.append(fold);
+    return choice;
   }
 
   /** A decision, with a menu where there is more than one way to take it. */

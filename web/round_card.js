@@ -2,6 +2,7 @@
 
 import { guessChart } from "./chart.js";
 import { el } from "./dom.js";
+import { beforeAndAfter } from "./strip.js";
 
 const DRIFTS = ["low", "medium", "high"];
 
@@ -59,20 +60,7 @@ export class RoundCard {
   #strip() {
     const { strip } = this.round;
     if (!strip?.length) return null;
-    const rows = strip.map(({ prompt, before, after }) =>
-      el("li", { title: prompt }, this.#shot(before, "round.before", prompt), this.#shot(after, "round.after", prompt)),
-    );
-    return el("ul", { class: "strip" }, ...rows);
-  }
-
-  #shot(url, key, prompt) {
-    const picture = el("img", {
-      src: this.api.url(url),
-      alt: this.text.t(`${key}.alt`, { prompt }),
-      loading: "lazy",
-      decoding: "async",
-    });
-    return el("figure", {}, picture, el("figcaption", { class: "badge", "aria-hidden": "true" }, this.text.t(key)));
+    return beforeAndAfter(strip, this.text, this.api);
   }
 
   #file() {

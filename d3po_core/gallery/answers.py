@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..drift import STRENGTHS
 from ..picks import Pick
 from ..picks_json import feedback_rows
 from ..run import Run
+from ..run.checks import after
 from . import fields
 from .actions import Actions
 from .fields import GROUP, BadRequest, NotFound
@@ -217,4 +219,4 @@ def strip_image(run: Run, round: str, index: str, side: str) -> Path:
     """GET strip/ROUND/INDEX/SIDE"""
     given = {"round": round, "index": index, "side": side}
     numbers = fields.whole(given, "round", 0, 10**6), fields.whole(given, "index", 0, 1000)
-    return run.strip_image(*numbers, fields.choice(given, "side", ("before", "after")))
+    return run.strip_image(*numbers, fields.choice(given, "side", ("before", *map(after, STRENGTHS))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..drift import recommended, word
 from ..run import Round, Run
 from ..run.checks import Check
 from ..run.judgements import StoredPick
@@ -12,9 +13,6 @@ from .actions import Actions
 from .chance import chance_range
 
 FIRST_MILESTONE = 16
-DRIFT_WORDS = ((0.02, "low"), (0.05, "medium"))
-"""Nats of KL from the base per latent element below which drift is called so; training stops at .06 by default."""
-STRENGTHS = (1.0, 0.7, 0.4)
 
 
 def taste(run: Run) -> dict[str, Any]:
@@ -73,7 +71,7 @@ def blind(check: Check) -> dict[str, Any]:
         result = {**counted, "low": low, "high": high, "answers": answers}
     return {
         **{"check": check.id, "round": check.round, "of": len(check.pairs), "done": len(answers)},
-        **{"result": result, "decision": check.decision, "strengths": list(STRENGTHS)},
+        **{"result": result, "decision": check.decision},
     }
 
 
@@ -92,19 +90,29 @@ def _named(run: Run) -> dict[str, Any]:
 
 def _round(run: Run, round: Round) -> dict[str, Any]:
     said = round.summary
-    drift = said.get("drift")
-    prompts = run.strip(round.number)
-    address = f"taste/{run.run_id}/strip/{round.number}"
+    drifts, chosen = dict(said.get("sweep") or ()), said.get("gentler", 1.0)
     return {
         "number": round.number,
         "finished": round.finished is not None,
         **{name: said.get(name) for name in ("guessed", "guessed_of", "reason", "curve")},
-        "strength": 1.0,  # the file holds what the evidence allowed already
+        # of the file, which holds what the evidence allowed already, and of that the part that was chosen
+        "strength": min(1.0, recommended(said.get("sweep") or ()) / chosen),
         "details": said.get("figures"),
-        "drift": None if drift is None else next((word for most, word in DRIFT_WORDS if drift < most), "high"),
+        "drift": word(drifts[chosen]) if chosen in drifts else None,
         "lora": round.lora_file and round.lora_file.rpartition("/")[2],
-        "strip": [
-            {"prompt": prompt, "before": f"{address}/{i}/before", "after": f"{address}/{i}/after"}
-            for i, prompt in enumerate(prompts)
+        "strip": _strip(run, round, chosen),
+        "gentler": [
+            {"strength": strength, "drift": word(drift), "strip": _strip(run, round, strength)}
+            for strength, drift in drifts.items()
+            if strength < 1
         ],
     }
+
+
+def _strip(run: Run, round: Round, strength: float) -> list[dict[str, Any]]:
+    """A round's pictures before, and after at this strength; as taught where there are none of it."""
+    address, side = f"taste/{run.run_id}/strip/{round.number}", run.strip_side(round.number, strength)
+    return [
+        {"prompt": prompt, "before": f"{address}/{i}/before", "after": f"{address}/{i}/{side}"}
+        for i, prompt in enumerate(run.strip(round.number))
+    ]

@@ -9,17 +9,23 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from ..drift import STRENGTHS
 from ..errors import D3POError
 from . import files
 from .base import ROUNDS, Base
 
 SIDES = ("before", "taught")
+
+
+def after(strength: float) -> str:
+    """Which side of a strip shows what was taught at this strength: "after" (1), "after-70" and so on."""
+    return "after" if strength == 1 else f"after-{strength * 100:.0f}"
 
 
 @dataclass(frozen=True)
@@ -157,17 +163,20 @@ class Checks(Base):
                 return path
         raise D3POError(f"This check has no picture {side} in pair {index}.")
 
-    def save_strip(
-        self, round: int, prompts: Sequence[str], before: Sequence[Image.Image], after: Sequence[Image.Image]
-    ) -> None:
-        """Keep a round's before/after pictures of fixed prompts and seeds.
+    def save_strip(self, round: int, prompts: Sequence[str], sides: Mapping[str, Sequence[Image.Image]]) -> None:
+        """Keep a round's pictures of fixed prompts and seeds.
+
+        Args:
+            round: its number.
+            prompts: one for each picture of a side.
+            sides: "before", "after" and, at smaller strengths, what `after` calls them.
 
         Raises:
             D3POError: the disk is full or the folder cannot be written to.
         """
         folder = self._strip_folder(round)
-        for index, pair in enumerate(zip(before, after, strict=True)):
-            for side, image in zip(("before", "after"), pair, strict=True):
+        for side, images in sides.items():
+            for index, image in enumerate(images):
                 files.replace(folder / f"{index}-{side}.png", files.png(image))
         files.replace(folder / "prompts.json", json.dumps(list(prompts)).encode())
 
@@ -180,15 +189,24 @@ class Checks(Base):
         return [str(prompt) for prompt in found]
 
     def strip_image(self, round: int, index: int, side: str) -> Path:
-        """Where one of them lies, side "before" or "after".
+        """Where one of them lies.
+
+        Args:
+            round, index: which.
+            side: as in `save_strip`.
 
         Raises:
             D3POError: there is none.
         """
         path = self._strip_folder(round) / f"{index}-{side}.png"
-        if side not in ("before", "after") or not path.is_file():
+        if side not in ("before", *map(after, STRENGTHS)) or not path.is_file():
             raise D3POError(f"Round {round} has no picture {index} of {side}.")
         return path
+
+    def strip_side(self, round: int, strength: float) -> str:
+        """The side of a round's strip that shows it at this strength, or whole where there is none of it."""
+        side = after(strength)
+        return side if (self._strip_folder(round) / f"0-{side}.png").is_file() else after(1)
 
     def _check_folder(self, round: int, check_id: str) -> Path:
         return self.folder / ROUNDS / f"{round:04}" / f"check-{check_id}"

@@ -178,7 +178,7 @@ class Rounds(Base):
         with self._database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (policy,))
 
-    def replace_lora(self, number: int, lora_file: Path, lora_hash: str) -> None:
+    def replace_lora(self, number: int, lora_file: Path, lora_hash: str, strength: float) -> None:
         """Let another file stand for a finished round, and sample from now on: the same LoRA, weaker.
 
         The file that was taught stays where it is; the summary names it as `whole_file`.
@@ -187,14 +187,15 @@ class Rounds(Base):
             number: of the round.
             lora_file: inside the run's folder.
             lora_hash: the policy's id from now on.
+            strength: its share of what was taught.
         """
         relative = lora_file.relative_to(self.folder).as_posix()
         with self._database.write() as connection:
             connection.execute(
-                """UPDATE rounds SET lora_file = ?, lora_hash = ?, summary = json_set(
-                    summary, '$.whole_file', COALESCE(json_extract(summary, '$.whole_file'), lora_file))
+                """UPDATE rounds SET lora_file = ?, lora_hash = ?, summary = json_set(summary, '$.gentler', ?,
+                    '$.whole_file', COALESCE(json_extract(summary, '$.whole_file'), lora_file))
                 WHERE number = ? AND finished IS NOT NULL""",
-                (relative, lora_hash, number),
+                (relative, lora_hash, strength, number),
             )
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (lora_hash,))
 

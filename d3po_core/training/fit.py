@@ -21,6 +21,7 @@ from ..rollout import generator
 from ..settings import TrainSettings
 from .blocks import Block, blocks_of, packs, pair_loss
 from .groups import Rows, TrainingGroup, group_rows, join
+from .memory import Room
 from .passes import backward, row_log_ratios
 from .references import Reference
 
@@ -71,7 +72,7 @@ class Fit:
         load: gives a group by id.
         reference: the policy to depart from.
         settings: how.
-        micro_batch: rows per backward pass.
+        room: rows at once.
     """
 
     def __init__(
@@ -82,11 +83,11 @@ class Fit:
         load: Load,
         reference: Reference,
         settings: TrainSettings,
-        micro_batch: int,
+        room: Room,
     ) -> None:
         self.denoiser, self.settings, self.reference, self.load = denoiser, settings, reference, load
         self.parameters = list(parameters)
-        self.micro_batch = micro_batch
+        self.room = room
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=0.0)
         self.done = 0
         half = next(denoiser.module.parameters()).dtype == torch.float16
@@ -110,7 +111,7 @@ class Fit:
         with torch.no_grad():
             for group in map(self.load, names):
                 pairs.append(group.pairs)
-                parts = [row_log_ratios(self.denoiser, part) for part in self._rows(group).split(self.micro_batch)]
+                parts = [row_log_ratios(self.denoiser, part) for part in self._rows(group).split(self.room.together)]
                 ratios.append(torch.cat(parts).unflatten(0, group.shape).cpu())
         return self._measures(pairs, ratios)
 
@@ -156,16 +157,17 @@ class Fit:
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                found = [self._backward_of(pack, scale) for pack in packs(blocks, self.micro_batch)]
+                found = [self._backward_of(pack, scale) for pack in packs(blocks, self.room.together)]
             except torch.OutOfMemoryError as error:
-                if self.micro_batch == 1:
+                if self.room.most == 1:
                     raise D3POError(
                         "One image and one step do not fit in memory.",
                         "Turn on checkpointing, or close other programs.",
                         "Your picks and what was learnt are saved.",
                     ) from error
-                largest = max(sum(len(block.rows) for block in pack) for pack in packs(blocks, self.micro_batch))
-                self.micro_batch = min(self.micro_batch, largest) // 2 or 1
+                largest = max(sum(len(block.rows) for block in pack) for pack in packs(blocks, self.room.together))
+                most = min(self.room.most, largest) // 2 or 1
+                self.room = Room(most, min(most, self.room.together))
                 found = []
             if not found:  # only here, where the error's traceback holds no tensors any more
                 if self.denoiser.device.type == "cuda":
@@ -191,7 +193,7 @@ class Fit:
             return torch.stack(losses).sum()
 
         rows = join([block.rows for block in pack])
-        loss, ratios = backward(self.denoiser, rows, loss_of, self.micro_batch, scale)
+        loss, ratios = backward(self.denoiser, rows, loss_of, self.room.most, scale)
         return loss, shaped(ratios)
 
     def _schedule(self) -> float:

@@ -1,9 +1,10 @@
-"""How many rows fit into one backward pass."""
+"""How many rows to evaluate at once: what fits, and what is quick."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,22 @@ from .passes import row_log_ratios
 
 SHARE = 0.5
 """Of the free memory, what activations may take."""
+PROCESSOR_BYTES = 2**29
+"""Activations that a processor has at once, where it has the choice. Larger batches gain it nothing, and moving their
+memory costs: 140 rows of 100 MiB at once took 1.9 times as long as 7 at a time (benchmarks/training_cost.py)."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many (image, step) rows to evaluate at once.
+
+    Attributes:
+        most: so many graphs fit in memory; a loss that joins more rows takes two passes.
+        together: so many rows whose losses are independent, or that need no gradient, are one batch.
+    """
+
+    most: int
+    together: int
 
 
 def activation_bytes(denoiser: Denoiser, rows: Rows) -> int:
@@ -44,9 +61,18 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def fitting_rows(denoiser: Denoiser, rows: Rows) -> int:
-    """Rows whose graphs fit in the free memory of the denoiser's device, at least 1."""
-    return max(1, int(SHARE * free_bytes(denoiser.device) / max(1, activation_bytes(denoiser, rows))))
+def room_for(denoiser: Denoiser, rows: Rows, most: int = 0) -> Room:
+    """Room on the denoiser's device.
+
+    Args:
+        denoiser: the policy.
+        rows: at least one, of the kind to be evaluated.
+        most: given by the user; 0 finds it by the free memory.
+    """
+    each = max(1, activation_bytes(denoiser, rows))
+    most = most or max(1, int(SHARE * free_bytes(denoiser.device) / each))
+    quick = max(1, PROCESSOR_BYTES // each) if denoiser.device.type == "cpu" else most
+    return Room(most, min(most, quick))
 
 
 @contextmanager

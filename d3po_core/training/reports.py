@@ -45,7 +45,8 @@ class Result:
         z: how many standard errors above chance hidden picks were foretold; None without a check.
         guessed, guessed_of: hidden picks guessed right (ties half), out of how many; 0 of 0 without any.
         curve: after each epoch of the checks, the share of hidden picks guessed right.
-        drift: KL from base in nats per latent element, of the LoRA as kept. None if teaching did not get to its end.
+        sweep: strengths at which the LoRA as kept was tried, greatest first, each with its drift: the KL from base in
+            nats per latent element. Empty if teaching did not get to its end.
         figures: loss, margin, clip_fraction, kl_sampler and kl_base of the last epoch, at full strength.
         reason: why training stopped, a sentence.
     """
@@ -57,7 +58,7 @@ class Result:
     guessed: float
     guessed_of: int
     curve: list[float]
-    drift: float | None
+    sweep: list[tuple[float, float]]
     figures: dict[str, float]
     reason: str
 
@@ -74,7 +75,7 @@ class Progress:
         held_out: loss of the held-out groups after each epoch of teaching.
         figures: of the last epoch of teaching, see `Result`.
         best: `figures` and `held_out_hits` of the best epoch so far, where held-out groups decide.
-        drift: see `Result`.
+        sweep: see `Result`.
         reason: why teaching stopped early, if it did.
     """
 
@@ -86,7 +87,7 @@ class Progress:
     held_out_hits: list[float] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     best: tuple[dict[str, float], list[float]] = field(default_factory=lambda: ({}, []))
-    drift: float | None = None
+    sweep: list[tuple[float, float]] = field(default_factory=list)
     reason: str = ""
 
     def note_check(self, check: int, hidden: Measures) -> None:

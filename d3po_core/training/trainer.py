@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
+from ..drift import STRENGTHS
 from ..lora import LayerWeights, LoraWeights, attach, import_lora
+from ..policies import weaker
 from ..rollout import generator
 from ..run import Run, device_name
 from ..settings import LoraSettings, TrainSettings, check
@@ -26,7 +28,7 @@ from .evidence import epochs_to_teach, strength, z_score
 from .fit import Fit, Update
 from .groups import TrainingGroup, group_rows
 from .loading import GroupLoader, Lesson, UnusableGroup, check_same_model, collect
-from .memory import checkpointing, fitting_rows
+from .memory import Room, checkpointing, room_for
 from .passes import mean_kl
 from .references import Reference
 from .reports import Progress, Result, StepReport, by_epoch
@@ -120,7 +122,7 @@ class Trainer:
             guessed=sum(shown),
             guessed_of=len(shown),
             curve=[sum(epoch) / len(epoch) for epoch in by_epoch(progress.hits)] if self._checked else [],
-            drift=progress.drift,
+            sweep=progress.sweep,
             figures=progress.figures,
             reason=" ".join([self._reason(), *doubts(share)]),
         )
@@ -234,38 +236,42 @@ class Trainer:
             self._lora.remove()
             raise
 
-    def _fitting_rows(self) -> int:
+    def _room_for(self) -> Room:
         group = self._load(self._phases[-1].groups[0])
         guided = self.settings.guided_loss
         rows = group_rows(group, group.guided if guided else group.cond, guided, self.denoiser.device)
-        return fitting_rows(self.denoiser, rows)
+        return room_for(self.denoiser, rows, self.settings.micro_batch)
 
     def _references(self) -> tuple[Reference, Reference]:
         """The chosen reference, and the base."""
-        base = Reference("base", self.denoiser, self._lora.off, self._micro_batch)
+        base = Reference("base", self.denoiser, self._lora.off, self._room.together)
         if self._reference_policy() == "base":
             return base, base
-        return Reference(self._start, self.denoiser, self._lora.reference, self._micro_batch), base
+        return Reference(self._start, self.denoiser, self._lora.reference, self._room.together), base
 
     def _teach(self) -> Iterator[StepReport]:
         with checkpointing(self.denoiser.module, self.settings.checkpointing):
-            self._micro_batch = self.settings.micro_batch or self._fitting_rows()
+            self._room = self._room_for()
             self._reference, self._base = self._references()
             if self._progress.phase == len(self._phases):
                 unpack_parameters(self._tensors, self._lora.parameters())
             while self._progress.phase < len(self._phases):
                 yield from self._fit(self._phases[self._progress.phase])
-            self._progress.drift = self._drift_as_kept()
+            self._progress.sweep = self._swept()
 
-    def _drift_as_kept(self) -> float:
-        """KL from base per latent element of the LoRA that the evidence allows; the learnt one is put back after."""
+    def _swept(self) -> list[tuple[float, float]]:
+        """Drift of the LoRA that the evidence allows, at every strength; the learnt one is put back after."""
         learnt = self._lora.weights()
-        self._lora.load(blend(self._initial, learnt, self._share()))
+        kept = blend(self._initial, learnt, self._share())
+        found = []
         try:
-            kl = self._kl(self._watched(), lambda group: self._base.predictions(group, guided=True))
+            for strength in STRENGTHS:
+                self._lora.load(weaker(kept, strength))
+                kl = self._kl(self._watched(), lambda group: self._base.predictions(group, guided=True))
+                found.append((strength, kl / self._elements))
         finally:
             self._lora.load(learnt)
-        return kl / self._elements
+        return found
 
     def _watched(self) -> list[str]:
         """Groups on which drift is measured: held-out ones, where there are any."""
@@ -303,7 +309,7 @@ class Trainer:
             self._load,
             self._base if checking else self._reference,
             dataclasses.replace(self.settings, epochs=self._epochs()),
-            self._micro_batch,
+            self._room,
         )
         if self._progress.done:
             unpack_optimizer(self._tensors, fit.optimizer, fit.parameters)
@@ -355,7 +361,7 @@ class Trainer:
         return {"hidden": hidden, "kl_sampler": kl_sampler, "kl_base": kl_base}
 
     def _kl(self, groups: list[str], guided: Callable[[TrainingGroup], Tensor]) -> float:
-        return mean_kl(self.denoiser, [self._load(name) for name in groups], guided, self._micro_batch)
+        return mean_kl(self.denoiser, [self._load(name) for name in groups], guided, self._room.together)
 
     def _stop_or_go_on(self, fit: Fit, kl_base: float) -> None:
         """Stop when drift passes its limit or, where no check has set the epochs, held-out picks are guessed worse."""

@@ -68,3 +68,22 @@ def test_chance_is_what_a_coin_does(n: int) -> None:
     assert low + high == n
     if low < high:
         assert float(likely[low + 1 : high].sum()) < 0.95
+
+
+def test_a_gentler_round_shows_itself_gentler(page: Page) -> None:
+    run = page.run
+    number = run.begin_round({})
+    run.finish_round(number, "loras/a.safetensors", "a", {"sweep": [(1.0, 0.055), (0.7, 0.027), (0.4, 0.009)]})
+    sides = {"before": [picture(0, 0)], "after": [picture(0, 1)], "after-70": [picture(0, 2)]}
+    run.save_strip(number, ["a lake"], sides)
+    (round,) = page.get("state")[1]["rounds"]
+    assert (round["drift"], round["strength"]) == ("high", 0.7)
+    assert [(each["strength"], each["drift"]) for each in round["gentler"]] == [(0.7, "medium"), (0.4, "low")]
+    looks = [each["strip"][0]["after"] for each in (round, *round["gentler"])]
+    assert [look.rpartition("/")[2] for look in looks] == ["after", "after-70", "after"]  # .4 has not been drawn
+    assert all(page.send("GET", look).status == 200 for look in looks)
+
+    run.replace_lora(number, run.folder / "loras" / "b.safetensors", "b", 0.7)
+    (round,) = page.get("state")[1]["rounds"]
+    assert (round["drift"], round["strength"]) == ("medium", 1.0)
+    assert round["strip"][0]["after"] == looks[1]

@@ -37,7 +37,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     from tests.run_helpers import picture
 
     page.run.add_check(1, ["a"], [picture(0, 0)], [picture(0, 1)])
-    page.run.save_strip(1, ["a"], [picture(0, 0)], [picture(0, 1)])
+    page.run.save_strip(1, ["a"], {"before": [picture(0, 0)], "after": [picture(0, 1)]})
     return page
 
 

@@ -209,7 +209,6 @@ class FakeTaste:
         self.answers = {}
         self.blind = {
             **{"check": "c" * 32, "round": 2, "of": of, "done": 0, "result": None, "decision": None},
-            "strengths": [1.0, 0.7, 0.4],
         }
 
     def blind_next(self, asked: dict[str, Any]) -> dict[str, Any]:

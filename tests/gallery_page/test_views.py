@@ -32,10 +32,12 @@ def a_round(taste: FakeTaste, number: int, **more: Any) -> dict[str, Any]:
             "after": f"taste/{taste.id}/strip/{number}/0/after",
         }
     ]
+    gentle = [{**strip[0], "after": f"taste/{taste.id}/strip/{number}/0/after-70"}]
     figures = {"loss": 0.5132, "margin": 0.8421, "kl_sampler": 12.3456, "kl_base": 20.12345, "clip_fraction": 0.03}
     return {
         **{"number": number, "finished": True, "guessed": 81, "guessed_of": 100, "strength": 0.9, "drift": "medium"},
         **{"reason": "", "lora": "hills-2.safetensors", "strip": strip, "details": figures, "curve": [0.5, 0.7, 0.81]},
+        "gentler": [{"strength": 0.7, "drift": "low", "strip": gentle}, {"strength": 0.4, "drift": "low", "strip": []}],
         **more,
     }
 
@@ -150,7 +152,11 @@ def test_the_blind_check_from_start_to_decision(opened: Opened, server: FakeServ
     assert gallery.find(".result h2").inner_text() == "You preferred the taught model in 9 of 12 (3–9 by chance)"  # noqa: RUF001
     beads = gallery.find(".result .beads .bead").evaluate_all("all => all.map((one) => one.className.split(' ')[1])")
     assert [beads.count(kind) for kind in ("taught", "before", "neither")] == [9, 2, 1] and beads[4] == "neither"
+    gallery.find(".result select").first.select_option("0.4")
+    gallery.find(".result summary").click()
+    assert gallery.find(".result .strip:visible img").count() == 0
     gallery.find(".result select").first.select_option("0.7")
+    assert "after-70" in gallery.find(".result .strip:visible img").last.get_attribute("src")
     gallery.find("[data-action=gentler]").click()
     until(lambda: server.taste.asked)
     assert server.taste.asked[0][1] | {"who": ""} == {

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from d3po_core.diffusers_model import DiffusersModel
+from d3po_core.drift import STRENGTHS
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
 from d3po_core.lora import load_lora
@@ -101,11 +102,18 @@ def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> N
     (round,) = run.rounds()
     assert round.lora_file and run.current_policy() == round.lora_hash
     assert len(run.strip(1)) == 4 and len(run.last_check().pairs) == 12
+    strengths, drifts = zip(*round.summary["sweep"], strict=True)
+    assert strengths == STRENGTHS
+    # predictions move in proportion to a small LoRA, and KL with their square
+    assert [drift / drifts[0] for drift in drifts] == pytest.approx([s**2 for s in strengths], rel=0.25)
+    looks = {strength: run.strip_image(1, 0, run.strip_side(1, strength)).read_bytes() for strength in strengths}
+    assert len({*looks.values(), run.strip_image(1, 0, "before").read_bytes()}) == 4
     assert "teach" not in worker.can(run)  # nothing new to teach from
 
     worker.decide(run, 1, "gentler", 0.5)
     until(lambda: run.rounds()[0].lora_hash != round.lora_hash)
     assert run.current_policy() == run.rounds()[0].lora_hash
+    assert run.rounds()[0].summary["gentler"] == 0.5
     weaker = run.rounds()[0].lora_hash
     worker.decide(run, 1, "gentler", 0.5)  # once more: still half of what was taught, not a quarter
     until(lambda: run.rounds()[0].lora_file.endswith("50-2.safetensors"))

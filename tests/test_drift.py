@@ -1,0 +1,27 @@
+"""Drift in words, and the strength that follows from it."""
+
+from __future__ import annotations
+
+import pytest
+
+from d3po_core.drift import recommended, word
+from d3po_core.settings import TrainSettings
+
+
+@pytest.mark.parametrize(
+    ("sweep", "expected"),
+    [
+        ([], 1.0),
+        ([(1.0, 0.01), (0.7, 0.005), (0.4, 0.002)], 1.0),
+        ([(1.0, 0.055), (0.7, 0.027), (0.4, 0.009)], 0.7),
+        ([(1.0, 0.9), (0.7, 0.4), (0.4, 0.1)], 0.4),
+    ],
+)
+def test_the_greatest_strength_without_high_drift_is_recommended(
+    sweep: list[tuple[float, float]], expected: float
+) -> None:
+    assert recommended(sweep) == expected
+
+
+def test_drift_is_called_high_before_training_stops_for_it() -> None:
+    assert [word(drift) for drift in (0.0, 0.03, TrainSettings().drift_limit)] == ["low", "medium", "high"]
