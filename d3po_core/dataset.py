@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from .picks import pairs
+from .picks_lines import said
 from .run import Group, Run, StoredPick, files
 
 
@@ -26,9 +27,9 @@ def export_dataset(run: Run, folder: Path) -> int:
     Raises:
         D3POError: a picture is missing, or the folder cannot be written to.
     """
-    said: dict[str, list[StoredPick]] = {}
+    judged: dict[str, list[StoredPick]] = {}
     for stored in run.picks():
-        said.setdefault(stored.group_id, []).append(stored)
+        judged.setdefault(stored.group_id, []).append(stored)
     lines = []
     with files.writing(folder):
         (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def export_dataset(run: Run, folder: Path) -> int:
             source = run.image_path(group.id, candidate)
             with files.writing(folder):
                 shutil.copyfile(source, folder / name)
-            picks = [_said(stored, candidate, group) for stored in said.get(group.id, [])]
+            picks = [_said(stored, candidate, group) for stored in judged.get(group.id, [])]
             about = {"file_name": name, "text": group.prompt, "group": group.number, "candidate": candidate}
             lines.append({**about, "seed": group.seed, "round": group.round, "policy": group.policy, "picks": picks})
     data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -50,7 +51,7 @@ def _said(stored: StoredPick, candidate: int, group: Group) -> dict[str, object]
     """One person's judgement as it concerns a candidate: the others that it beat and lost to."""
     found = pairs(stored.pick, group.candidates, stored.shown_order or group.distinct)
     return {
-        **{"who": stored.who, "kind": stored.pick.kind},
+        **said(stored),
         "better_than": [pair.loser for pair in found if pair.winner == candidate],
         "worse_than": [pair.winner for pair in found if pair.loser == candidate],
     }

@@ -19,6 +19,8 @@ from d3po_core.evaluation.draw import deterministic, draw
 from d3po_core.evaluation.grid import to_image
 from d3po_core.gallery import Shelf
 from d3po_core.lora import import_lora
+from d3po_core.picks_json import import_picks
+from d3po_core.picks_lines import import_lines
 from d3po_core.policies import applied, weaker
 from d3po_core.run import Run
 from d3po_core.share import share
@@ -132,6 +134,11 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
     shared = gr.File(label=WORDS["share"])
     exporting = gr.Button(WORDS["make_data"])
     exported = gr.File(label=WORDS["pictures"])
+    gr.Markdown(WORDS["import_help"])
+    with gr.Row():
+        brought = gr.File(label=WORDS["import_file"], file_types=[".json", ".jsonl"])
+        importing = gr.Button(WORDS["import"])
+    outcome = gr.Markdown()
     with gr.Row():
         sure = gr.Checkbox(label=WORDS["delete_sure"])
         deleting = gr.Button(WORDS["delete"], variant="stop")
@@ -153,6 +160,10 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
         return zipped(folder / "data", folder / "pictures-and-picks.zip")
 
     @told
+    def bring(taste: str, file: Any) -> str:
+        return WORDS["imported"].format(n=imported(shelf.run(taste), file))
+
+    @told
     def delete(taste: str, sure: bool) -> Any:
         if not sure:
             raise D3POError("Nothing was deleted.", "Tick the box first, if you mean it.")
@@ -162,7 +173,16 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
     renaming.click(rename, [taste, name], taste)
     sharing.click(make_zip, [taste, *ticks], shared)
     exporting.click(make_data, taste, exported)
+    importing.click(bring, [taste, brought], outcome)
     deleting.click(delete, [taste, sure], [taste, sure])
+
+
+def imported(run: Run, file: Any) -> int:
+    """How many picks a file brought; gradio 3 hands over an object with the path, later ones the path."""
+    if file is None:
+        raise D3POError("No file was chosen.", "Choose one first.")
+    path = Path(getattr(file, "name", file))
+    return import_lines(run, path) if path.suffix == ".jsonl" else import_picks(run, path)
 
 
 def trouble(shelf: Shelf, worker: Worker, taste: Any) -> None:

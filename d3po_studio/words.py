@@ -35,5 +35,9 @@ WORDS = {
     "make_zip": "Make the zip",
     "pictures": "All pictures and picks as a data set",
     "make_data": "Make the data set",
+    "import_help": "Picks on this taste's pictures: picks.jsonl, metadata.jsonl, or the D3PO authors' JSON.",
+    "import_file": "File of picks",
+    "import": "Import picks",
+    "imported": "{n} picks imported.",
     "nothing_taught": "This taste has not been taught yet.",
 }

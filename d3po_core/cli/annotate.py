@@ -49,13 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     group.add_argument("--limit", type=number(int, "--limit", 1), metavar="N", help="pick in at most so many groups")
     group.add_argument("--seed", type=number(int, "--seed"), default=0, metavar="N", help="of mistakes and chance [0]")
     group = parser.add_argument_group("files")
-    group.add_argument("--import", dest="import_", metavar="FILE", help="a feedback JSON, or a folder of several")
+    group.add_argument(
+        "--import", dest="import_", metavar="FILE", help="a feedback JSON, a folder of them, or picks.jsonl"
+    )
     group.add_argument("--export", metavar="FILE", help="write the picks of --who as a feedback JSON")
     group.add_argument("--who", metavar="NAME", help="whose picks these are [the scorer's, or the file's name]")
 
 
 def run(options: argparse.Namespace) -> int:
     from ..picks_json import export_picks, import_picks
+    from ..picks_lines import import_lines
     from ..run import Run
 
     if not (options.scorer or options.random or options.import_ or options.export):
@@ -63,7 +66,9 @@ def run(options: argparse.Namespace) -> int:
     scorer = get_scorer(options.scorer) if options.scorer and not options.random else None
     run = Run.open(options.run)
     if options.import_:
-        print(f"Imported {import_picks(run, options.import_, options.who)} picks.")
+        lines = options.import_.endswith(".jsonl")
+        count = import_lines(run, options.import_) if lines else import_picks(run, options.import_, options.who)
+        print(f"Imported {count} picks.")
     if scorer or options.random:
         who = options.who or (RANDOM if options.random else options.scorer)
         count, mistakes = judge(run, scorer, who, options.kind, options.flip, options.limit, options.seed)

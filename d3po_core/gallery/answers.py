@@ -11,6 +11,7 @@ from typing import Any
 from ..drift import STRENGTHS
 from ..picks import Pick
 from ..picks_json import feedback_rows
+from ..picks_lines import pick_lines
 from ..run import Run
 from ..run.checks import after
 from . import fields
@@ -132,18 +133,7 @@ def export(asked: Asked) -> Download:
     if form == "d3po":
         rows, _ = feedback_rows(asked.run, asked.who())
         return Download("picks.json", "application/json", json.dumps(rows).encode())
-    _, found = asked.run.past_picks(0, 10**9)
-    lines = [
-        json.dumps(
-            {
-                **{"group": past.number, "prompt": past.prompt, "kind": past.kind, "order": list(past.order)},
-                **{"who": past.who, "when": past.when, "round": past.round, "held_out": past.held_out},
-            },
-            ensure_ascii=False,
-        )
-        for past in reversed(found)
-    ]
-    return Download("picks.jsonl", "application/jsonl", "".join(line + "\n" for line in lines).encode())
+    return Download("picks.jsonl", "application/jsonl", pick_lines(asked.run).encode())
 
 
 def rename(asked: Asked) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Judgements(Base):
             if group is None:
                 raise D3POError(f"This run has no group with the id '{group_id}'.")
             check_pick(pick, group["candidates"])
-            _check_shown(pick, shown_order, group["candidates"])
+            check_shown(pick, shown_order, group["candidates"])
             if reason == "repeat" and not _stands(connection, group_id, who):
                 reason = ""  # there is nothing to be consistent with, so it is a pick like any other
             if connection.execute("SELECT 1 FROM picks WHERE pick_id = ?", (pick_id,)).fetchone():
@@ -175,7 +175,8 @@ class Judgements(Base):
         return [_stored(row) for row in rows]
 
 
-def _check_shown(pick: Pick, shown: Sequence[int], candidates: int) -> None:
+def check_shown(pick: Pick, shown: Sequence[int], candidates: int) -> None:
+    """Raises D3POError unless a group of so many candidates can have been shown in this order, or in none."""
     if not shown:
         return
     if len(set(shown)) < len(shown) or not set(shown) <= set(range(candidates)):
