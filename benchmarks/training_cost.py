@@ -3,8 +3,7 @@
 Seconds for a pair to be used once, and memory on top of the loaded model, of
 
     published            policy and deep-copied reference, guided, for every pair, image and step anew (`published`)
-    same loss            the published loss on 7-image groups, as the trainer computes it; all steps at once; in two
-                         passes
+    same loss            the published loss on 7-image groups, as the trainer computes it, and in two passes
     default              the default preset, on pairs of two and on 7-image groups
 
 Every procedure has a process of its own, all are alive during the whole run, and take turns: time is measured
@@ -168,11 +167,9 @@ def make(name: str, scale: Scale, folder: Path) -> Ours | Published:
     def groups(kind: str) -> list[TrainingGroup]:
         return load_groups(folder / f"{kind}.safetensors", GUIDANCE)
 
-    rows = scale.candidates * scale.steps
     makers: dict[str, Callable[[], Ours | Published]] = {
         "published": lambda: Published(scale, groups("all")[0]),
         "same loss": lambda: Ours(scale, groups("all"), same_loss()),
-        "same loss, all at once": lambda: Ours(scale, groups("all"), same_loss(), Room(rows, rows)),
         "same loss, two passes": lambda: Ours(scale, groups("all"), same_loss(), Room(*[scale.two_pass_rows] * 2)),
         "default, pairs of two": lambda: Ours(scale, groups("two"), default()),
         f"default, groups of {scale.candidates}": lambda: Ours(scale, groups("many"), default()),
@@ -184,7 +181,6 @@ def names(scale: Scale) -> list[str]:
     return [
         "published",
         "same loss",
-        "same loss, all at once",
         "same loss, two passes",
         "default, pairs of two",
         f"default, groups of {scale.candidates}",
