@@ -12,7 +12,7 @@ from __future__ import annotations
 from d3po_core.diffusers_model import load_model
 from d3po_core.embedded.pictures import split_prompts
 from d3po_core.near import NEAR, distances
-from d3po_core.rollout import CandidateNoise, make_plan, sample
+from d3po_core.rollout import CandidateNoise, make_plan
 from d3po_core.settings import SampleSettings
 
 ETAS = (0.01, 0.03, 0.06, 0.1, 0.2, 0.5, 1.0)
@@ -28,8 +28,8 @@ def pairs(eta: float) -> tuple[list[float], list[float]]:
     latent, picture = [], []
     for seed in range(SEEDS):
         noises = [CandidateNoise(seed, 0, candidate, shape, "same") for candidate in range(2)]
-        conditioning = model.encode([prompts[seed % len(prompts)]] * 2, "")
-        latents = sample(model.denoiser, plan, noises, conditioning, settings.guidance_scale).latents
+        conditioning = model.encode([prompts[seed % len(prompts)]]) * 2
+        latents = model.sample(plan, noises, conditioning, settings.guidance_scale).latents
         images = model.decode(latents)
         latent.append(float(distances(latents)[0, 1]))
         picture.append(float((255 * (images[0] - images[1])).square().mean().sqrt()))

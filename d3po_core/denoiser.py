@@ -6,11 +6,15 @@ step of `steps.py`. diffusers, ComfyUI and A1111 each supply one, in one file ea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .rollout import CandidateNoise, Plan, Trajectory
 
 Family = Literal["diffusion", "flow"]
 """How noise is mixed in: diffusion x = x0 + sigma*n (k-diffusion's space), flow x = (1 - sigma)*x0 + sigma*n."""
@@ -76,8 +80,14 @@ class ImageModel(Protocol):
     @property
     def denoiser(self) -> Denoiser: ...
 
-    def encode(self, prompts: list[str], negative: str = "") -> Conditioning:
-        """Conditioning of B prompts, one row each."""
+    def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
+        """Conditioning of each prompt, one row."""
+        ...
+
+    def sample(
+        self, plan: Plan, noises: Sequence[CandidateNoise], conditioning: Sequence[Conditioning], guidance_scale: float
+    ) -> Trajectory:
+        """Draw one image for each noise and its conditioning (one row each), see `rollout.sample`."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -89,11 +99,6 @@ class ImageModel(Protocol):
         ...
 
 
-def rows(conditioning: Conditioning, index: Tensor) -> Conditioning:
-    """The chosen rows of a conditioning, in the given order; an index may repeat."""
-    return {name: value.index_select(0, index.to(value.device)) for name, value in conditioning.items()}
-
-
-def stack(conditionings: list[Conditioning]) -> Conditioning:
+def stack(conditionings: Sequence[Conditioning]) -> Conditioning:
     """Several conditionings as one batch."""
     return {name: torch.cat([c[name] for c in conditionings]) for name in conditionings[0]}

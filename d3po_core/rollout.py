@@ -7,6 +7,7 @@ the noise injected in the window. Each candidate has a generator of its own, so 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +89,7 @@ class CandidateNoise:
 def sample(
     denoiser: Denoiser,
     plan: Plan,
-    noises: list[CandidateNoise],
+    noises: Sequence[CandidateNoise],
     conditioning: Conditioning,
     guidance_scale: float,
 ) -> Trajectory:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Conditioning, ImageModel, rows
+from .denoiser import Conditioning, ImageModel
 from .evaluation.grid import to_image
 from .near import too_alike
-from .rollout import STORE_DTYPE, CandidateNoise, Plan, Trajectory, generator, make_plan, sample
+from .rollout import STORE_DTYPE, CandidateNoise, Plan, Trajectory, generator, make_plan
 from .run import Run
 from .settings import SampleSettings
 from .steps import Steps
@@ -45,28 +45,25 @@ def sample_groups(
         D3POError: bad prompts or settings, before anything is drawn; a full disk, with what was drawn kept.
     """
     plan = make_plan(model.denoiser, settings)
-    conditioning = model.encode(prompts, settings.negative)
-    ids = [run.add_prompt(prompt, settings.negative) for prompt in prompts]
-    for i, prompt_id in enumerate(ids):
-        run.save_conditioning(prompt_id, rows(conditioning, torch.tensor([i])))
+    ids = _encoded(run, model, prompts, settings.negative)
     at_once = max(1, settings.batch // settings.candidates)
     shape = model.latent_shape(settings.height, settings.width)
     for done in range(0, settings.groups, at_once):
         numbers = [run.next_number() for _ in range(min(at_once, settings.groups - done))]
-        chosen = torch.tensor([_prompt_of(number, len(prompts), settings.seed) for number in numbers])
+        chosen = [ids[_prompt_of(number, len(prompts), settings.seed)] for number in numbers]
         noises = [
             CandidateNoise(settings.seed, number, candidate, shape, settings.start)
             for number in numbers
             for candidate in range(settings.candidates)
         ]
-        batch = rows(conditioning, chosen.repeat_interleave(settings.candidates))
-        trajectory = _sample_in_parts(model, plan, noises, batch, settings)
+        conditioning = [run.conditioning(prompt_id) for prompt_id in chosen for _ in range(settings.candidates)]
+        trajectory = _sample_in_parts(model, plan, noises, conditioning, settings)
         images = model.decode(trajectory.latents)
         added = []  # all that is decoded, before anybody may stop this
         for i, number in enumerate(numbers):
             part = slice(i * settings.candidates, (i + 1) * settings.candidates)
             group_id = run.add_group(
-                prompt_id=ids[int(chosen[i])],
+                prompt_id=chosen[i],
                 number=number,
                 seed=settings.seed,
                 candidates=settings.candidates,
@@ -92,14 +89,32 @@ def check_drawable(model: ImageModel, settings: SampleSettings) -> None:
     model.latent_shape(settings.height, settings.width)
 
 
+def _encoded(run: Run, model: ImageModel, prompts: list[str], negative: str) -> list[int]:
+    """Ids of prompts whose conditioning is in the run; those that are new there are encoded first, all or none."""
+    known = {prompt.text: prompt.id for prompt in run.prompts() if prompt.negative == negative}
+    new = [
+        prompt for prompt in dict.fromkeys(prompts) if prompt not in known or not run.has_conditioning(known[prompt])
+    ]
+    for prompt, conditioning in zip(new, model.encode(new, negative) if new else [], strict=True):
+        known[prompt] = run.add_prompt(prompt, negative)
+        run.save_conditioning(known[prompt], conditioning)
+    return [known[prompt] for prompt in prompts]
+
+
 def _sample_in_parts(
-    model: ImageModel, plan: Plan, noises: list[CandidateNoise], conditioning: Conditioning, settings: SampleSettings
+    model: ImageModel,
+    plan: Plan,
+    noises: list[CandidateNoise],
+    conditioning: list[Conditioning],
+    settings: SampleSettings,
 ) -> Trajectory:
     """All images, `settings.batch` at a time: a large group need not fit into memory at once."""
-    parts = []
-    for index in torch.arange(len(noises)).split(settings.batch):
-        some = [noises[i] for i in index]
-        parts.append(sample(model.denoiser, plan, some, rows(conditioning, index), settings.guidance_scale))
+    parts = [
+        model.sample(
+            plan, noises[i : i + settings.batch], conditioning[i : i + settings.batch], settings.guidance_scale
+        )
+        for i in range(0, len(noises), settings.batch)
+    ]
     return Trajectory(*(torch.cat([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(Trajectory)))
 
 

@@ -44,14 +44,14 @@ def make_app(folder: Path, worker: Worker, port: int) -> Any:
     return Guard(gradio.mount_gradio_app(app, page, path="/", head=HEAD, footer_links=[]), port)
 
 
-def first_taste(folder: Path, models: Models) -> None:
+def first_taste(shelf: Shelf, models: Models) -> None:
     """Somebody who comes for the first time finds a taste begun, with the embedded model."""
-    if Shelf(folder).runs():
+    if shelf.runs():
         return
     sample = SampleSettings(**GARDEN_DEFAULTS)
     prompts = tuple(split_prompts()[0])
     plan = tastes.Plan("Garden", GARDEN, prompts, sample, TrainSettings(), LoraSettings())
-    tastes.begin(plan, models.get(GARDEN), folder)
+    tastes.begin(plan, models.get(GARDEN), shelf)
 
 
 def free_port(first: int) -> int:
@@ -81,7 +81,7 @@ def serve(folder: Path, port: int, open_page: bool) -> None:
     import uvicorn
 
     worker = Worker(Models()).start()
-    first = worker.call(lambda: first_taste(folder, worker.models))  # loads while the page is being built
+    first = worker.call(lambda: first_taste(Shelf(folder), worker.models))  # loads while the page is being built
     address = f"http://127.0.0.1:{port}/"
     config = uvicorn.Config(
         make_app(folder, worker, port), "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1

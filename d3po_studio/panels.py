@@ -81,7 +81,7 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
     def begin(name: str, source: str, prompts: str, *values: Any) -> Any:
         found = controls.settings_of(keys, list(values))
         plan = tastes.Plan(name.strip(), tastes.resolved(source), tastes.prompts_of(prompts), **found)
-        run = worker.call(lambda: tastes.begin(plan, worker.models.get(plan.source), shelf.folder)).result()
+        run = worker.call(lambda: tastes.begin(plan, worker.models.get(plan.source), shelf)).result()
         return choice(shelf, run.run_id)
 
     button.click(begin, [name, source, prompts, *inputs], taste)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import secrets
 import shutil
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from d3po_core.cli.common import GARDEN
 from d3po_core.denoiser import ImageModel
 from d3po_core.errors import D3POError
+from d3po_core.gallery import Shelf
 from d3po_core.run import Run, device_name
 from d3po_core.run.files import move, writing
 from d3po_core.sampling import check_drawable
@@ -42,13 +42,13 @@ class Plan:
     dtype: str = "float32"
 
 
-def begin(plan: Plan, model: ImageModel, folder: Path) -> Run:
+def begin(plan: Plan, model: ImageModel, shelf: Shelf) -> Run:
     """Make the run of a new taste.
 
     Args:
         plan: what it is to be.
         model: loaded from `plan.source`.
-        folder: where all tastes lie.
+        shelf: where all tastes lie.
 
     Raises:
         D3POError: the model cannot draw what is wanted, or the folder cannot be written to.
@@ -61,7 +61,7 @@ def begin(plan: Plan, model: ImageModel, folder: Path) -> Run:
         **{"base_config": plan.base_config, "family": model.denoiser.family},
         "prediction_type": getattr(model, "prediction_type", ""),
     }
-    run = Run.create(unused_folder(folder, plan.name), name=plan.name, model=about, settings=sections)
+    run = Run.create(shelf.unused(plan.name), name=plan.name, model=about, settings=sections)
     for prompt in plan.prompts:
         run.add_prompt(prompt, plan.sample.negative)
     run.write_manifest(device=device_name(model.denoiser.device), seed=plan.sample.seed)
@@ -84,18 +84,6 @@ def prompts_of(text: str) -> tuple[str, ...]:
     if not found:
         raise D3POError("There is no prompt yet.", "Write at least one, one per line.")
     return found
-
-
-def unused_folder(folder: Path, name: str) -> Path:
-    """A folder for a taste of this name that is not there yet."""
-    stem = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "taste"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    path, number = folder / stem, 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}-{number}"
-    return path
 
 
 def delete(run: Run, worker: Worker) -> None:

@@ -11,10 +11,10 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from tiny_pipelines import tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl
+from tiny_pipelines import rows, tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl
 from torch import Tensor
 
-from d3po_core.denoiser import Denoiser, ImageModel, rows, stack
+from d3po_core.denoiser import Denoiser, ImageModel, stack
 from d3po_core.diffusers_model import DiffusersModel
 from d3po_core.steps import make_steps
 
@@ -66,7 +66,7 @@ def test_prediction_equals_ddim_and_euler(kind: str):
     for i in (0, 4, 8):
         t, sigma = ddim.timesteps[i], model.denoiser.sigmas(10, "model")[i].repeat(2)
         x = noise(model) * (1 + float(sigma[0]) ** 2) ** 0.5
-        got = model.denoiser(x, sigma, model.encode(PROMPTS), GUIDANCE)
+        got = model.denoiser(x, sigma, stack(model.encode(PROMPTS)), GUIDANCE)
         vp = x / (1 + float(sigma[0]) ** 2) ** 0.5
         uncond, cond = raw_output(pipe, vp, t)
         for output, ours in ((cond, got.cond), (uncond + GUIDANCE * (cond - uncond), got.guided)):
@@ -86,7 +86,7 @@ def test_flow_prediction_equals_a_step_of_flow_match_euler_to_zero():
         scheduler = FlowMatchEulerDiscreteScheduler()
         scheduler.set_timesteps(sigmas=[level])  # from this level to 0 in one step, which is D
         t = scheduler.timesteps[0]
-        got = model.denoiser(x, scheduler.sigmas[:1].repeat(2), model.encode(PROMPTS), GUIDANCE)
+        got = model.denoiser(x, scheduler.sigmas[:1].repeat(2), stack(model.encode(PROMPTS)), GUIDANCE)
         uncond, cond = raw_output(pipe, x, t)
         guided = scheduler.step(uncond + GUIDANCE * (cond - uncond), t, x).prev_sample
         torch.testing.assert_close(got.guided, guided, rtol=1e-4, atol=1e-5)
@@ -97,7 +97,7 @@ def test_flow_prediction_equals_a_step_of_flow_match_euler_to_zero():
 def sampled(model: DiffusersModel, start: Tensor, steps: int, guidance: float, negative: str = "") -> Tensor:
     """A deterministic run with the core's steps, in the pipeline's own (variance-preserving) space at the end."""
     plan = make_steps("ancestral", model.denoiser.family, model.denoiser.sigmas(steps, "model"), torch.zeros(steps))
-    conditioning = model.encode(PROMPTS, negative)
+    conditioning = stack(model.encode(PROMPTS, negative))
     diffusion = model.denoiser.family == "diffusion"
     x = start * float((1 + plan.sigma[0] ** 2).sqrt()) if diffusion else start
     for i in range(steps):
@@ -156,7 +156,7 @@ def test_distilled_guidance_is_an_input():
 @torch.no_grad()
 def test_rows_are_independent_and_calls_repeat_exactly(make: Callable[[], Any]):
     model = DiffusersModel(make())
-    denoiser, conditioning = model.denoiser, model.encode(PROMPTS)
+    denoiser, conditioning = model.denoiser, stack(model.encode(PROMPTS))
     x, sigma = noise(model), torch.tensor([0.9, 0.3])
     both = denoiser(x, sigma, conditioning, GUIDANCE)
     again = denoiser(x, sigma.double(), conditioning, GUIDANCE)
@@ -174,7 +174,7 @@ def test_one_forward_pass_of_as_few_rows_as_possible():
     model = DiffusersModel(tiny_sd())
     seen: list[int] = []
     model.denoiser.module.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-    x, sigma, conditioning = noise(model), torch.ones(2), model.encode(PROMPTS)
+    x, sigma, conditioning = noise(model), torch.ones(2), stack(model.encode(PROMPTS))
     plain = model.denoiser(x, sigma, conditioning, 1.0)
     assert plain.guided is plain.cond
     guided = model.denoiser(x, sigma, conditioning, GUIDANCE)
@@ -186,7 +186,7 @@ def test_one_forward_pass_of_as_few_rows_as_possible():
 def test_half_precision_networks_and_autocast_give_float32_predictions():
     pipe = tiny_sd()
     model = DiffusersModel(pipe)
-    x, sigma, conditioning = noise(model), torch.ones(2), model.encode(PROMPTS)
+    x, sigma, conditioning = noise(model), torch.ones(2), stack(model.encode(PROMPTS))
     exact = model.denoiser(x, sigma, conditioning, GUIDANCE).guided
     with torch.autocast("cpu", torch.bfloat16):
         cast = model.denoiser(x, sigma, conditioning, GUIDANCE).guided
@@ -213,7 +213,7 @@ def test_gradients_reach_the_lora_and_nothing_else():
     assert trained and all(".lora_" in name for name in trained)
     x = noise(model)
     with torch.no_grad():
-        conditioning = model.encode(PROMPTS)
+        conditioning = stack(model.encode(PROMPTS))
     prediction = model.denoiser(x, torch.tensor([2.0, 1.0]), conditioning, GUIDANCE)
     (prediction.guided.square().sum() + prediction.cond.square().sum()).backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in trained.values())
@@ -229,7 +229,7 @@ def test_a_loaded_lora_belongs_to_the_base(tmp_path: Path):
     pipe = tiny_sd()
     pipe.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
     model = DiffusersModel(pipe)
-    x, sigma, conditioning = noise(model), torch.ones(2), model.encode(PROMPTS)
+    x, sigma, conditioning = noise(model), torch.ones(2), stack(model.encode(PROMPTS))
     with torch.no_grad():
         got, expected, without = (m.denoiser(x, sigma, conditioning, 1.0).cond for m in (model, donor, plain))
     torch.testing.assert_close(got, expected)

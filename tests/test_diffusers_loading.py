@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_pipelines import tiny_sd, tiny_sd3, tiny_sdxl
 
 from d3po_core import embedded
+from d3po_core.denoiser import stack
 from d3po_core.diffusers_model import DiffusersModel, load_model
 from d3po_core.errors import D3POError
 
@@ -39,7 +40,7 @@ def test_a_folder(folder: Path):
     model, pipe = load_model(folder, device="cpu"), tiny_sd()
     for part in ("unet", "vae", "text_encoder"):
         assert same_weights(getattr(model.pipeline, part).state_dict(), getattr(pipe, part).state_dict()), part
-    assert model.encode(["a flower"])["prompt_embeds"].shape == (1, 77, 16)
+    assert stack(model.encode(["a flower"]))["prompt_embeds"].shape == (1, 77, 16)
     assert load_model(str(folder), dtype="bfloat16").denoiser.module.dtype == torch.bfloat16
 
 
@@ -53,7 +54,7 @@ def test_folders_of_other_kinds(make: Any, tmp_path: Path):
     pipe = make()
     pipe.save_pretrained(tmp_path)
     model = load_model(tmp_path)
-    x, conditioning = torch.ones(1, *model.latent_shape()), model.encode(["a flower"])
+    x, conditioning = torch.ones(1, *model.latent_shape()), stack(model.encode(["a flower"]))
     with torch.no_grad():
         assert model.denoiser(x, torch.ones(1), conditioning, 2.0).guided.isfinite().all()
     assert same_weights(
@@ -85,7 +86,7 @@ def test_a_single_file(make: Any, layout: Any, parts: tuple[str, ...], tmp_path:
         assert same_weights(getattr(model.pipeline, part).state_dict(), getattr(pipe, part).state_dict()), part
     assert model.identity == DiffusersModel(pipe).identity != load_model(tmp_path / "base").identity
     assert torch.equal(model.denoiser.sigmas(5, "model"), DiffusersModel(pipe).denoiser.sigmas(5, "model"))
-    assert model.encode(["a flower"])["prompt_embeds"].isfinite().all()
+    assert stack(model.encode(["a flower"]))["prompt_embeds"].isfinite().all()
 
 
 def test_a_single_file_without_its_configuration(tmp_path: Path):

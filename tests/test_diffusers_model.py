@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from diffusers import EDMEulerScheduler
-from tiny_pipelines import tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl, tiny_unet, tiny_vae
+from tiny_pipelines import rows, tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl, tiny_unet, tiny_vae
 
-from d3po_core.denoiser import rows
+from d3po_core.denoiser import stack
 from d3po_core.diffusers_model import DiffusersModel
 from d3po_core.diffusers_model.identity import identity
 from d3po_core.errors import D3POError
@@ -20,15 +20,15 @@ PROMPTS = ["a red flower", "a", "a small house by the sea, in the evening"]
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl, lambda: tiny_sd3(t5=True), tiny_flux])
 def test_each_row_is_what_its_prompt_gives_alone(make: Any):
     model = DiffusersModel(make())
-    batch = model.encode([*PROMPTS, PROMPTS[0]], "dull")
+    batch = stack(model.encode([*PROMPTS, PROMPTS[0]], "dull"))
     for i, prompt in enumerate([*PROMPTS, PROMPTS[0]]):
-        alone = model.encode([prompt], "dull")
+        alone = stack(model.encode([prompt], "dull"))
         assert alone.keys() == batch.keys()
         for name, value in rows(batch, torch.tensor([i])).items():
             assert torch.equal(value, alone[name]), name
     assert not torch.equal(batch["prompt_embeds"][0], batch["prompt_embeds"][1])
     assert not torch.equal(
-        batch["negative_prompt_embeds"], model.encode([*PROMPTS, PROMPTS[0]])["negative_prompt_embeds"]
+        batch["negative_prompt_embeds"], stack(model.encode([*PROMPTS, PROMPTS[0]]))["negative_prompt_embeds"]
     )
 
 
@@ -36,13 +36,13 @@ def test_encoding_equals_the_pipelines():
     pipe = tiny_sdxl()
     names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
     for negative in ("", "dull"):
-        got = DiffusersModel(pipe).encode(PROMPTS, negative)
+        got = stack(DiffusersModel(pipe).encode(PROMPTS, negative))
         with torch.no_grad():
             expected = pipe.encode_prompt(PROMPTS, negative_prompt=[negative] * 3 if negative else None)
         for name, value in zip(names, expected, strict=True):
             torch.testing.assert_close(got[name], value, msg=name)
         assert got.keys() == set(names) and not any(value.requires_grad for value in got.values())
-    assert not DiffusersModel(pipe).encode(PROMPTS)["negative_prompt_embeds"].any()
+    assert not stack(DiffusersModel(pipe).encode(PROMPTS))["negative_prompt_embeds"].any()
 
 
 @pytest.mark.parametrize("empty", ["", "  \n"])
@@ -105,7 +105,7 @@ def test_the_vae_stays_float32():
     model = DiffusersModel(pipe)
     assert pipe.vae.dtype == torch.float32 and pipe.unet.dtype == torch.bfloat16
     assert model.decode(torch.zeros(1, 4, 8, 8)).dtype == torch.float32
-    assert model.encode(["a"])["prompt_embeds"].dtype == torch.bfloat16
+    assert stack(model.encode(["a"]))["prompt_embeds"].dtype == torch.bfloat16
 
 
 def test_sizes():

@@ -90,7 +90,7 @@ def test_evidence_decides_how_much_is_kept() -> None:
 def test_training_leaves_no_trace_in_the_network(tmp_path: Path) -> None:
     model = ToyModel()
     work = trainer(picked_run(tmp_path / "run", model), model)
-    x, sigma, prompt = torch.randn(1, 2, 3, 3), torch.tensor([3.0]), model.encode(["one"])
+    x, sigma, prompt = torch.randn(1, 2, 3, 3), torch.tensor([3.0]), model.encode(["one"])[0]
     before = model.denoiser(x, sigma, prompt, 2.0).guided
     names = list(model.denoiser.module.state_dict())
     list(work.steps())

@@ -25,6 +25,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -33,6 +34,8 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+
+from d3po_core.denoiser import Conditioning
 
 MAX_TOKENS = 77
 _LETTERS = sorted(ByteLevel.alphabet())
@@ -219,3 +222,8 @@ def _seeded(seed: int, make: Callable[[], Made]) -> Made:
         pipe: Any = make()
         pipe.set_progress_bar_config(disable=True)
         return pipe
+
+
+def rows(conditioning: Conditioning, index: Tensor) -> Conditioning:
+    """The chosen rows of a conditioning, in the given order; an index may repeat."""
+    return {name: value.index_select(0, index.to(value.device)) for name, value in conditioning.items()}

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from d3po_core.denoiser import Conditioning, Prediction
+from d3po_core.denoiser import Conditioning, Prediction, stack
 from d3po_core.picks import Pair
 from d3po_core.rollout import CandidateNoise, Plan, generator, sample
 from d3po_core.steps import ancestral
@@ -73,10 +73,13 @@ class ToyModel:
     def __init__(self, seed: int = 0) -> None:
         self.denoiser = ToyDenoiser(seed)
 
-    def encode(self, prompts: list[str], negative: str = "") -> Conditioning:
+    def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         letters = torch.stack([torch.randn(4, generator=generator(prompt)) for prompt in prompts])
         letters[:, 0] = 2.0  # so that something can be learnt for all prompts at once
-        return {"prompt": letters}
+        return [{"prompt": row[None]} for row in letters]
+
+    def sample(self, plan, noises, conditioning, guidance_scale):  # type: ignore[no-untyped-def]
+        return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
 
     def decode(self, latents: Tensor) -> Tensor:
         return torch.cat([latents, latents[:, :1]], 1).sigmoid()

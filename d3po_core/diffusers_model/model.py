@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..denoiser import Conditioning
+from ..denoiser import Conditioning, stack
 from ..errors import D3POError
+from ..rollout import CandidateNoise, Plan, Trajectory, sample
 from .architectures import ARCHITECTURES
 from .denoiser import DiffusersDenoiser
 from .identity import identity
@@ -59,8 +61,8 @@ class DiffusersModel:
         names = {"epsilon": "epsilon", "v_prediction": "v"}
         return names.get(said, "") if self.denoiser.family == "diffusion" else ""
 
-    def encode(self, prompts: list[str], negative: str = "") -> Conditioning:
-        """Conditioning of B prompts, one row each, on the CPU in the text encoder's dtype.
+    def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
+        """Conditioning of each prompt, one row, on the CPU in the text encoder's dtype.
 
         See `text.encode`.
 
@@ -68,6 +70,12 @@ class DiffusersModel:
             D3POError: a prompt is empty, or longer than the model reads.
         """
         return encode(self.pipeline, self.architecture, prompts, negative)
+
+    def sample(
+        self, plan: Plan, noises: Sequence[CandidateNoise], conditioning: Sequence[Conditioning], guidance_scale: float
+    ) -> Trajectory:
+        """Draw one image for each noise and its conditioning (one row each), all in one batch."""
+        return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], float32, on the model's device.

@@ -6,20 +6,20 @@ from typing import Any
 
 import torch
 
-from ..denoiser import Conditioning, stack
+from ..denoiser import Conditioning
 from ..errors import D3POError
 from .architectures import Architecture
 
 
 @torch.no_grad()
-def encode(pipe: Any, architecture: Architecture, prompts: list[str], negative: str) -> Conditioning:
-    """Conditioning of B prompts, one row each, on the CPU in the text encoder's dtype.
+def encode(pipe: Any, architecture: Architecture, prompts: list[str], negative: str) -> list[Conditioning]:
+    """Conditioning of each prompt, one row, on the CPU in the text encoder's dtype.
 
-    Every text is encoded by itself, so that a row does not depend on the others in its batch. Without a negative prompt
-    the unconditional branch is the empty text, or zeros where the pipeline's configuration says so (SDXL).
+    Every text is encoded by itself, so that it does not depend on the others. Without a negative prompt the
+    unconditional branch is the empty text, or zeros where the pipeline's configuration says so (SDXL).
 
     Returns:
-        prompt_embeds (B, T, C), for most architectures pooled_prompt_embeds (B, C), and both with negative_ before.
+        prompt_embeds (1, T, C), for most architectures pooled_prompt_embeds (1, C), and both with negative_ before.
 
     Raises:
         D3POError: a prompt is empty, or longer than the model reads.
@@ -34,8 +34,8 @@ def encode(pipe: Any, architecture: Architecture, prompts: list[str], negative: 
     without = texts[negative]
     if not negative and pipe.config.get("force_zeros_for_empty_prompt"):
         without = {name: torch.zeros_like(value) for name, value in without.items()}
-    rows = stack([texts[prompt] for prompt in prompts])
-    return rows | {f"negative_{name}": value.expand_as(rows[name]) for name, value in without.items()}
+    unconditional = {f"negative_{name}": value for name, value in without.items()}
+    return [texts[prompt] | unconditional for prompt in prompts]
 
 
 def _check_length(pipe: Any, architecture: Architecture, text: str) -> None:

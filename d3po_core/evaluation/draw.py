@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..denoiser import ImageModel, rows
-from ..rollout import CandidateNoise, Plan, make_plan, sample
+from ..denoiser import ImageModel
+from ..rollout import CandidateNoise, Plan, make_plan
 from ..settings import SampleSettings
 from ..steps import make_steps
 
@@ -33,11 +33,11 @@ def draw(
         The first flat index (prompt-major) and images (b, 3, H, W) in [0, 1] on the CPU, `settings.batch` at a time.
     """
     shape = model.latent_shape(settings.height, settings.width)
-    conditioning = model.encode(prompts, settings.negative)
+    encoded = model.encode(prompts, settings.negative)
     flat = [(prompt, seed) for prompt in range(len(prompts)) for seed in range(seeds)]
     for at in range(0, len(flat), settings.batch):
         part = flat[at : at + settings.batch]
         noises = [CandidateNoise(settings.seed, -1 - first_seed - seed, 0, shape, "same") for _, seed in part]
-        index = torch.tensor([prompt for prompt, _ in part])
-        trajectory = sample(model.denoiser, plan, noises, rows(conditioning, index), settings.guidance_scale)
+        conditioning = [encoded[prompt] for prompt, _ in part]
+        trajectory = model.sample(plan, noises, conditioning, settings.guidance_scale)
         yield at, model.decode(trajectory.latents).cpu()

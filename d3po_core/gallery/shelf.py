@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
 from ..errors import D3POError
-from ..run import Run
+from ..run import Run, files
 from ..run.base import DATABASE
 from .fields import NotFound
 
@@ -39,6 +40,21 @@ class Shelf:
                     self._open[path] = run
                     known.setdefault(run.run_id, run)
         return sorted(known.values(), key=lambda run: -run.created)
+
+    def unused(self, name: str) -> Path:
+        """A folder for a new taste of this name; it is not there yet.
+
+        Raises:
+            D3POError: the shelf's folder cannot be written to.
+        """
+        stem = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "taste"
+        with files.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        path, number = self.folder / stem, 1
+        while path.exists():
+            number += 1
+            path = self.folder / f"{stem}-{number}"
+        return path
 
     def run(self, run_id: str) -> Run:
         """A run by its id.

@@ -45,10 +45,16 @@ class Prompts(Base):
             D3POError: the prompt is unknown, the disk is full or the folder cannot be written to.
         """
         self._prompt(prompt_id)
+        if not self.has_conditioning(prompt_id):
+            files.replace(self._conditioning_path(prompt_id), files.pack(tensors))
+
+    def has_conditioning(self, prompt_id: int) -> bool:
+        """Whether a prompt's conditioning is there and can be read."""
         try:
             self.conditioning(prompt_id)
         except D3POError:
-            files.replace(self._conditioning_path(prompt_id), files.pack(tensors))
+            return False
+        return True
 
     def conditioning(self, prompt_id: int) -> dict[str, Tensor]:
         """A prompt's conditioning, as it was saved.

@@ -18,6 +18,7 @@ import pytest
 
 from d3po_core.embedded import GARDEN
 from d3po_core.embedded.pictures import split_prompts
+from d3po_core.gallery import Shelf
 from d3po_core.run import Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 
@@ -73,7 +74,7 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
     from d3po_studio import tastes
 
     plan = tastes.Plan("Evening", "garden", tuple(split_prompts()[0]), SAMPLE, TRAIN, LoraSettings(rank=4, alpha=4.0))
-    tastes.begin(plan, load_model("garden"), tmp_path / "tastes").close()
+    tastes.begin(plan, load_model("garden"), Shelf(tmp_path / "tastes")).close()
     found = Studio(tmp_path / "tastes")
     yield found
     found.kill()

@@ -55,7 +55,7 @@ def worker(models: Tiny) -> Iterator[Worker]:
 @pytest.fixture
 def run(tmp_path: Path, models: Tiny) -> Run:
     plan = tastes.Plan("Foxes", "tiny", ("a fox", "a hen", "an owl"), SAMPLE, TRAIN, LORA)
-    tastes.begin(plan, models.model, tmp_path)
+    tastes.begin(plan, models.model, Shelf(tmp_path))
     return Shelf(tmp_path).runs()[0]
 
 
@@ -202,7 +202,7 @@ def test_no_room_for_bad_plans(tmp_path: Path, models: Tiny) -> None:
         tastes.Plan("x", "tiny", ("a fox",), SampleSettings(width=71), TRAIN, LORA),
     ):
         with pytest.raises(D3POError):
-            tastes.begin(plan, models.model, tmp_path / "shelf")
+            tastes.begin(plan, models.model, Shelf(tmp_path / "shelf"))
     assert not (tmp_path / "shelf").exists()
     with pytest.raises(D3POError, match="no prompt"):
         tastes.prompts_of(" \n ")
