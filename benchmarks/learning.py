@@ -94,7 +94,6 @@ EXPERIMENTS = [
     # which group to show next: out of 64 groups of four, as drawn or least sure first
     Experiment("as-drawn-24", 24, sample={"candidates": 4}),
     Experiment("as-drawn-32", 32, sample={"candidates": 4}),
-    Experiment("as-drawn-48", 48, sample={"candidates": 4}),
     Experiment("least-sure-24", 24, least_sure=True, sample={"candidates": 4}),
     Experiment("least-sure-32", 32, least_sure=True, sample={"candidates": 4}),
 ]
