@@ -177,9 +177,9 @@ def shown(run: Any, experiment: Experiment, seed: int, said: dict[str, int]) -> 
     """Groups in the order in which a person sees them; `said` grows meanwhile: their favourites."""
     from d3po_core.rollout import generator
 
+    groups = run.groups()
     if not experiment.least_sure:
-        return run.groups()
-    groups = [group for group in run.groups() if group.showable]
+        return groups
     return least_sure_first(groups, lambda g: run.trajectory(g)["latents"], said.__getitem__, generator(seed, "next"))
 
 

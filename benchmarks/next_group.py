@@ -42,6 +42,11 @@ def fitted(groups: list[Tensor], winners: list[int]) -> Tensor:
     return weights.detach()
 
 
+def entropy(scores: Tensor) -> float:
+    """Nats of the pick that these scores of a group's candidates foretell."""
+    return float(torch.distributions.Categorical(logits=scores).entropy())
+
+
 def least_sure_first(
     groups: list[Any], latents: Callable[[str], Tensor], winner: Callable[[str], int], chance: torch.Generator
 ) -> Iterator[Any]:
@@ -59,17 +64,15 @@ def least_sure_first(
     everything = torch.cat(list(raw.values()))
     mean, std = everything.mean(0), everything.std(0)
     known = {name: (values - mean) / std for name, values in raw.items()}
-    left, shown = list(groups), []
-    while left:
+    left, shown = [group for group in groups if not group.held_out], []
+    for place in groups:
+        if place.held_out:
+            yield place
+            continue
         group = left[0]
-        as_drawn = len(shown) < FIRST or torch.rand((), generator=chance) < RANDOM_SHARE
-        if not (group.held_out or as_drawn):
+        if len(shown) >= FIRST and torch.rand((), generator=chance) >= RANDOM_SHARE:
             weights = fitted([known[g] for g in shown], [winner(g) for g in shown])
-            group = max(
-                (g for g in left if not g.held_out),
-                key=lambda g: float(torch.distributions.Categorical(logits=known[g.id] @ weights).entropy()),
-            )
+            group = max(left, key=lambda g: entropy(known[g.id] @ weights))
         left.remove(group)
         yield group
-        if not group.held_out:
-            shown.append(group.id)
+        shown.append(group.id)

@@ -49,7 +49,8 @@ from d3po_core.lora import Lora, attach
 from d3po_core.settings import PUBLISHED, LoraSettings, SampleSettings, TrainSettings, replace
 from d3po_core.training.fit import Fit
 from d3po_core.training.groups import TrainingGroup, group_rows
-from d3po_core.training.memory import Room, room_for
+from d3po_core.training.memory import room_for
+from d3po_core.training.passes import Room
 from d3po_core.training.references import Reference
 
 GUIDANCE = 5.0
@@ -122,7 +123,7 @@ class Ours:
 
 
 class Published:
-    """The published procedure on one group, a third (or whatever `repeats` says) of its pairs at a time."""
+    """The published procedure on one group, of whose pairs every repeat uses an equal part."""
 
     def __init__(self, scale: Scale, group: TrainingGroup) -> None:
         policy = random_unet(scale.channels, scale.side)

@@ -40,7 +40,13 @@ def export_dataset(run: Run, folder: Path) -> int:
             with files.writing(folder):
                 shutil.copyfile(source, folder / name)
             picks = [_said(stored, candidate, group) for stored in judged.get(group.id, [])]
-            about = {"file_name": name, "text": group.prompt, "group": group.number, "candidate": candidate}
+            about = {
+                "file_name": name,
+                "text": group.prompt,
+                "group": group.number,
+                "id": group.id,
+                "candidate": candidate,
+            }
             lines.append({**about, "seed": group.seed, "round": group.round, "policy": group.policy, "picks": picks})
     data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     files.replace(folder / "metadata.jsonl", data.encode())

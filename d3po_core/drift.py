@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 STRENGTHS = (1.0, 0.7, 0.4)
 """At which a taught LoRA is tried: whole, and gentler."""
@@ -17,6 +18,16 @@ def word(drift: float) -> str:
         drift: KL from the base, nats per latent element.
     """
     return next((word for most, word in WORDS if drift < most), "high")
+
+
+def recommended_of(summary: Mapping[str, Any]) -> float:
+    """Of a round's LoRA file as it is: the greatest strength whose drift is not high.
+
+    Args:
+        summary: of the round; a file that was made gentler already needs less of that.
+    """
+    strength = recommended(summary.get("sweep") or ()) / float(summary.get("gentler", 1.0))
+    return round(min(1.0, strength), 2)
 
 
 def recommended(sweep: Sequence[Sequence[float]]) -> float:

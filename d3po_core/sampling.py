@@ -56,7 +56,7 @@ def sample_groups(
             for number in numbers
             for candidate in range(settings.candidates)
         ]
-        conditioning = [run.conditioning(prompt_id) for prompt_id in chosen for _ in range(settings.candidates)]
+        conditioning = [row for one in chosen for row in [run.conditioning(one)] * settings.candidates]
         trajectory = _sample_in_parts(model, plan, noises, conditioning, settings)
         images = model.decode(trajectory.latents)
         added = []  # all that is decoded, before anybody may stop this

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from .drift import recommended
+from .drift import recommended_of
 from .errors import D3POError
 from .lora import load_lora
 from .lora.metadata import hashes
 from .run import Round, Run, files
+from .run.checks import after
 
 NEUTRAL = "taste"
 """What the LoRA is called where the taste's own name stays out."""
@@ -73,7 +74,6 @@ def anonymous(lora: Path, name: str) -> bytes:
 def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
     """What a stranger needs to use the LoRA."""
     said = round.summary
-    strength = min(1.0, recommended(said.get("sweep") or ()) / said.get("gentler", 1.0))
     share = f"{said['guessed'] / said['guessed_of']:.0%}" if said.get("guessed_of") else None
     lines = [
         f"# {name}",
@@ -81,7 +81,7 @@ def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
         "A LoRA taught with D3PO: by picking favourites among pictures of one prompt.",
         "",
         f"- Base model: {run.model.get('name') or run.model.get('family', 'unknown')}",
-        f"- Recommended strength: {strength:g} (weaker is gentler)",
+        f"- Recommended strength: {recommended_of(said):g} (weaker is gentler)",
         f"- Picks: {run.counts('').picks}",
     ]
     if share:
@@ -101,10 +101,10 @@ def _round(run: Run) -> Round:
 
 def _strip(run: Run, round: Round) -> Image.Image | None:
     """The round's strip as one picture: originals left, taught ones right."""
+    sides = ("before", after(round.summary.get("gentler", 1.0)))
     count = len(run.strip(round.number))
-    if not count:
+    if not count or not run.has_strip(round.number, sides[1]):
         return None
-    sides = ("before", run.strip_side(round.number, round.summary.get("gentler", 1.0)))
     rows = [[Image.open(run.strip_image(round.number, i, side)) for side in sides] for i in range(count)]
     width, height = rows[0][0].size
     sheet = Image.new("RGB", (2 * width, count * height), "white")

@@ -59,8 +59,10 @@ def show(
             for prompt, seed in jobs[:count]:
                 pictures[side].append(to_image(_one(model, prompt, seed, settings)))
                 yield sum(map(len, pictures.values())), total
-    run.save_strip(round, strip, {side: images[: len(strip)] for side, images in pictures.items()})
-    run.add_check(round, asked, *(pictures[side][len(strip) :] for side in ("before", after(whole))))
+        if side != "before":  # at once: what comes after may be stopped
+            run.save_strip(round, strip, {each: images[: len(strip)] for each, images in pictures.items()})
+        if side == after(whole):
+            run.add_check(round, asked, *(pictures[each][len(strip) :] for each in ("before", side)))
 
 
 def _one(model: ImageModel, prompt: str, seed: int, settings: SampleSettings) -> Tensor:

@@ -19,8 +19,7 @@ from d3po_core.evaluation.draw import deterministic, draw
 from d3po_core.evaluation.grid import to_image
 from d3po_core.gallery import Shelf
 from d3po_core.lora import import_lora
-from d3po_core.picks_json import import_picks
-from d3po_core.picks_lines import import_lines
+from d3po_core.picks_lines import import_file
 from d3po_core.policies import applied, weaker
 from d3po_core.run import Run
 from d3po_core.share import share
@@ -137,6 +136,7 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
     gr.Markdown(WORDS["import_help"])
     with gr.Row():
         brought = gr.File(label=WORDS["import_file"], file_types=[".json", ".jsonl"])
+        whose = gr.Textbox(label=WORDS["import_who"])
         importing = gr.Button(WORDS["import"])
     outcome = gr.Markdown()
     with gr.Row():
@@ -160,8 +160,8 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
         return zipped(folder / "data", folder / "pictures-and-picks.zip")
 
     @told
-    def bring(taste: str, file: Any) -> str:
-        return WORDS["imported"].format(n=imported(shelf.run(taste), file))
+    def bring(taste: str, file: Any, who: str) -> str:
+        return WORDS["imported"].format(n=imported(shelf.run(taste), file, who.strip()))
 
     @told
     def delete(taste: str, sure: bool) -> Any:
@@ -173,16 +173,15 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
     renaming.click(rename, [taste, name], taste)
     sharing.click(make_zip, [taste, *ticks], shared)
     exporting.click(make_data, taste, exported)
-    importing.click(bring, [taste, brought], outcome)
+    importing.click(bring, [taste, brought, whose], outcome)
     deleting.click(delete, [taste, sure], [taste, sure])
 
 
-def imported(run: Run, file: Any) -> int:
+def imported(run: Run, file: Any, who: str) -> int:
     """How many picks a file brought; gradio 3 hands over an object with the path, later ones the path."""
     if file is None:
         raise D3POError("No file was chosen.", "Choose one first.")
-    path = Path(getattr(file, "name", file))
-    return import_lines(run, path) if path.suffix == ".jsonl" else import_picks(run, path)
+    return import_file(run, getattr(file, "name", file), who)
 
 
 def trouble(shelf: Shelf, worker: Worker, taste: Any) -> None:

@@ -37,6 +37,7 @@ WORDS = {
     "make_data": "Make the data set",
     "import_help": "Picks on this taste's pictures: picks.jsonl, metadata.jsonl, or the D3PO authors' JSON.",
     "import_file": "File of picks",
+    "import_who": "Who picked, for the authors' JSON (empty: you, without a name)",
     "import": "Import picks",
     "imported": "{n} picks imported.",
     "nothing_taught": "This taste has not been taught yet.",

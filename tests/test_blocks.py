@@ -14,7 +14,7 @@ from d3po_core.settings import TrainSettings
 from d3po_core.training.blocks import blocks_of, packs
 from d3po_core.training.fit import Fit
 from d3po_core.training.groups import TrainingGroup, group_rows
-from d3po_core.training.memory import Room
+from d3po_core.training.passes import Room
 from d3po_core.training.references import Reference
 
 from .toy import ToyDenoiser, toy_group
@@ -29,14 +29,16 @@ class CountingDenoiser(ToyDenoiser):
     """Counts the rows that the network is asked for."""
 
     rows = 0
+    largest = 0
 
     def __call__(self, x: Tensor, *args, **kwargs):  # type: ignore[no-untyped-def]
         self.rows += len(x)
+        self.largest = max(self.largest, len(x))
         return super().__call__(x.double(), *args, **kwargs)
 
 
-def gradient(groups: list[TrainingGroup], level: str, room: Room) -> tuple[Tensor, int]:
-    """Of one update on all groups with the guided loss, in double precision; and the rows asked for."""
+def gradient(groups: list[TrainingGroup], level: str, room: Room) -> tuple[Tensor, int, int]:
+    """Of one update on all groups with the guided loss, in double precision; the rows asked for, the largest batch."""
     policy = CountingDenoiser().tuned(size=0.3)
     policy.module.double()
     fit = Fit(
@@ -50,16 +52,17 @@ def gradient(groups: list[TrainingGroup], level: str, room: Room) -> tuple[Tenso
     )
     policy.rows = 0
     fit.update()
-    return torch.cat([p.grad.flatten() for p in fit.parameters if p.grad is not None]), policy.rows
+    found = torch.cat([p.grad.flatten() for p in fit.parameters if p.grad is not None])
+    return found, policy.rows, policy.largest
 
 
 @pytest.mark.parametrize("level", ["trajectory", "step"])
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 6, 9, 14])
 def test_the_gradient_does_not_depend_on_where_an_update_is_cut(level: str, micro_batch: int) -> None:
     groups = [toy_group(ToyDenoiser(), 1, 3, RANKED), toy_group(ToyDenoiser(), 2, 2, [Pair(1, 0, 1.0)])]
-    whole, rows = gradient(groups, level, PLENTY)
+    whole, rows, _ = gradient(groups, level, PLENTY)
     assert rows == ROWS
-    cut, rows = gradient(groups, level, Room(micro_batch, micro_batch))
+    cut, rows, _ = gradient(groups, level, Room(micro_batch, micro_batch))
     assert (cut - whole).norm() <= 1e-9 * whole.norm()
     largest = 3 if level == "step" else 9
     assert rows == ROWS if micro_batch >= largest else rows > ROWS
@@ -68,14 +71,15 @@ def test_the_gradient_does_not_depend_on_where_an_update_is_cut(level: str, micr
 @pytest.mark.parametrize("level", ["trajectory", "step"])
 def test_small_batches_alone_need_no_second_pass(level: str) -> None:
     groups = [toy_group(ToyDenoiser(), 1, 3, RANKED), toy_group(ToyDenoiser(), 2, 2, [Pair(1, 0, 1.0)])]
-    whole, _ = gradient(groups, level, PLENTY)
-    cut, rows = gradient(groups, level, Room(100, 1))
+    whole, _, joined = gradient(groups, level, PLENTY)
+    cut, rows, largest = gradient(groups, level, Room(100, 1))
     assert (cut - whole).norm() <= 1e-9 * whole.norm() and rows == ROWS
+    assert (joined, largest) == (ROWS, 3 if level == "step" else 9)
 
 
 def test_groups_of_different_guidance_scales_are_trained_together() -> None:
     groups = [toy_group(ToyDenoiser(), n, 2, [Pair(1, 0, 1.0)], scale) for n, scale in enumerate((3.0, 5.0))]
-    together, _ = gradient(groups, "trajectory", PLENTY)
+    together, *_ = gradient(groups, "trajectory", PLENTY)
     apart = [gradient([group], "trajectory", PLENTY)[0] for group in groups]
     assert (together - (apart[0] + apart[1]) / 2).norm() <= 1e-9 * together.norm()
     assert (apart[0] - apart[1]).norm() > 0.1 * together.norm()
@@ -87,3 +91,26 @@ def test_only_groups_of_one_size_share_a_batch() -> None:
     groups[1] = dataclasses.replace(groups[1], conditioning=longer)
     blocks = [b for g in groups for b in blocks_of(g, group_rows(g, g.cond, False, torch.device("cpu")), "step", 1)]
     assert [len(pack) for pack in packs(blocks, 100)] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "room"),
+    [
+        ("cpu", 0, Room(512, 8)),  # half of 64 GiB, in rows of 64 MiB
+        ("cpu", 3, Room(3, 3)),
+        ("cpu", 100, Room(100, 8)),
+        ("cuda", 0, Room(512, 512)),
+        ("cuda", 3, Room(3, 3)),
+    ],
+)
+def test_a_processor_gets_small_batches(monkeypatch: pytest.MonkeyPatch, device: str, given: int, room: Room) -> None:
+    from d3po_core.training import memory
+
+    monkeypatch.setattr(memory, "activation_bytes", lambda denoiser, rows: 2**26)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**36)
+
+    class Somewhere(ToyDenoiser):
+        pass
+
+    Somewhere.device = torch.device(device)
+    assert memory.room_for(Somewhere(), None, given) == room  # type: ignore[arg-type]

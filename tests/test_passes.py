@@ -18,8 +18,7 @@ from d3po_core.picks import Pair
 from d3po_core.settings import TrainSettings
 from d3po_core.training.fit import Fit, pair_loss
 from d3po_core.training.groups import TrainingGroup, group_rows, join
-from d3po_core.training.memory import Room
-from d3po_core.training.passes import backward, mean_kl, row_log_ratios
+from d3po_core.training.passes import Room, backward, mean_kl, row_log_ratios
 from d3po_core.training.references import Reference
 
 from .toy import ToyDenoiser, toy_group
@@ -123,7 +122,7 @@ def test_group_gradient_equals_the_sum_over_pairs(
             second.unflatten(0, (2, 3)), groups[1].pairs, settings
         )
 
-    loss, ratios = backward(policy, rows, loss_of, micro_batch)
+    loss, ratios = backward(policy, rows, loss_of, Room(micro_batch, micro_batch))
     assert loss.dtype == ratios.dtype == dtype
     assert float(loss) == pytest.approx(expected_loss.item(), rel=exact)
     assert (gradient(policy) - expected).norm() <= exact * expected.norm()
@@ -141,7 +140,12 @@ def test_two_passes_give_the_gradient_of_one(dtype: torch.dtype, exact: float, g
     rows = group_rows(group, group.guided if guided else group.cond, guided, base.device)
     gradients = []
     for micro_batch in (100, 9, 8, 2, 1):
-        backward(policy, rows, lambda r: pair_loss(r.unflatten(0, (3, 3)), group.pairs, TrainSettings()), micro_batch)
+        backward(
+            policy,
+            rows,
+            lambda r: pair_loss(r.unflatten(0, (3, 3)), group.pairs, TrainSettings()),
+            Room(micro_batch, micro_batch),
+        )
         gradients.append(gradient(policy))
     assert all((other - gradients[0]).norm() <= exact * gradients[0].norm() for other in gradients[1:])
 
@@ -226,11 +230,11 @@ def test_memory_running_out_halves_the_micro_batch(monkeypatch: pytest.MonkeyPat
     groups = [toy_group(base, n, 2, [Pair(0, 1, 1.0)]) for n in range(2)]
     real, sizes = module.backward, []
 
-    def scarce(denoiser, rows, loss_of, micro_batch, scale):  # type: ignore[no-untyped-def]
-        sizes.append(micro_batch)
-        if micro_batch > 3:
+    def scarce(denoiser, rows, loss_of, room, scale):  # type: ignore[no-untyped-def]
+        sizes.append(room.most)
+        if room.most > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(denoiser, rows, loss_of, micro_batch, scale)
+        return real(denoiser, rows, loss_of, room, scale)
 
     monkeypatch.setattr(module, "backward", scarce)
     make_fit(base, groups, TrainSettings()).update()

@@ -11,10 +11,10 @@ import pytest
 from d3po_core.dataset import export_dataset
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
-from d3po_core.picks_lines import import_lines, pick_lines
+from d3po_core.picks_lines import import_file, import_lines, pick_lines
 from d3po_core.run import Run
 
-from .run_helpers import make_run
+from .run_helpers import make_run, put_group
 
 PICKS = [
     ("Anna", Pick("favourite", (2,)), (2, 0, 1)),
@@ -51,6 +51,54 @@ def test_all_that_was_said_comes_back_once(runs: tuple[Run, Run], tmp_path: Path
     assert import_lines(copy, file) == 0 and len(copy.pick_history()) == 5
 
 
+def test_pictures_of_another_taste_are_others_though_the_prompts_are_the_same(
+    runs: tuple[Run, Run], tmp_path: Path
+) -> None:
+    file = tmp_path / "picks.jsonl"
+    file.write_text(pick_lines(runs[0]), encoding="utf-8")
+    other = make_run(tmp_path / "other", groups=5, candidates=3)
+    with pytest.raises(D3POError, match="does not fit this taste's pictures"):
+        import_lines(other, file)
+
+
+def test_what_was_said_since_wins(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    run, _ = runs
+    file = tmp_path / "picks.jsonl"
+    file.write_text(pick_lines(run), encoding="utf-8")
+    first, second, *_ = run.groups()
+    run.add_pick(first.id, Pick("favourite", (0,)), who="Anna")  # she has changed her mind,
+    run.remove(next(stored.pick_id for stored in run.picks() if stored.group_id == second.id))  # and taken this back
+    before = told(run)
+    assert import_lines(run, file) == 0 and told(run) == before
+
+
+def test_texts_may_hold_what_other_programs_take_for_the_end_of_a_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", groups=0)
+    put_group(run, prompt_id=run.add_prompt("a lake\u2028at dawn\x85"))
+    run.close()
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    run = Run.open(tmp_path / "run")
+    run.add_pick(run.groups()[0].id, Pick("favourite", (1,)))
+    file = tmp_path / "picks.jsonl"
+    file.write_text("\ufeff" + pick_lines(run), encoding="utf-8")
+    assert import_lines(Run.open(tmp_path / "copy"), file) == 1
+
+
+def test_a_file_is_taken_for_what_its_name_says(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    run, copy = runs
+    lines, feedback = tmp_path / "PICKS.JSONL", tmp_path / "feedback.json"
+    lines.write_text(pick_lines(run), encoding="utf-8")
+    feedback.write_text(json.dumps([[1, 0, 0]]), encoding="utf-8")
+    with pytest.raises(D3POError, match="says itself who picked"):
+        import_file(copy, lines, "Anna")
+    assert import_file(copy, lines) == 5
+    assert import_file(copy, feedback, "Cleo") == 1 and told(copy)[-1] == (
+        copy.groups()[0].id,
+        "Cleo",
+        Pick("scores", scores=(1, 0, 0)),
+    )
+
+
 def test_a_data_set_brings_its_picks_back(runs: tuple[Run, Run], tmp_path: Path) -> None:
     run, copy = runs
     export_dataset(run, tmp_path / "data")
@@ -61,10 +109,13 @@ def test_a_data_set_brings_its_picks_back(runs: tuple[Run, Run], tmp_path: Path)
 @pytest.mark.parametrize(
     "changes",
     [
-        {"group": 99},
-        {"group": [0]},
-        {"prompt": "quite another"},
+        {"id": "000099-1a2b3c4d"},
+        {"id": ["000000"]},
         {"kind": "best"},
+        {"when": "yesterday"},
+        {"who": None},
+        {"who": "\ud800"},
+        {"who": "x" * 81},
         {"order": [7]},
         {"order": "2"},
         {"order": [True]},
@@ -85,11 +136,11 @@ def test_a_line_that_does_not_fit_keeps_all_out(
     assert caught.value.safe == "Nothing was imported." and not copy.picks()
 
 
-@pytest.mark.parametrize("text", ["{", "[1, 2]", "7", "{}", '{"picks": [3], "group": 0}', "null"])
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "7", "{}", '{"picks": [3], "id": 0}', "null", "[" * 10**5])
 def test_what_is_no_pick_is_told(runs: tuple[Run, Run], tmp_path: Path, text: str) -> None:
     file = tmp_path / "picks.jsonl"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(D3POError, match=r"Line 1 of picks.jsonl"):
+    with pytest.raises(D3POError, match=r"Line 1 of picks.jsonl is not a pick"):
         import_lines(runs[1], file)
     with pytest.raises(D3POError, match="cannot be read"):
         import_lines(runs[1], tmp_path / "none.jsonl")

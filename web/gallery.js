@@ -2,7 +2,8 @@
  * <d3po-gallery base="/d3po" taste="ID" lang="en" who="" theme="dark|light" autofocus>
  *
  * The gallery as one element that fills its container: the same in ComfyUI, A1111/Forge and the Studio. Without `taste`
- * it offers a choice. It sends the event "d3po-state" with the server's State whenever that changes.
+ * it offers a choice. It sends the events "d3po-state", with the server's State whenever that changes, and "d3po-asked"
+ * with "teach" once the server has taken that, for hosts that have something to do themselves then.
  */
 
 import { Api } from "./api.js";

@@ -207,6 +207,11 @@ export class Shell {
     return el("button", attributes, icon(name), ...more);
   }
 
+  /** Tell the host what was asked for. */
+  asked(name) {
+    this.host.dispatchEvent(new CustomEvent("d3po-asked", { detail: name }));
+  }
+
   #refresh() {
     const { state } = this.session;
     if (!state) return;

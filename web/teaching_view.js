@@ -8,7 +8,7 @@ export class TeachingView {
   /**
    * @param {import("./session.js").Session} session
    * @param {import("./text.js").Text} text
-   * @param {{go: (view: string) => void}} shell
+   * @param {{go: (view: string) => void, asked: (name: string) => void}} shell
    */
   constructor(session, text, shell) {
     Object.assign(this, { session, text, shell });
@@ -76,7 +76,7 @@ export class TeachingView {
   async #start() {
     this.starting = true;
     this.refresh();
-    await this.session.act("teach");
+    if (await this.session.act("teach")) this.shell.asked("teach");
     this.starting = false;
     this.refresh();
   }

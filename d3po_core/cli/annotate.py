@@ -3,7 +3,7 @@
 A scorer looks at the images only and always picks what it likes best. --flip makes it err now and then, --random makes
 it blind: what is learnt from random picks is a measure of how much training drifts by itself.
 
-Or import and export picks as the JSON files of the D3PO authors' repository.
+Or import and export picks as the JSON files of the D3PO authors' repository, or import the gallery's own picks.jsonl.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..picks_json import export_picks, import_picks
-    from ..picks_lines import import_lines
+    from ..picks_json import export_picks
+    from ..picks_lines import import_file
     from ..run import Run
 
     if not (options.scorer or options.random or options.import_ or options.export):
@@ -66,9 +66,7 @@ def run(options: argparse.Namespace) -> int:
     scorer = get_scorer(options.scorer) if options.scorer and not options.random else None
     run = Run.open(options.run)
     if options.import_:
-        lines = options.import_.endswith(".jsonl")
-        count = import_lines(run, options.import_) if lines else import_picks(run, options.import_, options.who)
-        print(f"Imported {count} picks.")
+        print(f"Imported {import_file(run, options.import_, options.who)} picks.")
     if scorer or options.random:
         who = options.who or (RANDOM if options.random else options.scorer)
         count, mistakes = judge(run, scorer, who, options.kind, options.flip, options.limit, options.seed)

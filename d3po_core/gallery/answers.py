@@ -185,7 +185,10 @@ def blind_decide(asked: Asked) -> dict[str, Any]:
     round = fields.whole(given, "round", 0, 10**6, check.round)
     if "decide" not in asked.actions.can(asked.run):
         raise BadRequest("Nothing can be decided here.")
-    asked.actions.decide(asked.run, round, decision, fields.number(given, "strength", 0.05, 1) or 1.0)
+    strength = fields.number(given, "strength", 0, 1) or 1.0
+    if decision == "gentler" and strength not in STRENGTHS[1:]:
+        raise BadRequest("'strength' is none of those that were tried.")
+    asked.actions.decide(asked.run, round, decision, strength)
     asked.run.decide_check(check.id, decision)
     return asked.state()
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..drift import recommended, word
+from ..drift import recommended_of, word
 from ..run import Round, Run
-from ..run.checks import Check
+from ..run.checks import Check, after
 from ..run.judgements import StoredPick
 from ..run.showing import Lease
 from .actions import Actions
@@ -95,8 +95,7 @@ def _round(run: Run, round: Round) -> dict[str, Any]:
         "number": round.number,
         "finished": round.finished is not None,
         **{name: said.get(name) for name in ("guessed", "guessed_of", "reason", "curve")},
-        # of the file, which holds what the evidence allowed already, and of that the part that was chosen
-        "strength": min(1.0, recommended(said.get("sweep") or ()) / chosen),
+        "strength": recommended_of(said),
         "details": said.get("figures"),
         "drift": word(drifts[chosen]) if chosen in drifts else None,
         "lora": round.lora_file and round.lora_file.rpartition("/")[2],
@@ -110,8 +109,10 @@ def _round(run: Run, round: Round) -> dict[str, Any]:
 
 
 def _strip(run: Run, round: Round, strength: float) -> list[dict[str, Any]]:
-    """A round's pictures before, and after at this strength; as taught where there are none of it."""
-    address, side = f"taste/{run.run_id}/strip/{round.number}", run.strip_side(round.number, strength)
+    """A round's pictures before, and after at this strength; none where that was not drawn."""
+    address, side = f"taste/{run.run_id}/strip/{round.number}", after(strength)
+    if not run.has_strip(round.number, side):
+        return []
     return [
         {"prompt": prompt, "before": f"{address}/{i}/before", "after": f"{address}/{i}/{side}"}
         for i, prompt in enumerate(run.strip(round.number))

@@ -203,10 +203,9 @@ class Checks(Base):
             raise D3POError(f"Round {round} has no picture {index} of {side}.")
         return path
 
-    def strip_side(self, round: int, strength: float) -> str:
-        """The side of a round's strip that shows it at this strength, or whole where there is none of it."""
-        side = after(strength)
-        return side if (self._strip_folder(round) / f"0-{side}.png").is_file() else after(1)
+    def has_strip(self, round: int, side: str) -> bool:
+        """Whether a round's strip has this side."""
+        return (self._strip_folder(round) / f"0-{side}.png").is_file()
 
     def _check_folder(self, round: int, check_id: str) -> Path:
         return self.folder / ROUNDS / f"{round:04}" / f"check-{check_id}"

@@ -21,8 +21,7 @@ from ..rollout import generator
 from ..settings import TrainSettings
 from .blocks import Block, blocks_of, packs, pair_loss
 from .groups import Rows, TrainingGroup, group_rows, join
-from .memory import Room
-from .passes import backward, row_log_ratios
+from .passes import Room, backward, row_log_ratios
 from .references import Reference
 
 TIE = 1e-6
@@ -193,7 +192,7 @@ class Fit:
             return torch.stack(losses).sum()
 
         rows = join([block.rows for block in pack])
-        loss, ratios = backward(self.denoiser, rows, loss_of, self.room.most, scale)
+        loss, ratios = backward(self.denoiser, rows, loss_of, self.room, scale)
         return loss, shaped(ratios)
 
     def _schedule(self) -> float:

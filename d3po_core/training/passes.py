@@ -8,6 +8,7 @@ forward and backward in micro-batches weighted by it. The gradient is the same, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,19 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..logratio import kl, log_ratio
 from .groups import Rows, TrainingGroup, group_rows
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many (image, step) rows to evaluate at once.
+
+    Attributes:
+        most: so many graphs fit in memory; a loss that joins more rows takes two passes, another one is one batch.
+        together: so many rows are one batch where that is free: they need no gradient, or their losses are independent.
+    """
+
+    most: int
+    together: int
 
 
 def predict(denoiser: Denoiser, rows: Rows) -> Tensor:
@@ -55,7 +69,7 @@ def backward(
     denoiser: Denoiser,
     rows: Rows,
     loss_of: Callable[[Tensor], Tensor],
-    micro_batch: int,
+    room: Room,
     scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradient of scale * loss_of(log-ratios) in the LoRA's parameters.
@@ -64,24 +78,24 @@ def backward(
         denoiser: the trained policy.
         rows: R recorded rows.
         loss_of: log-ratios (R,) to a scalar.
-        micro_batch: rows per backward pass; R or more is one pass.
+        room: rows at once; where R graphs fit it is one pass.
         scale: loss scale, for float16 networks.
 
     Returns:
         The loss, unscaled, and the log-ratios (R,), both without gradient.
     """
-    if micro_batch >= len(rows):
+    if room.most >= len(rows):
         ratios = row_log_ratios(denoiser, rows)
         loss = loss_of(ratios)
         (loss * scale).backward()
         return loss.detach(), ratios.detach()
-    parts = rows.split(micro_batch)
+    parts = rows.split(room.together)
     with torch.no_grad():
         ratios = torch.cat([row_log_ratios(denoiser, part) for part in parts])
     leaf = ratios.requires_grad_()
     loss = loss_of(leaf)
     (weights,) = torch.autograd.grad(loss * scale, leaf)
-    for part, weight in zip(parts, weights.split(micro_batch), strict=True):
+    for part, weight in zip(parts, weights.split(room.together), strict=True):
         if weight.any():  # clamped and unpaired rows have no gradient
             (row_log_ratios(denoiser, part) * weight).sum().backward()
     return loss.detach(), leaf.detach()

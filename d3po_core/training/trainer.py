@@ -10,6 +10,7 @@ that tells how many epochs help and how far the result can be trusted (evidence.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -28,8 +29,8 @@ from .evidence import epochs_to_teach, strength, z_score
 from .fit import Fit, Update
 from .groups import TrainingGroup, group_rows
 from .loading import GroupLoader, Lesson, UnusableGroup, check_same_model, collect
-from .memory import Room, checkpointing, room_for
-from .passes import mean_kl
+from .memory import checkpointing, room_for
+from .passes import Room, mean_kl
 from .references import Reference
 from .reports import Progress, Result, StepReport, by_epoch
 from .state import pack_optimizer, unpack_optimizer, unpack_parameters
@@ -179,7 +180,8 @@ class Trainer:
             tensors, info = saved
             self._tensors = {name: t for name, t in tensors.items() if not name.startswith(BEST)}
             self._best = {name.removeprefix(BEST): t for name, t in tensors.items() if name.startswith(BEST)}
-            self._progress = Progress(**info)
+            known = {item.name for item in dataclasses.fields(Progress)}  # an older version may have kept more
+            self._progress = Progress(**{name: value for name, value in info.items() if name in known})
         self._load = GroupLoader(self.run, self._lesson)
         self._phases = self._plan(self._lesson)
 
@@ -265,10 +267,11 @@ class Trainer:
         kept = blend(self._initial, learnt, self._share())
         found = []
         try:
-            for strength in STRENGTHS:
-                self._lora.load(weaker(kept, strength))
+            for part in STRENGTHS:
+                self._lora.load(weaker(kept, part))
                 kl = self._kl(self._watched(), lambda group: self._base.predictions(group, guided=True))
-                found.append((strength, kl / self._elements))
+                if math.isfinite(kl):  # half precision can overflow
+                    found.append((part, kl / self._elements))
         finally:
             self._lora.load(learnt)
         return found

@@ -16,6 +16,7 @@ from d3po_core.gallery import Shelf
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
 from d3po_core.run import Run
+from d3po_core.run.checks import after
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_studio import tastes
 from d3po_studio import worker as module
@@ -106,19 +107,19 @@ def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> N
     assert strengths == STRENGTHS
     # predictions move in proportion to a small LoRA, and KL with their square
     assert [drift / drifts[0] for drift in drifts] == pytest.approx([s**2 for s in strengths], rel=0.25)
-    looks = {strength: run.strip_image(1, 0, run.strip_side(1, strength)).read_bytes() for strength in strengths}
+    looks = {strength: run.strip_image(1, 0, after(strength)).read_bytes() for strength in strengths}
     assert len({*looks.values(), run.strip_image(1, 0, "before").read_bytes()}) == 4
     assert "teach" not in worker.can(run)  # nothing new to teach from
 
-    worker.decide(run, 1, "gentler", 0.5)
+    worker.decide(run, 1, "gentler", 0.4)
     until(lambda: run.rounds()[0].lora_hash != round.lora_hash)
     assert run.current_policy() == run.rounds()[0].lora_hash
-    assert run.rounds()[0].summary["gentler"] == 0.5
+    assert run.rounds()[0].summary["gentler"] == 0.4
     weaker = run.rounds()[0].lora_hash
-    worker.decide(run, 1, "gentler", 0.5)  # once more: still half of what was taught, not a quarter
-    until(lambda: run.rounds()[0].lora_file.endswith("50-2.safetensors"))
+    worker.decide(run, 1, "gentler", 0.4)  # once more: still .4 of what was taught, not .16
+    until(lambda: run.rounds()[0].lora_file.endswith("40-2.safetensors"))
     assert run.rounds()[0].lora_hash != round.lora_hash and run.current_policy() == run.rounds()[0].lora_hash
-    assert ups(run, run.rounds()[0].lora_file) == pytest.approx(0.5 * ups(run, round.lora_file), rel=1e-5)
+    assert ups(run, run.rounds()[0].lora_file) == pytest.approx(0.4 * ups(run, round.lora_file), rel=1e-5)
     assert weaker
     with pytest.raises(D3POError, match="no finished round 99"):
         worker.decide(run, 99, "back", 1.0)
