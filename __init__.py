@@ -1,5 +1,14 @@
-"""ComfyUI's door. There are no nodes yet, so ComfyUI will say that it found none here; nothing else happens.
-
-Whatever comes here stays light and free of relative imports at module level: pytest and other tools import this file
-from folders with all kinds of names.
+"""ComfyUI's door. Importing it elsewhere (pytest and other tools do, from folders with all kinds of names) is harmless:
+nothing of the pack is imported before the host calls `comfy_entrypoint`.
 """
+
+from typing import Any
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint() -> Any:
+    """The host asks for the nodes."""
+    from .nodes.extension import D3POExtension
+
+    return D3POExtension()

@@ -1,0 +1,1 @@
+"""The ComfyUI nodes. `host.py` alone knows how ComfyUI works inside; everything else is thin."""

@@ -1,0 +1,22 @@
+"""What the host is given: the nodes, and the gallery's routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import ComfyExtension
+
+from . import routes
+from .collector import PreferenceCollector
+from .sampler import PairedTrajectorySampler
+from .trainer import LoraTrainer
+
+
+class D3POExtension(ComfyExtension):
+    """The pack."""
+
+    async def on_load(self) -> None:
+        routes.add()
+
+    async def get_node_list(self) -> list[Any]:
+        return [PairedTrajectorySampler, PreferenceCollector, LoraTrainer]

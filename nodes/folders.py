@@ -1,0 +1,38 @@
+"""Where ComfyUI keeps what is the user's: runs in its output folder, LoRAs in its LoRA folder, nothing in the pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+
+from ..d3po_core.gallery import Shelf
+from ..d3po_core.run import Run
+
+AUTO = "auto"
+"""The taste that belongs to the checkpoint."""
+SUBFOLDER = "d3po"
+
+_shelf: Shelf | None = None
+
+
+def shelf() -> Shelf:
+    """All tastes; one shelf for the host's life, so that nodes and gallery share open runs."""
+    global _shelf
+    folder = Path(folder_paths.get_output_directory()) / SUBFOLDER
+    if _shelf is None or _shelf.folder != folder:
+        _shelf = Shelf(folder)
+    return _shelf
+
+
+def lora_folder() -> Path:
+    """Where taught LoRAs go: the first of the host's LoRA folders, which its loaders list."""
+    return Path(folder_paths.get_folder_paths("loras")[0]) / SUBFOLDER
+
+
+def find(taste: str, checkpoint: str) -> Run | None:
+    """The run of a taste's name, or for "auto" the newest that was begun on this checkpoint; None if there is none."""
+    for run in shelf().runs():
+        if run.name == taste or (taste == AUTO and run.model.get("name") == checkpoint):
+            return run
+    return None

@@ -1,0 +1,52 @@
+"""Node inputs made from the core's settings, so that no setting is described twice."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..d3po_core.settings import replace
+
+
+def inputs(kind: type, shown: tuple[str, ...], left_out: tuple[str, ...] = (), **defaults: Any) -> list[Any]:
+    """A widget for each field of a settings dataclass.
+
+    Args:
+        kind: the dataclass.
+        shown: fields that everybody sees, in this order; the others are advanced.
+        left_out: fields that get no widget.
+        defaults: values that win over the settings' own.
+    """
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    names = [*shown, *(name for name in fields if name not in (*shown, *left_out))]
+    return [_input(fields[name], defaults.get(name, fields[name].default), name not in shown) for name in names]
+
+
+def settings(kind: type, values: dict[str, Any], left_out: tuple[str, ...] = ()) -> Any:
+    """Checked settings from a node's inputs.
+
+    Raises:
+        D3POError: a value is out of range.
+    """
+    names = {item.name for item in dataclasses.fields(kind)} - set(left_out)
+    return replace(kind(), {name: value for name, value in values.items() if name in names})
+
+
+def _input(item: dataclasses.Field[Any], default: Any, advanced: bool) -> Any:
+    meta = item.metadata
+    about: dict[str, Any] = {"display_name": item.name.replace("_", " "), "tooltip": meta["help"]}
+    if advanced:  # graphs made by hand need not name them
+        about |= {"advanced": True, "optional": True}
+    if meta["choices"]:
+        return io.Combo.Input(item.name, options=list(meta["choices"]), default=default, **about)
+    if isinstance(default, bool):
+        return io.Boolean.Input(item.name, default=default, **about)
+    if isinstance(default, str):
+        return io.String.Input(item.name, default=default, **about)
+    low, high = meta["low"], meta["high"]
+    if isinstance(default, int):
+        return io.Int.Input(item.name, default=default, min=low, max=high, **about)
+    step = 10.0 ** (-4 if default < 0.1 else -2)
+    return io.Float.Input(item.name, default=default, min=low, max=high, step=step, **about)

@@ -1,0 +1,44 @@
+"""One real ComfyUI for all tests here, with the pack linked into it and everything else in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .host import ROOT, Host
+
+HOST = os.environ.get("COMFYUI_DIR")
+PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if HOST is None:
+        skip = pytest.mark.skip(reason="no ComfyUI: name one with COMFYUI_DIR (and its Python with COMFYUI_PYTHON)")
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base folder of ComfyUI's with the pack and a tiny checkpoint, made with the host's own network classes."""
+    folder = tmp_path_factory.mktemp("comfyui")
+    for name in ("custom_nodes", "models/checkpoints", "models/loras", "input", "output", "temp", "user"):
+        (folder / name).mkdir(parents=True)
+    (folder / "custom_nodes" / "comfyui-d3po").symlink_to(ROOT)
+    command = [PYTHON, str(Path(__file__).parent / "tiny_checkpoint.py"), str(folder / "models" / "checkpoints")]
+    subprocess.run(command, check=True, env={**os.environ, "COMFYUI_DIR": str(HOST)})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def host(base: Path) -> Iterator[Host]:
+    """The running host."""
+    with Host(Path(str(HOST)), PYTHON, base) as found:
+        print(f"\nran against ComfyUI {found.version} in {HOST}")
+        yield found
