@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from .rollout import CandidateNoise, Plan, Trajectory
 
 Family = Literal["diffusion", "flow"]
 """How noise is mixed in: diffusion x = x0 + sigma*n (k-diffusion's space), flow x = (1 - sigma)*x0 + sigma*n."""
@@ -68,34 +65,6 @@ class Denoiser(Protocol):
             steps: number of steps.
             schedule: "model" (spacing and end as in the model's own scheduler configuration) or "karras".
         """
-        ...
-
-
-class ImageModel(Protocol):
-    """A denoiser with its text encoder and VAE: what a whole round needs outside a host."""
-
-    identity: str
-    """Tells base models apart: a hash of the weights' names, shapes and a sample of their values."""
-
-    @property
-    def denoiser(self) -> Denoiser: ...
-
-    def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """Conditioning of each prompt, one row."""
-        ...
-
-    def sample(
-        self, plan: Plan, noises: Sequence[CandidateNoise], conditioning: Sequence[Conditioning], guidance_scale: float
-    ) -> Trajectory:
-        """Draw one image for each noise and its conditioning (one row each), see `rollout.sample`."""
-        ...
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, ...) to images (B, 3, H, W) in [0, 1], float32."""
-        ...
-
-    def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
-        """Shape of one image's latents, without batch; 0 means the model's native size (pixels)."""
         ...
 
 

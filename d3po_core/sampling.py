@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Conditioning, ImageModel
+from .denoiser import Conditioning
 from .evaluation.grid import to_image
+from .image_model import ImageModel
 from .near import too_alike
 from .rollout import STORE_DTYPE, CandidateNoise, Plan, Trajectory, generator, make_plan
 from .run import Run

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .denoiser import ImageModel
 from .drift import STRENGTHS
 from .evaluation.draw import deterministic, draw
 from .evaluation.grid import to_image
+from .image_model import ImageModel
 from .lora import LoraWeights
 from .policies import applied, weaker
 from .rollout import generator

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from d3po_core.denoiser import ImageModel
 from d3po_core.errors import D3POError
+from d3po_core.image_model import ImageModel
 from d3po_core.run import Run
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d3po_core.cli.common import GARDEN
-from d3po_core.denoiser import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
+from d3po_core.image_model import ImageModel
 from d3po_core.run import Run, device_name
 from d3po_core.run.files import move, writing
 from d3po_core.sampling import check_drawable

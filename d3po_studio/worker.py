@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from d3po_core.denoiser import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions
+from d3po_core.image_model import ImageModel
 from d3po_core.lora import import_lora, save_lora, unused_path
 from d3po_core.policies import applied, policy_id, weaker
 from d3po_core.run import Run

@@ -14,8 +14,9 @@ from peft.utils import get_peft_model_state_dict
 from tiny_pipelines import rows, tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl
 from torch import Tensor
 
-from d3po_core.denoiser import Denoiser, ImageModel, stack
+from d3po_core.denoiser import Denoiser, stack
 from d3po_core.diffusers_model import DiffusersModel
+from d3po_core.image_model import ImageModel
 from d3po_core.steps import make_steps
 
 PROMPTS = ["a red flower", "a small house by the sea"]

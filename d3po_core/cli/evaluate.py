@@ -18,9 +18,9 @@ from .flags import add_settings, number, settings_of
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from ..denoiser import ImageModel
     from ..evaluation.evaluate import Fidelity
     from ..evaluation.report import Report
+    from ..image_model import ImageModel
     from ..run import Run
     from ..scorers import Scorer
     from ..settings import SampleSettings

@@ -20,8 +20,8 @@ from .flags import add_settings, preset_of, settings_of
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from ..denoiser import ImageModel
     from ..diffusers_model import DiffusersModel
+    from ..image_model import ImageModel
     from ..run import Run
 
 EXAMPLE = "  d3po sample --run my-taste --model my-model.safetensors --prompts prompts.txt --groups 64"

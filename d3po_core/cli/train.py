@@ -18,7 +18,7 @@ from .flags import add_settings, settings_of
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from ..denoiser import ImageModel
+    from ..image_model import ImageModel
     from ..run import Run
     from ..settings import LoraSettings, TrainSettings
     from ..training.reports import Result, StepReport

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..denoiser import ImageModel
+from ..image_model import ImageModel
 from ..rollout import CandidateNoise, Plan, make_plan
 from ..settings import SampleSettings
 from ..steps import make_steps

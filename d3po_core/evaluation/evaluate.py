@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..denoiser import ImageModel
+from ..image_model import ImageModel
 from ..rollout import Plan, make_plan
 from ..settings import SampleSettings
 from .compare import Comparison, compare

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..denoiser import ImageModel
+from ..image_model import ImageModel
 from ..lora import LoraWeights
 from ..policies import applied
 from ..run import files
