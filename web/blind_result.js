@@ -87,7 +87,7 @@ export class BlindResult {
         () => this.#decide({ decision: "keep" }),
         this.blind.result.taught > this.blind.result.before,
       ),
-      this.#gentler(),
+      ...this.#gentler(),
       this.#choice(
         "back",
         [...back.reverse().map((n) => [n, this.text.t("blind.round", { n })]), [0, this.text.t("blind.original")]],
@@ -100,7 +100,7 @@ export class BlindResult {
   #gentler() {
     const { state, api } = this.session;
     const tried = state.rounds.find((round) => round.number === this.blind.round)?.gentler ?? [];
-    if (!tried.length) return null;
+    if (!tried.length) return [];
     const options = tried.map(({ strength, drift }) => {
       const n = this.text.fine.format(strength);
       return [strength, this.text.t("blind.strength", { n, drift: this.text.t(`drift.${drift}`) })];
@@ -114,8 +114,7 @@ export class BlindResult {
     menu.addEventListener("change", show);
     show();
     const fold = el("details", { class: "fold" }, el("summary", {}, this.text.t("blind.gentler.look")), ...looks);
-    choice.append(fold);
-    return choice;
+    return [choice, fold];
   }
 
   /** A decision, with a menu where there is more than one way to take it. */
