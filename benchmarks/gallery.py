@@ -5,6 +5,7 @@ A run of synthetic pictures (512x512, two a group), the gallery's API behind uvi
     key to next group   from the key event until the browser has presented a frame with the next group, 200 picks
     opening             from navigation until the first group is painted, with 10 and with 10,000 groups, 5 times each
     many people         8 clients together, 50 picks a second for 10 seconds: all stored, each once
+    the Studio          with --studio: from `python quickstart.py`, installed before, until its first group is painted
 
 Needs `playwright` and a Chromium (found on the path, or named by the environment variable CHROMIUM).
 """
@@ -16,6 +17,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import statistics
@@ -99,18 +101,10 @@ class Server:
     """The gallery's API on a folder, with one page in front."""
 
     def __init__(self, folder: Path, taste: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.taste = taste
+        self.port, self.taste = free_port(), taste
         command = [sys.executable, "-c", SERVER, str(folder), str(self.port), str(ROOT / "web")]
         self.process = subprocess.Popen(command, cwd=ROOT)
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.05)
+        wait_for(self.port)
 
     def stop(self) -> None:
         self.process.kill()
@@ -198,6 +192,40 @@ def many_people(folder: Path, server: Server, people: int, rate: int, seconds: f
     )
 
 
+def studio(browser: Any, folder: Path) -> float:
+    """Seconds from starting quickstart.py until the Studio's first group is on screen; nothing was drawn before."""
+    page, port = browser.new_page(), free_port()
+    command = ["quickstart.py", "--no-browser", "--port", str(port), "--folder", str(folder)]
+    begin = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_for(port)
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_function(SHOWN, timeout=120_000)
+        return time.perf_counter() - begin
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    """Until somebody listens there, for two minutes at most."""
+    for _ in range(2400):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit("The server has not started.")
+
+
 def percentile(values: list[float], share: int) -> float:
     return sorted(values)[min(len(values) - 1, len(values) * share // 100)]
 
@@ -205,6 +233,7 @@ def percentile(values: list[float], share: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--picks", type=int, default=200)
+    parser.add_argument("--studio", action="store_true", help="only time the Studio's start, three times")
     options = parser.parse_args()
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
@@ -213,6 +242,11 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        if options.studio:
+            spent = [studio(browser, Path(temporary) / str(n)) for n in range(3)]
+            print("first group of the Studio on screen after " + ", ".join(f"{each:.1f}" for each in spent) + " s")
+            browser.close()
+            return
         folders = [Path(temporary) / name for name in ("picks", "small", "large")]
         sizes = [(options.picks + 20, 0), (10, 10), (10, 10_000)]
         tastes = [make_run(folder / "run", *size) for folder, size in zip(folders, sizes, strict=True)]
