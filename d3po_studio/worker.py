@@ -21,6 +21,7 @@ import torch
 
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions
+from d3po_core.gallery.actions import FEWEST_PICKS
 from d3po_core.image_model import ImageModel
 from d3po_core.lora import import_lora, save_lora, unused_path
 from d3po_core.policies import applied, policy_id, weaker
@@ -39,9 +40,6 @@ AHEAD = 12
 """Groups that lie ready for the person, as far as the machine keeps up."""
 LOOKED_SECONDS = 120.0
 """So long after a page was last heard of, drawing ahead goes on."""
-FEWEST_PICKS = 16
-"""Picks that are worth teaching from."""
-
 
 Result = TypeVar("Result")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..d3po_core.gallery.actions import FEWEST_PICKS
 from ..d3po_core.run import Run
 from ..d3po_core.settings import LoraSettings, TrainSettings
 from ..d3po_core.training.keep import keep
@@ -16,8 +17,6 @@ from . import folders, loras
 from .host import HostModel, Progress, checkpoint, host_sampling
 from .inputs import inputs, settings
 
-FEWEST_PICKS = 16
-"""Picks that are worth teaching from."""
 WHEN = ("when I press Teach", "each time queued")
 STRENGTHS = {"gentle": 0.5, "normal": 1.0, "strong": 2.0}
 """Of the learning rate."""

@@ -7,6 +7,9 @@ from typing import Any
 from ..errors import D3POError
 from ..run import Run
 
+FEWEST_PICKS = 16
+"""Picks that are worth teaching from."""
+
 
 class Actions:
     """A host that only shows; hosts override what they can do.

@@ -9,10 +9,8 @@ from ..run import Round, Run
 from ..run.checks import Check, after
 from ..run.judgements import StoredPick
 from ..run.showing import Lease
-from .actions import Actions
+from .actions import FEWEST_PICKS, Actions
 from .chance import chance_range
-
-FIRST_MILESTONE = 16
 
 
 def taste(run: Run) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def state(run: Run, actions: Actions, who: str) -> dict[str, Any]:
         "can": actions.can(run),
         "picks": {
             **{"yours": counts.yours, "all": counts.picks, "usable": counts.usable},
-            **{"milestone": milestone, "previous": milestone // 2 if milestone > FIRST_MILESTONE else 0},
+            **{"milestone": milestone, "previous": milestone // 2 if milestone > FEWEST_PICKS else 0},
         },
         "last": last and {"pick_id": last.pick_id, "group": last.group_id, "kind": last.pick.kind},
         "groups": {"drawn": counts.drawn, "waiting": counts.waiting, "near": counts.near},
@@ -77,7 +75,7 @@ def blind(check: Check) -> dict[str, Any]:
 
 def next_milestone(picks: int) -> int:
     """The next number of picks at which it is good to stop and teach: 16, 32, 64, ..."""
-    milestone = FIRST_MILESTONE
+    milestone = FEWEST_PICKS
     while milestone <= picks:
         milestone *= 2
     return milestone
