@@ -35,5 +35,7 @@ class PreferenceCollector(io.ComfyNode):
 
     @classmethod
     def execute(cls, taste: str, trajectories: dict[str, Any] | None = None) -> Any:
-        run_id = trajectories["run"] if trajectories else next((r.run_id for r in folders.shelf().runs()), "")
-        return io.NodeOutput(trajectories, ui={"d3po_taste": [run_id]})
+        if trajectories:
+            return io.NodeOutput(trajectories, ui={"d3po_taste": [trajectories["run"]]})
+        named = (run.run_id for run in folders.shelf().runs() if taste in (folders.AUTO, run.name))
+        return io.NodeOutput(None, ui={"d3po_taste": [next(named, "")]})

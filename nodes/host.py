@@ -230,7 +230,6 @@ class HostModel:
         self.image = comfy.sample.fix_empty_latent_channels(self.patcher, latent["samples"])[:1] if latent else None
         self.mask = latent.get("noise_mask") if latent else None
         self.identity = checkpoint(patcher) or "unknown"
-        self.after_step: Callable[[int, Tensor, int], None] = lambda step, denoised, steps: None
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """The prompts' CONDITIONING, packed."""
@@ -273,7 +272,6 @@ class HostModel:
 
         def callback(step: int, denoised: Tensor, x: Tensor, steps: int) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            self.after_step(step, denoised, steps)
 
         latents = guider.sample(noise, image, sampler, sigmas, denoise_mask=self.mask, callback=callback, seed=0)
         return recorder.trajectory(latents.cpu())

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from ..d3po_core.lora import load_lora, unused_path
+from ..d3po_core.policies import policy_id
 from ..d3po_core.run import Run
 from ..d3po_core.run.files import writing
 from . import folders
-from .host import with_lora
 
 
 def publish(run: Run, file: Path) -> Path:
@@ -25,17 +25,16 @@ def publish(run: Run, file: Path) -> Path:
 
 
 def listed(run: Run) -> str:
-    """What the host's lists call the LoRA of the round that a run stands at; "" before anything was taught."""
-    file = run.lora(run.current_policy())
-    path = file and folders.lora_folder() / file.name
-    return f"{folders.SUBFOLDER}/{path.name}" if path and path.is_file() else ""
+    """What the host's lists call the LoRA of the round that a run stands at; "" before anything was taught.
+
+    Told by its content: another taste of the same name may have taken the file name.
+    """
+    policy = run.current_policy()
+    file = run.lora(policy)
+    alike = sorted(folders.lora_folder().glob(f"{glob.escape(file.stem)}*.safetensors")) if file else []
+    return next((f"{folders.SUBFOLDER}/{path.name}" for path in alike if policy_id(path) == policy), "")
 
 
 def read(file: Path) -> dict[str, Tensor]:
     """A LoRA file's tensors."""
     return load_lora(file)[0]
-
-
-def applied(model: Any, tensors: dict[str, Tensor]) -> Any:
-    """A MODEL with the LoRA at strength 1, as the host's own loader would put it on."""
-    return with_lora(model, tensors)

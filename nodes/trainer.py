@@ -14,7 +14,7 @@ from ..d3po_core.settings import LoraSettings, TrainSettings
 from ..d3po_core.training.keep import keep
 from ..d3po_core.training.trainer import Trainer
 from . import folders, loras
-from .host import HostModel, Progress, checkpoint, host_sampling
+from .host import HostModel, Progress, checkpoint, host_sampling, with_lora
 from .inputs import inputs, settings
 
 WHEN = ("when I press Teach", "each time queued")
@@ -119,7 +119,7 @@ def passed(model: Any, run: Run | None, text: str, losses: list[float] | None = 
     values = torch.tensor(losses or [0.0])
     name = loras.listed(run) if run else ""
     return io.NodeOutput(
-        loras.applied(model, tensors) if tensors else model,
+        with_lora(model, tensors) if tensors else model,
         tensors,
         {"loss": list(values)},
         name,

@@ -34,10 +34,10 @@ def pick_all(host: Host, run: str) -> int:
 def test_sample_pick_teach_and_generate(host: Host) -> None:
     before = picture(host, host.run(plain()))
     outputs = host.run(taste(groups=12))
-    assert outputs["trainer"]["text"] == ["Waiting for picks: 0 of 16"]
     (run,) = outputs["collector"]["d3po_taste"]
     outputs = host.run(taste(groups=12))
     assert outputs["collector"]["d3po_taste"] == [run]
+    assert outputs["trainer"]["text"] == ["Waiting for picks: 0 of 16"]
     (told,) = host.get("/d3po/tastes")["tastes"]
     assert told["groups"] == 24 and told["name"] == "tiny"
     assert pick_all(host, run) >= 24  # one comes back now and then
