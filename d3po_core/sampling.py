@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +30,37 @@ class Sampled:
     total: int
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A group that was drawn and has no pictures yet.
+
+    Attributes:
+        latents: finished, (candidates, ...).
+        tensors: what a run keeps of its trajectory.
+        about: the other things that `Run.add_group` is told.
+    """
+
+    latents: Tensor
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+
+    def add_to(self, run: Run, images: Tensor) -> str:
+        """Put the group into the run it was drawn for; its id.
+
+        Args:
+            images: (candidates, 3, H, W) in [0, 1].
+        """
+        return run.add_group(**self.about, tensors=self.tensors, images=[to_image(image) for image in images])
+
+
 def sample_groups(
-    run: Run, model: ImageModel, settings: SampleSettings, prompts: list[str], policy: str = "base", round: int = 0
+    run: Run,
+    model: ImageModel,
+    settings: SampleSettings,
+    prompts: list[str],
+    policy: str = "base",
+    round: int = 0,
+    notes: dict[str, Any] | None = None,
 ) -> Generator[Sampled, None, None]:
     """Draw groups, prompts interleaved in a shuffled order, and add each to the run as soon as it is decoded.
 
@@ -41,14 +71,36 @@ def sample_groups(
         prompts: at least one; every prompt is used once before any is used again.
         policy: id of the policy that samples, "base" or a LoRA's.
         round: the round it is for.
+        notes: kept with each group's settings, JSON-able.
 
     Raises:
         D3POError: bad prompts or settings, before anything is drawn; a full disk, with what was drawn kept.
     """
+    done = 0
+    for batch in draw_groups(run, model, settings, prompts, policy, round, notes):
+        images = model.decode(torch.cat([drawn.latents for drawn in batch]))
+        added = []  # all that is decoded, before anybody may stop this
+        for drawn, part in zip(batch, images.split(settings.candidates), strict=True):
+            done += 1
+            added.append(Sampled(drawn.add_to(run, part), done, settings.groups))
+        yield from added
+
+
+def draw_groups(
+    run: Run,
+    model: ImageModel,
+    settings: SampleSettings,
+    prompts: list[str],
+    policy: str = "base",
+    round: int = 0,
+    notes: dict[str, Any] | None = None,
+) -> Iterator[list[Drawn]]:
+    """Draw groups for a run without decoding them, as many at once as `settings.batch` allows; see `sample_groups`."""
     plan = make_plan(model.denoiser, settings)
     ids = _encoded(run, model, prompts, settings.negative)
     at_once = max(1, settings.batch // settings.candidates)
     shape = model.latent_shape(settings.height, settings.width)
+    stored = {**dataclasses.asdict(settings), **(notes or {})}
     for done in range(0, settings.groups, at_once):
         numbers = [run.next_number() for _ in range(min(at_once, settings.groups - done))]
         chosen = [ids[_prompt_of(number, len(prompts), settings.seed)] for number in numbers]
@@ -59,25 +111,17 @@ def sample_groups(
         ]
         conditioning = [row for one in chosen for row in [run.conditioning(one)] * settings.candidates]
         trajectory = _sample_in_parts(model, plan, noises, conditioning, settings)
-        images = model.decode(trajectory.latents)
-        added = []  # all that is decoded, before anybody may stop this
+        found = []
         for i, number in enumerate(numbers):
             part = slice(i * settings.candidates, (i + 1) * settings.candidates)
-            group_id = run.add_group(
-                prompt_id=chosen[i],
-                number=number,
-                seed=settings.seed,
-                candidates=settings.candidates,
-                policy=policy,
-                round=round,
-                settings=dataclasses.asdict(settings),
-                held_out=is_held_out(number, settings.held_out, settings.seed),
-                tensors=pack(trajectory, part, plan),
-                images=[to_image(image) for image in images[part]],
-                near=too_alike(trajectory.latents[part]),
-            )
-            added.append(Sampled(group_id, done + i + 1, settings.groups))
-        yield from added
+            latents = trajectory.latents[part]
+            about = {
+                **{"prompt_id": chosen[i], "number": number, "seed": settings.seed, "candidates": settings.candidates},
+                **{"policy": policy, "round": round, "settings": stored, "near": too_alike(latents)},
+                "held_out": is_held_out(number, settings.held_out, settings.seed),
+            }
+            found.append(Drawn(latents, pack(trajectory, part, plan), about))
+        yield found
 
 
 def check_drawable(model: ImageModel, settings: SampleSettings) -> None:

@@ -125,6 +125,11 @@ class TrainSettings:
     reference: str = setting(
         "base", "Policy that training departs from.", choices=("base", "last_round"), advanced=True
     )
+    reevaluate: bool = setting(
+        False,
+        "Evaluate the reference anew instead of trusting what was recorded: for a model that has changed since.",
+        advanced=True,
+    )
     epochs: int = setting(4, "Times that every pick is used.", low=1, high=1000)
     learning_rate: float = setting(1e-3, "AdamW's learning rate.", low=1e-8, high=1.0, advanced=True)
     batch: int = setting(4, "Pairs per update; whole groups are taken until there are as many.", low=1, high=4096)

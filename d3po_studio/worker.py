@@ -22,14 +22,14 @@ import torch
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions
 from d3po_core.gallery.actions import FEWEST_PICKS
+from d3po_core.gentler import make_gentler
 from d3po_core.image_model import ImageModel
-from d3po_core.lora import import_lora, save_lora, unused_path
-from d3po_core.policies import applied, policy_id, weaker
+from d3po_core.policies import applied
 from d3po_core.run import Run
 from d3po_core.sampling import sample_groups
 from d3po_core.settings import PRESETS, LoraSettings, SampleSettings, TrainSettings
 from d3po_core.showcase import show
-from d3po_core.training.keep import FOLDER, keep
+from d3po_core.training.keep import keep
 from d3po_core.training.trainer import Trainer
 
 from .models import Models
@@ -140,7 +140,7 @@ class Worker(Actions):
                 raise D3POError(f"There is no finished round {round} to go back to.")
             run.go_back(made[round])
         elif decision == "gentler":
-            self._ask(run, lambda run, model: self._weaken(run, model, round, strength))
+            make_gentler(run, round, strength)
 
     def call(self, work: Callable[[], Result], run: Run | None = None) -> Future[Result]:
         """Let something else be done in its turn, by the thread that may use models; its outcome.
@@ -282,24 +282,6 @@ class Worker(Actions):
                 if self._looked_at(run) and run.counts("").waiting == 0:
                     return False
         return True
-
-    def _weaken(self, run: Run, model: ImageModel, number: int, strength: float) -> None:
-        round = next((found for found in run.rounds() if found.number == number), None)
-        if round is None or round.lora_file is None:
-            raise D3POError(f"There is no round {number} to make gentler.")
-        whole = run.folder / round.summary.get("whole_file", round.lora_file)  # weaker is of what was taught, always
-        path = save_lora(
-            unused_path(run.folder / FOLDER, f"{run.name}-round{number}-{round_share(strength)}"),
-            weaker(import_lora(whole, model.denoiser.module), strength),
-            model.denoiser.module,
-            extra={"round": number, "strength": f"{strength:.3f}"},
-        )
-        run.replace_lora(number, path, policy_id(path), strength)
-
-
-def round_share(strength: float) -> str:
-    """A strength as a part of a file name."""
-    return f"{strength:.0%}".rstrip("%")
 
 
 def sample_settings(run: Run) -> SampleSettings:

@@ -9,21 +9,19 @@ Or import and export picks as the JSON files of the D3PO authors' repository, or
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ..errors import D3POError
-from ..picks import Pick
 from ..scorers import SCORERS, get_scorer
 from . import common
 from .flags import number
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
-
-    from ..run import Group, Run
-    from ..scorers import Scorer
+    from ..judging import Judged
+    from ..run import Run
 
 EXAMPLE = """  d3po annotate --run my-taste --scorer warmth
   d3po annotate --run my-taste --scorer garden-size --kind ranking --flip 0.15
@@ -57,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..judging import judge
     from ..picks_json import export_picks
     from ..picks_lines import import_file
     from ..run import Run
@@ -69,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"Imported {import_file(run, options.import_, options.who)} picks.")
     if scorer or options.random:
         who = options.who or (RANDOM if options.random else options.scorer)
-        count, mistakes = judge(run, scorer, who, options.kind, options.flip, options.limit, options.seed)
+        picking = judge(run, scorer, who, options.kind, options.flip, options.limit, options.seed)
+        count, mistakes = shown(picking)
         print(f"Picked in {count} groups{f', {mistakes} of them mistaken' if mistakes else ''}.")
     if options.export:
         lost = export_picks(run, options.export, _annotator(run, options.who))
@@ -81,72 +81,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def judge(
-    run: Run,
-    scorer: Scorer | None,
-    who: str,
-    kind: str = "favourite",
-    flip: float = 0.0,
-    limit: int | None = None,
-    seed: int = 0,
-) -> tuple[int, int]:
-    """Pick in every group that has no pick yet.
-
-    Args:
-        run: where.
-        scorer: whose taste it is; None picks at random.
-        who: the name under which picks are recorded.
-        kind: "favourite" or "ranking".
-        flip: chance of a mistake: another favourite, or the ranking upside down.
-        limit: at most so many groups.
-        seed: of mistakes and chance; a group's luck does not depend on the others.
-
-    Returns:
-        How many picks were recorded, and how many of them were mistakes.
-    """
-    import torch
-
-    from ..rollout import generator
-
-    groups = run.groups(picked=False)[:limit]
-    mistakes = 0
+def shown(picking: Iterator[Judged]) -> tuple[int, int]:
+    """Show a bar while a program picks; how many picks were recorded, and how many of them were mistakes."""
+    done = mistakes = 0
     with closing(Bar("Picking")) as bar:
-        for done, group in enumerate(groups, 1):
-            luck = generator(seed, "annotator", group.number)
-            scores = scorer(_images(run, group), [group.prompt] * group.candidates) if scorer else None
-            mistaken = scores is not None and bool(torch.rand((), generator=luck) < flip)
-            pick = _pick(
-                scores if scores is not None else torch.rand(group.candidates, generator=luck), kind, mistaken, luck
-            )
-            run.add_pick(group.id, pick, who=who)
-            mistakes += mistaken and pick.kind != "tie"
-            bar.show(done, len(groups))
-    return len(groups), mistakes
-
-
-def _pick(scores: Tensor, kind: str, mistaken: bool, luck: Generator) -> Pick:
-    import torch
-
-    order = scores.argsort(descending=True, stable=True).tolist()
-    if float(scores.max()) == float(scores.min()):
-        return Pick("tie")
-    if kind == "ranking":
-        return Pick("ranking", tuple(reversed(order) if mistaken else order))
-    other = 1 + int(torch.randint(len(order) - 1, (), generator=luck))
-    return Pick("favourite", (order[other if mistaken else 0],))
-
-
-def _images(run: Run, group: Group) -> Tensor:
-    """A group's images, (B, 3, H, W) in [0, 1]."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    arrays = []
-    for candidate in range(group.candidates):
-        with Image.open(run.image_path(group.id, candidate)) as image:
-            arrays.append(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+        for judged in picking:
+            done, mistakes = judged.done, judged.mistakes
+            bar.show(done, judged.total)
+    return done, mistakes
 
 
 def _annotator(run: Run, who: str | None) -> str:

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 def run(options: argparse.Namespace) -> int:
     from ..embedded import GARDEN
     from ..embedded.pictures import split_prompts
+    from ..judging import judge
     from ..scorers import get_scorer
 
     scorer = get_scorer(options.scorer)
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         return _stopped(folder)
     taste = (scorer.__doc__ or "").partition(".")[0].lower().replace("likes ", "", 1)
     say(f"Picking one picture in each group. The simulated person prefers {taste}.", begin)
-    count, _ = annotate.judge(run, scorer, options.scorer, seed=options.seed)
+    count, _ = annotate.shown(judge(run, scorer, options.scorer, seed=options.seed))
     print(f"Picked {count} times. The model knows nothing of the reason, only which picture was preferred.")
 
     say("Teaching. To see whether the taste is understood, some picks are hidden and guessed.", begin)

@@ -113,22 +113,35 @@ def _nothing_to_learn(judged: int, held_out: int) -> str:
     return f"None of the {judged} picks says that one image is better than another (ties, all bad, skipped)."
 
 
+class AnotherModel(D3POError):
+    """The model is not the one that sampled.
+
+    Attributes:
+        group_id: a group whose recorded step comes out different.
+        difference: relative.
+    """
+
+    def __init__(self, group_id: str, difference: float) -> None:
+        self.group_id, self.difference = group_id, difference
+        super().__init__(
+            f"This run was sampled with another base model: a recorded step comes out {difference:.0%} different now.",
+            "Load the model that sampled it, start a new run for this one, or let the reference be re-evaluated.",
+            "Your picks are saved.",
+        )
+
+
 @torch.no_grad()
 def check_same_model(denoiser: Denoiser, group: TrainingGroup) -> None:
     """Evaluate one recorded step anew and compare; call it with the LoRA off, on a group that the base sampled.
 
     Raises:
-        D3POError: the model is not the one that sampled.
+        AnotherModel: it is not the one that sampled.
     """
     rows = group_rows(group, group.cond, False, denoiser.device)[slice(0, 1)]
     now = predict(denoiser, rows)
     difference = _relative(now, rows.ref)
     if not difference <= SAME_MODEL:
-        raise D3POError(
-            f"This run was sampled with another base model: a recorded step comes out {difference:.0%} different now.",
-            "Load the model that sampled it, or start a new run for this one.",
-            "Your picks are saved.",
-        )
+        raise AnotherModel(group.id, difference)
 
 
 def _relative(a: Tensor, b: Tensor) -> float:

@@ -26,18 +26,24 @@ class Reference:
         denoiser: the model.
         active: context manager in which the denoiser is this policy.
         batch: rows per forward pass when it has to be evaluated.
+        anew: evaluate it even where it sampled: the model has changed since.
     """
 
     def __init__(
-        self, policy: str, denoiser: Denoiser, active: Callable[[], AbstractContextManager[None]], batch: int
+        self,
+        policy: str,
+        denoiser: Denoiser,
+        active: Callable[[], AbstractContextManager[None]],
+        batch: int,
+        anew: bool = False,
     ) -> None:
-        self.policy = policy
+        self.policy, self._anew = policy, anew
         self._denoiser, self._active, self._batch = denoiser, active, batch
         self._evaluated: dict[tuple[str, bool], Tensor] = {}
 
     def predictions(self, group: TrainingGroup, guided: bool) -> Tensor:
         """Denoised predictions (C, K, ...) on the group's recorded latents, on the CPU."""
-        if group.policy == self.policy:
+        if group.policy == self.policy and not self._anew:
             return group.guided if guided else group.cond
         key = (group.id, guided)
         if key not in self._evaluated:
