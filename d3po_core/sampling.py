@@ -23,11 +23,18 @@ from .steps import Steps
 
 @dataclass(frozen=True)
 class Sampled:
-    """A group that is now in the run, and how far sampling has come."""
+    """A group that is now in the run, and how far sampling has come.
+
+    Attributes:
+        images: (candidates, 3, H, W) in [0, 1].
+        latents: finished, (candidates, ...).
+    """
 
     group_id: str
     done: int
     total: int
+    images: Tensor
+    latents: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def sample_groups(
         added = []  # all that is decoded, before anybody may stop this
         for drawn, part in zip(batch, images.split(settings.candidates), strict=True):
             done += 1
-            added.append(Sampled(drawn.add_to(run, part), done, settings.groups))
+            added.append(Sampled(drawn.add_to(run, part), done, settings.groups, part, drawn.latents))
         yield from added
 
 
@@ -103,7 +110,7 @@ def draw_groups(
     stored = {**dataclasses.asdict(settings), **(notes or {})}
     for done in range(0, settings.groups, at_once):
         numbers = [run.next_number() for _ in range(min(at_once, settings.groups - done))]
-        chosen = [ids[_prompt_of(number, len(prompts), settings.seed)] for number in numbers]
+        chosen = [ids[prompt_of(number, len(prompts), settings.seed)] for number in numbers]
         noises = [
             CandidateNoise(settings.seed, number, candidate, shape, settings.start)
             for number in numbers
@@ -163,8 +170,8 @@ def _sample_in_parts(
     return Trajectory(*(torch.cat([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(Trajectory)))
 
 
-def _prompt_of(number: int, prompts: int, seed: int) -> int:
-    """The prompt of a group: a new shuffle of all prompts for every pass over them."""
+def prompt_of(number: int, prompts: int, seed: int) -> int:
+    """Index of a group's prompt: a new shuffle of all prompts for every pass over them."""
     order = torch.randperm(prompts, generator=generator(seed, "prompts", number // prompts))
     return int(order[number % prompts])
 

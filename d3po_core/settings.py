@@ -125,7 +125,7 @@ class TrainSettings:
     reference: str = setting(
         "base", "Policy that training departs from.", choices=("base", "last_round"), advanced=True
     )
-    reevaluate: bool = setting(
+    reevaluate_reference: bool = setting(
         False,
         "Evaluate the reference anew instead of trusting what was recorded: for a model that has changed since.",
         advanced=True,

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from d3po_core.cli.common import GARDEN, GARDEN_DEFAULTS
+from d3po_core.cost import drawing
 from d3po_core.dataset import export_dataset
 from d3po_core.embedded.pictures import split_prompts
 from d3po_core.errors import D3POError
@@ -71,7 +72,7 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
             return ""
         side = 64 if source == GARDEN else 512
         pixels = (sample.width or side) * (sample.height or side)
-        return WORDS["price"] + tastes.cost(64, sample, pixels, worker.seconds_per_image) + "."
+        return WORDS["price"] + drawing(64, sample, pixels, worker.seconds_per_image) + "."
 
     for changed in (source, plain["sample.candidates"], advanced["sample.width"], advanced["sample.height"]):
         changed.change(priced, [source, *inputs], price)

@@ -106,31 +106,6 @@ def delete(run: Run, worker: Worker) -> None:
     worker.call(do).result()
 
 
-def cost(groups: int, settings: SampleSettings, pixels: int, seconds_per_image: float | None) -> str:
-    """What drawing will take, in words: "8 groups of 4 are 32 images, about 4 min, 90 MB".
-
-    Args:
-        groups: to be drawn.
-        settings: how.
-        pixels: of one image.
-        seconds_per_image: as it was last time, None if there was none.
-    """
-    images = groups * settings.candidates
-    room = images * pixels * BYTES_PER_PIXEL / 1e6
-    spent = "" if seconds_per_image is None else f", about {words(images * seconds_per_image)}"
-    return f"{groups} groups of {settings.candidates} are {images} images{spent}, {max(1, room):.0f} MB on disk"
-
-
-BYTES_PER_PIXEL = 5.0
-"""Of an image on disk: a PNG takes about 2 bytes a pixel, its recorded steps about 2.5 with SD's latents (six steps of
-three tensors in float16, a sixteenth of an element a pixel)."""
-
-
-def words(seconds: float) -> str:
-    """A time as people say it."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
 def named(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Tastes for a list to choose from: name and id."""
     return [(run.name, run.run_id) for run in runs]

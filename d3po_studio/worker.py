@@ -22,6 +22,7 @@ import torch
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions
 from d3po_core.gallery.actions import FEWEST_PICKS
+from d3po_core.gallery.progress import Progress
 from d3po_core.gentler import make_gentler
 from d3po_core.image_model import ImageModel
 from d3po_core.policies import applied
@@ -33,7 +34,7 @@ from d3po_core.training.keep import keep
 from d3po_core.training.trainer import Trainer
 
 from .models import Models
-from .progress import Progress
+
 from .report import where
 
 AHEAD = 12

@@ -1,17 +1,45 @@
-"""What the gallery can do inside ComfyUI: ask for teaching. Drawing is the queue's business."""
+"""What the gallery can do inside ComfyUI. Drawing and teaching are the queue's business, where the page puts them."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..d3po_core.errors import D3POError
 from ..d3po_core.gallery import Actions
+from ..d3po_core.gentler import make_gentler
 from ..d3po_core.run import Run
-from . import trainer
+from . import loras, process, teaching, trainer, working
 
 
 class HostActions(Actions):
     """See `Actions`."""
 
     def can(self, run: Run) -> list[str]:
-        return [] if trainer.waiting(run) and run.open_round() is None else ["teach"]
+        if working.shown(run):
+            return ["draw", "stop"]
+        if run.open_round() is not None:
+            return ["draw", "teach"]
+        return ["draw", "decide"] if teaching.waiting(run) else ["draw", "decide", "teach"]
+
+    def work(self, run: Run) -> dict[str, Any] | None:
+        return working.shown(run)
+
+    def draw(self, run: Run, groups: int) -> None:
+        """The page queues the graph's samplers."""
 
     def teach(self, run: Run) -> None:
+        """The page queues the graph's trainers, which see that they were asked."""
         trainer.asked.add(run.run_id)
+
+    def stop(self, run: Run) -> None:
+        if working.shown(run):
+            process.interrupt()
+
+    def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
+        if decision == "gentler":
+            loras.publish(run, make_gentler(run, round, strength))
+        elif decision == "back":
+            made = {0: "base", **{found.number: found.lora_hash for found in run.rounds() if found.lora_hash}}
+            if round not in made:
+                raise D3POError(f"There is no finished round {round} to go back to.")
+            run.go_back(made[round])

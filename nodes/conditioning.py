@@ -28,18 +28,24 @@ _held: OrderedDict[int, tuple[Cond, Cond]] = OrderedDict()
 """What cannot be stored whole, by key; the oldest is forgotten first."""
 
 
-def pack(positive: Cond, negative: Cond) -> Conditioning:
-    """One row of tensors: all that can be stored of a prompt, its layout, and a key that tells it from others."""
+def pack(positive: Cond, negative: Cond, around: dict[str, Tensor] | None = None) -> Conditioning:
+    """One row of tensors: all that can be stored of a prompt, its layout, and a key that tells it from others.
+
+    Args:
+        positive, negative: the host's CONDITIONING.
+        around: further tensors of one row that belong to it, such as a mask; they come back under their own names.
+    """
     tensors: dict[str, Tensor] = {}
+    around = {name: value.detach().cpu().clone() for name, value in (around or {}).items()}
     layout: dict[str, Any] = {"missing": []}
     for side, cond in zip(SIDES, (positive, negative), strict=True):
         layout[side] = [_part(f"{side}.{i}", *entry, tensors, layout["missing"]) for i, entry in enumerate(cond)]
     layout["missing"] = sorted(set(layout["missing"]))
     text = json.dumps(layout, sort_keys=True)
     digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+    for name, value in sorted({**tensors, **around}.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     key = int.from_bytes(digest.digest()[:8], "big") >> 1
     if layout["missing"]:
         _held[key] = (positive, negative)
@@ -48,6 +54,7 @@ def pack(positive: Cond, negative: Cond) -> Conditioning:
     stored = {f"tensor.{name}": value[None] for name, value in tensors.items()}
     return {
         **stored,
+        **around,
         KEY: torch.tensor([[key]]),
         LAYOUT: torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)[None],
     }

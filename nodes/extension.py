@@ -7,9 +7,23 @@ from typing import Any
 from comfy_api.latest import ComfyExtension
 
 from . import routes
+from .auto_pick import AutoPick
 from .collector import PreferenceCollector
+from .compare import PreferenceCompare
+from .load_lora import LoadTasteLora
+from .load_run import LoadPreferenceRun
 from .sampler import PairedTrajectorySampler
 from .trainer import LoraTrainer
+
+NODES = [
+    PairedTrajectorySampler,
+    PreferenceCollector,
+    LoraTrainer,
+    LoadTasteLora,
+    LoadPreferenceRun,
+    PreferenceCompare,
+    AutoPick,
+]
 
 
 class D3POExtension(ComfyExtension):
@@ -19,4 +33,4 @@ class D3POExtension(ComfyExtension):
         routes.add()
 
     async def get_node_list(self) -> list[Any]:
-        return [PairedTrajectorySampler, PreferenceCollector, LoraTrainer]
+        return NODES

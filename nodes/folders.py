@@ -30,9 +30,14 @@ def lora_folder() -> Path:
     return Path(folder_paths.get_folder_paths("loras")[0]) / SUBFOLDER
 
 
-def find(taste: str, checkpoint: str) -> Run | None:
-    """The run of a taste's name, or for "auto" the newest that was begun on this checkpoint; None if there is none."""
+def find(taste: str, checkpoint: str = "") -> Run | None:
+    """The run of a taste's name or id; for "auto" the newest that was begun on a checkpoint, or the newest of all where
+    none is named. None if there is none.
+    """
+    taste = taste.strip() or AUTO
     for run in shelf().runs():
-        if run.name == taste or (taste == AUTO and run.model.get("name") == checkpoint):
+        if taste in (run.name, run.run_id):
+            return run
+        if taste == AUTO and checkpoint in ("", run.model.get("name")):
             return run
     return None

@@ -8,6 +8,15 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..d3po_core.settings import replace
+from . import folders
+
+ALIASES = ["taste", "favourite", "favorite", "preference", "rlhf", "dpo", "d3po", "train lora"]
+"""What people search for."""
+
+
+def taste_input(tooltip: str = "Name of the taste; auto is one for each checkpoint.") -> Any:
+    """The widget that all our nodes share."""
+    return io.String.Input("taste", default=folders.AUTO, tooltip=tooltip)
 
 
 def inputs(kind: type, shown: tuple[str, ...], left_out: tuple[str, ...] = (), **defaults: Any) -> list[Any]:

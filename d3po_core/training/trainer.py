@@ -41,7 +41,7 @@ DRIFT_GROUPS = 8
 """Groups on which drift is measured at the end of an epoch."""
 BEST = "best."
 """Begins the names of the best epoch's parameters in a saved state."""
-FREE_TO_CHANGE = ("micro_batch", "checkpointing", "reevaluate")
+FREE_TO_CHANGE = ("micro_batch", "checkpointing", "reevaluate_reference")
 """Settings that an interrupted round takes anew: they change memory, or were changed because the model has."""
 CHECKABLE = 8
 """Fewer groups than this are not worth halving."""
@@ -230,7 +230,7 @@ class Trainer:
         self._fresh = unlearnt(self._initial, self.settings.seed) if previous else self._initial
         try:
             with self._lora.off():
-                for group_id in () if self.settings.reevaluate else self._lesson.training:
+                for group_id in () if self.settings.reevaluate_reference else self._lesson.training:
                     if self.run.group(group_id).policy == "base":
                         check_same_model(self.denoiser, self._load(group_id))
                         break
@@ -246,7 +246,7 @@ class Trainer:
 
     def _references(self) -> tuple[Reference, Reference]:
         """The chosen reference, and the base."""
-        together, anew = self._room.together, self.settings.reevaluate
+        together, anew = self._room.together, self.settings.reevaluate_reference
         base = Reference("base", self.denoiser, self._lora.off, together, anew)
         if self._reference_policy() == "base":
             return base, base

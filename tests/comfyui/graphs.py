@@ -33,7 +33,11 @@ def taste(**changes: Any) -> Graph:
         **model(),
         "sampler": node("D3PO_PairedTrajectorySampler", **{**sampler, **changes}),
         "collector": node("D3PO_PreferenceCollector", trajectories=["sampler", 0], taste="auto"),
-        "trainer": node("D3PO_LoraTrainer", model=["model", 0], taste="auto", train=TEACH, teaching="normal"),
+        "trainer": node(
+            "D3PO_LoraTrainer",
+            **{"model": ["model", 0], "trajectories": ["collector", 0], "taste": "auto"},
+            **{"train": TEACH, "teaching": "normal"},
+        ),
     }
 
 

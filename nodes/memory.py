@@ -1,0 +1,84 @@
+"""Memory presets: what fits on graphics cards of usual sizes, chosen by the size of the one that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..d3po_core.settings import SampleSettings
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is done to fit.
+
+    Attributes:
+        batch: images drawn at once, at most.
+        checkpointing: activations are computed again in the backward pass.
+        micro_batch: rows for each backward pass; 0 as many as fit.
+        trade: what it costs, in words.
+    """
+
+    batch: int
+    checkpointing: bool
+    micro_batch: int
+    trade: str
+
+    def images(self, wanted: int | None) -> int:
+        """Images to draw at once, unless somebody has chosen otherwise."""
+        usual = SampleSettings().batch
+        return self.batch if wanted in (None, usual) else int(wanted)
+
+    def training(self, values: dict[str, Any]) -> dict[str, Any]:
+        """A trainer's settings with what the preset asks for, where they were left as they are by default."""
+        return {
+            **values,
+            "checkpointing": values.get("checkpointing") or self.checkpointing,
+            "micro_batch": values.get("micro_batch") or self.micro_batch,
+        }
+
+
+PRESETS = {
+    "8 GB": Preset(2, True, 1, "one image at a time, activations computed twice: about half as fast"),
+    "12 GB": Preset(4, True, 0, "activations computed twice: about a quarter slower"),
+    "24 GB": Preset(8, False, 0, "nothing is traded"),
+}
+SMALLEST = {"24 GB": 20.0, "12 GB": 10.5, "8 GB": 0.0}
+"""From how many GiB a preset is chosen."""
+
+
+def preset_name(patcher: Any, wanted: str = AUTO) -> str:
+    """Which preset: the one that is wanted or, for "auto", by the memory of the device that a MODEL runs on."""
+    if wanted != AUTO:
+        return wanted
+    device = patcher.load_device
+    if device.type != "cuda":
+        return "24 GB"
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return next(name for name, least in SMALLEST.items() if total >= least)
+
+
+def preset_for(patcher: Any, wanted: str = AUTO) -> Preset:
+    """See `preset_name`."""
+    return PRESETS[preset_name(patcher, wanted)]
+
+
+@contextmanager
+def checkpointed(module: torch.nn.Module, on: bool) -> Iterator[None]:
+    """Gradient checkpointing of a host's network, block by block, as the host's own trainer does it."""
+    from comfy_extras.nodes_train import find_modules_at_depth, patch, unpatch
+
+    blocks = find_modules_at_depth(module, depth=2) if on else []
+    try:
+        for block in blocks:
+            patch(block)
+        yield
+    finally:
+        for block in blocks:
+            unpatch(block)

@@ -1,0 +1,155 @@
+"""A round of teaching on the host's own model: the core's trainer inside one sampling of the host's."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from ..d3po_core.cost import teaching as cost
+from ..d3po_core.errors import D3POError
+from ..d3po_core.gallery.actions import FEWEST_PICKS
+from ..d3po_core.run import Run
+from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
+from ..d3po_core.showcase import show
+from ..d3po_core.training.keep import keep
+from ..d3po_core.training.loading import AnotherModel
+from ..d3po_core.training.reports import Result
+from ..d3po_core.training.trainer import Trainer
+from . import loras, upstream
+from .host import HostModel, host_sampling
+from .memory import checkpointed
+from .process import free_memory, is_out_of_memory
+from .taste_model import TasteModel
+from .working import Working, seconds_per_image
+
+PHASES = {"check A": "Guessing hidden picks, 1 of 2", "check B": "Guessing hidden picks, 2 of 2", "teach": "Teaching"}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a round is taught with.
+
+    Attributes:
+        settings, lora: how.
+        carried: what the MODEL carries now, as the graph tells.
+        vae: for pictures of before and after; None for none.
+        node: id of the node that teaches.
+    """
+
+    settings: TrainSettings
+    lora: LoraSettings
+    carried: upstream.Carried
+    vae: Any
+    node: str
+
+
+def waiting(run: Run) -> str:
+    """Why there is nothing to teach; "" if there is."""
+    usable = run.counts("").usable
+    if usable < FEWEST_PICKS:
+        return f"Waiting for picks: {usable} of {FEWEST_PICKS}"
+    return "" if run.untaught() else "Nothing new to teach: pick some more."
+
+
+def teach(model: Any, run: Run, lesson: Lesson) -> tuple[str, list[float]]:
+    """Teach one round and publish its LoRA. Interrupted, it keeps its state, and teaching again goes on from there.
+
+    Args:
+        model: the MODEL that sampled.
+        run: with picks.
+        lesson: how.
+
+    Returns:
+        A sentence on what came out, and the losses of all updates.
+
+    Raises:
+        D3POError: the model is another one, memory ran out, or the disk is full; the picks are safe.
+    """
+    try:
+        with Working(run, lesson.node, "checking") as work:
+            result, losses = _taught(model, run, lesson, work)
+            if lesson.vae is not None and result.strength > 0:
+                _show(model, run, lesson, result, work)
+    except AnotherModel as error:
+        raise _named(run, lesson, error) from None
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        return said(result), losses
+    free_memory()
+    raise D3POError(
+        "There is not enough memory to teach this model.",
+        "Choose a smaller memory preset at the trainer, or begin a taste with smaller pictures.",
+        "Your picks and what was learnt so far are saved.",
+    )
+
+
+def _taught(model: Any, run: Run, lesson: Lesson, work: Working) -> tuple[Result, list[float]]:
+    host = HostModel(model)
+    trainer = Trainer(run, host.denoiser, lesson.settings, lesson.lora, attachment="hooks")
+    picked = [group for group in run.groups(picked=True) if not group.freed]
+    prompts = [run.conditioning(prompt_id) for prompt_id in sorted({group.prompt_id for group in picked})]
+    tensors = run.trajectory(picked[0].id)
+    rows = sum(group.candidates for group in picked) * tensors["cond"].shape[1]
+    work.say(cost(len(picked), rows, lesson.settings, _seconds_per_row(run)))
+    losses: list[float] = []
+
+    def steps() -> None:
+        with checkpointed(host.denoiser.module, lesson.settings.checkpointing), closing(trainer.steps()) as reports:
+            for report in reports:
+                losses.append(report.training.loss)
+                work.next("teaching" if report.phase == "teach" else "checking", report.total)
+                guess = f", {report.hidden.accuracy:.0%} of hidden picks guessed" if report.hidden else ""
+                work.at(report.update, report.total, PHASES[report.phase] + guess)
+
+    host_sampling(host.denoiser, prompts, tensors["latents"].shape[1:], steps)
+    loras.publish(run, keep(trainer))
+    return trainer.result(), losses
+
+
+def _seconds_per_row(run: Run) -> float | None:
+    seconds = seconds_per_image(run)
+    return None if seconds is None else seconds / sample_settings(run).steps
+
+
+def _show(model: Any, run: Run, lesson: Lesson, result: Result, work: Working) -> None:
+    """Pictures before and after, and a blind check, for the gallery."""
+    work.next("blind")
+    settings = sample_settings(run)
+    drawing = TasteModel(model, run, lesson.vae, settings.eta)
+    for done, total in show(run, drawing, result.round, result.weights, settings, attachment="hooks"):
+        work.at(done, total, "Drawing before and after")
+
+
+def sample_settings(run: Run) -> SampleSettings:
+    """How a taste's newest pictures were drawn."""
+    known = SampleSettings.__dataclass_fields__
+    stored = run.groups()[-1].settings
+    return replace(SampleSettings(), {name: value for name, value in stored.items() if name in known})
+
+
+def said(result: Result) -> str:
+    """What came out, in a sentence."""
+    if not result.guessed_of:
+        return f"Taught. {result.reason}"
+    return f"Taught: guessed {result.guessed:g} of {result.guessed_of} hidden picks. {result.reason}"
+
+
+def _named(run: Run, lesson: Lesson, error: AnotherModel) -> D3POError:
+    """The same error, naming what the graph shows to have changed."""
+    then = run.group(error.group_id).settings.get("graph", [])
+    changed = upstream.changed(then, lesson.carried)
+    if not changed:
+        return D3POError(
+            f"This taste was sampled with a model that predicted otherwise (by {error.difference:.0%}), and the graph "
+            "does not show why: perhaps a file was replaced.",
+            "Bring the old one back, start a new taste, or choose 'reevaluate reference'.",
+            error.safe,
+        )
+    return D3POError(
+        f"This taste was sampled with {changed}.",
+        "Set it back, start a new taste, or choose 'reevaluate reference'.",
+        error.safe,
+    )

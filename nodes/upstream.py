@@ -1,0 +1,74 @@
+"""What a MODEL carries, read off the graph, so that a person can be told what has changed since sampling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+Carried = list[list[Any]]
+"""Nodes on the way to a MODEL, the nearest first: [class, {widget: value}]."""
+
+
+def carried(graph: dict[str, Any] | None, node: str | None, name: str = "model") -> Carried:
+    """The nodes that lead to an input.
+
+    Args:
+        graph: as the host executes it: nodes by id, inputs being values or [node, output].
+        node: id of the node.
+        name: of its input.
+    """
+    found: Carried = []
+    seen: set[str] = set()
+    links = [(graph or {}).get(str(node), {}).get("inputs", {}).get(name)]
+    while links:
+        link = links.pop(0)
+        if not _is_link(link) or str(link[0]) in seen:
+            continue
+        seen.add(str(link[0]))
+        there = (graph or {}).get(str(link[0]), {})
+        inputs = there.get("inputs", {})
+        found.append([there.get("class_type", ""), {k: v for k, v in inputs.items() if not _is_link(v)}])
+        further = {key: value for key, value in inputs.items() if _is_link(value)}
+        models = [value for key, value in further.items() if key.startswith(("model", "unet"))]
+        links += models or list(further.values())  # a reroute or switch calls its input something else
+    return found
+
+
+def changed(then: Carried, now: Carried) -> str:
+    """What differs, in words that the graph shows: "LoraLoader add_detail: strength_model 0.8; your graph has 0.5";
+    "" if nothing does."""
+    before, after = _numbered(then), _numbered(now)
+    said = [f"{_title(*before[key])}, which your graph does not have" for key in before if key not in after]
+    for key in before.keys() & after.keys():
+        kind, old = before[key]
+        new = after[key][1]
+        for widget in old.keys() | new.keys():
+            if old.get(widget) != new.get(widget):
+                was, is_ = _plain(old.get(widget)), _plain(new.get(widget))
+                said.append(f"{_title(kind, old)}: {widget} {was}, and your graph has {is_}")
+    added = [_title(*after[key]) for key in after if key not in before]
+    if added:
+        said.append(f"no {' nor '.join(sorted(added))}, which your graph adds")
+    return "; ".join(sorted(said))
+
+
+def _numbered(nodes: Carried) -> dict[tuple[str, int], tuple[str, dict[str, Any]]]:
+    """Each node by its class and its place among nodes of that class."""
+    found: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {}
+    for kind, widgets in nodes:
+        found[kind, sum(other == kind for other, _ in found)] = (kind, widgets)
+    return found
+
+
+def _title(kind: str, widgets: dict[str, Any]) -> str:
+    """A node by its class and the file that it loads."""
+    files = [Path(value).stem for key, value in widgets.items() if key.endswith("_name") and isinstance(value, str)]
+    return " ".join([kind, *files[:1]])
+
+
+def _plain(value: Any) -> str:
+    return "none" if value is None else Path(value).stem if isinstance(value, str) else str(value)
+
+
+def _is_link(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
