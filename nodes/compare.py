@@ -8,13 +8,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..d3po_core.errors import D3POError
 from ..d3po_core.evaluation.draw import deterministic, draw
 from ..d3po_core.lora import import_lora
 from ..d3po_core.policies import applied, weaker
 from ..d3po_core.run import Run
-from . import folders
-from .host import checkpoint
+from . import folders, upstream
 from .inputs import ALIASES, taste_input
 from .load_lora import taught
 from .taste_model import TasteModel
@@ -54,7 +52,7 @@ class PreferenceCompare(io.ComfyNode):
                 io.Image.Output(display_name="before"),
                 io.Image.Output(display_name="after"),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -64,9 +62,8 @@ class PreferenceCompare(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, vae: Any, taste: str, round: int, strength: float, prompts: int, seeds: int) -> Any:
-        run = folders.find(taste, checkpoint(model))
-        if run is None:
-            raise D3POError(f"There is no taste '{taste}' for this model.", "Check its name, or sample and pick first.")
+        carried = upstream.carried(cls.hidden.prompt, str(cls.hidden.unique_id))
+        run = folders.known(taste, upstream.checkpoint_of(model, carried))
         file = taught(run, round)
         texts = sorted({prompt.text for prompt in run.prompts()})[:prompts]
         with Working(run, str(cls.hidden.unique_id), "blind") as work:

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..d3po_core.denoiser import Conditioning, Family, Prediction
 from ..d3po_core.errors import D3POError
 from .conditioning import Cond, key_of, unpack
+from .kernels import plain_kernels
 from .own_tensors import own_tensors
 from .recorder import Seen, mask_at, watched
 
@@ -36,6 +37,11 @@ EVERYTHING = 1e20
 """Bytes: the host then frees all that it can, as for its own training."""
 
 Conds = dict[str, list[dict[str, Any]]]
+
+
+def schedules() -> list[str]:
+    """Names of all schedules: ours, and the host's own."""
+    return list(dict.fromkeys([*SCHEDULERS, *comfy.samplers.SCHEDULER_NAMES]))
 
 
 class HostDenoiser:
@@ -209,6 +215,7 @@ class _Body(comfy.samplers.Sampler):
             torch.enable_grad(),
             own_tensors(networks),
             _said_to_train(),
+            plain_kernels(),
             _explained(),
             self.denoiser._inside(model_wrap),
         ):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ..d3po_core.errors import D3POError
 from ..d3po_core.gallery import Shelf
 from ..d3po_core.run import Run
 
@@ -30,14 +31,27 @@ def lora_folder() -> Path:
     return Path(folder_paths.get_folder_paths("loras")[0]) / SUBFOLDER
 
 
-def find(taste: str, checkpoint: str = "") -> Run | None:
+def find(taste: str, checkpoint: str | None = None) -> Run | None:
     """The run of a taste's name or id; for "auto" the newest that was begun on a checkpoint, or the newest of all where
-    none is named. None if there is none.
+    none is given. None if there is none.
     """
     taste = taste.strip() or AUTO
     for run in shelf().runs():
         if taste in (run.name, run.run_id):
             return run
-        if taste == AUTO and checkpoint in ("", run.model.get("name")):
+        if taste == AUTO and checkpoint in (None, run.model.get("name")):
             return run
     return None
+
+
+def known(taste: str, checkpoint: str | None = None) -> Run:
+    """The same, where there must be one.
+
+    Raises:
+        D3POError: there is none.
+    """
+    run = find(taste, checkpoint)
+    if run is None:
+        which = f"'{taste}'" if checkpoint is None or taste != AUTO else f"for {checkpoint}"
+        raise D3POError(f"There is no taste {which}.", "Check its name, or sample and pick first.")
+    return run

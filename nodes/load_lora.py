@@ -8,8 +8,8 @@ from comfy_api.latest import io
 
 from ..d3po_core.errors import D3POError
 from ..d3po_core.run import Run
-from . import folders, loras
-from .host import checkpoint, with_lora
+from . import folders, loras, upstream
+from .host import with_lora
 from .inputs import ALIASES, taste_input
 
 
@@ -38,6 +38,7 @@ class LoadTasteLora(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(display_name="model"), io.LoraModel.Output(display_name="lora")],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -47,9 +48,8 @@ class LoadTasteLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, taste: str, round: int, strength: float) -> Any:
-        run = folders.find(taste, checkpoint(model))
-        if run is None:
-            raise D3POError(f"There is no taste '{taste}' for this model.", "Check its name, or sample and pick first.")
+        carried = upstream.carried(cls.hidden.prompt, str(cls.hidden.unique_id))
+        run = folders.known(taste, upstream.checkpoint_of(model, carried))
         tensors = loras.read(taught(run, round))
         return io.NodeOutput(with_lora(model, tensors, strength), tensors)
 

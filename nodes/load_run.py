@@ -8,7 +8,6 @@ import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..d3po_core.errors import D3POError
 from ..d3po_core.judging import pictures
 from ..d3po_core.run import Run
 from . import folders
@@ -42,9 +41,7 @@ class LoadPreferenceRun(io.ComfyNode):
 
     @classmethod
     def execute(cls, taste: str) -> Any:
-        run = folders.find(taste)
-        if run is None:
-            raise D3POError(f"There is no taste '{taste}'.", "Check its name, or sample one first.")
+        run = folders.known(taste)
         trajectories = {"run": run.run_id, "groups": [group.id for group in run.groups()], "pending": []}
         return io.NodeOutput(trajectories, favourites(run), run.counts("").picks)
 

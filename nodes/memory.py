@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +30,9 @@ class Preset:
     micro_batch: int
     trade: str
 
-    def images(self, wanted: int | None) -> int:
-        """Images to draw at once, unless somebody has chosen otherwise."""
-        usual = SampleSettings().batch
-        return self.batch if wanted in (None, usual) else int(wanted)
+    def images(self, candidates: int, wanted: int | None) -> int:
+        """Images to draw at once, unless somebody has chosen otherwise: one group, so that it is seen before the next."""
+        return min(self.batch, candidates) if wanted in (None, SampleSettings().batch) else int(wanted)
 
     def training(self, values: dict[str, Any]) -> dict[str, Any]:
         """A trainer's settings with what the preset asks for, where they were left as they are by default."""
@@ -77,8 +76,22 @@ def checkpointed(module: torch.nn.Module, on: bool) -> Iterator[None]:
     blocks = find_modules_at_depth(module, depth=2) if on else []
     try:
         for block in blocks:
+            block.forward = _on_copies(block.forward)
             patch(block)
         yield
     finally:
         for block in blocks:
             unpatch(block)
+            del block.forward  # which uncovers the class's own
+
+
+def _on_copies(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Flux's blocks add to what they are given in place; computed again, they would begin where they ended."""
+
+    def copied(value: Any) -> Any:
+        return value.clone() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return forward(*map(copied, args), **{name: copied(value) for name, value in kwargs.items()})
+
+    return call

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import torch
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..d3po_core.cost import drawing
-from ..d3po_core.policies import applied
-from ..d3po_core.run import Run
-from ..d3po_core.sampling import Drawn, Sampled, check_drawable, draw_groups, prompt_of, sample_groups
+from ..d3po_core.rollout import make_plan
 from ..d3po_core.settings import SampleSettings
-from . import folders, prompts, upstream
-from .host import HostModel, checkpoint
+from . import few_steps, folders, prompts, upstream
+from .drawing import Press, begin, cost, following, into_gallery, waiting_for_pictures
+from .evaluating import schedules
+from .host import HostModel
 from .inputs import ALIASES, inputs, settings, taste_input
 from .memory import preset_for
-from .working import Working, seconds_per_image, tell
+from .working import Working
 
-LEFT_OUT = ("seed", "negative", "width", "height", "sampler")
-PIXELS_PER_LATENT = 64
-"""Of most VAEs; for an estimate."""
+LEFT_OUT = ("seed", "negative", "width", "height", "sampler", "schedule")
 Trajectories = io.Custom("D3PO_TRAJECTORIES")
 
 
@@ -52,6 +48,14 @@ class PairedTrajectorySampler(io.ComfyNode):
                 io.Clip.Input("clip", optional=True, tooltip="Reads the prompt list; not needed without one."),
                 taste_input(),
                 *inputs(SampleSettings, ("candidates", "groups", "steps", "guidance_scale"), LEFT_OUT, groups=4),
+                io.Combo.Input(
+                    "schedule",
+                    options=schedules(),
+                    default="model",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Spacing of noise levels: the one that fits the model's kind, or any of the host's.",
+                ),
                 io.String.Input(
                     "prompts",
                     default="",
@@ -89,96 +93,46 @@ class PairedTrajectorySampler(io.ComfyNode):
         clip: Any = None,
         **values: Any,
     ) -> Any:
-        graph, node = cls.hidden.prompt, str(cls.hidden.unique_id)
-        against = prompts.text_of(graph, node, "negative")
-        written = values.pop("prompts", "")
-        values["batch"] = preset_for(model).images(values.get("batch"))
-        chosen = settings(SampleSettings, {**values, "negative": against})
+        node, carried = str(cls.hidden.unique_id), upstream.carried(cls.hidden.prompt, cls.hidden.unique_id)
+        against, written = cls._text("negative"), values.pop("prompts", "")
+        chosen = cls._settings(model, values, against)
         host = HostModel(model, latent, vae, eta=chosen.eta)
-        check_drawable(host, chosen)
-        texts = prompts.listed(written) or [prompts.text_of(graph, node, "positive")]
-        with_clip = prompts.encoder(clip, positive) if written.strip() else None
-        run = folders.find(taste, checkpoint(model)) or begin(taste, host, chosen)
+        host.identity = upstream.checkpoint_of(model, carried)
+        plan = make_plan(host.denoiser, chosen)
+        texts = prompts.listed(written) or [cls._text("positive")]
+        encode = prompts.encoder(clip, positive) if written.strip() else lambda text: positive
+        run = folders.find(taste, host.identity) or begin(taste, host, chosen)
         chosen = dataclasses.replace(chosen, seed=int(run.run_id[:8], 16))  # the same in every press
         wanted = texts if len(texts) == 1 else following(run, texts, chosen)
-        labels = [
-            prompts.label(run, host, text, with_clip(text) if with_clip else positive, negative, against)
-            for text in wanted
-        ]
-        notes = {"graph": upstream.carried(graph, node)}
+        labels = [prompts.label(run, host, text, encode(text), negative, against) for text in wanted]
+        press = Press(run, host, chosen, labels, {"graph": carried})
         with Working(run, node, "drawing", chosen.groups) as work:
-            work.say(drawing(chosen.groups, chosen, pixels(host), seconds_per_image(run)))
-            return (shown if vae is not None else hidden)(run, host, chosen, labels, notes, work)
+            advice = few_steps.advice(host.identity, chosen)
+            work.say(f"{cost(press)}; noise in the first {plan.trained} of {chosen.steps} steps.{advice}")
+            return shown(press, work) if vae is not None else undecoded(press, work)
+
+    @classmethod
+    def _text(cls, name: str) -> str:
+        return prompts.text_of(cls.hidden.prompt, cls.hidden.unique_id, name)
+
+    @classmethod
+    def _settings(cls, model: Any, values: dict[str, Any], negative: str) -> SampleSettings:
+        schedule = values.pop("schedule", "model")
+        batch = preset_for(model).images(values["candidates"], values.get("batch"))
+        chosen = settings(SampleSettings, {**values, "negative": negative, "batch": batch})
+        return dataclasses.replace(chosen, schedule=schedule)  # any of the host's, of which the core knows two
 
 
-def begin(taste: str, host: HostModel, chosen: SampleSettings) -> Run:
-    """A new taste."""
-    name = host.identity if taste == folders.AUTO else taste
-    about = {**dict.fromkeys(("identity", "name", "source"), host.identity), "family": host.denoiser.family}
-    return Run.create(
-        folders.shelf().unused(name), name=name, model=about, settings={"sample": dataclasses.asdict(chosen)}
-    )
-
-
-def following(run: Run, texts: list[str], chosen: SampleSettings) -> list[str]:
-    """The prompts of the groups that come next."""
-    drawn = run.counts("").drawn
-    return [texts[prompt_of(drawn + i, len(texts), chosen.seed)] for i in range(chosen.groups)]
-
-
-def pixels(host: HostModel) -> int:
-    """Of one picture, roughly."""
-    *_, height, width = host.latent_shape()
-    return height * width * PIXELS_PER_LATENT
-
-
-def pressed(chosen: SampleSettings, labels: list[str]) -> Iterator[tuple[SampleSettings, list[str]]]:
-    """One press as calls of the core: all groups of one prompt at once, else group by group."""
-    if len(labels) == 1:
-        yield chosen, labels
-        return
-    for name in labels:
-        yield dataclasses.replace(chosen, groups=1), [name]
-
-
-def shown(
-    run: Run, host: HostModel, chosen: SampleSettings, labels: list[str], notes: dict[str, Any], work: Working
-) -> Any:
+def shown(press: Press, work: Working) -> Any:
     """Draw and decode, each group into the gallery as soon as it is decoded; the node's outputs."""
-    policy, round = run.current_policy(), coming_round(run)
-    drawn: list[Sampled] = []
-    with applied(host.denoiser, run.lora(policy), "hooks"):
-        for part, names in pressed(chosen, labels):
-            with closing(sample_groups(run, host, part, names, policy, round, notes)) as reports:
-                for report in reports:
-                    drawn.append(report)
-                    tell("d3po.group", taste=run.run_id, group=report.group_id)
-                    work.at(len(drawn), chosen.groups, f"{len(drawn)} of {chosen.groups} groups")
-                    work.drew(chosen.candidates)
+    drawn = list(into_gallery(press, work))
+    trajectories = {"run": press.run.run_id, "groups": [report.group_id for report in drawn], "pending": []}
     images = torch.cat([report.images for report in drawn]).movedim(1, -1)
-    latents = torch.cat([report.latents for report in drawn])
-    trajectories = {"run": run.run_id, "groups": [report.group_id for report in drawn], "pending": []}
-    return io.NodeOutput(trajectories, images, {"samples": latents})
+    return io.NodeOutput(trajectories, images, {"samples": torch.cat([report.latents for report in drawn])})
 
 
-def hidden(
-    run: Run, host: HostModel, chosen: SampleSettings, labels: list[str], notes: dict[str, Any], work: Working
-) -> Any:
+def undecoded(press: Press, work: Working) -> Any:
     """Draw without decoding: the Collector adds the groups once it is given their pictures."""
-    from comfy_execution.graph_utils import ExecutionBlocker
-
-    policy, round = run.current_policy(), coming_round(run)
-    drawn: list[Drawn] = []
-    with applied(host.denoiser, run.lora(policy), "hooks"):
-        for part, names in pressed(chosen, labels):
-            for batch in draw_groups(run, host, part, names, policy, round, notes):
-                drawn += batch
-                work.at(len(drawn), chosen.groups, f"{len(drawn)} of {chosen.groups} groups")
-    latents = torch.cat([each.latents for each in drawn])
-    trajectories = {"run": run.run_id, "groups": [], "pending": drawn}
-    return io.NodeOutput(trajectories, ExecutionBlocker(None), {"samples": latents})
-
-
-def coming_round(run: Run) -> int:
-    """The round that is drawn for."""
-    return 1 + sum(each.finished is not None for each in run.rounds())
+    drawn = list(waiting_for_pictures(press, work))
+    trajectories = {"run": press.run.run_id, "groups": [], "pending": drawn}
+    return io.NodeOutput(trajectories, ExecutionBlocker(None), {"samples": torch.cat([d.latents for d in drawn])})

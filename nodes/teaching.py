@@ -10,7 +10,7 @@ from ..d3po_core.cost import teaching as cost
 from ..d3po_core.errors import D3POError
 from ..d3po_core.gallery.actions import FEWEST_PICKS
 from ..d3po_core.run import Run
-from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
+from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from ..d3po_core.showcase import show
 from ..d3po_core.training.keep import keep
 from ..d3po_core.training.loading import AnotherModel
@@ -127,7 +127,7 @@ def sample_settings(run: Run) -> SampleSettings:
     """How a taste's newest pictures were drawn."""
     known = SampleSettings.__dataclass_fields__
     stored = run.groups()[-1].settings
-    return replace(SampleSettings(), {name: value for name, value in stored.items() if name in known})
+    return SampleSettings(**{name: value for name, value in stored.items() if name in known})
 
 
 def said(result: Result) -> str:

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..d3po_core.run import Run
 from ..d3po_core.settings import LoraSettings, TrainSettings
 from . import folders, loras, memory, upstream
-from .host import checkpoint, with_lora
+from .host import with_lora
 from .inputs import ALIASES, inputs, settings, taste_input
 from .sampler import Trajectories
 from .teaching import Lesson, teach, waiting
@@ -88,9 +88,14 @@ class LoraTrainer(io.ComfyNode):
     @classmethod
     def check_lazy_status(cls, model: Any, taste: str, train: str, trajectories: Any = None, **values: Any) -> Any:
         """What is upstream of the picks is asked for only where teaching follows it, so that Teach draws nothing."""
-        run = folders.find(taste, checkpoint(model))
+        run = cls._run(model, taste)
         pressed = run is not None and run.run_id in asked
         return ["trajectories"] if train == WHEN[1] and not pressed and trajectories is None else []
+
+    @classmethod
+    def _run(cls, model: Any, taste: str) -> Run | None:
+        carried = upstream.carried(cls.hidden.prompt, str(cls.hidden.unique_id))
+        return folders.find(taste, upstream.checkpoint_of(model, carried))
 
     @classmethod
     def execute(
@@ -104,7 +109,7 @@ class LoraTrainer(io.ComfyNode):
         memory: str = memory.AUTO,
         **values: Any,
     ) -> Any:
-        run = folders.find(taste, checkpoint(model))
+        run = cls._run(model, taste)
         if run is None:
             return passed(model, None, "Nothing was drawn for this taste yet.")
         if train == WHEN[0] and run.run_id not in asked:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .host import checkpoint
+
+UNKNOWN = "unknown"
 Carried = list[list[Any]]
 """Nodes on the way to a MODEL, the nearest first: [class, {widget: value}]."""
 
@@ -32,6 +35,13 @@ def carried(graph: dict[str, Any] | None, node: str | None, name: str = "model")
         models = [value for key, value in further.items() if key.startswith(("model", "unet"))]
         links += models or list(further.values())  # a reroute or switch calls its input something else
     return found
+
+
+def checkpoint_of(model: Any, nodes: Carried) -> str:
+    """What a MODEL was loaded from, without its folder and ending: as the host says or, of loaders that do not tell it,
+    as the graph does.
+    """
+    return checkpoint(model) or next((file for kind, widgets in reversed(nodes) for file in _files(widgets)), UNKNOWN)
 
 
 def changed(then: Carried, now: Carried) -> str:
@@ -62,8 +72,11 @@ def _numbered(nodes: Carried) -> dict[tuple[str, int], tuple[str, dict[str, Any]
 
 def _title(kind: str, widgets: dict[str, Any]) -> str:
     """A node by its class and the file that it loads."""
-    files = [Path(value).stem for key, value in widgets.items() if key.endswith("_name") and isinstance(value, str)]
-    return " ".join([kind, *files[:1]])
+    return " ".join([kind, *_files(widgets)[:1]])
+
+
+def _files(widgets: dict[str, Any]) -> list[str]:
+    return [Path(value).stem for key, value in widgets.items() if key.endswith("_name") and isinstance(value, str)]
 
 
 def _plain(value: Any) -> str:

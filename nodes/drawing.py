@@ -1,0 +1,98 @@
+"""One press of Queue at the sampler: groups drawn into a taste by the policy that it stands at."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from ..d3po_core.cost import drawing
+from ..d3po_core.policies import applied
+from ..d3po_core.run import Run
+from ..d3po_core.sampling import Drawn, Sampled, draw_groups, prompt_of, sample_groups
+from ..d3po_core.settings import SampleSettings
+from . import folders
+from .host import HostModel
+from .working import Working, seconds_per_image, tell
+
+PIXELS_PER_LATENT = 64
+"""Of most VAEs; for an estimate."""
+
+
+@dataclass(frozen=True)
+class Press:
+    """What is drawn into which taste.
+
+    Attributes:
+        labels: the prompt of all groups or, if they are several, of each.
+        notes: kept with every group.
+    """
+
+    run: Run
+    host: HostModel
+    chosen: SampleSettings
+    labels: list[str]
+    notes: dict[str, Any]
+
+    def calls(self) -> Iterator[tuple[SampleSettings, list[str]]]:
+        """The press as calls of the core: all groups of one prompt at once, else group by group."""
+        if len(self.labels) == 1:
+            yield self.chosen, self.labels
+            return
+        for name in self.labels:
+            yield dataclasses.replace(self.chosen, groups=1), [name]
+
+
+def begin(taste: str, host: HostModel, chosen: SampleSettings) -> Run:
+    """A new taste."""
+    name = host.identity if taste.strip() in ("", folders.AUTO) else taste.strip()
+    about = {**dict.fromkeys(("identity", "name", "source"), host.identity), "family": host.denoiser.family}
+    return Run.create(
+        folders.shelf().unused(name), name=name, model=about, settings={"sample": dataclasses.asdict(chosen)}
+    )
+
+
+def following(run: Run, texts: list[str], chosen: SampleSettings) -> list[str]:
+    """The prompts of the groups that come next."""
+    drawn = run.counts("").drawn
+    return [texts[prompt_of(drawn + i, len(texts), chosen.seed)] for i in range(chosen.groups)]
+
+
+def cost(press: Press) -> str:
+    """What the press will take, in words."""
+    *_, height, width = press.host.latent_shape()
+    return drawing(press.chosen.groups, press.chosen, height * width * PIXELS_PER_LATENT, seconds_per_image(press.run))
+
+
+def into_gallery(press: Press, work: Working) -> Iterator[Sampled]:
+    """Draw and decode; a group is in the gallery as soon as it is decoded, before the next is drawn."""
+    run, host, done = press.run, press.host, 0
+    policy, round = run.current_policy(), coming_round(run)
+    with applied(host.denoiser, run.lora(policy), "hooks"):
+        for chosen, names in press.calls():
+            with closing(sample_groups(run, host, chosen, names, policy, round, press.notes)) as reports:
+                for report in reports:
+                    done += 1
+                    tell("d3po.group", taste=run.run_id, group=report.group_id)
+                    work.at(done, press.chosen.groups, f"{done} of {press.chosen.groups} groups")
+                    work.drew(chosen.candidates)
+                    yield report
+
+
+def waiting_for_pictures(press: Press, work: Working) -> Iterator[Drawn]:
+    """Draw without decoding."""
+    run, host, done = press.run, press.host, 0
+    policy, round = run.current_policy(), coming_round(run)
+    with applied(host.denoiser, run.lora(policy), "hooks"):
+        for chosen, names in press.calls():
+            for batch in draw_groups(run, host, chosen, names, policy, round, press.notes):
+                done += len(batch)
+                work.at(done, press.chosen.groups, f"{done} of {press.chosen.groups} groups")
+                yield from batch
+
+
+def coming_round(run: Run) -> int:
+    """The round that is drawn for."""
+    return 1 + sum(each.finished is not None for each in run.rounds())
