@@ -78,7 +78,7 @@ def both(
     settings = sample_settings(run)
     weights = weaker(import_lora(file, model.denoiser.module), strength)
     total = 2 * len(texts) * seeds
-    sides = []
+    sides: list[Tensor] = []
     for weight in (None, weights):
         parts: list[Tensor] = []
         plan = deterministic(model, settings)

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-FUSED = ("rms_rope", "rms_rope_split_half")
-"""Norm and rotary embedding in one. Most of the host's networks leave these out in training by themselves;
-Cosmos-Predict2, Anima and JoyImage do not."""
+ROTARY = [
+    f"{what}{layout}{one}" for what in ("apply_rope", "rms_rope") for layout in ("", "_split_half") for one in ("", "1")
+]
+"""Rotary embedding of queries and keys, with or without the norm before it. Most of the host's networks leave these
+kernels out in training by themselves; Cosmos-Predict2, Anima, JoyImage and Ernie do not."""
 
 
 @contextmanager
@@ -20,7 +22,7 @@ def plain_kernels() -> Iterator[None]:
         return
     from comfy_kitchen.backends.eager import rope
 
-    before = {name: getattr(kitchen, name) for name in FUSED if hasattr(rope, name)}
+    before = {name: getattr(kitchen, name) for name in ROTARY if hasattr(rope, name)}
     for name in before:
         setattr(kitchen, name, getattr(rope, name))
     try:

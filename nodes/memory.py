@@ -31,7 +31,7 @@ class Preset:
     trade: str
 
     def images(self, candidates: int, wanted: int | None) -> int:
-        """Images to draw at once, unless somebody has chosen otherwise: one group, so that it is seen before the next."""
+        """Images to draw at once, unless somebody chose otherwise: one group, so that it is seen before the next."""
         return min(self.batch, candidates) if wanted in (None, SampleSettings().batch) else int(wanted)
 
     def training(self, values: dict[str, Any]) -> dict[str, Any]:

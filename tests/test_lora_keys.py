@@ -198,6 +198,8 @@ def original_transformer(network: nn.Module, table: dict[str, str]) -> tuple[nn.
                 holds[name.format(i)] = paths
                 outputs = sum(linear[path].out_features for path in paths)
                 made[name.format(i)] = nn.Linear(linear[paths[0]].in_features, outputs)
+    if table is FLUX_LAYERS:  # by which it is told from later models with blocks of the same names
+        made |= {"txt_in": nn.Linear(8, 16), "vector_in.in_layer": nn.Linear(8, 16)}
     return network_of(made), holds
 
 

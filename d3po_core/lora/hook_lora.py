@@ -3,6 +3,8 @@
 Nothing is registered in the host's modules and no weight of theirs is touched or read, so fp8 storage, offloading and
 the host's own patches keep working. A hook computes in float32, or in autocast's dtype where autocast is on, and hands
 back the layer's own dtype. Neither peft nor diffusers is needed.
+
+Left out: every other operation in place that a host might do on what backward needs. Norms are where they do it.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ class HookLora(Lora):
             module.get_submodule(path).register_forward_hook(self._hook(path, known[path]))
             for path in known
             if path in weights or path in reference
+        ] + [
+            norm.register_forward_pre_hook(_own_input) for norm in module.modules() if hasattr(norm, "normalized_shape")
         ]
 
     def _hook(self, path: str, layer: Any) -> Callable[..., Tensor | None]:
@@ -52,6 +56,16 @@ class HookLora(Lora):
     def _detach(self) -> None:
         for handle in self._handles:
             handle.remove()
+
+
+def _own_input(_norm: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """A copy of the tokens that a norm is given, where it keeps them for backward.
+
+    Hosts write their networks for inference: Flux's blocks go on to add to those tokens in place, which autograd
+    refuses, or under gradient checkpointing takes for what they were. A head's queries and keys are left as they are.
+    """
+    x = args[0]
+    return (x.clone(), *args[1:]) if x.dim() == 3 and x.requires_grad and torch.is_grad_enabled() else None
 
 
 def _placed(weights: LayerWeights, layer: Any, trainable: bool) -> LayerWeights:

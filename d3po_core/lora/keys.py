@@ -8,6 +8,8 @@ Written:
 - SD3 and Flux: `transformer.<diffusers path>.lora_A.weight` and `.lora_B.weight`, with alpha / rank multiplied into B.
   ComfyUI (`model_lora_keys_unet` in comfy/lora.py) and diffusers both read these; kohya's form is read by ComfyUI but
   not by diffusers' SD3 loader, and that loader refuses a file with `.alpha` keys.
+- Later families: `diffusion_model.<path>.lora_A.weight` and `.lora_B.weight` in the same way. ComfyUI reads these for
+  every model that it knows.
 
 One alpha for the whole file: diffusers loses track of several (`get_peft_kwargs` matches them against converted names).
 
@@ -32,7 +34,8 @@ from .naming import Base, Names, names
 from .targets import fitted, layers
 from .weights import LayerWeights, LoraWeights, rescaled
 
-FLOW = ("sd3", "flux1")
+PEFT = {"sd3": "transformer", "flux1": "transformer", "other": "diffusion_model"}
+"""What stands before a path, of the families whose files have `lora_A` and `lora_B`."""
 TEXT_ENCODER = ("lora_te", "text_encoder")
 PREFIXES = (
     "lora_unet_",
@@ -74,10 +77,10 @@ def to_file(weights: LoraWeights, module: nn.Module) -> dict[str, Tensor]:
         for part, piece in zip(naming.own[path], _split(w, len(naming.own[path])), strict=True)
     }
     tensors: dict[str, Tensor] = {}
-    if naming.base in FLOW:
+    if prefix := PEFT.get(naming.base):
         for path, w in parts.items():
-            tensors[f"transformer.{path}.lora_A.weight"] = w.down
-            tensors[f"transformer.{path}.lora_B.weight"] = w.up
+            tensors[f"{prefix}.{path}.lora_A.weight"] = w.down
+            tensors[f"{prefix}.{path}.lora_B.weight"] = w.up
     else:
         spelled = {p[0]: name for name, p in naming.original.items()} if naming.base == "sdxl" else {}
         for path, w in parts.items():
@@ -90,7 +93,7 @@ def to_file(weights: LoraWeights, module: nn.Module) -> dict[str, Tensor]:
 
 def one_alpha(weights: LoraWeights, base: Base) -> LoraWeights:
     """The same LoRA with the alphas that files of this family have: the commonest one, or each layer's rank."""
-    if base in FLOW:
+    if base in PEFT:
         return {path: rescaled(w, float(w.rank)) for path, w in weights.items()}
     alpha = Counter(w.alpha for w in weights.values()).most_common(1)[0][0]
     return {path: rescaled(w, alpha) for path, w in weights.items()}
@@ -176,7 +179,8 @@ def _spellings(naming: Names) -> dict[str, tuple[str, ...]]:
 
 def _lookup(name: str, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     """What a name in a file stands for; empty if nothing."""
-    return next((known[flat] for flat in _stripped(_flat(name.replace(".processor", ""))) if flat in known), ())
+    spelled = [*_stripped(_flat(name)), *_stripped(_flat(name.replace(".processor", "")))]
+    return next((known[flat] for flat in spelled if flat in known), ())
 
 
 def _stripped(flat: str) -> Iterator[str]:

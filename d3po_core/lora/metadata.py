@@ -1,8 +1,9 @@
 """What a LoRA file says of itself: sd-scripts' `ss_*` and `sshs_*` keys, Stability's `modelspec.*`, and our `d3po_*`.
 
 A1111 and Forge tell the base model by `ss_base_model_version`, `ss_v2` and `modelspec.architecture` (Forge knows Flux
-by `modelspec.implementation`), show `ss_output_name` as the LoRA's name, and index it by `sshs_model_hash`. Prompts,
-people's names and paths never get in here by themselves.
+by `modelspec.implementation`), show `ss_output_name` as the LoRA's name, and index it by `sshs_model_hash`. Of a
+later family nothing is said but what is known: there is no architecture to name, and so no claim to the specification.
+Prompts, people's names and paths never get in here by themselves.
 """
 
 from __future__ import annotations
@@ -68,21 +69,21 @@ def describe(
         date: when it was made; now where left out.
     """
     ranks, alphas = {str(w.rank) for w in weights.values()}, {f"{w.alpha:g}" for w in weights.values()}
-    architecture = ARCHITECTURES[base]
+    architecture = ARCHITECTURES.get(base, "")
     if base == "sd_v2" and prediction_type == "v":
         architecture = "stable-diffusion-v2-768-v"
     metadata = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
         "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
-        "ss_base_model_version": VERSIONS[base],
+        "ss_base_model_version": VERSIONS.get(base, ""),
         "ss_v2": str(base == "sd_v2"),
         "ss_output_name": name,
         "ss_sd_model_name": base_name,
         "ss_training_comment": comment,
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{architecture}/lora",
-        "modelspec.implementation": IMPLEMENTATIONS[base],
+        "modelspec.sai_model_spec": architecture and "1.0.0",
+        "modelspec.architecture": architecture and f"{architecture}/lora",
+        "modelspec.implementation": IMPLEMENTATIONS.get(base, ""),
         "modelspec.title": title or name,
         "modelspec.date": (date or datetime.now(timezone.utc)).isoformat(timespec="seconds"),
         "modelspec.prediction_type": prediction_type,

@@ -2,7 +2,7 @@
 
 Both are read off the paths that a network really has, so any number of blocks and layers will do and no configuration
 is needed. Diffusers' name is the common one: where the original network holds q, k and v in one layer, the layer stands
-for several of diffusers'.
+for several of diffusers'. Later families are known in hosts only, and there by their original names alone.
 
 Sources of the correspondence: the layouts of CompVis' `openaimodel.py`, Stability's `mmdit.py` and Black Forest Labs'
 `model.py` beside diffusers' `UNet2DConditionModel`, `SD3Transformer2DModel` and `FluxTransformer2DModel`. Modulations
@@ -11,6 +11,7 @@ and the final layers of the transformers are left out: nothing here trains them,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
@@ -19,10 +20,10 @@ from typing import Literal
 from torch import nn
 
 from ..errors import D3POError
-from .targets import layers
+from .targets import layers, matching
 
-Base = Literal["sd_v1", "sd_v2", "sdxl", "sd3", "flux1"]
-"""Model families as LoRA files tell them apart."""
+Base = Literal["sd_v1", "sd_v2", "sdxl", "sd3", "flux1", "other"]
+"""Model families as LoRA files tell them apart; "other" is every later one, which only its host knows."""
 
 Parts = tuple[str, ...]
 """Diffusers' paths of what the original network keeps in one layer; mostly just one."""
@@ -78,6 +79,17 @@ _TRANSFORMERS = {
 }
 
 
+_UNET_BLOCK = re.compile(r"input_blocks\.|down_blocks\.\d+\.(attentions|resnets)\.")
+_TEXT = "time_text_embed.text_embedder.linear_1"
+_MARKS: tuple[tuple[Base, frozenset[str]], ...] = (
+    ("flux1", frozenset({"txt_in", "vector_in.in_layer"})),
+    ("flux1", frozenset({"x_embedder", "context_embedder", _TEXT})),
+    ("sd3", frozenset({"pos_embed.proj", "context_embedder", _TEXT})),
+)
+"""Layers that a family has all of. Names of blocks would not tell: Flux's are also Flux.2's, Chroma's and
+HunyuanImage's, whose layers have other sizes, and SD3's in diffusers are also Qwen-Image's."""
+
+
 @dataclass(frozen=True)
 class Names:
     """Names of a network's layers.
@@ -102,6 +114,9 @@ def names(module: nn.Module) -> Names:
     """
     known = layers(module)
     base = base_model(module)
+    if base == "other":
+        own: dict[str, Parts] = {path: (path,) for path in known}
+        return Names(base, own, own)
     original = _transformer(list(known), base) if base in _TRANSFORMERS else _unet(list(known))
     if _has(known, "input_blocks.", "joint_blocks.", "double_blocks."):
         return Names(base, original, original)
@@ -115,18 +130,26 @@ def base_model(module: nn.Module) -> Base:
         D3POError: none that is known.
     """
     known = layers(module)
-    if _has(known, "single_transformer_blocks.", "double_blocks."):
-        return "flux1"
-    if _has(known, "joint_blocks.") or any(path.endswith("attn.add_q_proj") for path in known):
+    if _has(known, "joint_blocks."):
         return "sd3"
-    if not _has(known, "down_blocks.", "input_blocks."):
-        raise D3POError(
-            f"A {type(module).__name__} is of no known model family.", "Use Stable Diffusion 1, 2, XL, 3 or Flux."
-        )
+    for base, marks in _MARKS:
+        if marks <= known.keys():
+            return base
+    if not any(_UNET_BLOCK.match(path) for path in known):
+        if _of_diffusers(module) or not matching(known, "attention"):
+            raise D3POError(
+                f"A {type(module).__name__} is of no known model family.", "Use Stable Diffusion 1, 2, XL, 3 or Flux."
+            )
+        return "other"
     if _has(known, "add_embedding.", "label_emb."):
         return "sdxl"
     text = {layer.in_features for path, layer in known.items() if path.endswith("attn2.to_k")}
     return "sd_v2" if text == {1024} else "sd_v1"
+
+
+def _of_diffusers(module: nn.Module) -> bool:
+    """Whether a network is one of diffusers' own, whose loaders want keys that differ from family to family."""
+    return any(kind.__module__.startswith("diffusers.models.") for kind in type(module).__mro__)
 
 
 def _has(paths: Iterable[str], *beginnings: str) -> bool:

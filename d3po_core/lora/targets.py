@@ -1,14 +1,16 @@
 """Which layers of a network a LoRA attaches to, and how it starts there.
 
-A small table of name patterns covers diffusers' networks and the original (ldm) names that ComfyUI and A1111 use.
-Layers are known by what they hold, not by their class: hosts bring linear layers of their own, some of which do not
-even derive from `torch.nn.Linear`. Embeddings, normalisations and modulations are left out.
+A small table of name patterns covers diffusers' networks and the original names that ComfyUI and A1111 use. UNets have
+rows of their own; of transformers, whatever their attention and feed-forward modules hold, which is what later models
+still call much the same. Layers are known by what they hold, not by their class: hosts bring linear layers of their
+own, some of which do not even derive from `torch.nn.Linear`. Embeddings, normalisations and modulations are left out.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,33 +20,31 @@ from ..errors import D3POError
 from ..settings import LoraSettings
 from .weights import LayerWeights, LoraWeights, rescaled
 
+BLOCK = r"(language_model\.)?\w+\.\d+\.((x_|context_)?block\.|\d+\.)?"
+"""Where a transformer's blocks begin. Blocks deeper inside belong to what prepares a prompt, and a host may run that
+once for all steps, out of training's sight; only HiDream-O1 is a language model itself."""
 ATTENTION = (
-    r"attn\d?\.to_[qkv]",  # UNets, both namings; SD3 and Flux in diffusers
-    r"attn\d?\.to_out\.0",
-    r"attn\.add_[qkv]_proj",  # the text's side of SD3's and Flux's joint attention
-    r"attn\.to_add_out",
-    r"(x|context)_block\.attn2?\.(qkv|proj)",  # SD3, original names
-    r"(img|txt)_attn\.(qkv|proj)",  # Flux, original names
-    r"single_blocks\.\d+\.linear1",  # holds q, k, v and the feed-forward's first half in one
+    r"(.*\.)?attn\d?\.to_([qkv]|out)(\.0)?",  # UNets, both namings
+    BLOCK + r"((self|cross|img|txt|img_self|img_instruct)_)?(attn\d?|attention)\.[\w.]+",
+    r"single_blocks\.\d+\.linear1",  # Flux and its like: q, k, v and the feed-forward's first half in one
 )
 FEEDFORWARD = (
-    r"ff(_context)?\.net\.(0\.proj|2)",
-    r"(attentions\.\d+|(in|out)put_blocks\.\d+\.\d+|middle_block\.\d+)\.proj_(in|out)",
+    r"(.*\.)?ff\.net\.(0\.proj|2)",
+    r"(.*\.)?(attentions\.\d+|(in|out)put_blocks\.\d+\.\d+|middle_block\.\d+)\.proj_(in|out)",
+    BLOCK + r"((img|txt|instruct)_)?(mlp|ff|ffn|feed_forward)(_?[xyitXC]|_context)?\.[\w.]+",
     r"single_transformer_blocks\.\d+\.proj_(mlp|out)",
-    r"(x|context)_block\.mlp\.fc[12]",
-    r"(img|txt)_mlp\.[02]",
     r"single_blocks\.\d+\.linear2",
 )
 CONVOLUTIONS = (
-    r"resnets\.\d+\.(conv1|conv2|conv_shortcut)",
-    r"(in_layers\.2|out_layers\.3|skip_connection)",
+    r"(.*\.)?resnets\.\d+\.(conv1|conv2|conv_shortcut)",
+    r"(.*\.)?(in_layers\.2|out_layers\.3|skip_connection)",
 )
 TARGETS = {
     "attention": ATTENTION,
     "attention+feedforward": ATTENTION + FEEDFORWARD,
     "all": ATTENTION + FEEDFORWARD + CONVOLUTIONS,
 }
-"""Ends of dotted module paths, for each value of the setting `targets`."""
+"""Dotted module paths, for each value of the setting `targets`."""
 
 
 def layers(module: nn.Module) -> dict[str, Any]:
@@ -87,14 +87,19 @@ def find_targets(module: nn.Module, targets: str) -> list[str]:
     Raises:
         D3POError: no layer of the network has such a name.
     """
-    pattern = re.compile(rf"(.*\.)?({'|'.join(TARGETS[targets])})")
-    found = [path for path in layers(module) if pattern.fullmatch(path)]
+    found = matching(layers(module), targets)
     if not found:
         raise D3POError(
             f"No layer of this {type(module).__name__} is known to be '{targets}'.",
             "Use a Stable Diffusion 1, 2, XL, 3 or Flux network.",
         )
     return found
+
+
+def matching(paths: Iterable[str], targets: str) -> list[str]:
+    """Those of a network's paths that a value of the setting `targets` means."""
+    pattern = re.compile("|".join(TARGETS[targets]))
+    return [path for path in paths if pattern.fullmatch(path)]
 
 
 def initial_weights(module: nn.Module, settings: LoraSettings, start: LoraWeights | None, seed: int) -> LoraWeights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
@@ -79,6 +80,15 @@ class Host:
         except urllib.error.HTTPError as error:
             raise Refused(error.read().decode(errors="replace")) from error
         return json.loads(text) if text else None
+
+    def ask(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """Any request, its address sent as it is; status and content."""
+        connection = http.client.HTTPConnection(self.address.partition("//")[2], timeout=60)
+        connection.request(method, path, body, {"Content-Type": "application/json", **(headers or {})})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
     def queue(self, graph: dict[str, Any], only: list[str] | None = None) -> str:
         """Put a graph into the queue; its id."""
