@@ -46,6 +46,11 @@ class PreferenceCompare(io.ComfyNode):
                 ),
                 io.Int.Input("prompts", default=4, min=1, max=64, tooltip="How many of the taste's prompts, at most."),
                 io.Int.Input("seeds", default=2, min=1, max=16, tooltip="Pictures for each prompt."),
+                io.LoraModel.Input(
+                    "lora",
+                    optional=True,
+                    tooltip="From the trainer: compare after it, in the same press of Queue.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="grid", tooltip="A row for each prompt: before left, after right."),
@@ -61,7 +66,9 @@ class PreferenceCompare(io.ComfyNode):
         return [(run.run_id, run.name, run.current_policy()) for run in folders.shelf().runs()]
 
     @classmethod
-    def execute(cls, model: Any, vae: Any, taste: str, round: int, strength: float, prompts: int, seeds: int) -> Any:
+    def execute(
+        cls, model: Any, vae: Any, taste: str, round: int, strength: float, prompts: int, seeds: int, lora: Any = None
+    ) -> Any:
         carried = upstream.carried(cls.hidden.prompt, str(cls.hidden.unique_id))
         run = folders.known(taste, upstream.checkpoint_of(model, carried))
         file = taught(run, round)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..d3po_core.denoiser import Conditioning
 from ..d3po_core.errors import D3POError
+from .fingerprint import add_tensor, fingerprint
 
 Cond = list[list[Any]]
 KEY = "key"
@@ -37,15 +38,16 @@ def pack(positive: Cond, negative: Cond, around: dict[str, Tensor] | None = None
     """
     tensors: dict[str, Tensor] = {}
     around = {name: value.detach().cpu().clone() for name, value in (around or {}).items()}
-    layout: dict[str, Any] = {"missing": []}
+    objects: dict[str, list[str]] = {}
+    layout: dict[str, Any] = {}
     for side, cond in zip(SIDES, (positive, negative), strict=True):
-        layout[side] = [_part(f"{side}.{i}", *entry, tensors, layout["missing"]) for i, entry in enumerate(cond)]
-    layout["missing"] = sorted(set(layout["missing"]))
+        layout[side] = [_part(f"{side}.{i}", *entry, tensors, objects) for i, entry in enumerate(cond)]
+    layout |= {"missing": sorted(objects), **({"objects": objects} if objects else {})}
     text = json.dumps(layout, sort_keys=True)
     digest = hashlib.sha256(text.encode())
     for name, value in sorted({**tensors, **around}.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(name.encode())
+        add_tensor(value, digest)
     key = int.from_bytes(digest.digest()[:8], "big") >> 1
     if layout["missing"]:
         _held[key] = (positive, negative)
@@ -85,9 +87,9 @@ def unpack(row: Conditioning) -> tuple[Cond, Cond]:
 
 
 def _part(
-    path: str, text: Tensor | None, options: dict[str, Any], tensors: dict[str, Tensor], missing: list[str]
+    path: str, text: Tensor | None, options: dict[str, Any], tensors: dict[str, Tensor], objects: dict[str, list[str]]
 ) -> Any:
-    """One entry's layout; its tensors are put aside."""
+    """One entry's layout; its tensors are put aside, and what cannot be stored is told by its content."""
     plain: dict[str, Any] = {}
     for name, value in ({"": text} | options).items():
         if isinstance(value, Tensor):
@@ -95,7 +97,8 @@ def _part(
         elif _plain(value):
             plain[name] = value
         else:
-            missing.append(type(value).__name__)
+            called = name if isinstance(value, list | tuple | dict) else type(value).__name__
+            objects.setdefault(called, []).append(fingerprint(value))
     return plain
 
 

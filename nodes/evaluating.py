@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -106,7 +106,7 @@ class HostDenoiser:
         """Whether a batch of this prompt must be of one noise level."""
         conds = self._of(row, x)
         entries = [*conds["positive"], *conds["negative"]]
-        return _carries_code(self._guider.model_options) or any(name in e for e in entries for name in BY_FIRST_ROW)
+        return self._patched or any(name in e for e in entries for name in BY_FIRST_ROW)
 
     def _of(self, row: Conditioning, x: Tensor) -> Conds:
         """The host's own form of a prompt, made once."""
@@ -117,6 +117,7 @@ class HostDenoiser:
 
     def _use(self, patcher: Any) -> None:
         self.patcher, self.module = patcher, patcher.get_model_object("diffusion_model")
+        self._patched = _carries_code([patcher.model_options, patcher.wrappers])
 
     @contextmanager
     def _on(self, patcher: Any) -> Iterator[None]:
@@ -217,6 +218,7 @@ class _Body(comfy.samplers.Sampler):
             _said_to_train(),
             plain_kernels(),
             _explained(),
+            _overwriting(self.denoiser._patched),
             self.denoiser._inside(model_wrap),
         ):
             self.work()
@@ -232,6 +234,12 @@ def _said_to_train() -> Iterator[None]:
         yield
     finally:
         comfy.model_management.in_training = before
+
+
+def _overwriting(allowed: bool) -> AbstractContextManager[Any]:
+    """Where other nodes' patches (FreeU's) overwrite what autograd has kept, it is copied first. That takes time for
+    every operation, so only there."""
+    return torch.autograd.graph.allow_mutation_on_saved_tensors() if allowed else nullcontext()
 
 
 @contextmanager
@@ -263,12 +271,13 @@ def host_sampling(
     both = [unpack(prompt) for prompt in prompts]
     # Where the host moves weights to and fro while it samples, backward would find others in their place.
     patcher = denoiser.patcher.clone(disable_dynamic=True)
-    patcher.add_wrapper(WrappersMP.PREPARE_SAMPLING, _prepared_whole)
     guider = comfy.samplers.CFGGuider(patcher)
     guider.set_conds([e for positive, _ in both for e in positive], [e for _, negative in both for e in negative])
     guider.set_cfg(1.0)
     empty = torch.zeros(1, *shape)
     with denoiser._on(patcher), cleaned_up(guider):
+        # Not before: it is no other node's.
+        patcher.add_wrapper(WrappersMP.PREPARE_SAMPLING, _prepared_whole)
         guider.sample(empty, empty.clone(), _Body(denoiser, work), torch.tensor([1.0, 0.0]), seed=0)
     del guider, patcher
     gc.collect()

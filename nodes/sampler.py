@@ -17,6 +17,7 @@ from .evaluating import schedules
 from .host import HostModel
 from .inputs import ALIASES, inputs, settings, taste_input
 from .memory import preset_for
+from .support import check_teachable
 from .working import Working
 
 LEFT_OUT = ("seed", "negative", "width", "height", "sampler", "schedule")
@@ -94,6 +95,7 @@ class PairedTrajectorySampler(io.ComfyNode):
         **values: Any,
     ) -> Any:
         node, carried = str(cls.hidden.unique_id), upstream.carried(cls.hidden.prompt, cls.hidden.unique_id)
+        check_teachable(model, latent, positive)
         against, written = cls._text("negative"), values.pop("prompts", "")
         chosen = cls._settings(model, values, against)
         host = HostModel(model, latent, vae, eta=chosen.eta)

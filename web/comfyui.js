@@ -1,80 +1,63 @@
 /**
- * The gallery inside ComfyUI: in the Preference Collector and in a tab of the sidebar. Teach queues the trainers of the
- * graph and nothing else.
+ * The pack's part in ComfyUI's page: the gallery in the Preference Collector and in a tab of the sidebar, the buttons
+ * in it that queue nodes, rare settings folded away, and news from the server passed on.
  */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { D3POGallery } from "./gallery.js";
-import { loadText } from "./text.js";
+import { foldMenu, foldSettings } from "./comfyui_fold.js";
+import { followPage, galleries, intoNode, nowRunning, ofTaste, showGroup, sidebarTab } from "./comfyui_gallery.js";
+import { eachNode } from "./comfyui_graph.js";
+import { queueSamplers, queueTrainers } from "./comfyui_queue.js";
+import { learnWords, words } from "./comfyui_words.js";
 
 const COLLECTOR = "D3PO_PreferenceCollector";
-const TRAINER = "D3PO_LoraTrainer";
-const SMALLEST = 420;
+const OURS = /^D3PO_/;
 
-function gallery() {
-  const element = new D3POGallery();
-  element.setAttribute("base", api.apiURL("/d3po"));
-  element.setAttribute("lang", language() ?? "");
-  element.setAttribute("theme", document.body.classList.contains("dark-theme") ? "dark" : "light");
-  Object.assign(element.style, { display: "block", height: "100%" });
-  element.addEventListener("d3po-asked", (event) => {
-    if (/** @type {CustomEvent} */ (event).detail === "teach") teach();
-  });
-  // The canvas under a widget zooms with the wheel.
-  element.addEventListener("wheel", (event) => event.stopPropagation());
-  return element;
+/** A LoRA was made: the lists of all nodes know it without a reload. */
+async function taught({ taste, lora }) {
+  for (const gallery of ofTaste(taste)) gallery.session?.hear();
+  if (!lora) return;
+  // The second asks for a notice of its own; it is what older pages have.
+  await (app.reloadNodeDefs ?? app.refreshComboInNodes).call(app);
+  const detail = words().t("comfyui.taught.how", { name: lora });
+  app.extensionManager.toast.add({ severity: "success", summary: words().t("comfyui.taught"), detail, life: 15000 });
 }
 
-async function teach() {
-  const trainers = app.rootGraph.nodes.filter((node) => node.type === TRAINER);
-  if (trainers.length) {
-    await app.queuePrompt(0, 1, { queueNodeIds: trainers.map((node) => String(node.id)) });
-    return;
-  }
-  const text = await loadText(language());
-  app.extensionManager.toast.add({ severity: "warn", summary: text.t("comfyui.no_trainer"), life: 8000 });
-}
-
-function language() {
-  return app.extensionManager.setting.get("Comfy.Locale");
-}
-
-function intoNode(node) {
-  const element = gallery();
-  element.style.minHeight = `${SMALLEST}px`;
-  const widget = node.addDOMWidget("gallery", "d3po-gallery", element, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => SMALLEST,
-  });
-  widget.serialize = false;
+/** What a node said when it was done ("Waiting for picks: 3 of 16") stands in it, as what it says meanwhile does. */
+function showSaid(node) {
   const { onExecuted } = node;
   node.onExecuted = function (said) {
     onExecuted?.apply(this, arguments);
-    const [taste] = said?.d3po_taste ?? [];
-    if (taste) element.setAttribute("taste", taste);
+    const [text] = said?.text ?? [];
+    if (!text || node.graph !== app.canvas.graph) return;
+    api.dispatchCustomEvent("progress_text", { nodeId: node.id, text });
+    const needed = node.computeSize();
+    node.setSize(node.size.map((length, at) => Math.max(length, needed[at])));
   };
-  node.setSize([Math.max(node.size[0], 400), Math.max(node.size[1], SMALLEST + 80)]);
 }
 
 app.registerExtension({
   name: "d3po",
   async setup() {
-    const text = await loadText(language());
-    app.extensionManager.registerSidebarTab({
-      id: "d3po",
-      icon: "pi pi-heart",
-      title: text.t("comfyui.tab"),
-      tooltip: text.t("comfyui.tab.tooltip"),
-      type: "custom",
-      render: (room) => {
-        room.style.height = "100%";
-        room.replaceChildren(gallery());
-      },
+    await learnWords();
+    followPage();
+    app.extensionManager.registerSidebarTab(sidebarTab());
+    api.addEventListener("executing", ({ detail }) => nowRunning(detail));
+    api.addEventListener("d3po.group", ({ detail }) => showGroup(detail.taste));
+    api.addEventListener("d3po.taught", ({ detail }) => taught(detail));
+    document.addEventListener("d3po-asked", ({ target, detail }) => {
+      if (detail === "teach") queueTrainers(target);
+      if (detail === "draw") queueSamplers(target);
     });
   },
   nodeCreated(node) {
+    if (!OURS.test(node.comfyClass)) return;
+    foldSettings(node);
+    showSaid(node);
     if (node.comfyClass === COLLECTOR) intoNode(node);
+  },
+  getNodeMenuItems(node) {
+    return OURS.test(node.comfyClass) ? foldMenu(node) : [];
   },
 });

@@ -1,15 +1,18 @@
 /**
- * <d3po-gallery base="/d3po" taste="ID" lang="en" who="" theme="dark|light" autofocus>
+ * <d3po-gallery base="/d3po" taste="ID" lang="en" who="" theme="dark|light" autofocus choosable single>
  *
  * The gallery as one element that fills its container: the same in ComfyUI, A1111/Forge and the Studio. Without `taste`
- * it offers a choice. It sends the events "d3po-state", with the server's State whenever that changes, and "d3po-asked"
- * with "teach" once the server has taken that, for hosts that have something to do themselves then.
+ * it offers a choice; with `choosable` there is a way back to that. Of several with `single` on one page that show the
+ * same taste, one is at work and the others rest. It sends the events "d3po-state", with the server's State whenever
+ * that changes, and "d3po-asked" with "teach" or "draw" once the server has taken that, for hosts that have something
+ * to do themselves then.
  */
 
 import { Api } from "./api.js";
 import { ChooseView } from "./choose_view.js";
 import { el } from "./dom.js";
 import { wall } from "./keys.js";
+import { leaveSeats, takeSeat } from "./seat.js";
 import { Session } from "./session.js";
 import { Shell } from "./shell.js";
 import { forEver, keep, recall } from "./stored.js";
@@ -36,6 +39,25 @@ export class D3POGallery extends HTMLElement {
     return "textarea";
   }
 
+  /** Another gallery of this page that has the same taste open gives way to this one, once. */
+  insist() {
+    this.insists = true;
+    this.wake();
+  }
+
+  /** For seat.js: tries to sit down (again). */
+  wake() {
+    this.asked = "";
+    if (this.isConnected) this.#openSoon();
+  }
+
+  /** For seat.js: another gallery takes over. */
+  async giveWay() {
+    this.asked = "";
+    await this.#close();
+    this.#rest(await loadText(this.getAttribute("lang")));
+  }
+
   /** The sitting under way, for hosts that want to look at it. */
   get session() {
     return this.sitting ?? null;
@@ -56,6 +78,7 @@ export class D3POGallery extends HTMLElement {
       this.wall?.();
       this.wall = undefined;
       this.asked = "";
+      leaveSeats(this);
       this.#close();
     });
   }
@@ -85,29 +108,52 @@ export class D3POGallery extends HTMLElement {
     // Another attribute may have been set in the meantime.
     if (asked !== this.asked) return;
     const taste = this.getAttribute("taste");
-    if (taste) await this.#sit(api, taste, text);
-    else this.#choose(api, text);
+    if (!taste) {
+      leaveSeats(this);
+      this.#choose(api, text);
+    } else if (await this.#maySit(`${api.base} ${taste}`)) await this.#sit(api, taste, text, asked);
+    else this.#rest(text);
     if (hadFocus || (this.hasAttribute("autofocus") && document.activeElement === document.body)) this.focus();
   }
 
-  async #sit(api, taste, text) {
+  async #maySit(place) {
+    return !this.hasAttribute("single") || takeSeat(place, this, this.insists);
+  }
+
+  async #sit(api, taste, text, asked) {
     const who = this.getAttribute("who") || recall(forEver, WHO, "");
-    this.sitting = new Session(api, taste, who, await claimTab());
-    this.shell = new Shell(this, this.sitting, text, { setWho: (name) => this.#setWho(name) });
+    const tab = await claimTab();
+    if (asked !== this.asked) return void tab.release();
+    this.insists = false;
+    this.sitting = new Session(api, taste, who, tab);
+    this.shell = new Shell(this, this.sitting, text, {
+      setWho: (name) => this.#setWho(name),
+      leave: this.hasAttribute("choosable") ? () => this.removeAttribute("taste") : null,
+    });
     this.room.replaceChildren(this.shell.element);
     this.sitting.start();
   }
 
   #choose(api, text) {
-    this.chooser = new ChooseView(api, text, (taste) => this.setAttribute("taste", taste));
+    this.chooser = new ChooseView(api, text, (taste) => {
+      this.insists = true;
+      this.setAttribute("taste", taste);
+    });
     this.room.replaceChildren(el("div", { class: "gallery", lang: text.language }, this.chooser.element));
+  }
+
+  #rest(text) {
+    const here = () => this.insist();
+    const words = el("p", { class: "title" }, text.t("resting"));
+    const button = el("button", { type: "button", class: "main", onclick: here }, text.t("resting.here"));
+    const box = el("div", { class: "empty" }, words, button);
+    this.room.replaceChildren(el("div", { class: "gallery", lang: text.language }, box));
   }
 
   #setWho(who) {
     keep(forEver, WHO, who);
     this.removeAttribute("who");
-    this.asked = "";
-    this.#openSoon();
+    this.wake();
   }
 
   #close() {

@@ -26,7 +26,9 @@ export function commandFor(event) {
   const target = /** @type {Element} */ (event.composedPath()[0]);
   if (TYPING.has(target.tagName)) return null;
   if (event.ctrlKey || event.metaKey) {
-    return !event.altKey && !event.shiftKey && letterOf(event) === "Z" ? { name: "undo" } : null;
+    if (event.altKey || event.shiftKey) return null;
+    // The browser would mark all text of the page around.
+    return { Z: { name: "undo" }, A: { name: "nothing" } }[letterOf(event)] ?? null;
   }
   if (event.altKey) return null;
   return digit(event) ?? arrow(event) ?? big(event, target) ?? (isHelp(event) ? { name: "help" } : letter(event));

@@ -13,7 +13,7 @@ export class PickView {
   /**
    * @param {import("./session.js").Session} session
    * @param {import("./text.js").Text} text
-   * @param {{speak: (words: string) => void, go: (view: string) => void}} shell
+   * @param {{speak: (words: string) => void, go: (view: string) => void, asked: (name: string) => void}} shell
    */
   constructor(session, text, shell) {
     Object.assign(this, { session, text, shell });
@@ -27,7 +27,7 @@ export class PickView {
       zoomed: () => this.bar?.refresh(),
       painted: () => this.watch.start(this.stage.paintedAt),
     });
-    this.waiting = new Waiting(session, text);
+    this.waiting = new Waiting(session, text, shell);
     this.bar = new PickBar(this, text);
     this.foot = new PickFoot(session, text, shell);
     this.element = el(

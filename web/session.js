@@ -62,6 +62,7 @@ export class Session extends EventTarget {
     this.rest = null;
     this.takingBack = Promise.resolve();
     this.watching = false;
+    this.news = false;
   }
 
   start() {
@@ -288,6 +289,19 @@ export class Session extends EventTarget {
     if (on) this.pause.cut();
   }
 
+  /** The host knows that there is something new: the server is asked now, not at the next turn. */
+  hear() {
+    this.news = true;
+    this.poll.reset();
+    this.pause.cut();
+  }
+
+  /** A word of the host's, shown where the server's refusals are. */
+  note(what) {
+    this.notice = { what, do: "", safe: "" };
+    this.#tell("state");
+  }
+
   /**
    * Believes a state if it is newer than ours. While picks are on their way their counts are left alone: an answer to
    * something else may or may not have counted them already.
@@ -318,6 +332,7 @@ export class Session extends EventTarget {
   async #live() {
     while (!this.stopped) {
       let wait;
+      this.news = false;
       try {
         wait = await this.#round();
         this.away.reset();
@@ -327,7 +342,7 @@ export class Session extends EventTarget {
         this.#tell("state");
         wait = this.away.step();
       }
-      if (!this.stopped && wait > 0) await this.pause.wait(wait);
+      if (!this.stopped && !this.news && wait > 0) await this.pause.wait(wait);
     }
   }
 

@@ -28,7 +28,7 @@ export class Shell {
    * @param {HTMLElement} host the custom element
    * @param {import("./session.js").Session} session
    * @param {import("./text.js").Text} text
-   * @param {{setWho: (who: string) => void}} owner
+   * @param {{setWho: (who: string) => void, leave: (() => void) | null}} owner
    */
   constructor(host, session, text, owner) {
     Object.assign(this, { host, session, text, owner });
@@ -106,6 +106,7 @@ export class Shell {
   }
 
   #run(command, event) {
+    if (command.name === "nothing") return true;
     if (command.name === "leave") return this.#leave(event);
     if (this.overlay.open) return this.#inOverlay(command, event);
     const general = {
@@ -178,6 +179,7 @@ export class Shell {
     this.fullButton.setAttribute("aria-pressed", "false");
     const { who } = this.session;
     this.person = this.#round("person", () => this.showYou(), who && el("span", { class: "name" }, who));
+    const back = this.owner.leave && this.#round("back", this.owner.leave);
     const right = el(
       "div",
       { class: "right" },
@@ -188,7 +190,7 @@ export class Shell {
     return el(
       "div",
       { class: "head" },
-      this.title,
+      el("div", { class: "left" }, back, this.title),
       el("nav", { class: "tabs", "aria-label": this.text.t("tab.title") }, ...this.tabs),
       right,
     );
@@ -209,7 +211,7 @@ export class Shell {
 
   /** Tell the host what was asked for. */
   asked(name) {
-    this.host.dispatchEvent(new CustomEvent("d3po-asked", { detail: name }));
+    this.host.dispatchEvent(new CustomEvent("d3po-asked", { detail: name, bubbles: true }));
   }
 
   #refresh() {

@@ -7,8 +7,12 @@ import { WorkLine } from "./work_line.js";
 const QUIET_MS = 350;
 
 export class Waiting {
-  /** @param {import("./session.js").Session} session */
-  constructor(session, text) {
+  /**
+   * @param {import("./session.js").Session} session
+   * @param {import("./text.js").Text} text
+   * @param {{asked: (name: string) => void}} shell
+   */
+  constructor(session, text, shell) {
     Object.assign(this, { session, text });
     this.title = el("p", { class: "title" });
     this.hint = el("p", { class: "hint" });
@@ -17,7 +21,7 @@ export class Waiting {
       class: "main",
       type: "button",
       hidden: true,
-      onclick: () => session.ask("draw", { groups: 8 }),
+      onclick: async () => (await session.ask("draw", { groups: 8 })) && shell.asked("draw"),
     });
     say(this.draw, text.t("waiting.draw"));
     this.element = el(
