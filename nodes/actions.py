@@ -15,7 +15,10 @@ class HostActions(Actions):
     """See `Actions`."""
 
     def can(self, run: Run) -> list[str]:
-        if working.shown(run):
+        now = working.shown(run)
+        if now and now["kind"] == "drawing" and not teaching.waiting(run):
+            return ["draw", "stop", "teach"]  # the queue does it next
+        if now:
             return ["draw", "stop"]
         if run.open_round() is not None:
             return ["draw", "teach"]

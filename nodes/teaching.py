@@ -48,8 +48,13 @@ def waiting(run: Run) -> str:
     """Why there is nothing to teach; "" if there is."""
     usable = run.counts("").usable
     if usable < FEWEST_PICKS:
-        return f"Waiting for picks: {usable} of {FEWEST_PICKS}"
+        return waiting_for(usable)
     return "" if run.untaught() else "Nothing new to teach: pick some more."
+
+
+def waiting_for(usable: int) -> str:
+    """How many picks there are, and are needed."""
+    return f"Waiting for picks: {usable} of {FEWEST_PICKS}"
 
 
 def teach(model: Any, run: Run, lesson: Lesson) -> tuple[str, list[float]]:

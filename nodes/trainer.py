@@ -13,7 +13,7 @@ from . import folders, loras, memory, upstream
 from .host import with_lora
 from .inputs import ALIASES, inputs, settings, taste_input
 from .sampler import Trajectories
-from .teaching import Lesson, teach, waiting
+from .teaching import Lesson, teach, waiting, waiting_for
 from .working import say, tell
 
 WHEN = ("when I press Teach", "each time queued")
@@ -111,7 +111,7 @@ class LoraTrainer(io.ComfyNode):
     ) -> Any:
         run = cls._run(model, taste)
         if run is None:
-            return passed(model, None, "Nothing was drawn for this taste yet.")
+            return passed(model, None, waiting_for(0))
         if train == WHEN[0] and run.run_id not in asked:
             return passed(model, run, waiting(run) or "Ready: press Teach.")
         asked.discard(run.run_id)

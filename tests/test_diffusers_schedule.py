@@ -14,8 +14,9 @@ from diffusers import (
 from tiny_pipelines import sd_scheduler, tiny_flux, tiny_sd, tiny_sd3
 
 from d3po_core.diffusers_model import DiffusersModel
-from d3po_core.diffusers_model.schedule import DiffusionSchedule, karras
+from d3po_core.diffusers_model.schedule import DiffusionSchedule
 from d3po_core.errors import D3POError
+from d3po_core.noise_table import NoiseTable, karras
 
 
 def visited_by_pipeline(pipe, steps: int) -> list[float]:
@@ -168,3 +169,10 @@ def test_unknown_prediction_type():
     scheduler.register_to_config(prediction_type="flow_prediction")
     with pytest.raises(D3POError, match="flow_prediction"):
         DiffusionSchedule(scheduler)
+
+
+def test_levels_are_evenly_spaced_in_time_as_k_diffusions():
+    table = NoiseTable(sd_scheduler().alphas_cumprod, "epsilon")
+    log = table.table.log().numpy()
+    theirs = np.exp(np.interp(np.linspace(999, 0, 7), np.arange(1000), log))
+    assert np.allclose(table.levels(7)[:-1].numpy(), theirs, rtol=1e-12) and float(table.levels(7)[-1]) == 0

@@ -28,6 +28,7 @@ export class RoundCard {
 
   #guesses() {
     const { guessed, guessed_of } = this.round;
+    if (!guessed_of && !this.round.finished) return null;
     if (!guessed_of) return el("p", { class: "hint" }, this.text.t("round.no_hidden"));
     const share = guessed / guessed_of;
     const percent = this.text.percent(share);

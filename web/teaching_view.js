@@ -62,7 +62,8 @@ export class TeachingView {
     this.check.hidden = !state.blind || Boolean(state.blind.decision);
     say(this.blind, this.text.t(state.blind?.done ? "teach.blind.go_on" : "teach.blind"));
     say(this.nearby, state.groups.near ? this.text.t("teach.near", { n: state.groups.near }) : "");
-    this.#rounds(state.rounds);
+    // What is being taught has no outcome yet; only a round that was left open is shown unfinished.
+    this.#rounds(state.work ? state.rounds.filter((round) => round.finished) : state.rounds);
   }
 
   #leadWords(teaching) {
@@ -70,6 +71,7 @@ export class TeachingView {
     if (teaching) return this.text.t("teach.busy");
     if (state.can.includes("teach")) return this.text.t("teach.ready", { n: state.picks.usable });
     if (!state.picks.usable) return this.text.t("teach.none");
+    if (!state.picks.untaught && !state.work) return this.text.t("teach.nothing_new");
     return this.text.t("teach.not_yet", { n: state.picks.usable });
   }
 

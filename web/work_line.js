@@ -19,7 +19,8 @@ export class WorkLine {
     this.element.hidden = !work;
     if (!work) return;
     const { text } = this;
-    const parts = [text.t(`work.${work.kind}`, { done: work.done, of: work.of })];
+    const counted = work.of || !text.has(`work.${work.kind}.begin`);
+    const parts = [text.t(counted ? `work.${work.kind}` : `work.${work.kind}.begin`, { done: work.done, of: work.of })];
     if (work.left_s !== null && work.left_s !== undefined)
       parts.push(text.t("work.left", { time: text.duration(work.left_s) }));
     if (work.queued) parts.push(text.t("work.queued", { n: work.queued }));

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..denoiser import Conditioning, Family, Prediction
 from ..logratio import per_row
+from ..noise_table import karras
 from .architectures import Architecture
-from .schedule import Schedule, karras
+from .schedule import Schedule
 
 
 class DiffusersDenoiser:

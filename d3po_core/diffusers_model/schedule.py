@@ -1,13 +1,11 @@
 """Noise levels, and what the network is to be told at each of them.
 
 A schedule knows its family's space, the network's timestep at any noise level, and the levels that the pipeline's own
-scheduler would visit. Diffusion models are taken into k-diffusion's space, x = x0 + sigma*n, where
-sigma = sqrt((1 - abar) / abar).
+scheduler would visit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,22 +13,10 @@ from torch import Tensor
 
 from ..denoiser import Family
 from ..errors import D3POError
-
-SMALLEST_ALPHA = 2.0**-24
-"""Stands in for abar = 0 where betas are rescaled to zero terminal SNR (Lin et al. 2023, arXiv 2305.08891), as in
-diffusers' EulerDiscreteScheduler: the noise level is then 4096 instead of infinite."""
+from ..noise_table import NoiseTable, Scaling, sigma_of
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """D = skip * x + out * F(into * x, t), Karras et al. 2022 (arXiv 2206.00364) eq. 7. Each float64 (B,)."""
-
-    into: Tensor
-    skip: Tensor
-    out: Tensor
-
-
-class DiffusionSchedule:
+class DiffusionSchedule(NoiseTable):
     """Epsilon, v and x0 prediction.
 
     Clipping of x0, which DDIM's configuration can ask for, is left out: diffusers' latent pipelines switch it off, and
@@ -50,33 +36,13 @@ class DiffusionSchedule:
 
         kind = LCMScheduler if isinstance(scheduler, LCMScheduler) else DDIMScheduler
         self._scheduler = kind.from_config(scheduler.config)
-        self._prediction = scheduler.config.get("prediction_type", "epsilon")
-        if self._prediction not in ("epsilon", "v_prediction", "sample") or "sigma_data" in scheduler.config:
+        prediction = scheduler.config.get("prediction_type", "epsilon")
+        if prediction not in ("epsilon", "v_prediction", "sample") or "sigma_data" in scheduler.config:
             raise D3POError(
-                f"This model's {type(scheduler).__name__} with prediction type '{self._prediction}' is not supported.",
+                f"This model's {type(scheduler).__name__} with prediction type '{prediction}' is not supported.",
                 "Use a model that predicts epsilon, v or x0.",
             )
-        self._table = _sigma(self._scheduler.alphas_cumprod)
-
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """The network's timestep at noise levels (B,), float64: log sigma interpolated in the table, as in k-diffusion.
-
-        A level that is the table's to float32's precision gives exactly its integer; levels outside give its ends.
-        """
-        log, table = sigma.clamp(self._table[0], self._table[-1]).log(), self._table.log()
-        high = torch.searchsorted(table, log).clamp(1, len(table) - 1)
-        low = high - 1
-        t = low + (log - table[low]) / (table[high] - table[low])
-        return torch.where((t - t.round()).abs() < 1e-3, t.round(), t)
-
-    def scaling(self, sigma: Tensor) -> Scaling:
-        """How the network's output becomes D at noise levels (B,)."""
-        into = (1 + sigma**2).rsqrt()
-        if self._prediction == "epsilon":
-            return Scaling(into, torch.ones_like(sigma), -sigma)
-        if self._prediction == "v_prediction":
-            return Scaling(into, into**2, -sigma * into)
-        return Scaling(into, torch.zeros_like(sigma), torch.ones_like(sigma))
+        super().__init__(self._scheduler.alphas_cumprod, prediction)
 
     def sigmas(self, steps: int) -> Tensor:
         """The levels at the timesteps that the scheduler visits, then its end: sigma at t = 0 with
@@ -88,10 +54,10 @@ class DiffusionSchedule:
         """
         try:
             self._scheduler.set_timesteps(steps)
-            levels = self._table[self._scheduler.timesteps[:steps]]
+            levels = self.table[self._scheduler.timesteps[:steps]]
         except (ValueError, IndexError) as error:
             raise D3POError(f"This model has no schedule of {steps} steps.", "Choose fewer steps.") from error
-        end = _sigma(self._scheduler.final_alpha_cumprod)
+        end = sigma_of(self._scheduler.final_alpha_cumprod)
         return torch.cat([levels, torch.where(end < levels[-1], end, 0.0).reshape(1)])
 
 
@@ -134,19 +100,3 @@ class FlowSchedule:
 
 
 Schedule = DiffusionSchedule | FlowSchedule
-
-
-def karras(levels: Tensor, rho: float = 7.0) -> Tensor:
-    """As many levels between the same first and last, spaced by Karras et al. 2022 (arXiv 2206.00364) eq. 5, then 0.
-
-    Args:
-        levels: a schedule without its end, descending, (S,).
-    """
-    ramp = torch.linspace(0, 1, len(levels), dtype=torch.float64)
-    high, low = levels[0] ** (1 / rho), levels[-1] ** (1 / rho)
-    return torch.cat([(high + ramp * (low - high)) ** rho, ramp.new_zeros(1)])
-
-
-def _sigma(alpha_bar: Tensor) -> Tensor:
-    alpha_bar = alpha_bar.double().clamp(min=SMALLEST_ALPHA)
-    return ((1 - alpha_bar) / alpha_bar).sqrt()

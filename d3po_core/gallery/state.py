@@ -29,7 +29,8 @@ def state(run: Run, actions: Actions, who: str) -> dict[str, Any]:
         "can": actions.can(run),
         "picks": {
             **{"yours": counts.yours, "all": counts.picks, "usable": counts.usable},
-            **{"milestone": milestone, "previous": milestone // 2 if milestone > FEWEST_PICKS else 0},
+            **{"untaught": run.untaught(), "milestone": milestone},
+            "previous": milestone // 2 if milestone > FEWEST_PICKS else 0,
         },
         "last": last and {"pick_id": last.pick_id, "group": last.group_id, "kind": last.pick.kind},
         "groups": {"drawn": counts.drawn, "waiting": counts.waiting, "near": counts.near},

@@ -29,7 +29,7 @@ def activation_bytes(denoiser: Denoiser, rows: Rows) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an operation that kept its own result would hold itself, and its memory, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         ratios = row_log_ratios(denoiser, rows[slice(0, 1)])

@@ -26,12 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base folder of ComfyUI's with the pack and a tiny checkpoint, made with the host's own network classes."""
+    """A base folder of ComfyUI's with the pack and tiny models, made with the host's own network classes."""
     folder = tmp_path_factory.mktemp("comfyui")
     for name in ("custom_nodes", "models/checkpoints", "models/loras", "input", "output", "temp", "user"):
         (folder / name).mkdir(parents=True)
     (folder / "custom_nodes" / "comfyui-d3po").symlink_to(ROOT)
-    command = [PYTHON, str(Path(__file__).parent / "tiny_checkpoint.py"), str(folder / "models" / "checkpoints")]
+    command = [PYTHON, str(Path(__file__).parent / "tiny_checkpoint.py"), str(folder / "models")]
     subprocess.run(command, check=True, env={**os.environ, "COMFYUI_DIR": str(HOST)})
     return folder
 

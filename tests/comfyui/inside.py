@@ -1,21 +1,23 @@
 # ruff: noqa: E402 - the host's modules can be imported only once its folder is known
-"""Measures the adapter inside the host's own process: `python inside.py CHECKPOINT` prints JSON.
+"""Inside the host's own process: what the scripts `inside_*.py` share.
 
-Compared are the host's own samplers on the same noise, and the host before and after a training.
+Each is run by the host's Python as `python inside_....py MODELS`, with COMFYUI_DIR set and the folder that
+`tiny_checkpoint.py` wrote into, and prints JSON. Importing this imports the host, and the pack as "pack".
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, os.environ["COMFYUI_DIR"])
-checkpoint = sys.argv.pop()
+models = Path(sys.argv.pop())
 
 import comfy.cli_args
 
@@ -36,37 +38,94 @@ pack = importlib.util.module_from_spec(spec)
 sys.modules["pack"] = pack
 spec.loader.exec_module(pack)
 
-from pack.d3po_core.denoiser import stack
-from pack.d3po_core.lora import attach
-from pack.d3po_core.rollout import CandidateNoise, make_plan
-from pack.d3po_core.settings import LoraSettings, SampleSettings
-from pack.nodes.host import HostModel, host_sampling
+from pack.d3po_core.rollout import CandidateNoise, Plan, Trajectory, make_plan
+from pack.d3po_core.settings import SampleSettings
+from pack.nodes.conditioning import Cond
+from pack.nodes.host import HostModel
 
-CANDIDATES, STEPS, SCALE = 3, 5, 3.0
-found: dict[str, Any] = {}
-with torch.inference_mode():
-    patcher, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=True, output_clip=True)
-    positive, negative = (host_nodes.CLIPTextEncode().encode(clip, text)[0] for text in ("a lake at dawn", "blurry"))
-    latent = {"samples": torch.zeros(1, 4, 8, 8)}
+CANDIDATES, STEPS, SCALE = 2, 5, 3.0
+EVERYWHERE = {"window": "all", "noise": "all"}
+Function = Callable[..., Tensor]
 
 
-def noises(model: HostModel) -> list[CandidateNoise]:
-    return [CandidateNoise(0, 0, c, model.latent_shape(), "same") for c in range(CANDIDATES)]
+class Loaded(NamedTuple):
+    """A checkpoint's parts, as the host's loader node gives them, and two prompts."""
+
+    patcher: Any
+    clip: Any
+    vae: Any
+    positive: Cond
+    negative: Cond
+    latent: dict[str, Tensor]
 
 
-def by_the_host(model: HostModel, function: Any, sigmas: Tensor) -> Tensor:
-    """The host's own sampling with the noise that ours takes."""
-    drawn = noises(model)
+@cache
+def checkpoint(name: str) -> Loaded:
+    """One of the tiny checkpoints."""
+    file = str(models / "checkpoints" / f"{name}.safetensors")
+    with torch.inference_mode():
+        patcher, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(file, output_vae=True, output_clip=True)
+        channels = patcher.model.latent_format.latent_channels
+        latent = {"samples": torch.zeros(1, channels, 8, 8)}
+        return Loaded(patcher, clip, vae, prompt(clip, "a lake at dawn"), prompt(clip, "blurry"), latent)
+
+
+def prompt(clip: Any, text: str) -> Cond:
+    return host_nodes.CLIPTextEncode().encode(clip, text)[0]
+
+
+def seeds(shape: tuple[int, ...], count: int = CANDIDATES) -> list[CandidateNoise]:
+    return [CandidateNoise(0, 0, c, shape, "same") for c in range(count)]
+
+
+def plan_of(model: HostModel, **changes: Any) -> Plan:
+    return make_plan(model.denoiser, SampleSettings(steps=STEPS, **(changes or EVERYWHERE)))
+
+
+def ours(model: HostModel, plan: Plan, name: str = "lake", scale: float = SCALE) -> Trajectory:
+    """Recorded sampling."""
+    with torch.inference_mode():
+        return model.sample(plan, seeds(model.latent_shape()), model.encode([name]) * CANDIDATES, scale)
+
+
+class ByTheHost(NamedTuple):
+    """The host's own sampling, and the denoised predictions that it reported at every step (B, S, ...)."""
+
+    latents: Tensor
+    denoised: Tensor
+
+
+def by_the_host(
+    patcher: Any,
+    positive: Cond,
+    negative: Cond,
+    latent: dict[str, Tensor],
+    sigmas: Tensor,
+    function: Function = k_diffusion.sample_euler_ancestral,
+    scale: float = SCALE,
+) -> ByTheHost:
+    """With the noise that ours takes; no line of the pack is involved."""
+    image = latent["samples"].repeat(CANDIDATES, *[1] * (latent["samples"].dim() - 1))
+    drawn = seeds(tuple(image.shape[1:]))
     start = torch.stack([noise.start() for noise in drawn])
     fresh = {"noise_sampler": lambda sigma, sigma_next: torch.stack([noise.step() for noise in drawn])}
-    guider = comfy.samplers.CFGGuider(patcher.clone())
-    guider.set_conds(positive, negative)
-    guider.set_cfg(SCALE)
-    sampler = comfy.samplers.KSAMPLER(function, extra_options=fresh)
-    return guider.sample(start, torch.zeros_like(start), sampler, sigmas.float(), seed=0)
+    seen: list[Tensor] = []
+    with torch.inference_mode():
+        guider = comfy.samplers.CFGGuider(patcher.clone())
+        guider.set_conds(positive, negative)
+        guider.set_cfg(scale)
+        latents = guider.sample(
+            *(start, image, comfy.samplers.KSAMPLER(function, extra_options=fresh), sigmas.float()),
+            denoise_mask=latent.get("noise_mask"),
+            callback=lambda step, denoised, x, total: seen.append(denoised.clone()),
+            seed=0,
+        )
+    return ByTheHost(latents, torch.stack(seen, 1))
 
 
-def window_then_euler(trained: int) -> Any:
+def window_then_euler(trained: int) -> Function:
+    """The host's `euler_ancestral` on the first steps, its `euler` on the others."""
+
     def function(model: Any, x: Tensor, sigmas: Tensor, noise_sampler: Any = None, **options: Any) -> Tensor:
         x = k_diffusion.sample_euler_ancestral(model, x, sigmas[: trained + 1], noise_sampler=noise_sampler, **options)
         return k_diffusion.sample_euler(model, x, sigmas[trained:], **options)
@@ -74,59 +133,11 @@ def window_then_euler(trained: int) -> Any:
     return function
 
 
-model = HostModel(patcher, latent, vae, {"lake": (positive, negative)})
-rows = model.encode(["lake"]) * CANDIDATES
-for name, changes in {"everywhere": {"window": "all", "noise": "all"}, "window": {"window_sigma": 1.0}}.items():
-    plan = make_plan(model.denoiser, SampleSettings(steps=STEPS, **changes))
-    sigmas = model.denoiser.sigmas(STEPS, "model")
-    with torch.inference_mode():
-        ours = model.sample(plan, noises(model), rows, SCALE)
-        function = k_diffusion.sample_euler_ancestral if name == "everywhere" else window_then_euler(plan.trained)
-        theirs = by_the_host(model, function, sigmas)
-    found[name] = {
-        **{
-            "trained": plan.trained,
-            "equal": torch.equal(ours.latents, theirs),
-            "finite": bool(theirs.isfinite().all()),
-        },
-        "different": float((theirs[0] - theirs[1]).abs().max()),
-    }
-
-kinds = [value.is_inference() for value in patcher.model.parameters()]
-steps = plan.steps[torch.arange(plan.trained)]
+def differs(a: Tensor, b: Tensor) -> float:
+    """Relative difference."""
+    return float((a - b).norm() / b.norm())
 
 
-def train() -> None:
-    """A gradient with a LoRA of zero effect, and predictions with it on and off."""
-    lora = attach(model.denoiser.module, LoraSettings(), kind="hooks")
-    x = ours.x[:, 0]
-    sigma = steps.sigma[:1].expand(CANDIDATES)
-    try:
-        with torch.no_grad(), lora.off():
-            off = model.denoiser(x, sigma, stack(rows), SCALE)
-        on = model.denoiser(x, sigma, stack(rows), SCALE)
-        on.guided.square().mean().backward()
-    finally:
-        lora.remove()
-    found["off"] = {
-        "guided": float((off.guided - ours.guided[:, 0]).norm() / ours.guided[:, 0].norm()),
-        "cond": float((off.cond - ours.cond[:, 0]).norm() / ours.cond[:, 0].norm()),
-        "on": float((on.guided - off.guided).abs().max()),
-    }
-    found["gradient"] = sum(float(p.grad.abs().sum()) for p in lora.parameters() if p.grad is not None)
-
-
-def interrupted() -> None:
-    raise KeyError("stopped")
-
-
-host_sampling(model.denoiser, model.encode(["lake"]), model.latent_shape(), train)
-for name, work in {"after": lambda: None, "after an exception": interrupted}.items():
-    with contextlib.suppress(KeyError):
-        host_sampling(model.denoiser, model.encode(["lake"]), model.latent_shape(), work)
-    with torch.inference_mode():
-        found[name] = torch.equal(by_the_host(model, function, sigmas), theirs)
-found["hooks"] = sum(len(module._forward_hooks) for module in patcher.model.modules())
-found["kinds"] = kinds == [value.is_inference() for value in patcher.model.parameters()]
-found["imported"] = sorted({"peft", "diffusers", "gradio"} & set(sys.modules))
-print(json.dumps(found))
+def say(found: dict[str, Any]) -> None:
+    """What the test reads."""
+    print(json.dumps(found))

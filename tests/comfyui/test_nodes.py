@@ -149,4 +149,4 @@ def test_teaching_before_anything_was_drawn_is_no_error(host: Host) -> None:
     graph = named("nobody knows it")
     graph["trainer"]["inputs"] |= {"train": TEACH}
     outputs = host.run(graph, only=["trainer"])
-    assert outputs["trainer"]["text"] == ["Nothing was drawn for this taste yet."]
+    assert outputs["trainer"]["text"] == ["Waiting for picks: 0 of 16"]

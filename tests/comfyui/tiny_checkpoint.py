@@ -1,9 +1,16 @@
 # ruff: noqa: E402 - the host's modules can be imported only once its folder is known
-"""A random Stable Diffusion 1.5 checkpoint, small in its UNet and VAE: `python tiny_checkpoint.py FOLDER`.
+"""Random networks, small enough for a processor: `python tiny_checkpoint.py MODELS`.
+
+Written into the folders of MODELS that ComfyUI looks in:
+
+    checkpoints/tiny.safetensors             Stable Diffusion 1.5
+    checkpoints/tiny-sd3.safetensors         Stable Diffusion 3, a flow model
+    diffusion_models/tiny-sdxl.safetensors   Stable Diffusion XL, the UNet alone
+    controlnet/tiny.safetensors              a ControlNet for the first
 
 Runs in the host's Python with COMFYUI_DIR set; the host's own classes give the names and shapes. Weights are normal
-with variance 1 / fan-in, so that nothing overflows. What it draws means nothing, but depends on seed, prompt and LoRA
-if the graph lets it predict v: the noise of a random epsilon network is never taken out.
+with variance 1 / fan-in, so that nothing overflows. What they draw means nothing, but depends on seed, prompt and LoRA
+(SD 1.5: if the graph lets it predict v, for the noise of a random epsilon network is never taken out).
 """
 
 from __future__ import annotations
@@ -13,31 +20,48 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 COMFYUI = os.environ["COMFYUI_DIR"]
 sys.path.insert(0, COMFYUI)
-folder = Path(sys.argv.pop())
+models = Path(sys.argv.pop())
 
 import comfy.cli_args
 
 comfy.cli_args.args.cpu = True
 
+import comfy.cldm.cldm
 import comfy.clip_model
 import comfy.ops
 import torch
+from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.taesd.taesd import TAESD
 from safetensors.torch import save_file
 
-UNET = {
-    **{"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "context_dim": 768},
-    **{"num_res_blocks": [1, 1], "channel_mult": [1, 1], "transformer_depth": [1, 1], "transformer_depth_middle": 1},
-    **{"transformer_depth_output": [1, 1, 1, 1], "use_spatial_transformer": True, "num_heads": 8},
-    **{"num_head_channels": -1, "legacy": False, "use_linear_in_transformer": False, "dtype": torch.float32},
+Tensors = dict[str, torch.Tensor]
+META: dict[str, Any] = {"dtype": torch.float32, "device": "meta", "operations": comfy.ops.disable_weight_init}
+BLOCKS = {"image_size": 32, "in_channels": 4, "model_channels": 320, "use_spatial_transformer": True, "legacy": False}
+SD15 = {
+    **{"context_dim": 768, "num_res_blocks": [1, 1], "channel_mult": [1, 1], "num_heads": 8, "num_head_channels": -1},
+    **{"transformer_depth": [1, 1], "transformer_depth_middle": 1, "use_linear_in_transformer": False},
 }
+SDXL = {
+    **{"context_dim": 2048, "num_res_blocks": [2, 2, 2], "channel_mult": [1, 1, 1], "num_head_channels": 64},
+    **{"transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_middle": 1, "use_linear_in_transformer": True},
+    **{"num_classes": "sequential", "adm_in_channels": 2816},
+}
+DEPTH = 2
+"""Of the SD 3 transformer, which is 64 channels wide for each block."""
+SD3 = {
+    **{"input_size": None, "patch_size": 2, "in_channels": 16, "out_channels": 16, "depth": DEPTH, "qk_norm": "rms"},
+    **{"adm_in_channels": 2048, "num_patches": 64**2, "pos_embed_max_size": 64, "pos_embed_scaling_factor": None},
+}
+SD3_TEXT = {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 64 * DEPTH}}
+chance = torch.Generator().manual_seed(0)
 
 
-def random(module: torch.nn.Module, prefix: str, chance: torch.Generator) -> dict[str, torch.Tensor]:
+def random(module: torch.nn.Module, prefix: str = "") -> Tensors:
     """Weights for a module on the meta device."""
     found = {}
     for name, value in module.state_dict().items():
@@ -49,20 +73,39 @@ def random(module: torch.nn.Module, prefix: str, chance: torch.Generator) -> dic
     return found
 
 
-def main() -> None:
-    chance, operations = torch.Generator().manual_seed(0), comfy.ops.disable_weight_init
+def unet(depth_output: list[int], **sizes: Any) -> UNetModel:
+    return UNetModel(**BLOCKS, **sizes, out_channels=4, transformer_depth_output=depth_output, **META)
+
+
+def clip(prefix: str) -> Tensors:
     config = json.loads(Path(COMFYUI, "comfy", "sd1_clip_config.json").read_text())
+    tensors = random(comfy.clip_model.CLIPTextModel(config, torch.float32, "meta", META["operations"]), prefix)
+    return {name: value for name, value in tensors.items() if not name.endswith("text_projection.weight")}
+
+
+def vae(channels: int, scale: float, shift: float = 0.0) -> Tensors:
+    tensors = random(TAESD(latent_channels=channels), "first_stage_model.")
+    about = {"vae_scale": torch.tensor(scale), "vae_shift": torch.tensor(shift)}
+    return tensors | {f"first_stage_model.{name}": value for name, value in about.items()}
+
+
+def save(tensors: Tensors, folder: str, name: str) -> None:
+    (models / folder).mkdir(parents=True, exist_ok=True)
+    save_file(tensors, models / folder / f"{name}.safetensors")
+
+
+def main() -> None:
+    network = "model.diffusion_model."
     with torch.device("meta"):
-        unet = UNetModel(**UNET, device="meta", operations=operations)
-        text = comfy.clip_model.CLIPTextModel(config, torch.float32, "meta", operations)
-        vae = TAESD(latent_channels=4)
-    tensors = random(unet, "model.diffusion_model.", chance)
-    clip = random(text, "cond_stage_model.transformer.", chance)
-    tensors |= {name: value for name, value in clip.items() if not name.endswith("text_projection.weight")}
-    tensors |= random(vae, "first_stage_model.", chance)
-    tensors["first_stage_model.vae_scale"] = torch.tensor(0.18215)
-    tensors["first_stage_model.vae_shift"] = torch.tensor(0.0)
-    save_file(tensors, folder / "tiny.safetensors")
+        sd15, sdxl = unet([1, 1, 1, 1], **SD15), unet([0, 0, 0, 1, 1, 1, 1, 1, 1], **SDXL)
+        sd3 = MMDiT(**SD3, context_embedder_config=SD3_TEXT, **META)
+        control = comfy.cldm.cldm.ControlNet(**BLOCKS, **SD15, hint_channels=3, **META)
+    text = "cond_stage_model.transformer."
+    save(random(sd15, network) | clip(text) | vae(4, 0.18215), "checkpoints", "tiny")
+    text = "text_encoders.clip_l.transformer."
+    save(random(sd3, network) | clip(text) | vae(16, 1.5305, 0.0609), "checkpoints", "tiny-sd3")
+    save(random(sdxl), "diffusion_models", "tiny-sdxl")
+    save(random(control), "controlnet", "tiny")
 
 
 main()

@@ -96,6 +96,7 @@ class FakeTaste:
                 "yours": len(mine),
                 "all": len(standing),
                 "usable": sum(pick.kind in ("favourite", "ranking") for pick in standing),
+                "untaught": len(standing),
                 "milestone": milestone,
                 "previous": milestone // 2 if milestone > FIRST_MILESTONE else 0,
             },

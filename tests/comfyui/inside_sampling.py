@@ -1,0 +1,53 @@
+"""Recorded sampling beside the host's own, on the same noise: `python inside_sampling.py MODELS`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inside import EVERYWHERE, STEPS, by_the_host, checkpoint, differs, ours, plan_of, say, seeds, window_then_euler
+
+# isort: split
+import torch
+from comfy.k_diffusion import sampling as k_diffusion
+from pack.d3po_core.rollout import Plan, Trajectory
+from pack.nodes.host import HostModel
+
+found: dict[str, Any] = {}
+
+
+def off_the_steps(trajectory: Trajectory, plan: Plan, shape: tuple[int, ...]) -> float:
+    """How far recorded latents are from carry * x + gain * D + std * noise, relative, in the worst step."""
+    drawn, worst = seeds(shape), 0.0
+    for noise in drawn:
+        noise.start()
+    for k in range(plan.trained):
+        step, noise = plan.steps[slice(k, k + 1)], torch.stack([each.step() for each in drawn])
+        carry, gain, std = (float(value) for value in (step.carry, step.gain, step.std))
+        expected = carry * trajectory.x[:, k] + gain * trajectory.guided[:, k] + std * noise
+        worst = max(worst, differs(trajectory.x[:, k + 1], expected))
+    return worst
+
+
+for kind, window in {"tiny": 1.0, "tiny-sd3": 4.0}.items():
+    loaded = checkpoint(kind)
+    image = {"samples": torch.randn(loaded.latent["samples"].shape, generator=torch.Generator().manual_seed(1))}
+    part = {**image, "noise_mask": torch.zeros(1, 64, 64)}
+    part["noise_mask"][:, 16:48, 8:40] = 1
+    for canvas, latent in {"empty": loaded.latent, "inpainted": part, "from a picture": image}.items():
+        model = HostModel(loaded.patcher, latent, loaded.vae, {"lake": (loaded.positive, loaded.negative)})
+        for name, changes in {"everywhere": EVERYWHERE, "window": {"window_sigma": window}}.items():
+            plan = plan_of(model, **changes)
+            mine = ours(model, plan)
+            function = k_diffusion.sample_euler_ancestral if name == "everywhere" else window_then_euler(plan.trained)
+            sigmas = model.denoiser.sigmas(STEPS, "model")
+            theirs = by_the_host(loaded.patcher, loaded.positive, loaded.negative, latent, sigmas, function)
+            found[f"{kind}, {canvas}, {name}"] = {
+                "trained": plan.trained,
+                "equal": torch.equal(mine.latents, theirs.latents),
+                "finite": bool(theirs.latents.isfinite().all()),
+                "different": float((theirs.latents[0] - theirs.latents[1]).abs().max()),
+                "predictions": torch.equal(mine.guided, theirs.denoised[:, : plan.trained].cpu()),
+                # under a mask the host puts noise of its own around what is drawn
+                "off the steps": 0 if canvas == "inpainted" else off_the_steps(mine, plan, model.latent_shape()),
+            }
+say(found)

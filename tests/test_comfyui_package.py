@@ -1,0 +1,148 @@
+"""What ComfyUI, its registry and its page read beside the code: metadata, words, help pages and example workflows."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import json
+import re
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from .test_checkout import HOST_PACKAGES, ROOT, pyproject
+
+LANGUAGES = ("en", "zh")
+NODES = {
+    "D3PO_PairedTrajectorySampler",
+    "D3PO_PreferenceCollector",
+    "D3PO_LoraTrainer",
+    "D3PO_LoadTasteLora",
+    "D3PO_LoadPreferenceRun",
+    "D3PO_PreferenceCompare",
+    "D3PO_AutoPick",
+}
+"""Ids that workflows name, and that therefore never change."""
+WORKFLOWS = {"quick_start", "sdxl", "flow", "continue_a_taste", "auto_pick"}
+OF_THE_HOST = {
+    *("CheckpointLoaderSimple", "CLIPTextEncode", "EmptyLatentImage", "EmptySD3LatentImage", "KSampler", "VAEDecode"),
+    *("PreviewImage", "MarkdownNote"),
+}
+
+
+def words(language: str) -> dict[str, Any]:
+    return dict(json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8")))
+
+
+def workflow(name: str) -> dict[str, Any]:
+    return dict(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text("utf-8")))
+
+
+def keys(tree: Any, at: str = "") -> Iterator[str]:
+    if not isinstance(tree, dict):
+        yield at
+        return
+    for name, value in tree.items():
+        yield from keys(value, f"{at}.{name}")
+
+
+def shipped() -> list[Path]:
+    """The Python files of the registry's archive."""
+    left_out = [line for line in (ROOT / ".comfyignore").read_text().splitlines() if line and not line.startswith("#")]
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.py"], cwd=ROOT, stdout=subprocess.PIPE)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = [path for path in listed.stdout.decode().splitlines() if (ROOT / path).exists()]
+    return [ROOT / path for path in files if not any(fnmatch.fnmatch(path, f"{rule}*") for rule in left_out)]
+
+
+def test_requirements_are_lower_bounds_on_what_every_host_has():
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z]+>=[\d.]+", line) for line in lines)
+    assert {line.partition(">")[0] for line in lines} == HOST_PACKAGES
+
+
+def test_the_registry_finds_what_it_needs():
+    project, comfy = pyproject()["project"], pyproject()["tool"]["comfy"]
+    assert re.fullmatch(r"[a-z][a-z0-9._-]{1,98}", project["name"]) and "comfyui" not in project["name"]
+    assert comfy["PublisherId"] and comfy["DisplayName"] and (ROOT / comfy["Icon"]).exists()
+    assert comfy["requires-comfyui"] == ">=0.19.0"
+    assert "web" not in comfy  # the host would load its scripts twice
+    version = re.search(r'^__version__ = "(\d+\.\d+\.\d+)"$', (ROOT / comfy["version"]["path"]).read_text(), re.M)
+    assert project["dynamic"] == ["version"] and version
+
+
+def test_the_pack_runs_no_text_as_code_and_starts_no_program():
+    """The registry forbids eval, exec, and installing packages at run time."""
+    files = shipped()
+    assert ROOT / "nodes" / "sampler.py" in files and ROOT / "quickstart.py" not in files
+    for path in files:
+        for found in ast.walk(ast.parse(path.read_text("utf-8"))):
+            called = found.func if isinstance(found, ast.Call) else None
+            assert not (isinstance(called, ast.Name) and called.id in ("eval", "exec", "compile")), path
+            assert not (isinstance(called, ast.Attribute) and ast.unparse(called) == "os.system"), path
+            imported = [name.name for name in found.names] if isinstance(found, ast.Import) else []
+            imported += [str(found.module)] if isinstance(found, ast.ImportFrom) else []
+            assert not {"subprocess", "pip", "pty"} & {name.partition(".")[0] for name in imported}, path
+
+
+def test_both_languages_say_the_same_things():
+    english, chinese = (words(language) for language in LANGUAGES)
+    assert set(english) == NODES
+    assert list(keys(english)) == list(keys(chinese))
+
+
+def test_chinese_is_chinese():
+    for name, node in words("zh").items():
+        texts = [node["display_name"], node["description"], *(text["tooltip"] for text in node["inputs"].values())]
+        assert [text for text in texts if not re.search(r"[\u4e00-\u9fff]", text)] == [], name
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_names_hold_no_signs_that_the_page_takes_for_its_own(language):
+    """It compiles names and descriptions as messages, in which braces, bars and @ mean something; tooltips are raw."""
+    for node in words(language).values():
+        slots = [*node["inputs"].values(), *node["outputs"].values()]
+        for text in (node["display_name"], node["description"], *(slot["name"] for slot in slots)):
+            assert not re.search(r"[{}|@]", text)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", sorted(NODES))
+def test_every_node_has_a_page_of_help_that_names_its_inputs(language, name):
+    docs = ROOT / "web" / "docs"
+    page = docs / f"{name}.md" if language == "en" else docs / name / f"{language}.md"
+    text = page.read_text("utf-8").lower()
+    known = {slot["name"].lower() for slot in words(language)[name]["inputs"].values()}
+    assert {word for word in known if word not in text} == set()
+
+
+def test_there_is_a_picture_to_every_workflow_and_nothing_else():
+    files = {path.name for path in (ROOT / "example_workflows").iterdir()}
+    assert files == {f"{name}.{ending}" for name in WORKFLOWS for ending in ("json", "jpg")}
+    for name in WORKFLOWS:
+        with Image.open(ROOT / "example_workflows" / f"{name}.jpg") as picture:
+            assert picture.width >= 1000 and picture.format == "JPEG"
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_workflows_need_no_other_pack_and_tell_nothing_of_their_maker(name):
+    found = workflow(name)
+    uuid.UUID(found["id"])
+    assert {node["type"] for node in found["nodes"]} <= NODES | OF_THE_HOST
+    assert all(set(node["properties"]) <= {"Node name for S&R"} for node in found["nodes"])
+    assert not re.search(r'"(?:/|[A-Za-z]:\\|~)|\\\\', json.dumps(found))
+
+
+def test_the_quick_start_has_seven_nodes_wired_as_a_loop():
+    found = workflow("quick_start")
+    kinds = {node["id"]: node["type"] for node in found["nodes"]}
+    wires = {(kinds[link[1]], kinds[link[3]]) for link in found["links"]}
+    assert len(kinds) == 7
+    assert ("D3PO_PairedTrajectorySampler", "D3PO_PreferenceCollector") in wires
+    assert ("D3PO_PreferenceCollector", "D3PO_LoraTrainer") in wires
