@@ -80,8 +80,9 @@ def serve(folder: Path, port: int, open_page: bool) -> None:
     """
     import uvicorn
 
-    worker = Worker(Models()).start()
-    first = worker.call(lambda: first_taste(Shelf(folder), worker.models))  # loads while the page is being built
+    models = Models()
+    worker = Worker(models).start()
+    first = worker.call(lambda: first_taste(Shelf(folder), models))  # loads while the page is being built
     address = f"http://127.0.0.1:{port}/"
     config = uvicorn.Config(
         make_app(folder, worker, port), "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1

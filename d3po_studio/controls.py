@@ -26,26 +26,27 @@ def controls(advanced: bool, defaults: dict[str, dict[str, Any]]) -> dict[str, A
         defaults: values by section that win over the settings' own.
     """
     return {
-        f"{section}.{item.name}": control(item, defaults.get(section, {}).get(item.name, item.default))
+        f"{section}.{item.name}": control(section, item, defaults.get(section, {}).get(item.name, item.default))
         for section, kind in SECTIONS.items()
         for item in dataclasses.fields(kind)
         if item.metadata["advanced"] is advanced and (section, item.name) not in LEFT_OUT
     }
 
 
-def control(item: dataclasses.Field[Any], value: Any) -> Any:
+def control(section: str, item: dataclasses.Field[Any], value: Any) -> Any:
     """One setting's control."""
-    label, info = item.name.replace("_", " "), item.metadata["help"]
+    about = {"label": item.name.replace("_", " "), "info": item.metadata["help"]}
+    about["elem_id"] = f"d3po_{section}_{item.name}"
     low, high, choices = item.metadata["low"], item.metadata["high"], item.metadata["choices"]
     if choices:
-        return gr.Dropdown(label=label, info=info, choices=list(choices), value=value)
+        return gr.Dropdown(**about, choices=list(choices), value=value)
     if isinstance(value, bool):
-        return gr.Checkbox(label=label, info=info, value=value)
+        return gr.Checkbox(**about, value=value)
     if isinstance(value, str):
-        return gr.Textbox(label=label, info=info, value=value)
+        return gr.Textbox(**about, value=value)
     if isinstance(value, int) and low is not None and high is not None and high - low <= 100:
-        return gr.Slider(label=label, info=info, minimum=low, maximum=high, step=1, value=value)
-    return gr.Number(label=label, info=info, value=value, precision=0 if isinstance(value, int) else None)
+        return gr.Slider(**about, minimum=low, maximum=high, step=1, value=value)
+    return gr.Number(**about, value=value, precision=0 if isinstance(value, int) else None)
 
 
 def settings_of(keys: list[str], values: list[Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from d3po_core.gallery import Shelf
 
-from . import panels
+from . import panels, tastes
 from .words import WORDS
 from .worker import Worker
 
@@ -21,11 +21,12 @@ HEAD = """
 """
 
 
-def gallery_element(taste: str | None) -> str:
-    """The gallery for a taste, as HTML."""
-    if not taste:
+def gallery_element(shelf: Shelf, taste: str | None, base: str = "/d3po") -> str:
+    """The gallery for the taste that the list calls so, as HTML."""
+    run = tastes.labels(shelf).get(taste or "")
+    if run is None:
         return f"<p>{html.escape(WORDS['no_taste'])}</p>"
-    return f'<d3po-gallery base="/d3po" taste="{html.escape(taste, quote=True)}"></d3po-gallery>'
+    return f'<d3po-gallery base="{base}" taste="{run.run_id}"></d3po-gallery>'
 
 
 def build(shelf: Shelf, worker: Worker) -> Any:
@@ -33,7 +34,7 @@ def build(shelf: Shelf, worker: Worker) -> Any:
     with gr.Blocks(title="D3PO Studio", fill_width=True) as page:
         taste = gr.Dropdown(label=WORDS["taste"], choices=[], interactive=True)
         with gr.Tab(WORDS["pick"]):
-            gallery = gr.HTML(gallery_element(None))
+            gallery = gr.HTML(gallery_element(shelf, None))
         with gr.Tab(WORDS["new"]):
             panels.new_taste(shelf, worker, taste)
         with gr.Tab(WORDS["compare"]):
@@ -42,6 +43,6 @@ def build(shelf: Shelf, worker: Worker) -> Any:
             panels.files(shelf, worker, taste)
         with gr.Tab(WORDS["trouble"]):
             panels.trouble(shelf, worker, taste)
-        taste.change(gallery_element, taste, gallery)
+        taste.change(lambda taste: gallery_element(shelf, taste), taste, gallery)
         page.load(lambda: panels.choice(shelf), None, taste)
     return page

@@ -44,10 +44,11 @@ def told(work: Callable[..., Any]) -> Callable[..., Any]:
     return shown
 
 
-def choice(shelf: Shelf, chosen: str | None = None) -> Any:
-    """The list of tastes as it is now, with one chosen."""
-    runs = shelf.runs()
-    return gr.update(choices=tastes.named(runs), value=chosen or (runs[0].run_id if runs else None))
+def choice(shelf: Shelf, run_id: str | None = None) -> Any:
+    """The list of tastes as it is now, with one chosen: the newest, or the one of this id."""
+    found = tastes.labels(shelf)
+    wanted = [label for label, run in found.items() if run_id in (None, run.run_id)]
+    return gr.update(choices=list(found), value=wanted[0] if wanted else None)
 
 
 def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
@@ -99,7 +100,7 @@ def compare(shelf: Shelf, worker: Worker, taste: Any) -> None:
 
     @told
     def show(taste: str, prompt: str, strength: float) -> Any:
-        run = shelf.run(taste)
+        run = tastes.chosen(shelf, taste)
         return worker.call(lambda: both(run, worker, prompt, strength), run).result()
 
     button.click(show, [taste, prompt, strength], [before, after])
@@ -146,29 +147,30 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
 
     @told
     def rename(taste: str, name: str) -> Any:
-        shelf.run(taste).rename(name)
-        return choice(shelf, taste)
+        run = tastes.chosen(shelf, taste)
+        run.rename(name)
+        return choice(shelf, run.run_id)
 
     @told
     def make_zip(taste: str, *ticked: bool) -> str:
-        run = shelf.run(taste)
+        run = tastes.chosen(shelf, taste)
         return str(share(run, Path(tempfile.mkdtemp()) / "taste.zip", **dict(zip(KEEPS, ticked, strict=True))))
 
     @told
     def make_data(taste: str) -> str:
         folder = Path(tempfile.mkdtemp())
-        export_dataset(shelf.run(taste), folder / "data")
+        export_dataset(tastes.chosen(shelf, taste), folder / "data")
         return zipped(folder / "data", folder / "pictures-and-picks.zip")
 
     @told
     def bring(taste: str, file: Any, who: str) -> str:
-        return WORDS["imported"].format(n=imported(shelf.run(taste), file, who.strip()))
+        return WORDS["imported"].format(n=imported(tastes.chosen(shelf, taste), file, who.strip()))
 
     @told
     def delete(taste: str, sure: bool) -> Any:
         if not sure:
             raise D3POError("Nothing was deleted.", "Tick the box first, if you mean it.")
-        tastes.delete(shelf.run(taste), worker)
+        tastes.delete(tastes.chosen(shelf, taste), worker)
         return choice(shelf), False
 
     renaming.click(rename, [taste, name], taste)
@@ -191,8 +193,7 @@ def trouble(shelf: Shelf, worker: Worker, taste: Any) -> None:
     text = gr.Textbox(label=WORDS["report"], lines=12, interactive=False)
 
     def make(taste: str | None) -> str:
-        run = next((run for run in shelf.runs() if run.run_id == taste), None)
-        return report(run, worker.models.device, worker.log)
+        return report(tastes.labels(shelf).get(taste or ""), worker.models.device, worker.log)
 
     button.click(make, taste, text)
 

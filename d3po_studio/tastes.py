@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from d3po_core.cli.common import GARDEN
@@ -106,6 +105,28 @@ def delete(run: Run, worker: Worker) -> None:
     worker.call(do).result()
 
 
-def named(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Tastes for a list to choose from: name and id."""
-    return [(run.name, run.run_id) for run in runs]
+def labels(shelf: Shelf) -> dict[str, Run]:
+    """Tastes by what a list calls them, the newest first: their names, numbered where two have the same.
+
+    Plain texts, because lists of gradio before 3.42 know no others.
+    """
+    found: dict[str, Run] = {}
+    for run in shelf.runs():
+        label, number = run.name, 1
+        while label in found:
+            number += 1
+            label = f"{run.name} ({number})"
+        found[label] = run
+    return found
+
+
+def chosen(shelf: Shelf, label: str | None) -> Run:
+    """The taste that a list calls so.
+
+    Raises:
+        D3POError: there is none.
+    """
+    run = labels(shelf).get(label or "")
+    if run is None:
+        raise D3POError("There is no such taste.", "Choose one from the list, or begin one.")
+    return run

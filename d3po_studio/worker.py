@@ -13,9 +13,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -33,8 +34,6 @@ from d3po_core.showcase import show
 from d3po_core.training.keep import keep
 from d3po_core.training.trainer import Trainer
 
-from .models import Models
-
 from .report import where
 
 AHEAD = 12
@@ -43,6 +42,23 @@ LOOKED_SECONDS = 120.0
 """So long after a page was last heard of, drawing ahead goes on."""
 
 Result = TypeVar("Result")
+
+
+class Source(Protocol):
+    """Where models come from."""
+
+    @property
+    def device(self) -> str:
+        """Where the model in memory is."""
+        ...
+
+    def get(self, source: str) -> ImageModel:
+        """A model by its source."""
+        ...
+
+    def of(self, run: Run) -> ImageModel:
+        """The model that a run was begun with."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,10 @@ class Worker(Actions):
         models: where models come from.
     """
 
-    def __init__(self, models: Models) -> None:
+    attachment = "peft"
+    """How a LoRA is put on the models, see `lora.attach`."""
+
+    def __init__(self, models: Source) -> None:
         self.models = models
         self._jobs: deque[Job] = deque()
         self._looked: tuple[Run, float] | None = None
@@ -141,7 +160,7 @@ class Worker(Actions):
                 raise D3POError(f"There is no finished round {round} to go back to.")
             run.go_back(made[round])
         elif decision == "gentler":
-            make_gentler(run, round, strength)
+            self._kept(run, make_gentler(run, round, strength))
 
     def call(self, work: Callable[[], Result], run: Run | None = None) -> Future[Result]:
         """Let something else be done in its turn, by the thread that may use models; its outcome.
@@ -205,7 +224,8 @@ class Worker(Actions):
         self._now = (job.run_id, Progress("loading", 0))
         try:
             self._check()
-            job.work()
+            with self._turn(job):
+                job.work()
         except Stopped:
             job.drop()
         except D3POError as error:
@@ -228,6 +248,20 @@ class Worker(Actions):
         finally:
             self._now = ("", Progress("idle", 0))
 
+    # -- for hosts -------------------------------------------------------------------------------------------------
+
+    def _turn(self, job: Job) -> AbstractContextManager[object]:
+        """Held while a job is done: a host's own queue, and its model made ready."""
+        return nullcontext()
+
+    def _kept(self, run: Run, lora: Path) -> None:
+        """A round's LoRA was written."""
+
+    def _shown(self, run: Run, round: int) -> None:
+        """A round's pictures before and after were drawn."""
+
+    # -- the jobs ----------------------------------------------------------------------------------------------------
+
     def _show(self, run: Run, kind: str, of: int) -> Progress:
         progress = Progress(kind, of)
         self._now = (run.run_id, progress)
@@ -243,7 +277,7 @@ class Worker(Actions):
         policy, prompts = run.current_policy(), [prompt.text for prompt in run.prompts()]
         number = 1 + sum(round.finished is not None for round in run.rounds())
         drawn = sample_groups(run, model, settings, prompts, policy, number)
-        with applied(model.denoiser, run.lora(policy)), closing(drawn):
+        with applied(model.denoiser, run.lora(policy), self.attachment), closing(drawn):
             for report in drawn:
                 progress.at(report.done)
                 self.seconds_per_image = progress.seconds_each() / settings.candidates
@@ -258,18 +292,19 @@ class Worker(Actions):
     def _teach_round(self, run: Run, model: ImageModel) -> None:
         settings, lora = train_settings(run)
         while True:
-            trainer = Trainer(run, model.denoiser, settings, lora)
+            trainer = Trainer(run, model.denoiser, settings, lora, self.attachment)
             if self._taught(run, trainer):
                 break
             self._draw(run, model, AHEAD // 2)
-        keep(trainer)
+        self._kept(run, keep(trainer))
         result = trainer.result()
         if not any(layer.up.any() for layer in result.weights.values()):
             return  # before and after are the same
         progress = self._show(run, "blind", 0)
-        for done, total in show(run, model, result.round, result.weights, sample_settings(run)):
+        for done, total in show(run, model, result.round, result.weights, sample_settings(run), self.attachment):
             progress.at(done, total)
             self._check()
+        self._shown(run, result.round)
 
     def _taught(self, run: Run, trainer: Trainer) -> bool:
         """Teach until it is done, or until the person runs out of pictures."""

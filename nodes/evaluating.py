@@ -21,9 +21,9 @@ from torch import Tensor
 
 from ..d3po_core.denoiser import Conditioning, Family, Prediction
 from ..d3po_core.errors import D3POError
+from ..d3po_core.own_tensors import own_tensors
 from .conditioning import Cond, key_of, unpack
 from .kernels import plain_kernels
-from .own_tensors import own_tensors
 from .recorder import Seen, mask_at, watched
 
 SCHEDULERS = {"model": {"diffusion": "normal", "flow": "simple"}, "karras": {"diffusion": "karras", "flow": "karras"}}

@@ -1,6 +1,6 @@
 """A MODEL and VAE of ComfyUI's as the core's image model.
 
-This and `evaluating.py`, `own_tensors.py`, `process.py`, `recorder.py` and `support.py` are all that import `comfy`.
+This and `evaluating.py`, `process.py`, `recorder.py` and `support.py` are all that import `comfy`.
 
 Pictures are drawn by the host's own guider and samplers, so whatever the MODEL carries (LoRAs, ControlNet, attention
 patches, RescaleCFG, another ModelSampling, masks) has its effect, and training evaluates the same guider.

@@ -20,6 +20,7 @@ from . import loras, upstream
 from .host import HostModel, host_sampling
 from .memory import checkpointed
 from .process import free_memory, is_out_of_memory
+from .support import check_teachable
 from .taste_model import TasteModel
 from .working import Working, seconds_per_image
 
@@ -92,6 +93,7 @@ def teach(model: Any, run: Run, lesson: Lesson) -> tuple[str, list[float]]:
 
 
 def _taught(model: Any, run: Run, lesson: Lesson, work: Working) -> tuple[Result, list[float]]:
+    check_teachable(model)
     host = HostModel(model)
     trainer = Trainer(run, host.denoiser, lesson.settings, lesson.lora, attachment="hooks")
     picked = [group for group in run.groups(picked=True) if not group.freed]

@@ -223,6 +223,6 @@ export class Shell {
       "news",
       Boolean(state.blind && !state.blind.decision) || state.work?.kind === "teaching",
     );
-    this.host.dispatchEvent(new CustomEvent("d3po-state", { detail: state }));
+    this.host.dispatchEvent(new CustomEvent("d3po-state", { detail: state, bubbles: true }));
   }
 }

@@ -1,7 +1,4 @@
-"""Weights that autograd may look at.
-
-With `evaluating.py`, `recorder.py`, `support.py` and `host.py` this is all that knows ComfyUI from inside.
-"""
+"""Weights that autograd may look at, in networks that a host made for inference only (ComfyUI, the Forge family)."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ def own_tensors(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
 def _bypassing(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
     """What the host's bypassing LoRA loaders have put around a layer: they replace its `forward`, one after the
     other."""
-    around = getattr(module.__dict__.get("forward"), "__self__", None)
+    around: Any = getattr(module.__dict__.get("forward"), "__self__", None)
     while hasattr(around, "original_forward"):
         if "weights" in vars(around.adapter):
             yield vars(around.adapter)

@@ -1,0 +1,182 @@
+"""What the web UIs do differently, in one file: the only one that imports their `modules`.
+
+"A1111" here is AUTOMATIC1111 v1.10; the Forge family (Forge, reForge, forge-classic) keeps its network in
+`forge_objects`. All of them are asked for the same six things: network, noise levels, text, pictures, folders, queue.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from modules import call_queue, devices, progress, shared
+from modules.prompt_parser import SdConditioning
+from torch import Tensor
+
+from d3po_core.errors import D3POError
+
+
+def loaded_model() -> Any:
+    """The web UI's model; the Forge family loads it only when it is first wanted.
+
+    Raises:
+        D3POError: there is none.
+    """
+    from modules import sd_models
+
+    reload = getattr(sd_models, "forge_model_reload", None)
+    model = reload()[0] if reload else shared.sd_model
+    if model is None:
+        raise D3POError("No checkpoint is loaded.", "Choose one at the top of the page.")
+    return model
+
+
+def is_forge(model: Any) -> bool:
+    """Whether a model is of the Forge family."""
+    return hasattr(model, "forge_objects")
+
+
+def network(model: Any) -> torch.nn.Module:
+    """The UNet or transformer."""
+    found = model.forge_objects.unet.model if is_forge(model) else model.model
+    return found.diffusion_model
+
+
+def to_device(model: Any) -> None:
+    """Let the Forge family bring the network to where it computes; elsewhere it is there."""
+    if not is_forge(model):
+        return
+    try:
+        from backend.memory_management import load_model_gpu  # Forge
+    except ImportError:
+        from ldm_patched.modules.model_management import load_model_gpu  # reForge, forge-classic
+    load_model_gpu(model.forge_objects.unet)
+
+
+def device() -> torch.device:
+    """Where the network computes."""
+    return torch.device(devices.device)
+
+
+def predictor(model: Any) -> Any:
+    """The Forge family's noise levels: Forge calls it so, the others as ComfyUI did."""
+    inner = model.forge_objects.unet.model
+    return inner.predictor if hasattr(inner, "predictor") else inner.model_sampling
+
+
+def evaluate(model: Any, x: Tensor, timestep: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    """The network's output, in the precision that the host computes in, with gradients where the caller wants them.
+
+    Args:
+        model: the host's.
+        x: scaled latents (B, C, h, w).
+        timestep: (B,).
+        context: the text's tokens (B, T, D).
+        vector: SDXL's pooled text and sizes, (B, V).
+    """
+    if is_forge(model):
+        unet = network(model)
+        dtype = getattr(unet, "computation_dtype", None) or getattr(unet, "dtype", torch.float32)
+        more = {} if vector is None else {"y": vector.to(dtype)}
+        return unet(x.to(dtype), timestep, context=context.to(dtype), transformer_options={}, **more)
+    with devices.autocast():  # through the wrapper, which brings the network to the device for --medvram
+        if vector is None:
+            return model.apply_model(x, timestep, {"c_crossattn": [context]})
+        return model.apply_model(x, timestep, {"crossattn": context, "vector": vector})
+
+
+def computing() -> Any:
+    """The precision that A1111 computes in; the Forge family's networks know their own."""
+    return devices.autocast() if hasattr(devices, "autocast") else nullcontext()
+
+
+def encode(model: Any, prompts: Sequence[str], negative: bool, width: int, height: int) -> Any:
+    """What the text encoder makes of prompts, with the user's CLIP skip and emphasis: (B, T, C), or a dict of such.
+
+    Schedules such as [a:b:.5] and AND are read as plain words: a taste has one prompt for all steps.
+    """
+    if hasattr(model, "set_clip_skip"):
+        model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
+    with torch.no_grad(), computing():
+        return model.get_learned_conditioning(
+            SdConditioning(list(prompts), is_negative_prompt=negative, width=width, height=height)
+        )
+
+
+def decode(model: Any, latents: Tensor) -> Tensor:
+    """Latents to images (B, 3, H, W) in [0, 1] on the CPU, by the VAE that the user has set."""
+    from modules.sd_samplers_common import decode_first_stage
+
+    images = []
+    with torch.no_grad(), devices.without_autocast() if hasattr(devices, "without_autocast") else nullcontext():
+        for latent in latents.to(device()).split(1):
+            images.append(decode_first_stage(model, latent).float().cpu())
+    return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
+
+
+def checkpoint(model: Any) -> tuple[str, str]:
+    """Name and hash of the checkpoint."""
+    info = model.sd_checkpoint_info
+    return info.model_name, info.shorthash or info.calculate_shorthash()
+
+
+def forget_loras() -> None:
+    """Take off what an earlier prompt's <lora:...> has put into the weights; the next generation puts its own on."""
+    networks = sys.modules.get("networks")
+    if networks is not None:
+        networks.load_networks([], [], [], [])
+
+
+def data_folder() -> Path:
+    """Where the user's things lie."""
+    from modules.paths_internal import data_path
+
+    return Path(data_path)
+
+
+def lora_folder() -> Path:
+    """Where LoRAs lie that the cards show."""
+    return Path(shared.cmd_opts.lora_dir)
+
+
+def interrupted() -> bool:
+    """Whether the user asked what is being done to stop."""
+    return bool(shared.state.interrupted or shared.state.skipped)
+
+
+class Job:
+    """What is being done in the host's queue, as its own progress bar shows it."""
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+
+    def at(self, done: int, of: int, text: str) -> None:
+        """So much is done."""
+        shared.state.job_count, shared.state.job_no = 1, 0
+        shared.state.sampling_step, shared.state.sampling_steps = done, max(1, of)
+        shared.state.textinfo = text
+
+
+def new_task(kind: str) -> str:
+    """A task's id, waiting in the host's queue."""
+    task = progress.create_task_id(kind) if hasattr(progress, "create_task_id") else f"task(d3po-{kind})"
+    progress.add_task_to_queue(task)
+    return task
+
+
+@contextmanager
+def queued(task: str) -> Iterator[Job]:
+    """Wait for one's turn in the host's queue, and hold it."""
+    with call_queue.queue_lock:
+        shared.state.begin(job=task)
+        progress.start_task(task)
+        try:
+            yield Job(task)
+        finally:
+            progress.finish_task(task)
+            shared.state.end()
+            shared.state.interrupted = shared.state.skipped = False

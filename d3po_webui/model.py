@@ -1,0 +1,78 @@
+"""The web UI's checkpoint, text encoder and VAE as the core's `ImageModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from d3po_core.denoiser import Conditioning, stack
+from d3po_core.errors import D3POError
+from d3po_core.rollout import CandidateNoise, Plan, Trajectory, sample
+
+from . import host
+from .denoiser import WebuiDenoiser
+
+FACTOR = 8
+"""Pixels for each latent, of all VAEs that these hosts know."""
+
+
+class WebuiModel:
+    """See `ImageModel`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.denoiser = model, WebuiDenoiser(model)
+        self.name, self.identity = host.checkpoint(model)
+        self._size = (self._native, self._native)
+
+    @property
+    def prediction_type(self) -> str:
+        """As LoRA files name it."""
+        return "v" if self.denoiser.table.prediction == "v_prediction" else "epsilon"
+
+    @property
+    def _native(self) -> int:
+        return 1024 if getattr(self.model, "is_sdxl", False) else 768 if getattr(self.model, "is_sd2", False) else 512
+
+    def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
+        """Conditioning of each prompt, one row, on the CPU. SDXL is told the size that was asked for last."""
+        if any(not prompt.strip() for prompt in prompts):
+            raise D3POError("A prompt is empty.", "Write one per line.")
+        height, width = self._size
+        uncond = _rows(host.encode(self.model, [negative], True, width, height), "uncond")
+        return [
+            {**_rows(host.encode(self.model, [prompt], False, width, height), "cond"), **uncond} for prompt in prompts
+        ]
+
+    def sample(
+        self, plan: Plan, noises: Sequence[CandidateNoise], conditioning: Sequence[Conditioning], guidance_scale: float
+    ) -> Trajectory:
+        """Draw one image for each noise and its conditioning, those of one text length in one batch."""
+        return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents to images (B, 3, H, W) in [0, 1] on the CPU."""
+        return host.decode(self.model, latents)
+
+    def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
+        """Shape of one image's latents; 0 is the model's native size.
+
+        Raises:
+            D3POError: a side is no multiple of 8.
+        """
+        height, width = height or self._native, width or self._native
+        if height % FACTOR or width % FACTOR:
+            raise D3POError(f"Pictures of {width} by {height} pixels cannot be drawn.", "Choose multiples of 8.")
+        self._size = (height, width)
+        return (4, height // FACTOR, width // FACTOR)
+
+
+def _rows(found: Any, side: str) -> Conditioning:
+    """What the host's text encoder gave for one text, as rows on the CPU."""
+    if not isinstance(found, dict):
+        return {side: found.detach().float().cpu().clone()}
+    rows = {side: found["crossattn"]}
+    if "vector" in found:
+        rows[f"{side}.vector"] = found["vector"]
+    return {name: value.detach().float().cpu().clone() for name, value in rows.items()}

@@ -1,0 +1,110 @@
+"""The Studio's worker inside a web UI: it takes its turns in the host's queue, on the model that the user loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from d3po_core.errors import D3POError
+from d3po_core.image_model import ImageModel
+from d3po_core.own_tensors import own_tensors
+from d3po_core.run import Run
+from d3po_studio.worker import Job, Stopped, Worker
+
+from . import cards, host
+from .model import WebuiModel
+
+
+class LoadedModel:
+    """The web UI's own model, as where models come from."""
+
+    def __init__(self) -> None:
+        self._made: WebuiModel | None = None
+        self.watch: Callable[[], None] = lambda: None
+        """See `WebuiDenoiser.watch`."""
+
+    @property
+    def device(self) -> str:
+        return str(host.device())
+
+    def get(self, source: str = "") -> ImageModel:
+        """The one that is loaded; there is no other.
+
+        Raises:
+            D3POError: there is none, or it cannot be taught.
+        """
+        model = host.loaded_model()
+        if self._made is None or self._made.model is not model:
+            self._made = WebuiModel(model)
+        self._made.denoiser.watch = self.watch
+        return self._made
+
+    def of(self, run: Run) -> ImageModel:
+        """The same, if a taste was begun with it.
+
+        Raises:
+            D3POError: another one is loaded.
+        """
+        model = self.get()
+        if model.identity != run.model["identity"]:
+            raise D3POError(
+                f"This taste was begun with {run.model['name']}, and another checkpoint is loaded.",
+                "Choose that one at the top of the page, then try again.",
+                "Your picks are saved.",
+            )
+        return model
+
+
+class WebuiWorker(Worker):
+    """See `Worker`."""
+
+    attachment = "hooks"
+    models: LoadedModel
+    task = ""
+    """Of what is being done or waits for its turn, as the host's progress bar knows it."""
+
+    def __init__(self, models: LoadedModel) -> None:
+        super().__init__(models)
+        models.watch = self._check
+
+    def work(self, run: Run) -> dict[str, Any] | None:
+        found = super().work(run)
+        return found and {**found, "task": self.task}
+
+    def _turn(self, job: Job) -> AbstractContextManager[object]:
+        return self._in_queue()
+
+    @contextmanager
+    def _in_queue(self) -> Iterator[None]:
+        self.task = host.new_task("d3po")
+        try:
+            with host.queued(self.task) as self._shown_by_host:
+                model = host.loaded_model()
+                host.forget_loras()
+                host.to_device(model)
+                with own_tensors([host.network(model)]):
+                    yield
+        finally:
+            self.task = ""
+
+    def _check(self) -> None:
+        super()._check()
+        if self.task:  # else somebody else evaluates
+            progress = self._now[1].shown(0)
+            self._shown_by_host.at(progress["done"], progress["of"], f"D3PO: {progress['kind']}")
+            if host.interrupted():
+                self._resting.add(self._now[0])
+                raise Stopped
+
+    def _kept(self, run: Run, lora: Path) -> None:
+        cards.publish(run, lora)
+
+    def _shown(self, run: Run, round: int) -> None:
+        cards.picture(run, round)
+
+
+def about(model: Any) -> dict[str, Any]:
+    """What a run keeps of the model that it was begun with."""
+    return {"identity": model.identity, "source": model.name, "name": model.name, "family": model.denoiser.family}
