@@ -72,8 +72,10 @@ def pick_of(scores: Tensor, kind: str, mistaken: bool, luck: Generator) -> Pick:
 
 def pictures(run: Run, group: Group) -> Tensor:
     """A group's pictures, (candidates, 3, H, W) in [0, 1]."""
-    arrays = []
-    for candidate in range(group.candidates):
-        with Image.open(run.image_path(group.id, candidate)) as image:
-            arrays.append(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+    return torch.stack([picture(run, group.id, candidate) for candidate in range(group.candidates)])
+
+
+def picture(run: Run, group_id: str, candidate: int) -> Tensor:
+    """One candidate's picture, (3, H, W) in [0, 1]."""
+    with Image.open(run.image_path(group_id, candidate)) as image:
+        return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)

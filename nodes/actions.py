@@ -20,9 +20,10 @@ class HostActions(Actions):
             return ["draw", "stop", "teach"]  # the queue does it next
         if now:
             return ["draw", "stop"]
+        taken_back = ["stop"] if run.run_id in trainer.asked else []
         if run.open_round() is not None:
-            return ["draw", "teach"]
-        return ["draw", "decide"] if teaching.waiting(run) else ["draw", "decide", "teach"]
+            return ["draw", "teach", *taken_back]
+        return ["draw", "decide", *([] if teaching.waiting(run) else ["teach"]), *taken_back]
 
     def work(self, run: Run) -> dict[str, Any] | None:
         return working.shown(run)
@@ -35,6 +36,7 @@ class HostActions(Actions):
         trainer.asked.add(run.run_id)
 
     def stop(self, run: Run) -> None:
+        trainer.asked.discard(run.run_id)  # the page found no trainer to queue
         if working.shown(run):
             process.interrupt()
 

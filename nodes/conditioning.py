@@ -23,7 +23,7 @@ Cond = list[list[Any]]
 KEY = "key"
 LAYOUT = "layout"
 SIDES = ("positive", "negative")
-MOST_HELD = 256
+MOST_HELD = 64
 
 _held: OrderedDict[int, tuple[Cond, Cond]] = OrderedDict()
 """What cannot be stored whole, by key; the oldest is forgotten first."""
@@ -41,7 +41,7 @@ def pack(positive: Cond, negative: Cond, around: dict[str, Tensor] | None = None
     objects: dict[str, list[str]] = {}
     layout: dict[str, Any] = {}
     for side, cond in zip(SIDES, (positive, negative), strict=True):
-        layout[side] = [_part(f"{side}.{i}", *entry, tensors, objects) for i, entry in enumerate(cond)]
+        layout[side] = [_part(f"{side}.{i}", entry[0], entry[1], tensors, objects) for i, entry in enumerate(cond)]
     layout |= {"missing": sorted(objects), **({"objects": objects} if objects else {})}
     text = json.dumps(layout, sort_keys=True)
     digest = hashlib.sha256(text.encode())

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..d3po_core.cost import drawing
+from ..d3po_core.errors import D3POError
 from ..d3po_core.policies import applied
 from ..d3po_core.run import Run
 from ..d3po_core.sampling import Drawn, Sampled, draw_groups, prompt_of, sample_groups
 from ..d3po_core.settings import SampleSettings
-from . import folders
+from . import folders, upstream
 from .host import HostModel
 from .working import Working, seconds_per_image, tell
 
@@ -47,10 +48,36 @@ class Press:
 
 def begin(taste: str, host: HostModel, chosen: SampleSettings) -> Run:
     """A new taste."""
-    name = host.identity if taste.strip() in ("", folders.AUTO) else taste.strip()
+    auto = taste.strip() in ("", folders.AUTO)
+    name = host.identity if auto else taste.strip()
     about = {**dict.fromkeys(("identity", "name", "source"), host.identity), "family": host.denoiser.family}
-    return Run.create(
-        folders.shelf().unused(name), name=name, model=about, settings={"sample": dataclasses.asdict(chosen)}
+    kept = {"sample": dataclasses.asdict(chosen), folders.IS_AUTO: auto, folders.NAMED: name}
+    return Run.create(folders.shelf().unused(name), name=name, model=about, settings=kept)
+
+
+def check_same_kind(run: Run, host: HostModel) -> None:
+    """See that a model can draw into a taste.
+
+    Raises:
+        D3POError: the taste was begun with a model of another kind.
+    """
+    drawn = run.groups(freed=False)
+    channels = run.trajectory(drawn[-1].id)["latents"].shape[1] if drawn else host.latent_shape()[0]
+    if run.model["family"] != host.denoiser.family or channels != host.latent_shape()[0]:
+        raise D3POError(
+            f"The taste '{run.name}' was begun with {run.model['name']}, a model of another kind.",
+            "Write another name for the taste of this one.",
+            "Your picks are saved.",
+        )
+
+
+def changed_since(run: Run, carried: upstream.Carried) -> str:
+    """A sentence, beginning with a space, if the graph has changed since a taste's last pictures; else ""."""
+    drawn = run.groups()
+    then = drawn[-1].settings.get("graph") if drawn else None
+    said = upstream.changed(then, carried) if then is not None else ""
+    return (
+        f" The taste's last pictures were drawn with {said}; such pictures cannot be taught together." if said else ""
     )
 
 

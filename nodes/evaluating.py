@@ -55,7 +55,7 @@ class HostDenoiser:
         self.sampling = patcher.get_model_object("model_sampling")
         self.family = "flow" if isinstance(self.sampling, CONST) else "diffusion"
         self._guider: Any = None
-        self._conds: dict[int, Conds] = {}
+        self._conds: dict[tuple[int, tuple[int, ...]], Conds] = {}
 
     @property
     def device(self) -> torch.device:
@@ -110,7 +110,7 @@ class HostDenoiser:
 
     def _of(self, row: Conditioning, x: Tensor) -> Conds:
         """The host's own form of a prompt, made once."""
-        key = key_of(row)
+        key = (key_of(row), tuple(x.shape[1:]))  # areas and masks are made for a size
         if key not in self._conds:
             self._conds[key] = _processed(self._guider, *unpack(row), x[:1].detach(), row)
         return self._conds[key]

@@ -12,6 +12,8 @@ from ..d3po_core.run import Run
 
 AUTO = "auto"
 """The taste that belongs to the checkpoint."""
+IS_AUTO, NAMED = "auto", "named"
+"""In a run's settings: whether it was begun as "auto", and what it was called then."""
 SUBFOLDER = "d3po"
 
 _shelf: Shelf | None = None
@@ -32,16 +34,15 @@ def lora_folder() -> Path:
 
 
 def find(taste: str, checkpoint: str | None = None) -> Run | None:
-    """The run of a taste's name or id; for "auto" the newest that was begun on a checkpoint, or the newest of all where
-    none is given. None if there is none.
+    """The run of a taste's name (or a former one) or id; for "auto" the newest that was begun as such on a checkpoint,
+    or the newest of all where none is given. None if there is none.
     """
-    taste = taste.strip() or AUTO
-    for run in shelf().runs():
-        if taste in (run.name, run.run_id):
-            return run
-        if taste == AUTO and checkpoint in (None, run.model.get("name")):
-            return run
-    return None
+    taste, runs = taste.strip() or AUTO, shelf().runs()
+    if taste == AUTO:
+        own = (run for run in runs if run.settings.get(IS_AUTO) and run.model.get("name") == checkpoint)
+        return next(iter(runs if checkpoint is None else own), None)
+    by_name = (run for run in runs if taste in (run.name, run.run_id))
+    return next(by_name, None) or next((run for run in runs if run.settings.get(NAMED) == taste), None)
 
 
 def known(taste: str, checkpoint: str | None = None) -> Run:

@@ -56,7 +56,7 @@ class HostModel:
     ) -> None:
         self.patcher, self.vae, self.prompts, self.eta = patcher.clone(), vae, prompts or {}, eta
         self.denoiser = HostDenoiser(self.patcher)
-        self.image = comfy.sample.fix_empty_latent_channels(self.patcher, latent["samples"])[:1] if latent else None
+        self.image = _fitting(self.patcher, latent)[:1] if latent else None
         mask = latent.get("noise_mask") if latent else None
         self.mask = None if mask is None else mask[:1]
         self.identity = checkpoint(patcher) or "unknown"
@@ -125,6 +125,13 @@ class HostModel:
         if self.image is None:
             raise D3POError("There is no latent to draw on.", "Connect an Empty Latent Image.")
         return tuple(self.image.shape[1:])
+
+
+def _fitting(patcher: Any, latent: dict[str, Any]) -> Tensor:
+    """A LATENT's tensor as the model wants it: an empty one gets its channels and its size."""
+    names = ("downscale_ratio_spacial", "downscale_ratio_temporal")  # newer hosts say them, and know what to do
+    ratios = {name: latent[name] for name in names if name in latent}
+    return comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], **ratios)
 
 
 def _row(found: Trajectory, n: int) -> Trajectory:

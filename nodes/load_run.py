@@ -8,11 +8,14 @@ import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..d3po_core.judging import pictures
+from ..d3po_core.judging import picture
 from ..d3po_core.run import Run
-from . import folders
+from . import folders, upstream
 from .inputs import ALIASES, taste_input
 from .sampler import Trajectories
+
+FAVOURITES = 1
+"""Number of that output."""
 
 
 class LoadPreferenceRun(io.ComfyNode):
@@ -32,6 +35,7 @@ class LoadPreferenceRun(io.ComfyNode):
                 io.Image.Output(display_name="favourites", tooltip="Every picture that was picked as the best."),
                 io.Int.Output(display_name="picks", tooltip="How many groups were judged."),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -43,13 +47,14 @@ class LoadPreferenceRun(io.ComfyNode):
     def execute(cls, taste: str) -> Any:
         run = folders.known(taste)
         trajectories = {"run": run.run_id, "groups": [group.id for group in run.groups()], "pending": []}
-        return io.NodeOutput(trajectories, favourites(run), run.counts("").picks)
+        wanted = upstream.is_used(cls.hidden.prompt, cls.hidden.unique_id, FAVOURITES)
+        return io.NodeOutput(trajectories, favourites(run) if wanted else None, run.counts("").picks)
 
 
 def favourites(run: Run) -> Any:
     """The picked pictures of the newest one's size as the host's IMAGE (B, H, W, 3); blocked if there are none."""
     best = {stored.group_id: stored.pick.order[0] for stored in run.picks() if stored.pick.order}
-    found = [pictures(run, run.group(name))[candidate] for name, candidate in best.items()]
+    found = [picture(run, name, candidate) for name, candidate in best.items()]
     if not found:
         return ExecutionBlocker(None)
     return torch.stack([image for image in found if image.shape == found[-1].shape]).movedim(1, -1)

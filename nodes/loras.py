@@ -32,7 +32,7 @@ def listed(run: Run) -> str:
     policy = run.current_policy()
     file = run.lora(policy)
     alike = sorted(folders.lora_folder().glob(f"{glob.escape(file.stem)}*.safetensors")) if file else []
-    return next((f"{folders.SUBFOLDER}/{path.name}" for path in alike if policy_id(path) == policy), "")
+    return next((str(Path(folders.SUBFOLDER, path.name)) for path in alike if policy_id(path) == policy), "")
 
 
 def read(file: Path) -> dict[str, Tensor]:

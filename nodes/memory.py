@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..d3po_core.settings import SampleSettings
+from .process import total_memory
 
 AUTO = "auto"
 
@@ -56,10 +57,7 @@ def preset_name(patcher: Any, wanted: str = AUTO) -> str:
     """Which preset: the one that is wanted or, for "auto", by the memory of the device that a MODEL runs on."""
     if wanted != AUTO:
         return wanted
-    device = patcher.load_device
-    if device.type != "cuda":
-        return "24 GB"
-    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    total = total_memory(patcher.load_device) / 2**30
     return next(name for name, least in SMALLEST.items() if total >= least)
 
 

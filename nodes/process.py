@@ -23,6 +23,11 @@ def is_out_of_memory(error: Exception) -> bool:
     return bool(comfy.model_management.is_oom(error))
 
 
+def total_memory(device: Any) -> int:
+    """Bytes of a device: a graphics card's own, or the computer's."""
+    return int(comfy.model_management.get_total_memory(device))
+
+
 def free_memory() -> None:
     """Let the host give back what it holds and does not need."""
     comfy.model_management.unload_all_models()

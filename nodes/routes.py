@@ -32,7 +32,9 @@ def add() -> None:
 
 async def answer(request: web.Request) -> web.StreamResponse:
     """A request of the gallery's."""
-    body = await request.content.read(MOST_BYTES + 1)
+    body = b""
+    while len(body) <= MOST_BYTES and (piece := await request.content.read(MOST_BYTES + 1 - len(body))):
+        body += piece  # it may come in several
     headers = {name.lower(): value for name, value in request.headers.items()}
     given = Request(request.method, request.match_info["path"], dict(request.query), headers, body)
     response: Any = await asyncio.to_thread(handle, folders.shelf(), actions, given)

@@ -12,7 +12,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..d3po_core.rollout import make_plan
 from ..d3po_core.settings import SampleSettings
 from . import few_steps, folders, prompts, upstream
-from .drawing import Press, begin, cost, following, into_gallery, waiting_for_pictures
+from .drawing import Press, begin, changed_since, check_same_kind, cost, following, into_gallery, waiting_for_pictures
 from .evaluating import schedules
 from .host import HostModel
 from .inputs import ALIASES, inputs, settings, taste_input
@@ -21,6 +21,8 @@ from .support import check_teachable
 from .working import Working
 
 LEFT_OUT = ("seed", "negative", "width", "height", "sampler", "schedule")
+IMAGES = 1
+"""Number of that output."""
 Trajectories = io.Custom("D3PO_TRAJECTORIES")
 
 
@@ -39,7 +41,11 @@ class PairedTrajectorySampler(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that is to learn your taste, with whatever it carries."),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
                 io.Conditioning.Input("negative", tooltip="What not to draw."),
-                io.Latent.Input("latent", tooltip="Size of the pictures; of a batch the first one is used."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="Size of the pictures; of a batch the first one is used. A picture in it is drawn over "
+                    "entirely, except outside of its mask.",
+                ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
@@ -104,14 +110,17 @@ class PairedTrajectorySampler(io.ComfyNode):
         texts = prompts.listed(written) or [cls._text("positive")]
         encode = prompts.encoder(clip, positive) if written.strip() else lambda text: positive
         run = folders.find(taste, host.identity) or begin(taste, host, chosen)
+        check_same_kind(run, host)
         chosen = dataclasses.replace(chosen, seed=int(run.run_id[:8], 16))  # the same in every press
         wanted = texts if len(texts) == 1 else following(run, texts, chosen)
         labels = [prompts.label(run, host, text, encode(text), negative, against) for text in wanted]
         press = Press(run, host, chosen, labels, {"graph": carried})
         with Working(run, node, "drawing", chosen.groups) as work:
-            advice = few_steps.advice(host.identity, chosen)
+            advice = few_steps.advice(host.identity, carried, chosen) + changed_since(run, carried)
             work.say(f"{cost(press)}; noise in the first {plan.trained} of {chosen.steps} steps.{advice}")
-            return shown(press, work) if vae is not None else undecoded(press, work)
+            if vae is None:
+                return undecoded(press, work)
+            return shown(press, work, upstream.is_used(cls.hidden.prompt, cls.hidden.unique_id, IMAGES))
 
     @classmethod
     def _text(cls, name: str) -> str:
@@ -125,12 +134,16 @@ class PairedTrajectorySampler(io.ComfyNode):
         return dataclasses.replace(chosen, schedule=schedule)  # any of the host's, of which the core knows two
 
 
-def shown(press: Press, work: Working) -> Any:
+def shown(press: Press, work: Working, images_used: bool) -> Any:
     """Draw and decode, each group into the gallery as soon as it is decoded; the node's outputs."""
-    drawn = list(into_gallery(press, work))
-    trajectories = {"run": press.run.run_id, "groups": [report.group_id for report in drawn], "pending": []}
-    images = torch.cat([report.images for report in drawn]).movedim(1, -1)
-    return io.NodeOutput(trajectories, images, {"samples": torch.cat([report.latents for report in drawn])})
+    groups, latents, images = [], [], []
+    for report in into_gallery(press, work):
+        groups.append(report.group_id)
+        latents.append(report.latents)
+        images += [report.images] if images_used else []  # they would fill the memory for nothing
+    trajectories = {"run": press.run.run_id, "groups": groups, "pending": []}
+    batch = torch.cat(images).movedim(1, -1) if images else None
+    return io.NodeOutput(trajectories, batch, {"samples": torch.cat(latents)})
 
 
 def undecoded(press: Press, work: Working) -> Any:

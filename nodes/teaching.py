@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..d3po_core.cost import teaching as cost
@@ -22,8 +22,9 @@ from .memory import checkpointed
 from .process import free_memory, is_out_of_memory
 from .support import check_teachable
 from .taste_model import TasteModel
-from .working import Working, seconds_per_image
+from .working import Working, seconds_per_image, tell
 
+RESUMED = "It went on as it was begun: changed settings and new picks are for the next round."
 PHASES = {"check A": "Guessing hidden picks, 1 of 2", "check B": "Guessing hidden picks, 2 of 2", "teach": "Teaching"}
 
 
@@ -87,7 +88,7 @@ def teach(model: Any, run: Run, lesson: Lesson) -> tuple[str, list[float]]:
     free_memory()
     raise D3POError(
         "There is not enough memory to teach this model.",
-        "Choose a smaller memory preset at the trainer, or begin a taste with smaller pictures.",
+        "Choose a smaller memory preset at the trainer if there is one, or begin a taste with smaller pictures.",
         "Your picks and what was learnt so far are saved.",
     )
 
@@ -113,7 +114,11 @@ def _taught(model: Any, run: Run, lesson: Lesson, work: Working) -> tuple[Result
 
     host_sampling(host.denoiser, prompts, tensors["latents"].shape[1:], steps)
     loras.publish(run, keep(trainer))
-    return trainer.result(), losses
+    tell("d3po.taught", taste=run.run_id, lora=loras.listed(run))
+    result = trainer.result()
+    if trainer.resumed:
+        result = replace(result, reason=f"{result.reason} {RESUMED}")
+    return result, losses
 
 
 def _seconds_per_row(run: Run) -> float | None:

@@ -14,7 +14,7 @@ from .host import with_lora
 from .inputs import ALIASES, inputs, settings, taste_input
 from .sampler import Trajectories
 from .teaching import Lesson, teach, waiting, waiting_for
-from .working import say, tell
+from .working import say
 
 WHEN = ("when I press Teach", "each time queued")
 STRENGTHS = {"gentle": 0.5, "normal": 1.0, "strong": 2.0}
@@ -90,12 +90,21 @@ class LoraTrainer(io.ComfyNode):
         """What is upstream of the picks is asked for only where teaching follows it, so that Teach draws nothing."""
         run = cls._run(model, taste)
         pressed = run is not None and run.run_id in asked
-        return ["trajectories"] if train == WHEN[1] and not pressed and trajectories is None else []
+        linked = upstream.has_link(cls.hidden.prompt, cls.hidden.unique_id, "trajectories")
+        return ["trajectories"] if train == WHEN[1] and linked and not pressed and trajectories is None else []
 
     @classmethod
     def _run(cls, model: Any, taste: str) -> Run | None:
-        carried = upstream.carried(cls.hidden.prompt, str(cls.hidden.unique_id))
-        return folders.find(taste, upstream.checkpoint_of(model, carried))
+        """The taste that is meant: by name, else the one that is wired here, else the checkpoint's own."""
+        graph, node = cls.hidden.prompt, str(cls.hidden.unique_id)
+        checkpoint = upstream.checkpoint_of(model, upstream.carried(graph, node))
+        if taste.strip() not in ("", folders.AUTO):
+            return folders.find(taste)
+        wired = upstream.taste_of(graph, node)
+        if wired.strip() not in ("", folders.AUTO):
+            return folders.find(wired)
+        pressed = [run for run in folders.shelf().runs() if run.run_id in asked and run.model["name"] == checkpoint]
+        return pressed[0] if len(pressed) == 1 else folders.find(folders.AUTO, checkpoint)
 
     @classmethod
     def execute(
@@ -113,7 +122,11 @@ class LoraTrainer(io.ComfyNode):
         if run is None:
             return passed(model, None, waiting_for(0))
         if train == WHEN[0] and run.run_id not in asked:
-            return passed(model, run, waiting(run) or "Ready: press Teach.")
+            open_round = run.open_round() is not None
+            ready = (
+                "A round was stopped: press Teach to go on." if open_round else waiting(run) or "Ready: press Teach."
+            )
+            return passed(model, run, ready)
         asked.discard(run.run_id)
         if run.open_round() is None and (said := waiting(run)):
             return passed(model, run, said)
@@ -126,7 +139,6 @@ class LoraTrainer(io.ComfyNode):
             node=node,
         )
         said, losses = teach(model, run, lesson)
-        tell("d3po.taught", taste=run.run_id, lora=loras.listed(run))
         return passed(model, run, said, losses)
 
 
@@ -143,6 +155,8 @@ def train_settings(model: Any, teaching: str, wanted: str, values: dict[str, Any
 def passed(model: Any, run: Run | None, text: str, losses: list[float] | None = None) -> Any:
     """The node's outputs: the model as taught so far, and a sentence under the node."""
     file = run and run.lora(run.current_policy())
+    if run and file and not loras.listed(run):  # it could not be copied when it was made
+        loras.publish(run, file)
     tensors = loras.read(file) if file else {}
     return io.NodeOutput(
         with_lora(model, tensors) if tensors else model,

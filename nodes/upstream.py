@@ -8,6 +8,8 @@ from typing import Any
 from .host import checkpoint
 
 UNKNOWN = "unknown"
+SOURCES = ("D3PO_PairedTrajectorySampler", "D3PO_LoadPreferenceRun")
+"""Where trajectories come from."""
 Carried = list[list[Any]]
 """Nodes on the way to a MODEL, the nearest first: [class, {widget: value}]."""
 
@@ -32,16 +34,33 @@ def carried(graph: dict[str, Any] | None, node: str | None, name: str = "model")
         inputs = there.get("inputs", {})
         found.append([there.get("class_type", ""), {k: v for k, v in inputs.items() if not _is_link(v)}])
         further = {key: value for key, value in inputs.items() if _is_link(value)}
-        models = [value for key, value in further.items() if key.startswith(("model", "unet"))]
+        models = [value for key, value in further.items() if key.startswith((name, "model", "unet"))]
         links += models or list(further.values())  # a reroute or switch calls its input something else
     return found
+
+
+def is_used(graph: dict[str, Any] | None, node: str | None, output: int) -> bool:
+    """Whether anything takes an output: what nobody takes need not be made."""
+    inputs = (value for each in (graph or {}).values() for value in each.get("inputs", {}).values())
+    return any(_is_link(value) and value == [str(node), output] for value in inputs)
+
+
+def has_link(graph: dict[str, Any] | None, node: str | None, name: str) -> bool:
+    """Whether an input is connected."""
+    return _is_link((graph or {}).get(str(node), {}).get("inputs", {}).get(name))
+
+
+def taste_of(graph: dict[str, Any] | None, node: str | None, name: str = "trajectories") -> str:
+    """The taste that is named where the trajectories at an input come from; "" if none is."""
+    named = (widgets.get("taste") for kind, widgets in carried(graph, node, name) if kind in SOURCES)
+    return next((taste for taste in named if isinstance(taste, str)), "")
 
 
 def checkpoint_of(model: Any, nodes: Carried) -> str:
     """What a MODEL was loaded from, without its folder and ending: as the host says or, of loaders that do not tell it,
     as the graph does.
     """
-    return checkpoint(model) or next((file for kind, widgets in reversed(nodes) for file in _files(widgets)), UNKNOWN)
+    return checkpoint(model) or next((file for kind, widgets in reversed(nodes) for file in files(widgets)), UNKNOWN)
 
 
 def changed(then: Carried, now: Carried) -> str:
@@ -72,10 +91,11 @@ def _numbered(nodes: Carried) -> dict[tuple[str, int], tuple[str, dict[str, Any]
 
 def _title(kind: str, widgets: dict[str, Any]) -> str:
     """A node by its class and the file that it loads."""
-    return " ".join([kind, *_files(widgets)[:1]])
+    return " ".join([kind, *files(widgets)[:1]])
 
 
-def _files(widgets: dict[str, Any]) -> list[str]:
+def files(widgets: dict[str, Any]) -> list[str]:
+    """The files that a node loads, without folders and endings."""
     return [Path(value).stem for key, value in widgets.items() if key.endswith("_name") and isinstance(value, str)]
 
 

@@ -17,15 +17,18 @@ api.addEventListener("status", ({ detail }) => (inQueue = detail?.exec_info?.que
 /** Teach: next in the queue, before what is still to be drawn, as it was asked for by hand. */
 export async function queueTrainers(gallery) {
   const ids = found(TRAINER, gallery);
-  if (!ids) return;
+  if (!ids) {
+    await gallery.session?.act("stop"); // else the next press of Run would teach
+    return;
+  }
   if (inQueue) warn(gallery, "comfyui.queued");
-  await app.queuePrompt(NEXT, 1, { queueNodeIds: ids });
+  await app.queuePrompt(NEXT, 1, ids); // a list is what all versions of the page take
 }
 
 /** Draw more. */
 export async function queueSamplers(gallery) {
   const ids = found(SAMPLER, gallery);
-  if (ids) await app.queuePrompt(LAST, 1, { queueNodeIds: ids });
+  if (ids) await app.queuePrompt(LAST, 1, ids);
 }
 
 /** Ids of the nodes of a kind that serve a gallery's taste; null, and a word about it, if there are none. */

@@ -27,6 +27,8 @@ from .weights import LoraWeights
 
 PART = ".part"
 """Ends the names of files that are not whole yet."""
+MOST_BYTES = 150
+"""Of a file's name; systems allow 255, of which temporary files and endings need some."""
 OLD = 600.0
 """Seconds after which such a file is taken for abandoned."""
 
@@ -120,6 +122,7 @@ def unused_path(folder: Path | str, stem: str) -> Path:
     Whatever a file name or an `<lora:...>` tag does not bear becomes a dash.
     """
     stem = re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "lora"
+    stem = stem.encode()[:MOST_BYTES].decode(errors="ignore") if len(stem.encode()) > MOST_BYTES else stem
     path, number = Path(folder) / f"{stem}.safetensors", 1
     while path.exists():
         number += 1

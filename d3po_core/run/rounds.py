@@ -57,10 +57,19 @@ class Rounds(Base):
         """
         return hold(self.folder / LOCK)
 
-    def begin_round(self, settings: dict[str, Any], reference: str = "base") -> int:
-        """Begin a round, or resume the unfinished one with these settings; its number."""
+    def begin_round(self, settings: dict[str, Any], reference: str = "base", *, anew: bool = False) -> int:
+        """Begin a round, or resume the unfinished one with these settings; its number.
+
+        Args:
+            settings: of the trainer, JSON-able.
+            reference: the policy that it departs from.
+            anew: an unfinished round takes the picks of now, as a new one does.
+        """
         with self._database.write() as connection:
             row = connection.execute("SELECT number FROM rounds WHERE finished IS NULL").fetchone()
+            (last_pick,) = connection.execute("SELECT COALESCE(MAX(serial), 0) FROM picks").fetchone()
+            if row is not None and anew:
+                connection.execute("UPDATE rounds SET last_pick = ? WHERE number = ?", (last_pick, row["number"]))
             if row is not None:
                 connection.execute(
                     "UPDATE rounds SET settings = ?, reference = ? WHERE number = ?",
@@ -68,7 +77,6 @@ class Rounds(Base):
                 )
                 return int(row["number"])
             (number,) = connection.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM rounds").fetchone()
-            (last_pick,) = connection.execute("SELECT COALESCE(MAX(serial), 0) FROM picks").fetchone()
             connection.execute(
                 "INSERT INTO rounds (number, settings, reference, last_pick, begun) VALUES (?, ?, ?, ?, ?)",
                 (number, json.dumps(settings), reference, last_pick, time.time()),

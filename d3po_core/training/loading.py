@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,9 +132,18 @@ class AnotherModel(D3POError):
         )
 
 
+def of_each_kind(run: Run, group_ids: Iterable[str]) -> list[str]:
+    """One group of each policy that sampled and, where a host has noted it, of each graph."""
+    found: dict[str, str] = {}
+    for group_id in group_ids:
+        group = run.group(group_id)
+        found.setdefault(json.dumps([group.policy, group.settings.get("graph")]), group_id)
+    return list(found.values())
+
+
 @torch.no_grad()
 def check_same_model(denoiser: Denoiser, group: TrainingGroup) -> None:
-    """Evaluate one recorded step anew and compare; call it with the LoRA off, on a group that the base sampled.
+    """Evaluate one recorded step anew and compare; the denoiser must be the policy that sampled the group.
 
     Raises:
         AnotherModel: it is not the one that sampled.

@@ -28,7 +28,7 @@ from ..settings import LoraSettings, TrainSettings, check
 from .evidence import epochs_to_teach, strength, z_score
 from .fit import Fit, Update
 from .groups import TrainingGroup, group_rows
-from .loading import GroupLoader, Lesson, UnusableGroup, check_same_model, collect
+from .loading import GroupLoader, Lesson, UnusableGroup, check_same_model, collect, of_each_kind
 from .memory import checkpointing, room_for
 from .passes import Room, mean_kl
 from .references import Reference
@@ -79,7 +79,8 @@ class Trainer:
     ) -> None:
         self.run, self.denoiser, self.attachment = run, denoiser, attachment
         self.settings, self.lora_settings = check(settings), check(lora_settings)
-        self.resumed = run.open_round() is not None
+        unfinished = run.open_round()
+        self.resumed = unfinished is not None and not self._untouched(unfinished.number)
         if not self.resumed:
             collect(run)  # too few picks are told before a model is touched
         self._progress = Progress()
@@ -158,10 +159,10 @@ class Trainer:
     def _begin_or_resume(self) -> None:
         self._begin = time.monotonic()
         unfinished = self.run.open_round()
-        if unfinished is None:
+        if unfinished is None or self._untouched(unfinished.number):
             self._lesson = collect(self.run)
             self._start = self.run.current_policy()
-            self.round = self.run.begin_round(self._stored(), self._reference_policy())
+            self.round = self.run.begin_round(self._stored(), self._reference_policy(), anew=True)
         else:
             stored = unfinished.settings
             as_now = {name: getattr(self.settings, name) for name in FREE_TO_CHANGE}
@@ -184,6 +185,10 @@ class Trainer:
             self._progress = Progress(**{name: value for name, value in info.items() if name in known})
         self._load = GroupLoader(self.run, self._lesson)
         self._phases = self._plan(self._lesson)
+
+    def _untouched(self, round: int) -> bool:
+        """Whether an unfinished round was given up before it learnt anything: it then takes new picks and settings."""
+        return self.run.load_state(round) is None
 
     def _stored(self) -> dict[str, Any]:
         """What an interrupted round needs to know of itself."""
@@ -229,14 +234,21 @@ class Trainer:
         self._initial = self._lora.weights()
         self._fresh = unlearnt(self._initial, self.settings.seed) if previous else self._initial
         try:
-            with self._lora.off():
-                for group_id in () if self.settings.reevaluate_reference else self._lesson.training:
-                    if self.run.group(group_id).policy == "base":
-                        check_same_model(self.denoiser, self._load(group_id))
-                        break
+            if not self.settings.reevaluate_reference:
+                self._check_samplers()
         except BaseException:
             self._lora.remove()
             raise
+
+    def _check_samplers(self) -> None:
+        """Whether the model is the one that sampled: a step of every kind of group, each by the policy that drew it."""
+        for group_id in of_each_kind(self.run, [*self._lesson.training, *self._lesson.held_out]):
+            policy = self.run.group(group_id).policy
+            if policy == "base":
+                with self._lora.off():
+                    check_same_model(self.denoiser, self._load(group_id))
+            elif policy == self._start:  # nothing has been learnt since
+                check_same_model(self.denoiser, self._load(group_id))
 
     def _room_for(self) -> Room:
         group = self._load(self._phases[-1].groups[0])

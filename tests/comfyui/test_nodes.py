@@ -150,3 +150,91 @@ def test_teaching_before_anything_was_drawn_is_no_error(host: Host) -> None:
     graph["trainer"]["inputs"] |= {"train": TEACH}
     outputs = host.run(graph, only=["trainer"])
     assert outputs["trainer"]["text"] == ["Waiting for picks: 0 of 16"]
+
+
+def test_pictures_of_two_models_are_not_taught_together(host: Host) -> None:
+    """Whichever graph teaches, one half of the pictures was drawn otherwise."""
+    lora = next((host.base / "models" / "loras" / "d3po").iterdir()).name
+    graph = named("two graphs", groups=9)
+    host.run(graph, only=["sampler"])
+    other = named("two graphs", groups=9)
+    other["detail"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name=f"d3po/{lora}", strength_model=8.0)
+    other["sampler"]["inputs"]["model"] = other["trainer"]["inputs"]["model"] = ["detail", 0]
+    host.run(other, only=["sampler"])
+    run = told(host, "two graphs")["id"]
+    pick_all(host, run)
+    for each, difference in ((graph, "your graph does not have"), (other, "which your graph adds")):
+        host.post(f"/d3po/taste/{run}/teach", {})
+        with pytest.raises(Refused, match=difference):
+            host.run(each, only=["trainer"])
+
+
+def test_a_refused_round_takes_new_picks_and_settings(host: Host) -> None:
+    lora = next((host.base / "models" / "loras" / "d3po").iterdir()).name
+    graph = named("refused once", groups=18)
+    host.run(graph, only=["sampler"])
+    run = told(host, "refused once")["id"]
+    pick_all(host, run)
+    wrong = named("refused once")
+    wrong["detail"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name=f"d3po/{lora}", strength_model=8.0)
+    wrong["trainer"]["inputs"]["model"] = ["detail", 0]
+    host.post(f"/d3po/taste/{run}/teach", {})
+    with pytest.raises(Refused):
+        host.run(wrong, only=["trainer"])
+    assert host.run(graph, only=["trainer"])["trainer"]["text"] == ["A round was stopped: press Teach to go on."]
+    host.run({**graph, "sampler": {**graph["sampler"]}}, only=["sampler"])
+    pick_all(host, run)
+    graph["trainer"]["inputs"]["rank"] = 3
+    host.post(f"/d3po/taste/{run}/teach", {})
+    outputs = host.run(graph, only=["trainer"])
+    assert "It went on as it was begun" not in outputs["trainer"]["text"][0]
+    state = host.get(f"/d3po/taste/{run}/state?client={'c' * 32}")
+    assert state["picks"]["untaught"] == 0
+    from safetensors import safe_open
+
+    with safe_open(host.base / "output" / "d3po" / "refused-once" / "loras" / state["rounds"][0]["lora"], "pt") as file:
+        assert {file.get_slice(key).get_shape()[0] for key in file.keys() if "lora_down" in key} == {3}  # noqa: SIM118
+
+
+def test_auto_is_the_checkpoints_own_taste_whatever_others_are_begun(host: Host) -> None:
+    host.run(taste(groups=1), only=["sampler"])
+    (own,) = [each for each in host.get("/d3po/tastes")["tastes"] if each["name"] == "tiny"]
+    host.run(named("another", groups=1), only=["sampler"])
+    host.run(taste(groups=1), only=["sampler"])
+    assert told(host, "another")["groups"] == 1 and told(host, "tiny")["groups"] == own["groups"] + 1
+
+
+def test_a_trainer_left_on_auto_takes_the_taste_that_is_wired_to_it(host: Host) -> None:
+    graph = named("wired", groups=1)
+    graph["trainer"]["inputs"] |= {"taste": "auto", "train": QUEUED}
+    host.run(graph, only=["collector"])
+    pick_all(host, told(host, "wired")["id"])
+    outputs = host.run(graph, only=["trainer"])
+    assert outputs["trainer"]["text"] == ["Waiting for picks: 1 of 16"]
+    del graph["trainer"]["inputs"]["trajectories"]  # nothing to wait for is no error either
+    graph["trainer"]["inputs"]["taste"] = "wired"
+    assert host.run(graph, only=["trainer"])["trainer"]["text"] == ["Waiting for picks: 1 of 16"]
+
+
+def test_a_taste_takes_pictures_of_one_kind_of_model(host: Host) -> None:
+    host.run(named("one kind", groups=1), only=["sampler"])
+    graph = named("one kind", groups=1)
+    graph["latent"] = node("EmptySD3LatentImage", width=64, height=64, batch_size=1)
+    graph["load"] = node("CheckpointLoaderSimple", ckpt_name="tiny-sd3.safetensors")
+    graph["clip"] = node("CheckpointLoaderSimple", ckpt_name="tiny.safetensors")
+    graph["sampler"]["inputs"] |= {"model": ["load", 0], "vae": ["clip", 2]}
+    for side in ("positive", "negative"):
+        graph[side]["inputs"]["clip"] = ["clip", 1]
+    with pytest.raises(Refused, match="was begun with tiny, a model of another kind"):
+        host.run(graph, only=["sampler"])
+    assert told(host, "one kind")["groups"] == 1
+
+
+def test_teach_that_found_no_trainer_is_taken_back(host: Host) -> None:
+    graph = named("taken back", groups=18)
+    host.run(graph, only=["sampler"])
+    run = told(host, "taken back")["id"]
+    pick_all(host, run)
+    host.post(f"/d3po/taste/{run}/teach", {})
+    host.post(f"/d3po/taste/{run}/stop", {})  # as the page does
+    assert host.run(graph, only=["trainer"])["trainer"]["text"] == ["Ready: press Teach."]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,18 @@ def test_a_form_of_another_site_teaches_nothing(host: Host) -> None:
     run = host.get("/d3po/tastes")["tastes"][0]["id"]
     status, _ = host.ask("POST", f"/d3po/taste/{run}/teach", {"Content-Type": "text/plain"}, b"{}")
     assert status == 415
+
+
+def test_a_body_may_come_in_pieces(host: Host) -> None:
+    run = host.get("/d3po/tastes")["tastes"][0]["id"]
+    body = b'{"client": "' + CLIENT.encode() + b'", "want": 1}'
+    address, _, port = host.address.partition("//")[2].partition(":")
+    with socket.create_connection((address, int(port)), timeout=30) as line:
+        head = f"POST /d3po/taste/{run}/next HTTP/1.1\r\nHost: {address}:{port}\r\nContent-Type: application/json\r\n"
+        line.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body[:9])
+        time.sleep(0.5)
+        line.sendall(body[9:])
+        assert line.recv(100).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/tmp/outside", "a\\b\x01", "C:evil", "." * 9, "x" * 300])
