@@ -36,8 +36,10 @@ class HostActions(Actions):
         trainer.asked.add(run.run_id)
 
     def stop(self, run: Run) -> None:
-        trainer.asked.discard(run.run_id)  # the page found no trainer to queue
-        if working.shown(run):
+        """Take Teach back while it waits, as the page does where it finds no trainer; else stop what is being done."""
+        if run.run_id in trainer.asked:
+            trainer.asked.discard(run.run_id)
+        elif working.shown(run):
             process.interrupt()
 
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:

@@ -76,8 +76,11 @@ def teach(model: Any, run: Run, lesson: Lesson) -> tuple[str, list[float]]:
     try:
         with Working(run, lesson.node, "checking") as work:
             result, losses = _taught(model, run, lesson, work)
-            if lesson.vae is not None and result.strength > 0:
-                _show(model, run, lesson, result, work)
+            try:
+                if lesson.vae is not None and result.strength > 0:
+                    _show(model, run, lesson, result, work)
+            finally:
+                tell("d3po.taught", taste=run.run_id, lora=loras.listed(run))
     except AnotherModel as error:
         raise _named(run, lesson, error) from None
     except Exception as error:
@@ -114,7 +117,6 @@ def _taught(model: Any, run: Run, lesson: Lesson, work: Working) -> tuple[Result
 
     host_sampling(host.denoiser, prompts, tensors["latents"].shape[1:], steps)
     loras.publish(run, keep(trainer))
-    tell("d3po.taught", taste=run.run_id, lora=loras.listed(run))
     result = trainer.result()
     if trainer.resumed:
         result = replace(result, reason=f"{result.reason} {RESUMED}")

@@ -18,7 +18,8 @@ api.addEventListener("status", ({ detail }) => (inQueue = detail?.exec_info?.que
 export async function queueTrainers(gallery) {
   const ids = found(TRAINER, gallery);
   if (!ids) {
-    await gallery.session?.act("stop"); // else the next press of Run would teach
+    // It was asked for, and the next press of Run would teach.
+    if (gallery.session?.state?.can.includes("stop")) await gallery.session.act("stop");
     return;
   }
   if (inQueue) warn(gallery, "comfyui.queued");
