@@ -224,6 +224,13 @@ def test_a_name_is_never_used_twice(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(names), "nothing else is left"
 
 
+@pytest.mark.parametrize("letter", ["x", "\N{CJK UNIFIED IDEOGRAPH-7F8E}"])
+def test_a_long_name_is_cut(tmp_path: Path, letter: str) -> None:
+    network = tiny_sd1()
+    names = [save_lora(unused_path(tmp_path, letter * 120), trained(network), network).name for _ in range(2)]
+    assert all(name.startswith(letter * 40) and len(name.encode()) < 180 for name in names) and names[0] != names[1]
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny_sd1()
 

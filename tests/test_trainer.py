@@ -148,6 +148,33 @@ def test_another_base_model_is_noticed(tmp_path: Path) -> None:
     )
 
 
+def test_pictures_of_another_model_are_noticed_wherever_they_are(tmp_path: Path) -> None:
+    """A host notes what its graph was; a group of each is compared."""
+    model, other = ToyModel(), ToyModel(seed=1)
+    run = picked_run(tmp_path / "run", model)
+    for sampled in sample_groups(run, other, replace(SAMPLE, {"groups": 2}), PROMPTS, notes={"graph": "changed"}):
+        run.add_pick(sampled.group_id, Pick("favourite", (0,)))
+    for each in (model, other):
+        with pytest.raises(D3POError, match="another base model"):
+            next(trainer(run, each).steps())
+    assert len(list(trainer(run, model, reevaluate_reference=True).steps())) > 3
+
+
+def test_a_round_that_learnt_nothing_takes_new_picks_and_settings(tmp_path: Path) -> None:
+    model = ToyModel()
+    run = picked_run(tmp_path / "run", model)
+    with pytest.raises(D3POError, match="another base model"):
+        next(trainer(run, ToyModel(seed=1)).steps())
+    for sampled in sample_groups(run, model, replace(SAMPLE, {"groups": 8}), PROMPTS):
+        run.add_pick(sampled.group_id, Pick("favourite", (0,)))
+    again = trainer(run, model, epochs=2)
+    list(again.steps())
+    assert not again.resumed and again.settings.epochs == 2
+    assert len(again.trained_on) == len([group for group in run.groups() if not group.held_out])
+    keep(again)
+    assert run.untaught() == 0 and len(run.rounds()) == 1
+
+
 def test_two_trainers_on_one_run(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
