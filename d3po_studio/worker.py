@@ -84,6 +84,8 @@ class Worker(Actions):
 
     attachment = "peft"
     """How a LoRA is put on the models, see `lora.attach`."""
+    in_a_turn = AHEAD
+    """Groups that are drawn ahead before others may have their turn."""
 
     def __init__(self, models: Source) -> None:
         self.models = models
@@ -213,7 +215,9 @@ class Worker(Actions):
             return None
         if run.counts("").waiting > AHEAD // 2:  # not one by one: every start costs, and a batch is quicker
             return None
-        return self._job(run, lambda run, model: self._draw(run, model, AHEAD - run.counts("").waiting))
+        return self._job(
+            run, lambda run, model: self._draw(run, model, min(self.in_a_turn, AHEAD - run.counts("").waiting))
+        )
 
     def _looked_at(self, run: Run) -> bool:
         looked = self._looked

@@ -61,6 +61,7 @@ class WebuiWorker(Worker):
     """See `Worker`."""
 
     attachment = "hooks"
+    in_a_turn = 2  # the user's own pictures wait meanwhile
     models: LoadedModel
     task = ""
     """Of what is being done or waits for its turn, as the host's progress bar knows it."""

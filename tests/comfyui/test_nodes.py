@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,18 @@ def test_teach_that_found_no_trainer_is_taken_back(host: Host) -> None:
     host.post(f"/d3po/taste/{run}/teach", {})
     host.post(f"/d3po/taste/{run}/stop", {})  # as the page does
     assert host.run(graph, only=["trainer"])["trainer"]["text"] == ["Ready: press Teach."]
+
+
+def test_the_queue_can_wait_for_picks(host: Host) -> None:
+    graph = named("waiting", groups=3)
+    graph["collector"]["inputs"]["wait_for"] = 2
+    prompt = host.queue(graph, only=["collector"])
+    deadline = time.monotonic() + 120
+    while not any(each["name"] == "waiting" and each["groups"] == 3 for each in host.get("/d3po/tastes")["tastes"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    run = told(host, "waiting")["id"]
+    time.sleep(1.5)
+    assert not host.get(f"/history/{prompt}")  # it holds the queue
+    pick_all(host, run)
+    assert host.wait(prompt, 30)["collector"]["d3po_taste"] == [run]
