@@ -1,0 +1,89 @@
+"""The whole loop in a real AUTOMATIC1111, in its page: begin, pick, teach, use the LoRA. The first of these tests.
+
+WEBUI_DIR names its source (with its repositories beside it), WEBUI_PYTHON the Python of its environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .host import WebUI
+
+HOST = os.environ.get("WEBUI_DIR")
+PYTHON = os.environ.get("WEBUI_PYTHON", sys.executable)
+CLIENT = "c" * 32
+
+pytestmark = pytest.mark.skipif(
+    HOST is None, reason="no web UI: name one with WEBUI_DIR (its Python with WEBUI_PYTHON)"
+)
+
+
+@pytest.fixture(scope="module")
+def webui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUI]:
+    with WebUI(Path(str(HOST)), PYTHON, tmp_path_factory.mktemp("webui") / "data") as found:
+        print(f"\nran against the web UI in {HOST}")
+        yield found
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    found = browser.new_page(viewport={"width": 1400, "height": 1000})
+    yield found
+    found.close()
+
+
+def begun(page: Any, webui: WebUI) -> str:
+    """A taste begun by hand in the tab; its id."""
+    page.goto(webui.address)
+    page.wait_for_selector("#txt2img_prompt textarea", timeout=60_000)
+    page.locator("#tabs > .tab-nav > button", has_text="D3PO").click()
+    page.locator("#tab_d3po .tab-nav button", has_text="New taste").click()
+    page.fill("#d3po_prompts textarea", "a lake at dawn\na hill")
+    page.fill("#d3po_sample_steps input", "4")
+    page.locator("#tab_d3po .label-wrap").first.click()
+    for side in ("width", "height"):
+        page.fill(f"#d3po_sample_{side} input", "64")
+    page.keyboard.press("Tab")
+    page.click("#d3po_begin")
+    page.locator("d3po-gallery").wait_for(state="attached", timeout=60_000)
+    (taste,) = webui.ask("/d3po/tastes")["tastes"]
+    return str(taste["id"])
+
+
+def test_begin_pick_teach_and_generate(webui: WebUI, page: Any) -> None:
+    before = webui.draw("a lake")
+    run = begun(page, webui)
+
+    def state() -> dict[str, Any]:
+        return dict(webui.ask(f"/d3po/taste/{run}/state?client={CLIENT}"))
+
+    page.locator("#tab_d3po .tab-nav button").first.click()
+    page.locator("d3po-gallery img").first.wait_for(timeout=60_000)
+    page.locator("d3po-gallery").click(position={"x": 200, "y": 20})
+    deadline = time.monotonic() + 120
+    while (picked := state()["picks"]["usable"]) < 20:
+        assert time.monotonic() < deadline, picked
+        page.keyboard.press("1")
+        page.wait_for_timeout(300)
+    page.close()
+
+    webui.ask(f"/d3po/taste/{run}/teach", {})
+    deadline = time.monotonic() + 240
+    while not ((told := state())["rounds"] and told["rounds"][0]["finished"] and not told["work"]):
+        assert time.monotonic() < deadline and not told["problem"], told
+        time.sleep(0.5)
+    assert told["blind"]["of"] == 12 or "left as it was" in told["rounds"][0]["reason"]
+    assert webui.draw("a lake") == before  # the host is as it was
+    (lora,) = (webui.data / "models" / "Lora" / "d3po").glob("*.safetensors")
+    assert lora.with_suffix(".json").is_file()
+    assert webui.draw(f"a lake <lora:{lora.stem}:0>") == before
+    if "left as it was" not in told["rounds"][0]["reason"]:
+        assert webui.draw(f"a lake <lora:{lora.stem}:1>") != before
+    assert webui.draw("a lake") == before
