@@ -59,13 +59,6 @@ def newest(run: Run) -> str:
     return found[-1].stem if found else ""
 
 
-def star(name: str, on: bool) -> None:
-    """Keep a LoRA for good, or no longer."""
-    path = folder() / f"{name}.json"
-    told = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**told, STAR: on}, indent=2), encoding="utf-8")
-
-
 def _of(run: Run) -> list[Path]:
     """A taste's LoRAs in the host's folder, the oldest first."""
     found = [path for path in folder().glob("*.safetensors") if _told(path).get("d3po_taste") == run.run_id]

@@ -104,8 +104,3 @@ class WebuiWorker(Worker):
 
     def _shown(self, run: Run, round: int) -> None:
         cards.picture(run, round)
-
-
-def about(model: Any) -> dict[str, Any]:
-    """What a run keeps of the model that it was begun with."""
-    return {"identity": model.identity, "source": model.name, "name": model.name, "family": model.denoiser.family}

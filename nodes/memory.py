@@ -45,8 +45,8 @@ class Preset:
 
 
 PRESETS = {
-    "8 GB": Preset(2, True, 1, "one image at a time, activations computed twice: about half as fast"),
-    "12 GB": Preset(4, True, 0, "activations computed twice: about a quarter slower"),
+    "8 GB": Preset(2, True, 1, "one image at a time, activations computed twice: the slowest"),
+    "12 GB": Preset(4, True, 0, "activations computed twice: slower"),
     "24 GB": Preset(8, False, 0, "nothing is traded"),
 }
 SMALLEST = {"24 GB": 20.0, "12 GB": 10.5, "8 GB": 0.0}
