@@ -79,11 +79,12 @@ def test_begin_pick_teach_and_generate(webui: WebUI, page: Any) -> None:
     while not ((told := state())["rounds"] and told["rounds"][0]["finished"] and not told["work"]):
         assert time.monotonic() < deadline and not told["problem"], told
         time.sleep(0.5)
-    assert told["blind"]["of"] == 12 or "left as it was" in told["rounds"][0]["reason"]
+    learnt = "left as it was" not in told["rounds"][0]["reason"]  # picks by one key may say nothing
+    assert not learnt or told["blind"]["of"] == 12
     assert webui.draw("a lake") == before  # the host is as it was
     (lora,) = (webui.data / "models" / "Lora" / "d3po").glob("*.safetensors")
     assert lora.with_suffix(".json").is_file()
     assert webui.draw(f"a lake <lora:{lora.stem}:0>") == before
-    if "left as it was" not in told["rounds"][0]["reason"]:
+    if learnt:
         assert webui.draw(f"a lake <lora:{lora.stem}:1>") != before
     assert webui.draw("a lake") == before
