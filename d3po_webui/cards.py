@@ -14,9 +14,8 @@ from d3po_core.lora.file import load_lora
 from d3po_core.run import Run, files
 from d3po_core.run.checks import after
 
-from . import host
-
 FOLDER = "d3po"
+"""Ours in the host's LoRA folder."""
 KEPT = 3
 """Newest LoRAs of a taste that stay in the host's folder; starred ones stay too."""
 STAR = "starred"
@@ -24,45 +23,54 @@ VERSIONS = {"sd_v1": "SD1", "sd_v2": "SD2", "sdxl_base_v1-0": "SDXL"}
 """What the hosts' cards call base models, by `ss_base_model_version`."""
 
 
-def folder() -> Path:
-    """Ours in the host's LoRA folder."""
-    return host.lora_folder() / FOLDER
+class Cards:
+    """Tastes' LoRAs among the host's.
 
-
-def publish(run: Run, lora: Path) -> Path:
-    """Copy a round's LoRA to where the cards are, under a name that was never used: hosts cache by name.
-
-    Raises:
-        D3POError: the disk is full or the folder cannot be written to.
+    Args:
+        loras: where LoRAs lie that the host's cards show.
     """
-    target = unused_path(folder(), lora.stem)
-    with files.writing(folder()):
-        folder().mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(lora, target)
-        target.with_suffix(".json").write_text(json.dumps(_card(run, lora), indent=2), encoding="utf-8")
-    _tidy(run)
-    return target
 
+    def __init__(self, loras: Path) -> None:
+        self.folder = loras / FOLDER
 
-def picture(run: Run, number: int) -> None:
-    """Give the newest LoRA's card a picture: the round's first one after teaching."""
-    round = next(found for found in run.rounds() if found.number == number)
-    newest = _of(run)[-1:]
-    if newest and run.has_strip(number, after(1.0)):
-        with Image.open(run.strip_image(number, 0, after(round.summary.get("gentler", 1.0)))) as image:
-            image.save(newest[0].with_suffix(".png"))
+    def publish(self, run: Run, lora: Path) -> Path:
+        """Copy a round's LoRA to where the cards are, under a name that was never used: hosts cache by name.
 
+        Raises:
+            D3POError: the disk is full or the folder cannot be written to.
+        """
+        target = unused_path(self.folder, lora.stem)
+        with files.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(lora, target)
+            target.with_suffix(".json").write_text(json.dumps(_card(run, lora), indent=2), encoding="utf-8")
+        self._tidy(run)
+        return target
 
-def newest(run: Run) -> str:
-    """Name of a taste's newest LoRA as prompts call it; "" if there is none."""
-    found = _of(run)
-    return found[-1].stem if found else ""
+    def picture(self, run: Run, number: int) -> None:
+        """Give the newest LoRA's card a picture: the round's first one after teaching."""
+        round = next(found for found in run.rounds() if found.number == number)
+        newest = self._of(run)[-1:]
+        if newest and run.has_strip(number, after(1.0)):
+            with Image.open(run.strip_image(number, 0, after(round.summary.get("gentler", 1.0)))) as image:
+                image.save(newest[0].with_suffix(".png"))
 
+    def newest(self, run: Run) -> str:
+        """Name of a taste's newest LoRA as prompts call it; "" if there is none."""
+        found = self._of(run)
+        return found[-1].stem if found else ""
 
-def _of(run: Run) -> list[Path]:
-    """A taste's LoRAs in the host's folder, the oldest first."""
-    found = [path for path in folder().glob("*.safetensors") if _told(path).get("d3po_taste") == run.run_id]
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+    def _of(self, run: Run) -> list[Path]:
+        """A taste's LoRAs in the host's folder, the oldest first."""
+        found = [path for path in self.folder.glob("*.safetensors") if _told(path).get("d3po_taste") == run.run_id]
+        return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+    def _tidy(self, run: Run) -> None:
+        """Delete a taste's older LoRAs from the host's folder; the run keeps its own copy of every round's."""
+        for path in self._of(run)[:-KEPT]:
+            if not _told(path).get(STAR):
+                for suffix in (".safetensors", ".json", ".png"):
+                    path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _told(lora: Path) -> dict[str, object]:
@@ -88,11 +96,3 @@ def _card(run: Run, lora: Path) -> dict[str, object]:
         "d3po_taste": run.run_id,
         STAR: False,
     }
-
-
-def _tidy(run: Run) -> None:
-    """Delete a taste's older LoRAs from the host's folder; the run keeps its own copy of every round's."""
-    for path in _of(run)[:-KEPT]:
-        if not _told(path).get(STAR):
-            for suffix in (".safetensors", ".json", ".png"):
-                path.with_suffix(suffix).unlink(missing_ok=True)

@@ -25,7 +25,7 @@ def open_up() -> None:
     worker = WebuiWorker(LoadedModel())
 
     def tab() -> list[tuple[Any, str, str]]:
-        return [(build(shelf(), worker), "D3PO", "d3po")]
+        return [(build(shelf(), worker, worker.cards), "D3PO", "d3po")]
 
     def started(_: Any, app: Any) -> None:
         gallery = GalleryApp(shelf(), worker, WEB)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -15,15 +15,17 @@ from d3po_studio.page import gallery_element
 from d3po_studio.panels import told
 from d3po_studio.words import WORDS
 
-from . import cards
-from .worker import WebuiWorker
+from .cards import Cards
+
+if TYPE_CHECKING:
+    from .worker import WebuiWorker
 
 AT_ONCE = 8
 """Groups that the button draws."""
 
 
-def build(shelf: Shelf, worker: WebuiWorker) -> Any:
-    """The tab; the choice of taste at its top rules all panels."""
+def build(shelf: Shelf, worker: WebuiWorker, cards: Cards) -> Any:
+    """The tab; the choice of taste at its top rules all panels. It needs gradio and no host."""
     with gr.Blocks(analytics_enabled=False) as page:
         with gr.Row():
             taste = gr.Dropdown(label=WORDS["taste"], choices=[], interactive=True, elem_id="d3po_taste", scale=3)
@@ -47,7 +49,7 @@ def build(shelf: Shelf, worker: WebuiWorker) -> Any:
         draw.click(told(lambda taste: worker.draw(tastes.chosen(shelf, taste), AT_ONCE)), taste, None)
         for button in (stop, skip):
             button.click(told(lambda taste: worker.stop(tastes.chosen(shelf, taste))), taste, None)
-        found = use.click(told(lambda taste: lora_tag(tastes.chosen(shelf, taste))), taste, tag)
+        found = use.click(told(lambda taste: lora_tag(tastes.chosen(shelf, taste), cards)), taste, tag)
         found.then(None, tag, None, _js="d3po_use")
         page.load(lambda: panels.choice(shelf), None, taste)
     for component in page.blocks.values():
@@ -80,7 +82,7 @@ def new_taste(shelf: Shelf, worker: WebuiWorker, taste: Any) -> None:
     button.click(begin, [name, prompts, *plain.values(), *advanced.values()], taste)
 
 
-def lora_tag(run: Run) -> str:
+def lora_tag(run: Run, cards: Cards) -> str:
     """What to write into a prompt for what a taste has taught, at the strength that its drift recommends.
 
     Raises:

@@ -13,7 +13,8 @@ from d3po_core.own_tensors import own_tensors
 from d3po_core.run import Run
 from d3po_studio.worker import Job, Stopped, Worker
 
-from . import cards, host
+from . import host
+from .cards import Cards
 from .model import WebuiModel
 
 
@@ -69,6 +70,7 @@ class WebuiWorker(Worker):
     def __init__(self, models: LoadedModel) -> None:
         super().__init__(models)
         models.watch = self._check
+        self.cards = Cards(host.lora_folder())
 
     def work(self, run: Run) -> dict[str, Any] | None:
         found = super().work(run)
@@ -100,7 +102,7 @@ class WebuiWorker(Worker):
                 raise Stopped
 
     def _kept(self, run: Run, lora: Path) -> None:
-        cards.publish(run, lora)
+        self.cards.publish(run, lora)
 
     def _shown(self, run: Run, round: int) -> None:
-        cards.picture(run, round)
+        self.cards.picture(run, round)
