@@ -9,48 +9,62 @@ import os
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-version-check", "--no-half", "--api")
+PLAIN = {"show_progress_type": "Approx cheap"}
+"""The user's settings: previews that need no download."""
+CLIENT = "c" * 32
+"""A page's name, as the gallery's API wants one."""
 
 
 class WebUI:
-    """A running web UI.
+    """A running web UI with two extensions: ours, and the probe.
 
     Args:
         folder: its source.
         python: of its environment.
         data: everything of the user's; made if it is missing.
+        checkpoint: which is loaded, with the hub cache beside it, see `checkpoint.write`.
+        options: more of the command line.
     """
 
-    def __init__(self, folder: Path, python: str, data: Path) -> None:
-        self.folder, self.python, self.data = folder, python, data
+    def __init__(self, folder: Path, python: str, data: Path, checkpoint: Path, options: tuple[str, ...] = ()) -> None:
+        self.folder, self.python, self.data, self.checkpoint, self.options = folder, python, data, checkpoint, options
+        self.forge = (folder / "modules_forge").is_dir()
+        """Whether it is of the Forge family."""
+        self.log = data / "host.log"
 
     def __enter__(self) -> WebUI:
-        models = self.data / "models" / "Stable-diffusion"
-        (self.data / "extensions").mkdir(parents=True)
-        (self.data / "extensions" / "d3po").symlink_to(ROOT)
-        models.mkdir(parents=True)
-        environment = {**os.environ, "WEBUI_DIR": str(self.folder), "OMP_WAIT_POLICY": "passive"}
-        maker = Path(__file__).parent / "tiny_checkpoint.py"
-        subprocess.run([self.python, str(maker), str(models)], check=True, env=environment, capture_output=True)
+        extensions, models = self.data / "extensions", self.data / "models" / "Stable-diffusion"
+        if not self.data.exists():
+            extensions.mkdir(parents=True)
+            (extensions / "d3po").symlink_to(ROOT)
+            (extensions / "d3po_probe").symlink_to(ROOT / "tests" / "webui" / "probe")
+            models.mkdir(parents=True)
+            for file in (self.checkpoint, self.checkpoint.with_suffix(".yaml")):
+                (models / file.name).symlink_to(file)
+            (self.data / "config.json").write_text(json.dumps(PLAIN))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         self.address = f"http://127.0.0.1:{port}"
-        offline = {"HF_HOME": str(models / "hub"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        command = [self.python, "launch.py", *OPTIONS, "--use-cpu", "all", "--data-dir", str(self.data), "--port", port]
-        self.log = self.data / "host.log"
+        hub = {"HF_HOME": str(self.checkpoint.parent / "hub"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        command = [self.python, "launch.py", *OPTIONS, *self.options, "--data-dir", str(self.data), "--port", port]
+        command += ["--always-cpu"] if self.forge else ["--use-cpu", "all"]
+        command += ["--ckpt", str(models / self.checkpoint.name), "--no-download-sd-model"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--ckpt", str(models / "tiny.safetensors"), "--no-download-sd-model"],
+                command,
                 **{"cwd": self.folder, "stdout": log, "stderr": log, "stdin": subprocess.DEVNULL},
-                env={**environment, **offline},
+                env={**os.environ, "OMP_WAIT_POLICY": "passive", **hub},
             )
         self._wait()
         return self
@@ -63,22 +77,53 @@ class WebUI:
         deadline = time.monotonic() + 240
         while True:
             try:
-                self.ask("/sdapi/v1/options")
+                self.probe("version")
                 return
-            except OSError:
+            except (OSError, AssertionError):  # not there, or not all of it yet
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     raise AssertionError(self.log.read_text(errors="replace")[-3000:]) from None
                 time.sleep(0.5)
 
+    def about(self) -> str:
+        """Which host it is."""
+        version = self.ask("/d3po-probe/version", {})
+        return f"{self.folder.name} {version['host']}, torch {version['torch']}, gradio {version['gradio']}"
+
     def ask(self, path: str, body: Any = None) -> Any:
-        """GET, or POST with a body."""
+        """GET, or POST with a body.
+
+        Raises:
+            AssertionError: the host answered with a mistake.
+        """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            return json.loads(answer.read())
+        try:
+            with urllib.request.urlopen(request, timeout=300) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            told = error.read().decode(errors="replace")
+            raise AssertionError(f"{path}: {error.code} {told}".replace("\\n", "\n")) from None
 
-    def draw(self, prompt: str) -> bytes:
-        """An ordinary picture's pixels."""
-        wanted = {"prompt": prompt, "seed": 3, "steps": 6, "width": 64, "height": 64, "sampler_name": "Euler"}
-        (image,) = self.ask("/sdapi/v1/txt2img", wanted)["images"]
-        return Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB").tobytes()
+    def probe(self, name: str, **arguments: Any) -> Any:
+        """What the probe says."""
+        return self.ask(f"/d3po-probe/{name}", arguments)
+
+    def draw(self, prompt: str, seed: int = 3, steps: int = 6, side: int = 64) -> np.ndarray:
+        """An ordinary picture's pixels, uint8 (side, side, 3)."""
+        wanted = {"prompt": prompt, "seed": seed, "steps": steps, "width": side, "height": side}
+        (image,) = self.ask("/sdapi/v1/txt2img", {**wanted, "sampler_name": "Euler"})["images"]
+        return pixels(image)
+
+    def state(self, taste: str) -> dict[str, Any]:
+        """A taste as the gallery is told."""
+        return dict(self.ask(f"/d3po/taste/{taste}/state?client={CLIENT}"))
+
+
+def pixels(image: str) -> np.ndarray:
+    """A base64 PNG's pixels, uint8 (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB"))
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> int:
+    """The largest difference of two pictures, in steps of 8 bits."""
+    return int(np.abs(one.astype(int) - other.astype(int)).max())

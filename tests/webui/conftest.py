@@ -1,0 +1,42 @@
+"""The web UIs that the host tests run against.
+
+WEBUI_DIR names their sources (with the repositories that they fetch beside them), separated as in PATH; WEBUI_PYTHON
+the Pythons of their environments in the same order. Every host test is run for each of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .checkpoint import write
+from .host import WebUI
+
+HOSTS = [Path(each) for each in os.environ.get("WEBUI_DIR", "").split(os.pathsep) if each]
+PYTHONS = os.environ.get("WEBUI_PYTHON", sys.executable).split(os.pathsep)
+NONE = pytest.param(
+    None, marks=pytest.mark.skip(reason="no web UI: name one with WEBUI_DIR (its Python with WEBUI_PYTHON)")
+)
+
+
+@pytest.fixture(scope="session")
+def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in the shape of Stable Diffusion 1.5."""
+    return write(tmp_path_factory.mktemp("models"), "sd15")
+
+
+def _name(number: int | None) -> str | None:
+    return None if number is None else HOSTS[number].name
+
+
+@pytest.fixture(scope="module", params=range(len(HOSTS)) if HOSTS else [NONE], ids=_name)
+def webui(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sd15: Path) -> Iterator[WebUI]:
+    """A running host with an empty data folder, one for all tests of a file."""
+    number = request.param
+    with WebUI(HOSTS[number], PYTHONS[number], tmp_path_factory.mktemp("webui") / "data", sd15) as found:
+        print(f"\nran against {found.about()}")
+        yield found

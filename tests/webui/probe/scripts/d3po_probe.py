@@ -1,0 +1,136 @@
+"""An extension for tests: asks a running web UI, from inside, what its network and ours predict.
+
+Installed beside the extension itself; POST /d3po-probe/<name of a function of `Probe`> with its arguments as JSON.
+"""
+
+import base64
+import gc
+import io
+import sys
+import traceback
+
+import gradio
+import torch
+from d3po_core.lora import attach, import_lora
+from d3po_core.policies import applied
+from d3po_core.settings import LoraSettings
+from d3po_webui.worker import LoadedModel, WebuiWorker
+from fastapi import Body
+from fastapi.responses import JSONResponse
+from k_diffusion.sampling import sample_euler
+from modules import launch_utils, rng, script_callbacks
+from PIL import Image
+
+
+NOTHING = Body(default={})
+
+
+class Probe:
+    """What can be asked."""
+
+    def __init__(self):
+        self.worker = WebuiWorker(LoadedModel())  # never started: it is lent for its turns in the queue
+
+    def version(self):
+        return {"host": launch_utils.git_tag(), "torch": torch.__version__, "gradio": gradio.__version__}
+
+    def picture(self, prompt, seed, steps, lora=None, guidance_scale=7.0):
+        """A picture of 64x64 by the host's own sampler around our denoiser with the in-training LoRA: PNG, base64."""
+        with self.worker._in_queue():
+            model = self.worker.models.get()
+            model.latent_shape(64, 64)
+            conditioning = model.encode([prompt])[0]
+            sigmas = model.denoiser.sigmas(steps, "model").float()
+            x = rng.ImageRNG((4, 8, 8), [seed]).next().cpu() * sigmas[0]
+
+            def denoise(x, sigma):
+                return model.denoiser(x, sigma, conditioning, guidance_scale).guided
+
+            with torch.no_grad(), applied(model.denoiser, _weights(model, lora), "hooks"):
+                latents = sample_euler(denoise, x, sigmas, disable=True)
+                pixels = (model.decode(latents)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return base64.b64encode(file.getvalue()).decode()
+
+    def gradient(self, prompt, sigma):
+        """Gradient along a random direction of a LoRA's matrices: by autograd, and by finite differences."""
+        with self.worker._in_queue():
+            model = self.worker.models.get()
+            model.latent_shape(64, 64)
+            conditioning = model.encode([prompt])[0]
+            attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
+            try:
+                return _slopes(model, attached, conditioning, sigma)
+            finally:
+                attached.remove()
+
+    def prediction(self, prompt, sigma):
+        """A few numbers of what the network predicts for fixed latents."""
+        with self.worker._in_queue(), torch.no_grad():
+            model = self.worker.models.get()
+            model.latent_shape(64, 64)
+            x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5)) * sigma
+            denoised = model.denoiser(x, torch.tensor([sigma]), model.encode([prompt])[0], 1.0).cond
+            return denoised.flatten()[:64].tolist()
+
+    def network(self):
+        """What is left on the host's network: hooks, what was replaced, tensors in memory."""
+        module = self.worker.models.get().denoiser.module
+        parts = list(module.modules())
+        gc.collect()
+        return {
+            "hooks": sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in parts),
+            "replaced": sum("forward" in vars(part) for part in parts),
+            "wants_gradient": sum(value.requires_grad for value in module.parameters()),
+            "tensors": sum(isinstance(each, torch.Tensor) for each in gc.get_objects()),
+        }
+
+    def matched(self, lora):
+        """How many of a LoRA file's modules the host has put on its network, after a picture with its tag."""
+        networks = sys.modules["networks"]
+        return {found.name: len(getattr(found, "modules", ())) for found in networks.loaded_networks}
+
+
+def _weights(model, lora):
+    return None if lora is None else import_lora(lora, model.denoiser.module)
+
+
+def _slopes(model, attached, conditioning, sigma):
+    chance = torch.Generator().manual_seed(7)
+    x = torch.randn((2, 4, 8, 8), generator=chance) * sigma
+    wanted = torch.randn(x.shape, generator=chance)
+    conditioning = {name: torch.cat([value, value]) for name, value in conditioning.items()}
+    with torch.no_grad():
+        for parameter in attached.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=chance) * 0.05)
+    directions = [torch.randn(parameter.shape, generator=chance) for parameter in attached.parameters()]
+
+    def value():
+        return (model.denoiser(x, torch.full((2,), sigma), conditioning, 1.0, False).cond * wanted).double().sum()
+
+    gradients = torch.autograd.grad(value(), list(attached.parameters()))
+    along = sum((one * other).double().sum() for one, other in zip(gradients, directions, strict=True))
+    sides, step = [], 3e-4
+    with torch.no_grad():
+        start = [parameter.clone() for parameter in attached.parameters()]
+        for sign in (1, -1):
+            for parameter, before, direction in zip(attached.parameters(), start, directions, strict=True):
+                parameter.copy_(before + sign * step * direction)
+            sides.append(value())
+    return {"autograd": float(along), "differences": float((sides[0] - sides[1]) / (2 * step))}
+
+
+def started(_, app):
+    probe = Probe()
+
+    def answer(name: str, arguments: dict = NOTHING):  # not async: it waits for the host's queue
+        try:
+            return JSONResponse(getattr(probe, name)(**arguments))
+        except Exception:
+            return JSONResponse({"error": traceback.format_exc()}, 500)
+
+    app.add_api_route("/d3po-probe/{name}", answer, methods=["POST"])
+
+
+script_callbacks.on_app_started(started)
