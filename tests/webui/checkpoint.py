@@ -1,7 +1,8 @@
 """Random Stable Diffusion checkpoints that every host loads: `write(folder, "sd15")`.
 
 Text encoder and VAE are of the real size, because hosts take their shapes for granted; the UNet is small, because they
-read its shape from the file (A1111: from the .yaml beside it). Its prediction of the noise is the noisy latents plus
+read its shape from the file (A1111: from the .yaml beside it). Only its two blocks a level are the real ones': A1111
+counts so when it looks for a LoRA's layers. Its prediction of the noise is the noisy latents plus
 something random that depends on time and text: so sampling converges, and pictures differ by seed, text and LoRA.
 """
 
@@ -69,7 +70,7 @@ def unet(kind: str) -> Shapes:
         yield from linear("label_emb.0.0", 2816, TIME)
         yield from linear("label_emb.0.2", TIME, TIME)
     yield from convolution("input_blocks.0.0", 4, CHANNELS)
-    depths, context = ([[1], [1]], 768) if kind == "sd15" else ([[0, 0], [2, 2], [10, 10]], 2048)
+    depths, context = ([[1, 1], [1, 1]], 768) if kind == "sd15" else ([[0, 0], [2, 2], [10, 10]], 2048)
     number = 1
     for level, depth in enumerate(depths):
         for blocks in depth:
@@ -135,7 +136,7 @@ def _carry_through(tensors: dict[str, Tensor], kind: str) -> None:
     divides by nearly the same everywhere.
     """
     prefix, carried = "model.diffusion_model.", 4 * PAIR
-    last = f"{prefix}output_blocks.{3 if kind == 'sd15' else 8}."
+    last = f"{prefix}output_blocks.{5 if kind == 'sd15' else 8}."
     first, first_bias = tensors[f"{prefix}input_blocks.0.0.weight"], tensors[f"{prefix}input_blocks.0.0.bias"]
     skip, out = tensors[f"{last}0.skip_connection.weight"], tensors[f"{prefix}out.2.weight"]
     first[:carried], skip[:carried] = 0, 0

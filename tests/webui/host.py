@@ -11,6 +11,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,35 @@ class WebUI:
         wanted = {"prompt": prompt, "seed": seed, "steps": steps, "width": side, "height": side}
         (image,) = self.ask("/sdapi/v1/txt2img", {**wanted, "sampler_name": "Euler"})["images"]
         return pixels(image)
+
+    def until(self, taste: str, found: Callable[[dict[str, Any]], object], seconds: float = 300) -> dict[str, Any]:
+        """A taste's state as soon as something is found in it.
+
+        Raises:
+            AssertionError: it has a problem, or it takes too long.
+        """
+        deadline = time.monotonic() + seconds
+        while not found(state := self.state(taste)):
+            assert time.monotonic() < deadline and not state["problem"], state
+            time.sleep(0.05)
+        return state
+
+    def picks(self, taste: str, number: int) -> None:
+        """Pick the brightest picture of so many groups."""
+        for _ in range(number):
+            asked = {"client": CLIENT, "want": 1}
+            self.until(taste, lambda state: state["groups"]["waiting"])
+            (card,) = self.ask(f"/d3po/taste/{taste}/next", asked)["cards"]
+            light = {each["candidate"]: self.picture(each["url"]).mean() for each in card["images"]}
+            pick = {"client": CLIENT, "pick_id": uuid.uuid4().hex, "group": card["group"], "kind": "favourite"}
+            order = [max(light, key=lambda candidate: light[candidate])]
+            pick |= {"order": order, "shown": list(light), "why": card["why"]}
+            self.ask(f"/d3po/taste/{taste}/pick", pick)
+
+    def picture(self, url: str) -> np.ndarray:
+        """A picture of the gallery's, uint8 (H, W, 3)."""
+        with urllib.request.urlopen(f"{self.address}/d3po/{url}", timeout=60) as answer:
+            return np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"))
 
     def state(self, taste: str) -> dict[str, Any]:
         """A taste as the gallery is told."""

@@ -4,24 +4,25 @@ Installed beside the extension itself; POST /d3po-probe/<name of a function of `
 """
 
 import base64
-import gc
 import io
-import sys
 import traceback
 
 import gradio
 import torch
-from d3po_core.lora import attach, import_lora
-from d3po_core.policies import applied
-from d3po_core.settings import LoraSettings
-from d3po_webui.worker import LoadedModel, WebuiWorker
 from fastapi import Body
 from fastapi.responses import JSONResponse
 from k_diffusion.sampling import sample_euler
 from modules import launch_utils, rng, script_callbacks
 from PIL import Image
 
+from d3po_core.lora import LayerWeights, attach, import_lora, save_lora
+from d3po_core.policies import applied
+from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from d3po_studio.tastes import Plan, begin
+from d3po_webui import door
+from d3po_webui.worker import LoadedModel, WebuiWorker
 
+SECTIONS = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
 NOTHING = Body(default={})
 
 
@@ -75,21 +76,35 @@ class Probe:
             return denoised.flatten()[:64].tolist()
 
     def network(self):
-        """What is left on the host's network: hooks, what was replaced, tensors in memory."""
+        """What is left on the host's network: hooks, what was replaced, what asks for gradients."""
         module = self.worker.models.get().denoiser.module
         parts = list(module.modules())
-        gc.collect()
         return {
             "hooks": sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in parts),
             "replaced": sum("forward" in vars(part) for part in parts),
             "wants_gradient": sum(value.requires_grad for value in module.parameters()),
-            "tensors": sum(isinstance(each, torch.Tensor) for each in gc.get_objects()),
         }
 
-    def matched(self, lora):
-        """How many of a LoRA file's modules the host has put on its network, after a picture with its tag."""
-        networks = sys.modules["networks"]
-        return {found.name: len(getattr(found, "modules", ())) for found in networks.loaded_networks}
+    def random_lora(self, file, targets):
+        """Write a LoRA of ours with random weights; how many layers it has."""
+        with self.worker._in_queue():
+            module = self.worker.models.get().denoiser.module
+            attached = attach(module, LoraSettings(rank=4, alpha=2.0, targets=targets), kind="hooks")
+            attached.remove()
+            chance = torch.Generator().manual_seed(4)
+            weights = {
+                path: LayerWeights(found.down, torch.randn(found.up.shape, generator=chance) / 10, found.alpha)
+                for path, found in attached.weights().items()
+            }
+            save_lora(file, weights, module)
+            return len(weights)
+
+    def begin(self, prompts, **settings):
+        """A new taste; its id."""
+        sections = {name: kind(**settings.get(name, {})) for name, kind in SECTIONS.items()}
+        with self.worker._in_queue():
+            model = self.worker.models.get()
+            return begin(Plan("A taste", model.name, tuple(prompts), **sections), model, door.shelf()).run_id
 
 
 def _weights(model, lora):
