@@ -1,0 +1,113 @@
+"""What the web UIs' networks predict through us and by themselves, and that they are left as they were.
+
+The first test comes first on purpose: nobody has drawn anything, and Forge has no model yet.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .host import WebUI, apart, pixels
+
+SAMPLE = {"steps": 4, "candidates": 2, "width": 64, "height": 64, "held_out": 0.0}
+PROMPTS = ["a lake at dawn", "a hill"]
+
+
+@pytest.fixture(scope="module")
+def loras(webui: WebUI) -> dict[str, Path]:
+    """LoRAs of ours with random weights, where the host finds them, by the layers that they change."""
+    folder = webui.data / "models" / "Lora"
+    folder.mkdir(exist_ok=True)
+    found = {}
+    for targets in ("attention", "all"):
+        found[targets] = folder / f"random-{targets}.safetensors"
+        assert webui.probe("random_lora", file=str(found[targets]), targets=targets) > 10
+    return found
+
+
+def test_the_model_is_there_when_it_is_first_wanted(webui: WebUI) -> None:
+    assert np.isfinite(webui.probe("prediction", prompt="a lake", sigma=3.0)).all()
+
+
+@pytest.mark.parametrize("prompt", ["a lake", "a (lake:1.4) and [a hill]", "a lake, " * 30])
+def test_pictures_are_the_hosts(webui: WebUI, prompt: str) -> None:
+    ours = pixels(webui.probe("picture", prompt=prompt, seed=3, steps=6))
+    assert apart(ours, webui.draw(prompt)) <= 1
+    assert apart(ours, webui.draw("something else")) > 20
+
+
+def test_clip_skip_is_the_users(webui: WebUI) -> None:
+    before = webui.draw("a lake")
+    webui.ask("/sdapi/v1/options", {"CLIP_stop_at_last_layers": 3})
+    try:
+        skipped = webui.draw("a lake")
+        assert apart(skipped, before) > 5
+        assert apart(pixels(webui.probe("picture", prompt="a lake", seed=3, steps=6)), skipped) <= 1
+    finally:
+        webui.ask("/sdapi/v1/options", {"CLIP_stop_at_last_layers": 1})
+    assert np.array_equal(webui.draw("a lake"), before)
+
+
+@pytest.mark.parametrize("targets", ["attention", "all"])
+def test_the_host_puts_on_every_layer_of_a_lora(webui: WebUI, loras: dict[str, Path], targets: str) -> None:
+    lora = loras[targets]
+    base, without = webui.draw("a lake"), webui.draw(f"a lake <lora:{lora.stem}:0>")
+    with_it = webui.draw(f"a lake <lora:{lora.stem}:1>")
+    ours = pixels(webui.probe("picture", prompt="a lake", seed=3, steps=6, lora=str(lora)))
+    assert np.array_equal(base, without)
+    assert apart(with_it, base) > 10
+    assert apart(with_it, ours) <= 1
+    assert np.array_equal(webui.draw("a lake"), base)
+
+
+def test_a_users_lora_stays_out_of_ours_and_comes_back(webui: WebUI, loras: dict[str, Path]) -> None:
+    tagged = f"a lake <lora:{loras['all'].stem}:1>"
+    plain = webui.probe("prediction", prompt="a lake", sigma=3.0)
+    with_it = webui.draw(tagged)
+    assert webui.probe("prediction", prompt="a lake", sigma=3.0) == plain
+    assert np.array_equal(webui.draw(tagged), with_it)
+    assert webui.probe("prediction", prompt="a lake", sigma=3.0) == plain
+
+
+@pytest.mark.parametrize("sigma", [8.0, 1.0])
+def test_gradients_are_those_of_finite_differences(webui: WebUI, loras: dict[str, Path], sigma: float) -> None:
+    webui.draw(f"a lake <lora:{loras['all'].stem}:1>")  # some hosts make their weights anew
+    slopes = webui.probe("gradient", prompt="a lake", sigma=sigma)
+    assert slopes["autograd"] == pytest.approx(slopes["differences"], rel=0.02)
+
+
+def teaching(state: dict[str, Any]) -> int:
+    """Updates that were done, if it is being taught."""
+    work = state["work"] or {}
+    return int(work["done"]) if work.get("kind") == "teaching" else 0
+
+
+def test_interrupt_and_go_on(webui: WebUI, loras: dict[str, Path]) -> None:
+    tagged = f"a lake <lora:{loras['attention'].stem}:1>"
+    with_it, network = webui.draw(tagged), webui.probe("network")
+    taste = webui.probe("begin", prompts=PROMPTS, sample=SAMPLE, train={"epochs": 30, "cross_check": False})
+    webui.ask(f"/d3po/taste/{taste}/draw", {"groups": 20})
+    webui.picks(taste, 20)
+    picked = webui.until(taste, lambda state: not state["work"])["picks"]
+    webui.ask(f"/d3po/taste/{taste}/teach", {})
+    done = teaching(webui.until(taste, lambda state: teaching(state) > 3))
+    webui.ask("/sdapi/v1/interrupt", {})
+    asked = time.monotonic()
+    state = webui.until(taste, lambda state: not state["work"])
+    took = time.monotonic() - asked
+    print(f"interrupted within {took:.2f} s")
+    assert took <= 3
+    assert state["picks"]["usable"] == picked["usable"] >= 16 and "teach" in state["can"]
+    assert np.array_equal(webui.draw(tagged), with_it)
+    assert webui.probe("network") == network
+    webui.ask(f"/d3po/taste/{taste}/teach", {})
+    assert teaching(webui.until(taste, teaching)) >= done  # from where it was
+    webui.ask(f"/d3po/taste/{taste}/stop", {})
+    webui.until(taste, lambda state: not state["work"])
+    assert np.array_equal(webui.draw(tagged), with_it)
+    assert webui.probe("network") == network
