@@ -91,18 +91,23 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
 def compare(shelf: Shelf, worker: Worker, taste: Any) -> None:
     """Before and after for a prompt of one's own, at any strength."""
     with gr.Row():
-        prompt = gr.Textbox(label=WORDS["prompt"], value="a red tulip by day", scale=3)
+        prompt = gr.Textbox(label=WORDS["prompt"], scale=3)
         strength = gr.Slider(label=WORDS["strength"], minimum=0, maximum=1.5, step=0.05, value=1.0)
     button = gr.Button(WORDS["draw"])
     with gr.Row():
         before = gr.Gallery(label=WORDS["before"], columns=4)
         after = gr.Gallery(label=WORDS["after"], columns=4)
 
+    def first(taste: str | None) -> str:
+        run = tastes.labels(shelf).get(taste or "")
+        return run.prompts()[0].text if run else ""
+
     @told
     def show(taste: str, prompt: str, strength: float) -> Any:
         run = tastes.chosen(shelf, taste)
         return worker.call(lambda: both(run, worker, prompt, strength), run).result()
 
+    taste.change(first, taste, prompt)
     button.click(show, [taste, prompt, strength], [before, after])
 
 
@@ -117,7 +122,7 @@ def both(run: Run, worker: Worker, prompt: str, strength: float) -> tuple[list[A
     model, settings = worker.models.of(run), sample_settings(run)
     plan, sides = deterministic(model, settings), []
     for weights in (None, weaker(import_lora(file, model.denoiser.module), strength)):
-        with applied(model.denoiser, weights):
+        with applied(model.denoiser, weights, worker.attachment):
             parts = draw(model, plan, [prompt], SEEDS, settings)
             sides.append([to_image(image) for _, images in parts for image in images])
     return sides[0], sides[1]
@@ -132,14 +137,15 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
     with gr.Row():
         ticks = [gr.Checkbox(label=WORDS[key]) for key in ("with_name", "with_prompts", "with_picks")]
         sharing = gr.Button(WORDS["make_zip"])
-    shared = gr.File(label=WORDS["share"])
+    shared = gr.File(label=WORDS["share"], visible=False)
     exporting = gr.Button(WORDS["make_data"])
-    exported = gr.File(label=WORDS["pictures"])
+    exported = gr.File(label=WORDS["pictures"], visible=False)
     gr.Markdown(WORDS["import_help"])
     with gr.Row():
         brought = gr.File(label=WORDS["import_file"], file_types=[".json", ".jsonl"])
-        whose = gr.Textbox(label=WORDS["import_who"])
-        importing = gr.Button(WORDS["import"])
+        with gr.Column():
+            whose = gr.Textbox(label=WORDS["import_who"])
+            importing = gr.Button(WORDS["import"])
     outcome = gr.Markdown()
     with gr.Row():
         sure = gr.Checkbox(label=WORDS["delete_sure"])
@@ -152,15 +158,16 @@ def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
         return choice(shelf, run.run_id)
 
     @told
-    def make_zip(taste: str, *ticked: bool) -> str:
+    def make_zip(taste: str, *ticked: bool) -> Any:
         run = tastes.chosen(shelf, taste)
-        return str(share(run, Path(tempfile.mkdtemp()) / "taste.zip", **dict(zip(KEEPS, ticked, strict=True))))
+        made = share(run, Path(tempfile.mkdtemp()) / "taste.zip", **dict(zip(KEEPS, ticked, strict=True)))
+        return gr.update(value=str(made), visible=True)
 
     @told
-    def make_data(taste: str) -> str:
+    def make_data(taste: str) -> Any:
         folder = Path(tempfile.mkdtemp())
         export_dataset(tastes.chosen(shelf, taste), folder / "data")
-        return zipped(folder / "data", folder / "pictures-and-picks.zip")
+        return gr.update(value=zipped(folder / "data", folder / "pictures-and-picks.zip"), visible=True)
 
     @told
     def bring(taste: str, file: Any, who: str) -> str:

@@ -155,6 +155,11 @@ class Worker(Actions):
         if self._now[0] == run.run_id:
             self._stop.set()
 
+    def skip(self, run: Run) -> None:
+        """Stop what is being done for a taste and keep it; what waits, and drawing ahead, goes on."""
+        if self._now[0] == run.run_id:
+            self._stop.set()
+
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
         if decision == "back":
             made = {0: "base", **{found.number: found.lora_hash for found in run.rounds() if found.lora_hash}}
@@ -235,7 +240,7 @@ class Worker(Actions):
         except D3POError as error:
             # A new one: the caught error's traceback would hold tensors in memory.
             self._problems[job.run_id] = D3POError(error.what, error.do, error.safe)
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:  # its name in every torch, for all devices
             self._problems[job.run_id] = D3POError(
                 "There is not enough memory for this.",
                 "Close other programs, or begin a taste with smaller pictures.",

@@ -2,54 +2,73 @@
 
 from __future__ import annotations
 
+import html
+import json
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from d3po_core.drift import recommended_of
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
-from d3po_core.run import Run
-from d3po_studio import controls, panels, tastes
+from d3po_studio import panels, tastes
 from d3po_studio.page import gallery_element
 from d3po_studio.panels import told
 from d3po_studio.words import WORDS
 
 from .cards import Cards
+from .new_taste import new_taste
 
 if TYPE_CHECKING:
     from .worker import WebuiWorker
 
 AT_ONCE = 8
 """Groups that the button draws."""
+NO_TASTE = """<div class="d3po-empty">
+<h2>Teach your model your taste</h2>
+<p>Choose among pictures that it draws for your prompts. Sixty or so choices become a small LoRA of your own.</p>
+<button type="button" onclick="d3po_open('d3po_new')">Begin a taste</button>
+</div>"""
 
 
-def build(shelf: Shelf, worker: WebuiWorker, cards: Cards) -> Any:
-    """The tab; the choice of taste at its top rules all panels. It needs gradio and no host."""
+def build(shelf: Shelf, worker: WebuiWorker, cards: Cards, problem: str = "") -> Any:
+    """The tab; the choice of taste at its top rules all panels. It needs gradio and no host.
+
+    Args:
+        shelf: all tastes.
+        worker: draws and teaches.
+        cards: taught LoRAs in the host.
+        problem: what is wrong with the shelf's folder, in a sentence.
+    """
     with gr.Blocks(analytics_enabled=False) as page:
-        with gr.Row():
+        if problem:
+            gr.HTML(f'<p class="d3po-problem">{html.escape(problem)}</p>')
+        with gr.Row(elem_id="d3po_top"):
             taste = gr.Dropdown(label=WORDS["taste"], choices=[], interactive=True, elem_id="d3po_taste", scale=3)
             draw = gr.Button("Draw more", elem_id="d3po_generate", variant="primary")
             stop = gr.Button("Interrupt", elem_id="d3po_interrupt")
             skip = gr.Button("Skip", elem_id="d3po_skip")
             use = gr.Button("Put the LoRA into txt2img", elem_id="d3po_use")
         gr.HTML('<div id="d3po_progress"></div>')
-        tag = gr.Textbox(visible=False, elem_id="d3po_tag")
         with gr.Tab(WORDS["pick"], elem_id="d3po_pick"):
-            gallery = gr.HTML(gallery_element(shelf, None), elem_id="d3po_gallery")
+            gallery = gr.HTML(gallery_html(shelf, None), elem_id="d3po_gallery")
         with gr.Tab(WORDS["new"], elem_id="d3po_new"):
             new_taste(shelf, worker, taste)
-        with gr.Tab(WORDS["compare"]):
+        with gr.Tab(WORDS["compare"], elem_id="d3po_compare"):
             panels.compare(shelf, worker, taste)
-        with gr.Tab(WORDS["files"]):
+        with gr.Tab(WORDS["files"], elem_id="d3po_files") as files:
+            kept = starred(shelf, taste, cards)
             panels.files(shelf, worker, taste)
-        with gr.Tab(WORDS["trouble"]):
+        with gr.Tab(WORDS["trouble"], elem_id="d3po_trouble"):
             panels.trouble(shelf, worker, taste)
-        taste.change(lambda taste: gallery_element(shelf, taste, "d3po"), taste, gallery)
+        taste.change(lambda taste: gallery_html(shelf, taste), taste, gallery)
+        for event in (taste.change, files.select):
+            event(lambda taste: stars(shelf, taste, cards), taste, kept)
         draw.click(told(lambda taste: worker.draw(tastes.chosen(shelf, taste), AT_ONCE)), taste, None)
-        for button in (stop, skip):
-            button.click(told(lambda taste: worker.stop(tastes.chosen(shelf, taste))), taste, None)
-        found = use.click(told(lambda taste: lora_tag(tastes.chosen(shelf, taste), cards)), taste, tag)
+        stop.click(told(lambda taste: worker.stop(tastes.chosen(shelf, taste))), taste, None)
+        skip.click(told(lambda taste: worker.skip(tastes.chosen(shelf, taste))), taste, None)
+        tag = gr.Textbox(visible=False, elem_id="d3po_tag")
+        found = use.click(told(lambda taste: lora_tag(shelf, taste, cards)), taste, tag)
         found.then(None, tag, None, _js="d3po_use")
         page.load(lambda: panels.choice(shelf), None, taste)
     for component in page.blocks.values():
@@ -57,40 +76,40 @@ def build(shelf: Shelf, worker: WebuiWorker, cards: Cards) -> Any:
     return page
 
 
-def new_taste(shelf: Shelf, worker: WebuiWorker, taste: Any) -> None:
-    """Prompts, settings, and a button; the model is the one that is loaded."""
-    name = gr.Textbox(label=WORDS["name"], value="My taste", elem_id="d3po_name")
-    prompts = gr.Textbox(label=WORDS["prompts"], lines=5, elem_id="d3po_prompts")
-    with gr.Row():
-        plain = controls.controls(False, {})
-    with gr.Accordion(WORDS["advanced"], open=False):
-        advanced = controls.controls(True, {})
-    button = gr.Button(WORDS["begin"], variant="primary", elem_id="d3po_begin")
-    keys = [*plain, *advanced]
-
-    @told
-    def begin(name: str, prompts: str, *values: Any) -> Any:
-        found = controls.settings_of(keys, list(values))
-        lines = tastes.prompts_of(prompts)
-
-        def make() -> Run:
-            model: Any = worker.models.get("")
-            return tastes.begin(tastes.Plan(name.strip() or model.name, model.name, lines, **found), model, shelf)
-
-        return panels.choice(shelf, worker.call(make).result().run_id)
-
-    button.click(begin, [name, prompts, *plain.values(), *advanced.values()], taste)
+def gallery_html(shelf: Shelf, taste: str | None) -> str:
+    """The gallery of the taste that the list calls so; a way to the first one, where there is none."""
+    return gallery_element(shelf, taste, "d3po") if taste in tastes.labels(shelf) else NO_TASTE
 
 
-def lora_tag(run: Run, cards: Cards) -> str:
-    """What to write into a prompt for what a taste has taught, at the strength that its drift recommends.
+def starred(shelf: Shelf, taste: Any, cards: Cards) -> Any:
+    """A taste's LoRAs among the host's cards, to tick those that stay."""
+    kept = gr.CheckboxGroup(
+        choices=[],
+        label="LoRAs among the cards: tick those that you want to keep there",
+        info="Those of the newest rounds stay in any case (how many: Settings, D3PO). The taste itself keeps all.",
+        elem_id="d3po_kept",
+    )
+    done = kept.input(told(lambda taste, names: cards.star(tastes.chosen(shelf, taste), names)), [taste, kept], None)
+    done.then(None, None, None, _js="d3po_cards")  # else the host would write over it what it had read before
+    return kept
+
+
+def stars(shelf: Shelf, taste: str | None, cards: Cards) -> Any:
+    """What `starred` shows for a taste."""
+    run = tastes.labels(shelf).get(taste or "")
+    found = cards.of(run) if run else {}
+    return gr.update(choices=list(found), value=[name for name, star in found.items() if star])
+
+
+def lora_tag(shelf: Shelf, taste: str | None, cards: Cards) -> str:
+    """What the page is to write into txt2img's prompt: JSON of the tag, and of all names of this taste's LoRAs.
 
     Raises:
-        D3POError: nothing was taught yet.
+        D3POError: nothing was taught yet, or the LoRA cannot be put among the host's.
     """
-    name = cards.newest(run)
+    run = tastes.chosen(shelf, taste)
+    name, strength = cards.current(run)
     if not name:
         raise D3POError(WORDS["nothing_taught"], "Pick and teach first.")
-    policy = run.current_policy()
-    round = next(found for found in run.rounds() if found.lora_hash == policy)
-    return f"<lora:{name}:{recommended_of(round.summary):g}>"
+    names = sorted({*cards.names(run), name})
+    return json.dumps({"tag": f"<lora:{name}:{strength:g}>", "names": names, "press": secrets.token_hex(4)})

@@ -1,7 +1,16 @@
-/** The D3PO tab's page: the gallery's element, the host's progress bar for our work, and the way into txt2img. */
+/** The D3PO tab's page: the gallery's element, and what shows the host that something of ours is being done. */
 
-const page = document.baseURI;
-import(new URL("d3po/web/gallery.js", page).href);
+import(new URL("d3po/web/gallery.js", document.baseURI).href);
+
+const find = (selector) => gradioApp().querySelector(selector);
+
+const TITLES = {
+  d3po_generate: "Draw more pictures to choose from (Ctrl+Enter). While you look, some are drawn ahead anyway.",
+  d3po_interrupt: "Stop what is being done for this taste and what waits; all of it is kept (Esc).",
+  d3po_skip: "Stop what is being done now and keep it; what waits, and drawing ahead, goes on (Alt+Enter).",
+  d3po_use: "Put what this taste has learnt into txt2img's prompt, at the strength that suits it best.",
+};
+const TEACHING = ["checking", "teaching", "blind"];
 
 let task = "";
 
@@ -10,20 +19,68 @@ function showProgress(state) {
   const now = state?.work?.task ?? "";
   if (!now || now === task) return;
   task = now;
-  const room = gradioApp().querySelector("#d3po_progress");
-  requestProgress(now, room, null, () => {
+  requestProgress(now, find("#d3po_progress"), null, () => {
     task = "";
+    gallery()?.session?.hear();
   });
 }
 
-document.addEventListener("d3po-state", (event) => showProgress(event.detail));
+const gallery = () => find("#tab_d3po d3po-gallery");
 
-/** Put a LoRA's tag at the end of txt2img's prompt, once, and go there. */
-window.d3po_use = (tag) => {
-  const prompt = gradioApp().querySelector("#txt2img_prompt textarea");
-  if (!tag || !prompt) return [];
-  if (!prompt.value.includes(tag)) prompt.value = `${prompt.value.trimEnd()} ${tag}`.trimStart();
-  updateInput(prompt);
-  switch_to_txt2img();
+/** Only what is of use can be pressed. The host interrupts and skips with its keys where these buttons are shown. */
+function showButtons(state) {
+  find("#d3po_generate").disabled = !state;
+  find("#d3po_use").disabled = !state?.rounds.some((round) => round.lora);
+  for (const button of [find("#d3po_interrupt"), find("#d3po_skip")]) {
+    button.disabled = !state?.work;
+    button.style.display = state?.work ? "block" : "none";
+  }
+}
+
+/** @type {Map<string, string>} what each taste's LoRAs were when the cards were last looked at */
+const shown = new Map();
+
+/** The host's cards of LoRAs are asked to look again whenever a taste has a new one, or a picture for one. */
+function refreshCards(state) {
+  const loras = state.rounds.filter((round) => round.lora);
+  if (!loras.length || TEACHING.includes(state.work?.kind)) return;
+  const now = JSON.stringify(loras.map((round) => [round.lora, round.strip.length]));
+  const before = shown.get(state.taste.id);
+  shown.set(state.taste.id, now);
+  if (before === undefined ? !hasCard(loras.at(-1).lora) : before !== now) window.d3po_cards();
+}
+
+/** Whether there is a card for a LoRA's file. Hosts keep their cards from one loading of the page to the next. */
+function hasCard(file) {
+  const name = file.replace(/\.safetensors$/, "").replaceAll(" ", "-");
+  const cards = [...gradioApp().querySelectorAll("#txt2img_lora_cards .card")];
+  return cards.some((card) => card.dataset.name?.startsWith(name));
+}
+
+/** For gradio too. */
+window.d3po_cards = () => {
+  for (const tab of ["txt2img", "img2img"]) {
+    find(`#${tab}_lora_extra_refresh_internal`)?.dispatchEvent(new Event("click"));
+  }
   return [];
 };
+
+document.addEventListener("d3po-state", (event) => {
+  if (!gallery()?.contains(event.target)) return;
+  showProgress(event.detail);
+  showButtons(event.detail);
+  refreshCards(event.detail);
+});
+
+onUiLoaded(() => {
+  for (const [id, title] of Object.entries(TITLES)) {
+    find(`#${id}`).title = title;
+    find(`#${id}`).addEventListener("click", () => setTimeout(() => gallery()?.session?.hear(), 300));
+  }
+  showButtons(null);
+});
+
+onUiUpdate(() => {
+  gallery()?.setAttribute("theme", document.body.classList.contains("dark") ? "dark" : "light");
+  if (find("#d3po_generate") && !gallery()) showButtons(null);
+});

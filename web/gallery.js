@@ -63,6 +63,11 @@ export class D3POGallery extends HTMLElement {
     return this.sitting ?? null;
   }
 
+  /** Ends what is open in it (zoom, a sheet, full screen), for hosts whose Escape does more; whether anything was. */
+  leave() {
+    return this.shell?.leave() ?? false;
+  }
+
   connectedCallback() {
     this.wall ??= wall(this, {
       keydown: (event) => this.shell?.keyDown(event),

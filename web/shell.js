@@ -126,9 +126,15 @@ export class Shell {
 
   /** Escape: the innermost of zoom, sheet and full screen; otherwise nothing, and never the host's business. */
   #leave(event) {
-    if (event.repeat) return true;
+    if (!event.repeat) this.leave();
+    return true;
+  }
+
+  /** Ends what is open in here, the innermost first; whether anything was. */
+  leave() {
     if (this.overlay.close() || this.now.leave?.()) return true;
-    if (this.full) this.toggleFull();
+    if (!this.full) return false;
+    this.toggleFull();
     return true;
   }
 

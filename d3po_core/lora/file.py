@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -116,15 +116,21 @@ def _publish(temporary: Path, path: Path) -> None:
     os.rename(temporary, path)
 
 
-def unused_path(folder: Path | str, stem: str) -> Path:
+def unused_path(folder: Path | str, stem: str, taken: Collection[str] = ()) -> Path:
     """A path for a new LoRA file in a folder: the stem, or the stem with the first number that is free.
 
     Whatever a file name or an `<lora:...>` tag does not bear becomes a dash.
+
+    Args:
+        folder: where; it need not exist.
+        stem: the name that is wanted, without its ending.
+        taken: stems that are not free although no such file is in the folder.
     """
+    never = {name.casefold() for name in taken}  # many file systems do not tell A from a
     stem = re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "lora"
     stem = stem.encode()[:MOST_BYTES].decode(errors="ignore") if len(stem.encode()) > MOST_BYTES else stem
     path, number = Path(folder) / f"{stem}.safetensors", 1
-    while path.exists():
+    while path.exists() or path.stem.casefold() in never:
         number += 1
         path = path.with_name(f"{stem}-{number}.safetensors")
     return path

@@ -1,0 +1,113 @@
+"""What begins a taste in the tab: by hand, or with txt2img's prompts and settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from d3po_core.errors import D3POError
+from d3po_core.gallery import Shelf
+from d3po_core.run import Run
+from d3po_studio import controls, panels, tastes
+from d3po_studio.panels import told
+from d3po_studio.words import WORDS
+
+from . import sent
+
+if TYPE_CHECKING:
+    from .worker import WebuiWorker
+
+SHOWN = {
+    "sample.candidates": "Pictures to choose from",
+    "sample.steps": "Sampling steps",
+    "sample.guidance_scale": "CFG scale",
+    "sample.width": "Width",
+    "sample.height": "Height",
+}
+"""Settings that everybody sees, by the names that they have in txt2img."""
+TITLES = {"sample": "Drawing", "train": "Teaching", "lora": "LoRA"}
+IN_A_ROW = 4
+FIELDS = {
+    f"{section}.{item.name}": (section, item)
+    for section, kind in controls.SECTIONS.items()
+    for item in dataclasses.fields(kind)
+    if (section, item.name) not in controls.LEFT_OUT
+}
+
+
+def new_taste(shelf: Shelf, worker: WebuiWorker, taste: Any) -> None:
+    """Prompts, settings, and a button; the model is the one that is loaded."""
+    notice = gr.HTML(elem_id="d3po_notice")
+    with gr.Row():
+        prompts = gr.Textbox(
+            label=WORDS["prompts"], lines=5, elem_id="d3po_prompts", placeholder="a lake at dawn\na hill in the rain"
+        )
+        negative = gr.Textbox(label="Negative prompt, for all of them", lines=5, elem_id="d3po_sample_negative")
+    made = {"sample.negative": negative}
+    with gr.Row():
+        made |= {key: control(key) for key in SHOWN}
+    name = gr.Textbox(label=WORDS["name"], elem_id="d3po_name", max_lines=1, placeholder="empty: from the first prompt")
+    with gr.Accordion(WORDS["advanced"], open=False, elem_id="d3po_more"):
+        for section, title in TITLES.items():
+            gr.Markdown(f"#### {title}")
+            rest = [key for key in FIELDS if key.startswith(f"{section}.") and key not in made]
+            for first in range(0, len(rest), IN_A_ROW):
+                with gr.Row():
+                    made |= {key: control(key) for key in rest[first : first + IN_A_ROW]}
+    button = gr.Button(WORDS["begin"], variant="primary", elem_id="d3po_begin")
+    begun = gr.Textbox(visible=False, elem_id="d3po_begun")
+
+    @told
+    def begin(name: str, prompts: str, *values: Any) -> Any:
+        found = controls.settings_of(list(made), list(values))
+        lines = tastes.prompts_of(prompts)
+        for tag in sent.TAG.findall("\n".join((*lines, found["sample"].negative))):
+            raise D3POError(f"{tag} has no effect in a taste.", "Take it out of the prompts.")
+
+        def make() -> Run:
+            model: Any = worker.models.get("")
+            source = f"{model.name}.safetensors"  # a file's name: what has a dot in it keeps it
+            return tastes.begin(
+                tastes.Plan(name.strip() or sent.name_of(lines[0]), source, lines, **found), model, shelf
+            )
+
+        run = worker.call(make).result()
+        return panels.choice(shelf, run.run_id), run.run_id, ""
+
+    clicked = button.click(begin, [name, prompts, *made.values()], [taste, begun, notice])
+    clicked.then(None, begun, None, _js="d3po_begun")
+    take_over(made, name, prompts, notice)
+
+
+def control(key: str) -> Any:
+    """A setting's control, by the name that it has in txt2img."""
+    section, item = FIELDS[key]
+    found = controls.control(section, item, item.default)
+    found.label = SHOWN.get(key, found.label.capitalize())
+    return found
+
+
+def take_over(made: dict[str, Any], name: Any, prompts: Any, notice: Any) -> None:
+    """A button that nobody sees, which the page presses to send txt2img's settings here."""
+    told_by_page = gr.Textbox(visible=False, elem_id="d3po_sent")
+    button = gr.Button("Send from txt2img", elem_id="d3po_send")
+    keys = [key for key in made if key.startswith("sample.")]
+
+    def take(page: str) -> Any:
+        found = sent.read(page)
+        updates = [gr.update(value=found.settings[key]) if key in found.settings else gr.update() for key in keys]
+        return [found.name, found.prompt, note(found), *updates]
+
+    outputs = [name, prompts, notice, *(made[key] for key in keys)]
+    button.click(take, told_by_page, outputs, _js="d3po_sent")
+
+
+def note(found: sent.Sent) -> str:
+    """What was taken over and what was not, as HTML."""
+    if not found.left:
+        return "<p>From txt2img: its prompts and settings. Press Begin when they are as you want them.</p>"
+    left = "".join(f"<li>{html.escape(what)}</li>" for what in found.left)
+    return f"<p>From txt2img. These are on there and have no effect on a taste:</p><ul>{left}</ul>"

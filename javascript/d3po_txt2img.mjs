@@ -1,0 +1,100 @@
+/** Between txt2img and the D3PO tab: a button that sends its settings, and the LoRA's tag into its prompt. */
+
+const find = (selector) => gradioApp().querySelector(selector);
+const all = (selector) => [...gradioApp().querySelectorAll(selector)];
+const text = (id) => find(`#txt2img_${id} textarea`)?.value ?? "";
+const number = (id) => Number(find(`#txt2img_${id} input[type=number]`)?.value ?? 0);
+const choice = (id) => find(`#${id} input`)?.value ?? "";
+const words = (node) => node?.textContent.trim() ?? "";
+
+/** Press the tab that shows a panel: the panel's place among its neighbours is the button's. */
+window.d3po_open = (id) => {
+  const panel = find(`#${id}`);
+  const tabs = panel.parentElement;
+  const at = [...tabs.querySelectorAll(":scope > .tabitem")].indexOf(panel);
+  tabs.querySelectorAll(":scope > .tab-nav > button")[at].click();
+};
+
+/** What is switched on among txt2img's accordions and in what extensions add, by the titles that people read there. */
+function switchedOn() {
+  const accordions = all("#tab_txt2img .input-accordion")
+    .filter((one) => one.querySelector(".input-accordion-checkbox")?.checked)
+    .map((one) => words(one.querySelector(".label-wrap span")));
+  const label = (box) => words(box.closest("label"));
+  const holder = (box) => words(box.closest(".gradio-accordion")?.querySelector(".label-wrap span"));
+  const enabled = all("#txt2img_script_container input[type=checkbox]:checked")
+    .filter((box) => /^(enabled?|activated?|active)\b/i.test(label(box)))
+    .map((box) => holder(box) || label(box));
+  return [...new Set([...accordions, ...enabled])];
+}
+
+/** For gradio: what stands in txt2img now, for sent.py to read. */
+window.d3po_sent = () => {
+  const page = {
+    prompt: text("prompt"),
+    negative: text("neg_prompt"),
+    steps: number("steps"),
+    cfg_scale: number("cfg_scale"),
+    width: number("width"),
+    height: number("height"),
+    sampler: choice("txt2img_sampling"),
+    scheduler: choice("txt2img_scheduler"),
+    batch_count: number("batch_count"),
+    batch_size: number("batch_size"),
+    seed: number("seed"),
+    variation: Boolean(find("#txt2img_subseed_show input")?.checked) && number("subseed_strength") > 0,
+    styles: all("#txt2img_styles .token > span").map(words),
+    script: choice("txt2img_script_container #script_list"),
+    on: switchedOn(),
+  };
+  return [JSON.stringify(page)];
+};
+
+let pressed = "";
+
+/** For gradio: put a LoRA's tag into txt2img's prompt, in the place of an older one of the same taste, and go there. */
+window.d3po_use = (message) => {
+  const prompt = find("#txt2img_prompt textarea");
+  // After a mistake gradio hands over what it had before.
+  if (!message || message === pressed) return [];
+  pressed = message;
+  const { tag, names } = JSON.parse(message);
+  let placed = false;
+  const replaced = prompt.value.replace(/<lora:([^:>]+)(:[^>]*)?>/g, (found, name) => {
+    if (!names.includes(name)) return found;
+    const first = !placed;
+    placed = true;
+    return first ? tag : "";
+  });
+  prompt.value = placed ? replaced.trimEnd() : `${prompt.value.trimEnd()} ${tag}`.trimStart();
+  updateInput(prompt);
+  switch_to_txt2img();
+  return [];
+};
+
+let begun = "";
+
+/** For gradio: a taste was begun; on to its pictures. */
+window.d3po_begun = (taste) => {
+  if (taste && taste !== begun) window.d3po_open("d3po_pick");
+  begun = taste;
+  return [];
+};
+
+function send() {
+  find("#d3po_send").click();
+  window.d3po_open("tab_d3po");
+  window.d3po_open("d3po_new");
+}
+
+/** A button among those below txt2img's pictures, dressed as its neighbours. */
+onUiLoaded(() => {
+  const neighbour = find("#image_buttons_txt2img button:last-of-type");
+  const button = document.createElement("button");
+  button.id = "txt2img_send_to_d3po";
+  button.className = neighbour.className;
+  button.textContent = "❤️";
+  button.title = "Send the prompts and settings to D3PO, to teach your taste in pictures of their kind.";
+  button.addEventListener("click", send);
+  neighbour.after(button);
+});

@@ -1,0 +1,254 @@
+"""What the D3PO tab does in a web UI's own page, by hand: from txt2img, and back to it. One host for all of these."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .host import WebUI
+
+PROMPT = "masterpiece, (a lake:1.2) at dawn,\n<lora:nothing:0.7> [cat:dog:0.5] mist"
+BRIGHTEST = """() => {
+  const gallery = document.querySelector("d3po-gallery");
+  const light = (image) => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [8, 8];
+    const room = canvas.getContext("2d");
+    room.drawImage(image, 0, 0, 8, 8);
+    return room.getImageData(0, 0, 8, 8).data.reduce((sum, value) => sum + value);
+  };
+  const lights = [...gallery.shadowRoot.querySelectorAll(".pick:not([hidden]) .frame img")]
+    .filter((image) => image.offsetParent).map(light);
+  return lights.indexOf(Math.max(...lights)) + 1;
+}"""
+"""Which of the pictures that are shown is the brightest, counted from 1; 0 while there is none."""
+
+PIXELS = """async (image) => {
+  await image.decode();
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  return canvas.toDataURL();
+}"""
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, webui: WebUI) -> Iterator[Any]:
+    """The host's page, with the small pictures that all of these tests draw."""
+    found = browser.new_page(viewport={"width": 1400, "height": 1000})
+    found.set_default_timeout(120_000)
+    found.goto(webui.address)
+    found.wait_for_selector("#txt2img_send_to_d3po")
+    found.wait_for_timeout(1000)
+    for field, value in (("steps", "4"), ("width", "64"), ("height", "64"), ("cfg_scale", "5.5"), ("seed", "3")):
+        found.fill(f"#txt2img_{field} input[type=number]", value)
+        found.keyboard.press("Tab")
+    yield found
+    found.close()
+
+
+def until(true: Callable[[], Any], seconds: float = 600) -> Any:
+    """What it says as soon as that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.2)
+    return found
+
+
+def tab(page: Any, name: str, inner: str = "") -> None:
+    """Open a tab of the host, and one inside ours."""
+    page.locator("#tabs > .tab-nav > button", has_text=name).first.click()
+    if inner:
+        page.locator("#tab_d3po .tab-nav button", has_text=inner).first.click()
+
+
+def value(page: Any, field: str) -> str:
+    return str(page.locator(f"#{field} textarea, #{field} input").first.input_value())
+
+
+def taste(webui: WebUI) -> str:
+    return str(webui.ask("/d3po/tastes")["tastes"][0]["id"])
+
+
+def gallery_focus(page: Any) -> None:
+    page.locator("d3po-gallery").evaluate("gallery => gallery.focus()")
+
+
+def pick_brightest(page: Any, webui: WebUI, picks: int) -> None:
+    """Until there are so many."""
+    gallery_focus(page)
+    run = taste(webui)
+
+    def one() -> bool:
+        if at := page.evaluate(BRIGHTEST):
+            page.wait_for_timeout(200)  # input counts a moment after a group has come
+            page.keyboard.press(str(at))
+        return bool(webui.state(run)["picks"]["usable"] >= picks)
+
+    until(one)
+
+
+def teach(page: Any, webui: WebUI, rounds: int) -> dict[str, Any]:
+    """By the button; what is told afterwards."""
+    run = taste(webui)
+    page.locator("d3po-gallery [data-view=teach]").click()
+    page.locator("d3po-gallery [data-action=teach]").click()
+
+    def taught() -> dict[str, Any] | None:
+        told = webui.state(run)
+        assert not told["problem"], told["problem"]
+        done = sum(round["finished"] for round in told["rounds"]) == rounds
+        return told if done and (told["work"] or {}).get("kind") in (None, "drawing") else None
+
+    return dict(until(taught))
+
+
+def loras(webui: WebUI) -> list[Path]:
+    """The newest first."""
+    found = (webui.data / "models" / "Lora" / "d3po").glob("*.safetensors")
+    return sorted(found, key=lambda path: -path.stat().st_mtime_ns)
+
+
+def generated(page: Any, prompt: str) -> str:
+    """A picture's pixels, by the page's own button."""
+    tab(page, "txt2img")
+    page.fill("#txt2img_prompt textarea", prompt)
+    image = page.locator("#txt2img_gallery img").first
+    before = image.get_attribute("src") if image.count() else None
+    page.click("#txt2img_generate")
+    until(lambda: image.count() and image.get_attribute("src") != before)
+    page.locator("#txt2img_interrupt").wait_for(state="hidden")
+    return str(image.evaluate(PIXELS))
+
+
+# These build on each other, in this order: a page is worked in as a person does.
+
+
+def test_txt2img_sends_its_prompts_and_settings(page: Any, webui: WebUI) -> None:
+    page.fill("#txt2img_prompt textarea", PROMPT)
+    page.fill("#txt2img_neg_prompt textarea", "blurry")
+    page.locator("#txt2img_hr .label-wrap").click()
+    page.wait_for_timeout(300)
+    page.click("#txt2img_send_to_d3po")
+    until(lambda: value(page, "d3po_prompts"))
+    assert page.locator("#d3po_begin").is_visible()
+    assert value(page, "d3po_prompts") == "masterpiece, (a lake:1.2) at dawn, [cat:dog:0.5] mist"
+    assert value(page, "d3po_sample_negative") == "blurry"
+    assert value(page, "d3po_name") == "a lake at dawn"
+    sizes = [value(page, f"d3po_sample_{field}") for field in ("steps", "width", "height", "guidance_scale")]
+    assert sizes == ["4", "64", "64", "5.5"]
+    left = page.locator("#d3po_notice li").all_inner_texts()
+    assert {"<lora:nothing:0.7>", "[cat:dog:0.5] (read as plain words)", "Hires. fix", "seed"} <= set(left)
+    assert not {"Refiner", "batch count", "seed variation"} & set(left)
+    tab(page, "txt2img")
+    page.locator("#txt2img_hr .label-wrap").click()
+
+
+def test_begin_leads_to_the_pictures(page: Any, webui: WebUI) -> None:
+    tab(page, "D3PO", "New taste")
+    page.fill("#d3po_prompts textarea", "a lake at dawn\na hill")
+    page.locator("#d3po_more .label-wrap").click()
+    page.fill("#d3po_train_epochs input", "1")
+    page.locator("#d3po_train_cross_check input").uncheck()  # what so few picks say of a random model may be luck
+    page.keyboard.press("Tab")
+    page.click("#d3po_begin")
+    page.locator("d3po-gallery .frame img").first.wait_for()
+    assert [found["name"] for found in webui.ask("/d3po/tastes")["tastes"]] == ["a lake at dawn"]
+    assert page.locator("#d3po_use").is_disabled()  # nothing was taught yet
+
+
+def test_the_hosts_keys_work_in_the_tab(page: Any, webui: WebUI) -> None:
+    run = taste(webui)
+    until(lambda: not webui.state(run)["work"])
+    until(lambda: not page.locator("#d3po_interrupt").is_visible())
+    before = webui.state(run)["groups"]["drawn"]
+    gallery_focus(page)
+    page.keyboard.press("Control+Enter")
+    page.locator("#d3po_interrupt").wait_for()
+    page.locator("#tab_d3po .progressDiv").wait_for()  # the host's own progress bar
+    page.keyboard.press("Space")  # looks closer for as long as it is held; Escape ends that and no work
+    page.keyboard.down("Space")
+    page.keyboard.press("Escape")
+    page.keyboard.up("Space")
+    page.wait_for_timeout(300)
+    assert webui.state(run)["work"]
+    page.locator("#d3po_top").click(position={"x": 2, "y": 2})
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Escape")
+    until(lambda: not webui.state(run)["work"], 20)
+    drawn = webui.state(run)["groups"]["drawn"]
+    assert before <= drawn < before + 8
+    page.keyboard.press("Control+Enter")
+    page.locator("#d3po_skip").wait_for()
+    page.keyboard.press("Alt+Enter")
+    until(lambda: not webui.state(run)["work"], 20)
+    assert webui.state(run)["groups"]["drawn"] < drawn + 8
+
+
+def test_picks_become_a_lora_and_a_card(page: Any, webui: WebUI) -> None:
+    pick_brightest(page, webui, 20)
+    told = teach(page, webui, 1)
+    assert "left as it was" not in told["rounds"][0]["reason"]
+    (lora,) = loras(webui)
+    card = page.locator(f"#txt2img_lora_cards .card[data-name='{lora.stem}']")
+    card.wait_for(state="attached")  # without a press on refresh
+    assert card.locator("img.preview").count() == 1
+    written = json.loads(lora.with_suffix(".json").read_text())
+    assert written["description"].startswith("The taste a lake at dawn") and written["sd version"] == "SD1"
+
+
+def test_the_blind_check_and_a_gentler_lora(page: Any, webui: WebUI) -> None:
+    run = taste(webui)
+    page.locator("d3po-gallery [data-action=blind]").click()
+    for done in range(12):
+        until(lambda done=done: webui.state(run)["blind"]["done"] == done)
+        page.locator("d3po-gallery .blind .frame img").first.wait_for()
+        page.wait_for_timeout(300)
+        page.keyboard.press("1")
+    page.locator("d3po-gallery [data-action=gentler]").click()
+    until(lambda: webui.state(run)["blind"]["decision"] == "gentler")
+    newest = until(lambda: len(found := loras(webui)) == 2 and found[0])
+    assert newest.stem.endswith("-70") and newest.with_suffix(".png").is_file()
+    page.locator(f"#txt2img_lora_cards .card[data-name='{newest.stem}']").wait_for(state="attached")
+    tab(page, "D3PO", "Compare")
+    page.fill("#d3po_compare textarea", "a lake")
+    page.locator("#d3po_compare button", has_text="Draw before and after").click()
+    page.locator("#d3po_compare .grid-container img, #d3po_compare .thumbnails img").nth(7).wait_for(state="attached")
+
+
+def test_the_lora_goes_into_txt2img_and_draws(page: Any, webui: WebUI) -> None:
+    older, newest = loras(webui)[1], loras(webui)[0]
+    without = generated(page, "a lake")
+    page.fill("#txt2img_prompt textarea", f"a lake <lora:{older.stem}:0.5> <lora:another:1>")
+    tab(page, "D3PO")
+    page.click("#d3po_use")
+    until(lambda: newest.stem in value(page, "txt2img_prompt"))
+    strength = webui.state(taste(webui))["rounds"][0]["strength"]
+    assert value(page, "txt2img_prompt") == f"a lake <lora:{newest.stem}:{strength:g}> <lora:another:1>"
+    assert page.locator("#txt2img_generate").is_visible()
+    with_it = generated(page, f"a lake <lora:{newest.stem}:1>")
+    assert with_it != without
+    assert generated(page, "a lake") == without
+
+
+def test_starred_loras_are_kept(page: Any, webui: WebUI) -> None:
+    tab(page, "D3PO", "Files")
+    older = loras(webui)[1]
+    page.locator("#d3po_kept label", has_text=older.stem).last.locator("input").check()
+    until(lambda: json.loads(older.with_suffix(".json").read_text())["starred"])
+
+
+def test_our_page_of_settings(page: Any, webui: WebUI) -> None:
+    tab(page, "Settings")
+    page.locator("#settings button", has_text="D3PO").first.click()
+    page.fill("#setting_d3po_kept input[type=number]", "5")
+    page.keyboard.press("Tab")
+    page.locator("#setting_d3po_folder").wait_for()
+    page.click("#settings_submit")
+    until(lambda: webui.ask("/sdapi/v1/options")["d3po_kept"] == 5)
