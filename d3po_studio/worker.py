@@ -263,6 +263,10 @@ class Worker(Actions):
         """Held while a job is done: a host's own queue, and its model made ready."""
         return nullcontext()
 
+    def _for_gradients(self, model: ImageModel) -> AbstractContextManager[object]:
+        """Held while a network is taught: its weights made such that autograd takes them."""
+        return nullcontext()
+
     def _kept(self, run: Run, lora: Path) -> None:
         """A round's LoRA was written."""
 
@@ -302,7 +306,9 @@ class Worker(Actions):
         settings, lora = train_settings(run)
         while True:
             trainer = Trainer(run, model.denoiser, settings, lora, self.attachment)
-            if self._taught(run, trainer):
+            with self._for_gradients(model):
+                taught = self._taught(run, trainer)
+            if taught:
                 break
             self._draw(run, model, AHEAD // 2)
         self._kept(run, keep(trainer))

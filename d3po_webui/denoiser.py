@@ -80,20 +80,29 @@ class WebuiDenoiser:
 
 def _noise(model: Any) -> tuple[Tensor, PredictionType]:
     """abar at each timestep, and what the network predicts."""
+    if told := host.why_not(model):
+        raise D3POError(told, CHOOSE)
     if not host.is_forge(model):
-        return model.alphas_cumprod.cpu(), "v_prediction" if model.parameterization == "v" else "epsilon"
+        return host.alphas_cumprod(model), "v_prediction" if model.parameterization == "v" else "epsilon"
     predictor = host.predictor(model)
-    kind = getattr(predictor, "prediction_type", "") or _reforge_kind(predictor)
-    if kind not in ("epsilon", "eps", "v_prediction") or not hasattr(predictor, "sigmas"):
-        raise D3POError(
-            "This kind of model cannot be taught in this tab yet.",
-            "Choose a Stable Diffusion 1, 2 or XL checkpoint; flow models such as Flux can be taught in ComfyUI.",
-        )
-    alphas_cumprod = 1 / (predictor.sigmas.double().cpu() ** 2 + 1)
-    return alphas_cumprod, "v_prediction" if kind == "v_prediction" else "epsilon"
+    kind = predicted(predictor)
+    if not kind:
+        raise D3POError("This kind of model cannot be taught in this tab yet.", CHOOSE)
+    return 1 / (predictor.sigmas.double().cpu() ** 2 + 1), kind
 
 
-def _reforge_kind(predictor: Any) -> str:
-    """reForge's samplings are classes, mixed together when the model is loaded."""
+CHOOSE = "Choose a Stable Diffusion 1, 2 or XL checkpoint; later models such as SD3 and Flux can be taught in ComfyUI."
+
+
+def predicted(predictor: Any) -> PredictionType | None:
+    """What the Forge family's networks predict, where it is noise at discrete timesteps.
+
+    Forge tells it in an attribute; the others mix classes when the model is loaded.
+    """
     names = {base.__name__ for base in type(predictor).__mro__}
-    return "v_prediction" if "V_PREDICTION" in names else "epsilon" if "EPS" in names and "CONST" not in names else ""
+    if "ModelSamplingDiscrete" in names:
+        return "v_prediction" if "V_PREDICTION" in names else "epsilon" if "EPS" in names else None
+    if "Prediction" not in names:
+        return None
+    kinds: dict[str, PredictionType] = {"eps": "epsilon", "epsilon": "epsilon", "v_prediction": "v_prediction"}
+    return kinds.get(predictor.prediction_type)

@@ -19,20 +19,40 @@ from torch import Tensor
 
 from d3po_core.errors import D3POError
 
+LATENT_CHANNELS = 4
+ALL_OF_IT = 1e30
+"""More bytes than a graphics card has; the Forge family is told so where it is to free what it can."""
+
 
 def loaded_model() -> Any:
     """The web UI's model; the Forge family loads it only when it is first wanted.
 
     Raises:
-        D3POError: there is none.
+        D3POError: there is none, or only pieces of it are in memory.
     """
     from modules import sd_models
+
+    if getattr(shared.cmd_opts, "lowvram", False):
+        raise D3POError(
+            "With --lowvram only pieces of the model are in memory at a time, and such a model cannot be taught.",
+            "Start the web UI with --medvram or without either.",
+        )
 
     reload = getattr(sd_models, "forge_model_reload", None)
     model = reload()[0] if reload else shared.sd_model
     if model is None:
         raise D3POError("No checkpoint is loaded.", "Choose one at the top of the page.")
     return model
+
+
+def why_not(model: Any) -> str:
+    """Why a model cannot be taught here whatever its noise levels are; "" if nothing speaks against it."""
+    if getattr(model, "is_sd3", False):
+        return "Stable Diffusion 3 cannot be taught in this tab yet."
+    first = next((layer for layer in network(model).modules() if isinstance(layer, torch.nn.Conv2d)), None)
+    if first is not None and first.in_channels != LATENT_CHANNELS:
+        return "Models for inpainting or editing cannot be taught in this tab."
+    return ""
 
 
 def is_forge(model: Any) -> bool:
@@ -46,15 +66,24 @@ def network(model: Any) -> torch.nn.Module:
     return found.diffusion_model
 
 
-def to_device(model: Any) -> None:
-    """Let the Forge family bring the network to where it computes; elsewhere it is there."""
+def to_device(model: Any, shape: Sequence[int] = (), alone: bool = False) -> None:
+    """Let the Forge family bring the network to where it computes, with no LoRA in its weights that was taken off.
+
+    Elsewhere it is there, or comes when it is called.
+
+    Args:
+        model: the host's.
+        shape: of the latents that are computed at once, (B, C, h, w), so that the host makes room for them.
+        alone: make all the room there is: every other model leaves the graphics card.
+    """
     if not is_forge(model):
         return
     try:
-        from backend.memory_management import load_model_gpu  # Forge
+        from backend.memory_management import load_models_gpu  # Forge
     except ImportError:
-        from ldm_patched.modules.model_management import load_model_gpu  # reForge, forge-classic
-    load_model_gpu(model.forge_objects.unet)
+        from ldm_patched.modules.model_management import load_models_gpu  # reForge, forge-classic
+    unet = model.forge_objects.unet
+    load_models_gpu([unet], ALL_OF_IT if alone else unet.memory_required(list(shape)) if shape else 0)
 
 
 def device() -> torch.device:
@@ -66,6 +95,14 @@ def predictor(model: Any) -> Any:
     """The Forge family's noise levels: Forge calls it so, the others as ComfyUI did."""
     inner = model.forge_objects.unet.model
     return inner.predictor if hasattr(inner, "predictor") else inner.model_sampling
+
+
+def alphas_cumprod(model: Any) -> Tensor:
+    """A1111's noise levels, with what the user's settings make of them (zero terminal SNR)."""
+    from modules import sd_models
+
+    sd_models.apply_alpha_schedule_override(model)
+    return model.alphas_cumprod.cpu()
 
 
 def evaluate(model: Any, x: Tensor, timestep: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
@@ -124,11 +161,13 @@ def checkpoint(model: Any) -> tuple[str, str]:
     return info.model_name, info.shorthash or info.calculate_shorthash()
 
 
-def forget_loras() -> None:
-    """Take off what an earlier prompt's <lora:...> has put into the weights; the next generation puts its own on."""
-    networks = sys.modules.get("networks")
-    if networks is not None:
-        networks.load_networks([], [], [], [])
+def forget_networks() -> None:
+    """Take off what an earlier prompt's <lora:...> and <hypernet:...> put on; the next generation puts on its own."""
+    loras, hypernetworks = sys.modules.get("networks"), sys.modules.get("modules.hypernetworks.hypernetwork")
+    if loras is not None:
+        loras.load_networks([], [], [], [])
+    if hypernetworks is not None:
+        hypernetworks.load_hypernetworks([], [])
 
 
 def data_folder() -> Path:

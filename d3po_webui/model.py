@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from .denoiser import WebuiDenoiser
 
 FACTOR = 8
 """Pixels for each latent, of all VAEs that these hosts know."""
+TAG = re.compile(r"<[a-z]+:[^<>]+>")
+"""What the hosts take out of prompts to load LoRAs and hypernetworks."""
 
 
 class WebuiModel:
@@ -39,6 +42,10 @@ class WebuiModel:
         """Conditioning of each prompt, one row, on the CPU. SDXL is told the size that was asked for last."""
         if any(not prompt.strip() for prompt in prompts):
             raise D3POError("A prompt is empty.", "Write one per line.")
+        if tags := [tag.group() for prompt in (*prompts, negative) for tag in TAG.finditer(prompt)]:
+            raise D3POError(
+                f"A taste teaches the checkpoint alone, without {tags[0]}.", "Take the tag out of the prompt."
+            )
         height, width = self._size
         uncond = _rows(host.encode(self.model, [negative], True, width, height), "uncond")
         return [
@@ -49,6 +56,8 @@ class WebuiModel:
         self, plan: Plan, noises: Sequence[CandidateNoise], conditioning: Sequence[Conditioning], guidance_scale: float
     ) -> Trajectory:
         """Draw one image for each noise and its conditioning, those of one text length in one batch."""
+        height, width = (side // FACTOR for side in self._size)
+        host.to_device(self.model, (2 * len(noises), host.LATENT_CHANNELS, height, width))  # decoding took its place
         return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -65,7 +74,7 @@ class WebuiModel:
         if height % FACTOR or width % FACTOR:
             raise D3POError(f"Pictures of {width} by {height} pixels cannot be drawn.", "Choose multiples of 8.")
         self._size = (height, width)
-        return (4, height // FACTOR, width // FACTOR)
+        return (host.LATENT_CHANNELS, height // FACTOR, width // FACTOR)
 
 
 def _rows(found: Any, side: str) -> Conditioning:

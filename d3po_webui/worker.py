@@ -22,7 +22,6 @@ class LoadedModel:
     """The web UI's own model, as where models come from."""
 
     def __init__(self) -> None:
-        self._made: WebuiModel | None = None
         self.watch: Callable[[], None] = lambda: None
         """See `WebuiDenoiser.watch`."""
 
@@ -36,11 +35,9 @@ class LoadedModel:
         Raises:
             D3POError: there is none, or it cannot be taught.
         """
-        model = host.loaded_model()
-        if self._made is None or self._made.model is not model:
-            self._made = WebuiModel(model)
-        self._made.denoiser.watch = self.watch
-        return self._made
+        model = WebuiModel(host.loaded_model())
+        model.denoiser.watch = self.watch
+        return model
 
     def of(self, run: Run) -> ImageModel:
         """The same, if a taste was begun with it.
@@ -85,12 +82,17 @@ class WebuiWorker(Worker):
         try:
             with host.queued(self.task) as self._shown_by_host:
                 model = host.loaded_model()
-                host.forget_loras()
+                host.forget_networks()
                 host.to_device(model)
-                with own_tensors([host.network(model)]):
-                    yield
+                yield
         finally:
             self.task = ""
+
+    @contextmanager
+    def _for_gradients(self, model: ImageModel) -> Iterator[None]:
+        host.to_device(host.loaded_model(), alone=True)
+        with own_tensors([model.denoiser.module]):
+            yield
 
     def _check(self) -> None:
         super()._check()

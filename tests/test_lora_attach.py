@@ -400,3 +400,13 @@ else:
         check=True,
         env={"PYTHONPATH": ":".join(path), "OMP_NUM_THREADS": "1"},
     )
+
+
+def test_weights_made_for_inference_are_as_they_were_afterwards() -> None:
+    with torch.inference_mode():  # as some hosts load them: asking for gradients, which they cannot have
+        network = tiny_sd1()
+    lora = attach(network, SMALL, kind="hooks")
+    with torch.no_grad():
+        predict(network)
+    lora.remove()
+    assert all(p.requires_grad and p.is_inference() for p in network.parameters())

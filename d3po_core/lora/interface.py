@@ -98,7 +98,8 @@ class Lora(ABC):
         self._detach()
         self._module.requires_grad_(False)
         for parameter in self._thawed:
-            parameter.requires_grad_(True)
+            with torch.inference_mode(parameter.is_inference()):  # such tensors do not let it be done elsewhere
+                parameter.requires_grad_(True)
 
     @abstractmethod
     def _apply(self) -> None:

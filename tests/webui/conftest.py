@@ -29,14 +29,28 @@ def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("models"), "sd15")
 
 
+@pytest.fixture(scope="session")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in the shape of SDXL."""
+    return write(tmp_path_factory.mktemp("models"), "sdxl")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(sd15: Path) -> Path:
+    """What the hosts load; a file of tests may have another."""
+    return sd15
+
+
 def _name(number: int | None) -> str | None:
     return None if number is None else HOSTS[number].name
 
 
 @pytest.fixture(scope="module", params=range(len(HOSTS)) if HOSTS else [NONE], ids=_name)
-def webui(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sd15: Path) -> Iterator[WebUI]:
+def webui(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path
+) -> Iterator[WebUI]:
     """A running host with an empty data folder, one for all tests of a file."""
     number = request.param
-    with WebUI(HOSTS[number], PYTHONS[number], tmp_path_factory.mktemp("webui") / "data", sd15) as found:
+    with WebUI(HOSTS[number], PYTHONS[number], tmp_path_factory.mktemp("webui") / "data", checkpoint) as found:
         print(f"\nran against {found.about()}")
         yield found

@@ -81,6 +81,16 @@ def test_gradients_are_those_of_finite_differences(webui: WebUI, loras: dict[str
     assert slopes["autograd"] == pytest.approx(slopes["differences"], rel=0.02)
 
 
+def test_kinds_of_models_that_are_taught(webui: WebUI) -> None:
+    found = webui.probe("predicted_kinds")
+    assert found == ({"noise": "epsilon", "v": "v_prediction", "edm": None, "flow": None} if webui.forge else {})
+
+
+def test_a_tag_in_a_tastes_prompt_is_refused(webui: WebUI) -> None:
+    with pytest.raises(AssertionError, match="without <lora:some:1>"):
+        webui.probe("begin", prompts=["a lake <lora:some:1>"], sample=SAMPLE)
+
+
 def teaching(state: dict[str, Any]) -> int:
     """Updates that were done, if it is being taught."""
     work = state["work"] or {}

@@ -15,11 +15,12 @@ from k_diffusion.sampling import sample_euler
 from modules import launch_utils, rng, script_callbacks
 from PIL import Image
 
+from d3po_core.gallery import Shelf
 from d3po_core.lora import LayerWeights, attach, import_lora, save_lora
 from d3po_core.policies import applied
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_studio.tastes import Plan, begin
-from d3po_webui import door
+from d3po_webui import denoiser, door, host
 from d3po_webui.worker import LoadedModel, WebuiWorker
 
 SECTIONS = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
@@ -62,7 +63,8 @@ class Probe:
             conditioning = model.encode([prompt])[0]
             attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
             try:
-                return _slopes(model, attached, conditioning, sigma)
+                with self.worker._for_gradients(model):
+                    return _slopes(model, attached, conditioning, sigma)
             finally:
                 attached.remove()
 
@@ -74,6 +76,10 @@ class Probe:
             x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5)) * sigma
             denoised = model.denoiser(x, torch.tensor([sigma]), model.encode([prompt])[0], 1.0).cond
             return denoised.flatten()[:64].tolist()
+
+    def predicted_kinds(self):
+        """What networks of some kinds predict, told by the host's own classes for their noise levels."""
+        return {name: denoiser.predicted(kind()) for name, kind in _other_kinds().items()}
 
     def network(self):
         """What is left on the host's network: hooks, what was replaced, what asks for gradients."""
@@ -103,12 +109,33 @@ class Probe:
         """A new taste; its id."""
         sections = {name: kind(**settings.get(name, {})) for name, kind in SECTIONS.items()}
         with self.worker._in_queue():
-            model = self.worker.models.get()
-            return begin(Plan("A taste", model.name, tuple(prompts), **sections), model, door.shelf()).run_id
+            model, shelf = self.worker.models.get(), Shelf(host.data_folder() / door.FOLDER)
+            return begin(Plan("A taste", model.name, tuple(prompts), **sections), model, shelf).run_id
 
 
 def _weights(model, lora):
     return None if lora is None else import_lora(lora, model.denoiser.module)
+
+
+def _other_kinds():
+    try:
+        from backend.modules import k_prediction as kinds  # Forge
+    except ImportError:
+        try:
+            from ldm_patched.modules import model_sampling as kinds  # reForge
+        except ImportError:
+            return {}  # A1111 has no such classes
+        edm = type("EDM", (kinds.ModelSamplingContinuousEDM, kinds.V_PREDICTION), {})
+        flow = type("Flow", (kinds.CONST,), {})
+        noise = type("Noise", (kinds.ModelSamplingDiscrete, kinds.EPS), {})
+        v = type("V", (kinds.ModelSamplingDiscrete, kinds.V_PREDICTION), {})
+        return {"edm": edm, "flow": flow, "noise": noise, "v": v}
+    return {
+        "flow": kinds.PredictionFlux,
+        "edm": lambda: kinds.PredictionContinuousEDM(prediction_type="edm"),
+        "noise": lambda: kinds.Prediction(prediction_type="epsilon"),
+        "v": lambda: kinds.Prediction(prediction_type="v_prediction"),
+    }
 
 
 def _slopes(model, attached, conditioning, sigma):
