@@ -90,7 +90,7 @@ class Fit:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=0.0)
         self.done = 0
         half = next(denoiser.module.parameters()).dtype == torch.float16
-        self._scaler = torch.amp.GradScaler(denoiser.device.type, enabled=half)
+        self._scaler = _scaler(denoiser.device.type, half)
         self._scaler.scale(torch.zeros((), device=denoiser.device))  # a scale exists from the first call on
         self._groups = groups
         self._batches = [batch for epoch in range(settings.epochs) for batch in self._epoch(epoch)]
@@ -100,9 +100,9 @@ class Fit:
         """Number of updates."""
         return len(self._batches)
 
-    def ends_epoch(self) -> bool:
-        """Whether the last update was the last of its epoch."""
-        return self.done == self.total or self._batches[self.done][0] != self._batches[self.done - 1][0]
+    def ends_epoch(self, after: int) -> bool:
+        """Whether so many updates end an epoch."""
+        return after == self.total or self._batches[after][0] != self._batches[after - 1][0]
 
     def measure(self, names: Sequence[str]) -> Measures:
         """Measures of the policy as it is now on the groups with these ids, at least one, without training."""
@@ -157,7 +157,7 @@ class Fit:
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 found = [self._backward_of(pack, scale) for pack in packs(blocks, self.room.together)]
-            except torch.OutOfMemoryError as error:
+            except torch.cuda.OutOfMemoryError as error:  # its name in every torch, for all devices
                 if self.room.most == 1:
                     raise D3POError(
                         "One image and one step do not fit in memory.",
@@ -219,6 +219,13 @@ class Fit:
             hits=tuple(hits),
             margins=tuple(margins),
         )
+
+
+def _scaler(device: str, half: bool) -> torch.amp.GradScaler:
+    """Keeps gradients through float16 from vanishing; before torch 2.3 there is one for CUDA only."""
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device, enabled=half)
+    return torch.cuda.amp.GradScaler(enabled=half and device == "cuda")
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:

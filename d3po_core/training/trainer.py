@@ -301,6 +301,8 @@ class Trainer:
         fit = self._resumed(phase)
         try:
             while fit.done < fit.total and not progress.reason:
+                if fit.ends_epoch(fit.done + 1):  # after that update come measures, in which a person may stop
+                    self._save(fit)
                 report = self._report(phase, fit, fit.update())
                 progress.done = fit.done  # only now: a state between update and measures could not be gone on from
                 if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
@@ -348,7 +350,7 @@ class Trainer:
             training=update.measures,
             seconds=time.monotonic() - self._begin,
         )
-        if fit.ends_epoch():
+        if fit.ends_epoch(fit.done):
             extra = self._end_of_epoch(phase, fit)
             report = dataclasses.replace(report, **extra)
         self.run.append_metrics({"round": self.round, **dataclasses.asdict(report)})

@@ -61,7 +61,10 @@ class WebUI:
         hub = {"HF_HOME": str(self.checkpoint.parent / "hub"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         command = [self.python, "launch.py", *OPTIONS, *self.options, "--data-dir", str(self.data), "--port", port]
         command += ["--always-cpu"] if self.forge else ["--use-cpu", "all"]
+        if (self.folder / "backend").is_dir():  # with a data folder elsewhere Forge refuses the page its own scripts
+            command += ["--gradio-allowed-path", str(self.folder)]
         command += ["--ckpt", str(models / self.checkpoint.name), "--no-download-sd-model"]
+        self._logged = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -76,15 +79,13 @@ class WebUI:
         self.process.wait()
 
     def _wait(self) -> None:
+        """Until it says that it has started: asked earlier, A1111 may come to a stop."""
         deadline = time.monotonic() + 240
-        while True:
-            try:
-                self.probe("version")
-                return
-            except (OSError, AssertionError):  # not there, or not all of it yet
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError(self.log.read_text(errors="replace")[-3000:]) from None
-                time.sleep(0.5)
+        while b"Startup time" not in self.log.read_bytes()[self._logged :]:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(self.log.read_text(errors="replace")[-3000:])
+            time.sleep(0.5)
+        self.probe("version")
 
     def about(self) -> str:
         """Which host it is."""
