@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +16,6 @@ from .denoiser import WebuiDenoiser
 
 FACTOR = 8
 """Pixels for each latent, of all VAEs that these hosts know."""
-TAG = re.compile(r"<[a-z]+:[^<>]+>")
-"""What the hosts take out of prompts to load LoRAs and hypernetworks."""
 
 
 class WebuiModel:
@@ -42,10 +39,6 @@ class WebuiModel:
         """Conditioning of each prompt, one row, on the CPU. SDXL is told the size that was asked for last."""
         if any(not prompt.strip() for prompt in prompts):
             raise D3POError("A prompt is empty.", "Write one per line.")
-        if tags := [tag.group() for prompt in (*prompts, negative) for tag in TAG.finditer(prompt)]:
-            raise D3POError(
-                f"A taste teaches the checkpoint alone, without {tags[0]}.", "Take the tag out of the prompt."
-            )
         height, width = self._size
         uncond = _rows(host.encode(self.model, [negative], True, width, height), "uncond")
         return [

@@ -86,11 +86,6 @@ def test_kinds_of_models_that_are_taught(webui: WebUI) -> None:
     assert found == ({"noise": "epsilon", "v": "v_prediction", "edm": None, "flow": None} if webui.forge else {})
 
 
-def test_a_tag_in_a_tastes_prompt_is_refused(webui: WebUI) -> None:
-    with pytest.raises(AssertionError, match="without <lora:some:1>"):
-        webui.probe("begin", prompts=["a lake <lora:some:1>"], sample=SAMPLE)
-
-
 def teaching(state: dict[str, Any]) -> int:
     """Updates that were done, if it is being taught."""
     work = state["work"] or {}
