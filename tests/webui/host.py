@@ -117,7 +117,7 @@ class WebUI:
         (image,) = self.ask("/sdapi/v1/txt2img", {**wanted, "sampler_name": "Euler"})["images"]
         return pixels(image)
 
-    def until(self, taste: str, found: Callable[[dict[str, Any]], object], seconds: float = 300) -> dict[str, Any]:
+    def until(self, taste: str, found: Callable[[dict[str, Any]], object], seconds: float = 600) -> dict[str, Any]:
         """A taste's state as soon as something is found in it.
 
         Raises:

@@ -49,7 +49,9 @@ def taught(webuis: list[WebUI], tmp_path_factory: pytest.TempPathFactory) -> lis
         webui.ask(f"/d3po/taste/{taste}/draw", {"groups": 18})
         webui.picks(taste, 18)
         webui.ask(f"/d3po/taste/{taste}/teach", {})
-        webui.until(taste, lambda state: state["rounds"] and state["rounds"][0]["lora"] and not state["work"])
+        webui.until(taste, lambda state: state["rounds"] and state["rounds"][0]["lora"])
+        webui.ask(f"/d3po/taste/{taste}/stop", {})  # pictures before and after say nothing here
+        webui.until(taste, lambda state: not state["work"])
         (lora,) = (webui.data / "models" / "Lora" / "d3po").glob("*.safetensors")
         found.append(folder / f"from-{webui.folder.name}.safetensors")
         shutil.copyfile(lora, found[-1])
