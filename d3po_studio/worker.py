@@ -283,8 +283,8 @@ class Worker(Actions):
         """Whether somebody else wants a turn."""
         return False
 
-    def _for_gradients(self, model: ImageModel) -> AbstractContextManager[object]:
-        """Held while a network is taught: its weights made such that autograd takes them."""
+    def _for_gradients(self, model: ImageModel, settings: TrainSettings) -> AbstractContextManager[object]:
+        """Held while a network is taught: its weights made such that autograd takes them, its memory as is asked."""
         return nullcontext()
 
     def _kept(self, run: Run, lora: Path) -> None:
@@ -342,7 +342,7 @@ class Worker(Actions):
         settings, lora = train_settings(run)
         while True:
             trainer = Trainer(run, model.denoiser, settings, lora, self.attachment)
-            with self._for_gradients(model):
+            with self._for_gradients(model, settings):
                 taught = self._taught(run, trainer)
             if taught:
                 break

@@ -11,10 +11,12 @@ from d3po_core.errors import D3POError
 from d3po_core.image_model import ImageModel
 from d3po_core.own_tensors import own_tensors
 from d3po_core.run import Run
+from d3po_core.settings import TrainSettings
 from d3po_studio.worker import Job, Stopped, Worker, sample_settings
 
 from . import host
 from .cards import Cards
+from .checkpointing import checkpointed
 from .model import WebuiModel
 
 
@@ -93,9 +95,10 @@ class WebuiWorker(Worker):
             self.task = ""
 
     @contextmanager
-    def _for_gradients(self, model: ImageModel) -> Iterator[None]:
+    def _for_gradients(self, model: ImageModel, settings: TrainSettings) -> Iterator[None]:
         host.to_device(host.loaded_model(), alone=True)
-        with own_tensors([model.denoiser.module]):
+        module = model.denoiser.module
+        with own_tensors([module]), checkpointed(module, settings.checkpointing):
             yield
 
     def _check(self) -> None:

@@ -101,6 +101,12 @@ def test_gradients_are_those_of_finite_differences(webui: WebUI, loras: dict[str
     assert slopes["autograd"] == pytest.approx(slopes["differences"], rel=0.02)
 
 
+def test_checkpointing_changes_no_gradient(webui: WebUI) -> None:
+    slopes = [webui.probe("gradient", prompt="a lake", sigma=3.0, checkpointing=on) for on in (False, True)]
+    assert slopes[1]["autograd"] == pytest.approx(slopes[0]["autograd"], rel=1e-5)
+    assert slopes[1]["kept"] < 0.7 * slopes[0]["kept"]  # bytes that wait for the backward pass
+
+
 def test_kinds_of_models_that_are_taught(webui: WebUI) -> None:
     found = webui.probe("predicted_kinds")
     assert found == ({"noise": "epsilon", "v": "v_prediction", "edm": None, "flow": None} if webui.forge else {})

@@ -55,14 +55,14 @@ class Probe:
         Image.fromarray(pixels).save(file, "PNG")
         return base64.b64encode(file.getvalue()).decode()
 
-    def gradient(self, prompt, sigma):
+    def gradient(self, prompt, sigma, checkpointing=False):
         """Gradient along a random direction of a LoRA's matrices: by autograd, and by finite differences."""
         with self.worker._in_queue():
             model = WebuiModel(host.loaded_model(), 64, 64)
             conditioning = model.encode([prompt])[0]
             attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
             try:
-                with self.worker._for_gradients(model):
+                with self.worker._for_gradients(model, TrainSettings(checkpointing=checkpointing)):
                     return _slopes(model, attached, conditioning, sigma)
             finally:
                 attached.remove()
@@ -165,7 +165,16 @@ def _slopes(model, attached, conditioning, sigma):
     def value():
         return (model.denoiser(x, torch.full((2,), sigma), conditioning, 1.0, False).cond * wanted).double().sum()
 
-    gradients = torch.autograd.grad(value(), list(attached.parameters()))
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        found = value()
+    kept = sum(kept)
+    gradients = torch.autograd.grad(found, list(attached.parameters()))
     along = sum((one * other).double().sum() for one, other in zip(gradients, directions, strict=True))
     sides, step = [], 3e-4
     with torch.no_grad():
@@ -174,7 +183,7 @@ def _slopes(model, attached, conditioning, sigma):
             for parameter, before, direction in zip(attached.parameters(), start, directions, strict=True):
                 parameter.copy_(before + sign * step * direction)
             sides.append(value())
-    return {"autograd": float(along), "differences": float((sides[0] - sides[1]) / (2 * step))}
+    return {"kept": kept, "autograd": float(along), "differences": float((sides[0] - sides[1]) / (2 * step))}
 
 
 def started(_, app):
