@@ -70,7 +70,8 @@ class NoiseTable:
 
 def sigma_of(alpha_bar: Tensor) -> Tensor:
     """Noise level at abar, float64."""
-    alpha_bar = alpha_bar.double().clamp(min=SMALLEST_ALPHA)
+    alpha_bar = alpha_bar.double()
+    alpha_bar = torch.where(alpha_bar > 0, alpha_bar, SMALLEST_ALPHA)
     return ((1 - alpha_bar) / alpha_bar).sqrt()
 
 

@@ -62,7 +62,7 @@ def test_noise_levels_are_the_users(webui: WebUI) -> None:
         assert apart(pixels(webui.probe("picture", prompt="a lake", seed=3, steps=6)), rescaled) <= 1
     finally:
         webui.ask("/sdapi/v1/options", {"sd_noise_schedule": "Default"})
-    assert np.array_equal(webui.draw("a lake"), before)
+    assert apart(webui.draw("a lake"), before) <= 1  # Forge itself rounds its levels when it puts them back
 
 
 def test_a_refiner_is_not_taken_for_the_model(webui: WebUI) -> None:
