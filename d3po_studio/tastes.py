@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import secrets
 import shutil
 from pathlib import Path
@@ -60,11 +61,18 @@ def begin(plan: Plan, model: ImageModel, shelf: Shelf) -> Run:
         **{"base_config": plan.base_config, "family": model.denoiser.family},
         "prediction_type": getattr(model, "prediction_type", ""),
     }
-    run = Run.create(shelf.unused(plan.name), name=plan.name, model=about, settings=sections)
+    run = Run.create(shelf.unused(plan.name), name=unused(plan.name, shelf), model=about, settings=sections)
     for prompt in plan.prompts:
         run.add_prompt(prompt, plan.sample.negative)
     run.write_manifest(device=device_name(model.denoiser.device), seed=plan.sample.seed)
     return run
+
+
+def unused(name: str, shelf: Shelf) -> str:
+    """A name that no taste has yet: this one, or with a number behind it."""
+    taken = {run.name for run in shelf.runs()}
+    numbered = (f"{name} {number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in taken)
 
 
 def resolved(source: str) -> str:

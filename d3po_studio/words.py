@@ -26,7 +26,7 @@ WORDS = {
     "after": "After",
     "rename": "Rename",
     "delete": "Delete this taste",
-    "delete_sure": "Yes, delete all its pictures, picks and LoRAs",
+    "delete_sure": "Yes, delete its pictures, picks and LoRAs; copies of LoRAs in other folders stay",
     "share": "Share",
     "share_help": "One zip: the LoRA, a before/after picture, a card. Prompts, names and picks stay out unless ticked.",
     "with_name": "with the taste's name",

@@ -142,6 +142,10 @@ class Worker(Actions):
             found.append("teach")
         return [*found, "stop"] if busy else found
 
+    def teaches(self) -> bool:
+        """Whether any taste is being taught or waits for it."""
+        return bool(self._teaching)
+
     def seen(self, run: Run) -> None:
         self._looked = (run, time.monotonic())
         self._wake.set()

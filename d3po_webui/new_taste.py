@@ -28,8 +28,11 @@ SHOWN = {
     "sample.height": "Height",
 }
 """Settings that everybody sees, by the names that they have in txt2img."""
+WAITS = (
+    "Another taste is being taught, and this one begins when that is done. "
+    "Or choose that one and press Interrupt: what it has learnt so far is kept."
+)
 TITLES = {"sample": "Drawing", "train": "Teaching", "lora": "LoRA"}
-IN_A_ROW = 4
 FIELDS = {
     f"{section}.{item.name}": (section, item)
     for section, kind in controls.SECTIONS.items()
@@ -47,16 +50,14 @@ def new_taste(shelf: Shelf, worker: WebuiWorker, taste: Any) -> None:
         )
         negative = gr.Textbox(label="Negative prompt, for all of them", lines=5, elem_id="d3po_sample_negative")
     made = {"sample.negative": negative}
-    with gr.Row():
+    with gr.Row(elem_classes=["d3po-grid"]):
         made |= {key: control(key) for key in SHOWN}
     name = gr.Textbox(label=WORDS["name"], elem_id="d3po_name", max_lines=1, placeholder="empty: from the first prompt")
     with gr.Accordion(WORDS["advanced"], open=False, elem_id="d3po_more"):
         for section, title in TITLES.items():
             gr.Markdown(f"#### {title}")
-            rest = [key for key in FIELDS if key.startswith(f"{section}.") and key not in made]
-            for first in range(0, len(rest), IN_A_ROW):
-                with gr.Row():
-                    made |= {key: control(key) for key in rest[first : first + IN_A_ROW]}
+            with gr.Row(elem_classes=["d3po-grid"]):
+                made |= {key: control(key) for key in FIELDS if key.startswith(f"{section}.") and key not in made}
     button = gr.Button(WORDS["begin"], variant="primary", elem_id="d3po_begin")
     begun = gr.Textbox(visible=False, elem_id="d3po_begun")
 
@@ -66,6 +67,9 @@ def new_taste(shelf: Shelf, worker: WebuiWorker, taste: Any) -> None:
         lines = tastes.prompts_of(prompts)
         for tag in sent.TAG.findall("\n".join((*lines, found["sample"].negative))):
             raise D3POError(f"{tag} has no effect in a taste.", "Take it out of the prompts.")
+
+        if worker.teaches():
+            gr.Info(WAITS)
 
         def make() -> Run:
             model: Any = worker.models.get("")
@@ -87,6 +91,8 @@ def control(key: str) -> Any:
     section, item = FIELDS[key]
     found = controls.control(section, item, item.default)
     found.label = SHOWN.get(key, found.label.capitalize())
+    if found.info == f"{found.label}.":  # it says no more
+        found.info = None
     return found
 
 

@@ -19,6 +19,15 @@ from .cards import Cards
 from .checkpointing import checkpointed
 from .model import WebuiModel
 
+DOING = {
+    "loading": "loading the model",
+    "drawing": "drawing",
+    "checking": "looking through the pictures",
+    "teaching": "teaching",
+    "blind": "preparing the blind check",
+}
+"""What the host's progress bar calls each kind of work; the gallery's words for it."""
+
 
 class LoadedModel:
     """The web UI's own model, as where models come from."""
@@ -105,7 +114,7 @@ class WebuiWorker(Worker):
         super()._check()
         if self.task:  # else somebody else evaluates
             progress = self._now[1].shown(0)
-            host.show(progress["done"], progress["of"], f"D3PO: {progress['kind']}")
+            host.show(progress["done"], progress["of"], f"D3PO: {DOING[progress['kind']]}")
             if host.interrupted():
                 self._resting.add(self._now[0])
             if host.interrupted() or host.skipped():

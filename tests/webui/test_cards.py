@@ -18,6 +18,9 @@ from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
 from d3po_core.policies import policy_id
 from d3po_core.run import Run
+from d3po_studio import tastes
+from d3po_studio.words import WORDS
+from d3po_studio.worker import Worker
 from d3po_webui.cards import Cards
 from d3po_webui.settings import add, chosen, folder
 from d3po_webui.tab import lora_tag
@@ -103,6 +106,16 @@ def test_another_taste_is_left_alone(run: Run, cards: Cards, tmp_path: Path) -> 
     for _ in range(5):
         cards.publish(run, taught(run))
     assert kept in files_of(cards) and cards.of(other) == {kept: False}
+
+
+def test_a_deleted_taste_leaves_its_cards_and_says_so(run: Run, cards: Cards) -> None:
+    card = cards.publish(run, taught(run))
+    models: Any = SimpleNamespace()  # none is needed for this
+    worker = Worker(models).start()
+    tastes.delete(run, worker)
+    worker.close()
+    assert not run.folder.exists() and card.is_file()
+    assert "copies of LoRAs in other folders stay" in WORDS["delete_sure"]
 
 
 def test_what_a_person_wrote_stays(run: Run, cards: Cards) -> None:

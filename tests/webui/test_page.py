@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from .host import WebUI
+from .host import WebUI, apart, pixels
 
 PROMPT = "masterpiece, (a lake:1.2) at dawn,\n<lora:nothing:0.7> [cat:dog:0.5] mist"
+QUICK = {"sample_candidates": "2", "sample_steps": "3", "sample_guidance_scale": "1", "train_epochs": "1"}
+"""Settings of the taste with which some hundred pictures take a minute or two on two cores."""
 BRIGHTEST = """() => {
   const gallery = document.querySelector("d3po-gallery");
   const light = (image) => {
@@ -39,8 +42,10 @@ PIXELS = """async (image) => {
 
 @pytest.fixture(scope="module")
 def page(browser: Any, webui: WebUI) -> Iterator[Any]:
-    """The host's page, with the small pictures that all of these tests draw."""
-    found = browser.new_page(viewport={"width": 1400, "height": 1000})
+    """The host's page, with the small pictures that all of these tests draw; in the end no mistake of ours is told."""
+    found, wrong = browser.new_page(viewport={"width": 1400, "height": 1000}), []
+    found.on("console", lambda said: wrong.append(f"{said.text} {said.location}") if said.type == "error" else None)
+    found.on("pageerror", lambda error: wrong.append(f"{error.message} {error.stack}"))
     found.set_default_timeout(120_000)
     found.goto(webui.address)
     found.wait_for_selector("#txt2img_send_to_d3po")
@@ -50,6 +55,7 @@ def page(browser: Any, webui: WebUI) -> Iterator[Any]:
         found.keyboard.press("Tab")
     yield found
     found.close()
+    assert [told for told in wrong if "d3po" in told.lower()] == []
 
 
 def until(true: Callable[[], Any], seconds: float = 600) -> Any:
@@ -94,11 +100,23 @@ def pick_brightest(page: Any, webui: WebUI, picks: int) -> None:
     until(one)
 
 
+def begin_meanwhile(page: Any) -> None:
+    """A new taste waits for one that is being taught, and says so at once; then that this one cannot be begun."""
+    tab(page, "D3PO", "New taste")
+    page.fill("#d3po_sample_width input", "65")
+    page.keyboard.press("Tab")
+    page.click("#d3po_begin")
+    page.get_by_text("Another taste is being taught").wait_for()
+    page.get_by_text("cannot be drawn. Choose multiples of 8.").wait_for(timeout=600_000)
+    tab(page, "D3PO", "Pick and teach")
+
+
 def teach(page: Any, webui: WebUI, rounds: int) -> dict[str, Any]:
     """By the button; what is told afterwards."""
     run = taste(webui)
     page.locator("d3po-gallery [data-view=teach]").click()
     page.locator("d3po-gallery [data-action=teach]").click()
+    begin_meanwhile(page)
 
     def taught() -> dict[str, Any] | None:
         told = webui.state(run)
@@ -115,7 +133,7 @@ def loras(webui: WebUI) -> list[Path]:
     return sorted(found, key=lambda path: -path.stat().st_mtime_ns)
 
 
-def generated(page: Any, prompt: str) -> str:
+def generated(page: Any, prompt: str) -> np.ndarray:
     """A picture's pixels, by the page's own button."""
     tab(page, "txt2img")
     page.fill("#txt2img_prompt textarea", prompt)
@@ -124,7 +142,7 @@ def generated(page: Any, prompt: str) -> str:
     page.click("#txt2img_generate")
     until(lambda: image.count() and image.get_attribute("src") != before)
     page.locator("#txt2img_interrupt").wait_for(state="hidden")
-    return str(image.evaluate(PIXELS))
+    return pixels(image.evaluate(PIXELS).partition(",")[2])
 
 
 # These build on each other, in this order: a page is worked in as a person does.
@@ -154,9 +172,10 @@ def test_begin_leads_to_the_pictures(page: Any, webui: WebUI) -> None:
     tab(page, "D3PO", "New taste")
     page.fill("#d3po_prompts textarea", "a lake at dawn\na hill")
     page.locator("#d3po_more .label-wrap").click()
-    page.fill("#d3po_train_epochs input", "1")
+    for field, value in QUICK.items():
+        page.fill(f"#d3po_{field} input:not([type=range])", value)
+        page.keyboard.press("Tab")
     page.locator("#d3po_train_cross_check input").uncheck()  # what so few picks say of a random model may be luck
-    page.keyboard.press("Tab")
     page.click("#d3po_begin")
     page.locator("d3po-gallery .frame img").first.wait_for()
     assert [found["name"] for found in webui.ask("/d3po/tastes")["tastes"]] == ["a lake at dawn"]
@@ -233,8 +252,8 @@ def test_the_lora_goes_into_txt2img_and_draws(page: Any, webui: WebUI) -> None:
     assert value(page, "txt2img_prompt") == f"a lake <lora:{newest.stem}:{strength:g}> <lora:another:1>"
     assert page.locator("#txt2img_generate").is_visible()
     with_it = generated(page, f"a lake <lora:{newest.stem}:1>")
-    assert with_it != without
-    assert generated(page, "a lake") == without
+    assert apart(with_it, without) > 8
+    assert apart(generated(page, "a lake"), without) <= 1  # Forge's own pages, without us, differ by as much
 
 
 def test_starred_loras_are_kept(page: Any, webui: WebUI) -> None:
