@@ -105,7 +105,7 @@ def delete(run: Run, worker: Worker) -> None:
             shutil.rmtree(gone)
 
     worker.stop(run)
-    worker.call(do).result()
+    worker.call(do, free=True).result()
 
 
 def labels(shelf: Shelf) -> dict[str, Run]:

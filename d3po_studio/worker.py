@@ -41,6 +41,18 @@ AHEAD = 12
 LOOKED_SECONDS = 120.0
 """So long after a page was last heard of, drawing ahead goes on."""
 
+TURN_SECONDS = 30.0
+"""So long is taught, at least, before others have their turn: going on costs some seconds."""
+NO_MEMORY = (
+    "There is not enough memory for this.",
+    "Close other programs, or begin a taste with smaller pictures.",
+    "Your picks are saved.",
+)
+UNFORESEEN = (
+    "Something went wrong that should not have.",
+    "Copy the report and send it to the makers, then try again.",
+    "Your picks are saved.",
+)
 Result = TypeVar("Result")
 
 
@@ -66,9 +78,13 @@ class Job:
     """Something to do for a taste ("" for none)."""
 
     run_id: str
-    work: Callable[[], None]
+    work: Callable[[], object]
     drop: Callable[[], object] = lambda: None
-    """Called instead of `work` if the Studio ends first."""
+    """Called instead of `work`, or after it was stopped, if nothing comes of it."""
+    fail: Callable[[D3POError], object] | None = None
+    """Called with what went wrong, which is then nobody else's problem."""
+    free: bool = False
+    """Whether it can be done without a model, so that it need not wait for its turn."""
 
 
 class Stopped(Exception):
@@ -138,7 +154,7 @@ class Worker(Actions):
         return self._problems.get(run.run_id)
 
     def draw(self, run: Run, groups: int) -> None:
-        self._ask(run, lambda run, model: self._draw(run, model, groups))
+        self._ask(run, lambda run, model: self._draw_in_turns(run, model, groups))
 
     def teach(self, run: Run) -> None:
         if run.run_id not in self._teaching:
@@ -169,22 +185,24 @@ class Worker(Actions):
         elif decision == "gentler":
             self._kept(run, make_gentler(run, round, strength))
 
-    def call(self, work: Callable[[], Result], run: Run | None = None) -> Future[Result]:
+    def call(self, work: Callable[[], Result], run: Run | None = None, free: bool = False) -> Future[Result]:
         """Let something else be done in its turn, by the thread that may use models; its outcome.
 
         Args:
             work: what.
             run: the taste that it belongs to, on whose page it is then shown as work.
+            free: it needs no model.
         """
         outcome: Future[Result] = Future()
 
-        def do() -> None:
-            try:
-                outcome.set_result(work())
-            except BaseException as error:
+        def fail(error: D3POError) -> None:
+            if not outcome.done():
                 outcome.set_exception(error)
 
-        self._jobs.append(Job(run.run_id if run else "", do, outcome.cancel))
+        def drop() -> None:
+            fail(D3POError("It was stopped.", "Press the button again, if you want it after all."))
+
+        self._jobs.append(Job(run.run_id if run else "", lambda: outcome.set_result(work()), drop, fail, free))
         self._wake.set()
         return outcome
 
@@ -194,7 +212,7 @@ class Worker(Actions):
         self._jobs.append(self._job(run, work))
         self._wake.set()
 
-    def _job(self, run: Run, work: Callable[[Run, ImageModel], None]) -> Job:
+    def _job(self, run: Run, work: Callable[[Run, ImageModel], object]) -> Job:
         return Job(run.run_id, lambda: work(run, self.models.of(run)))
 
     # -- the thread --------------------------------------------------------------------------------------------------
@@ -233,29 +251,27 @@ class Worker(Actions):
         self._now = (job.run_id, Progress("loading", 0))
         try:
             self._check()
-            with self._turn(job):
+            with nullcontext() if job.free else self._turn(job):
                 job.work()
         except Stopped:
             job.drop()
         except D3POError as error:
             # A new one: the caught error's traceback would hold tensors in memory.
-            self._problems[job.run_id] = D3POError(error.what, error.do, error.safe)
+            self._failed(job, D3POError(error.what, error.do, error.safe))
         except torch.cuda.OutOfMemoryError:  # its name in every torch, for all devices
-            self._problems[job.run_id] = D3POError(
-                "There is not enough memory for this.",
-                "Close other programs, or begin a taste with smaller pictures.",
-                "Your picks are saved.",
-            )
+            self._failed(job, D3POError(*NO_MEMORY))
         except Exception as error:
             traceback.print_exc()
             self.log.append(where(error))
-            self._problems[job.run_id] = D3POError(
-                "Something went wrong that should not have.",
-                "Copy the report and send it to the makers, then try again.",
-                "Your picks are saved.",
-            )
+            self._failed(job, D3POError(*UNFORESEEN))
         finally:
             self._now = ("", Progress("idle", 0))
+
+    def _failed(self, job: Job, error: D3POError) -> None:
+        if job.fail is None:
+            self._problems[job.run_id] = error
+        else:
+            job.fail(error)
 
     # -- for hosts -------------------------------------------------------------------------------------------------
 
@@ -263,8 +279,12 @@ class Worker(Actions):
         """Held while a job is done: a host's own queue, and its model made ready."""
         return nullcontext()
 
-    def _for_gradients(self, model: ImageModel) -> AbstractContextManager[object]:
-        """Held while a network is taught: its weights made such that autograd takes them."""
+    def _others_wait(self) -> bool:
+        """Whether somebody else wants a turn."""
+        return False
+
+    def _for_gradients(self, model: ImageModel, settings: TrainSettings) -> AbstractContextManager[object]:
+        """Held while a network is taught: its weights made such that autograd takes them, its memory as is asked."""
         return nullcontext()
 
     def _kept(self, run: Run, lora: Path) -> None:
@@ -284,7 +304,14 @@ class Worker(Actions):
         if self._stop.is_set() or self._end.is_set():
             raise Stopped
 
-    def _draw(self, run: Run, model: ImageModel, groups: int) -> None:
+    def _draw_in_turns(self, run: Run, model: ImageModel, groups: int) -> None:
+        left = groups - self._draw(run, model, groups)
+        if left > 0:
+            self._jobs.appendleft(self._job(run, lambda run, model: self._draw_in_turns(run, model, left)))
+
+    def _draw(self, run: Run, model: ImageModel, groups: int) -> int:
+        """Draw groups until others wait; how many."""
+        done = 0
         progress = self._show(run, "drawing", groups)
         settings = dataclasses.replace(sample_settings(run), groups=max(1, groups))
         policy, prompts = run.current_policy(), [prompt.text for prompt in run.prompts()]
@@ -292,38 +319,50 @@ class Worker(Actions):
         drawn = sample_groups(run, model, settings, prompts, policy, number)
         with applied(model.denoiser, run.lora(policy), self.attachment), closing(drawn):
             for report in drawn:
-                progress.at(report.done)
+                done = report.done
+                progress.at(done)
                 self.seconds_per_image = progress.seconds_each() / settings.candidates
                 self._check()
+                if self._others_wait():
+                    break
+        return done
 
     def _teach(self, run: Run, model: ImageModel) -> None:
+        goes_on = False
         try:
-            self._teach_round(run, model)
+            goes_on = self._teach_round(run, model)
         finally:
-            self._teaching.discard(run.run_id)
+            if not goes_on:
+                self._teaching.discard(run.run_id)
+        if goes_on:
+            self._jobs.appendleft(self._job(run, self._teach))
 
-    def _teach_round(self, run: Run, model: ImageModel) -> None:
+    def _teach_round(self, run: Run, model: ImageModel) -> bool:
+        """Teach a round and show what came of it; whether it is to go on later, because others have their turn."""
         settings, lora = train_settings(run)
         while True:
             trainer = Trainer(run, model.denoiser, settings, lora, self.attachment)
-            with self._for_gradients(model):
+            with self._for_gradients(model, settings):
                 taught = self._taught(run, trainer)
             if taught:
                 break
+            if self._others_wait():
+                return True
             self._draw(run, model, AHEAD // 2)
         self._kept(run, keep(trainer))
         result = trainer.result()
         if not any(layer.up.any() for layer in result.weights.values()):
-            return  # before and after are the same
+            return False  # before and after are the same
         progress = self._show(run, "blind", 0)
         for done, total in show(run, model, result.round, result.weights, sample_settings(run), self.attachment):
             progress.at(done, total)
             self._check()
         self._shown(run, result.round)
+        return False
 
     def _taught(self, run: Run, trainer: Trainer) -> bool:
-        """Teach until it is done, or until the person runs out of pictures."""
-        progress = self._show(run, "checking", 0)
+        """Teach until it is done, until the person runs out of pictures, or until others wait; whether it is done."""
+        progress, begun = self._show(run, "checking", 0), time.monotonic()
         with closing(trainer.steps()) as reports:
             for report in reports:
                 if report.phase == "teach" and progress.kind != "teaching":
@@ -331,6 +370,8 @@ class Worker(Actions):
                 progress.at(report.update, report.total)
                 self._check()
                 if self._looked_at(run) and run.counts("").waiting == 0:
+                    return False
+                if time.monotonic() - begun > TURN_SECONDS and self._others_wait():
                     return False
         return True
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ class Cards:
             used = told.get(STAR) or told.get("d3po_policy") == run.current_policy()
             if told.get("d3po_round", 0) not in newest and not used:
                 for suffix in (".safetensors", ".json", ".png"):
-                    path.with_suffix(suffix).unlink(missing_ok=True)
+                    with suppress(OSError):  # Windows deletes nothing that is open; the next round tries again
+                        path.with_suffix(suffix).unlink()
 
     def _card(self, run: Run, round: Round, metadata: dict[str, str]) -> dict[str, Any]:
         """What the hosts' cards read, and whose it is."""

@@ -84,11 +84,10 @@ def _noise(model: Any) -> tuple[Tensor, PredictionType]:
         raise D3POError(told, CHOOSE)
     if not host.is_forge(model):
         return host.alphas_cumprod(model), "v_prediction" if model.parameterization == "v" else "epsilon"
-    predictor = host.predictor(model)
-    kind = predicted(predictor)
+    kind = predicted(host.predictor(model))
     if not kind:
         raise D3POError("This kind of model cannot be taught in this tab yet.", CHOOSE)
-    return 1 / (predictor.sigmas.double().cpu() ** 2 + 1), kind
+    return host.alphas_cumprod(model), kind
 
 
 CHOOSE = "Choose a Stable Diffusion 1, 2 or XL checkpoint; later models such as SD3 and Flux can be taught in ComfyUI."

@@ -1,19 +1,21 @@
 """What the web UIs do differently, in one file: the only one that imports their `modules`.
 
 "A1111" here is AUTOMATIC1111 v1.10; the Forge family (Forge, reForge, forge-classic) keeps its network in
-`forge_objects`. All of them are asked for the same six things: network, noise levels, text, pictures, folders, queue.
+`forge_objects`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from modules import call_queue, devices, progress, shared
+from modules.devices import NansException
 from modules.prompt_parser import SdConditioning
 from torch import Tensor
 
@@ -39,7 +41,12 @@ def loaded_model() -> Any:
         )
 
     reload = getattr(sd_models, "forge_model_reload", None)
-    model = reload()[0] if reload else shared.sd_model
+    if reload:
+        model = reload()[0]
+    else:
+        if shared.sd_model and shared.sd_model.sd_checkpoint_info.filename != sd_models.select_checkpoint().filename:
+            sd_models.reload_model_weights()  # a refiner was the last to draw
+        model = shared.sd_model
     if model is None:
         raise D3POError("No checkpoint is loaded.", "Choose one at the top of the page.")
     return model
@@ -98,11 +105,29 @@ def predictor(model: Any) -> Any:
 
 
 def alphas_cumprod(model: Any) -> Tensor:
-    """A1111's noise levels, with what the user's settings make of them (zero terminal SNR)."""
-    from modules import sd_models
+    """abar at each timestep as the next generation would have it: the user may have chosen zero terminal SNR."""
+    if not is_forge(model):
+        from modules import sd_models
 
-    sd_models.apply_alpha_schedule_override(model)
-    return model.alphas_cumprod.cpu()
+        sd_models.apply_alpha_schedule_override(model)
+        return model.alphas_cumprod.cpu()
+    sigmas = predictor(model).sigmas
+    told = (getattr(model, "ztsnr", False), getattr(getattr(model, "model_config", None), "ztsnr", False))
+    if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or any(told):
+        sigmas = _rescaled()(sigmas)
+    return 1 / (sigmas.double().cpu() ** 2 + 1)
+
+
+def _rescaled() -> Callable[[Tensor], Tensor]:
+    """Noise levels with zero terminal SNR, as the host makes them when it draws; forge-classic does not."""
+    try:
+        from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas  # Forge
+    except ImportError:
+        try:
+            from ldm_patched.contrib.external_model_advanced import rescale_zero_terminal_snr_sigmas  # reForge
+        except ImportError:
+            return lambda sigmas: sigmas
+    return rescale_zero_terminal_snr_sigmas
 
 
 def evaluate(model: Any, x: Tensor, timestep: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
@@ -120,7 +145,7 @@ def evaluate(model: Any, x: Tensor, timestep: Tensor, context: Tensor, vector: T
         dtype = getattr(unet, "computation_dtype", None) or getattr(unet, "dtype", torch.float32)
         more = {} if vector is None else {"y": vector.to(dtype)}
         return unet(x.to(dtype), timestep, context=context.to(dtype), transformer_options={}, **more)
-    with devices.autocast():  # through the wrapper, which brings the network to the device for --medvram
+    with computing():  # through the wrapper, which brings the network to the device for --medvram
         if vector is None:
             return model.apply_model(x, timestep, {"c_crossattn": [context]})
         return model.apply_model(x, timestep, {"crossattn": context, "vector": vector})
@@ -128,6 +153,8 @@ def evaluate(model: Any, x: Tensor, timestep: Tensor, context: Tensor, vector: T
 
 def computing() -> Any:
     """The precision that A1111 computes in; the Forge family's networks know their own."""
+    if getattr(devices, "unet_needs_upcast", False):  # --upcast-sampling
+        return devices.without_autocast()
     return devices.autocast() if hasattr(devices, "autocast") else nullcontext()
 
 
@@ -145,20 +172,43 @@ def encode(model: Any, prompts: Sequence[str], negative: bool, width: int, heigh
 
 
 def decode(model: Any, latents: Tensor) -> Tensor:
-    """Latents to images (B, 3, H, W) in [0, 1] on the CPU, by the VAE that the user has set."""
-    from modules.sd_samplers_common import decode_first_stage
+    """Latents to images (B, 3, H, W) in [0, 1] on the CPU, by the VAE that the user has set.
+
+    A1111 takes a VAE that overflows in half precision to float32, if its settings say so.
+
+    Raises:
+        D3POError: what comes out is no picture.
+    """
+    from modules.processing import decode_latent_batch
 
     images = []
-    with torch.no_grad(), devices.without_autocast() if hasattr(devices, "without_autocast") else nullcontext():
+    with torch.no_grad():
         for latent in latents.to(device()).split(1):
-            images.append(decode_first_stage(model, latent).float().cpu())
-    return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
+            try:
+                (image,) = decode_latent_batch(model, latent, torch.device("cpu"), check_for_nans=True)
+            except NansException as error:
+                raise D3POError("The model's numbers overflowed, and no picture came out.", OVERFLOWED) from error
+            images.append(image.float())
+    return (torch.stack(images) / 2 + 0.5).clamp(0, 1)
+
+
+OVERFLOWED = "Start the web UI with --no-half-vae, or with --no-half if that is not enough."
 
 
 def checkpoint(model: Any) -> tuple[str, str]:
     """Name and hash of the checkpoint."""
     info = model.sd_checkpoint_info
-    return info.model_name, info.shorthash or info.calculate_shorthash()
+    return info.model_name, info.shorthash or info.calculate_shorthash() or _sample_of(Path(info.filename))
+
+
+def _sample_of(file: Path) -> str:
+    """What tells checkpoints apart where the user has turned off hashes: the file's size and parts of it."""
+    found = hashlib.sha256(str(file.stat().st_size).encode())
+    with file.open("rb") as open_file:
+        for part in range(8):
+            open_file.seek(part * file.stat().st_size // 8)
+            found.update(open_file.read(2**20))
+    return found.hexdigest()[:10]
 
 
 def forget_networks() -> None:
@@ -183,38 +233,42 @@ def lora_folder() -> Path:
 
 
 def interrupted() -> bool:
-    """Whether the user asked what is being done to stop."""
-    return bool(shared.state.interrupted or shared.state.skipped)
+    """Whether the user asked all that is being done to stop."""
+    return bool(shared.state.interrupted)
 
 
-class Job:
-    """What is being done in the host's queue, as its own progress bar shows it."""
+def skipped() -> bool:
+    """Whether the user asked the next thing to be begun."""
+    return bool(shared.state.skipped)
 
-    def __init__(self, task: str) -> None:
-        self.task = task
 
-    def at(self, done: int, of: int, text: str) -> None:
-        """So much is done."""
-        shared.state.job_count, shared.state.job_no = 1, 0
-        shared.state.sampling_step, shared.state.sampling_steps = done, max(1, of)
-        shared.state.textinfo = text
+def others_wait() -> bool:
+    """Whether something else waits in the host's queue."""
+    return bool(progress.pending_tasks)
+
+
+def show(done: int, of: int, text: str) -> None:
+    """So much is done of what holds the host's queue, for its own progress bar."""
+    shared.state.job_count, shared.state.job_no = 1, 0
+    shared.state.sampling_step, shared.state.sampling_steps = done, max(1, of)
+    shared.state.textinfo = text
 
 
 def new_task(kind: str) -> str:
     """A task's id, waiting in the host's queue."""
-    task = progress.create_task_id(kind) if hasattr(progress, "create_task_id") else f"task(d3po-{kind})"
+    task = progress.create_task_id(kind)
     progress.add_task_to_queue(task)
     return task
 
 
 @contextmanager
-def queued(task: str) -> Iterator[Job]:
+def queued(task: str) -> Iterator[None]:
     """Wait for one's turn in the host's queue, and hold it."""
     with call_queue.queue_lock:
         shared.state.begin(job=task)
         progress.start_task(task)
         try:
-            yield Job(task)
+            yield
         finally:
             progress.finish_task(task)
             shared.state.end()

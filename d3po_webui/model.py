@@ -19,12 +19,18 @@ FACTOR = 8
 
 
 class WebuiModel:
-    """See `ImageModel`."""
+    """See `ImageModel`.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: the host's.
+        height, width: of the pictures that prompts are encoded for, in pixels, because SDXL is told them with the
+            text; 0 for the model's native size.
+    """
+
+    def __init__(self, model: Any, height: int = 0, width: int = 0) -> None:
         self.model, self.denoiser = model, WebuiDenoiser(model)
         self.name, self.identity = host.checkpoint(model)
-        self._size = (self._native, self._native)
+        self._size = self._sides(height, width)
 
     @property
     def prediction_type(self) -> str:
@@ -36,7 +42,7 @@ class WebuiModel:
         return 1024 if getattr(self.model, "is_sdxl", False) else 768 if getattr(self.model, "is_sd2", False) else 512
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """Conditioning of each prompt, one row, on the CPU. SDXL is told the size that was asked for last."""
+        """Conditioning of each prompt, one row, on the CPU."""
         if any(not prompt.strip() for prompt in prompts):
             raise D3POError("A prompt is empty.", "Write one per line.")
         height, width = self._size
@@ -63,11 +69,13 @@ class WebuiModel:
         Raises:
             D3POError: a side is no multiple of 8.
         """
-        height, width = height or self._native, width or self._native
+        height, width = self._sides(height, width)
         if height % FACTOR or width % FACTOR:
             raise D3POError(f"Pictures of {width} by {height} pixels cannot be drawn.", "Choose multiples of 8.")
-        self._size = (height, width)
         return (host.LATENT_CHANNELS, height // FACTOR, width // FACTOR)
+
+    def _sides(self, height: int, width: int) -> tuple[int, int]:
+        return height or self._native, width or self._native
 
 
 def _rows(found: Any, side: str) -> Conditioning:

@@ -68,10 +68,12 @@ class Doorkeeper:
         kind, _, encoded = authorization.partition(" ")
         try:
             user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except (binascii.Error, ValueError):  # not base64, not text, or not ASCII at all
             return False
         expected = self._passwords.get(user)
-        return kind.lower() == "basic" and expected is not None and compare_digest(password, expected)
+        if kind.lower() != "basic" or expected is None:
+            return False
+        return compare_digest(password.encode(), expected.encode())
 
 
 def cookies(header: str) -> dict[str, str]:

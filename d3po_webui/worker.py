@@ -11,10 +11,12 @@ from d3po_core.errors import D3POError
 from d3po_core.image_model import ImageModel
 from d3po_core.own_tensors import own_tensors
 from d3po_core.run import Run
-from d3po_studio.worker import Job, Stopped, Worker
+from d3po_core.settings import TrainSettings
+from d3po_studio.worker import Job, Stopped, Worker, sample_settings
 
 from . import host
 from .cards import Cards
+from .checkpointing import checkpointed
 from .model import WebuiModel
 
 
@@ -35,7 +37,10 @@ class LoadedModel:
         Raises:
             D3POError: there is none, or it cannot be taught.
         """
-        model = WebuiModel(host.loaded_model())
+        return self._model()
+
+    def _model(self, height: int = 0, width: int = 0) -> WebuiModel:
+        model = WebuiModel(host.loaded_model(), height, width)
         model.denoiser.watch = self.watch
         return model
 
@@ -45,7 +50,8 @@ class LoadedModel:
         Raises:
             D3POError: another one is loaded.
         """
-        model = self.get()
+        settings = sample_settings(run)
+        model = self._model(settings.height, settings.width)
         if model.identity != run.model["identity"]:
             raise D3POError(
                 f"This taste was begun with {run.model['name']}, and another checkpoint is loaded.",
@@ -80,7 +86,7 @@ class WebuiWorker(Worker):
     def _in_queue(self) -> Iterator[None]:
         self.task = host.new_task("d3po")
         try:
-            with host.queued(self.task) as self._shown_by_host:
+            with host.queued(self.task):
                 model = host.loaded_model()
                 host.forget_networks()
                 host.to_device(model)
@@ -89,19 +95,24 @@ class WebuiWorker(Worker):
             self.task = ""
 
     @contextmanager
-    def _for_gradients(self, model: ImageModel) -> Iterator[None]:
+    def _for_gradients(self, model: ImageModel, settings: TrainSettings) -> Iterator[None]:
         host.to_device(host.loaded_model(), alone=True)
-        with own_tensors([model.denoiser.module]):
+        module = model.denoiser.module
+        with own_tensors([module]), checkpointed(module, settings.checkpointing):
             yield
 
     def _check(self) -> None:
         super()._check()
         if self.task:  # else somebody else evaluates
             progress = self._now[1].shown(0)
-            self._shown_by_host.at(progress["done"], progress["of"], f"D3PO: {progress['kind']}")
+            host.show(progress["done"], progress["of"], f"D3PO: {progress['kind']}")
             if host.interrupted():
                 self._resting.add(self._now[0])
+            if host.interrupted() or host.skipped():
                 raise Stopped
+
+    def _others_wait(self) -> bool:
+        return host.others_wait()
 
     def _kept(self, run: Run, lora: Path) -> None:
         self.cards.publish(run, lora)

@@ -233,7 +233,7 @@ def test_memory_running_out_halves_the_micro_batch(monkeypatch: pytest.MonkeyPat
     def scarce(denoiser, rows, loss_of, room, scale):  # type: ignore[no-untyped-def]
         sizes.append(room.most)
         if room.most > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return real(denoiser, rows, loss_of, room, scale)
 
     monkeypatch.setattr(module, "backward", scarce)

@@ -106,9 +106,11 @@ def from_another_site(headers: Mapping[str, str]) -> bool:
     Args:
         headers: names in lower case.
     """
+    site = headers.get("sec-fetch-site")
+    if site is not None:  # the browser has compared what it asked for, which a proxy may have hidden from us
+        return site not in ("same-origin", "none")
     origin = headers.get("origin")
-    foreign = origin is not None and _host_of(origin) != headers.get("host")
-    return foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+    return origin is not None and _host_of(origin) != headers.get("host")
 
 
 def _host_of(origin: str) -> str | None:

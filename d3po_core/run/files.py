@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
@@ -28,6 +29,7 @@ from ..errors import D3POError
 TEMPORARY = ".tmp"
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _NO_SUM = b"00000000"
+_NO_TENSOR = "d3po.none"
 
 
 def disk_full(folder: Path) -> D3POError:
@@ -121,6 +123,7 @@ def replace(path: Path, data: bytes) -> None:
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """Tensors as safetensors, with a checksum of their data beside the given metadata."""
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    plain = plain or {_NO_TENSOR: torch.zeros(1)}  # safetensors 0.4.2, which A1111 has, cannot read a file without any
     data = bytearray(safetensors.torch.save(plain, {**(metadata or {}), "crc32": _NO_SUM.decode()}))
     at = data.index(b'"crc32":"' + _NO_SUM) + len(b'"crc32":"')
     data[at : at + len(_NO_SUM)] = b"%08x" % zlib.crc32(_body(data))
@@ -137,6 +140,7 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = safetensors.torch.load(data)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+    tensors.pop(_NO_TENSOR, None)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     metadata: dict[str, str] = header.get("__metadata__", {})
     expected = metadata.pop("crc32", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,71 @@ def test_no_room_for_bad_plans(tmp_path: Path, models: Tiny) -> None:
     assert not (tmp_path / "shelf").exists()
     with pytest.raises(D3POError, match="no prompt"):
         tastes.prompts_of(" \n ")
+
+
+class Shared(Worker):
+    """One that has to share its card with somebody who always waits."""
+
+    turns = 0
+
+    @contextmanager
+    def _turn(self, job: module.Job) -> Iterator[None]:
+        self.turns += 1
+        yield
+
+    def _others_wait(self) -> bool:
+        return True
+
+
+def test_others_have_their_turn_while_it_draws_and_teaches(
+    models: Tiny, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    worker = Shared(models).start()
+    try:
+        worker.draw(run, 16)
+        until(lambda: len(run.groups()) == 16)
+        assert worker.turns >= 8  # two groups at a time
+        pick_all(run)
+        before = worker.turns
+        worker.teach(run)
+        until(lambda: run.rounds() and run.rounds()[0].lora_file and not worker.work(run))
+        updates = run.metrics()
+        assert worker.turns - before >= len({each["update"] for each in updates}) > 1
+        assert [each["update"] for each in updates if each["phase"] == "teach"] == list(range(1, len(updates) + 1))
+    finally:
+        worker.close()
+
+
+class Closed(Worker):
+    """One whose host has no model."""
+
+    @contextmanager
+    def _turn(self, job: module.Job) -> Iterator[None]:
+        raise D3POError("No checkpoint is loaded.")
+        yield
+
+
+def test_whoever_waits_for_an_outcome_is_told_why_there_is_none(models: Tiny, run: Run) -> None:
+    worker = Closed(models).start()
+    try:
+        with pytest.raises(D3POError, match="No checkpoint is loaded"):
+            worker.call(lambda: 1, run).result(timeout=10)
+        assert worker.problem(run) is None  # it was told to whoever asked
+        assert worker.call(lambda: 1, run, free=True).result(timeout=10) == 1
+        worker.draw(run, 1)
+        until(lambda: worker.problem(run))
+    finally:
+        worker.close()
+
+
+def test_what_is_stopped_has_an_outcome(worker: Worker, run: Run) -> None:
+    def endless() -> None:
+        while True:
+            worker._check()
+
+    outcome = worker.call(endless, run)
+    until(lambda: "stop" in worker.can(run))
+    worker.stop(run)
+    with pytest.raises(D3POError, match="It was stopped"):
+        outcome.result(timeout=10)

@@ -51,8 +51,9 @@ class WebUI:
             (extensions / "d3po").symlink_to(ROOT)
             (extensions / "d3po_probe").symlink_to(ROOT / "tests" / "webui" / "probe")
             models.mkdir(parents=True)
-            for file in (self.checkpoint, self.checkpoint.with_suffix(".yaml")):
-                (models / file.name).symlink_to(file)
+            for suffix in (".safetensors", ".yaml"):
+                for name in (self.checkpoint.stem, "refiner"):
+                    (models / f"{name}{suffix}").symlink_to(self.checkpoint.with_suffix(suffix))
             (self.data / "config.json").write_text(json.dumps(PLAIN))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -111,10 +112,10 @@ class WebUI:
         """What the probe says."""
         return self.ask(f"/d3po-probe/{name}", arguments)
 
-    def draw(self, prompt: str, seed: int = 3, steps: int = 6, side: int = 64) -> np.ndarray:
-        """An ordinary picture's pixels, uint8 (side, side, 3)."""
-        wanted = {"prompt": prompt, "seed": seed, "steps": steps, "width": side, "height": side}
-        (image,) = self.ask("/sdapi/v1/txt2img", {**wanted, "sampler_name": "Euler"})["images"]
+    def draw(self, prompt: str, **more: Any) -> np.ndarray:
+        """An ordinary picture's pixels, uint8 (64, 64, 3)."""
+        wanted = {"prompt": prompt, "seed": 3, "steps": 6, "width": 64, "height": 64, "sampler_name": "Euler", **more}
+        (image,) = self.ask("/sdapi/v1/txt2img", wanted)["images"]
         return pixels(image)
 
     def until(self, taste: str, found: Callable[[dict[str, Any]], object], seconds: float = 600) -> dict[str, Any]:

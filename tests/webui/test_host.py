@@ -53,6 +53,26 @@ def test_clip_skip_is_the_users(webui: WebUI) -> None:
     assert np.array_equal(webui.draw("a lake"), before)
 
 
+def test_noise_levels_are_the_users(webui: WebUI) -> None:
+    before = webui.draw("a lake")
+    webui.ask("/sdapi/v1/options", {"sd_noise_schedule": "Zero Terminal SNR"})
+    try:
+        rescaled = webui.draw("a lake")
+        assert apart(rescaled, before) > 5
+        assert apart(pixels(webui.probe("picture", prompt="a lake", seed=3, steps=6)), rescaled) <= 1
+    finally:
+        webui.ask("/sdapi/v1/options", {"sd_noise_schedule": "Default"})
+    assert np.array_equal(webui.draw("a lake"), before)
+
+
+def test_a_refiner_is_not_taken_for_the_model(webui: WebUI) -> None:
+    before = webui.probe("prediction", prompt="a lake", sigma=3.0)
+    (name,) = [found["title"] for found in webui.ask("/sdapi/v1/sd-models") if found["model_name"] == "refiner"]
+    webui.draw("a lake", refiner_checkpoint=name, refiner_switch_at=0.5)
+    assert webui.probe("prediction", prompt="a lake", sigma=3.0) == before
+    assert webui.probe("model") == "sd15"
+
+
 @pytest.mark.parametrize("targets", ["attention", "all"])
 def test_the_host_puts_on_every_layer_of_a_lora(webui: WebUI, loras: dict[str, Path], targets: str) -> None:
     lora = loras[targets]
@@ -79,6 +99,12 @@ def test_gradients_are_those_of_finite_differences(webui: WebUI, loras: dict[str
     webui.draw(f"a lake <lora:{loras['all'].stem}:1>")  # some hosts make their weights anew
     slopes = webui.probe("gradient", prompt="a lake", sigma=sigma)
     assert slopes["autograd"] == pytest.approx(slopes["differences"], rel=0.02)
+
+
+def test_checkpointing_changes_no_gradient(webui: WebUI) -> None:
+    slopes = [webui.probe("gradient", prompt="a lake", sigma=3.0, checkpointing=on) for on in (False, True)]
+    assert slopes[1]["autograd"] == pytest.approx(slopes[0]["autograd"], rel=1e-5)
+    assert slopes[1]["kept"] < 0.7 * slopes[0]["kept"]  # bytes that wait for the backward pass
 
 
 def test_kinds_of_models_that_are_taught(webui: WebUI) -> None:

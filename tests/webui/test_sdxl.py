@@ -40,8 +40,11 @@ def test_gradients_are_those_of_finite_differences(webui: WebUI) -> None:
     assert slopes["autograd"] == pytest.approx(slopes["differences"], rel=0.02)
 
 
-def test_a_taste_is_drawn(webui: WebUI) -> None:
-    sample = {"steps": 4, "candidates": 2, "width": 64, "height": 64}
+def test_a_taste_is_drawn_for_its_size(webui: WebUI) -> None:
+    sample = {"steps": 4, "candidates": 2, "width": 64, "height": 128}
     taste = webui.probe("begin", prompts=["a lake"], sample=sample)
     webui.ask(f"/d3po/taste/{taste}/draw", {"groups": 1})
     webui.until(taste, lambda state: state["groups"]["waiting"] and not state["work"])
+    told = webui.probe("recorded_with_text", taste=taste)
+    assert told == webui.probe("told_with_text", prompt="a lake", width=64, height=128)
+    assert told != webui.probe("told_with_text", prompt="a lake", width=1024, height=1024)

@@ -21,6 +21,7 @@ from d3po_core.policies import applied
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_studio.tastes import Plan, begin
 from d3po_webui import denoiser, door, host
+from d3po_webui.model import WebuiModel
 from d3po_webui.worker import LoadedModel, WebuiWorker
 
 SECTIONS = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
@@ -39,8 +40,7 @@ class Probe:
     def picture(self, prompt, seed, steps, lora=None, guidance_scale=7.0):
         """A picture of 64x64 by the host's own sampler around our denoiser with the in-training LoRA: PNG, base64."""
         with self.worker._in_queue():
-            model = self.worker.models.get()
-            model.latent_shape(64, 64)
+            model = WebuiModel(host.loaded_model(), 64, 64)
             conditioning = model.encode([prompt])[0]
             sigmas = model.denoiser.sigmas(steps, "model").float()
             x = rng.ImageRNG((4, 8, 8), [seed]).next().cpu() * sigmas[0]
@@ -55,15 +55,14 @@ class Probe:
         Image.fromarray(pixels).save(file, "PNG")
         return base64.b64encode(file.getvalue()).decode()
 
-    def gradient(self, prompt, sigma):
+    def gradient(self, prompt, sigma, checkpointing=False):
         """Gradient along a random direction of a LoRA's matrices: by autograd, and by finite differences."""
         with self.worker._in_queue():
-            model = self.worker.models.get()
-            model.latent_shape(64, 64)
+            model = WebuiModel(host.loaded_model(), 64, 64)
             conditioning = model.encode([prompt])[0]
             attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
             try:
-                with self.worker._for_gradients(model):
+                with self.worker._for_gradients(model, TrainSettings(checkpointing=checkpointing)):
                     return _slopes(model, attached, conditioning, sigma)
             finally:
                 attached.remove()
@@ -71,8 +70,7 @@ class Probe:
     def prediction(self, prompt, sigma):
         """A few numbers of what the network predicts for fixed latents."""
         with self.worker._in_queue(), torch.no_grad():
-            model = self.worker.models.get()
-            model.latent_shape(64, 64)
+            model = WebuiModel(host.loaded_model(), 64, 64)
             x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5)) * sigma
             denoised = model.denoiser(x, torch.tensor([sigma]), model.encode([prompt])[0], 1.0).cond
             return denoised.flatten()[:64].tolist()
@@ -80,6 +78,17 @@ class Probe:
     def predicted_kinds(self):
         """What networks of some kinds predict, told by the host's own classes for their noise levels."""
         return {name: denoiser.predicted(kind()) for name, kind in _other_kinds().items()}
+
+    def told_with_text(self, prompt, width, height):
+        """What SDXL's network is told beside the text by the host itself: the end of it, where sizes are."""
+        with self.worker._in_queue():
+            model = host.loaded_model()
+            return host.encode(model, [prompt], False, width, height)["vector"][0, -1536:].float().tolist()
+
+    def recorded_with_text(self, taste):
+        """The same, as a taste has recorded it for its first prompt."""
+        run = next(run for run in Shelf(host.data_folder() / door.FOLDER).runs() if run.run_id == taste)
+        return run.conditioning(run.prompts()[0].id)["cond.vector"][0, -1536:].float().tolist()
 
     def network(self):
         """What is left on the host's network: hooks, what was replaced, what asks for gradients."""
@@ -90,6 +99,11 @@ class Probe:
             "replaced": sum("forward" in vars(part) for part in parts),
             "wants_gradient": sum(value.requires_grad for value in module.parameters()),
         }
+
+    def model(self):
+        """Name of the checkpoint that a taste would be begun with."""
+        with self.worker._in_queue():
+            return self.worker.models.get().name
 
     def random_lora(self, file, targets):
         """Write a LoRA of ours with random weights; how many layers it has."""
@@ -151,7 +165,16 @@ def _slopes(model, attached, conditioning, sigma):
     def value():
         return (model.denoiser(x, torch.full((2,), sigma), conditioning, 1.0, False).cond * wanted).double().sum()
 
-    gradients = torch.autograd.grad(value(), list(attached.parameters()))
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        found = value()
+    kept = sum(kept)
+    gradients = torch.autograd.grad(found, list(attached.parameters()))
     along = sum((one * other).double().sum() for one, other in zip(gradients, directions, strict=True))
     sides, step = [], 3e-4
     with torch.no_grad():
@@ -160,7 +183,7 @@ def _slopes(model, attached, conditioning, sigma):
             for parameter, before, direction in zip(attached.parameters(), start, directions, strict=True):
                 parameter.copy_(before + sign * step * direction)
             sides.append(value())
-    return {"autograd": float(along), "differences": float((sides[0] - sides[1]) / (2 * step))}
+    return {"kept": kept, "autograd": float(along), "differences": float((sides[0] - sides[1]) / (2 * step))}
 
 
 def started(_, app):
