@@ -23,7 +23,7 @@ HEAD = """
 
 def gallery_element(shelf: Shelf, taste: str | None, base: str = "/d3po") -> str:
     """The gallery for the taste that the list calls so, as HTML."""
-    run = tastes.labels(shelf).get(taste or "")
+    run = tastes.find(shelf, taste)
     if run is None:
         return f"<p>{html.escape(WORDS['no_taste'])}</p>"
     return f'<d3po-gallery base="{base}" taste="{run.run_id}"></d3po-gallery>'

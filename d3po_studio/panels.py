@@ -99,7 +99,7 @@ def compare(shelf: Shelf, worker: Worker, taste: Any) -> None:
         after = gr.Gallery(label=WORDS["after"], columns=4)
 
     def first(taste: str | None) -> str:
-        run = tastes.labels(shelf).get(taste or "")
+        run = tastes.find(shelf, taste)
         return run.prompts()[0].text if run else ""
 
     @told
@@ -200,7 +200,7 @@ def trouble(shelf: Shelf, worker: Worker, taste: Any) -> None:
     text = gr.Textbox(label=WORDS["report"], lines=12, interactive=False)
 
     def make(taste: str | None) -> str:
-        return report(tastes.labels(shelf).get(taste or ""), worker.models.device, worker.log)
+        return report(tastes.find(shelf, taste), worker.models.device, worker.log)
 
     button.click(make, taste, text)
 

@@ -19,6 +19,9 @@ from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 
 from .worker import Worker
 
+OF_ID = 6
+"""Digits of a taste's id in lists."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -114,18 +117,19 @@ def delete(run: Run, worker: Worker) -> None:
 
 
 def labels(shelf: Shelf) -> dict[str, Run]:
-    """Tastes by what a list calls them, the newest first: their names, numbered where two have the same.
+    """Tastes by what a list calls them, the newest first: each its name and the beginning of its id.
 
-    Plain texts, because lists of gradio before 3.42 know no others.
+    Plain texts, because lists of gradio before 3.42 know no others. A page may show a list that is old by now, so a
+    label never comes to mean another taste, whatever was begun, renamed or deleted since.
     """
-    found: dict[str, Run] = {}
-    for run in shelf.runs():
-        label, number = run.name, 1
-        while label in found:
-            number += 1
-            label = f"{run.name} ({number})"
-        found[label] = run
-    return found
+    return {f"{run.name} #{run.run_id[:OF_ID]}": run for run in shelf.runs()}
+
+
+def find(shelf: Shelf, label: str | None) -> Run | None:
+    """The taste that a list calls so, or called so before it was renamed."""
+    _, mark, start = (label or "").rpartition("#")
+    found = [run for run in shelf.runs() if mark and len(start) == OF_ID and run.run_id.startswith(start)]
+    return found[0] if len(found) == 1 else None
 
 
 def chosen(shelf: Shelf, label: str | None) -> Run:
@@ -134,7 +138,7 @@ def chosen(shelf: Shelf, label: str | None) -> Run:
     Raises:
         D3POError: there is none.
     """
-    run = labels(shelf).get(label or "")
+    run = find(shelf, label)
     if run is None:
         raise D3POError("There is no such taste.", "Choose one from the list, or begin one.")
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,22 @@ FOLDER = "d3po"
 WEB = Path(__file__).resolve().parents[1] / "web"
 
 
-def open_up() -> None:
-    """Register everything with the host; it calls back when it is ready."""
-    worker = WebuiWorker(LoadedModel())
+_opened_by: Path | None = None
+"""The extension's folder that the host was given everything from; none before, and after the host let go of it."""
+
+
+def open_up(folder: Path) -> None:
+    """Register everything with the host; it calls back when it is ready.
+
+    Args:
+        folder: the extension's. Of two copies that are installed, the first one is at work.
+    """
+    global _opened_by
+    if _opened_by:
+        print(f"D3PO is installed twice. {_opened_by} is used; delete the other one, {folder}, and start again.")
+        return
+    _opened_by = folder
+    worker, key = WebuiWorker(LoadedModel()), secrets.token_hex(16)
 
     @functools.cache
     def shelf() -> tuple[Shelf, str]:
@@ -31,14 +45,20 @@ def open_up() -> None:
 
     def tab() -> list[tuple[Any, str, str]]:
         found, problem = shelf()
-        return [(build(found, worker, worker.cards, problem), "D3PO", "d3po")]
+        return [(build(found, worker, worker.cards, problem, key), "D3PO", "d3po")]
 
     def started(_: Any, app: Any) -> None:
         gallery = GalleryApp(shelf()[0], worker, WEB)
-        app.mount(MOUNT, Doorkeeper(gallery, app, passwords(shared.cmd_opts.api_auth)))
+        app.mount(MOUNT, Doorkeeper(gallery, app, passwords(shared.cmd_opts.api_auth), key))
         worker.start()
+
+    def unloaded() -> None:
+        global _opened_by
+        _opened_by = None
+        worker.close()
+        shelf()[0].close()  # after the worker, which would open it again
 
     script_callbacks.on_ui_settings(lambda: settings.add(shared.opts, shared.OptionInfo, worker))
     script_callbacks.on_ui_tabs(tab)
     script_callbacks.on_app_started(started)
-    script_callbacks.on_script_unloaded(worker.close)
+    script_callbacks.on_script_unloaded(unloaded)

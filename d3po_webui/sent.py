@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+COMMENT = re.compile(r"#[^\n]*")
+"""What hosts leave out of prompts unless a setting of theirs says otherwise."""
 TAG = re.compile(r"<[^<>:]+:[^<>]*>")
 """<lora:name:0.8>, <hypernet:...> and the like."""
 CHANGING = re.compile(r"(?<!\\)\[[^\[\]]*[:|][^\[\]]*\]|\bAND\b")
@@ -39,8 +41,8 @@ class Sent:
 def read(told: str) -> Sent:
     """What the page told of txt2img (see d3po_txt2img.mjs), as a taste takes it."""
     page = json.loads(told)
-    prompt, tags = _plain(page["prompt"])
-    negative, more_tags = _plain(page["negative"])
+    prompt, tags = _plain(page["prompt"], page["comments"])
+    negative, more_tags = _plain(page["negative"], page["comments"])
     sampler, scheduler = page["sampler"], page["scheduler"]
     karras = scheduler == "Karras" or (scheduler == "Automatic" and sampler in KARRAS)
     settings = {
@@ -79,8 +81,9 @@ def name_of(prompt: str) -> str:
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH + 1].rpartition(" ")[0] or name[:NAME_LENGTH]
 
 
-def _plain(prompt: str) -> tuple[str, list[str]]:
-    """A prompt on one line without tags, and the tags."""
+def _plain(prompt: str, comments: bool) -> tuple[str, list[str]]:
+    """A prompt on one line without tags (and comments, where the host knows them), and the tags."""
+    prompt = COMMENT.sub("", prompt) if comments else prompt
     tags = TAG.findall(prompt)
     words = " ".join(TAG.sub(" ", prompt).split())
     return re.sub(r"\s+,", ",", words).strip(" ,"), tags

@@ -31,7 +31,7 @@ NO_TASTE = """<div class="d3po-empty">
 </div>"""
 
 
-def build(shelf: Shelf, worker: WebuiWorker, cards: Cards, problem: str = "") -> Any:
+def build(shelf: Shelf, worker: WebuiWorker, cards: Cards, problem: str = "", key: str = "") -> Any:
     """The tab; the choice of taste at its top rules all panels. It needs gradio and no host.
 
     Args:
@@ -39,6 +39,7 @@ def build(shelf: Shelf, worker: WebuiWorker, cards: Cards, problem: str = "") ->
         worker: draws and teaches.
         cards: taught LoRAs in the host.
         problem: what is wrong with the shelf's folder, in a sentence.
+        key: opens the gallery's routes for whoever was given the page.
     """
     with gr.Blocks(analytics_enabled=False) as page:
         if problem:
@@ -49,7 +50,7 @@ def build(shelf: Shelf, worker: WebuiWorker, cards: Cards, problem: str = "") ->
             stop = gr.Button("Interrupt", elem_id="d3po_interrupt")
             skip = gr.Button("Skip", elem_id="d3po_skip")
             use = gr.Button("Put the LoRA into txt2img", elem_id="d3po_use")
-        gr.HTML('<div id="d3po_progress"></div>')
+        gr.HTML(f'<div id="d3po_progress" data-key="{key}"></div>')
         with gr.Tab(WORDS["pick"], elem_id="d3po_pick"):
             gallery = gr.HTML(gallery_html(shelf, None), elem_id="d3po_gallery")
         with gr.Tab(WORDS["new"], elem_id="d3po_new"):
@@ -78,7 +79,7 @@ def build(shelf: Shelf, worker: WebuiWorker, cards: Cards, problem: str = "") ->
 
 def gallery_html(shelf: Shelf, taste: str | None) -> str:
     """The gallery of the taste that the list calls so; a way to the first one, where there is none."""
-    return gallery_element(shelf, taste, "d3po") if taste in tastes.labels(shelf) else NO_TASTE
+    return gallery_element(shelf, taste, "d3po") if tastes.find(shelf, taste) else NO_TASTE
 
 
 def starred(shelf: Shelf, taste: Any, cards: Cards) -> Any:
@@ -96,7 +97,7 @@ def starred(shelf: Shelf, taste: Any, cards: Cards) -> Any:
 
 def stars(shelf: Shelf, taste: str | None, cards: Cards) -> Any:
     """What `starred` shows for a taste."""
-    run = tastes.labels(shelf).get(taste or "")
+    run = tastes.find(shelf, taste)
     found = cards.of(run) if run else {}
     return gr.update(choices=list(found), value=[name for name, star in found.items() if star])
 

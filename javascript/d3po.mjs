@@ -1,6 +1,6 @@
 /** The D3PO tab's page: the gallery's element, and what shows the host that something of ours is being done. */
 
-import(new URL("d3po/web/gallery.js", document.baseURI).href);
+if (window.d3po_cards) throw new Error("D3PO is installed twice: delete one of its folders in extensions.");
 
 const find = (selector) => gradioApp().querySelector(selector);
 
@@ -72,7 +72,22 @@ document.addEventListener("d3po-state", (event) => {
   refreshCards(event.detail);
 });
 
+/** The gallery comes when our tab is first opened. Its routes let in whoever has the key that came with the page. */
+function fetchGallery() {
+  const { pathname } = new URL("d3po", document.baseURI);
+  const { key } = find("#d3po_progress").dataset;
+  document.cookie = `d3po-key-${location.port}=${key}; path=${pathname}; samesite=strict`;
+  import(`${pathname}/web/gallery.js`);
+}
+
 onUiLoaded(() => {
+  if (!find("#d3po_top")) return; // hidden by the host's settings
+  const opened = new IntersectionObserver((changes) => {
+    if (!changes.at(-1).isIntersecting) return;
+    opened.disconnect();
+    fetchGallery();
+  });
+  opened.observe(find("#d3po_top"));
   for (const [id, title] of Object.entries(TITLES)) {
     find(`#${id}`).title = title;
     find(`#${id}`).addEventListener("click", () => setTimeout(() => gallery()?.session?.hear(), 300));

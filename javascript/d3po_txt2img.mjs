@@ -1,5 +1,7 @@
 /** Between txt2img and the D3PO tab: a button that sends its settings, and the LoRA's tag into its prompt. */
 
+if (window.d3po_sent) throw new Error("D3PO is installed twice: delete one of its folders in extensions.");
+
 const find = (selector) => gradioApp().querySelector(selector);
 const all = (selector) => [...gradioApp().querySelectorAll(selector)];
 const text = (id) => find(`#txt2img_${id} textarea`)?.value ?? "";
@@ -15,6 +17,13 @@ window.d3po_open = (id) => {
   tabs.querySelectorAll(":scope > .tab-nav > button")[at].click();
 };
 
+/** A text as it is on the page, and all that the host may have translated it from. */
+const originals = (text) => {
+  const translated = window.localization ?? {};
+  return [text, ...Object.keys(translated).filter((original) => translated[original] === text)];
+};
+const SWITCH = /^(enabled?|activated?|active)\b/i;
+
 /** What is switched on among txt2img's accordions and in what extensions add, by the titles that people read there. */
 function switchedOn() {
   const accordions = all("#tab_txt2img .input-accordion")
@@ -23,7 +32,7 @@ function switchedOn() {
   const label = (box) => words(box.closest("label"));
   const holder = (box) => words(box.closest(".gradio-accordion")?.querySelector(".label-wrap span"));
   const enabled = all("#txt2img_script_container input[type=checkbox]:checked")
-    .filter((box) => /^(enabled?|activated?|active)\b/i.test(label(box)))
+    .filter((box) => originals(label(box)).some((text) => SWITCH.test(text)))
     .map((box) => holder(box) || label(box));
   return [...new Set([...accordions, ...enabled])];
 }
@@ -46,6 +55,7 @@ window.d3po_sent = () => {
     styles: all("#txt2img_styles .token > span").map(words),
     script: choice("txt2img_script_container #script_list"),
     on: switchedOn(),
+    comments: window.opts?.enable_prompt_comments ?? true,
   };
   return [JSON.stringify(page)];
 };
@@ -89,6 +99,7 @@ function send() {
 
 /** A button among those below txt2img's pictures, dressed as its neighbours. */
 onUiLoaded(() => {
+  if (!find("#d3po_send")) return; // our tab is hidden by the host's settings
   const neighbour = find("#image_buttons_txt2img button:last-of-type");
   const button = document.createElement("button");
   button.id = "txt2img_send_to_d3po";

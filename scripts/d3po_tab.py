@@ -4,6 +4,8 @@ The extension's folder is on the path only while this file is loaded, so everyth
 names that nobody else has.
 """
 
+from pathlib import Path
+
 from d3po_webui import door
 
-door.open_up()
+door.open_up(Path(__file__).parents[1])

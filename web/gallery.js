@@ -5,7 +5,7 @@
  * it offers a choice; with `choosable` there is a way back to that. Of several with `single` on one page that show the
  * same taste, one is at work and the others rest. It sends the events "d3po-state", with the server's State whenever
  * that changes, and "d3po-asked" with "teach" or "draw" once the server has taken that, for hosts that have something
- * to do themselves then.
+ * to do themselves then. Where it cannot be seen (another tab is open, another page before it), nothing is drawn for it.
  */
 
 import { Api } from "./api.js";
@@ -73,6 +73,11 @@ export class D3POGallery extends HTMLElement {
       keydown: (event) => this.shell?.keyDown(event),
       keyup: (event) => this.shell?.keyUp(event),
     });
+    this.sight ??= new IntersectionObserver((changes) => {
+      this.inSight = changes.at(-1).isIntersecting;
+      this.sitting?.show(this.inSight);
+    });
+    this.sight.observe(this);
     this.#openSoon();
   }
 
@@ -81,7 +86,8 @@ export class D3POGallery extends HTMLElement {
     setTimeout(() => {
       if (this.isConnected) return;
       this.wall?.();
-      this.wall = undefined;
+      this.sight?.disconnect();
+      this.wall = this.sight = undefined;
       this.asked = "";
       leaveSeats(this);
       this.#close();
@@ -136,6 +142,7 @@ export class D3POGallery extends HTMLElement {
       leave: this.hasAttribute("choosable") ? () => this.removeAttribute("taste") : null,
     });
     this.room.replaceChildren(this.shell.element);
+    this.sitting.show(Boolean(this.inSight));
     this.sitting.start();
   }
 

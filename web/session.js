@@ -63,6 +63,7 @@ export class Session extends EventTarget {
     this.takingBack = Promise.resolve();
     this.watching = false;
     this.news = false;
+    this.shown = false;
   }
 
   start() {
@@ -75,7 +76,7 @@ export class Session extends EventTarget {
     const kept = this.outbox.waiting.filter((entry) => entry.kind === "pick" && entry.card);
     this.made = kept.map(({ id, card, body }) => ({ pick_id: id, card, kind: body.kind, order: body.order }));
     this.outbox.start();
-    this.hurry = () => this.pause.cut();
+    this.hurry = () => this.hear();
     document.addEventListener("visibilitychange", this.hurry);
     this.#live();
   }
@@ -289,6 +290,20 @@ export class Session extends EventTarget {
     if (on) this.pause.cut();
   }
 
+  /**
+   * Whether the gallery can be seen. While it cannot, it only listens: it takes no pictures, keeps none from others, and
+   * the server does not draw for it.
+   */
+  show(on) {
+    if (on === this.shown) return;
+    this.shown = on;
+    this.hear();
+  }
+
+  get #seen() {
+    return this.shown && !document.hidden;
+  }
+
   /** The host knows that there is something new: the server is asked now, not at the next turn. */
   hear() {
     this.news = true;
@@ -350,7 +365,7 @@ export class Session extends EventTarget {
   async #round() {
     const want = this.#wanted();
     const begun = performance.now();
-    const whose = { client: this.tab.id, who: this.who };
+    const whose = this.#seen ? { client: this.tab.id, who: this.who } : { who: this.who };
     if (!want) {
       this.take(await this.api.get(`${this.path}/state`, whose), begun);
       return this.#wanted() ? 0 : this.#leisure();
@@ -362,7 +377,7 @@ export class Session extends EventTarget {
     if (fresh.length) this.poll.reset();
     if (!this.#wanted()) return this.#leisure();
     if (answer.cards.length >= want) return 0;
-    return document.hidden ? HIDDEN_MS : this.poll.step();
+    return this.poll.step();
   }
 
   #leisure() {
@@ -371,6 +386,7 @@ export class Session extends EventTarget {
   }
 
   #wanted() {
+    if (!this.#seen) return 0;
     const now = performance.now();
     const loading = [...this.coming.values()].filter((since) => now - since < STUCK_MS).length;
     if (this.coming.size - loading >= MOST_STUCK) return 0;

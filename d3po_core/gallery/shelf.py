@@ -71,6 +71,12 @@ class Shelf:
                 return run
         raise NotFound("There is no such taste. It may have been deleted or moved.")
 
+    def close(self) -> None:
+        """Close all runs, so that their folders can be moved on every system. Use opens them again."""
+        with self._lock:
+            for run in self._open.values():
+                run.close()
+
 
 def _opened(path: Path) -> Run | None:
     try:

@@ -12,6 +12,13 @@ Opened = Callable[..., Gallery]
 UNSENT = "Object.keys(localStorage).filter((key) => key.startsWith('d3po/outbox/')).length"
 
 
+def addresses(gallery: Gallery) -> list[str]:
+    """What the page asks for from now on."""
+    found: list[str] = []
+    gallery.page.on("request", lambda request: found.append(request.url))
+    return found
+
+
 def made(server: FakeServer) -> list[str]:
     """All pick requests that were taken, by id."""
     return [pick.pick_id for pick in server.taste.picks]
@@ -257,3 +264,43 @@ def test_pictures_that_fail_are_fetched_again(opened: Opened, server: FakeServer
     server.fail("/1", 500, 2)
     gallery = opened()
     assert len(gallery.shown()) == 2
+
+
+def test_what_cannot_be_seen_asks_for_no_pictures(opened: Opened, server: FakeServer) -> None:
+    gallery = opened()
+    path, asked = f"taste/{server.taste.id}", server.requests
+    gallery.page.locator("#box").evaluate("box => { box.style.display = 'none' }")
+    gallery.page.wait_for_function("!document.querySelector('d3po-gallery').session.shown")
+    gallery.rest()
+    urls = addresses(gallery)
+    before = asked[f"{path}/next"]
+    gallery.page.evaluate("document.querySelector('d3po-gallery').session.pick('skipped', [], 1)")
+    until(lambda: asked[f"{path}/pick"] == 1)
+    gallery.page.evaluate("document.querySelector('d3po-gallery').session.hear()")
+    gallery.page.wait_for_timeout(1000)
+    assert [url for url in urls if "/state" in url] and not [url for url in urls if "client=" in url]
+    assert asked[f"{path}/next"] == before
+    gallery.page.locator("#box").evaluate("box => { box.style.display = '' }")
+    until(lambda: asked[f"{path}/next"] > before, 2)
+
+
+def test_a_gallery_that_was_never_seen_holds_no_group(opened: Opened, server: FakeServer) -> None:
+    gallery = opened(wait=False, style="display:none")
+    gallery.page.wait_for_function("document.querySelector('d3po-gallery').session?.state")
+    gallery.page.wait_for_timeout(500)
+    assert not server.taste.leases and not server.requests[f"taste/{server.taste.id}/next"]
+    gallery.page.locator("d3po-gallery").evaluate("element => element.removeAttribute('style')")
+    gallery.wait_for_group()
+
+
+def test_a_page_behind_another_one_asks_for_no_pictures(opened: Opened, server: FakeServer) -> None:
+    gallery = opened()
+    urls = addresses(gallery)
+    gallery.page.evaluate(
+        """() => {
+          Object.defineProperty(document, "hidden", { value: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }"""
+    )
+    gallery.page.wait_for_timeout(1000)
+    assert urls and not [url for url in urls if "/next" in url or "client=" in url]

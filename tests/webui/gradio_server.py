@@ -1,7 +1,8 @@
 """The tab without a web UI, on a gradio server: `python gradio_server.py FOLDER PORT PORT USER PASSWORD`.
 
 Everything of ours is what a host gets: the tab, the gallery's routes with their doorkeeper, and a worker. The model is
-a toy, and the other tab has only what ours reaches for in txt2img. The second port has the gallery behind a password.
+a toy, and the other tab has only what ours reaches for in txt2img. The user's password is the API's, too. The page at
+the second port is behind it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from d3po_webui.tab import build
 from tests.toy import ToyModel
 
 ROOT = Path(__file__).parents[2]
+KEY = "0123456789abcdef"
+CLASSES = ["gradio-accordion"]
+"""As web UIs mark them."""
 SIDE = 128
 """Of a picture, in pixels."""
 
@@ -98,6 +102,8 @@ def txt2img() -> None:
     gr.Textbox(label="Negative prompt", elem_id="txt2img_neg_prompt", lines=3)
     for name, value in (("steps", 20), ("width", 512), ("height", 512), ("cfg_scale", 7)):
         gr.Slider(1, 2048, value, step=1, label=name, elem_id=f"txt2img_{name}", interactive=True)
+    with gr.Group(elem_id="txt2img_script_container"), gr.Accordion("Wildcards", elem_classes=CLASSES):
+        gr.Checkbox(True, label="Enable")
     with gr.Row(elem_id="image_buttons_txt2img"):
         gr.Button("Send to img2img")
 
@@ -110,7 +116,7 @@ def main() -> None:
     worker = TabWorker(cards)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # gradio 3 only warns of what it does not know
-        tab = build(shelf, worker, cards)
+        tab = build(shelf, worker, cards, key=KEY)
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(elem_id="tabs"):
         with gr.Tab("txt2img", elem_id="tab_txt2img"):
             txt2img()
@@ -123,7 +129,7 @@ def main() -> None:
     gallery: Any = GalleryApp(shelf, worker, ROOT / "web")
     for blocks, port, auth in ((page, ports[0], None), (guarded, ports[1], login)):
         app, *_ = blocks.queue().launch(server_name="127.0.0.1", server_port=port, auth=auth, prevent_thread_lock=True)
-        app.mount(MOUNT, Doorkeeper(gallery, app, {}))
+        app.mount(MOUNT, Doorkeeper(gallery, app, dict([login]), KEY))
     worker.start()
     print(f"gradio {gr.__version__} is ready", flush=True)
     sys.stdin.read()  # until whoever started this has enough

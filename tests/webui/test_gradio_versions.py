@@ -5,8 +5,10 @@ Each version has a virtual environment of its own inside the tests' one, made wh
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -17,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from d3po_core.run import Run
+from tests.run_helpers import MODEL
 
 from .gradio_venv import python_with
 
@@ -40,7 +45,7 @@ class Server:
     """A running gradio with the tab; another one, at `guarded`, asks for a password."""
 
     def __init__(self, python: Path, version: str, folder: Path) -> None:
-        self.version, self.log = version, folder / "log"
+        self.version, self.log, self.tastes = version, folder / "log", folder / "tastes"
         ports = free_ports(2)
         self.address, self.guarded = (f"http://127.0.0.1:{port}" for port in ports)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(folder / "gradio")}
@@ -66,7 +71,9 @@ class Server:
         self.process.communicate()
 
     def ask(self, path: str) -> Any:
-        with urllib.request.urlopen(self.address + path, timeout=60) as answer:
+        """With the API's password."""
+        known = {"Authorization": "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
+        with urllib.request.urlopen(urllib.request.Request(self.address + path, headers=known), timeout=60) as answer:
             return json.loads(answer.read())
 
 
@@ -97,8 +104,11 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def page(browser: Any, server: Server) -> Iterator[Any]:
-    """The D3PO tab, as a web UI shows it; in the end nothing may have gone wrong in it."""
+def unopened(browser: Any, server: Server) -> Iterator[Any]:
+    """A web UI's page, on which nobody has opened the D3PO tab; in the end nothing may have gone wrong in it.
+
+    `load_scripts` lets the page have our scripts.
+    """
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")
     context.set_default_timeout(60_000)
     context.add_init_script(HOSTS_FUNCTIONS)
@@ -108,13 +118,29 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
     found.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     found.on("pageerror", lambda error: wrong.append(str(error)))
     found.goto(server.address)
-    found.locator("#tabs > .tab-nav > button", has_text="D3PO").click()
-    found.add_style_tag(path=str(ROOT / "style.css"))
-    for script in sorted((ROOT / "javascript").glob("*.mjs")):
-        found.add_script_tag(path=str(script), type="module")
+    found.locator("#d3po_top").wait_for(state="attached")
     yield found
     context.close()
     assert wrong == []
+
+
+@pytest.fixture
+def page(unopened: Any) -> Any:
+    """The D3PO tab, as a web UI shows it."""
+    load_scripts(unopened)
+    outer(unopened, "D3PO")
+    return unopened
+
+
+def load_scripts(page: Any) -> None:
+    page.add_style_tag(path=str(ROOT / "style.css"))
+    for script in sorted((ROOT / "javascript").glob("*.mjs")):
+        page.add_script_tag(path=str(script), type="module")
+
+
+def outer(page: Any, name: str) -> None:
+    """Open a tab of the web UI's."""
+    page.locator("#tabs > .tab-nav > button", has_text=name).click()
 
 
 def inner(page: Any, name: str) -> None:
@@ -133,7 +159,7 @@ def test_every_control_is_there(server: Server) -> None:
 
 
 def test_begin_pick_teach_and_use(server: Server, page: Any, tmp_path: Path) -> None:
-    page.locator("#tabs > .tab-nav > button", has_text="txt2img").click()
+    outer(page, "txt2img")
     page.fill("#txt2img_prompt textarea", "a lake at dawn")
     page.fill("#txt2img_steps input[type=number]", "9")
     page.click("#txt2img_send_to_d3po")
@@ -186,6 +212,63 @@ def test_a_mistake_is_told_in_a_sentence(server: Server, page: Any, tmp_path: Pa
     page.get_by_text("There is no prompt yet. Write at least one, one per line.").wait_for()
     page.screenshot(path=str(tmp_path / "toast.png"))
     assert len(toasts(page)) == 1
+
+
+def test_nothing_is_drawn_before_the_tab_is_opened(server: Server, unopened: Any) -> None:
+    run = Run.create(server.tastes / secrets.token_hex(4), name="Unseen", model=MODEL, settings={"sample": {"steps": 2}})
+    run.add_prompt("a hill", "")
+    asked: list[str] = []
+    unopened.on("request", lambda request: asked.append(request.url.removeprefix(server.address)))
+    unopened.reload()
+    unopened.locator(f"d3po-gallery[taste='{run.run_id}']").wait_for(state="attached")
+    load_scripts(unopened)
+    unopened.wait_for_timeout(2000)
+    assert not [path for path in asked if path.startswith("/d3po/")] and run.next_number() == 0
+    outer(unopened, "D3PO")
+    unopened.locator("d3po-gallery .pick:not(.asking) .frame img").first.wait_for()
+    outer(unopened, "txt2img")
+    unopened.wait_for_timeout(100)
+    asked.clear()
+    unopened.evaluate("gradioApp().querySelector('d3po-gallery').session.hear()")
+    unopened.wait_for_timeout(1000)
+    assert asked == [f"/d3po/taste/{run.run_id}/state"]  # whose page asks is not told, so it is not drawn for
+    run.close()
+
+
+def test_only_the_page_has_the_key(server: Server, page: Any) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+        urllib.request.urlopen(f"{server.address}/d3po/tastes")
+    assert "WWW-Authenticate" not in refused.value.headers  # a browser would ask everybody for a password
+    page.wait_for_function("Boolean(customElements.get('d3po-gallery'))")
+    assert page.evaluate("fetch('/d3po/tastes').then((answer) => answer.status)") == 200
+
+
+def test_a_hidden_tab_has_no_button(unopened: Any) -> None:
+    unopened.evaluate(
+        """() => {
+          const tab = document.querySelector("#tab_d3po");
+          for (const one of [tab, ...tab.querySelectorAll("[id]")]) one.removeAttribute("id");
+        }"""
+    )
+    load_scripts(unopened)
+    unopened.wait_for_timeout(500)
+    assert unopened.locator("#txt2img_send_to_d3po").count() == 0
+
+
+def test_what_is_on_is_known_in_every_language(unopened: Any) -> None:
+    outer(unopened, "txt2img")
+    unopened.evaluate(
+        """() => {
+          window.localization = { Other: "其他", Enable: "启用", Wildcards: "通配符" };
+          for (const one of document.querySelectorAll("#txt2img_script_container span"))
+            one.textContent = window.localization[one.textContent.trim()] ?? one.textContent;
+        }"""
+    )
+    unopened.get_by_text("启用").wait_for()
+    load_scripts(unopened)
+    unopened.click("#txt2img_send_to_d3po")
+    unopened.locator("#d3po_notice li").first.wait_for()
+    assert "通配符" in unopened.locator("#d3po_notice li").all_inner_texts()
 
 
 def test_the_gallery_asks_for_gradios_password(server: Server) -> None:

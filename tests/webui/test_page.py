@@ -266,8 +266,15 @@ def test_starred_loras_are_kept(page: Any, webui: WebUI) -> None:
 def test_our_page_of_settings(page: Any, webui: WebUI) -> None:
     tab(page, "Settings")
     page.locator("#settings button", has_text="D3PO").first.click()
-    page.fill("#setting_d3po_kept input[type=number]", "5")
+    page.fill("#setting_d3po_kept input[type=number]", "1")
     page.keyboard.press("Tab")
     page.locator("#setting_d3po_folder").wait_for()
     page.click("#settings_submit")
-    until(lambda: webui.ask("/sdapi/v1/options")["d3po_kept"] == 5)
+    until(lambda: webui.ask("/sdapi/v1/options")["d3po_kept"] == 1)
+    gentler, starred = (lora.stem for lora in loras(webui))
+    tab(page, "D3PO", "Pick and teach")
+    page.locator("d3po-gallery [data-view=pick]").click()
+    pick_brightest(page, webui, webui.state(taste(webui))["picks"]["usable"] + 6)
+    teach(page, webui, 2)
+    kept = [lora.stem for lora in loras(webui)]
+    assert starred in kept and gentler not in kept and len(kept) == 2  # usually three rounds' stay

@@ -10,6 +10,7 @@ import pytest
 
 from d3po_webui.routes import Doorkeeper, passwords
 
+KEY = "0123456789abcdef"
 PASSWORDS = passwords("anna:secret:with:colons,bert:x")
 
 
@@ -26,7 +27,7 @@ def asked(login: bool, known: dict[str, str], headers: dict[str, str]) -> int:
 
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": "GET", "path": "/tastes", "headers": pairs, "query_string": b""}
-    answer = Doorkeeper(inside, page, known)(scope, None, send)  # type: ignore[arg-type]
+    answer = Doorkeeper(inside, page, known, KEY)(scope, None, send)  # type: ignore[arg-type]
     with pytest.raises(StopIteration):  # nothing in it waits; and a browser's tests may have a loop running
         answer.send(None)
     return int(sent[0]["status"])
@@ -52,11 +53,20 @@ def test_who_is_logged_in_may(name: str) -> None:
         {"cookie": "access-token=another"},
         {"cookie": "token=token-of-anna"},
         {"cookie": "\x7f=;;"},
+        {"cookie": f"key={KEY}"},
+        {"cookie": "d3po-key-7860=another"},
+        {"cookie": "d3po-key-7860=\xe4"},
         basic("anna:secret"),  # the page's password is not the API's
     ],
 )
 def test_who_is_not_logged_in_may_not(headers: dict[str, str]) -> None:
     assert asked(True, {}, headers) == 401
+
+
+@pytest.mark.parametrize("login", [False, True])
+def test_who_was_given_the_page_may(login: bool) -> None:
+    sent = {"cookie": f"theme=dark; d3po-key-7861=of-another-server; d3po-key-7860={KEY}"}
+    assert asked(login, PASSWORDS, sent) == 200
 
 
 def test_the_apis_password_opens() -> None:

@@ -13,7 +13,7 @@ from d3po_webui.sent import name_of, read
 PAGE = {
     **{"prompt": "a lake", "negative": "", "steps": 20, "cfg_scale": 7, "width": 512, "height": 768},
     **{"sampler": "Euler a", "scheduler": "Automatic", "batch_count": 1, "batch_size": 1, "seed": -1},
-    **{"variation": False, "styles": [], "script": "None", "on": []},
+    **{"variation": False, "styles": [], "script": "None", "on": [], "comments": True},
 }
 
 
@@ -68,6 +68,13 @@ def test_what_is_on_and_has_no_effect_is_told(changed: dict[str, Any], left: lis
 
 def test_the_prompt_comes_on_one_line_without_tags() -> None:
     assert sent(prompt="a lake,\n<lora:fog:0.7>\n(mist:1.2), <hypernet:x:1>,").prompt == "a lake, (mist:1.2)"
+
+
+def test_comments_are_left_where_the_host_leaves_them() -> None:
+    prompt = "a lake, # try (fog:1.2) <lora:fog:1>\n# a whole line\nmist"
+    assert sent(prompt=prompt).prompt == "a lake, mist" and sent(prompt=prompt).left == ()
+    assert sent(negative="dark # why?").settings["sample.negative"] == "dark"
+    assert sent(prompt="a lake #1", comments=False).prompt == "a lake #1"
 
 
 @pytest.mark.parametrize(

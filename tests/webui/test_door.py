@@ -1,0 +1,81 @@
+"""What the extension gives a host, and takes back when the host lets go of it. The host here only writes it down."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from d3po_core.run import Run
+from tests.run_helpers import MODEL
+
+NEEDS_HOST = ("host", "denoiser", "model", "worker", "door")
+MODULES = ("call_queue", "devices", "paths_internal", "progress", "prompt_parser", "script_callbacks", "shared")
+
+
+class Callbacks:
+    """The host's list of what to call, by kind."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, list[Any]] = {}
+
+    def __getattr__(self, kind: str) -> Any:
+        return lambda callback: self.kept.setdefault(kind, []).append(callback)
+
+
+@pytest.fixture
+def callbacks() -> Callbacks:
+    return Callbacks()
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch, callbacks: Callbacks, tmp_path: Path) -> Any:
+    for name in ("modules", *(f"modules.{name}" for name in MODULES)):
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    for name in NEEDS_HOST:
+        monkeypatch.delitem(sys.modules, f"d3po_webui.{name}", raising=False)
+    import d3po_webui
+    from d3po_webui import door
+
+    monkeypatch.setattr(door, "script_callbacks", callbacks)
+    monkeypatch.setattr(door, "shared", SimpleNamespace(opts=SimpleNamespace(d3po_folder=str(tmp_path))))
+    monkeypatch.setattr(door, "WebuiWorker", MagicMock())
+    yield door
+    for name in NEEDS_HOST:
+        sys.modules.pop(f"d3po_webui.{name}", None)
+        vars(d3po_webui).pop(name, None)
+
+
+def test_a_second_copy_is_refused_in_a_sentence(door: Any, callbacks: Callbacks, capsys: Any) -> None:
+    door.open_up(Path("extensions/d3po"))
+    given = {kind: len(found) for kind, found in callbacks.kept.items()}
+    assert set(given.values()) == {1} and capsys.readouterr().out == ""
+    door.open_up(Path("extensions/d3po-main"))
+    assert {kind: len(found) for kind, found in callbacks.kept.items()} == given
+    (line,) = capsys.readouterr().out.splitlines()
+    assert str(Path("extensions/d3po-main")) in line and "installed twice" in line
+
+
+def test_what_was_let_go_can_be_opened_again(door: Any, callbacks: Callbacks, capsys: Any) -> None:
+    for times in (1, 2):
+        door.open_up(Path("extensions/d3po"))
+        assert len(callbacks.kept["on_ui_tabs"]) == times
+        callbacks.kept["on_script_unloaded"][-1]()
+    assert capsys.readouterr().out == ""
+
+
+def test_all_is_closed_after_the_worker(door: Any, callbacks: Callbacks, monkeypatch: Any, tmp_path: Path) -> None:
+    Run.create(tmp_path / "one", name="One", model=MODEL, settings={}).close()
+    ended: list[str] = []
+    monkeypatch.setattr(Run, "close", lambda run: ended.append(run.name))
+    door.WebuiWorker.return_value.close = lambda: ended.append("worker")
+    monkeypatch.setattr(door, "build", lambda shelf, *_: shelf.runs())
+    door.open_up(Path("extensions/d3po"))
+    callbacks.kept["on_ui_tabs"][0]()
+    assert ended == []
+    callbacks.kept["on_script_unloaded"][0]()
+    assert ended == ["worker", "One"]
