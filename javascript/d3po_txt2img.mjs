@@ -1,6 +1,6 @@
 /** Between txt2img and the D3PO tab: a button that sends its settings, and the LoRA's tag into its prompt. */
 
-if (window.d3po_sent) throw new Error("D3PO is installed twice: delete one of its folders in extensions.");
+if (window.d3po_open) throw new Error("D3PO is installed twice: delete one of its folders in extensions.");
 
 const find = (selector) => gradioApp().querySelector(selector);
 const all = (selector) => [...gradioApp().querySelectorAll(selector)];

@@ -132,15 +132,16 @@ def test_what_a_person_wrote_stays(run: Run, cards: Cards) -> None:
 
 def test_the_tag_is_of_what_samples_and_names_all_earlier_ones(run: Run, cards: Cards, tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "tastes")
+    (label,) = tastes.labels(shelf)
     with pytest.raises(D3POError, match="not been taught yet"):
-        lora_tag(shelf, run.name, cards)
+        lora_tag(shelf, label, cards)
     cards.publish(run, taught(run, drift=0.08))
     cards.publish(run, taught(run))
-    found = json.loads(lora_tag(shelf, run.name, cards))
+    found = json.loads(lora_tag(shelf, label, cards))
     assert found["tag"] == "<lora:Night-lakes-round2:1>"
     assert found["names"] == ["Night-lakes-round1", "Night-lakes-round2"]
     run.go_back(str(run.rounds()[0].lora_hash))
-    assert json.loads(lora_tag(shelf, run.name, cards))["tag"] == "<lora:Night-lakes-round1:0.7>"
+    assert json.loads(lora_tag(shelf, label, cards))["tag"] == "<lora:Night-lakes-round1:0.7>"
 
 
 def test_one_that_was_tidied_away_comes_back_when_it_is_wanted(run: Run, cards: Cards) -> None:

@@ -215,7 +215,9 @@ def test_a_mistake_is_told_in_a_sentence(server: Server, page: Any, tmp_path: Pa
 
 
 def test_nothing_is_drawn_before_the_tab_is_opened(server: Server, unopened: Any) -> None:
-    run = Run.create(server.tastes / secrets.token_hex(4), name="Unseen", model=MODEL, settings={"sample": {"steps": 2}})
+    run = Run.create(
+        server.tastes / secrets.token_hex(4), name="Unseen", model=MODEL, settings={"sample": {"steps": 2}}
+    )
     run.add_prompt("a hill", "")
     asked: list[str] = []
     unopened.on("request", lambda request: asked.append(request.url.removeprefix(server.address)))
