@@ -23,8 +23,8 @@ from .conftest import HOSTS, PYTHONS
 from .host import ROOT, WebUI, apart, pixels
 
 COMFYUI = os.environ.get("COMFYUI_DIR")
-SAMPLE = {"steps": 4, "candidates": 2, "width": 64, "height": 64, "held_out": 0.0}
-TRAIN = {"epochs": 4, "learning_rate": 5e-3, "cross_check": False}
+SAMPLE = {"steps": 3, "candidates": 2, "width": 64, "height": 64, "held_out": 0.0, "guidance_scale": 1.0}
+TRAIN = {"epochs": 2, "learning_rate": 1e-2, "cross_check": False}
 
 pytestmark = pytest.mark.skipif(not HOSTS, reason="no web UI: name one or more with WEBUI_DIR")
 
