@@ -14,15 +14,15 @@ const TEACHING = ["checking", "teaching", "blind"];
 
 let task = "";
 
-/** The host's own progress bar, for as long as something of ours is done or waits in its queue. */
+/**
+ * The host's own progress bar, for as long as something of ours is done or waits in its queue. Each task is followed
+ * once: the host ends at once where its server does not answer, and the gallery then shows what it last heard.
+ */
 function showProgress(state) {
   const now = state?.work?.task ?? "";
   if (!now || now === task) return;
   task = now;
-  requestProgress(now, find("#d3po_progress"), null, () => {
-    task = "";
-    gallery()?.session?.hear();
-  });
+  requestProgress(now, find("#d3po_progress"), null, () => gallery()?.session?.hear());
 }
 
 const gallery = () => find("#tab_d3po d3po-gallery");
