@@ -45,6 +45,7 @@ class Experiment:
         sees_reward: the method is given the taste's own scores of all pictures in place of judgements.
         draft: the taste's scores have a gradient that is followed, with these reward settings; no picture is judged.
         from_picks: what is followed is a reward that was fitted to judgements.
+        samplers: by which pictures are drawn to be compared.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Experiment:
     draft: dict[str, Any] | None = None
     from_picks: bool = False
     seeds: int = 5
+    samplers: tuple[str, ...] = ("deterministic", "training")
     sample: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
@@ -72,17 +74,6 @@ PUBLISHED_TRAIN = {
     "cross_check": False,
     "drift_limit": 0.0,
 }
-METHODS: dict[str, dict[str, Any]] = {
-    "d3po": {},
-    "d3po, published": {"clicks": 128, "sample": PUBLISHED_SAMPLE, "train": PUBLISHED_TRAIN},
-    **{name: {"train": {"method": name}, "sees_reward": True} for name in ("ddpo", "dpok")},
-    **{name: {"train": {"method": name}} for name in ("diffusion-dpo", "diffusion-nft")},
-    "draft-1": {"draft": {"variant": "draft-k", "last": 1}},
-    "draft-5": {"draft": {"variant": "draft-k", "last": 5}},
-    "draft-lv": {"draft": {"variant": "draft-lv"}},
-    "refl": {"draft": {"variant": "refl"}},
-}
-"""Ways to teach one reward, see `Experiment`."""
 SMOOTH = {"compressibility": "smooth-compressibility", "incompressibility": "smooth-incompressibility"}
 """Rewards that stand for those without a gradient."""
 EXPERIMENTS = [
@@ -120,14 +111,6 @@ EXPERIMENTS = [
         Experiment(f"{method}-4x64", 64, sample={"candidates": 4}, train={"method": method})
         for method in ("ddpo", "dpok", "diffusion-dpo", "diffusion-kto", "diffusion-nft")
     ),
-    # one reward, every method: judgements by it, the reward itself, or its gradient; 256 pictures where they are judged
-    *(
-        Experiment(**{"name": f"{taste}: {name}", "clicks": 64, "taste": taste, "sample": {"candidates": 4}, **how})
-        for taste in ("warmth", "compressibility", "incompressibility")
-        for name, how in METHODS.items()
-    ),
-    # a reward fitted to the same picks as default-128, then climbed
-    Experiment("picks, draft-lv-128", 128, draft={"variant": "draft-lv"}, from_picks=True),
 ]
 
 
@@ -270,14 +253,14 @@ def teach(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
 
     if not experiment.sees_reward:
         annotate(run, experiment, seed)
-    started = time.perf_counter()
+    started = time.process_time()
     settings, lora = replace(TrainSettings(seed=seed), experiment.train), replace(LoraSettings(), experiment.lora)
     reward = get_reward(experiment.taste) if experiment.sees_reward else None
     trainer = Trainer(run, model.denoiser, settings, lora, reward=reward)
     reports = list(trainer.steps())
     result, teach = trainer.result(), [r for r in reports if r.phase == "teach"]
     return result, {
-        "train_seconds": round(time.perf_counter() - started, 1),
+        "train_seconds": round(time.process_time() - started, 1),
         "strength": round(result.strength, 3),
         "z": round(result.z, 2) if result.z is not None else None,
         "guessed": f"{result.guessed:g}/{result.guessed_of}",
@@ -298,7 +281,7 @@ def climb(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
 
     if experiment.from_picks:
         annotate(run, experiment, seed)
-    started = time.perf_counter()
+    started = time.process_time()
     named = SMOOTH.get(experiment.taste, experiment.taste)
     reward = fit_picks(run).reward() if experiment.from_picks else get_reward(named)
     settings = replace(RewardSettings(seed=seed), experiment.draft or {})
@@ -307,7 +290,7 @@ def climb(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
     reports = list(trainer.steps())
     result = trainer.result()
     return result, {
-        "train_seconds": round(time.perf_counter() - started, 1),
+        "train_seconds": round(time.process_time() - started, 1),
         "strength": 1.0,
         "updates": len(reports),
         "kl_base": round(result.figures["kl_base"], 2),
@@ -335,12 +318,15 @@ def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
         result, found = way(run, model, experiment, seed)
         run.close()
     row |= found
+    row["drift"] = round(result.sweep[0][1], 5) if result.sweep else 0.0
     prompts = split_prompts()[1]
     texts = [prompt for prompt in prompts for _ in range(EVALUATION_SEEDS)]
-    for sampler in ("deterministic", "training"):
+    for sampler in experiment.samplers:
         originals = before(cache, model, experiment, sampler)
+        started = time.process_time()
         with applied(model.denoiser, result.weights):
             tuned = drawn(model, experiment, sampler)
+        row["seconds_a_picture"] = round((time.process_time() - started) / len(tuned), 4)
         scores = [reward(x, texts).double().unflatten(0, (len(prompts), -1)) for x in (originals, tuned)]
         c = compare(*scores)
         fidelity = [judge.fidelity(x, texts) for x in (originals, tuned)]
@@ -348,6 +334,7 @@ def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
             "win": round(c.win_rate, 4),
             "se": round(c.win_rate_se, 4),
             "gain": round(c.gain, 3),
+            "reward": [round(float(of.mean()), 5) for of in scores],
             "fidelity": {k: [round(f[k], 3) for f in fidelity] for k in fidelity[0]},
         }
     return row
@@ -391,25 +378,27 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, results: Path) -> argparse.ArgumentParser:
+    """What can be said to a benchmark that runs experiments."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", help="names of experiments")
     parser.add_argument("--seeds", type=int, nargs="*", help="instead of each experiment's own number of seeds")
     parser.add_argument("--set", nargs="*", default=[], help="train settings to try, name=value; stored under the name")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=results)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "d3po-benchmark")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--list", action="store_true")
-    options = parser.parse_args()
-    chosen = [e for e in EXPERIMENTS if not options.only or e.name in options.only]
+    return parser
+
+
+def outcomes(experiments: list[Experiment], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of all experiments that were asked for; what is in the file of results is not done again."""
+    chosen = [e for e in experiments if not options.only or e.name in options.only]
     if options.list:
         print("\n".join(f"{e.name}: {e}" for e in chosen))
-        return
+        return []
     if options.set:
-        extra = {k: json.loads(v) for k, v in (item.split("=") for item in options.set)}
-        chosen = [
-            dataclasses.replace(e, name=" ".join([e.name, *options.set]), train={**e.train, **extra}) for e in chosen
-        ]
+        chosen = [changed(e, options.set) for e in chosen]
     options.cache.mkdir(parents=True, exist_ok=True)
     options.results.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
@@ -427,7 +416,21 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
     wanted = {(e.name, s, made_of(e, s)) for e, s in jobs}
-    print("\n" + table(row for row in done if (row["experiment"], row["seed"], row["made_of"]) in wanted))
+    return [row for row in done if (row["experiment"], row["seed"], row["made_of"]) in wanted]
+
+
+def changed(experiment: Experiment, texts: list[str]) -> Experiment:
+    """With other settings of the way that it teaches, `name=value` each."""
+    extra = {k: json.loads(v) for k, v in (item.split("=") for item in texts)}
+    name = " ".join([experiment.name, *texts])
+    if experiment.draft is not None:
+        return dataclasses.replace(experiment, name=name, draft={**experiment.draft, **extra})
+    return dataclasses.replace(experiment, name=name, train={**experiment.train, **extra})
+
+
+def main() -> None:
+    options = arguments(__doc__, RESULTS).parse_args()
+    print("\n" + table(outcomes(EXPERIMENTS, options)))
 
 
 if __name__ == "__main__":

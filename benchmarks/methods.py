@@ -1,0 +1,135 @@
+"""One reward, every way to teach it: what each gains, in which time, from how many picks, and what it costs elsewhere.
+
+    python -m benchmarks.methods                        3 rewards x 10 methods x 5 seeds (hours on two cores)
+    python -m benchmarks.methods --only "warmth: d3po"  some of it; --list tells what there is
+    python -m benchmarks.methods --plot methods.svg     draws it too (needs matplotlib)
+
+D3PO, Diffusion-DPO and DiffusionNFT are told which of four pictures a simulated person likes best, and no more. DDPO
+and DPOK are given the reward itself, as in their papers; DRaFT and ReFL its gradient (of the JPEG rewards: of their
+smooth forms, while the table tells of the real file size). Measured as in benchmarks/learning.py. Seconds are those of
+one core, drawing the pictures to learn from included. Drift is the KL from base in nats per latent element.
+"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning import PUBLISHED_SAMPLE, PUBLISHED_TRAIN, Experiment, arguments, outcomes
+
+RESULTS = Path(__file__).parent / "results" / "methods.jsonl"
+REWARDS = ("warmth", "compressibility", "incompressibility")
+METHODS: dict[str, dict[str, Any]] = {
+    "D3PO": {},
+    "D3PO, published": {"clicks": 128, "sample": PUBLISHED_SAMPLE, "train": PUBLISHED_TRAIN},
+    "DDPO": {"train": {"method": "ddpo"}, "sees_reward": True},
+    "DPOK": {"train": {"method": "dpok"}, "sees_reward": True},
+    "Diffusion-DPO": {"train": {"method": "diffusion-dpo"}},
+    "DiffusionNFT": {"train": {"method": "diffusion-nft"}},
+    "DRaFT-1": {"draft": {"variant": "draft-k", "last": 1}},
+    "DRaFT-5": {"draft": {"variant": "draft-k", "last": 5}},
+    "DRaFT-LV": {"draft": {"variant": "draft-lv"}},
+    "ReFL": {"draft": {"variant": "refl"}},
+}
+"""Each on 256 pictures: 64 groups of four, or 128 pairs, or 60 updates on four new ones and what is drawn to watch."""
+EXPERIMENTS = [
+    Experiment(
+        **{
+            **{"name": f"{taste}: {name}", "taste": taste, "clicks": 64, "sample": {"candidates": 4}},
+            **{"samplers": ("deterministic",), **how},
+        }
+    )
+    for taste in REWARDS
+    for name, how in METHODS.items()
+]
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over one experiment's seeds."""
+    experiment = next(e for e in EXPERIMENTS if e.name == rows[0]["experiment"])
+    candidates = experiment.sample.get("candidates", 2)
+    picks = 0 if experiment.draft is not None or experiment.sees_reward else experiment.clicks
+    pictures = 0 if experiment.draft is not None else experiment.clicks * candidates
+
+    def mean(of: list[float]) -> float:
+        return statistics.mean(of)
+
+    results = [row["deterministic"] for row in rows]
+    wins = [result["win"] for result in results]
+    fidelity = {
+        kind: mean([100 * (result["fidelity"][kind][1] - result["fidelity"][kind][0]) for result in results])
+        for kind in results[0]["fidelity"]
+    }
+    return {
+        "seeds": len(rows),
+        "picks": picks,
+        "seconds": mean([row["train_seconds"] + pictures * row["seconds_a_picture"] for row in rows]),
+        "win": mean(wins),
+        "win_se": statistics.stdev(wins) / len(wins) ** 0.5 if len(wins) > 1 else 0.0,
+        "gain": mean([result["gain"] for result in results]),
+        "reward": [mean([result["reward"][i] for result in results]) for i in (0, 1)],
+        "fidelity": fidelity,
+        "drift": mean([row["drift"] for row in rows]),
+    }
+
+
+def summaries(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """By reward and method, in the order of `EXPERIMENTS`."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_name.setdefault(row["experiment"], []).append(row)
+    pairs = [(taste, method) for taste in REWARDS for method in METHODS]
+    return {pair: summary(by_name[": ".join(pair)]) for pair in pairs if ": ".join(pair) in by_name}
+
+
+def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """A line for each reward and method."""
+    lines = [
+        "| reward | method | seeds | picks | seconds | win rate | reward gained (sd) | kind, colour, sky | drift |",
+        "|---" * 9 + "|",
+    ]
+    for (taste, method), s in found.items():
+        fidelity = ", ".join(f"{s['fidelity'][kind]:+.0f}" for kind in ("kind", "colour", "sky"))
+        lines.append(
+            f"| {taste} | {method} | {s['seeds']} | {s['picks'] or 'none'} | {s['seconds']:.0f} | "
+            f"{s['win']:.3f} ± {s['win_se']:.3f} | {s['gain']:+.2f} | {fidelity} | {s['drift']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(found: dict[tuple[str, str], dict[str, Any]], path: Path) -> None:
+    """Reward gained against seconds, and against what it costs in prompt fidelity, one column for each reward."""
+    from matplotlib import pyplot
+
+    figure, rows = pyplot.subplots(2, len(REWARDS), figsize=(12, 7), sharey="col", layout="constrained")
+    colours = {method: f"C{number}" for number, method in enumerate(METHODS)}
+    for column, taste in enumerate(REWARDS):
+        for (of, method), s in found.items():
+            if of != taste:
+                continue
+            # pictures judged by clicks alone, by the reward itself, or by its gradient
+            marker = "o" if s["picks"] else "s" if method in ("DDPO", "DPOK") else "^"
+            for axis, x in ((rows[0, column], s["seconds"]), (rows[1, column], s["fidelity"]["kind"])):
+                axis.scatter(x, s["gain"], color=colours[method], marker=marker, s=60, label=method)
+        rows[0, column].set(title=taste, xlabel="seconds on one core", xscale="log")
+        rows[1, column].set(xlabel="right kind of flower, change in points")
+    for row in rows:
+        row[0].set_ylabel("reward gained, in standard deviations")
+    handles, labels = rows[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = arguments(__doc__, RESULTS)
+    parser.add_argument("--plot", type=Path, help="file to draw to")
+    options = parser.parse_args()
+    found = summaries(outcomes(EXPERIMENTS, options))
+    print("\n" + table(found))
+    if options.plot:
+        plot(found, options.plot)
+
+
+if __name__ == "__main__":
+    main()
