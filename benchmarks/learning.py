@@ -287,14 +287,19 @@ def climb(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
     settings = replace(RewardSettings(seed=seed), experiment.draft or {})
     lora, sample = replace(LoraSettings(), experiment.lora), sample_settings(experiment, seed)
     trainer = RewardTrainer(run, model, reward, settings, lora, sample)
-    reports = list(trainer.steps())
+    curve, updates = [], 0
+    for report in trainer.steps():
+        updates = report.update
+        if report.watched is not None:
+            curve.append([round(time.process_time() - started, 1), round(report.watched, 5)])
     result = trainer.result()
     return result, {
         "train_seconds": round(time.process_time() - started, 1),
         "strength": 1.0,
-        "updates": len(reports),
+        "updates": updates,
+        "curve": curve,
         "kl_base": round(result.figures["kl_base"], 2),
-        "climbed": [round(result.figures[name], 4) for name in ("reward_before", "reward")],
+        "climbed": [round(result.figures[name], 5) for name in ("reward_before", "reward")],
         "reason": result.reason,
     }
 
