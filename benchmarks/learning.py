@@ -116,6 +116,8 @@ EXPERIMENTS = [
 
 OF_OTHER_METHODS = ("method", "draws", "lowest_sigma")
 """Settings that D3PO does not look at; outcomes from before they were there keep their names."""
+OF_MEMORY = ("micro_batch", "checkpointing", "tile")
+"""Settings of rewards that change no outcome."""
 
 
 def sample_settings(experiment: Experiment, seed: int) -> Any:
@@ -152,7 +154,8 @@ def made_of(experiment: Experiment, seed: int) -> str:
     if experiment.sees_reward:
         says.append("sees reward")
     if experiment.draft is not None:
-        says.append(dataclasses.asdict(replace(RewardSettings(seed=seed), experiment.draft)))
+        given = dataclasses.asdict(replace(RewardSettings(seed=seed), experiment.draft))
+        says.append({name: value for name, value in given.items() if name not in OF_MEMORY})
         says.append("from picks" if experiment.from_picks else SMOOTH.get(experiment.taste, experiment.taste))
     return digest(says, *settings)
 

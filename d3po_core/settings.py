@@ -196,7 +196,7 @@ class RewardSettings:
         "step, another one each time.",
         choices=("draft-lv", "draft-k", "draft", "refl"),
     )
-    updates: int = setting(60, "How often the LoRA is changed.", low=1, high=100_000)
+    updates: int = setting(30, "How often the LoRA is changed.", low=1, high=100_000)
     last: int = setting(1, "For draft-k: steps that the reward is followed through.", low=1, high=1000, advanced=True)
     noises: int = setting(2, "For draft-lv: fresh noises for each picture.", low=1, high=64, advanced=True)
     batch: int = setting(4, "Pictures per update.", low=1, high=1024, advanced=True)
@@ -224,11 +224,11 @@ Settings = TypeVar("Settings", SampleSettings, LoraSettings, TrainSettings, Rewa
 
 OWN: dict[str, dict[str, float]] = {
     "d3po": {"beta": 205.0, "clip": 0.0, "learning_rate": 1e-3},
-    "ddpo": {"beta": 0.0, "clip": 0.01, "learning_rate": 1e-3},
-    "dpok": {"beta": 10.0, "clip": 0.01, "learning_rate": 1e-3},
+    "ddpo": {"beta": 0.0, "clip": 0.01, "learning_rate": 5e-4},
+    "dpok": {"beta": 0.1, "clip": 0.01, "learning_rate": 5e-4},
     "diffusion-dpo": {"beta": 2000.0, "clip": 0.0, "learning_rate": 1e-3},
     "diffusion-kto": {"beta": 2000.0, "clip": 0.0, "learning_rate": 1e-3},
-    "diffusion-nft": {"beta": 0.1, "clip": 0.0, "learning_rate": 3e-4},
+    "diffusion-nft": {"beta": 0.1, "clip": 0.0, "learning_rate": 1e-3},
 }
 """What a setting that was left at 0 is, for each method."""
 
