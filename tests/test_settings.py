@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from d3po_core.cli.config import read_config
 from d3po_core.errors import D3POError
-from d3po_core.settings import PRESETS, LoraSettings, SampleSettings, TrainSettings, check, replace
+from d3po_core.settings import PRESETS, LoraSettings, RewardSettings, SampleSettings, TrainSettings, check, replace
 
-CLASSES = {"sample": SampleSettings, "lora": LoraSettings, "train": TrainSettings}
+CLASSES = {"sample": SampleSettings, "lora": LoraSettings, "train": TrainSettings, "reward": RewardSettings}
+PAPERS = Path(__file__).parents[1] / "benchmarks" / "papers"
 FIELDS = [(cls, item) for cls in CLASSES.values() for item in dataclasses.fields(cls)]
 
 
@@ -102,3 +106,12 @@ def test_the_published_preset_is_the_papers():
     train = replace(TrainSettings(), PRESETS["published"]["train"])
     assert (train.level, train.beta, train.clip, train.guided_loss) == ("step", 0.1, 0.1, True)
     assert PRESETS["published"]["sample"]["window"] == "all"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read from Python 3.11 on, or with tomli")
+@pytest.mark.parametrize("path", sorted(PAPERS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_papers_settings_are_settings(path):
+    found = read_config(path, CLASSES)
+    for section, values in found.items():
+        if section != "preset":
+            assert replace(CLASSES[section](), values) != CLASSES[section]()
