@@ -232,8 +232,10 @@ OWN: dict[str, dict[str, float]] = {
 }
 """What a setting that was left at 0 is, for each method."""
 
-SHARPNESS = {"ddpo": 205.0, "dpok": 205.0, "diffusion-nft": 2000.0}
-"""For methods whose beta is no inverse temperature: that of their log-ratios where they foretell picks."""
+_STEPS, _IMAGES = OWN["d3po"]["beta"], OWN["diffusion-dpo"]["beta"]
+SHARPNESS = {"ddpo": _STEPS, "dpok": _STEPS, "diffusion-nft": _IMAGES}
+"""For methods whose beta is no inverse temperature: that of their log-ratios where they foretell picks, which is that
+of the method of pairs on the same rows."""
 
 
 def resolved(settings: TrainSettings) -> TrainSettings:
