@@ -253,6 +253,22 @@ to 1 +/- .1, beta .1, every step by itself. The default preset is the dataclasse
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"taste": {}, "published": PUBLISHED}
 
+OF_D3PO = ("level", "beta", "clip")
+"""What a preset says of these holds for D3PO alone."""
+
+
+def preset_values(name: str, method: str = TrainSettings.method) -> dict[str, dict[str, Any]]:
+    """What a preset sets, by section, where this method is taught with.
+
+    Args:
+        name: of `PRESETS`.
+        method: as in `TrainSettings`.
+    """
+    values = PRESETS[name]
+    if method == "d3po" or "train" not in values:
+        return values
+    return {**values, "train": {key: value for key, value in values["train"].items() if key not in OF_D3PO}}
+
 
 def check(settings: Settings) -> Settings:
     """The settings themselves, once every value is in range.

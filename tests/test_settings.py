@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3po_core.errors import D3POError
-from d3po_core.settings import PRESETS, LoraSettings, SampleSettings, TrainSettings, check, replace
+from d3po_core.settings import (
+    OWN,
+    PRESETS,
+    SHARPNESS,
+    LoraSettings,
+    SampleSettings,
+    TrainSettings,
+    check,
+    preset_values,
+    replace,
+)
 
 CLASSES = {"sample": SampleSettings, "lora": LoraSettings, "train": TrainSettings}
 FIELDS = [(cls, item) for cls in CLASSES.values() for item in dataclasses.fields(cls)]
@@ -102,3 +112,16 @@ def test_the_published_preset_is_the_papers():
     train = replace(TrainSettings(), PRESETS["published"]["train"])
     assert (train.level, train.beta, train.clip, train.guided_loss) == ("step", 0.1, 0.1, True)
     assert PRESETS["published"]["sample"]["window"] == "all"
+
+
+def test_a_preset_imposes_what_is_d3pos_on_no_other_method():
+    assert preset_values("published") == PRESETS["published"]
+    for method in OWN.keys() - {"d3po"}:
+        found = preset_values("published", method)
+        assert found["sample"] == PRESETS["published"]["sample"]
+        assert found["train"] == {"guided_loss": True, "cross_check": False, "drift_limit": 0.0}
+        assert preset_values("taste", method) == {}
+
+
+def test_picks_are_foretold_as_sharply_as_by_the_method_of_pairs_on_the_same_rows():
+    assert SHARPNESS == {"ddpo": 205, "dpok": 205, "diffusion-nft": 2000}
