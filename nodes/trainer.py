@@ -12,7 +12,7 @@ from ..d3po_core.run import Run
 from ..d3po_core.settings import LoraSettings, TrainSettings, resolved
 from . import folders, loras, memory, upstream
 from .host import with_lora
-from .inputs import ALIASES, inputs, settings, taste_input
+from .inputs import ALIASES, inputs, memory_input, settings, taste_input
 from .sampler import Trajectories
 from .teaching import Lesson, teach, waiting, waiting_for
 from .working import say
@@ -60,16 +60,7 @@ class LoraTrainer(io.ComfyNode):
                     default="normal",
                     tooltip="How strongly each pick is taken to heart.",
                 ),
-                io.Combo.Input(
-                    "memory",
-                    options=[memory.AUTO, *memory.PRESETS],
-                    default=memory.AUTO,
-                    optional=True,
-                    advanced=True,
-                    tooltip="What to save memory for: "
-                    + "; ".join(f"{name}: {preset.trade}" for name, preset in memory.PRESETS.items())
-                    + ".",
-                ),
+                memory_input("; ".join(f"{name}: {preset.trade}" for name, preset in memory.PRESETS.items())),
                 *inputs(TrainSettings, (), ("seed", *LATER)),
                 *inputs(LoraSettings, ()),
                 *inputs(TrainSettings, (), EARLIER),
