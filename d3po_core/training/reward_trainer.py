@@ -76,7 +76,7 @@ class RewardTrainer(Course[RewardReport]):
                 "Go on with that reward, or finish the round as it is, first.",
                 "What it has learnt is saved.",
             )
-        wanted = unfinished.settings.get("prompts", ()) if unfinished else prompts
+        wanted = unfinished.settings["prompts"] if unfinished else prompts
         known = [prompt for prompt in run.prompts() if run.has_conditioning(prompt.id)]
         self.prompts = [prompt for prompt in known if not wanted or prompt.id in wanted]
         if not self.prompts:
