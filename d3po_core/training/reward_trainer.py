@@ -173,13 +173,9 @@ class RewardTrainer(Course[RewardReport]):
         """Reward and drift now; too much of that ends the round."""
         watched = self._watched_reward()
         kl = mean_kl(self.denoiser, self._watched, lambda group: group.guided, self._at_once)
-        self._progress.figures = {"reward_before": self._before, "reward": watched, "kl_base": kl}
-        limit = self.settings.drift_limit * self._watched[0].elements
-        if limit and not kl <= limit:
-            self._progress.reason = (
-                f"Stopped: drift from the base reached {kl:.1f} nats per image, over the limit of {limit:.1f}."
-            )
-        return watched, kl
+        self._progress.figures = {"reward_before": self._before, "reward": watched, "kl_base": kl.per_image}
+        self._watch_drift(kl.per_element, self.settings.drift_limit)
+        return watched, kl.per_image
 
     def _backward(self, optimizer: Optimizer) -> float:
         """The gradient, in smaller parts if memory runs out."""
