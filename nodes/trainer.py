@@ -27,6 +27,8 @@ EARLIER = tuple(item.name for item in dataclasses.fields(TrainSettings) if item.
 
 asked: set[str] = set()
 """Tastes for which Teach was pressed and that have not been taught since."""
+methods: dict[str, str] = {}
+"""By taste, the method of the trainer that was last queued for it."""
 
 
 class LoraTrainer(io.ComfyNode):
@@ -118,15 +120,15 @@ class LoraTrainer(io.ComfyNode):
         run = cls._run(model, taste)
         if run is None:
             return passed(model, None, waiting_for(0))
+        method = methods[run.run_id] = values.get("method", TrainSettings.method)
+        wanting = waiting(run, method)
         if train == WHEN[0] and run.run_id not in asked:
             open_round = run.open_round() is not None
-            ready = (
-                "A round was stopped: press Teach to go on." if open_round else waiting(run) or "Ready: press Teach."
-            )
+            ready = "A round was stopped: press Teach to go on." if open_round else wanting or "Ready: press Teach."
             return passed(model, run, ready)
         asked.discard(run.run_id)
-        if run.open_round() is None and (said := waiting(run)):
-            return passed(model, run, said)
+        if run.open_round() is None and wanting:
+            return passed(model, run, wanting)
         node = str(cls.hidden.unique_id)
         lesson = Lesson(
             settings=train_settings(model, teaching, memory, values, node),

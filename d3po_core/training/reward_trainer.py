@@ -44,8 +44,8 @@ class RewardTrainer(Course[RewardReport]):
         reward: differentiable.
         settings: how. An interrupted round goes on with those that it was begun with.
         sample: how pictures are drawn.
-        prompts: ids of those to draw for; all that are encoded, if none are named. An interrupted round goes on with
-            those that it was begun with.
+        prompts: ids of those to draw for; if none are named, all that are encoded and did not just come with imported
+            pictures. An interrupted round goes on with those that it was begun with.
 
     Raises:
         D3POError: settings out of range, a reward that is not differentiable, or a run without prompts.
@@ -77,8 +77,8 @@ class RewardTrainer(Course[RewardReport]):
                 "What it has learnt is saved.",
             )
         wanted = unfinished.settings["prompts"] if unfinished else prompts
-        known = [prompt for prompt in run.prompts() if run.has_conditioning(prompt.id)]
-        self.prompts = [prompt for prompt in known if not wanted or prompt.id in wanted]
+        meant = [prompt for prompt in run.prompts() if (prompt.id in wanted if wanted else prompt.asked)]
+        self.prompts = [prompt for prompt in meant if run.has_conditioning(prompt.id)]
         if not self.prompts:
             raise D3POError("This taste has no prompts yet.", "Draw some pictures for it first.")
 
