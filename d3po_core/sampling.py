@@ -142,14 +142,21 @@ def check_drawable(model: ImageModel, settings: SampleSettings) -> None:
 
 
 def add_prompts(run: Run, model: ImageModel, prompts: list[str], negative: str) -> list[int]:
-    """Ids of prompts whose conditioning is in the run; those that are new there are encoded first, all or none."""
-    known = {prompt.text: prompt.id for prompt in run.prompts() if prompt.negative == negative}
+    """Ids of prompts whose conditioning is in the run; those that are new there are encoded first, all or none.
+
+    They are asked for from now on, be it that they came with imported pictures.
+    """
+    found = [prompt for prompt in run.prompts() if prompt.negative == negative]
+    known = {prompt.text: prompt.id for prompt in found}
     new = [
         prompt for prompt in dict.fromkeys(prompts) if prompt not in known or not run.has_conditioning(known[prompt])
     ]
     for prompt, conditioning in zip(new, model.encode(new, negative) if new else [], strict=True):
         known[prompt] = run.add_prompt(prompt, negative)
         run.save_conditioning(known[prompt], conditioning)
+    for had in found:
+        if had.text in prompts and not had.asked:
+            run.add_prompt(had.text, negative)
     return [known[prompt] for prompt in prompts]
 
 

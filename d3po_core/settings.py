@@ -232,8 +232,10 @@ OWN: dict[str, dict[str, float]] = {
 }
 """What a setting that was left at 0 is, for each method."""
 
-SHARPNESS = {"ddpo": 205.0, "dpok": 205.0, "diffusion-nft": 2000.0}
-"""For methods whose beta is no inverse temperature: that of their log-ratios where they foretell picks."""
+_STEPS, _IMAGES = OWN["d3po"]["beta"], OWN["diffusion-dpo"]["beta"]
+SHARPNESS = {"ddpo": _STEPS, "dpok": _STEPS, "diffusion-nft": _IMAGES}
+"""For methods whose beta is no inverse temperature: that of their log-ratios where they foretell picks, which is that
+of the method of pairs on the same rows."""
 
 
 def resolved(settings: TrainSettings) -> TrainSettings:
@@ -250,6 +252,22 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 to 1 +/- .1, beta .1, every step by itself. The default preset is the dataclasses' own defaults."""
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"taste": {}, "published": PUBLISHED}
+
+OF_D3PO = ("level", "beta", "clip")
+"""What a preset says of these holds for D3PO alone."""
+
+
+def preset_values(name: str, method: str = TrainSettings.method) -> dict[str, dict[str, Any]]:
+    """What a preset sets, by section, where this method is taught with.
+
+    Args:
+        name: of `PRESETS`.
+        method: as in `TrainSettings`.
+    """
+    values = PRESETS[name]
+    if method == "d3po" or "train" not in values:
+        return values
+    return {**values, "train": {key: value for key, value in values["train"].items() if key not in OF_D3PO}}
 
 
 def check(settings: Settings) -> Settings:

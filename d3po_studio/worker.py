@@ -29,7 +29,7 @@ from d3po_core.image_model import ImageModel
 from d3po_core.policies import applied
 from d3po_core.run import Run
 from d3po_core.sampling import sample_groups
-from d3po_core.settings import PRESETS, LoraSettings, SampleSettings, TrainSettings
+from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, preset_values
 from d3po_core.showcase import show
 from d3po_core.training.keep import keep
 from d3po_core.training.trainer import Trainer
@@ -387,6 +387,7 @@ def sample_settings(run: Run) -> SampleSettings:
 
 def train_settings(run: Run) -> tuple[TrainSettings, LoraSettings]:
     """How a run is taught."""
-    preset = PRESETS[run.settings.get("preset", "taste")]  # runs of the command line keep this and no more
+    method = run.settings.get("train", {}).get("method", TrainSettings.method)
+    preset = preset_values(run.settings.get("preset", "taste"), method)  # runs of the command line keep it alone
     train, lora = ({**preset.get(name, {}), **run.settings.get(name, {})} for name in ("train", "lora"))
     return TrainSettings(**train), LoraSettings(**lora)

@@ -14,16 +14,19 @@ from . import loras, process, teaching, trainer, working
 class HostActions(Actions):
     """See `Actions`."""
 
+    def method(self, run: Run) -> str | None:
+        return trainer.methods.get(run.run_id)
+
     def can(self, run: Run) -> list[str]:
         now = working.shown(run)
-        if now and now["kind"] == "drawing" and not teaching.waiting(run):
+        if now and now["kind"] == "drawing" and not teaching.waiting(run, self.method(run)):
             return ["draw", "stop", "teach"]  # the queue does it next
         if now:
             return ["draw", "stop"]
         taken_back = ["stop"] if run.run_id in trainer.asked else []
         if run.open_round() is not None:
             return ["draw", "teach", *taken_back]
-        return ["draw", "decide", *([] if teaching.waiting(run) else ["teach"]), *taken_back]
+        return ["draw", "decide", *([] if teaching.waiting(run, self.method(run)) else ["teach"]), *taken_back]
 
     def work(self, run: Run) -> dict[str, Any] | None:
         return working.shown(run)

@@ -15,8 +15,7 @@ from ..d3po_core.sampling import add_prompts
 from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
 from . import folders, memory, prompts, upstream
 from .drawing import begin, check_same_kind
-from .evaluating import schedules
-from .inputs import ALIASES, inputs, settings, taste_input
+from .inputs import ALIASES, inputs, memory_input, sample_settings, schedule_input, settings, taste_input
 from .reward_teaching import RewardLesson, RewardModel, teach_by_reward
 from .rewards import RewardType
 from .support import check_teachable
@@ -55,24 +54,10 @@ class DraftLoraTrainer(io.ComfyNode):
                     "model passes as taught so far.",
                 ),
                 *inputs(SampleSettings, OF_SAMPLING[:2], NOT_OF_SAMPLING),
-                io.Combo.Input(
-                    "schedule",
-                    options=schedules(),
-                    default="model",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Spacing of noise levels: the one that fits the model's kind, or any of the host's.",
-                ),
+                schedule_input(),
                 *inputs(RewardSettings, ("variant", "updates"), ("seed",)),
                 *inputs(LoraSettings, ()),
-                io.Combo.Input(
-                    "memory",
-                    options=[memory.AUTO, *memory.PRESETS],
-                    default=memory.AUTO,
-                    optional=True,
-                    advanced=True,
-                    tooltip="What to save memory for: with 8 GB one picture at a time, else as many as fit.",
-                ),
+                memory_input("with 8 GB one picture at a time, else as many as fit"),
                 io.Boolean.Input(
                     "before_and_after",
                     display_name="before and after",
@@ -118,7 +103,7 @@ class DraftLoraTrainer(io.ComfyNode):
         require_differentiable(reward)
         check_teachable(model, latent, positive)
         against, written = prompts.text_of(graph, node, "negative"), values.pop("prompts", "")
-        sample = _sample_settings(values, against)
+        sample = sample_settings({**values, "negative": against}, tuple(set(NOT_OF_SAMPLING) - {"negative"}))
         host = RewardModel(model, latent, vae, eta=sample.eta)
         host.identity = upstream.checkpoint_of(model, upstream.carried(graph, node))
         run = folders.find(taste, host.identity)
@@ -143,12 +128,6 @@ class DraftLoraTrainer(io.ComfyNode):
         )
         said, losses = teach_by_reward(host, run, lesson)
         return passed(model, run, said, losses)
-
-
-def _sample_settings(values: dict[str, Any], negative: str) -> SampleSettings:
-    schedule = values.pop("schedule", "model")
-    chosen = settings(SampleSettings, {**values, "negative": negative}, tuple(set(NOT_OF_SAMPLING) - {"negative"}))
-    return dataclasses.replace(chosen, schedule=schedule)  # any of the host's, of which the core knows two
 
 
 def _reward_settings(model: Any, run: Run, values: dict[str, Any]) -> RewardSettings:

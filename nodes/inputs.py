@@ -7,8 +7,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..d3po_core.settings import replace
-from . import folders
+from ..d3po_core.settings import SampleSettings, replace
+from . import folders, memory
+from .evaluating import schedules
 
 ALIASES = ["taste", "favourite", "favorite", "preference", "rlhf", "dpo", "d3po", "train lora"]
 """What people search for."""
@@ -17,6 +18,34 @@ ALIASES = ["taste", "favourite", "favorite", "preference", "rlhf", "dpo", "d3po"
 def taste_input(tooltip: str = "Name of the taste; auto is one for each checkpoint.") -> Any:
     """The widget that all our nodes share."""
     return io.String.Input("taste", default=folders.AUTO, tooltip=tooltip)
+
+
+def schedule_input() -> Any:
+    """The widget of the nodes that draw; `sample_settings` reads it."""
+    return io.Combo.Input(
+        "schedule",
+        options=schedules(),
+        default=SampleSettings.schedule,
+        optional=True,
+        advanced=True,
+        tooltip="Spacing of noise levels: the one that fits the model's kind, or any of the host's.",
+    )
+
+
+def memory_input(trade: str) -> Any:
+    """The widget of the nodes that teach.
+
+    Args:
+        trade: what each preset costs there.
+    """
+    return io.Combo.Input(
+        "memory",
+        options=[memory.AUTO, *memory.PRESETS],
+        default=memory.AUTO,
+        optional=True,
+        advanced=True,
+        tooltip=f"What to save memory for: {trade}.",
+    )
 
 
 def inputs(kind: type, shown: tuple[str, ...], left_out: tuple[str, ...] = (), **defaults: Any) -> list[Any]:
@@ -41,6 +70,16 @@ def settings(kind: type, values: dict[str, Any], left_out: tuple[str, ...] = ())
     """
     names = {item.name for item in dataclasses.fields(kind)} - set(left_out)
     return replace(kind(), {name: value for name, value in values.items() if name in names})
+
+
+def sample_settings(values: dict[str, Any], left_out: tuple[str, ...] = ()) -> SampleSettings:
+    """How pictures are drawn, from a node's inputs; the schedule is any of the host's, of which the core knows two.
+
+    Raises:
+        D3POError: a value is out of range.
+    """
+    chosen = settings(SampleSettings, values, ("schedule", *left_out))
+    return dataclasses.replace(chosen, schedule=values.get("schedule", SampleSettings.schedule))
 
 
 def _input(item: dataclasses.Field[Any], default: Any, advanced: bool) -> Any:

@@ -13,9 +13,8 @@ from ..d3po_core.rollout import make_plan
 from ..d3po_core.settings import SampleSettings
 from . import few_steps, folders, prompts, upstream
 from .drawing import Press, begin, changed_since, check_same_kind, cost, following, into_gallery, waiting_for_pictures
-from .evaluating import schedules
 from .host import HostModel
-from .inputs import ALIASES, inputs, settings, taste_input
+from .inputs import ALIASES, inputs, sample_settings, schedule_input, taste_input
 from .memory import preset_for
 from .support import check_teachable
 from .working import Working
@@ -55,14 +54,7 @@ class PairedTrajectorySampler(io.ComfyNode):
                 io.Clip.Input("clip", optional=True, tooltip="Reads the prompt list; not needed without one."),
                 taste_input(),
                 *inputs(SampleSettings, ("candidates", "groups", "steps", "guidance_scale"), LEFT_OUT, groups=4),
-                io.Combo.Input(
-                    "schedule",
-                    options=schedules(),
-                    default="model",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Spacing of noise levels: the one that fits the model's kind, or any of the host's.",
-                ),
+                schedule_input(),
                 io.String.Input(
                     "prompts",
                     default="",
@@ -128,10 +120,8 @@ class PairedTrajectorySampler(io.ComfyNode):
 
     @classmethod
     def _settings(cls, model: Any, values: dict[str, Any], negative: str) -> SampleSettings:
-        schedule = values.pop("schedule", "model")
         batch = preset_for(model).images(values["candidates"], values.get("batch"))
-        chosen = settings(SampleSettings, {**values, "negative": negative, "batch": batch})
-        return dataclasses.replace(chosen, schedule=schedule)  # any of the host's, of which the core knows two
+        return sample_settings({**values, "negative": negative, "batch": batch})
 
 
 def shown(press: Press, work: Working, images_used: bool) -> Any:

@@ -14,7 +14,7 @@ from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from ..d3po_core.showcase import show
 from ..d3po_core.training.keep import keep
 from ..d3po_core.training.loading import AnotherModel
-from ..d3po_core.training.methods import METHODS
+from ..d3po_core.training.methods import METHODS, needs_recording
 from ..d3po_core.training.reports import Result
 from ..d3po_core.training.trainer import Trainer
 from . import loras, upstream
@@ -47,11 +47,18 @@ class Lesson:
     node: str
 
 
-def waiting(run: Run) -> str:
-    """Why there is nothing to teach; "" if there is."""
-    usable = run.counts("").usable
+def waiting(run: Run, method: str | None) -> str:
+    """Why there is nothing to teach; "" if there is.
+
+    Args:
+        run: with picks.
+        method: that it is taught with; None if no trainer has said so yet.
+    """
+    usable, all_of_them = run.counts("", needs_recording(method)).usable, run.counts("").usable
     if usable < FEWEST_PICKS:
-        return waiting_for(usable)
+        said, more = waiting_for(usable), all_of_them - usable
+        why = f"{more} more are of imported pictures, which {method} cannot learn from, as diffusion-nft can"
+        return f"{said}; {why}" if more else said
     return "" if run.untaught() else "Nothing new to teach: pick some more."
 
 

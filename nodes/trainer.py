@@ -12,7 +12,7 @@ from ..d3po_core.run import Run
 from ..d3po_core.settings import LoraSettings, TrainSettings, resolved
 from . import folders, loras, memory, upstream
 from .host import with_lora
-from .inputs import ALIASES, inputs, settings, taste_input
+from .inputs import ALIASES, inputs, memory_input, settings, taste_input
 from .sampler import Trajectories
 from .teaching import Lesson, teach, waiting, waiting_for
 from .working import say
@@ -27,6 +27,8 @@ EARLIER = tuple(item.name for item in dataclasses.fields(TrainSettings) if item.
 
 asked: set[str] = set()
 """Tastes for which Teach was pressed and that have not been taught since."""
+methods: dict[str, str] = {}
+"""By taste, the method of the trainer that was last queued for it."""
 
 
 class LoraTrainer(io.ComfyNode):
@@ -60,16 +62,7 @@ class LoraTrainer(io.ComfyNode):
                     default="normal",
                     tooltip="How strongly each pick is taken to heart.",
                 ),
-                io.Combo.Input(
-                    "memory",
-                    options=[memory.AUTO, *memory.PRESETS],
-                    default=memory.AUTO,
-                    optional=True,
-                    advanced=True,
-                    tooltip="What to save memory for: "
-                    + "; ".join(f"{name}: {preset.trade}" for name, preset in memory.PRESETS.items())
-                    + ".",
-                ),
+                memory_input("; ".join(f"{name}: {preset.trade}" for name, preset in memory.PRESETS.items())),
                 *inputs(TrainSettings, (), ("seed", *LATER)),
                 *inputs(LoraSettings, ()),
                 *inputs(TrainSettings, (), EARLIER),
@@ -127,15 +120,15 @@ class LoraTrainer(io.ComfyNode):
         run = cls._run(model, taste)
         if run is None:
             return passed(model, None, waiting_for(0))
+        method = methods[run.run_id] = values.get("method", TrainSettings.method)
+        wanting = waiting(run, method)
         if train == WHEN[0] and run.run_id not in asked:
             open_round = run.open_round() is not None
-            ready = (
-                "A round was stopped: press Teach to go on." if open_round else waiting(run) or "Ready: press Teach."
-            )
+            ready = "A round was stopped: press Teach to go on." if open_round else wanting or "Ready: press Teach."
             return passed(model, run, ready)
         asked.discard(run.run_id)
-        if run.open_round() is None and (said := waiting(run)):
-            return passed(model, run, said)
+        if run.open_round() is None and wanting:
+            return passed(model, run, wanting)
         node = str(cls.hidden.unique_id)
         lesson = Lesson(
             settings=train_settings(model, teaching, memory, values, node),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,26 @@ import torch
 from PIL import Image
 
 from d3po_core.cli import main
+from d3po_core.cli.sample import usual_prompts
 from d3po_core.dataset import export_dataset
 from d3po_core.embedded import GARDEN
 from d3po_core.errors import D3POError
 from d3po_core.gallery.actions import Actions
 from d3po_core.gallery.answers import Asked, history
+from d3po_core.gallery.state import state
 from d3po_core.imported import Imported, import_pictures
 from d3po_core.picks import Pick, pairs
-from d3po_core.run import Run, files
-from d3po_core.settings import LoraSettings, TrainSettings
+from d3po_core.rewards import get_reward
+from d3po_core.run import Run, files, schema
+from d3po_core.sampling import add_prompts
+from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training.loading import collect
+from d3po_core.training.reward_trainer import RewardTrainer
 from d3po_core.training.trainer import Trainer
 
 from .run_helpers import make_run, put_group
 from .test_imported_sources import pair, picture, thumbs, written
-from .toy import ToyDenoiser
+from .toy import ToyDenoiser, ToyModel
 
 
 class Halving:
@@ -242,6 +248,72 @@ def test_d3po_learns_from_recorded_groups_only_and_says_so(run: Run, source: Pat
     drawn = put_group(run)
     run.add_pick(drawn, Pick("favourite", (1,)))
     assert collect(run).training.keys() == {drawn}
+
+
+def test_picks_are_counted_that_the_method_can_use(run: Run, source: Path) -> None:
+    """Two of the source's groups tell a better picture from a worse one; one more is drawn here."""
+    last(import_pictures(run, source, Halving()))
+    run.add_pick(put_group(run), Pick("favourite", (1,)))
+    imported = run.counts("").usable - 1
+    assert imported == sum(group.judged == 3 for group in run.groups(recorded=False)) > 0
+    for method, usable in (("d3po", 1), ("dpok", 1), ("diffusion-nft", 1 + imported), (None, 1 + imported)):
+        known = Knowing(method)
+        assert known.counts(run).usable == state(run, known, "")["picks"]["usable"] == usable
+        assert known.counts(run).picks == run.counts("").picks  # they were made all the same
+    assert Actions().counts(run).usable == 1  # D3PO is what a run is taught with if nothing else is said
+
+
+class Knowing(Actions):
+    """A host that knows by which method a run is taught."""
+
+    def __init__(self, method: str | None) -> None:
+        self.named = method
+
+    def method(self, run: Run) -> str | None:
+        return self.named
+
+
+def test_prompts_of_imported_pictures_are_drawn_for_once_somebody_asks(run: Run, source: Path) -> None:
+    last(import_pictures(run, source, Halving()))
+    first = next(prompt for prompt in run.prompts() if not prompt.asked)
+    with pytest.raises(D3POError, match="nothing to draw yet"):
+        usual_prompts(Namespace(model="mine.safetensors"), run)
+    with pytest.raises(D3POError, match="no prompts yet"):
+        RewardTrainer(run, ToyModel(), get_reward("warmth"), RewardSettings(), LoraSettings(), SampleSettings())
+    run.add_prompt("a drawn one")
+    assert usual_prompts(Namespace(model=""), run) == ["a drawn one"]
+    (wanted,) = add_prompts(run, Halving(), [first.text], first.negative)  # type: ignore[arg-type]
+    assert usual_prompts(Namespace(model=""), run) == [first.text, "a drawn one"]
+    taught = RewardTrainer(run, ToyModel(), get_reward("warmth"), RewardSettings(), LoraSettings(), SampleSettings())
+    assert [prompt.id for prompt in taught.prompts] == [wanted]  # the other was never encoded
+    last(import_pictures(run, source, Halving()))
+    assert [prompt.text for prompt in run.prompts() if prompt.asked] == [first.text, "a drawn one"]
+
+
+def test_a_run_of_the_version_before_tells_imported_prompts_by_their_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = schema.MIGRATIONS[:3]
+    monkeypatch.setattr(schema, "MIGRATIONS", old)
+    monkeypatch.setattr("d3po_core.run.run.MIGRATIONS", old)
+    run = Run.create(tmp_path / "run", model={}, settings={})
+    with run._database.write() as connection:
+        connection.executemany(
+            "INSERT INTO prompts (id, text, negative) VALUES (?, ?, '')",
+            enumerate(("imported", "drawn", "both", "neither"), 1),
+        )
+        connection.executemany(
+            """INSERT INTO groups (id, number, prompt_id, seed, candidates, policy, round, settings, held_out, created)
+            VALUES (?, ?, ?, '1', 2, ?, 1, '{}', 0, 0)""",
+            [
+                (f"g{i}", i, *told)
+                for i, told in enumerate(((1, "imported"), (2, "base"), (3, "imported"), (3, "base")))
+            ],
+        )
+    run.close()
+    monkeypatch.undo()
+    asked = {prompt.text: prompt.asked for prompt in Run.open(tmp_path / "run").prompts()}
+    assert asked == {"imported": False, "drawn": True, "both": True, "neither": True}
 
 
 def test_freeing_space_spares_what_is_all_there_is_to_train_on(run: Run, source: Path) -> None:

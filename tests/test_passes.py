@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn import functional as F
 
+from d3po_core.denoiser import Prediction
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pair
 from d3po_core.settings import TrainSettings, resolved
+from d3po_core.steps import ancestral
 from d3po_core.training.fit import Fit
 from d3po_core.training.groups import Rows, TrainingGroup, group_rows, join
 from d3po_core.training.methods import pair_loss, ratios
@@ -24,7 +26,7 @@ from d3po_core.training.optimizer import Optimizer
 from d3po_core.training.passes import Room, backward, mean_kl, predict, row_log_ratios
 from d3po_core.training.references import Reference
 
-from .toy import ToyDenoiser, toy_group
+from .toy import SIGMAS, ToyDenoiser, toy_group
 
 RANKED = [Pair(0, 1, 1 / 3), Pair(0, 2, 1 / 3), Pair(2, 1, 1 / 3)]
 
@@ -181,7 +183,39 @@ def test_kl_is_the_mean_of_kl_divergences() -> None:
             ]
             normals = [Normal(m, float(s.std[k])) for m in means]
             expected = expected + torch.distributions.kl_divergence(normals[0], normals[1]).sum().detach() / 2
-    assert mean_kl(policy, [group], lambda g: g.guided, 3) == pytest.approx(float(expected), rel=1e-3)
+    found = mean_kl(policy, [group], lambda g: g.guided, 3)
+    assert found.per_image == pytest.approx(float(expected), rel=1e-3)
+    assert found.per_element == pytest.approx(float(expected) / 18, rel=1e-3)  # SHAPE
+
+
+class Shifted:
+    """Predicts one number everywhere, whatever the size."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, x: Tensor, *arguments: object) -> Prediction:
+        return Prediction(torch.full_like(x, self.value), torch.full_like(x, self.value))
+
+
+def test_every_picture_drifts_by_its_own_size() -> None:
+    """Two policies that differ by .3 everywhere are (gain/std)^2 .3^2 / 2 apart in every latent element and step."""
+    steps = ancestral(SIGMAS, torch.ones(4))[:3]
+
+    def group(side: int, candidates: int) -> TrainingGroup:
+        still = torch.zeros(candidates, 3, 4, side, side)
+        return dataclasses.replace(
+            toy_group(ToyDenoiser(), 1, candidates, []),
+            **{"steps": steps, "x": torch.zeros(candidates, 4, 4, side, side), "cond": still, "guided": still},
+            latents=still[:, 0],
+        )
+
+    apart = float(((steps.gain / steps.std) ** 2 * 0.3**2 / 2).sum())
+    found = mean_kl(Shifted(0.3), [group(8, 2), group(2, 4)], lambda g: g.guided, 5)  # type: ignore[arg-type]
+    assert found.per_element == pytest.approx(apart, rel=1e-5)
+    assert found.per_image == pytest.approx(apart * (2 * 256 + 4 * 16) / 6, rel=1e-5)
 
 
 def test_a_reference_that_did_not_sample_is_evaluated_once() -> None:

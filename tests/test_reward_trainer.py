@@ -102,7 +102,8 @@ def test_drift_ends_it(tmp_path: Path) -> None:
     teaching = trainer(run_of(tmp_path / "run", model), model, drift_limit=1e-4, watch=2, updates=100)
     reports = list(teaching.steps())
     assert len(reports) < 100 and reports[-1].kl_base is not None and reports[-1].kl_base > 1e-4 * 18
-    assert "drift from the base reached" in teaching.result().reason
+    said = teaching.result().reason
+    assert f"drift from the base reached {reports[-1].kl_base / 18:.3g} nats per latent element" in said
 
 
 def test_prompts_of_different_sizes_are_taught_together_and_only_those_that_are_named(tmp_path: Path) -> None:

@@ -187,8 +187,8 @@ def test_a_run_of_the_version_before_flags_opens_with_its_picks(tmp_path, monkey
     monkeypatch.setattr(schema, "MIGRATIONS", old)
     monkeypatch.setattr("d3po_core.run.run.MIGRATIONS", old)
     run = Run.create(tmp_path / "run", model=MODEL, settings={})
-    prompt = run.add_prompt("a red flower")
     with run._database.write() as connection:
+        prompt = connection.execute("INSERT INTO prompts (text, negative) VALUES ('a red flower', '')").lastrowid
         connection.execute(
             """INSERT INTO groups (id, number, prompt_id, seed, candidates, policy, round, settings, held_out, created,
             judged) VALUES ('000000-00000000', 0, ?, '1', 2, 'base', 1, '{}', 0, 0, 3)""",

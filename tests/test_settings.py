@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from d3po_core.cli.config import read_config
 from d3po_core.errors import D3POError
-from d3po_core.settings import PRESETS, LoraSettings, RewardSettings, SampleSettings, TrainSettings, check, replace
+from d3po_core.settings import (
+    OWN,
+    PRESETS,
+    SHARPNESS,
+    LoraSettings,
+    RewardSettings,
+    SampleSettings,
+    TrainSettings,
+    check,
+    preset_values,
+    replace,
+)
 
 CLASSES = {"sample": SampleSettings, "lora": LoraSettings, "train": TrainSettings, "reward": RewardSettings}
 PAPERS = Path(__file__).parents[1] / "benchmarks" / "papers"
@@ -116,3 +127,16 @@ def test_the_papers_settings_are_settings(path):
         if section != "preset":
             replace(CLASSES[section](), values)
     assert found["lora"]["rank"] > 0
+
+
+def test_a_preset_imposes_what_is_d3pos_on_no_other_method():
+    assert preset_values("published") == PRESETS["published"]
+    for method in OWN.keys() - {"d3po"}:
+        found = preset_values("published", method)
+        assert found["sample"] == PRESETS["published"]["sample"]
+        assert found["train"] == {"guided_loss": True, "cross_check": False, "drift_limit": 0.0}
+        assert preset_values("taste", method) == {}
+
+
+def test_picks_are_foretold_as_sharply_as_by_the_method_of_pairs_on_the_same_rows():
+    assert SHARPNESS == {"ddpo": 205, "dpok": 205, "diffusion-nft": 2000}

@@ -8,10 +8,12 @@ import { app } from "../../scripts/app.js";
 import { foldMenu, foldSettings } from "./comfyui_fold.js";
 import { followPage, galleries, intoNode, nowRunning, ofTaste, showGroup, sidebarTab } from "./comfyui_gallery.js";
 import { eachNode } from "./comfyui_graph.js";
+import { readOlder } from "./comfyui_older.js";
 import { queueSamplers, queueTrainers } from "./comfyui_queue.js";
 import { learnWords, words } from "./comfyui_words.js";
 
 const COLLECTOR = "D3PO_PreferenceCollector";
+const TRAINER = "D3PO_LoraTrainer";
 const OURS = /^D3PO_/;
 
 /** A LoRA was made: the lists of all nodes know it without a reload. */
@@ -56,6 +58,7 @@ app.registerExtension({
     foldSettings(node);
     showSaid(node);
     if (node.comfyClass === COLLECTOR) intoNode(node);
+    if (node.comfyClass === TRAINER) readOlder(node);
   },
   getNodeMenuItems(node) {
     return OURS.test(node.comfyClass) ? foldMenu(node) : [];

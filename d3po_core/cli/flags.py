@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from ..errors import D3POError
-from ..settings import PRESETS, LoraSettings, RewardSettings, SampleSettings, TrainSettings, replace
+from ..settings import PRESETS, LoraSettings, RewardSettings, SampleSettings, TrainSettings, preset_values, replace
 from .config import read_config
 
 SECTIONS: dict[str, type] = {
@@ -28,8 +28,6 @@ TITLES = {
     "train": "how picks become a LoRA",
     "reward": "how a reward becomes a LoRA",
 }
-OF_D3PO = ("level", "beta", "clip")
-"""What a preset says of these holds for D3PO alone."""
 WORDS: dict[type, tuple[str, str]] = {int: ("N", "a whole number"), float: ("X", "a number"), str: ("TEXT", "text")}
 
 
@@ -107,11 +105,9 @@ def settings_of(
     known = {item.name for item in dataclasses.fields(SECTIONS[section])}
     kept = {} if named else {name: value for name, value in earlier.get(section, {}).items() if name in known}
     flags = {key.partition(".")[2]: value for key, value in vars(options).items() if key.startswith(f"{section}.")}
-    preset = PRESETS[named or earlier.get("preset", "taste")].get(section, {})
     given = {**kept, **config.get(section, {}), **flags}
-    if given.get("method", "d3po") != "d3po":
-        preset = {name: value for name, value in preset.items() if name not in OF_D3PO}
-    return replace(SECTIONS[section](), {**(model or {}), **preset, **given})
+    preset = preset_values(named or earlier.get("preset", "taste"), given.get("method", TrainSettings.method))
+    return replace(SECTIONS[section](), {**(model or {}), **preset.get(section, {}), **given})
 
 
 def preset_of(options: argparse.Namespace) -> str:

@@ -78,13 +78,15 @@ def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[st
 
 
 def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
-    """What is drawn when nothing was said: the run's own prompts, or the embedded model's.
+    """What is drawn when nothing was said: the run's own prompts, less those that only came with imported pictures, or
+    the embedded model's.
 
     Raises:
         D3POError: there are none.
     """
-    if old and old.prompts():
-        return list(dict.fromkeys(prompt.text for prompt in old.prompts()))
+    asked = [prompt.text for prompt in old.prompts() if prompt.asked] if old else []
+    if asked:
+        return list(dict.fromkeys(asked))
     if common.source_of(options, old) == common.GARDEN:
         from ..embedded.pictures import split_prompts
 

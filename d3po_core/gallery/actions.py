@@ -6,6 +6,9 @@ from typing import Any
 
 from ..errors import D3POError
 from ..run import Run
+from ..run.showing import Counts
+from ..settings import TrainSettings
+from ..training.methods import needs_recording
 
 FEWEST_PICKS = 16
 """Picks that are worth teaching from."""
@@ -20,6 +23,14 @@ class Actions:
     def can(self, run: Run) -> list[str]:
         """Names of the actions that the page may offer now: "draw", "teach", "stop", "decide"."""
         return []
+
+    def method(self, run: Run) -> str | None:
+        """The method that this run is taught with; None if that is not known yet."""
+        return str(run.settings.get("train", {}).get("method", TrainSettings.method))
+
+    def counts(self, run: Run, who: str = "") -> Counts:
+        """How much was done and is to do, for a person; of use is what the run's method can learn from."""
+        return run.counts(who, needs_recording(self.method(run)))
 
     def seen(self, run: Run) -> None:
         """Somebody has this taste before them: it is worth drawing ahead for it."""

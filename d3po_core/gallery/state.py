@@ -20,7 +20,7 @@ def taste(run: Run) -> dict[str, Any]:
 
 def state(run: Run, actions: Actions, who: str) -> dict[str, Any]:
     """Everything that changes while a page is open."""
-    counts, last, problem, check = run.counts(who), run.last_said(who), actions.problem(run), run.last_check()
+    counts, last, problem, check = actions.counts(run, who), run.last_said(who), actions.problem(run), run.last_check()
     milestone = next_milestone(counts.picks)
     return {
         "taste": _named(run),

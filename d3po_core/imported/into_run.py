@@ -141,7 +141,7 @@ class _Importer:
     def _prompt(self, group: JudgedGroup) -> int:
         """The prompt's id, with its conditioning if there is a model."""
         if self.model is None:
-            return self.run.add_prompt(group.prompt, group.negative)
+            return self.run.add_prompt(group.prompt, group.negative, asked=False)
         try:
             return self._encoded(self.model, group.prompt, group.negative)
         except _Unfit:  # a negative prompt is not what is taught: one that is too long need not keep a picture out
@@ -157,7 +157,7 @@ class _Importer:
                 (conditioning,) = model.encode([prompt], negative)
             except D3POError as error:
                 raise _Unfit(str(error)) from error
-            prompt_id = self.run.add_prompt(prompt, negative)
+            prompt_id = self.run.add_prompt(prompt, negative, asked=False)
             self.run.save_conditioning(prompt_id, conditioning)
             self._prompts[prompt, negative] = prompt_id
         return self._prompts[prompt, negative]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,20 +15,29 @@ from .base import CONDITIONING, Base
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of the run, with its negative."""
+    """A prompt of the run, with its negative.
+
+    Attributes:
+        asked: somebody wanted pictures of it drawn; nobody did of one that only came with imported pictures.
+    """
 
     id: int
     text: str
     negative: str
+    asked: bool
 
 
 class Prompts(Base):
     """The part of a run that keeps prompts."""
 
-    def add_prompt(self, text: str, negative: str = "") -> int:
-        """The prompt's id; the same text and negative always have the same."""
+    def add_prompt(self, text: str, negative: str = "", asked: bool = True) -> int:
+        """The prompt's id; the same text and negative always have the same, and once asked for it stays so."""
         with self._database.write() as connection:
-            connection.execute("INSERT OR IGNORE INTO prompts (text, negative) VALUES (?, ?)", (text, negative))
+            connection.execute(
+                """INSERT INTO prompts (text, negative, asked) VALUES (?, ?, ?)
+                ON CONFLICT (text, negative) DO UPDATE SET asked = MAX(asked, excluded.asked)""",
+                (text, negative, asked),
+            )
             row = connection.execute(
                 "SELECT id FROM prompts WHERE text = ? AND negative = ?", (text, negative)
             ).fetchone()
@@ -36,7 +46,7 @@ class Prompts(Base):
     def prompts(self) -> list[Prompt]:
         """All prompts, in the order in which they came."""
         with self._database.read() as connection:
-            return [Prompt(**row) for row in connection.execute("SELECT id, text, negative FROM prompts ORDER BY id")]
+            return [_prompt(row) for row in connection.execute("SELECT * FROM prompts ORDER BY id")]
 
     def save_conditioning(self, prompt_id: int, tensors: dict[str, Tensor]) -> None:
         """Keep a prompt's conditioning, once: when a readable one is there, nothing is written.
@@ -73,10 +83,14 @@ class Prompts(Base):
 
     def _prompt(self, prompt_id: int) -> Prompt:
         with self._database.read() as connection:
-            row = connection.execute("SELECT id, text, negative FROM prompts WHERE id = ?", (prompt_id,)).fetchone()
+            row = connection.execute("SELECT * FROM prompts WHERE id = ?", (prompt_id,)).fetchone()
         if row is None:
             raise D3POError(f"This run has no prompt with the id {prompt_id}.")
-        return Prompt(**row)
+        return _prompt(row)
 
     def _conditioning_path(self, prompt_id: int) -> Path:
         return self.folder / CONDITIONING / f"{prompt_id:06}.safetensors"
+
+
+def _prompt(row: sqlite3.Row) -> Prompt:
+    return Prompt(row["id"], row["text"], row["negative"], bool(row["asked"]))

@@ -133,7 +133,15 @@ _FLAGS = (
     "CREATE INDEX groups_counted ON groups (judged, flagged, showable)",
 )
 
-MIGRATIONS: list[tuple[str, ...]] = [_FIRST, _GALLERY, _FLAGS]
+# Of imported pictures the prompts are not drawn for unless somebody asks, and the picks teach only some methods.
+_IMPORTED = (
+    "ALTER TABLE prompts ADD COLUMN asked INTEGER NOT NULL DEFAULT 1",  # somebody wanted pictures of it drawn
+    """UPDATE prompts SET asked = 0 WHERE id IN (SELECT prompt_id FROM groups WHERE policy = 'imported')
+        AND id NOT IN (SELECT prompt_id FROM groups WHERE policy <> 'imported')""",
+    "CREATE INDEX groups_imported ON groups (judged, flagged) WHERE policy = 'imported'",
+)
+
+MIGRATIONS: list[tuple[str, ...]] = [_FIRST, _GALLERY, _FLAGS, _IMPORTED]
 """Entry i holds the statements that take a database of version i to version i + 1. Entries are added, never changed."""
 
 

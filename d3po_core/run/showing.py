@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .base import Base
+from .base import IMPORTED, Base
 
 LEASE_SECONDS = 120.0
 """How long a page that has gone silent keeps its groups from others."""
@@ -45,7 +45,8 @@ class Counts:
         waiting: unpicked ones that no page has on lease.
         picks: groups that somebody judged, be it by a flag alone, and did not just skip.
         yours: those that one person judged.
-        usable: groups whose picks or flags tell a better candidate from a worse one.
+        usable: groups whose picks or flags tell a better candidate from a worse one; imported ones may not count, see
+            `Showing.counts`.
     """
 
     drawn: int
@@ -91,9 +92,17 @@ class Showing(Base):
         with self._database.write() as connection:
             _renew(connection, client)
 
-    def counts(self, who: str) -> Counts:
-        """How much was done and is to do, for a person."""
+    def counts(self, who: str, recorded: bool = False) -> Counts:
+        """How much was done and is to do, for a person.
+
+        Args:
+            who: the person.
+            recorded: groups of imported pictures are of no use: what is to be taught needs to know how they were drawn.
+        """
         with self._database.read() as connection:
+            (imported,) = connection.execute(
+                f"SELECT COUNT(*) FROM groups WHERE policy = '{IMPORTED}' AND MAX(judged, flagged) = 3"
+            ).fetchone()
             rows = connection.execute(
                 "SELECT judged, flagged, showable, COUNT(*) AS n FROM groups GROUP BY judged, flagged, showable"
             ).fetchall()
@@ -112,7 +121,7 @@ class Showing(Base):
             waiting=sum(row["n"] for row in rows if row["judged"] == 0 and row["showable"]) - leased,
             picks=sum(row["n"] for row in rows if max(row["judged"], row["flagged"]) >= 2),
             yours=yours,
-            usable=sum(row["n"] for row in rows if max(row["judged"], row["flagged"]) == 3),
+            usable=sum(row["n"] for row in rows if max(row["judged"], row["flagged"]) == 3) - imported * recorded,
         )
 
 

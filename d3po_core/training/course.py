@@ -166,6 +166,17 @@ class Course(ABC, Generic[R]):
         self.run.append_metrics({"round": self.round, **dataclasses.asdict(report)})
         return report
 
+    def _watch_drift(self, drift: float, limit: float) -> None:
+        """End the round if drift has passed its limit, or is not to be told any more.
+
+        Args:
+            drift: KL from the base, nats per latent element.
+            limit: the same; 0 is off.
+        """
+        if limit and not drift <= limit:
+            reached = f"{drift:.3g} nats per latent element"
+            self._progress.reason = f"Stopped: drift from the base reached {reached}, over the limit of {limit:g}."
+
     def _swept(
         self,
         kept: LoraWeights,
@@ -187,9 +198,9 @@ class Course(ABC, Generic[R]):
         try:
             for part in STRENGTHS:
                 self._lora.load(weaker(kept, part))
-                kl = mean_kl(self.denoiser, groups, base, together)
-                if math.isfinite(kl):  # half precision can overflow
-                    found.append((part, kl / groups[0].elements))
+                drift = mean_kl(self.denoiser, groups, base, together).per_element
+                if math.isfinite(drift):  # half precision can overflow
+                    found.append((part, drift))
         finally:
             self._lora.load(learnt)
         return found

@@ -19,7 +19,7 @@ from ..rewards import Reward, check_varied
 from ..run import Run
 from ..steps import Steps
 from .groups import TrainingGroup, group_rows
-from .methods import METHODS
+from .methods import METHODS, needs_recording
 from .passes import predict
 
 SAME_MODEL = 0.02
@@ -68,7 +68,7 @@ def collect(run: Run, method: str = "d3po") -> Lesson:
     Raises:
         D3POError: there is nothing to train on, or only pictures that this method cannot learn from.
     """
-    by_scores, of_steps = METHODS[method].judgements == "scores", METHODS[method].rows == "steps"
+    by_scores, of_steps = METHODS[method].judgements == "scores", needs_recording(method)
     training: dict[str, list[Pair]] = {}
     held_out: dict[str, list[Pair]] = {}
     scored: dict[str, list[list[float]]] = {}
@@ -108,7 +108,7 @@ def rewarded(run: Run, reward: Reward, method: str) -> Lesson:
     Raises:
         D3POError: there is no group that the method can learn from, or all pictures have the same reward.
     """
-    of_steps = METHODS[method].rows == "steps"
+    of_steps = needs_recording(method)
     training: dict[str, list[Pair]] = {}
     held_out: dict[str, list[Pair]] = {}
     scored: dict[str, list[float]] = {}

@@ -127,6 +127,12 @@ METHODS: dict[str, Method] = {
 }
 
 
+def needs_recording(method: str | None) -> bool:
+    """Whether a method of `METHODS` learns only from pictures of which it was recorded how they were drawn. One that is
+    not known yet rules nothing out."""
+    return method is not None and METHODS[method].rows == "steps"
+
+
 def compares_trajectories(settings: TrainSettings) -> bool:
     """Whether the loss joins all steps of an image."""
     return settings.method == "d3po" and settings.level == "trajectory"

@@ -42,11 +42,24 @@ def row_log_ratios(denoiser: Denoiser, rows: Rows) -> Tensor:
     return log_ratio(predict(denoiser, rows), rows.ref, rows.z, rows.steps) / rows.x[0].numel()
 
 
+@dataclass(frozen=True)
+class MeanKL:
+    """KL of one policy from another, summed over recorded steps, mean over images.
+
+    Attributes:
+        per_image: nats.
+        per_element: nats per latent element, of every image its own: pictures may differ in size.
+    """
+
+    per_image: float
+    per_element: float
+
+
 @torch.no_grad()
 def mean_kl(
     denoiser: Denoiser, groups: Sequence[TrainingGroup], guided: Callable[[TrainingGroup], Tensor], batch: int
-) -> float:
-    """KL of the active guided policy from another, in nats per image, summed over the recorded steps.
+) -> MeanKL:
+    """KL of the active guided policy from another.
 
     The expectation is taken over the recorded latents, so where the other policy sampled them this is the KL of
     sampler from policy, an estimate without noise of its own.
@@ -57,12 +70,13 @@ def mean_kl(
         guided: the other policy's guided predictions on a group, (C, K, ...).
         batch: rows per forward pass.
     """
-    total, images = 0.0, 0
+    total, by_element, images = 0.0, 0.0, 0
     for group in groups:
-        for rows in group_rows(group, guided(group), True, denoiser.device).split(batch):
-            total += float(kl(predict(denoiser, rows), rows.ref, rows.steps).sum())
+        rows = group_rows(group, guided(group), True, denoiser.device).split(batch)
+        found = sum(float(kl(predict(denoiser, part), part.ref, part.steps).sum()) for part in rows)
+        total, by_element = total + found, by_element + found / group.elements
         images += group.shape[0]
-    return total / images
+    return MeanKL(total / images, by_element / images)
 
 
 def backward(

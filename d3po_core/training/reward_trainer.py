@@ -44,8 +44,8 @@ class RewardTrainer(Course[RewardReport]):
         reward: differentiable.
         settings: how. An interrupted round goes on with those that it was begun with.
         sample: how pictures are drawn.
-        prompts: ids of those to draw for; all that are encoded, if none are named. An interrupted round goes on with
-            those that it was begun with.
+        prompts: ids of those to draw for; if none are named, all that are encoded and did not just come with imported
+            pictures. An interrupted round goes on with those that it was begun with.
 
     Raises:
         D3POError: settings out of range, a reward that is not differentiable, or a run without prompts.
@@ -76,9 +76,9 @@ class RewardTrainer(Course[RewardReport]):
                 "Go on with that reward, or finish the round as it is, first.",
                 "What it has learnt is saved.",
             )
-        wanted = unfinished.settings.get("prompts", ()) if unfinished else prompts
-        known = [prompt for prompt in run.prompts() if run.has_conditioning(prompt.id)]
-        self.prompts = [prompt for prompt in known if not wanted or prompt.id in wanted]
+        wanted = unfinished.settings["prompts"] if unfinished else prompts
+        meant = [prompt for prompt in run.prompts() if (prompt.id in wanted if wanted else prompt.asked)]
+        self.prompts = [prompt for prompt in meant if run.has_conditioning(prompt.id)]
         if not self.prompts:
             raise D3POError("This taste has no prompts yet.", "Draw some pictures for it first.")
 
@@ -173,13 +173,9 @@ class RewardTrainer(Course[RewardReport]):
         """Reward and drift now; too much of that ends the round."""
         watched = self._watched_reward()
         kl = mean_kl(self.denoiser, self._watched, lambda group: group.guided, self._at_once)
-        self._progress.figures = {"reward_before": self._before, "reward": watched, "kl_base": kl}
-        limit = self.settings.drift_limit * self._watched[0].elements
-        if limit and not kl <= limit:
-            self._progress.reason = (
-                f"Stopped: drift from the base reached {kl:.1f} nats per image, over the limit of {limit:.1f}."
-            )
-        return watched, kl
+        self._progress.figures = {"reward_before": self._before, "reward": watched, "kl_base": kl.per_image}
+        self._watch_drift(kl.per_element, self.settings.drift_limit)
+        return watched, kl.per_image
 
     def _backward(self, optimizer: Optimizer) -> float:
         """The gradient, in smaller parts if memory runs out."""

@@ -29,7 +29,7 @@ from .images import noise_levels, noised
 from .loading import GroupLoader, Lesson, UnusableGroup, check_same_model, collect, of_each_kind, rewarded
 from .memory import checkpointing, room_for
 from .methods import METHODS
-from .passes import Room, mean_kl
+from .passes import MeanKL, Room, mean_kl
 from .references import Reference
 from .reports import Progress, Result, StepReport, by_epoch
 from .state import unpack_optimizer, unpack_parameters
@@ -321,26 +321,23 @@ class Trainer(Course[StepReport]):
         groups, drift = self._watched(), {}
         if groups:
             base = self._kl(groups, lambda group: self._base.predictions(group, guided=True))
-            drift = {"kl_sampler": self._kl(groups, lambda group: group.guided), "kl_base": base}
+            sampler = self._kl(groups, lambda group: group.guided)
+            drift = {"kl_sampler": sampler.per_image, "kl_base": base.per_image}
+            self._watch_drift(base.per_element, self.settings.drift_limit)
         if hidden:
             progress.held_out.append(hidden.loss)
             progress.held_out_hits = list(hidden.hits)
         seen = hidden or fit.measure(phase.groups[:DRIFT_GROUPS])
         progress.figures = {**{name: getattr(seen, name) for name in ("loss", "margin", "clip_fraction")}, **drift}
-        self._stop_or_go_on(fit, drift.get("kl_base", 0.0))
+        self._stop_or_go_on(fit)
         return {"hidden": hidden, **drift}
 
-    def _kl(self, groups: list[str], guided: Callable[[TrainingGroup], Tensor]) -> float:
+    def _kl(self, groups: list[str], guided: Callable[[TrainingGroup], Tensor]) -> MeanKL:
         return mean_kl(self.denoiser, [self._load(name) for name in groups], guided, self._room.together)
 
-    def _stop_or_go_on(self, fit: Fit, kl_base: float) -> None:
-        """Stop when drift passes its limit or, where no check has set the epochs, held-out picks are guessed worse."""
+    def _stop_or_go_on(self, fit: Fit) -> None:
+        """Where no check has set the epochs, stop when held-out picks are guessed worse."""
         settings, losses = self.settings, self._progress.held_out
-        limit = settings.drift_limit * self._elements
-        if limit and kl_base > limit:
-            self._progress.reason = (
-                f"Stopped: drift from the base reached {kl_base:.1f} nats per image, over the limit of {limit:.1f}."
-            )
         if self._checked or not settings.patience or not losses:
             return
         best = losses.index(min(losses))
@@ -349,11 +346,6 @@ class Trainer(Course[StepReport]):
             self._progress.best = (self._progress.figures, self._progress.held_out_hits)
         elif len(losses) - 1 - best >= settings.patience:
             self._progress.reason = f"Stopped: held-out picks were guessed best after epoch {best + 1}, which is kept."
-
-    @property
-    def _elements(self) -> int:
-        """Latent elements of one image."""
-        return self._load(self._phases[-1].groups[0]).elements
 
     def _epochs(self) -> int:
         """Epochs of the present phase; those of the last one are decided by the checks."""

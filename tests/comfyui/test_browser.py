@@ -364,6 +364,24 @@ def test_language_and_theme_follow_the_page(opened: Callable[..., Page], own: Ho
     assert "项设置" in page.run(label)
 
 
+TRAINERS_OWN = """() => Object.fromEntries(window.kind("LoraTrainer")[0].widgets
+    .filter(({ name }) => ["beta", "clip", "learning_rate", "epochs", "method"].includes(name))
+    .map(({ name, value }) => [name, value]))"""
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_workflow_from_before_the_methods_leaves_each_its_own(opened: Callable[..., Page], older: bool) -> None:
+    """205 and .001 stood in it as the defaults, which were D3PO's; where somebody wrote them since, they are meant."""
+    page = opened()
+    workflow = quick_start()
+    (trainer,) = [each for each in workflow["nodes"] if each["type"] == "D3PO_LoraTrainer"]
+    said = {**trainer.pop("widgets_values_named"), "beta": 205.0, "learning_rate": 0.001, "epochs": 7}
+    trainer["widgets_values"] = list(said.values())[: -3 if older else None]  # method, draws, lowest_sigma
+    page.run("async (workflow) => { await window.app.loadGraphData(workflow); }", workflow)
+    theirs = {"beta": 0, "learning_rate": 0} if older else {"beta": 205, "learning_rate": 0.001}
+    assert page.run(TRAINERS_OWN) == {"method": "d3po", "clip": 0, "epochs": 7, **theirs}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "example_workflows").glob("*.json")), ids=lambda path: path.stem)
 def test_examples_open(opened: Callable[..., Page], path: Path) -> None:
     """Every node is known, and every widget has the value that the file means for it."""

@@ -181,8 +181,15 @@ def test_existing_pictures_teach(host: Host, source: Path, method: str) -> None:
 
 def test_importing_again_adds_nothing_and_d3po_says_what_it_needs(host: Host, source: Path) -> None:
     graph = importing("for d3po", source)
-    with pytest.raises(Refused, match="d3po needs to have recorded how they were drawn"):
-        host.run(graph, only=["trainer"])
+    outputs = host.run(graph, only=["trainer"])
+    more = "20 more are of imported pictures, which d3po cannot learn from, as diffusion-nft can"
+    assert outputs["trainer"]["text"] == [f"Waiting for picks: 0 of 16; {more}"]
+    state = host.get(f"/d3po/taste/{told(host, 'for d3po')['id']}/state?client={'c' * 32}")
+    assert state["picks"]["usable"] == 0 and "teach" not in state["can"]
+    graph["trainer"]["inputs"] |= {"method": "diffusion-nft", "train": "when I press Teach"}
+    assert host.run(graph, only=["trainer"])["trainer"]["text"] == ["Ready: press Teach."]
+    state = host.get(f"/d3po/taste/{told(host, 'for d3po')['id']}/state?client={'c' * 32}")
+    assert state["picks"]["usable"] == 20 and "teach" in state["can"]
     source.touch()
     outputs = host.run(graph, only=["import"])
     assert outputs["import"]["text"][0].startswith("Imported 0 groups. 20 were there already.")

@@ -285,10 +285,12 @@ def test_a_run_of_the_first_version_is_shown_too(tmp_path: Path) -> None:
     shelf, run = shelf_with(tmp_path, groups=2)
     with run._database.write() as connection:  # back to what the first version made
         for statement in (
-            *(f"DROP INDEX {index}" for index in ("groups_to_show", "groups_counted", "flags_of_group")),
+            *(f"DROP INDEX groups_{name}" for name in ("to_show", "counted", "imported")),
+            "DROP INDEX flags_of_group",
             *("DROP VIEW flags", "DROP VIEW standing"),
             *(f"DROP TABLE {table}" for table in ("leases", "check_pairs", "checks")),
             *(f"ALTER TABLE groups DROP COLUMN {column}" for column in ("near", "showable", "judged", "flagged")),
+            "ALTER TABLE prompts DROP COLUMN asked",
             schema.MIGRATIONS[0][7],
             "PRAGMA user_version = 1",
         ):
