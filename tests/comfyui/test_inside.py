@@ -168,3 +168,11 @@ def test_diffusers_takes_every_key(
     sizes = sorted(float(value.norm()) for key, value in tensors.items() if "lora_up" in key)
     taken = sorted(float(parameter.detach().norm()) for layer in layers for parameter in layer.lora_B.parameters())
     assert taken == pytest.approx(sizes, rel=1e-6) and min(sizes) > 0
+
+
+def test_the_hosts_clip_vision_sees_with_a_gradient(measured: Callable[[str], Found]) -> None:
+    found = measured("clip")
+    assert found["32x32"] < 1e-5  # which nothing resizes; else the host rounds what it has resized, and crops alike
+    assert found["80x48"] < 0.01 and found["24x40"] < 0.01
+    assert abs(found["slope"] - 1) < 0.01 and found["unharmed"]
+    assert found["groups"] == 24 and found["accuracy"] > 0.7 and found["warmer"] > 0  # red was liked, blue was not
