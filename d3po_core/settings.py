@@ -217,6 +217,14 @@ class RewardSettings:
     checkpointing: bool = setting(
         True, "Keep only the latents between steps, and recompute the rest: less memory, slower.", advanced=True
     )
+    tile: int = setting(
+        0,
+        "Decode in overlapping tiles of so many pixels a side, where a whole picture is too much for the memory; 0 "
+        "decodes whole. Tiles may differ a little in tone.",
+        low=0,
+        high=8192,
+        advanced=True,
+    )
     seed: int = setting(0, "Seed of prompts and noises, and of the LoRA's start.", low=0, high=2**32 - 1, advanced=True)
 
 

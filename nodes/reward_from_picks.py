@@ -10,6 +10,7 @@ from ..d3po_core.rewards.from_picks import fit_picks
 from ..d3po_core.rewards.picks_file import load_reward, save
 from ..d3po_core.rewards.picture_features import STATISTICS
 from . import folders
+from .clip_vision import HostClip
 from .inputs import ALIASES, taste_input
 from .rewards import RewardType, changed_on_disk
 from .sampler import Trajectories
@@ -42,10 +43,20 @@ class RewardFromPicks(io.ComfyNode):
                     tooltip="What it sees of a picture: statistics (of colours and edges), or clip:FOLDER with a CLIP "
                     "in the form in which transformers saves it.",
                 ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    display_name="clip vision",
+                    optional=True,
+                    tooltip="Sees pictures instead of these features. What is learnt then lasts for this graph only: "
+                    "no file is written.",
+                ),
             ],
             outputs=[
                 RewardType.Output(display_name="reward"),
-                io.String.Output(display_name="written", tooltip="As a Reward node takes it: picks: and its file."),
+                io.String.Output(
+                    display_name="written",
+                    tooltip="As a Reward node takes it: picks: and its file. Empty with a CLIP vision.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -57,9 +68,18 @@ class RewardFromPicks(io.ComfyNode):
         return [(run.run_id, run.name, run.pick_revision) for run in folders.shelf().runs()], changed_on_disk(features)
 
     @classmethod
-    def execute(cls, taste: str, trajectories: dict[str, Any] | None = None, features: str = STATISTICS) -> Any:
+    def execute(
+        cls,
+        taste: str,
+        trajectories: dict[str, Any] | None = None,
+        features: str = STATISTICS,
+        clip_vision: Any = None,
+    ) -> Any:
         run = folders.shelf().run(trajectories["run"]) if trajectories else folders.known(taste)
         say(f"Learning from the picks of '{run.name}'", str(cls.hidden.unique_id))
+        if clip_vision is not None:
+            seen = fit_picks(run, HostClip(clip_vision))
+            return io.NodeOutput(seen.reward(), "", ui={"text": [str(seen.facts)]})
         fitted = fit_picks(run, features.strip() or STATISTICS)
         file = save(fitted, run.folder / FILE)  # refuses what knows no better than chance
         return io.NodeOutput(load_reward(str(file)), f"picks:{file}", ui={"text": [str(fitted.facts)]})

@@ -82,7 +82,7 @@ def teach_by_reward(host: RewardModel, run: Run, lesson: RewardLesson) -> tuple[
     """
     return within_memory(
         lambda: _taught_and_shown(host, run, lesson),
-        "Choose a smaller memory preset, 'draft-lv' with fewer noises, or smaller pictures.",
+        "Choose a smaller memory preset, 'draft-lv' with fewer noises, a tile of 256 or so, or smaller pictures.",
         "What was learnt so far is saved.",
     )
 

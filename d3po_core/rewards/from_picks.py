@@ -114,7 +114,9 @@ class FromPicks:
 
 
 @torch.inference_mode(False)  # see `get_reward`
-def fit_picks(run: Run, features: str = STATISTICS, who: str | None = None, device: str = "cpu") -> FromPicks:
+def fit_picks(
+    run: Run, features: str | Features = STATISTICS, who: str | None = None, device: str = "cpu"
+) -> FromPicks:
     """Fit a head to a run's picks.
 
     Groups that are held out are not trained on; they are foretold by the final head, all others by heads of which the
@@ -122,7 +124,7 @@ def fit_picks(run: Run, features: str = STATISTICS, who: str | None = None, devi
 
     Args:
         run: whose pictures and standing picks.
-        features: see `get_features`.
+        features: a name, see `get_features`, or the features themselves.
         who: whose picks; everybody's if None.
         device: for the features.
 
@@ -136,7 +138,7 @@ def fit_picks(run: Run, features: str = STATISTICS, who: str | None = None, devi
             "Pick favourites in more groups.",
             "Your picks are saved.",
         )
-    seer = get_features(features)
+    seer = get_features(features) if isinstance(features, str) else features
     known = {name: _features(run, name, seer, device) for name in (*training, *held_out)}
     mean, std = spread([known[name] for name in training])
     data = pair_data(training, known, std)

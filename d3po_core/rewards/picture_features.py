@@ -39,6 +39,11 @@ class Statistics:
     The whole picture: mean and spread of luma and both chromas, mean saturation; the logarithm of their mean gradient
     at full size, and at 64 x 64 pixels smoothed over 1, 2, 4 and 8; smooth JPEG size by pixel. The map: means and
     gradients.
+
+    The VAE's latents are left out. Their means, spreads and correlations by channel and their means on such a map, put
+    beside these on the embedded model (64 groups of four, 5 seeds), changed the share of unseen favourites foretold by
+    -.009 to +.003 in four tastes, each within a standard error or two of nothing; and a reward that saw them would need
+    the encoder within the gradient.
     """
 
     name = STATISTICS

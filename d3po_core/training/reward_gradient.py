@@ -15,6 +15,7 @@ from ..rewards import Reward
 from ..rollout import generator
 from ..settings import RewardSettings
 from ..steps import Steps
+from ..tiles import in_tiles
 
 LATE = 0.25
 """ReFL stops within this last share of the steps; the paper (Xu et al. 2023, section 3.2) takes the last 10 of 40."""
@@ -54,7 +55,7 @@ class RewardGradient:
         steps: of the sampler.
         shape: of one picture's latents.
         guidance_scale: classifier-free guidance.
-        settings: variant, last, noises, checkpointing, seed.
+        settings: variant, last, noises, checkpointing, tile, seed.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class RewardGradient:
         total, count = 0.0, 0
         for part in batches(scenes, at_once):
             for latents, of in self._latents(part, update):
-                rewards = self._reward(self._model.decode(finished(latents)), [scene.prompt for scene in part])
+                images = in_tiles(self._model.decode, finished(latents), self._settings.tile)
+                rewards = self._reward(images, [scene.prompt for scene in part])
                 (-rewards.sum() * (scale / (len(scenes) * of))).backward()
                 total, count = total + float(rewards.detach().sum()), count + len(rewards)
         return total / count

@@ -21,6 +21,7 @@ from ..rewards import Reward, check_varied, require_differentiable
 from ..rollout import CandidateNoise, Trajectory, generator, make_plan, sample
 from ..run import Run
 from ..settings import LoraSettings, RewardSettings, SampleSettings, check
+from ..tiles import in_tiles
 from .course import Course
 from .groups import TrainingGroup
 from .optimizer import Optimizer
@@ -29,8 +30,8 @@ from .reports import Result, RewardReport
 from .reward_gradient import RewardGradient, Scene, batches
 from .state import unpack_optimizer
 
-FREE_TO_CHANGE = ("micro_batch", "checkpointing")
-"""Settings that an interrupted round takes anew: they change memory and nothing else."""
+FREE_TO_CHANGE = ("micro_batch", "checkpointing", "tile")
+"""Settings that an interrupted round takes anew: they change memory, and hardly anything else."""
 WATCHED = 8
 """Pictures that are drawn again and again to see reward and drift."""
 
@@ -191,7 +192,7 @@ class RewardTrainer(Course[RewardReport]):
                 if self._at_once == 1:
                     raise D3POError(
                         "One picture does not fit in memory.",
-                        "Follow the reward through fewer steps, draw smaller pictures, or close other programs.",
+                        "Decode in tiles, follow the reward through fewer steps, or draw smaller pictures.",
                         "What was learnt is saved.",
                     ) from error
             self._at_once = max(1, self._at_once // 2)
@@ -258,5 +259,6 @@ class RewardTrainer(Course[RewardReport]):
 
     def _rewards(self, trajectory: Trajectory) -> Tensor:
         latents = self.denoiser.finished(trajectory.latents)
-        images = torch.cat([self.model.decode(part) for part in latents.split(self._at_once)])
+        parts = latents.split(self._at_once)
+        images = torch.cat([in_tiles(self.model.decode, part, self.settings.tile) for part in parts])
         return self.reward(images, [prompt.text for prompt in self._shown])

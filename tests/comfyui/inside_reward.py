@@ -28,6 +28,7 @@ from pack.d3po_core.rollout import make_plan
 from pack.d3po_core.run import Run
 from pack.d3po_core.sampling import add_prompts
 from pack.d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
+from pack.d3po_core.tiles import in_tiles
 from pack.d3po_core.training.keep import keep
 from pack.d3po_core.training.reward_gradient import RewardGradient, Scene
 from pack.d3po_core.training.reward_trainer import RewardTrainer
@@ -39,6 +40,8 @@ from torch import Tensor
 
 SCALE, PICTURES, FAR = 3.0, 2, 0.003
 """The last is small, because a VAE is full of kinks."""
+TILE = 32
+"""Pixels: four latents, of eight."""
 SAMPLE = SampleSettings(steps=3, guidance_scale=SCALE)
 SETTINGS = RewardSettings(updates=4, batch=PICTURES, watch=2, warmup=1, drift_limit=0.0)
 reward = get_reward("warmth + 0.5*contrast")
@@ -132,6 +135,21 @@ class Examined:
         return (there[0] - there[1]) / (2 * FAR)
 
 
+def in_the_smallest_tiles(examined: Examined) -> float:
+    """The rise of a tiled picture's brightness along its gradient in the latents, over that gradient's length."""
+    latents = examined.model.denoiser.finished(examined.clean).detach()
+
+    def brightness(value: Tensor) -> Tensor:
+        return in_tiles(examined.model.decode, value, TILE).double().mean()
+
+    leaf = latents.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(brightness(leaf), leaf)
+    way = gradient / gradient.norm()
+    with torch.no_grad():
+        rise = brightness(latents + FAR * way) - brightness(latents - FAR * way)
+    return float(rise / (2 * FAR) / gradient.norm())
+
+
 def gradients(model: RewardModel, name: str) -> dict[str, Any]:
     """The gradient beside differences, in one entry of the LoRA and along all of it; decoding beside the VAE's own."""
     told: dict[str, Any] = {}
@@ -143,6 +161,7 @@ def gradients(model: RewardModel, name: str) -> dict[str, Any]:
         with checkpointed(model.denoiser.module, True), computed_twice(blocks):
             again = examined.taken()
         off = [float((a - b).norm() / b.norm()) for a, b in zip(again, plain, strict=True)]
+        told["tiles"] = in_the_smallest_tiles(examined)
         told["blocks"], told["computed twice"], told["reached"] = len(blocks), max(off), all(g.any() for g in plain)
         length = float(torch.stack([g.square().sum() for g in plain]).sum().sqrt())
         told["slope"] = examined.slope([g / length for g in plain]) / length

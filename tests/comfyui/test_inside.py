@@ -104,7 +104,7 @@ def test_the_host_is_as_it_was(measured: Callable[[str], Found]) -> None:
 def test_a_rewards_gradient_reaches_the_lora_through_the_hosts_vae(measured: Callable[[str], Found]) -> None:
     found = measured("reward")
     assert len(found) == 2 and all(of("reached", found).values()) and min(of("blocks", found).values()) > 0
-    for name in ("entry", "slope"):  # of one entry of the LoRA, and along the whole gradient
+    for name in ("entry", "slope", "tiles"):  # of one entry of the LoRA, along the whole gradient; decoded in tiles
         assert all(abs(value - 1) <= 0.02 for value in of(name, found).values()), of(name, found)
     assert max(of("computed twice", found).values()) < 1e-4
     assert max(of("off the VAE", found).values()) < 1e-4
@@ -168,3 +168,11 @@ def test_diffusers_takes_every_key(
     sizes = sorted(float(value.norm()) for key, value in tensors.items() if "lora_up" in key)
     taken = sorted(float(parameter.detach().norm()) for layer in layers for parameter in layer.lora_B.parameters())
     assert taken == pytest.approx(sizes, rel=1e-6) and min(sizes) > 0
+
+
+def test_the_hosts_clip_vision_sees_with_a_gradient(measured: Callable[[str], Found]) -> None:
+    found = measured("clip")
+    assert found["32x32"] < 1e-5  # which nothing resizes; else the host rounds what it has resized, and crops alike
+    assert found["80x48"] < 0.01 and found["24x40"] < 0.01
+    assert abs(found["slope"] - 1) < 0.01 and found["unharmed"]
+    assert found["groups"] == 24 and found["accuracy"] > 0.7 and found["warmer"] > 0  # red was liked, blue was not
