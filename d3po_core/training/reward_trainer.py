@@ -46,6 +46,7 @@ class RewardTrainer(Course[RewardReport]):
         sample: how pictures are drawn.
         prompts: ids of those to draw for; all that are encoded, if none are named. An interrupted round goes on with
             those that it was begun with.
+        written: what the reward was asked for with, kept so that it can be loaded again.
 
     Raises:
         D3POError: settings out of range, a reward that is not differentiable, or a run without prompts.
@@ -63,9 +64,10 @@ class RewardTrainer(Course[RewardReport]):
         sample: SampleSettings,
         attachment: str = "peft",
         prompts: Sequence[int] = (),
+        written: str = "",
     ) -> None:
         super().__init__(run, model.denoiser, lora_settings, attachment)
-        self.model, self.reward = model, require_differentiable(reward)
+        self.model, self.reward, self.written = model, require_differentiable(reward), written
         self.settings, self.sample = check(settings), check(sample)
         unfinished = self._unfinished()
         self.resumed = unfinished is not None
@@ -119,7 +121,7 @@ class RewardTrainer(Course[RewardReport]):
 
     def _stored(self) -> dict[str, Any]:
         return {
-            **{"reward": dataclasses.asdict(self.settings), "reward_name": self.reward.name},
+            **{"reward": dataclasses.asdict(self.settings), "reward_name": self.reward.name, "written": self.written},
             **{"lora": dataclasses.asdict(self.lora_settings), "start": self._start},
             "sample": dataclasses.asdict(self.sample),
             "prompts": [prompt.id for prompt in self.prompts],
