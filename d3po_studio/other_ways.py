@@ -21,17 +21,21 @@ FIRST = "d3po"
 def other_ways(shelf: Shelf, worker: Worker, taste: Any) -> Any:
     """For the chosen taste: the method of its next rounds, a round by a reward, and what its picks say."""
     method, needs = _method(shelf, taste)
-    opened = _reward(shelf, worker, taste)
+    opened, finish = _reward(shelf, worker, taste)
     _own_picks(shelf, taste)
 
     def refresh(taste: str | None) -> Any:
         run = tastes.find(shelf, taste)
         if run is None:
-            return gr.update(value=FIRST), METHODS[FIRST], ""
-        chosen = train_settings(run)[0].method
-        return gr.update(value=chosen), METHODS[chosen], _open_reward(run)
+            return FIRST, METHODS[FIRST], "", gr.update(visible=False)
+        chosen, left = train_settings(run)[0].method, run.open_round()
+        if worker.teaches(run) or left is None:
+            return chosen, METHODS[chosen], "", gr.update(visible=False)
+        what = left.settings.get("reward_name") or WORDS["your_picks"]
+        told = WORDS["reward_open"].format(n=left.number, what=what)
+        return chosen, METHODS[chosen], told, gr.update(visible=True)
 
-    return refresh, [method, needs, opened]
+    return refresh, [method, needs, opened, finish]
 
 
 def _method(shelf: Shelf, taste: Any) -> tuple[Any, Any]:
@@ -58,7 +62,8 @@ def kept(run: Run, method: str) -> str:
     return " ".join(said)
 
 
-def _reward(shelf: Shelf, worker: Worker, taste: Any) -> Any:
+def _reward(shelf: Shelf, worker: Worker, taste: Any) -> tuple[Any, Any]:
+    """What tells how it stands, and the button that finishes a stopped round, seen where there is one."""
     gr.Markdown(WORDS["reward_title"])
     with gr.Row():
         ready = gr.Radio(list(REWARDS), label=WORDS["reward_ready"], elem_id="d3po_reward_ready")
@@ -71,7 +76,7 @@ def _reward(shelf: Shelf, worker: Worker, taste: Any) -> Any:
         advanced = controls.controls(True, {}, ["reward"])
     with gr.Row():
         begin = gr.Button(WORDS["reward_begin"], variant="primary", elem_id="d3po_reward_begin")
-        finish = gr.Button(WORDS["reward_finish"], elem_id="d3po_reward_finish")
+        finish = gr.Button(WORDS["reward_finish"], elem_id="d3po_reward_finish", visible=False)
     opened = gr.Markdown(elem_id="d3po_reward_told")
     made = {**plain, **advanced}
 
@@ -83,20 +88,14 @@ def _reward(shelf: Shelf, worker: Worker, taste: Any) -> Any:
         return WORDS["reward_begun"]
 
     @told
-    def end(taste: str) -> str:
+    def end(taste: str) -> Any:
         worker.finish(tastes.chosen(shelf, taste))
-        return WORDS["reward_finishing"]
+        return WORDS["reward_finishing"], gr.update(visible=False)
 
     ready.input(lambda name: REWARDS[name], ready, written)
     begin.click(teach, [taste, written, *made.values()], opened)
-    finish.click(end, taste, opened)
-    return opened
-
-
-def _open_reward(run: Run) -> str:
-    """A round by a reward that was stopped, in words."""
-    left = by_reward.stopped(run)
-    return WORDS["reward_open"].format(n=left.number, what=left.settings["reward_name"]) if left else ""
+    finish.click(end, taste, [opened, finish])
+    return opened, finish
 
 
 def _own_picks(shelf: Shelf, taste: Any) -> None:

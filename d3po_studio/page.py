@@ -53,7 +53,7 @@ def around(shelf: Shelf, worker: Worker, taste: Any, above: dict[str, Callable[[
             refresh = panel(shelf, worker, taste)
         if refresh:
             for event in (tabs[name].select, taste.change):
-                event(refresh[0], taste, refresh[1])
+                event(refresh[0], taste, refresh[1], show_progress="hidden")
     return tabs
 
 

@@ -59,8 +59,9 @@ WORDS = {
     "reward_finish": "Finish the stopped round as it is",
     "reward_begun": "It has begun. How it goes is in the gallery, under Teach; Stop is there too.",
     "reward_finishing": "It will be finished in a moment. How it went is in the gallery, under Teach.",
-    "reward_open": "Round {n} was stopped while it learnt from **{what}**. Teach, here or in the gallery, lets it go "
-    "on with its own settings.",
+    "reward_open": "Round {n} was stopped while it learnt from **{what}**. Teach in the gallery lets it go on with its "
+    "own settings.",
+    "your_picks": "your picks",
     "say_title": "#### What do your picks say?\n"
     "In seconds, a small judge learns from them what you like, and is tried on picks that it has not seen.",
     "say": "Ask my picks",

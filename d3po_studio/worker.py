@@ -146,9 +146,9 @@ class Worker(Actions):
             found.append("teach")
         return [*found, "stop"] if busy else found
 
-    def teaches(self) -> bool:
-        """Whether any taste is being taught or waits for it."""
-        return bool(self._teaching)
+    def teaches(self, run: Run | None = None) -> bool:
+        """Whether a taste, or any, is being taught or waits for it."""
+        return bool(self._teaching) if run is None else run.run_id in self._teaching
 
     def seen(self, run: Run) -> None:
         self._looked = (run, time.monotonic())
@@ -239,7 +239,7 @@ class Worker(Actions):
         return outcome
 
     def _check_free(self, run: Run) -> None:
-        if run.run_id in self._teaching:
+        if self.teaches(run):
             raise D3POError("This taste is being taught just now.", "Wait until that is done, or press Stop first.")
 
     def _begin(self, run: Run, teaching: Callable[[Run, ImageModel], None]) -> None:

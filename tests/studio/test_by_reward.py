@@ -5,25 +5,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from d3po_core import showcase
-from d3po_core.diffusers_model import load_model
-from d3po_core.embedded import GARDEN
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
 from d3po_core.gallery.state import state
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
 from d3po_core.run import Run
 from d3po_core.run.checks import after
-from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
-from d3po_core.training import reward_trainer
-from d3po_studio import by_reward, tastes
+from d3po_core.settings import RewardSettings
+from d3po_studio import by_reward
 from d3po_studio import worker as module
 from d3po_studio.models import Models
 from d3po_studio.worker import Worker
@@ -31,50 +24,16 @@ from tests.run_helpers import trajectory
 
 from .test_worker import Shared, until
 
-SAMPLE = SampleSettings(candidates=2, steps=3, guidance_scale=2.0, batch=8)
-LORA = LoraSettings(rank=2, alpha=2.0)
 FEW = RewardSettings(updates=3, batch=2, warmup=0, watch=2, learning_rate=1e-2)
 MANY = RewardSettings(updates=400, batch=2, watch=400, learning_rate=1e-5)
-pytestmark = pytest.mark.skipif(not (GARDEN / "unet").exists(), reason="the embedded model is not there")
-
-
-class Garden(Models):
-    """The embedded model, whatever is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = load_model("garden")
-
-    def get(self, source: str, base_config: str | None = None, dtype: str = "float32") -> Any:
-        return self.model
-
-
-@pytest.fixture(scope="module")
-def models() -> Garden:
-    return Garden()
+pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
 
 @pytest.fixture
-def worker(models: Garden) -> Iterator[Worker]:
+def worker(models: Models) -> Iterator[Worker]:
     found = Worker(models).start()
     yield found
     found.close()
-
-
-@pytest.fixture
-def run(tmp_path: Path, models: Garden) -> Run:
-    plan = tastes.Plan(
-        "Blooms", "garden", ("a red tulip by day", "a blue daisy at night"), SAMPLE, TrainSettings(), LORA
-    )
-    return tastes.begin(plan, models.model, Shelf(tmp_path))
-
-
-@pytest.fixture(autouse=True)
-def fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of before and after, which are shown as they are after every round."""
-    monkeypatch.setattr(showcase, "PAIRS", 1)
-    monkeypatch.setattr(showcase, "STRIP", 1)
-    monkeypatch.setattr(reward_trainer, "WATCHED", 2)
 
 
 def taught(worker: Worker, run: Run) -> bool:
@@ -108,7 +67,7 @@ def test_a_round_by_a_reward_is_kept_and_shown_as_others_are(worker: Worker, run
     assert "teach" not in worker.can(run)  # by picks, of which there are none
 
 
-def test_the_gallerys_teach_lets_a_stopped_reward_go_on(worker: Worker, run: Run, models: Garden) -> None:
+def test_the_gallerys_teach_lets_a_stopped_reward_go_on(worker: Worker, run: Run, models: Models) -> None:
     worker.teach_by_reward(run, by_reward.begin(run, "0.5*warmth + contrast", MANY))
     done = stop_in_the_middle(worker, run)
     assert run.open_round() is not None and "teach" in worker.can(run) and "decide" not in worker.can(run)
@@ -137,7 +96,7 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(worker: Worker, run: Run
 
 
 def test_a_reward_makes_room_for_others_and_for_drawing(
-    models: Garden, run: Run, monkeypatch: pytest.MonkeyPatch
+    models: Models, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
     loaded: list[str] = []

@@ -13,7 +13,7 @@ from .host import WebUI, apart, pixels
 from .test_host import PROMPTS, SAMPLE
 
 
-@pytest.mark.parametrize("reward", ["warmth", "0.5*contrast + smooth-compressibility"])
+@pytest.mark.parametrize("reward", ["warmth", "2*contrast + 0.5*warmth"])
 def test_a_rewards_gradient_reaches_every_matrix(webui: WebUI, reward: str) -> None:
     picture, weights = webui.draw("a lake"), webui.probe("weights")
     slopes = webui.probe("reward_gradient", prompt="a lake", reward=reward)
