@@ -70,7 +70,7 @@ def told_of(run: Run, said: Imported) -> str:
     from d3po_core.training.methods import METHODS
 
     method = train_settings(run)[0].method
-    parts = [WORDS["bring_added"].format(n=said.added)]
+    parts = [WORDS["bring_one" if said.added == 1 else "bring_added"].format(n=said.added)]
     if said.known:
         parts.append(WORDS["bring_known"].format(n=said.known))
     parts += said.notes

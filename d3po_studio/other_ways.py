@@ -20,25 +20,22 @@ FIRST = "d3po"
 
 def other_ways(shelf: Shelf, worker: Worker, taste: Any) -> Any:
     """For the chosen taste: the method of its next rounds, a round by a reward, and what its picks say."""
-    method, needs = _method(shelf, taste)
+    _method(shelf, taste)
     opened, finish = _reward(shelf, worker, taste)
     _own_picks(shelf, taste)
 
     def refresh(taste: str | None) -> Any:
         run = tastes.find(shelf, taste)
-        if run is None:
-            return FIRST, METHODS[FIRST], "", gr.update(visible=False)
-        chosen, left = train_settings(run)[0].method, run.open_round()
-        if worker.teaches(run) or left is None:
-            return chosen, METHODS[chosen], "", gr.update(visible=False)
+        left = run and run.open_round()
+        if run is None or left is None or worker.teaches(run):
+            return "", gr.update(visible=False)
         what = left.settings.get("reward_name") or WORDS["your_picks"]
-        told = WORDS["reward_open"].format(n=left.number, what=what)
-        return chosen, METHODS[chosen], told, gr.update(visible=True)
+        return WORDS["reward_open"].format(n=left.number, what=what), gr.update(visible=True)
 
-    return refresh, [method, needs, opened, finish]
+    return refresh, [opened, finish]
 
 
-def _method(shelf: Shelf, taste: Any) -> tuple[Any, Any]:
+def _method(shelf: Shelf, taste: Any) -> None:
     gr.Markdown(WORDS["method_title"])
     method = gr.Radio(list(METHODS), value=FIRST, label=WORDS["method"], elem_id="d3po_method")
     needs = gr.Markdown(METHODS[FIRST], elem_id="d3po_method_needs")
@@ -47,8 +44,13 @@ def _method(shelf: Shelf, taste: Any) -> tuple[Any, Any]:
     def keep(taste: str, method: str) -> str:
         return " ".join([METHODS[method], kept(tastes.chosen(shelf, taste), method)])
 
+    def known(taste: str | None) -> tuple[str, str]:
+        run = tastes.find(shelf, taste)
+        chosen = train_settings(run)[0].method if run else FIRST
+        return chosen, METHODS[chosen]
+
     method.input(keep, [taste, method], needs)
-    return method, needs
+    taste.change(known, taste, [method, needs], show_progress="hidden")
 
 
 def kept(run: Run, method: str) -> str:

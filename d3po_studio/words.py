@@ -77,6 +77,7 @@ WORDS = {
     "bring_file": "Or upload a zip (or a .jsonl with whole paths)",
     "bring_who": "Who judged them (empty: imported)",
     "bring_button": "Bring them in",
+    "bring_one": "Imported 1 group of pictures.",
     "bring_added": "Imported {n} groups of pictures.",
     "bring_known": "{n} were there already.",
     "bring_method": "How they were drawn is not known, so {method} cannot learn from them. Choose diffusion-nft, "

@@ -76,7 +76,7 @@ def test_a_method_is_kept_and_a_reward_teaches(page: Any, run: Run, tmp_path: Pa
     page.keyboard.press("Tab")
     page.screenshot(path=str(tmp_path / "others.png"), full_page=True)
     page.click("#d3po_reward_begin")
-    page.locator("#d3po_reward_told", has_text="It has begun").wait_for()
+    page.locator("#d3po_reward_told", has_text="It has begun").first.wait_for()
     until(lambda: taught(page.worker, run), 200)
     tensors, _ = load_lora(run.folder / run.rounds()[0].lora_file)
     assert any(value.any() for value in tensors.values()) and run.rounds()[0].settings["reward"]["updates"] == 2
@@ -103,7 +103,7 @@ def test_pictures_come_from_a_folder_and_from_a_zip(page: Any, run: Run, tmp_pat
     folder = pictures(tmp_path / "mine")
     page.locator("#d3po_bring_place input, #d3po_bring_place textarea").fill(str(folder))
     page.click("#d3po_bring_button")
-    page.locator("#d3po_brought", has_text="Imported 1 groups of pictures").wait_for()
+    page.locator("#d3po_brought", has_text="Imported 1 group of pictures").wait_for()
     page.screenshot(path=str(tmp_path / "bring.png"), full_page=True)
     told = page.locator("#d3po_brought").inner_text()
     assert "d3po cannot learn from them" in told and "Left out 1:" in told and "have no prompt" in told
