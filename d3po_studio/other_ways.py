@@ -26,7 +26,7 @@ def other_ways(shelf: Shelf, worker: Worker, taste: Any) -> Any:
 
     def refresh(taste: str | None) -> Any:
         run = tastes.find(shelf, taste)
-        left = run and run.open_round()
+        left = run.open_round() if run else None
         if run is None or left is None or worker.teaches(run):
             return "", gr.update(visible=False)
         what = left.settings.get("reward_name") or WORDS["your_picks"]

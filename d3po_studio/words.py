@@ -46,7 +46,7 @@ WORDS = {
     "A taste learns from your picks by D3PO, unless you choose another method here. It is kept with the taste, for its "
     "next rounds.",
     "method": "Method",
-    "method_kept": "Its next round is taught by {method}.",
+    "method_kept": "This taste's next round is taught by {method}.",
     "method_open": "Round {n}, which was stopped, goes on as it was begun.",
     "reward_title": "#### Teach by a reward\n"
     "A reward is a program that says how much it likes a picture. Your model follows it without any picks of yours. "
@@ -69,9 +69,11 @@ WORDS = {
     "say_no": "**It may not be used yet.** That is no better than chance, as far as so few can tell. Pick in more "
     "groups, or pick by one thing.",
     "bring": "Bring pictures",
-    "bring_help": "Pictures that you have already, liked ones and others, with their prompts: a folder with *winners* "
-    "and *losers* in it, or a .jsonl file, as `d3po import --help` describes, or either of them as a zip. Prompts are "
-    "read from a .txt beside a picture, or from what A1111, Forge and ComfyUI wrote into it.",
+    "bring_help": "Pictures that you have already, liked ones and others: a folder with *winners* and *losers* in it "
+    "(two of one name are a pair), a .jsonl file with lines like "
+    '`{"prompt": "a lake", "winner": "a.png", "loser": "b.png"}`, '
+    "or either of them as a zip. Other prompts are read from a .txt beside a picture, or from what A1111, Forge and "
+    "ComfyUI wrote into it.",
     "bring_place": "Where they lie on this computer",
     "bring_place_help": "The path of a folder, of a .jsonl file or of a zip.",
     "bring_file": "Or upload a zip (or a .jsonl with whole paths)",

@@ -61,7 +61,7 @@ def toast(page: Any, text: str) -> None:
 def test_a_method_is_kept_and_a_reward_teaches(page: Any, run: Run, tmp_path: Path) -> None:
     open_tab(page, "Other ways to teach")
     page.locator("#d3po_method label", has_text="diffusion-nft").click()
-    page.locator("#d3po_method_needs", has_text="Its next round is taught by diffusion-nft").wait_for()
+    page.locator("#d3po_method_needs", has_text="This taste's next round is taught by diffusion-nft").wait_for()
     assert train_settings(Run.open(run.folder))[0].method == "diffusion-nft"
 
     page.locator("#d3po_reward input, #d3po_reward textarea").fill("jpeg")

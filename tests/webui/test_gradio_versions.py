@@ -230,7 +230,7 @@ def test_other_ways_to_teach(server: Server, page: Any, tmp_path: Path) -> None:
     inner(page, "Other ways to teach")
     page.wait_for_timeout(1000)  # what belongs to the taste has come
     page.locator("#d3po_method label", has_text="diffusion-kto").click()
-    page.locator("#d3po_method_needs", has_text="Its next round is taught by diffusion-kto").first.wait_for()
+    page.locator("#d3po_method_needs", has_text="This taste's next round is taught by diffusion-kto").first.wait_for()
     assert Run.open(run.folder).settings["train"]["method"] == "diffusion-kto"
     page.locator("#d3po_reward_ready label", has_text="Warm colours").click()
     page.wait_for_function(
