@@ -6,29 +6,33 @@ Written to what gradio 3.41, 4.40 and 6 have in common, because the tab inside A
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import gradio as gr
 
 from d3po_core.errors import D3POError
-from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
+from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings, replace
 
 SECTIONS: dict[str, type] = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
-LEFT_OUT = {("sample", "groups")}
-"""How many to draw is for the one who looks to say, not for the taste."""
+"""What a taste is begun with."""
+KINDS: dict[str, type] = {**SECTIONS, "reward": RewardSettings}
+LEFT_OUT = {("sample", "groups"), ("reward", "seed")}
+"""How many to draw is for the one who looks to say, not for the taste; and every round by a reward has its own luck."""
 
 
-def controls(advanced: bool, defaults: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def controls(advanced: bool, defaults: dict[str, dict[str, Any]], sections: Iterable[str] = SECTIONS) -> dict[str, Any]:
     """Controls by "section.field": those that everybody sees, or the advanced ones.
 
     Args:
         advanced: which of the two.
         defaults: values by section that win over the settings' own.
+        sections: of `KINDS`.
     """
     return {
         f"{section}.{item.name}": control(section, item, defaults.get(section, {}).get(item.name, item.default))
-        for section, kind in SECTIONS.items()
-        for item in dataclasses.fields(kind)
+        for section in sections
+        for item in dataclasses.fields(KINDS[section])
         if item.metadata["advanced"] is advanced and (section, item.name) not in LEFT_OUT
     }
 
@@ -50,17 +54,17 @@ def control(section: str, item: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def settings_of(keys: list[str], values: list[Any]) -> dict[str, Any]:
-    """Checked settings by section, from controls' values.
+    """Checked settings by section, from controls' values; of those sections that have any.
 
     Raises:
         D3POError: a value is missing or out of range.
     """
-    given: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    given: dict[str, dict[str, Any]] = {}
     for key, value in zip(keys, values, strict=True):
         section, _, name = key.partition(".")
-        kind: Any = type(next(f.default for f in dataclasses.fields(SECTIONS[section]) if f.name == name))
+        kind: Any = type(next(f.default for f in dataclasses.fields(KINDS[section]) if f.name == name))
         try:
-            given[section][name] = "" if value is None and kind is str else kind(value)
+            given.setdefault(section, {})[name] = "" if value is None and kind is str else kind(value)
         except (TypeError, ValueError) as error:
             raise D3POError(f"{name.replace('_', ' ')} is empty or no number.", "Put a number there.") from error
-    return {section: replace(SECTIONS[section](), found) for section, found in given.items()}
+    return {section: replace(KINDS[section](), found) for section, found in given.items()}

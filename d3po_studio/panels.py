@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +25,9 @@ from d3po_core.share import share
 
 from . import controls, tastes
 from .report import report
+from .told import told
 from .words import WORDS
 from .worker import Worker, sample_settings
-
-
-def told(work: Callable[..., Any]) -> Callable[..., Any]:
-    """An event's work, whose mistakes are shown as a sentence."""
-
-    @functools.wraps(work)
-    def shown(*values: Any) -> Any:
-        try:
-            return work(*values)
-        except D3POError as error:
-            raise gr.Error(str(error)) from error
-
-    return shown
 
 
 def choice(shelf: Shelf, run_id: str | None = None) -> Any:

@@ -41,4 +41,73 @@ WORDS = {
     "import": "Import picks",
     "imported": "{n} picks imported.",
     "nothing_taught": "This taste has not been taught yet.",
+    "others": "Other ways to teach",
+    "method_title": "#### Another method for your picks\n"
+    "A taste learns from your picks by D3PO, unless you choose another method here. It is kept with the taste, for its "
+    "next rounds.",
+    "method": "Method",
+    "method_kept": "This taste's next round is taught by {method}.",
+    "method_open": "Round {n}, which was stopped, goes on as it was begun.",
+    "reward_title": "#### Teach by a reward\n"
+    "A reward is a program that says how much it likes a picture. Your model follows it without any picks of yours. "
+    "Followed too far it ruins pictures, so drift from your model is watched and ends it.",
+    "reward_ready": "Choose one",
+    "reward_written": "Or write one",
+    "reward_written_help": "A name or a sum, such as 0.5*warmth + contrast. picks stands for what your picks say. "
+    "Scorers that you have: clip:FOLDER, pickscore:FOLDER, hpsv2:FOLDER, aesthetic:FOLDER, picks:FILE.",
+    "reward_begin": "Teach by this reward",
+    "reward_finish": "Finish the stopped round as it is",
+    "reward_begun": "It has begun. How it goes is in the gallery, under Teach; Stop is there too.",
+    "reward_finishing": "It will be finished in a moment. How it went is in the gallery, under Teach.",
+    "reward_open": "Round {n} was stopped while it learnt from **{what}**. Teach in the gallery lets it go on with its "
+    "own settings.",
+    "your_picks": "your picks",
+    "say_title": "#### What do your picks say?\n"
+    "In seconds, a small judge learns from them what you like, and is tried on picks that it has not seen.",
+    "say": "Ask my picks",
+    "say_yes": "**It may be used**: choose *What my picks say* above.",
+    "say_no": "**It may not be used yet.** That is no better than chance, as far as so few can tell. Pick in more "
+    "groups, or pick by one thing.",
+    "bring": "Bring pictures",
+    "bring_help": "Pictures that you have already, liked ones and others: a folder with *winners* and *losers* in it "
+    "(two of one name are a pair), a .jsonl file with lines like "
+    '`{"prompt": "a lake", "winner": "a.png", "loser": "b.png"}`, '
+    "or either of them as a zip. Other prompts are read from a .txt beside a picture, or from what A1111, Forge and "
+    "ComfyUI wrote into it.",
+    "bring_place": "Where they lie on this computer",
+    "bring_place_help": "The path of a folder, of a .jsonl file or of a zip.",
+    "bring_file": "Or upload a zip (or a .jsonl with whole paths)",
+    "bring_who": "Who judged them (empty: imported)",
+    "bring_button": "Bring them in",
+    "bring_one": "Imported 1 group of pictures.",
+    "bring_added": "Imported {n} groups of pictures.",
+    "bring_known": "{n} were there already.",
+    "bring_method": "How they were drawn is not known, so {method} cannot learn from them. Choose diffusion-nft, "
+    "diffusion-dpo or diffusion-kto under *Other ways to teach*.",
+    "bring_left_out": "Left out {n}:",
+    "bring_more": "and {n} more",
 }
+
+METHODS = {
+    "d3po": "**d3po** needs picks on pictures drawn here: what led to the one that you preferred becomes likelier. The "
+    "best start.",
+    "ddpo": "**ddpo** needs picks on pictures drawn here. Each picture gets a score from them, within its group.",
+    "dpok": "**dpok** needs picks on pictures drawn here. As ddpo, and held close to your model.",
+    "diffusion-dpo": "**diffusion-dpo** needs finished pictures alone, in pairs of a better and a worse one; imported "
+    "ones count.",
+    "diffusion-kto": "**diffusion-kto** needs finished pictures alone, liked or disliked one by one; imported ones "
+    "count.",
+    "diffusion-nft": "**diffusion-nft** needs finished pictures alone; imported ones count. It departs from the last "
+    "round, and is hardly misled by picks that contradict each other.",
+}
+"""What each method needs, in a sentence or two."""
+
+REWARDS = {
+    "What my picks say": "picks",
+    "Warm colours": "warmth",
+    "Cold colours": "-1*warmth",
+    "Contrast": "contrast",
+    "Smooth and plain": "smooth-compressibility",
+    "Busy and detailed": "smooth-incompressibility",
+}
+"""Rewards that can be chosen, and how each is written."""

@@ -7,6 +7,7 @@ pictures, it puts teaching aside, draws some, and goes on: a trainer resumes exa
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import time
 import traceback
@@ -16,7 +17,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
@@ -28,13 +29,16 @@ from d3po_core.gentler import make_gentler
 from d3po_core.image_model import ImageModel
 from d3po_core.policies import applied
 from d3po_core.run import Run
-from d3po_core.sampling import sample_groups
-from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, preset_values
-from d3po_core.showcase import show
-from d3po_core.training.keep import keep
-from d3po_core.training.trainer import Trainer
+from d3po_core.sampling import add_prompts, sample_groups
+from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings, preset_values
 
+from . import by_reward
+from .by_reward import RewardLesson
 from .report import where
+
+if TYPE_CHECKING:
+    from d3po_core.imported import Found, Imported
+    from d3po_core.training.course import Course
 
 AHEAD = 12
 """Groups that lie ready for the person, as far as the machine keeps up."""
@@ -142,9 +146,9 @@ class Worker(Actions):
             found.append("teach")
         return [*found, "stop"] if busy else found
 
-    def teaches(self) -> bool:
-        """Whether any taste is being taught or waits for it."""
-        return bool(self._teaching)
+    def teaches(self, run: Run | None = None) -> bool:
+        """Whether a taste, or any, is being taught or waits for it."""
+        return bool(self._teaching) if run is None else run.run_id in self._teaching
 
     def seen(self, run: Run) -> None:
         self._looked = (run, time.monotonic())
@@ -161,9 +165,33 @@ class Worker(Actions):
         self._ask(run, lambda run, model: self._draw_in_turns(run, model, groups))
 
     def teach(self, run: Run) -> None:
+        """Let a stopped round go on, whatever it learns from; else teach by picks."""
         if run.run_id not in self._teaching:
-            self._teaching.add(run.run_id)
-            self._ask(run, self._teach)
+            self._begin(run, self._teach)
+
+    def teach_by_reward(self, run: Run, lesson: RewardLesson) -> None:
+        """Teach a round by a reward; see `by_reward.begin`.
+
+        Raises:
+            D3POError: the taste is being taught.
+        """
+        self._check_free(run)
+        self._begin(run, functools.partial(self._teach, lesson=lesson))
+
+    def finish(self, run: Run) -> None:
+        """Make a LoRA of what a stopped round has learnt.
+
+        Raises:
+            D3POError: there is none, or the taste is being taught.
+        """
+        self._check_free(run)
+        if run.open_round() is None:
+            raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
+        self._begin(run, functools.partial(self._teach, finish=True))
+
+    def bring(self, run: Run, found: Found, who: str) -> Future[Imported]:
+        """Bring pictures that exist already into a taste, encoded by its model; see `imported.import_pictures`."""
+        return self.call(lambda: self._bring(run, found, who), run)
 
     def stop(self, run: Run) -> None:
         for job in [job for job in list(self._jobs) if job.run_id == run.run_id]:
@@ -209,6 +237,14 @@ class Worker(Actions):
         self._jobs.append(Job(run.run_id if run else "", lambda: outcome.set_result(work()), drop, fail, free))
         self._wake.set()
         return outcome
+
+    def _check_free(self, run: Run) -> None:
+        if self.teaches(run):
+            raise D3POError("This taste is being taught just now.", "Wait until that is done, or press Stop first.")
+
+    def _begin(self, run: Run, teaching: Callable[[Run, ImageModel], None]) -> None:
+        self._teaching.add(run.run_id)
+        self._ask(run, teaching)
 
     def _ask(self, run: Run, work: Callable[[Run, ImageModel], None]) -> None:
         self._resting.discard(run.run_id)
@@ -287,8 +323,11 @@ class Worker(Actions):
         """Whether somebody else wants a turn."""
         return False
 
-    def _for_gradients(self, model: ImageModel, settings: TrainSettings) -> AbstractContextManager[object]:
-        """Held while a network is taught: its weights made such that autograd takes them, its memory as is asked."""
+    def _for_gradients(
+        self, model: ImageModel, settings: TrainSettings | RewardSettings
+    ) -> AbstractContextManager[object]:
+        """Held while a network is taught: its weights made such that autograd takes them, its memory as is asked; those
+        of the decoder too, where a reward's gradient has to pass through it."""
         return nullcontext()
 
     def _kept(self, run: Run, lora: Path) -> None:
@@ -318,7 +357,7 @@ class Worker(Actions):
         done = 0
         progress = self._show(run, "drawing", groups)
         settings = dataclasses.replace(sample_settings(run), groups=max(1, groups))
-        policy, prompts = run.current_policy(), [prompt.text for prompt in run.prompts()]
+        policy, prompts = run.current_policy(), texts(run)
         number = 1 + sum(round.finished is not None for round in run.rounds())
         drawn = sample_groups(run, model, settings, prompts, policy, number)
         with applied(model.denoiser, run.lora(policy), self.attachment), closing(drawn):
@@ -331,30 +370,36 @@ class Worker(Actions):
                     break
         return done
 
-    def _teach(self, run: Run, model: ImageModel) -> None:
+    def _teach(self, run: Run, model: ImageModel, lesson: RewardLesson | None = None, finish: bool = False) -> None:
         goes_on = False
         try:
-            goes_on = self._teach_round(run, model)
+            left = by_reward.stopped(run)
+            if lesson is None and left is not None:
+                lesson = by_reward.go_on(run, left)
+            goes_on = self._teach_round(run, model, lesson, finish)
         finally:
             if not goes_on:
                 self._teaching.discard(run.run_id)
-        if goes_on:
-            self._jobs.appendleft(self._job(run, self._teach))
+        if goes_on:  # with the lesson, because a reward may take long to load
+            again = functools.partial(self._teach, lesson=lesson, finish=finish)
+            self._jobs.appendleft(self._job(run, again))
 
-    def _teach_round(self, run: Run, model: ImageModel) -> bool:
+    def _teach_round(self, run: Run, model: ImageModel, lesson: RewardLesson | None, finish: bool) -> bool:
         """Teach a round and show what came of it; whether it is to go on later, because others have their turn."""
-        settings, lora = train_settings(run)
+        from d3po_core.showcase import show
+        from d3po_core.training.keep import keep
+
         while True:
-            trainer = Trainer(run, model.denoiser, settings, lora, self.attachment)
+            course, settings = self._course(run, model, lesson)
             with self._for_gradients(model, settings):
-                taught = self._taught(run, trainer)
+                taught = self._taught(run, course, finish)
             if taught:
                 break
             if self._others_wait():
                 return True
             self._draw(run, model, AHEAD // 2)
-        self._kept(run, keep(trainer))
-        result = trainer.result()
+        self._kept(run, keep(course))
+        result = course.result()
         if not any(layer.up.any() for layer in result.weights.values()):
             return False  # before and after are the same
         progress = self._show(run, "blind", 0)
@@ -364,20 +409,54 @@ class Worker(Actions):
         self._shown(run, result.round)
         return False
 
-    def _taught(self, run: Run, trainer: Trainer) -> bool:
+    def _course(
+        self, run: Run, model: ImageModel, lesson: RewardLesson | None
+    ) -> tuple[Course[Any], TrainSettings | RewardSettings]:
+        """A trainer by picks or by a reward, and its settings."""
+        from d3po_core.training.reward_trainer import RewardTrainer
+        from d3po_core.training.trainer import Trainer
+
+        train, lora = train_settings(run)
+        if lesson is None:
+            return Trainer(run, model.denoiser, train, lora, self.attachment), train
+        self._show(run, "loading", 0)
+        sample = sample_settings(run)
+        prompts = add_prompts(run, model, texts(run), sample.negative)
+        reward, settings = lesson.reward, lesson.settings
+        trainer = RewardTrainer(run, model, reward, settings, lora, sample, self.attachment, prompts, lesson.written)
+        return trainer, settings
+
+    def _taught(self, run: Run, course: Course[Any], finish: bool) -> bool:
         """Teach until it is done, until the person runs out of pictures, or until others wait; whether it is done."""
         progress, begun = self._show(run, "checking", 0), time.monotonic()
-        with closing(trainer.steps()) as reports:
+        with closing(course.steps()) as reports:
             for report in reports:
                 if report.phase == "teach" and progress.kind != "teaching":
                     progress = self._show(run, "teaching", report.total)
                 progress.at(report.update, report.total)
                 self._check()
+                if finish:
+                    return True
                 if self._looked_at(run) and run.counts("").waiting == 0:
                     return False
                 if time.monotonic() - begun > TURN_SECONDS and self._others_wait():
                     return False
         return True
+
+    def _bring(self, run: Run, found: Found, who: str) -> Imported:
+        from d3po_core.imported import import_pictures
+
+        model: Any = self.models.of(run)
+        progress = self._show(run, "importing", len(found.groups))
+        for said in import_pictures(run, found, model, who):
+            progress.at(said.done, said.total)
+            self._check()
+        return said
+
+
+def texts(run: Run) -> list[str]:
+    """A run's prompts, each once, without those that only came with imported pictures."""
+    return list(dict.fromkeys(prompt.text for prompt in run.prompts() if prompt.asked))
 
 
 def sample_settings(run: Run) -> SampleSettings:

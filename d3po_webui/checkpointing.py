@@ -1,8 +1,8 @@
-"""Gradient checkpointing of a host's UNet: less memory, one more forward pass (Chen et al. 2016, arXiv 1604.06174)."""
+"""Gradient checkpointing of a host's networks: less memory, one more forward pass (Chen et al., arXiv 1604.06174)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,13 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def checkpointed(module: nn.Module, on: bool) -> Iterator[None]:
-    """For a while, let a UNet keep only what goes into its layers, and compute the rest again in the backward pass.
-
-    Its layers are those of `input_blocks`, `middle_block` and `output_blocks`: the Forge family calls them one by one,
-    and A1111 block by block.
-    """
-    layers = list(_layers(module)) if on else []
+def checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """For a while, let a network keep only what goes into these layers, and compute the rest again in the backward
+    pass."""
+    layers = list(layers)
     try:
         for layer in layers:
             layer.forward = _again(layer.forward)  # type: ignore[method-assign]
@@ -28,10 +25,20 @@ def checkpointed(module: nn.Module, on: bool) -> Iterator[None]:
             del layer.forward  # which uncovers the class's own
 
 
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
+def unet_layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Of `input_blocks`, `middle_block` and `output_blocks`: the Forge family calls them one by one, and A1111 block by
+    block."""
     blocks: list[Any] = [*module.input_blocks, module.middle_block, *module.output_blocks]  # type: ignore[misc]
     for block in blocks:
         yield from block
+
+
+def decoder_layers(decoder: nn.Module) -> Iterator[nn.Module]:
+    """Of a VAE's decoder: blocks, attention and enlarging. Of a small one in another form (TAESD) none: it needs
+    little."""
+    for stage in [decoder.mid, *decoder.up] if hasattr(decoder, "mid") else []:  # type: ignore[misc]
+        for part in stage.children():
+            yield from part if isinstance(part, nn.ModuleList) else [part]
 
 
 def _again(forward: Callable[..., Any]) -> Callable[..., Any]:

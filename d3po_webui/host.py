@@ -73,15 +73,16 @@ def network(model: Any) -> torch.nn.Module:
     return found.diffusion_model
 
 
-def to_device(model: Any, shape: Sequence[int] = (), alone: bool = False) -> None:
+def to_device(model: Any, shape: Sequence[int] = (), alone: bool = False, vae: bool = False) -> None:
     """Let the Forge family bring the network to where it computes, with no LoRA in its weights that was taken off.
 
-    Elsewhere it is there, or comes when it is called.
+    Elsewhere it is there, or comes when it is called; but see `vae_at_hand`.
 
     Args:
         model: the host's.
         shape: of the latents that are computed at once, (B, C, h, w), so that the host makes room for them.
         alone: make all the room there is: every other model leaves the graphics card.
+        vae: bring the VAE too, to stay beside the network.
     """
     if not is_forge(model):
         return
@@ -90,7 +91,8 @@ def to_device(model: Any, shape: Sequence[int] = (), alone: bool = False) -> Non
     except ImportError:
         from ldm_patched.modules.model_management import load_models_gpu  # reForge, forge-classic
     unet = model.forge_objects.unet
-    load_models_gpu([unet], ALL_OF_IT if alone else unet.memory_required(list(shape)) if shape else 0)
+    patchers = [unet, model.forge_objects.vae.patcher] if vae else [unet]
+    load_models_gpu(patchers, ALL_OF_IT if alone else unet.memory_required(list(shape)) if shape else 0)
 
 
 def device() -> torch.device:
@@ -190,6 +192,48 @@ def decode(model: Any, latents: Tensor) -> Tensor:
                 raise D3POError("The model's numbers overflowed, and no picture came out.", OVERFLOWED) from error
             images.append(image.float())
     return (torch.stack(images) / 2 + 0.5).clamp(0, 1)
+
+
+def vae(model: Any) -> torch.nn.Module:
+    """The network that encodes and decodes pictures."""
+    return model.forge_objects.vae.first_stage_model if is_forge(model) else model.first_stage_model
+
+
+@contextmanager
+def vae_at_hand(model: Any) -> Iterator[None]:
+    """Hold the VAE where it computes, beside the network, and move neither meanwhile.
+
+    In the Forge family `to_device` does so. A1111 with --medvram would swap the two at every call, and a backward pass
+    would find other weights than the forward pass.
+    """
+    if is_forge(model):
+        yield
+        return
+    for bring in model.model._forward_pre_hooks.values():  # --medvram's: then it has no reason to swap
+        bring(model.model, ())
+    found = vae(model)
+    before = next(found.parameters()).device
+    found.to(device())
+    try:
+        yield
+    finally:
+        found.to(before)
+
+
+def to_vae(model: Any, latents: Tensor) -> Tensor:
+    """Latents as the VAE's network takes them."""
+    return latents / model.scale_factor if not is_forge(model) else _scaling(model).process_out(latents)
+
+
+def from_vae(model: Any, latents: Tensor) -> Tensor:
+    """The inverse of `to_vae`."""
+    return latents * model.scale_factor if not is_forge(model) else _scaling(model).process_in(latents)
+
+
+def _scaling(model: Any) -> Any:
+    """What knows the scale of latents: Forge's VAE itself, in the others the model's configuration."""
+    found = vae(model)
+    return found if hasattr(found, "process_out") else model.forge_objects.unet.model.model_config.latent_format
 
 
 OVERFLOWED = "Start the web UI with --no-half-vae, or with --no-half if that is not enough."

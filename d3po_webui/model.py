@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from d3po_core.rollout import CandidateNoise, Plan, Trajectory, sample
 
 from . import host
 from .denoiser import WebuiDenoiser
+from .vae import Vae, held
 
 FACTOR = 8
 """Pixels for each latent, of all VAEs that these hosts know."""
@@ -31,6 +33,7 @@ class WebuiModel:
         self.model, self.denoiser = model, WebuiDenoiser(model)
         self.name, self.identity = host.checkpoint(model)
         self._size = self._sides(height, width)
+        self._vae: Vae | None = None
 
     @property
     def prediction_type(self) -> str:
@@ -60,8 +63,34 @@ class WebuiModel:
         return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents to images (B, 3, H, W) in [0, 1] on the CPU."""
-        return host.decode(self.model, latents)
+        """Latents to images (B, 3, H, W) in [0, 1], float32: on the CPU and by the host's own way, or, inside
+        `gradients_through_decode`, where the network computes and with gradient."""
+        return self._vae.decode(latents) if self._vae else host.decode(self.model, latents)
+
+    @contextmanager
+    def gradients_through_decode(self, again: bool) -> Iterator[None]:
+        """Hold the VAE such that gradients pass; see `vae.held`."""
+        with held(self.model, again) as self._vae:
+            try:
+                yield
+            finally:
+                self._vae = None
+
+    @property
+    def unit(self) -> int:
+        """Pixels that a picture's height and width must be multiples of."""
+        return FACTOR
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] to latents on the CPU, always the same ones.
+
+        Raises:
+            D3POError: a side is no multiple of 8.
+        """
+        self.latent_shape(*images.shape[-2:])
+        host.to_device(self.model, vae=True)  # reading the prompt took its place
+        with held(self.model, False) as vae:
+            return vae.encode(images)
 
     def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
         """Shape of one image's latents; 0 is the model's native size.

@@ -12,7 +12,7 @@ from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
 from d3po_core.run import Run
 from d3po_studio import controls, panels, tastes
-from d3po_studio.panels import told
+from d3po_studio.told import told
 from d3po_studio.words import WORDS
 
 from . import sent

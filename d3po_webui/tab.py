@@ -12,8 +12,8 @@ import gradio as gr
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
 from d3po_studio import panels, tastes
-from d3po_studio.page import gallery_element
-from d3po_studio.panels import told
+from d3po_studio.page import around, gallery_element
+from d3po_studio.told import told
 from d3po_studio.words import WORDS
 
 from .cards import Cards
@@ -55,16 +55,11 @@ def build(shelf: Shelf, worker: WebuiWorker, cards: Cards, problem: str = "", ke
             gallery = gr.HTML(gallery_html(shelf, None), elem_id="d3po_gallery")
         with gr.Tab(WORDS["new"], elem_id="d3po_new"):
             new_taste(shelf, worker, taste)
-        with gr.Tab(WORDS["compare"], elem_id="d3po_compare"):
-            panels.compare(shelf, worker, taste)
-        with gr.Tab(WORDS["files"], elem_id="d3po_files") as files:
-            kept = starred(shelf, taste, cards)
-            panels.files(shelf, worker, taste)
-        with gr.Tab(WORDS["trouble"], elem_id="d3po_trouble"):
-            panels.trouble(shelf, worker, taste)
+        above: dict[str, Any] = {}
+        tabs = around(shelf, worker, taste, {"files": lambda: above.update(kept=starred(shelf, taste, cards))})
         taste.change(lambda taste: gallery_html(shelf, taste), taste, gallery)
-        for event in (taste.change, files.select):
-            event(lambda taste: stars(shelf, taste, cards), taste, kept)
+        for event in (taste.change, tabs["files"].select):
+            event(lambda taste: stars(shelf, taste, cards), taste, above["kept"])
         draw.click(told(lambda taste: worker.draw(tastes.chosen(shelf, taste), AT_ONCE)), taste, None)
         stop.click(told(lambda taste: worker.stop(tastes.chosen(shelf, taste))), taste, None)
         skip.click(told(lambda taste: worker.skip(tastes.chosen(shelf, taste))), taste, None)

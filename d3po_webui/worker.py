@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ from d3po_core.errors import D3POError
 from d3po_core.image_model import ImageModel
 from d3po_core.own_tensors import own_tensors
 from d3po_core.run import Run
-from d3po_core.settings import TrainSettings
+from d3po_core.settings import RewardSettings, TrainSettings
 from d3po_studio.worker import Job, Stopped, Worker, sample_settings
 
 from . import host
 from .cards import Cards
-from .checkpointing import checkpointed
+from .checkpointing import checkpointed, unet_layers
 from .model import WebuiModel
 
 DOING = {
@@ -25,6 +25,7 @@ DOING = {
     "checking": "looking through the pictures",
     "teaching": "teaching",
     "blind": "preparing the blind check",
+    "importing": "bringing pictures in",
 }
 """What the host's progress bar calls each kind of work; the gallery's words for it."""
 
@@ -104,10 +105,15 @@ class WebuiWorker(Worker):
             self.task = ""
 
     @contextmanager
-    def _for_gradients(self, model: ImageModel, settings: TrainSettings) -> Iterator[None]:
-        host.to_device(host.loaded_model(), alone=True)
-        module = model.denoiser.module
-        with own_tensors([module]), checkpointed(module, settings.checkpointing):
+    def _for_gradients(self, model: ImageModel, settings: TrainSettings | RewardSettings) -> Iterator[None]:
+        assert isinstance(model, WebuiModel)
+        module, again, decodes = model.denoiser.module, settings.checkpointing, isinstance(settings, RewardSettings)
+        host.to_device(model.model, alone=True, vae=decodes)
+        with (
+            own_tensors([module]),
+            checkpointed(unet_layers(module) if again else []),
+            model.gradients_through_decode(again) if decodes else nullcontext(),
+        ):
             yield
 
     def _check(self) -> None:

@@ -27,7 +27,8 @@ export class RoundCard {
   }
 
   #guesses() {
-    const { guessed, guessed_of } = this.round;
+    const { guessed, guessed_of, reward } = this.round;
+    if (reward) return this.#reward(reward);
     if (!guessed_of && !this.round.finished) return null;
     if (!guessed_of) return el("p", { class: "hint" }, this.text.t("round.no_hidden"));
     const share = guessed / guessed_of;
@@ -46,6 +47,14 @@ export class RoundCard {
       el("div", meter, fill, el("span", { class: "chance" })),
       el("p", { class: "hint" }, this.text.t("round.guesses.of", { done: guessed, of: guessed_of })),
     );
+  }
+
+  /** What was learnt from instead of picks, and how much of it the pictures had before and have now. */
+  #reward(name) {
+    const { reward_before: before, reward: now } = this.round.details ?? {};
+    if (before === undefined || now === undefined) return el("p", { class: "hint" }, this.text.t("round.reward", { name }));
+    const told = { name, before: this.text.fine.format(before), now: this.text.fine.format(now) };
+    return el("p", { class: "big" }, this.text.t("round.reward.moved", told));
   }
 
   #drift() {

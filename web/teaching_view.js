@@ -69,6 +69,8 @@ export class TeachingView {
   #leadWords(teaching) {
     const { state } = this.session;
     if (teaching) return this.text.t("teach.busy");
+    const stopped = state.rounds.find((round) => !round.finished && round.reward);
+    if (stopped && !state.work) return this.text.t("teach.reward", { n: stopped.number, name: stopped.reward });
     if (state.can.includes("teach")) return this.text.t("teach.ready", { n: state.picks.usable });
     if (!state.picks.usable) return this.text.t("teach.none");
     if (!state.picks.untaught && !state.work) return this.text.t("teach.nothing_new");

@@ -10,7 +10,7 @@ class Progress:
     """Of one piece of work, read by other threads while it goes on.
 
     Args:
-        kind: "loading", "drawing", "checking", "teaching", "blind" or "idle".
+        kind: "loading", "drawing", "checking", "teaching", "blind", "importing" or "idle".
         of: how many steps it has, 0 while that is unknown.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -25,17 +25,18 @@ FILES = {
 
 
 @torch.inference_mode(False)  # a host may call from inside it, and its tensors could take no part in gradients later
-def get_reward(spec: str) -> Reward:
+def get_reward(spec: str, more: Mapping[str, Callable[[], Reward]] | None = None) -> Reward:
     """The reward that a spec names; those with a path are loaded from it.
 
     Args:
         spec: terms joined by +, each a name, or a kind and a path (`clip:/folder`), with a weight and * before it or
             none. Behind a path, + needs a space on either side.
+        more: names that mean something where this is called, and what loads them.
 
     Raises:
         D3POError: a name is unknown, a weight is not a number, or a path holds something else.
     """
-    return weighted_sum([_term(text.strip()) for text in _split(spec)])
+    return weighted_sum([_term(text.strip(), more or {}) for text in _split(spec)])
 
 
 def require_differentiable(reward: Reward) -> Reward:
@@ -65,7 +66,7 @@ def _split(spec: str) -> list[str]:
     return parts
 
 
-def _term(text: str) -> tuple[float, Reward]:
+def _term(text: str, more: Mapping[str, Callable[[], Reward]]) -> tuple[float, Reward]:
     weight, name = 1.0, text
     factor, star, rest = text.partition("*")
     if star and ":" not in factor:
@@ -76,10 +77,12 @@ def _term(text: str) -> tuple[float, Reward]:
                 "Write it as in 0.5*warmth.",
             )
         weight = float(factor)
-    return weight, _named(name)
+    return weight, _named(name, more)
 
 
-def _named(name: str) -> Reward:
+def _named(name: str, more: Mapping[str, Callable[[], Reward]]) -> Reward:
+    if name in more:
+        return more[name]()
     if name in REWARDS:
         return REWARDS[name]
     kind, _, path = name.partition(":")
@@ -87,7 +90,7 @@ def _named(name: str) -> Reward:
         if not path.strip():
             raise D3POError(f"'{name}' does not say where it lies.", f"Write {kind}:/path/to/{FILES[kind]}.")
         return _loader(kind)(path.strip())
-    known = [*REWARDS, *(f"{kind}:PATH" for kind in FILES)]
+    known = [*more, *REWARDS, *(f"{kind}:PATH" for kind in FILES)]
     raise D3POError(f"There is no reward called '{name}'.", f"Choose one of {', '.join(known)}.")
 
 

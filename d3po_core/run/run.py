@@ -101,6 +101,21 @@ class Run(Prompts, Groups, Judgements, Showing, History, Rounds, Checks, Metrics
         self.name = name
         self.write_manifest()
 
+    def change_settings(self, section: str, values: dict[str, Any]) -> None:
+        """Let some settings of a section be others from now on; a round that is open keeps those it was begun with.
+
+        Args:
+            section: of `settings`.
+            values: JSON-able.
+        """
+        with self._database.write() as connection:
+            (stored,) = connection.execute("SELECT value FROM meta WHERE key = 'settings'").fetchone()
+            settings = json.loads(stored)  # another process may have changed others
+            settings[section] = {**settings.get(section, {}), **values}
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'settings'", (json.dumps(settings),))
+        self.settings = settings
+        self.write_manifest(settings=settings)
+
     def close(self) -> None:
         """Close the database, so that the folder can be moved or deleted on every system. Use opens it again."""
         self._database.close()

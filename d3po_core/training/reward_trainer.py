@@ -47,6 +47,7 @@ class RewardTrainer(Course[RewardReport]):
         sample: how pictures are drawn.
         prompts: ids of those to draw for; if none are named, all that are encoded and did not just come with imported
             pictures. An interrupted round goes on with those that it was begun with.
+        written: what the reward was asked for with, kept so that it can be loaded again.
 
     Raises:
         D3POError: settings out of range, a reward that is not differentiable, or a run without prompts.
@@ -64,9 +65,10 @@ class RewardTrainer(Course[RewardReport]):
         sample: SampleSettings,
         attachment: str = "peft",
         prompts: Sequence[int] = (),
+        written: str = "",
     ) -> None:
         super().__init__(run, model.denoiser, lora_settings, attachment)
-        self.model, self.reward = model, require_differentiable(reward)
+        self.model, self.reward, self.written = model, require_differentiable(reward), written
         self.settings, self.sample = check(settings), check(sample)
         unfinished = self._unfinished()
         self.resumed = unfinished is not None
@@ -120,7 +122,7 @@ class RewardTrainer(Course[RewardReport]):
 
     def _stored(self) -> dict[str, Any]:
         return {
-            **{"reward": dataclasses.asdict(self.settings), "reward_name": self.reward.name},
+            **{"reward": dataclasses.asdict(self.settings), "reward_name": self.reward.name, "written": self.written},
             **{"lora": dataclasses.asdict(self.lora_settings), "start": self._start},
             "sample": dataclasses.asdict(self.sample),
             "prompts": [prompt.id for prompt in self.prompts],

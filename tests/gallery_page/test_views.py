@@ -119,6 +119,24 @@ def test_teaching_is_told_in_words_and_details_stay_folded(opened: Opened, serve
     assert gallery.find(".earlier .round").count() == 1
 
 
+def test_a_round_by_a_reward_is_told_as_one(opened: Opened, server: FakeServer) -> None:
+    about = {"guessed": 0, "guessed_of": 0, "curve": [], "reward": "warmth"}
+    figures = {"reward_before": 0.125, "reward": 0.5, "kl_base": 3.0}
+    stopped = {"finished": False, "details": None, "strip": [], "lora": None, "drift": None}
+    server.taste.rounds = [
+        {**a_round(server.taste, 1), **about, "details": figures},
+        {**a_round(server.taste, 2), **about, **stopped},
+    ]
+    gallery = opened()
+    gallery.view("teach")
+    lead = gallery.find(".teaching .lead").filter(has_text="Round 2 was stopped while it learnt from the reward warmth")
+    lead.wait_for()
+    assert "It learns from the reward warmth, not from picks." in gallery.find(".latest .round").inner_text()
+    gallery.find(".earlier summary").first.click()
+    earlier = gallery.find(".earlier .round").inner_text()
+    assert "The reward warmth went from 0.125 to 0.5." in earlier and "too few picks" not in earlier
+
+
 def test_teach_and_stop(opened: Opened, server: FakeServer) -> None:
     gallery = opened()
     gallery.focus()

@@ -156,6 +156,7 @@ def toasts(page: Any) -> list[str]:
 def test_every_control_is_there(server: Server) -> None:
     shown = {item["props"].get("elem_id") for item in server.ask("/config")["components"]}
     assert {"d3po_generate", "d3po_interrupt", "d3po_skip", "d3po_begin", "d3po_sample_steps"} <= shown
+    assert {"d3po_method", "d3po_reward", "d3po_reward_updates", "d3po_say", "d3po_bring_place"} <= shown
 
 
 def test_begin_pick_teach_and_use(server: Server, page: Any, tmp_path: Path) -> None:
@@ -212,6 +213,46 @@ def test_a_mistake_is_told_in_a_sentence(server: Server, page: Any, tmp_path: Pa
     page.get_by_text("There is no prompt yet. Write at least one, one per line.").wait_for()
     page.screenshot(path=str(tmp_path / "toast.png"))
     assert len(toasts(page)) == 1
+
+
+def test_other_ways_to_teach(server: Server, page: Any, tmp_path: Path) -> None:
+    run = Run.create(
+        server.tastes / secrets.token_hex(4),
+        name="Warmer",
+        model={**MODEL, "identity": "toy"},
+        settings={"sample": {"steps": 2}},
+    )
+    run.add_prompt("a hill", "")
+    page.reload()
+    load_scripts(page)
+    outer(page, "D3PO")
+    page.locator(f"d3po-gallery[taste='{run.run_id}']").wait_for()
+    inner(page, "Other ways to teach")
+    page.wait_for_timeout(1000)  # what belongs to the taste has come
+    page.locator("#d3po_method label", has_text="diffusion-kto").click()
+    page.locator("#d3po_method_needs", has_text="This taste's next round is taught by diffusion-kto").first.wait_for()
+    assert Run.open(run.folder).settings["train"]["method"] == "diffusion-kto"
+    page.locator("#d3po_reward_ready label", has_text="Warm colours").click()
+    page.wait_for_function(
+        "gradioApp().querySelector('#d3po_reward').querySelector('input, textarea').value === 'warmth'"
+    )
+    page.fill("#d3po_reward_updates input", "2")
+    page.keyboard.press("Tab")
+    page.screenshot(path=str(tmp_path / "others.png"), full_page=True)
+    page.click("#d3po_reward_begin")
+    page.locator("#d3po_reward_told", has_text="It has begun").first.wait_for()
+    for _ in range(600):
+        told = server.ask(f"/d3po/taste/{run.run_id}/state?client={CLIENT}")
+        if told["rounds"] and told["rounds"][0]["finished"] and not told["work"]:
+            break
+        page.wait_for_timeout(100)
+    assert not told["problem"] and told["rounds"][0]["reward"] == "warmth" and told["rounds"][0]["finished"], told
+    assert toasts(page) == []
+    inner(page, "Bring pictures")
+    page.screenshot(path=str(tmp_path / "bring.png"), full_page=True)
+    page.click("#d3po_bring_button")
+    page.get_by_text("No pictures are named.").wait_for()
+    run.close()
 
 
 def test_nothing_is_drawn_before_the_tab_is_opened(server: Server, unopened: Any) -> None:

@@ -4,6 +4,7 @@ Installed beside the extension itself; POST /d3po-probe/<name of a function of `
 """
 
 import base64
+import hashlib
 import io
 import traceback
 
@@ -18,7 +19,10 @@ from PIL import Image
 from d3po_core.gallery import Shelf
 from d3po_core.lora import LayerWeights, attach, import_lora, save_lora
 from d3po_core.policies import applied
-from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from d3po_core.rewards import get_reward
+from d3po_core.rollout import make_plan
+from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
+from d3po_core.training.reward_gradient import RewardGradient, Scene
 from d3po_studio.tastes import Plan, begin
 from d3po_webui import denoiser, door, host
 from d3po_webui.model import WebuiModel
@@ -66,6 +70,52 @@ class Probe:
                     return _slopes(model, attached, conditioning, sigma)
             finally:
                 attached.remove()
+
+    def reward_gradient(self, prompt, reward, checkpointing=False):
+        """Gradient of a reward of pictures through sampling and the host's VAE, along a random direction of a LoRA's
+        matrices: by autograd, and by finite differences; and how many matrices it reaches."""
+        sample = SampleSettings(steps=3, guidance_scale=2.0, width=64, height=64)
+        settings = RewardSettings(variant="draft", checkpointing=checkpointing)
+        with self.worker._in_queue():
+            model = WebuiModel(host.loaded_model(), 64, 64)
+            scene = Scene(prompt, model.encode([prompt])[0], 0)
+            attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
+            try:
+                with self.worker._for_gradients(model, settings):
+                    plan = make_plan(model.denoiser, sample)
+                    about = (plan.steps, model.latent_shape(64, 64), sample.guidance_scale, settings)
+                    gradient = RewardGradient(model, get_reward(reward), *about)
+                    return _reward_slopes(gradient, scene, attached)
+            finally:
+                attached.remove()
+
+    def coded(self, seed):
+        """How far latents are, that a picture is encoded to, from those that the host's own encoder gives for it, and
+        how far the picture that they are decoded to with gradient is from the host's own."""
+        with self.worker._in_queue(), torch.no_grad():
+            model = WebuiModel(host.loaded_model(), 64, 64)
+            chance = torch.Generator().manual_seed(seed)
+            image = torch.rand((1, 3, 64, 64), generator=chance)
+            latents = model.encode_images(image)
+            host.to_device(model.model, vae=True)
+            with model.gradients_through_decode(False):
+                ours = model.decode(latents).cpu()
+            theirs = model.decode(latents)
+            draws = [_encoded(model.model, image) for _ in range(32)]
+        noise = torch.stack(draws).std(0).mean()
+        off = (torch.stack(draws).mean(0) - latents).abs().mean()
+        return {"picture": float((ours - theirs).abs().max()), "off": float(off), "noise": float(noise)}
+
+    def weights(self):
+        """A hash of every weight of network and VAE, in its precision."""
+        with self.worker._in_queue():
+            model, found = host.loaded_model(), hashlib.sha256()
+            for module in (host.network(model), host.vae(model)):
+                for name, value in module.state_dict().items():
+                    found.update(
+                        f"{name} {value.dtype}".encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                    )
+            return found.hexdigest()
 
     def prediction(self, prompt, sigma):
         """A few numbers of what the network predicts for fixed latents."""
@@ -184,6 +234,33 @@ def _slopes(model, attached, conditioning, sigma):
                 parameter.copy_(before + sign * step * direction)
             sides.append(value())
     return {"kept": kept, "autograd": float(along), "differences": float((sides[0] - sides[1]) / (2 * step))}
+
+
+def _reward_slopes(gradient, scene, attached):
+    chance = torch.Generator().manual_seed(7)
+    parameters = list(attached.parameters())
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.copy_(torch.randn(parameter.shape, generator=chance) * 0.05)
+    start = [parameter.detach().clone() for parameter in parameters]
+    directions = [torch.randn(parameter.shape, generator=chance) for parameter in parameters]
+    gradient.backward([scene], 0, 1)  # of minus the reward
+    found = [parameter.grad for parameter in parameters]
+    reached = sum(value is not None and bool(value.any()) for value in found)
+    along = -sum((one * other).double().sum() for one, other in zip(found, directions, strict=True))
+    sides, step = [], 1e-3
+    for sign in (1, -1):
+        with torch.no_grad():
+            for parameter, before, direction in zip(parameters, start, directions, strict=True):
+                parameter.copy_(before + sign * step * direction)
+        sides.append(gradient.backward([scene], 0, 1))
+    differences = (sides[0] - sides[1]) / (2 * step)
+    return {"reached": reached, "of": len(parameters), "autograd": float(along), "differences": differences}
+
+
+def _encoded(model, image):
+    """By the host's own way, which adds noise."""
+    return model.get_first_stage_encoding(model.encode_first_stage(image * 2 - 1)).float().cpu()
 
 
 def started(_, app):

@@ -1,0 +1,105 @@
+"""A round of teaching by a reward: what it is begun with, and with what a stopped one goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NoReturn
+
+from d3po_core.errors import D3POError
+from d3po_core.run import Round, Run
+from d3po_core.settings import RewardSettings
+
+if TYPE_CHECKING:
+    from d3po_core.rewards import Reward
+    from d3po_core.rewards.from_picks import FromPicks
+
+OWN = "picks"
+"""Stands in a reward, as a built-in one's name does, for what the taste's own picks say."""
+FILE = "reward-from-picks.safetensors"
+"""What they said when the round was begun, in the taste's folder: picks of later change nothing in the middle of it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardLesson:
+    """What a round is taught by.
+
+    Attributes:
+        reward: differentiable.
+        written: as the person asked for it.
+        settings: how; a seed besides, so that every round draws other pictures.
+    """
+
+    reward: Reward
+    written: str
+    settings: RewardSettings
+
+
+def begin(run: Run, written: str, settings: RewardSettings) -> RewardLesson:
+    """A new round, or the stopped one, if that learns from the same.
+
+    Raises:
+        D3POError: another round was stopped in the middle, or the reward is unknown, not differentiable or, being of
+            too few or too contradictory picks, of no use.
+    """
+    written = " ".join(written.split())
+    if not written:
+        raise D3POError("No reward is named.", "Choose one, or write one.")
+    left = run.open_round()
+    if left is not None and run.load_state(left.number) is not None:
+        if _written(left) != written:
+            _not_yet(left)
+        return go_on(run, left)
+    luck = (int(run.run_id[:8], 16) + len(run.rounds())) % 2**32
+    return RewardLesson(_loaded(run, written, True), written, dataclasses.replace(settings, seed=luck))
+
+
+def stopped(run: Run) -> Round | None:
+    """The round that was stopped while it learnt from a reward."""
+    left = run.open_round()
+    return left if left is not None and "reward" in left.settings else None
+
+
+def go_on(run: Run, left: Round) -> RewardLesson:
+    """With what a stopped round was begun.
+
+    Raises:
+        D3POError: its reward cannot be loaded any more.
+    """
+    written = _written(left)
+    return RewardLesson(_loaded(run, written, False), written, RewardSettings(**left.settings["reward"]))
+
+
+def fit(run: Run) -> FromPicks:
+    """What a taste's picks say, whether it may be used or not.
+
+    Raises:
+        D3POError: there are too few.
+    """
+    from d3po_core.rewards.from_picks import fit_picks
+
+    return fit_picks(run)
+
+
+def _loaded(run: Run, written: str, anew: bool) -> Reward:
+    from d3po_core.rewards import get_reward, require_differentiable
+    from d3po_core.rewards.picks_file import load_reward, save
+
+    def own() -> Reward:
+        if anew:
+            save(fit(run), run.folder / FILE)
+        return dataclasses.replace(load_reward(str(run.folder / FILE)), name=OWN)
+
+    return require_differentiable(get_reward(written, {OWN: own}))
+
+
+def _written(left: Round) -> str:
+    """What a stopped round learns from; "" for picks. Other programs note no more than the reward's name."""
+    return str(left.settings.get("written") or left.settings.get("reward_name", ""))
+
+
+def _not_yet(left: Round) -> NoReturn:
+    raise D3POError(
+        f"Round {left.number} of this taste was stopped while it learnt from {_written(left) or 'picks'}.",
+        "Let it go on with Teach in the gallery, or finish it as it is, first.",
+        "What it has learnt is saved.",
+    )

@@ -1,0 +1,196 @@
+"""Teaching by a reward through the Studio's worker, on the embedded model: it stops and goes on like teaching by picks,
+whichever button is pressed, and what cannot be followed is told before anything is begun."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+
+from d3po_core.errors import D3POError
+from d3po_core.gallery.state import state
+from d3po_core.lora import load_lora
+from d3po_core.picks import Pick
+from d3po_core.run import Run
+from d3po_core.run.checks import after
+from d3po_core.settings import RewardSettings
+from d3po_studio import by_reward
+from d3po_studio import worker as module
+from d3po_studio.models import Models
+from d3po_studio.worker import Worker
+from tests.run_helpers import trajectory
+
+from .test_worker import Shared, until
+
+FEW = RewardSettings(updates=3, batch=2, warmup=0, watch=2, learning_rate=1e-2)
+MANY = RewardSettings(updates=400, batch=2, watch=400, learning_rate=1e-5)
+pytestmark = pytest.mark.usefixtures("fewer_pictures")
+
+
+@pytest.fixture
+def worker(models: Models) -> Iterator[Worker]:
+    found = Worker(models).start()
+    yield found
+    found.close()
+
+
+def taught(worker: Worker, run: Run) -> bool:
+    assert worker.problem(run) is None, worker.problem(run)
+    return run.open_round() is None and bool(run.rounds()) and worker.work(run) is None
+
+
+def stop_in_the_middle(worker: Worker, run: Run) -> int:
+    """Stop after an update or more; how many were done."""
+    until(lambda: (worker.work(run) or {"kind": "", "done": 0})["kind"] == "teaching")
+    until(lambda: len(run.metrics()) > 0)
+    worker.stop(run)
+    until(lambda: worker.work(run) is None)
+    return int(run.metrics()[-1]["update"])
+
+
+def test_a_round_by_a_reward_is_kept_and_shown_as_others_are(worker: Worker, run: Run) -> None:
+    assert "teach" not in worker.can(run)  # no pick was made, and none is needed
+    worker.teach_by_reward(run, by_reward.begin(run, " warmth ", FEW))
+    with pytest.raises(D3POError, match="is being taught"):
+        worker.teach_by_reward(run, by_reward.begin(run, "warmth", FEW))
+    until(lambda: taught(worker, run), 120)
+    (round,) = run.rounds()
+    assert [line["update"] for line in run.metrics()] == [1, 2, 3]
+    assert round.summary["figures"]["reward"] > round.summary["figures"]["reward_before"]  # warmer than it was
+    tensors, _ = load_lora(run.folder / round.lora_file)
+    assert any(value.any() for name, value in tensors.items() if "lora_up" in name)
+    assert run.current_policy() == round.lora_hash and len(run.last_check().pairs) == 1
+    assert run.strip_image(1, 0, "before").read_bytes() != run.strip_image(1, 0, after(1.0)).read_bytes()
+    assert state(run, worker, "")["rounds"][0]["reward"] == "warmth"
+    assert "teach" not in worker.can(run)  # by picks, of which there are none
+
+
+def test_the_gallerys_teach_lets_a_stopped_reward_go_on(worker: Worker, run: Run, models: Models) -> None:
+    worker.teach_by_reward(run, by_reward.begin(run, "0.5*warmth + contrast", MANY))
+    done = stop_in_the_middle(worker, run)
+    assert run.open_round() is not None and "teach" in worker.can(run) and "decide" not in worker.can(run)
+    with pytest.raises(D3POError, match=r"stopped while it learnt from 0.5\*warmth \+ contrast"):
+        by_reward.begin(run, "warmth", FEW)
+
+    another = Worker(models).start()  # as after a restart: nothing is known but what lies in the run
+    try:
+        another.teach(run)
+        until(lambda: len(run.metrics()) > done)
+        another.stop(run)
+        until(lambda: another.work(run) is None)
+        found = [line["update"] for line in run.metrics()]
+        assert found[done] in (done, done + 1)  # the state is at most one update behind
+        (round,) = run.rounds()
+        assert round.settings["reward_name"] == "0.5*warmth + contrast" and round.settings["reward"]["updates"] == 400
+        again = by_reward.begin(run, "0.5*warmth + contrast", FEW)
+        assert again.settings.updates == 400  # with its own settings
+        another.finish(run)
+        until(lambda: taught(another, run), 120)
+        assert run.rounds()[0].summary["reason"] == "Stopped before the end."
+        with pytest.raises(D3POError, match="No round of this taste was stopped"):
+            another.finish(run)
+    finally:
+        another.close()
+
+
+def test_a_reward_makes_room_for_others_and_for_drawing(
+    models: Models, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    loaded: list[str] = []
+    plain = by_reward._loaded
+    monkeypatch.setattr(by_reward, "_loaded", lambda *of: (loaded.append(of[1]), plain(*of))[1])
+    worker = Shared(models).start()
+    try:
+        worker.seen(run)
+        worker.teach_by_reward(run, by_reward.begin(run, "warmth", FEW))
+        until(lambda: taught(worker, run), 120)
+        assert worker.turns >= 3 and loaded == ["warmth"]  # loaded once, however many turns it takes
+        assert [line["update"] for line in run.metrics()] == [1, 2, 3]
+        until(lambda: run.groups())  # for whoever looks
+    finally:
+        worker.close()
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("", "No reward is named"),
+        ("beauty", "no reward called 'beauty'. Choose one of picks, compressibility"),
+        ("compressibility", "not differentiable"),
+        ("x*warmth", "not a number"),
+        ("clip:/nowhere/at/all", "/nowhere/at/all"),
+        ("picks", "0 groups with a preference"),
+        ("0.2*warmth + picks", "16 are needed"),
+    ],
+)
+def test_what_cannot_be_followed_is_told_at_once(run: Run, written: str, told: str) -> None:
+    with pytest.raises(D3POError) as error:
+        by_reward.begin(run, written, FEW)
+    assert told in str(error.value)
+    assert run.rounds() == [] and not (run.folder / by_reward.FILE).exists()
+
+
+def pick_colours(run: Run, groups: int, like: str) -> None:
+    """Groups of a red and a blue picture, of which one is liked: always red, or now this, now that."""
+    for number in range(groups):
+        sides = [(200 - number, 40, 40), (40, 40, 200 - number)]
+        run.add_group(
+            **{"prompt_id": run.prompts()[0].id, "number": run.next_number(), "seed": number, "candidates": 2},
+            **{"policy": "base", "round": 1, "settings": {}, "held_out": False, "tensors": trajectory(number)},
+            images=[Image.new("RGB", (32, 32), colour) for colour in sides],
+        )
+    for number, group in enumerate(run.groups(picked=False)):
+        run.add_pick(group.id, Pick("favourite", (0 if like == "red" else (number * number // 3) % 2,)))
+
+
+def test_what_picks_say_is_followed_if_it_tells_anything(worker: Worker, run: Run) -> None:
+    pick_colours(run, 24, "red")
+    facts = by_reward.fit(run).facts
+    assert facts.usable and facts.accuracy == 1
+    worker.teach_by_reward(run, by_reward.begin(run, "picks", MANY))
+    done = stop_in_the_middle(worker, run)
+    before = (run.folder / by_reward.FILE).read_bytes()
+    pick_colours(run, 20, "blue")
+    worker.teach(run)  # goes on with what the picks said when it was begun
+    until(lambda: len(run.metrics()) > done)
+    worker.stop(run)
+    until(lambda: worker.work(run) is None)
+    assert (run.folder / by_reward.FILE).read_bytes() == before
+    assert run.rounds()[0].settings["reward_name"] == "picks"
+
+
+def test_picks_at_random_may_be_looked_at_and_not_used(run: Run) -> None:
+    pick_colours(run, 24, "both")
+    assert not by_reward.fit(run).facts.usable
+    with pytest.raises(D3POError, match="do not tell yet what you like"):
+        by_reward.begin(run, "picks", FEW)
+
+
+def test_a_stopped_round_by_picks_is_not_run_over(worker: Worker, run: Run) -> None:
+    worker.draw(run, 18)
+    until(lambda: len(run.groups()) == 18 and worker.work(run) is None, 120)
+    for group in run.groups(picked=False):
+        run.add_pick(group.id, Pick("favourite", (group.number % 2,)))
+    worker.teach(run)
+    until(lambda: len(run.metrics()) > 0, 120)
+    worker.stop(run)
+    until(lambda: worker.work(run) is None)
+    with pytest.raises(D3POError, match="stopped while it learnt from picks"):
+        by_reward.begin(run, "warmth", FEW)
+    worker.finish(run)
+    until(lambda: taught(worker, run), 120)
+
+
+def test_a_reward_that_is_gone_is_told_and_nothing_is_lost(worker: Worker, run: Run) -> None:
+    pick_colours(run, 24, "red")
+    worker.teach_by_reward(run, by_reward.begin(run, "picks", MANY))
+    stop_in_the_middle(worker, run)
+    (run.folder / by_reward.FILE).unlink()
+    worker.teach(run)
+    until(lambda: worker.problem(run) is not None)
+    assert "reward from picks" in worker.problem(run).what and run.open_round() is not None
+    time.sleep(0.1)
+    assert worker.work(run) is None and "teach" in worker.can(run)

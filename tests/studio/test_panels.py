@@ -1,0 +1,122 @@
+"""The panels of other ways to teach and of bringing pictures, in the Studio's page in a real browser."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from d3po_core.lora import load_lora
+from d3po_core.run import Run
+from d3po_studio.models import Models
+from d3po_studio.worker import Worker, train_settings
+
+from .test_by_reward import taught
+from .test_worker import until
+
+pytest.importorskip("gradio", reason="gradio comes with the standalone extra")
+
+
+@pytest.fixture
+def page(browser: Any, models: Models, run: Run, fewer_pictures: None, tmp_path: Path) -> Iterator[Any]:
+    import uvicorn
+
+    from d3po_studio.app import make_app
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    worker = Worker(models).start()
+    server = uvicorn.Server(uvicorn.Config(make_app(run.folder.parent, worker, port), "127.0.0.1", port))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    found = browser.new_page(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
+    found.set_default_timeout(60_000)
+    found.goto(f"http://127.0.0.1:{port}/")
+    found.worker = worker
+    yield found
+    found.screenshot(path=str(tmp_path / "page.png"))
+    found.close()
+    worker.close()
+    server.should_exit = True
+    thread.join()
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.locator("d3po-gallery").first.wait_for(state="attached")  # by then the list has its taste
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def toast(page: Any, text: str) -> None:
+    page.locator("[data-testid=toast-body]", has_text=text).first.wait_for()
+
+
+def test_a_method_is_kept_and_a_reward_teaches(page: Any, run: Run, tmp_path: Path) -> None:
+    open_tab(page, "Other ways to teach")
+    page.locator("#d3po_method label", has_text="diffusion-nft").click()
+    page.locator("#d3po_method_needs", has_text="This taste's next round is taught by diffusion-nft").wait_for()
+    assert train_settings(Run.open(run.folder))[0].method == "diffusion-nft"
+
+    page.locator("#d3po_reward input, #d3po_reward textarea").fill("jpeg")
+    page.click("#d3po_reward_begin")
+    toast(page, "There is no reward called 'jpeg'")
+    page.click("#d3po_say")
+    toast(page, "16 are needed")
+
+    page.locator("#d3po_reward_ready label", has_text="Warm colours").click()
+    page.wait_for_function("document.querySelector('#d3po_reward').querySelector('input, textarea').value === 'warmth'")
+    page.locator("#d3po_reward_updates input").fill("2")
+    page.keyboard.press("Tab")
+    page.screenshot(path=str(tmp_path / "others.png"), full_page=True)
+    page.click("#d3po_reward_begin")
+    page.locator("#d3po_reward_told", has_text="It has begun").first.wait_for()
+    until(lambda: taught(page.worker, run), 200)
+    tensors, _ = load_lora(run.folder / run.rounds()[0].lora_file)
+    assert any(value.any() for value in tensors.values()) and run.rounds()[0].settings["reward"]["updates"] == 2
+
+    page.reload()
+    open_tab(page, "Other ways to teach")
+    page.wait_for_function("document.querySelector('#d3po_method input:checked')?.value === 'diffusion-nft'")
+    assert not page.locator("#d3po_reward_finish").is_visible()
+
+
+def pictures(folder: Path) -> Path:
+    for side, colour in (("winners", "red"), ("losers", "blue")):
+        (folder / side).mkdir(parents=True)
+        for name in ("one", "two"):
+            Image.new("RGB", (64, 64), colour).save(folder / side / f"{name}.png")
+        (folder / side / "one.txt").write_text("a red tulip by day")
+    return folder
+
+
+def test_pictures_come_from_a_folder_and_from_a_zip(page: Any, run: Run, tmp_path: Path) -> None:
+    open_tab(page, "Bring pictures")
+    page.click("#d3po_bring_button")
+    toast(page, "No pictures are named")
+    folder = pictures(tmp_path / "mine")
+    page.locator("#d3po_bring_place input, #d3po_bring_place textarea").fill(str(folder))
+    page.click("#d3po_bring_button")
+    page.locator("#d3po_brought", has_text="Imported 1 group of pictures").wait_for()
+    page.screenshot(path=str(tmp_path / "bring.png"), full_page=True)
+    told = page.locator("#d3po_brought").inner_text()
+    assert "d3po cannot learn from them" in told and "Left out 1:" in told and "have no prompt" in told
+    (group,) = run.groups(recorded=False)
+    assert "latents" in run.trajectory(group.id) and run.counts("").usable == 1
+
+    packed = tmp_path / "mine.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in folder.rglob("*.*"):
+            archive.write(file, Path("mine") / file.relative_to(folder))
+    page.locator("#d3po_bring_place input, #d3po_bring_place textarea").fill("")
+    page.locator("#d3po_bring input[type=file]").set_input_files(packed)
+    page.get_by_text("mine.zip").first.wait_for()
+    page.click("#d3po_bring_button")
+    page.locator("#d3po_brought", has_text="1 were there already").wait_for()
+    assert len(run.groups(recorded=False)) == 1
