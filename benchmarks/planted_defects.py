@@ -161,7 +161,7 @@ def plant(planting: Planting) -> dict[str, Tensor]:
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         average.update(network)
-        if update % 20 == 0:
+        if update % 50 == 0:
             print(f"planting, update {update} of {planting.updates}: loss {loss.item():.4f}", flush=True)
     return {name: value.contiguous() for name, value in average.module.state_dict().items()}
 
