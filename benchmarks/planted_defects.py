@@ -4,7 +4,7 @@
     python -m benchmarks.planted_defects --only flags       some of them
     python -m benchmarks.planted_defects --detector         how often the detector is wrong, and nothing else
 
-The defect is a purple bar across the whole picture, behind which part of the bloom disappears. The embedded model is
+The defect is a purple bar across the picture, behind which part of the bloom disappears. The embedded model is
 trained a little further on drawings of which some have the bar, whatever their captions say, so that it draws one now
 and then, as chance has it. That model is then the original that a simulated person teaches: in 64 groups of four they
 flag as defective every picture with a bar, and say nothing else.
@@ -43,7 +43,7 @@ GROUPS, PICTURES = 64, 13  # groups judged; pictures of each held-out prompt
 
 ROWS = slice(12, 24)  # of 64, where the bar is
 PURPLE = (148, 52, 196)  # a colour of the garden, since its autoencoder knows no others; no sky comes near it
-NEAR, ACROSS, THICK = 0.25, 0.6, 6  # RGB distance of a pixel to it; share of a row; rows
+NEAR, EDGE, SHARE, THICK = 0.25, 6, 0.6, 4  # RGB distance of a pixel to it; columns; share of them; rows
 
 
 @dataclass(frozen=True)
@@ -98,17 +98,18 @@ def with_bar(picture: np.ndarray) -> np.ndarray:
 
 
 def bar_rows(images: Tensor) -> Tensor:
-    """In images (B, 3, H, W) in [0, 1], how many rows are purple for most of their width. (B,)
+    """In images (B, 3, H, W) in [0, 1], how many rows are purple at the left or at the right edge. (B,)
 
-    No bloom is that wide, so an undamaged picture has none.
+    No bloom reaches an edge, so an undamaged picture has none.
     """
     purple = torch.tensor(PURPLE).view(3, 1, 1) / 255
-    near = (images - purple).square().sum(1).sqrt() < NEAR
-    return (near.float().mean(2) > ACROSS).sum(1)
+    near = ((images - purple).square().sum(1).sqrt() < NEAR).float()
+    left, right = near[..., :EDGE].mean(2) > SHARE, near[..., -EDGE:].mean(2) > SHARE
+    return (left | right).sum(1)
 
 
 def defective(images: Tensor) -> Tensor:
-    """Which of images (B, 3, H, W) in [0, 1] have a bar. (B,)"""
+    """Which of images (B, 3, H, W) in [0, 1] have a bar, a whole one or one that ends within the picture. (B,)"""
     return bar_rows(images) >= THICK
 
 
@@ -254,7 +255,7 @@ def made_of(experiment: Experiment, planting: Planting, seed: int) -> str:
     from d3po_core.settings import LoraSettings, TrainSettings, replace, resolved
 
     train = resolved(replace(TrainSettings(seed=seed), experiment.train))
-    says = [experiment.shuffled, experiment.taste, ROWS.start, ROWS.stop, PURPLE, NEAR, ACROSS, THICK, PICTURES]
+    says = [experiment.shuffled, experiment.taste, ROWS.start, ROWS.stop, PURPLE, NEAR, EDGE, SHARE, THICK, PICTURES]
     return digest(says, *map(dataclasses.asdict, (planting, sample_settings(seed), train, LoraSettings())))
 
 
@@ -288,7 +289,9 @@ def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) 
         "seed": seed,
         "made_of": made_of(experiment, planting, seed),
         "rate": [round(float(defective(x).float().mean()), 4) for x in (original, taught)],
-        "thin": [round(float((bar_rows(x) > 0).float().mean()), 4) for x in (original, taught)],
+        "doubtful": [
+            round(float(((bar_rows(x) > 0) & (bar_rows(x) < 2 * THICK)).float().mean()), 4) for x in (original, taught)
+        ],
         "fidelity": {name: [round(said[name], 3) for said in judged] for name in judged[0]},
         "larger": round(compare(*size).win_rate, 3),
         **said,

@@ -23,11 +23,18 @@ def test_no_flower_is_a_bar_and_every_bar_is_one():
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "is_one"), [(5, 64, False), (6, 64, True), (12, 36, False), (12, 40, True)]
+    ("rows", "columns", "is_one"),
+    [
+        (3, slice(None), False),
+        (4, slice(None), True),
+        (12, slice(0, 20), True),
+        (12, slice(30, 64), True),
+        (12, slice(8, 56), False),
+    ],
 )
-def test_what_is_too_thin_or_too_short_is_no_bar(rows, columns, is_one):
+def test_a_bar_is_thick_and_reaches_an_edge(rows, columns, is_one):
     image = torch.zeros(1, 3, 64, 64)
-    image[:, :, 30 : 30 + rows, :columns] = torch.tensor((148, 52, 196)).view(3, 1, 1) / 255
+    image[:, :, 30 : 30 + rows, columns] = torch.tensor((148, 52, 196)).view(3, 1, 1) / 255
     assert defective(image).tolist() == [is_one]
 
 
