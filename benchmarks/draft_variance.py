@@ -130,7 +130,7 @@ def compare_ways(gradients: Gradients, count: int) -> float:
     gradients.of(0, **ways["DRaFT-1"])  # the first is slower
     first, first_cost, single = torch.empty(0), 0.0, 0.0
     for name, way in ways.items():
-        found, seconds = drawn(lambda i, way=way: gradients.of(i, **way), count)  # type: ignore[misc]
+        found, seconds = drawn(lambda i, way=way: gradients.of(i, **way), count)
         spread = noise_to_signal(found)
         if name == "DRaFT-1":
             first, first_cost = found, spread * seconds
@@ -149,14 +149,11 @@ def at_fixed_samples(gradients: Gradients, count: int, single: float) -> None:
     print(f"\nDRaFT-LV at one sample, {count} draws, variance relative to n = 1:")
     first = 0.0
     for n in (1, 2, 4, 8):
-        found = variance(drawn(lambda i, n=n: gradients.at_one_sample(0, i, n), count)[0])  # type: ignore[misc]
+        found = variance(drawn(lambda i, n=n: gradients.at_one_sample(0, i, n), count)[0])
         first = first or found
         print(f"  n = {n}: {found / first:.3f} (1/n = {1 / n:.3f})", flush=True)
     each = count // SAMPLES
-    within = [
-        variance(drawn(lambda i, s=s: gradients.at_one_sample(s, i, 1), each)[0])  # type: ignore[misc]
-        for s in range(SAMPLES)
-    ]
+    within = [variance(drawn(lambda i, s=s: gradients.at_one_sample(s, i, 1), each)[0]) for s in range(SAMPLES)]
     share = statistics.mean(within) / single
     print(f"Of the variance of all draws (n = 1), {share:.2%} is of the noises at a sample ({SAMPLES} x {each} draws).")
 
