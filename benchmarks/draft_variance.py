@@ -1,9 +1,17 @@
 """How noisy are the gradients of DRaFT-1 and DRaFT-LV? On the embedded model: `python -m benchmarks.draft_variance`.
 
-Each draw is one update's gradient of a reward for one prompt, a new start each time, with a LoRA that has been trained
-a little. Told for each way: the variance summed over parameters, relative to the squared length of the mean; the
-cosine of its mean with DRaFT-1's mean and, to know how far that is noise, of DRaFT-1's two halves with each other; and
-seconds per update. At one fixed sample, the variance over the noises of DRaFT-LV alone, for several n.
+Each draw is one update's gradient of a reward for one picture of one prompt, with a LoRA that has been trained a
+little. Draw i begins with the same noises in every way, which differ only in what they do after the sample. Told are:
+
+- the variance, summed over parameters, relative to the squared length of the mean (of which the share that is noise is
+  taken off, so that few draws do not flatter);
+- cosines with DRaFT-1: of the mean, and the mean of those of each draw with DRaFT-1's from the same start. How far a
+  cosine of means can be told from 1 with so many draws is seen by that of DRaFT-1's two halves, half as many each;
+- seconds of one core for an update, sampling included, and what an update's noise costs to average away: variance times
+  seconds, relative to DRaFT-1's.
+
+Then DRaFT-LV alone at one fixed sample: its variance over the noises for several n. And how much of the variance of all
+draws that is (mean over several samples, n = 1): no n can take more than that away.
 
 Seeds: draws 0 to N - 1.
 """
@@ -11,12 +19,15 @@ Seeds: draws 0 to N - 1.
 from __future__ import annotations
 
 import argparse
+import functools
+import statistics
 import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from benchmarks.learning import one_thread
 from d3po_core.diffusers_model import load_model
 from d3po_core.draft import renoised, sample_through, starting_latents
 from d3po_core.embedded.pictures import split_prompts
@@ -27,6 +38,8 @@ from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
 from d3po_core.training.reward_gradient import RewardGradient, Scene
 
 GUIDANCE = 2.5
+SAMPLES = 16
+"""Fixed samples at which the noises' own variance is measured."""
 
 
 class Gradients:
@@ -53,22 +66,25 @@ class Gradients:
         gradient.backward([Scene(self.prompt, self.row, update)], update, 1)
         return self._found()
 
-    def at_one_sample(self, draw: int, n: int) -> Tensor:
-        """DRaFT-LV's at a sample that does not change."""
-        steps, denoiser, shape = self.plan.steps, self.model.denoiser, (1, *self.model.latent_shape())
-        if not hasattr(self, "clean"):
-            chance = generator("one sample")
-            noises = [torch.randn(shape, generator=chance) for _ in range(len(steps) + 1)]
-            x = starting_latents(denoiser, noises.pop(), float(steps.sigma[0]))
-            with torch.no_grad():
-                self.clean = sample_through(denoiser, steps, x, noises, self.row, GUIDANCE, 1)
+    def at_one_sample(self, sample: int, draw: int, n: int) -> Tensor:
+        """DRaFT-LV's, at a sample that does not change with the draw."""
+        denoiser, clean, sigma = self.model.denoiser, self._clean(sample), float(self.plan.steps.sigma[-1])
         self._forget()
-        chance = generator("one sample", draw)
+        chance = generator("one sample", sample, draw)
         for _ in range(n):
-            noise = torch.randn(shape, generator=chance)
-            latents = renoised(denoiser, self.clean, float(steps.sigma[-1]), noise, self.row, GUIDANCE)
-            (self.reward(self.model.decode(latents), [self.prompt]).sum() / n).backward()
+            noise = torch.randn(clean.shape, generator=chance)
+            latents = renoised(denoiser, clean, sigma, noise, self.row, GUIDANCE)
+            (-self.reward(self.model.decode(latents), [self.prompt]).sum() / n).backward()
         return self._found()
+
+    @functools.cache  # noqa: B019 (there is one of these, and it lives as long as the program)
+    def _clean(self, sample: int) -> Tensor:
+        """Finished latents, without gradient."""
+        steps, denoiser, chance = self.plan.steps, self.model.denoiser, generator("one sample", sample)
+        noises = [torch.randn(1, *self.model.latent_shape(), generator=chance) for _ in range(len(steps) + 1)]
+        x = starting_latents(denoiser, noises.pop(), float(steps.sigma[0]))
+        with torch.no_grad():
+            return sample_through(denoiser, steps, x, noises, self.row, GUIDANCE, 1)
 
     def _forget(self) -> None:
         for parameter in self.parameters:
@@ -79,14 +95,67 @@ class Gradients:
 
 
 def drawn(draw: Callable[[int], Tensor], count: int) -> tuple[Tensor, float]:
-    """So many draws, and seconds for each."""
-    begin = time.perf_counter()
+    """So many draws, and seconds of one core for each."""
+    begin = time.process_time()
     found = torch.stack([draw(number) for number in range(count)])
-    return found, (time.perf_counter() - begin) / count
+    return found, (time.process_time() - begin) / count
 
 
-def cosine(a: Tensor, b: Tensor) -> float:
-    return float(a @ b / (a.norm() * b.norm()))
+def variance(draws: Tensor) -> float:
+    """Of draws (N, parameters), summed over parameters."""
+    return float(draws.double().var(0).sum())
+
+
+def noise_to_signal(draws: Tensor) -> float:
+    """Variance of draws (N, parameters) over the squared length of what they scatter about.
+
+    |mean of the draws|^2 is larger than that of the truth by variance / N on average, which is taken off.
+    """
+    spread = variance(draws)
+    return spread / (float(draws.double().mean(0).square().sum()) - spread / len(draws))
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Along the last dimension."""
+    return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1)
+
+
+def compare_ways(gradients: Gradients, count: int) -> float:
+    """Prints a line for each way; returns the variance of DRaFT-LV with n = 1."""
+    ways: dict[str, dict[str, object]] = {
+        "DRaFT-1": {"variant": "draft-k", "last": 1},
+        **{f"DRaFT-LV n={n}": {"variant": "draft-lv", "noises": n} for n in (1, 2, 4)},
+    }
+    print("| | variance / mean^2 | cosine of means | of draws | seconds | variance x seconds |\n" + "|---" * 6 + "|")
+    gradients.of(0, **ways["DRaFT-1"])  # the first is slower
+    first, first_cost, single = torch.empty(0), 0.0, 0.0
+    for name, way in ways.items():
+        found, seconds = drawn(lambda i, way=way: gradients.of(i, **way), count)
+        spread = noise_to_signal(found)
+        if name == "DRaFT-1":
+            first, first_cost = found, spread * seconds
+        if name.endswith("n=1"):
+            single = variance(found)
+        of_means, of_draws = float(cosine(found.mean(0), first.mean(0))), float(cosine(found, first).mean())
+        cost = spread * seconds / first_cost
+        print(f"| {name} | {spread:.2f} | {of_means:.3f} | {of_draws:.3f} | {seconds:.3f} | {cost:.2f} |", flush=True)
+    halves = float(cosine(first[::2].mean(0), first[1::2].mean(0)))
+    print(f"\nCosine of the means of DRaFT-1's two halves: {halves:.3f}")
+    return single
+
+
+def at_fixed_samples(gradients: Gradients, count: int, single: float) -> None:
+    """Prints DRaFT-LV's variance over its noises, for several n, and beside `single`, that of all draws."""
+    print(f"\nDRaFT-LV at one sample, {count} draws, variance relative to n = 1:")
+    first = 0.0
+    for n in (1, 2, 4, 8):
+        found = variance(drawn(lambda i, n=n: gradients.at_one_sample(0, i, n), count)[0])
+        first = first or found
+        print(f"  n = {n}: {found / first:.3f} (1/n = {1 / n:.3f})", flush=True)
+    each = count // SAMPLES
+    within = [variance(drawn(lambda i, s=s: gradients.at_one_sample(s, i, 1), each)[0]) for s in range(SAMPLES)]
+    share = statistics.mean(within) / single
+    print(f"Of the variance of all draws (n = 1), {share:.2%} is of the noises at a sample ({SAMPLES} x {each} draws).")
 
 
 def main() -> None:
@@ -95,26 +164,11 @@ def main() -> None:
     parser.add_argument("--reward", default="warmth")
     parser.add_argument("--size", type=float, default=0.02, help="of the LoRA's up matrices [.02]")
     options = parser.parse_args()
-    gradients, count = Gradients(options.reward, options.size), options.draws
-    base, seconds = drawn(lambda i: gradients.of(i, variant="draft-k", last=1), count)
-    mean = base.mean(0)
-    print(f"{options.reward}, {count} draws of one picture each\n")
-    print(f"{'':14}{'variance / |mean|^2':>21}{'cosine with DRaFT-1':>21}{'seconds':>9}")
-
-    def line(name: str, found: Tensor, seconds: float) -> None:
-        spread = float(found.var(0).sum() / found.mean(0).square().sum())
-        print(f"{name:14}{spread:>21.2f}{cosine(found.mean(0), mean):>21.3f}{seconds:>9.2f}", flush=True)
-
-    line("DRaFT-1", base, seconds)
-    print(f"{'(its halves':14}{'':21}{cosine(base[::2].mean(0), base[1::2].mean(0)):>21.3f})")
-    for n in (1, 2, 4):
-        line(f"DRaFT-LV n={n}", *drawn(lambda i, n=n: gradients.of(i, variant="draft-lv", noises=n), count))
-    print("\nDRaFT-LV at one sample, variance relative to n=1:")
-    first = 0.0
-    for n in (1, 2, 4, 8):
-        variance = float(drawn(lambda i, n=n: gradients.at_one_sample(i, n), count)[0].var(0).sum())
-        first = first or variance
-        print(f"  n={n}: {variance / first:.3f} (1/n = {1 / n:.3f})", flush=True)
+    one_thread()
+    gradients = Gradients(options.reward, options.size)
+    print(f"{options.reward}, {options.draws} draws of one picture each\n")
+    single = compare_ways(gradients, options.draws)
+    at_fixed_samples(gradients, options.draws, single)
 
 
 if __name__ == "__main__":
