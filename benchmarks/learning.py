@@ -395,7 +395,8 @@ def arguments(description: str | None, results: Path) -> argparse.ArgumentParser
     parser.add_argument("--results", type=Path, default=results)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "d3po-benchmark")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--list", action="store_true", help="name the experiments and do nothing")
+    parser.add_argument("--known", action="store_true", help="tell of what has been done and do nothing")
     return parser
 
 
@@ -412,7 +413,7 @@ def outcomes(experiments: list[Experiment], options: argparse.Namespace) -> list
     done = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
     jobs = [(e, s) for e in chosen for s in (options.seeds if options.seeds is not None else range(e.seeds))]
     known = {(row["experiment"], row["seed"], row["made_of"]) for row in done}
-    todo = [(e, s) for e, s in jobs if (e.name, s, made_of(e, s)) not in known]
+    todo = [(e, s) for e, s in jobs if (e.name, s, made_of(e, s)) not in known and not options.known]
     with ProcessPoolExecutor(options.jobs, initializer=one_thread) as executor:
         pools = {(json.dumps(e.sample, sort_keys=True), s): (e, s) for e, s in todo}
         list(

@@ -58,7 +58,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return statistics.mean(of)
 
     results = [row["deterministic"] for row in rows]
-    wins = [result["win"] for result in results]
+    wins, gains = ([result[name] for result in results] for name in ("win", "gain"))
     fidelity = {
         kind: mean([100 * (result["fidelity"][kind][1] - result["fidelity"][kind][0]) for result in results])
         for kind in results[0]["fidelity"]
@@ -67,13 +67,16 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds": len(rows),
         "picks": picks,
         "seconds": mean([row["train_seconds"] + pictures * row["seconds_a_picture"] for row in rows]),
-        "win": mean(wins),
-        "win_se": statistics.stdev(wins) / len(wins) ** 0.5 if len(wins) > 1 else 0.0,
-        "gain": mean([result["gain"] for result in results]),
-        "reward": [mean([result["reward"][i] for result in results]) for i in (0, 1)],
+        **{"win": mean(wins), "win_se": standard_error(wins)},
+        **{"gain": mean(gains), "gain_se": standard_error(gains)},
         "fidelity": fidelity,
         "drift": mean([row["drift"] for row in rows]),
     }
+
+
+def standard_error(values: list[float]) -> float:
+    """Of their mean; 0 for a single one."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def summaries(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -95,13 +98,13 @@ def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
         fidelity = ", ".join(f"{s['fidelity'][kind]:+.0f}" for kind in ("kind", "colour", "sky"))
         lines.append(
             f"| {taste} | {method} | {s['seeds']} | {s['picks'] or 'none'} | {s['seconds']:.0f} | "
-            f"{s['win']:.3f} ± {s['win_se']:.3f} | {s['gain']:+.2f} | {fidelity} | {s['drift']:.3f} |"
+            f"{s['win']:.3f} ± {s['win_se']:.3f} | {s['gain']:+.2f} ± {s['gain_se']:.2f} | {fidelity} | {s['drift']:.3f} |"
         )
     return "\n".join(lines)
 
 
 def plot(found: dict[tuple[str, str], dict[str, Any]], path: Path) -> None:
-    """Reward gained against seconds, and against what it costs in prompt fidelity, one column for each reward."""
+    """Reward gained, with its standard error over seeds, against seconds and against what it costs in prompt fidelity."""
     from matplotlib import pyplot
 
     figure, rows = pyplot.subplots(2, len(REWARDS), figsize=(12, 7), sharey="col", layout="constrained")
@@ -112,10 +115,12 @@ def plot(found: dict[tuple[str, str], dict[str, Any]], path: Path) -> None:
                 continue
             # pictures judged by clicks alone, by the reward itself, or by its gradient
             marker = "o" if s["picks"] else "s" if method in ("DDPO", "DPOK") else "^"
-            for axis, x in ((rows[0, column], s["seconds"]), (rows[1, column], s["fidelity"]["kind"])):
-                axis.scatter(x, s["gain"], color=colours[method], marker=marker, s=60, label=method)
-        rows[0, column].set(title=taste, xlabel="seconds on one core", xscale="log")
-        rows[1, column].set(xlabel="right kind of flower, change in points")
+            for axis, x in ((rows[0, column], s["seconds"]), (rows[1, column], -min(s["fidelity"].values()))):
+                axis.errorbar(
+                    *(x, s["gain"], s["gain_se"]), color=colours[method], fmt=marker, markersize=8, label=method
+                )
+        rows[0, column].set(title=taste, xlabel="seconds on one core", xlim=(0, None), ylim=(0, None))
+        rows[1, column].set(xlabel="points lost in kind, colour or sky, whichever lost most")
     for row in rows:
         row[0].set_ylabel("reward gained, in standard deviations")
     handles, labels = rows[0, 0].get_legend_handles_labels()
