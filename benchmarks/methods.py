@@ -96,15 +96,16 @@ def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
     ]
     for (taste, method), s in found.items():
         fidelity = ", ".join(f"{s['fidelity'][kind]:+.0f}" for kind in ("kind", "colour", "sky"))
+        win, gain = f"{s['win']:.3f} ± {s['win_se']:.3f}", f"{s['gain']:+.2f} ± {s['gain_se']:.2f}"
         lines.append(
-            f"| {taste} | {method} | {s['seeds']} | {s['picks'] or 'none'} | {s['seconds']:.0f} | "
-            f"{s['win']:.3f} ± {s['win_se']:.3f} | {s['gain']:+.2f} ± {s['gain_se']:.2f} | {fidelity} | {s['drift']:.3f} |"
+            f"| {taste} | {method} | {s['seeds']} | {s['picks'] or 'none'} | {s['seconds']:.0f} | {win} | {gain} | "
+            f"{fidelity} | {s['drift']:.3f} |"
         )
     return "\n".join(lines)
 
 
 def plot(found: dict[tuple[str, str], dict[str, Any]], path: Path) -> None:
-    """Reward gained, with its standard error over seeds, against seconds and against what it costs in prompt fidelity."""
+    """Reward gained, with its standard error over seeds, against seconds and against prompt fidelity lost."""
     from matplotlib import pyplot
 
     figure, rows = pyplot.subplots(2, len(REWARDS), figsize=(12, 7), sharey="col", layout="constrained")
