@@ -111,6 +111,9 @@ EXPERIMENTS = [
         Experiment(f"{method}-4x64", 64, sample={"candidates": 4}, train={"method": method})
         for method in ("ddpo", "dpok", "diffusion-dpo", "diffusion-kto", "diffusion-nft")
     ),
+    # a reward fitted to the same picks as default-128 and 4-favourite-64, then climbed
+    Experiment("picks, draft-lv-128", 128, draft={"variant": "draft-lv"}, from_picks=True),
+    Experiment("picks, draft-lv-4x64", 64, draft={"variant": "draft-lv"}, from_picks=True, sample={"candidates": 4}),
 ]
 
 
