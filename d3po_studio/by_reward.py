@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 OWN = "picks"
 """Stands in a reward, as a built-in one's name does, for what the taste's own picks say."""
+NAME = "what your picks say"
+"""What people read for that."""
 FILE = "reward-from-picks.safetensors"
 """What they said when the round was begun, in the taste's folder: picks of later change nothing in the middle of it."""
 
@@ -35,7 +37,8 @@ class RewardLesson:
 
 
 def begin(run: Run, written: str, settings: RewardSettings) -> RewardLesson:
-    """A new round, or the stopped one, if that learns from the same.
+    """A new round, or the stopped one, if that learns from the same; it goes on as it was begun, but in the memory that
+    it is given now.
 
     Raises:
         D3POError: another round was stopped in the middle, or the reward is unknown, not differentiable or, being of
@@ -44,18 +47,19 @@ def begin(run: Run, written: str, settings: RewardSettings) -> RewardLesson:
     written = " ".join(written.split())
     if not written:
         raise D3POError("No reward is named.", "Choose one, or write one.")
-    left = run.open_round()
-    if left is not None and run.load_state(left.number) is not None:
+    left = run.stopped_round()
+    if left is not None:
         if _written(left) != written:
             _not_yet(left)
-        return go_on(run, left)
+        return _in_memory_of(settings, go_on(run, left))
     luck = (int(run.run_id[:8], 16) + len(run.rounds())) % 2**32
     return RewardLesson(_loaded(run, written, True), written, dataclasses.replace(settings, seed=luck))
 
 
 def stopped(run: Run) -> Round | None:
-    """The round that was stopped while it learnt from a reward."""
-    left = run.open_round()
+    """The round that was stopped while it learnt from a reward. One that failed before it had learnt anything is none,
+    so that a reward which cannot be followed keeps nobody from teaching by picks."""
+    left = run.stopped_round()
     return left if left is not None and "reward" in left.settings else None
 
 
@@ -80,6 +84,13 @@ def fit(run: Run) -> FromPicks:
     return fit_picks(run)
 
 
+def _in_memory_of(now: RewardSettings, lesson: RewardLesson) -> RewardLesson:
+    from d3po_core.training.reward_trainer import FREE_TO_CHANGE
+
+    anew = {name: getattr(now, name) for name in FREE_TO_CHANGE}
+    return dataclasses.replace(lesson, settings=dataclasses.replace(lesson.settings, **anew))
+
+
 def _loaded(run: Run, written: str, anew: bool) -> Reward:
     from d3po_core.rewards import get_reward, require_differentiable
     from d3po_core.rewards.picks_file import load_reward, save
@@ -87,7 +98,7 @@ def _loaded(run: Run, written: str, anew: bool) -> Reward:
     def own() -> Reward:
         if anew:
             save(fit(run), run.folder / FILE)
-        return dataclasses.replace(load_reward(str(run.folder / FILE)), name=OWN)
+        return dataclasses.replace(load_reward(str(run.folder / FILE)), name=NAME)
 
     return require_differentiable(get_reward(written, {OWN: own}))
 
@@ -98,8 +109,9 @@ def _written(left: Round) -> str:
 
 
 def _not_yet(left: Round) -> NoReturn:
+    learnt_from = left.settings.get("reward_name", "picks")
     raise D3POError(
-        f"Round {left.number} of this taste was stopped while it learnt from {_written(left) or 'picks'}.",
+        f"Round {left.number} of this taste was stopped while it learnt from {learnt_from}.",
         "Let it go on with Teach in the gallery, or finish it as it is, first.",
         "What it has learnt is saved.",
     )

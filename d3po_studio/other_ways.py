@@ -26,7 +26,7 @@ def other_ways(shelf: Shelf, worker: Worker, taste: Any) -> Any:
 
     def refresh(taste: str | None) -> Any:
         run = tastes.find(shelf, taste)
-        left = run.open_round() if run else None
+        left = run.stopped_round() if run else None
         if run is None or left is None or worker.teaches(run):
             return "", gr.update(visible=False)
         what = left.settings.get("reward_name") or WORDS["your_picks"]
@@ -58,7 +58,7 @@ def kept(run: Run, method: str) -> str:
     own = dict.fromkeys(OWN_VALUES[method], 0.0)  # another method's numbers would mean something else
     if method != train_settings(run)[0].method:
         run.change_settings("train", {"method": method, **own})
-    said, left = [WORDS["method_kept"].format(method=method)], run.open_round()
+    said, left = [WORDS["method_kept"].format(method=method)], run.stopped_round()
     if left is not None:
         said.append(WORDS["method_open"].format(n=left.number))
     return " ".join(said)
@@ -86,7 +86,7 @@ def _reward(shelf: Shelf, worker: Worker, taste: Any) -> tuple[Any, Any]:
     def teach(taste: str, written: str, *values: Any) -> str:
         run = tastes.chosen(shelf, taste)
         settings = controls.settings_of(list(made), list(values))["reward"]
-        worker.teach_by_reward(run, by_reward.begin(run, written or "", settings))
+        worker.teach_by_reward(run, written or "", settings)
         return WORDS["reward_begun"]
 
     @told

@@ -169,14 +169,14 @@ class Worker(Actions):
         if run.run_id not in self._teaching:
             self._begin(run, self._teach)
 
-    def teach_by_reward(self, run: Run, lesson: RewardLesson) -> None:
+    def teach_by_reward(self, run: Run, written: str, settings: RewardSettings) -> None:
         """Teach a round by a reward; see `by_reward.begin`.
 
         Raises:
-            D3POError: the taste is being taught.
+            D3POError: the taste is being taught, or what `by_reward.begin` raises.
         """
-        self._check_free(run)
-        self._begin(run, functools.partial(self._teach, lesson=lesson))
+        self._check_free(run)  # first: what the picks say now is not to replace what a round is learning from
+        self._begin(run, functools.partial(self._teach, lesson=by_reward.begin(run, written, settings)))
 
     def finish(self, run: Run) -> None:
         """Make a LoRA of what a stopped round has learnt.
@@ -185,7 +185,7 @@ class Worker(Actions):
             D3POError: there is none, or the taste is being taught.
         """
         self._check_free(run)
-        if run.open_round() is None:
+        if run.stopped_round() is None:
             raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
         self._begin(run, functools.partial(self._teach, finish=True))
 
@@ -274,7 +274,7 @@ class Worker(Actions):
         run = self._looked and self._looked[0]
         if run is None or not self._looked_at(run):
             return None
-        if run.run_id in self._resting or run.run_id in self._problems:
+        if run.run_id in self._resting or run.run_id in self._problems or not texts(run):
             return None
         if run.counts("").waiting > AHEAD // 2:  # not one by one: every start costs, and a batch is quicker
             return None
@@ -358,6 +358,8 @@ class Worker(Actions):
         progress = self._show(run, "drawing", groups)
         settings = dataclasses.replace(sample_settings(run), groups=max(1, groups))
         policy, prompts = run.current_policy(), texts(run)
+        if not prompts:
+            raise D3POError("Nobody has asked for pictures yet.", "Begin a taste with prompts under New taste.")
         number = 1 + sum(round.finished is not None for round in run.rounds())
         drawn = sample_groups(run, model, settings, prompts, policy, number)
         with applied(model.denoiser, run.lora(policy), self.attachment), closing(drawn):
@@ -437,7 +439,7 @@ class Worker(Actions):
                 self._check()
                 if finish:
                     return True
-                if self._looked_at(run) and run.counts("").waiting == 0:
+                if self._looked_at(run) and run.counts("").waiting == 0 and texts(run):
                     return False
                 if time.monotonic() - begun > TURN_SECONDS and self._others_wait():
                     return False

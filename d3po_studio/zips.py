@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,8 +58,11 @@ def _extract(path: Path, folder: Path) -> None:
             for entry in wanted:
                 if not entry.filename.startswith(f"{BESIDE}/"):
                     archive.extract(entry, folder)
-    # zipfile raises RuntimeError for a password, NotImplementedError for a compression that it does not know.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except D3POError:
+        raise
+    except Exception as error:  # zipfile lets through what every decompressor raises of its own
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; bz2's have no number
+            raise
         raise D3POError(
             f"{path.name} cannot be unpacked ({error}).", "Choose a zip that is whole and has no password."
         ) from error

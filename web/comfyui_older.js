@@ -19,7 +19,7 @@ export function readOlder(node) {
     const later = kept(node).findIndex((widget) => widget.name === FIRST_LATER);
     if (!info.widgets_values || info.widgets_values.length > later) return;
     for (const widget of node.widgets) {
-      if (widget.value === FORMER[widget.name]) widget.value = 0;
+      if (widget.name in FORMER && widget.value === FORMER[widget.name]) widget.value = 0;
     }
   };
 }

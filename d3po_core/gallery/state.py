@@ -103,7 +103,7 @@ def _round(run: Run, round: Round) -> dict[str, Any]:
         "number": round.number,
         "finished": round.finished is not None,
         **{name: said.get(name) for name in ("guessed", "guessed_of", "reason", "curve")},
-        "reward": round.settings.get("reward_name"),
+        "reward": round.settings.get("reward_name") if round.finished or run.stopped_round() else None,
         "strength": recommended_of(said),
         "details": said.get("figures"),
         "drift": word(drifts[chosen]) if chosen in drifts else None,

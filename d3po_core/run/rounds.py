@@ -94,6 +94,11 @@ class Rounds(Base):
         """The unfinished round, if there is one."""
         return next((round for round in self.rounds() if round.finished is None), None)
 
+    def stopped_round(self) -> Round | None:
+        """The unfinished round, if it has learnt anything; one that was given up before that is begun anew."""
+        found = self.open_round()
+        return found if found and (self.folder / ROUNDS / f"{found.number:04}" / STATE).is_file() else None
+
     def rounds(self) -> list[Round]:
         """All rounds, by number."""
         with self._database.read() as connection:

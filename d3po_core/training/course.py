@@ -102,8 +102,8 @@ class Course(ABC, Generic[R]):
         Raises:
             D3POError: it was one of another kind.
         """
-        found = self.run.open_round()
-        if found is None or self.run.load_state(found.number) is None:
+        found = self.run.stopped_round()
+        if found is None:
             return None
         if self.KIND not in found.settings:
             other = "picks" if "train" in found.settings else "a reward"

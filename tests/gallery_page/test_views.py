@@ -129,12 +129,12 @@ def test_a_round_by_a_reward_is_told_as_one(opened: Opened, server: FakeServer) 
     ]
     gallery = opened()
     gallery.view("teach")
-    lead = gallery.find(".teaching .lead").filter(has_text="Round 2 was stopped while it learnt from the reward warmth")
+    lead = gallery.find(".teaching .lead").filter(has_text="Round 2 was stopped while it learnt from a reward: warmth")
     lead.wait_for()
-    assert "It learns from the reward warmth, not from picks." in gallery.find(".latest .round").inner_text()
+    assert "It learns from a reward: warmth." in gallery.find(".latest .round").inner_text()
     gallery.find(".earlier summary").first.click()
     earlier = gallery.find(".earlier .round").inner_text()
-    assert "The reward warmth went from 0.125 to 0.5." in earlier and "too few picks" not in earlier
+    assert "Its reward, warmth, went from 0.125 to 0.5." in earlier and "too few picks" not in earlier
 
 
 def test_teach_and_stop(opened: Opened, server: FakeServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_another_method_has_its_own_numbers_and_an_open_round_its_own_method(run
     kept(run, "ddpo")
     assert train_settings(Run.open(run.folder))[0] == TrainSettings(method="ddpo", epochs=7)
     assert run.manifest()["settings"]["train"]["method"] == "ddpo"
-    run.begin_round({"train": {"method": "ddpo"}})
+    run.save_state(run.begin_round({"train": {"method": "ddpo"}}), {}, {})
     assert "Round 1, which was stopped, goes on as it was begun." in kept(run, "dpok")
     assert run.open_round().settings["train"]["method"] == "ddpo"
 
@@ -101,6 +102,18 @@ def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str
     with pytest.raises(D3POError, match="outside of its own folder"), unpacked(path):
         pass
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["a.zip", "in"]
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_zip_is_told_however_it_was_packed(tmp_path: Path, how: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", how) as archive:
+        archive.writestr("winners/a.png", random.Random(0).randbytes(500) + bytes(5000))
+    damaged = bytearray(path.read_bytes())
+    damaged[60:300] = bytes(each ^ 0xFF for each in damaged[60:300])
+    path.write_bytes(damaged)
+    with pytest.raises(D3POError, match=r"a.zip cannot be unpacked"), unpacked(path):
+        pass
 
 
 def test_what_is_no_zip_or_names_others_files_is_told(worker: Worker, run: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -52,9 +53,9 @@ def stop_in_the_middle(worker: Worker, run: Run) -> int:
 
 def test_a_round_by_a_reward_is_kept_and_shown_as_others_are(worker: Worker, run: Run) -> None:
     assert "teach" not in worker.can(run)  # no pick was made, and none is needed
-    worker.teach_by_reward(run, by_reward.begin(run, " warmth ", FEW))
+    worker.teach_by_reward(run, " warmth ", FEW)
     with pytest.raises(D3POError, match="is being taught"):
-        worker.teach_by_reward(run, by_reward.begin(run, "warmth", FEW))
+        worker.teach_by_reward(run, "warmth", FEW)
     until(lambda: taught(worker, run), 120)
     (round,) = run.rounds()
     assert [line["update"] for line in run.metrics()] == [1, 2, 3]
@@ -68,7 +69,7 @@ def test_a_round_by_a_reward_is_kept_and_shown_as_others_are(worker: Worker, run
 
 
 def test_the_gallerys_teach_lets_a_stopped_reward_go_on(worker: Worker, run: Run, models: Models) -> None:
-    worker.teach_by_reward(run, by_reward.begin(run, "0.5*warmth + contrast", MANY))
+    worker.teach_by_reward(run, "0.5*warmth + contrast", MANY)
     done = stop_in_the_middle(worker, run)
     assert run.open_round() is not None and "teach" in worker.can(run) and "decide" not in worker.can(run)
     with pytest.raises(D3POError, match=r"stopped while it learnt from 0.5\*warmth \+ contrast"):
@@ -84,8 +85,9 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(worker: Worker, run: Run
         assert found[done] in (done, done + 1)  # the state is at most one update behind
         (round,) = run.rounds()
         assert round.settings["reward_name"] == "0.5*warmth + contrast" and round.settings["reward"]["updates"] == 400
-        again = by_reward.begin(run, "0.5*warmth + contrast", FEW)
-        assert again.settings.updates == 400  # with its own settings
+        again = by_reward.begin(run, "0.5*warmth + contrast", replace(FEW, tile=64, micro_batch=1))
+        assert again.settings == replace(MANY, seed=again.settings.seed, tile=64, micro_batch=1)  # its own, but memory
+        assert again.settings.seed == round.settings["reward"]["seed"]
         another.finish(run)
         until(lambda: taught(another, run), 120)
         assert run.rounds()[0].summary["reason"] == "Stopped before the end."
@@ -105,7 +107,7 @@ def test_a_reward_makes_room_for_others_and_for_drawing(
     worker = Shared(models).start()
     try:
         worker.seen(run)
-        worker.teach_by_reward(run, by_reward.begin(run, "warmth", FEW))
+        worker.teach_by_reward(run, "warmth", FEW)
         until(lambda: taught(worker, run), 120)
         assert worker.turns >= 3 and loaded == ["warmth"]  # loaded once, however many turns it takes
         assert [line["update"] for line in run.metrics()] == [1, 2, 3]
@@ -150,16 +152,20 @@ def test_what_picks_say_is_followed_if_it_tells_anything(worker: Worker, run: Ru
     pick_colours(run, 24, "red")
     facts = by_reward.fit(run).facts
     assert facts.usable and facts.accuracy == 1
-    worker.teach_by_reward(run, by_reward.begin(run, "picks", MANY))
+    worker.teach_by_reward(run, "picks", MANY)
     done = stop_in_the_middle(worker, run)
     before = (run.folder / by_reward.FILE).read_bytes()
-    pick_colours(run, 20, "blue")
+    pick_colours(run, 20, "red")
     worker.teach(run)  # goes on with what the picks said when it was begun
+    with pytest.raises(D3POError, match="being taught just now"):
+        worker.teach_by_reward(run, "picks", FEW)
     until(lambda: len(run.metrics()) > done)
     worker.stop(run)
     until(lambda: worker.work(run) is None)
     assert (run.folder / by_reward.FILE).read_bytes() == before
-    assert run.rounds()[0].settings["reward_name"] == "picks"
+    assert run.rounds()[0].settings["reward_name"] == by_reward.NAME
+    with pytest.raises(D3POError, match="stopped while it learnt from what your picks say"):
+        by_reward.begin(run, "warmth", FEW)
 
 
 def test_picks_at_random_may_be_looked_at_and_not_used(run: Run) -> None:
@@ -186,7 +192,7 @@ def test_a_stopped_round_by_picks_is_not_run_over(worker: Worker, run: Run) -> N
 
 def test_a_reward_that_is_gone_is_told_and_nothing_is_lost(worker: Worker, run: Run) -> None:
     pick_colours(run, 24, "red")
-    worker.teach_by_reward(run, by_reward.begin(run, "picks", MANY))
+    worker.teach_by_reward(run, "picks", MANY)
     stop_in_the_middle(worker, run)
     (run.folder / by_reward.FILE).unlink()
     worker.teach(run)
@@ -194,3 +200,18 @@ def test_a_reward_that_is_gone_is_told_and_nothing_is_lost(worker: Worker, run: 
     assert "reward from picks" in worker.problem(run).what and run.open_round() is not None
     time.sleep(0.1)
     assert worker.work(run) is None and "teach" in worker.can(run)
+
+
+@pytest.mark.parametrize("written", ["warmth + -1*warmth", "1e39*warmth"])
+def test_a_reward_that_cannot_be_followed_keeps_nobody_from_other_ways(worker: Worker, run: Run, written: str) -> None:
+    """It is known only once the first pictures were judged, and a round has been opened by then."""
+    worker.teach_by_reward(run, written, FEW)
+    until(lambda: worker.problem(run) is not None, 120)
+    assert run.open_round() is not None and state(run, worker, "")["rounds"][0]["reward"] is None
+    with pytest.raises(D3POError, match="No round of this taste was stopped"):
+        worker.finish(run)
+    worker.teach(run)  # by picks, of which there are none
+    until(lambda: "pick" in str(worker.problem(run)).lower(), 120)
+    worker.teach_by_reward(run, "warmth", FEW)
+    until(lambda: taught(worker, run), 120)
+    assert run.rounds()[0].settings["reward_name"] == "warmth"

@@ -276,3 +276,16 @@ def test_what_is_stopped_has_an_outcome(worker: Worker, run: Run) -> None:
     worker.stop(run)
     with pytest.raises(D3POError, match="It was stopped"):
         outcome.result(timeout=10)
+
+
+def test_a_taste_for_which_nobody_asked_for_pictures_is_not_drawn_for(worker: Worker, run: Run, models: Tiny) -> None:
+    """As one is that only holds imported pictures: looking at it, or teaching it, is no reason to draw."""
+    idle = Worker(models)
+    idle.seen(run)
+    assert idle._ahead() is not None
+    with run._database.write() as connection:
+        connection.execute("UPDATE prompts SET asked = 0")
+    assert idle._ahead() is None
+    worker.draw(run, 1)
+    until(lambda: worker.problem(run) is not None)
+    assert "Nobody has asked for pictures" in worker.problem(run).what and not run.groups()
