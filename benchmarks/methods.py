@@ -52,6 +52,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     experiment = next(e for e in EXPERIMENTS if e.name == rows[0]["experiment"])
     candidates = experiment.sample.get("candidates", 2)
     picks = 0 if experiment.draft is not None or experiment.sees_reward else experiment.clicks
+    told = f"{picks} picks" if picks else "its gradient" if experiment.draft is not None else "the reward"
     pictures = 0 if experiment.draft is not None else experiment.clicks * candidates
 
     def mean(of: list[float]) -> float:
@@ -65,7 +66,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
     return {
         "seeds": len(rows),
-        "picks": picks,
+        **{"picks": picks, "told": told},
         "seconds": mean([row["train_seconds"] + pictures * row["seconds_a_picture"] for row in rows]),
         **{"win": mean(wins), "win_se": standard_error(wins)},
         **{"gain": mean(gains), "gain_se": standard_error(gains)},
@@ -89,19 +90,25 @@ def summaries(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any
 
 
 def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """A line for each reward and method."""
-    lines = [
-        "| reward | method | seeds | picks | seconds | win rate | reward gained (sd) | kind, colour, sky | drift |",
-        "|---" * 9 + "|",
-    ]
-    for (taste, method), s in found.items():
-        fidelity = ", ".join(f"{s['fidelity'][kind]:+.0f}" for kind in ("kind", "colour", "sky"))
-        win, gain = f"{s['win']:.3f} ± {s['win_se']:.3f}", f"{s['gain']:+.2f} ± {s['gain_se']:.2f}"
-        lines.append(
-            f"| {taste} | {method} | {s['seeds']} | {s['picks'] or 'none'} | {s['seconds']:.0f} | {win} | {gain} | "
-            f"{fidelity} | {s['drift']:.3f} |"
-        )
+    """A line for each method, a column for each reward: win rate, reward gained, points of fidelity lost."""
+    heads = ["method", "learns from", "seconds", *REWARDS, "drift", "seeds"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for method in METHODS:
+        of = {taste: found[taste, method] for taste in REWARDS if (taste, method) in found}
+        if not of:
+            continue
+        cells = [cell(of[taste]) if taste in of else "" for taste in REWARDS]
+        seconds, drift = (statistics.mean(s[name] for s in of.values()) for name in ("seconds", "drift"))
+        seeds = sorted({s["seeds"] for s in of.values()})
+        about = [method, next(iter(of.values()))["told"], f"{seconds:.0f}", *cells, f"{drift:.3f}"]
+        lines.append(f"| {' | '.join(about)} | {' to '.join(map(str, seeds))} |")
     return "\n".join(lines)
+
+
+def cell(s: dict[str, Any]) -> str:
+    """One method on one reward."""
+    error = f" ± {s['win_se']:.2f}" if s["seeds"] > 1 else ""
+    return f"{s['win']:.2f}{error}, {s['gain']:+.1f}, {min(0.0, *s['fidelity'].values()):+.0f}"
 
 
 def plot(found: dict[tuple[str, str], dict[str, Any]], path: Path) -> None:
