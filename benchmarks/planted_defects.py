@@ -13,7 +13,7 @@ A bar is a matter of composition, which is decided at high noise levels. It has 
 above a noise-to-signal ratio of 2.5, and a defect that appears later, such as grain, cannot be taught away by them.
 
 Told beside the rates: prompt fidelity, by a judge that learned from undamaged drawings alone, and how often a picture
-of the taught model has the larger bloom of two (as in `benchmarks.learning`; .5 is chance, but for bars that hide some).
+of the taught model has the larger bloom of two (as in `benchmarks.learning`; .5 is chance, but bars hide some blooms).
 
 Bars are recognised by counting pixels, not by anything that learned with the model. Rates are of 16 held-out prompts x
 13 pictures = 208, before and after, each pair from a starting noise of its own that no group had, drawn by an ordinary
