@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import statistics
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -94,13 +94,6 @@ class Gradients:
         return torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
 
 
-def drawn(draw: Callable[[int], Tensor], count: int) -> tuple[Tensor, float]:
-    """So many draws, and seconds of one core for each."""
-    begin = time.process_time()
-    found = torch.stack([draw(number) for number in range(count)])
-    return found, (time.process_time() - begin) / count
-
-
 def variance(draws: Tensor) -> float:
     """Of draws (N, parameters), summed over parameters."""
     return float(draws.double().var(0).sum())
@@ -120,41 +113,52 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1)
 
 
+WAYS: dict[str, dict[str, object]] = {
+    "DRaFT-1": {"variant": "draft-k", "last": 1},
+    **{f"DRaFT-LV n={n}": {"variant": "draft-lv", "noises": n} for n in (1, 2, 4)},
+}
+
+
 def compare_ways(gradients: Gradients, count: int) -> float:
-    """Prints a line for each way; returns the variance of DRaFT-LV with n = 1."""
-    ways: dict[str, dict[str, object]] = {
-        "DRaFT-1": {"variant": "draft-k", "last": 1},
-        **{f"DRaFT-LV n={n}": {"variant": "draft-lv", "noises": n} for n in (1, 2, 4)},
-    }
+    """Prints a line for each way; returns the variance of DRaFT-LV with n = 1.
+
+    The ways take turns, so that other work on the machine slows them all alike; seconds are medians.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in WAYS}
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    for draw, (name, way) in itertools.product(range(count), WAYS.items()):
+        begin = time.process_time()
+        found[name].append(gradients.of(draw, **way))
+        seconds[name].append(time.process_time() - begin)
+    draws = {name: torch.stack(each) for name, each in found.items()}
+    costs = {name: noise_to_signal(draws[name]) * statistics.median(seconds[name]) for name in WAYS}
+    first = draws["DRaFT-1"]
     print("| | variance / mean^2 | cosine of means | of draws | seconds | variance x seconds |\n" + "|---" * 6 + "|")
-    gradients.of(0, **ways["DRaFT-1"])  # the first is slower
-    first, first_cost, single = torch.empty(0), 0.0, 0.0
-    for name, way in ways.items():
-        found, seconds = drawn(lambda i, way=way: gradients.of(i, **way), count)
-        spread = noise_to_signal(found)
-        if name == "DRaFT-1":
-            first, first_cost = found, spread * seconds
-        if name.endswith("n=1"):
-            single = variance(found)
-        of_means, of_draws = float(cosine(found.mean(0), first.mean(0))), float(cosine(found, first).mean())
-        cost = spread * seconds / first_cost
-        print(f"| {name} | {spread:.2f} | {of_means:.3f} | {of_draws:.3f} | {seconds:.3f} | {cost:.2f} |", flush=True)
+    for name, each in draws.items():
+        of_means, of_draws = float(cosine(each.mean(0), first.mean(0))), float(cosine(each, first).mean())
+        print(
+            f"| {name} | {noise_to_signal(each):.3f} | {of_means:.4f} | {of_draws:.4f} | "
+            f"{statistics.median(seconds[name]):.3f} | {costs[name] / costs['DRaFT-1']:.2f} |"
+        )
     halves = float(cosine(first[::2].mean(0), first[1::2].mean(0)))
-    print(f"\nCosine of the means of DRaFT-1's two halves: {halves:.3f}")
-    return single
+    print(f"\nCosine of the means of DRaFT-1's two halves: {halves:.4f}", flush=True)
+    return variance(draws["DRaFT-LV n=1"])
 
 
 def at_fixed_samples(gradients: Gradients, count: int, single: float) -> None:
     """Prints DRaFT-LV's variance over its noises, for several n, and beside `single`, that of all draws."""
+
+    def spread(sample: int, n: int, draws: int) -> float:
+        return variance(torch.stack([gradients.at_one_sample(sample, draw, n) for draw in range(draws)]))
+
     print(f"\nDRaFT-LV at one sample, {count} draws, variance relative to n = 1:")
     first = 0.0
     for n in (1, 2, 4, 8):
-        found = variance(drawn(lambda i, n=n: gradients.at_one_sample(0, i, n), count)[0])
+        found = spread(0, n, count)
         first = first or found
         print(f"  n = {n}: {found / first:.3f} (1/n = {1 / n:.3f})", flush=True)
-    each = count // SAMPLES
-    within = [variance(drawn(lambda i, s=s: gradients.at_one_sample(s, i, 1), each)[0]) for s in range(SAMPLES)]
-    share = statistics.mean(within) / single
+    each = max(2, count // SAMPLES)
+    share = statistics.mean(spread(sample, 1, each) for sample in range(SAMPLES)) / single
     print(f"Of the variance of all draws (n = 1), {share:.2%} is of the noises at a sample ({SAMPLES} x {each} draws).")
 
 

@@ -12,6 +12,9 @@ flag as defective every picture with a bar, and say nothing else.
 A bar is a matter of composition, which is decided at high noise levels. It has to be: the default trains only steps
 above a noise-to-signal ratio of 2.5, and a defect that appears later, such as grain, cannot be taught away by them.
 
+Told beside the rates: prompt fidelity, by a judge that learned from undamaged drawings alone, and how often a picture
+of the taught model has the larger bloom of two (as in `benchmarks.learning`; .5 is chance, but bars hide some blooms).
+
 Bars are recognised by counting pixels, not by anything that learned with the model. Rates are of 16 held-out prompts x
 13 pictures = 208, before and after, each pair from a starting noise of its own that no group had, drawn by an ordinary
 deterministic sampler; the noises are other ones for each seed. Outcomes are appended to a file as they come, and what
