@@ -43,7 +43,7 @@ def show(
     Yields:
         How many pictures are done, and of how many.
     """
-    texts = sorted({prompt.text for prompt in run.prompts() if run.has_conditioning(prompt.id)})
+    texts = sorted({prompt.text for prompt in run.prompts_to_show()})
     strip = _chosen(texts, STRIP, run.run_id)
     asked = _chosen(texts, PAIRS, f"{run.run_id} {round}")
     jobs = [(prompt, seed) for seed, prompt in enumerate(strip)] + [

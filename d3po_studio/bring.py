@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ def _path(place: str, file: Any) -> Path:
     """What was chosen; gradio 3 hands over an object with the path, later ones the path."""
     place = place.strip().strip('"')
     if place:
-        return Path(place).expanduser()
+        return Path(os.path.expanduser(place))  # which leaves a name such as ~old.zip as it is
     if file is None:
         raise D3POError("No pictures are named.", "Write where they lie, or upload a zip.")
     return Path(getattr(file, "name", file))

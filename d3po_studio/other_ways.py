@@ -55,9 +55,8 @@ def _method(shelf: Shelf, taste: Any) -> None:
 
 def kept(run: Run, method: str) -> str:
     """Let a taste be taught by another method from the next round on; what that means, in words."""
-    own = dict.fromkeys(OWN_VALUES[method], 0.0)  # another method's numbers would mean something else
-    if method != train_settings(run)[0].method:
-        run.change_settings("train", {"method": method, **own})
+    if method != train_settings(run)[0].method:  # another method's numbers would mean something else
+        run.change_settings("train", {"method": method, **dict.fromkeys(OWN_VALUES[method])})
     said, left = [WORDS["method_kept"].format(method=method)], run.stopped_round()
     if left is not None:
         said.append(WORDS["method_open"].format(n=left.number))

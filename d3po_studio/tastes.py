@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import secrets
 import shutil
 from pathlib import Path
@@ -81,7 +82,7 @@ def unused(name: str, shelf: Shelf) -> str:
 def resolved(source: str) -> str:
     """A model's source as a taste keeps it."""
     source = source.strip().strip('"')
-    return source if source == GARDEN else str(Path(source).expanduser().resolve())
+    return source if source == GARDEN else str(Path(os.path.expanduser(source)).resolve())
 
 
 def prompts_of(text: str) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ class Worker(Actions):
         self._now: tuple[str, Progress] = ("", Progress("idle", 0))
         self._problems: dict[str, D3POError] = {}
         self._resting: set[str] = set()
-        self._teaching: set[str] = set()
+        self._teaching: dict[str, object] = {}  # by taste, a mark of the press that asked for it
         self._wake, self._stop, self._end = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="d3po-worker", daemon=True)
         self.log: deque[str] = deque(maxlen=50)
@@ -167,7 +167,7 @@ class Worker(Actions):
     def teach(self, run: Run) -> None:
         """Let a stopped round go on, whatever it learns from; else teach by picks."""
         if run.run_id not in self._teaching:
-            self._begin(run, self._teach)
+            self._begin(run)
 
     def teach_by_reward(self, run: Run, written: str, settings: RewardSettings) -> None:
         """Teach a round by a reward; see `by_reward.begin`.
@@ -176,7 +176,7 @@ class Worker(Actions):
             D3POError: the taste is being taught, or what `by_reward.begin` raises.
         """
         self._check_free(run)  # first: what the picks say now is not to replace what a round is learning from
-        self._begin(run, functools.partial(self._teach, lesson=by_reward.begin(run, written, settings)))
+        self._begin(run, by_reward.begin(run, written, settings))
 
     def finish(self, run: Run) -> None:
         """Make a LoRA of what a stopped round has learnt.
@@ -187,7 +187,7 @@ class Worker(Actions):
         self._check_free(run)
         if run.stopped_round() is None:
             raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
-        self._begin(run, functools.partial(self._teach, finish=True))
+        self._begin(run, finish=True)
 
     def bring(self, run: Run, found: Found, who: str) -> Future[Imported]:
         """Bring pictures that exist already into a taste, encoded by its model; see `imported.import_pictures`."""
@@ -199,7 +199,7 @@ class Worker(Actions):
                 self._jobs.remove(job)
                 job.drop()
         self._resting.add(run.run_id)
-        self._teaching.discard(run.run_id)
+        self._teaching.pop(run.run_id, None)
         if self._now[0] == run.run_id:
             self._stop.set()
 
@@ -242,9 +242,9 @@ class Worker(Actions):
         if self.teaches(run):
             raise D3POError("This taste is being taught just now.", "Wait until that is done, or press Stop first.")
 
-    def _begin(self, run: Run, teaching: Callable[[Run, ImageModel], None]) -> None:
-        self._teaching.add(run.run_id)
-        self._ask(run, teaching)
+    def _begin(self, run: Run, lesson: RewardLesson | None = None, finish: bool = False) -> None:
+        mark = self._teaching[run.run_id] = object()
+        self._ask(run, functools.partial(self._teach, mark=mark, lesson=lesson, finish=finish))
 
     def _ask(self, run: Run, work: Callable[[Run, ImageModel], None]) -> None:
         self._resting.discard(run.run_id)
@@ -372,7 +372,10 @@ class Worker(Actions):
                     break
         return done
 
-    def _teach(self, run: Run, model: ImageModel, lesson: RewardLesson | None = None, finish: bool = False) -> None:
+    def _teach(
+        self, run: Run, model: ImageModel, mark: object, lesson: RewardLesson | None = None, finish: bool = False
+    ) -> None:
+        """Teach for a turn, unless that was stopped; a later press of Teach has a mark and a job of its own."""
         goes_on = False
         try:
             left = by_reward.stopped(run)
@@ -380,10 +383,10 @@ class Worker(Actions):
                 lesson = by_reward.go_on(run, left)
             goes_on = self._teach_round(run, model, lesson, finish)
         finally:
-            if not goes_on:
-                self._teaching.discard(run.run_id)
-        if goes_on:  # with the lesson, because a reward may take long to load
-            again = functools.partial(self._teach, lesson=lesson, finish=finish)
+            if not goes_on and self._teaching.get(run.run_id) is mark:
+                del self._teaching[run.run_id]
+        if goes_on and self._teaching.get(run.run_id) is mark:  # with the lesson: a reward may take long to load
+            again = functools.partial(self._teach, mark=mark, lesson=lesson, finish=finish)
             self._jobs.appendleft(self._job(run, again))
 
     def _teach_round(self, run: Run, model: ImageModel, lesson: RewardLesson | None, finish: bool) -> bool:

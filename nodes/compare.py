@@ -72,7 +72,7 @@ class PreferenceCompare(io.ComfyNode):
         carried = upstream.carried(cls.hidden.prompt, str(cls.hidden.unique_id))
         run = folders.known(taste, upstream.checkpoint_of(model, carried))
         file = taught(run, round)
-        texts = sorted({prompt.text for prompt in run.prompts() if run.has_conditioning(prompt.id)})[:prompts]
+        texts = sorted({prompt.text for prompt in run.prompts_to_show()})[:prompts]
         with Working(run, str(cls.hidden.unique_id), "blind") as work:
             before, after = both(run, TasteModel(model, run, vae), file, strength, texts, seeds, work)
         return io.NodeOutput(grid(before, after), *(side.flatten(0, 1).movedim(1, -1) for side in (before, after)))

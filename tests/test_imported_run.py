@@ -286,6 +286,7 @@ def test_prompts_of_imported_pictures_are_drawn_for_once_somebody_asks(run: Run,
     assert usual_prompts(Namespace(model=""), run) == [first.text, "a drawn one"]
     taught = RewardTrainer(run, ToyModel(), get_reward("warmth"), RewardSettings(), LoraSettings(), SampleSettings())
     assert [prompt.id for prompt in taught.prompts] == [wanted]  # the other was never encoded
+    assert [prompt.id for prompt in run.prompts_to_show()] == [wanted]
     last(import_pictures(run, source, Halving()))
     assert [prompt.text for prompt in run.prompts() if prompt.asked] == [first.text, "a drawn one"]
 

@@ -263,3 +263,8 @@ def test_a_source_of_which_nothing_can_be_used_is_an_error(
 ) -> None:
     with pytest.raises(D3POError, match=why):
         read_source(make(tmp_path))
+
+
+def test_a_name_that_begins_with_a_tilde_is_a_name() -> None:
+    with pytest.raises(D3POError, match="~old"):
+        read_source("~old.jsonl")

@@ -118,4 +118,4 @@ def _usual_prompts(options: argparse.Namespace, run: Run) -> list[str]:
 
         return split_prompts()[1]
     print("Judging on the prompts that were trained on; name others with --prompts.")
-    return list(dict.fromkeys(prompt.text for prompt in run.prompts()))
+    return list(dict.fromkeys(prompt.text for prompt in run.prompts_to_show()))

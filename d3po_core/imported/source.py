@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import D3POError
@@ -24,7 +25,7 @@ def read_source(path: str | Path) -> Found:
     Raises:
         D3POError: it is none of these, or nothing in it can be used.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     found = without_contradictions(_read(path))
     if not found:
         first = found.left_out[0]

@@ -30,6 +30,11 @@ class Prompt:
 class Prompts(Base):
     """The part of a run that keeps prompts."""
 
+    def prompts_to_show(self) -> list[Prompt]:
+        """Encoded ones that somebody wanted pictures of; where nobody did of any, all that are encoded."""
+        encoded = [prompt for prompt in self.prompts() if self.has_conditioning(prompt.id)]
+        return [prompt for prompt in encoded if prompt.asked] or encoded
+
     def add_prompt(self, text: str, negative: str = "", asked: bool = True) -> int:
         """The prompt's id; the same text and negative always have the same, and once asked for it stays so."""
         with self._database.write() as connection:

@@ -106,12 +106,13 @@ class Run(Prompts, Groups, Judgements, Showing, History, Rounds, Checks, Metrics
 
         Args:
             section: of `settings`.
-            values: JSON-able.
+            values: JSON-able; None forgets what was said, so that the preset or the default holds again.
         """
         with self._database.write() as connection:
             (stored,) = connection.execute("SELECT value FROM meta WHERE key = 'settings'").fetchone()
             settings = json.loads(stored)  # another process may have changed others
-            settings[section] = {**settings.get(section, {}), **values}
+            said = {**settings.get(section, {}), **values}
+            settings[section] = {name: value for name, value in said.items() if value is not None}
             connection.execute("UPDATE meta SET value = ? WHERE key = 'settings'", (json.dumps(settings),))
         self.settings = settings
         self.write_manifest(settings=settings)

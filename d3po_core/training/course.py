@@ -167,15 +167,16 @@ class Course(ABC, Generic[R]):
         return report
 
     def _watch_drift(self, drift: float, limit: float) -> None:
-        """End the round if drift has passed its limit, or is not to be told any more.
+        """End the round if drift has passed its limit, or is no number any more.
 
         Args:
             drift: KL from the base, nats per latent element.
             limit: the same; 0 is off.
         """
-        if limit and not drift <= limit:
-            reached = f"{drift:.3g} nats per latent element"
-            self._progress.reason = f"Stopped: drift from the base reached {reached}, over the limit of {limit:g}."
+        if limit and math.isnan(drift):
+            self._progress.reason = "Stopped: how far the model has drifted cannot be measured any more."
+        elif limit and drift > limit:
+            self._progress.reason = f"Stopped: drift from the base reached {drift:.3g}, over its limit of {limit:g}."
 
     def _swept(
         self,

@@ -80,6 +80,15 @@ def test_another_method_has_its_own_numbers_and_an_open_round_its_own_method(run
     assert run.open_round().settings["train"]["method"] == "ddpo"
 
 
+def test_back_at_the_first_method_the_preset_holds_again(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "published", model={}, settings={"preset": "published"})
+    before = train_settings(run)[0]
+    assert before.beta != TrainSettings().beta
+    kept(run, "ddpo")
+    kept(run, "d3po")
+    assert train_settings(run)[0] == before
+
+
 def test_only_pictures_and_texts_come_out_of_a_zip(tmp_path: Path) -> None:
     more = {
         "mine/run.sh": "echo",

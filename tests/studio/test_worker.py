@@ -289,3 +289,36 @@ def test_a_taste_for_which_nobody_asked_for_pictures_is_not_drawn_for(worker: Wo
     worker.draw(run, 1)
     until(lambda: worker.problem(run) is not None)
     assert "Nobody has asked for pictures" in worker.problem(run).what and not run.groups()
+
+
+def test_a_press_of_teach_after_stop_is_its_own(models: Tiny, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stopped job ends only later. If it took the new press's mark with it, Teach would be offered again."""
+    idle = Worker(models)  # its thread is not started: its jobs are done here, one by one
+
+    def stopped_and_pressed(*_: Any) -> bool:
+        idle.stop(run)
+        idle.teach(run)
+        raise module.Stopped
+
+    monkeypatch.setattr(idle, "_teach_round", stopped_and_pressed)
+    idle.teach(run)
+    idle._do(idle._jobs.popleft())
+    assert idle.teaches(run) and len(idle._jobs) == 1
+    monkeypatch.setattr(idle, "_teach_round", lambda *_: False)
+    idle._do(idle._jobs.popleft())
+    assert not idle.teaches(run) and not idle._jobs
+
+
+def test_a_turn_that_was_stopped_at_its_end_is_not_followed_by_another(
+    models: Tiny, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle = Worker(models)
+
+    def stopped_as_others_wait(*_: Any) -> bool:
+        idle.stop(run)
+        return True
+
+    monkeypatch.setattr(idle, "_teach_round", stopped_as_others_wait)
+    idle.teach(run)
+    idle._do(idle._jobs.popleft())
+    assert not idle.teaches(run) and not idle._jobs
