@@ -21,7 +21,7 @@ from benchmarks.learning import PUBLISHED_SAMPLE, PUBLISHED_TRAIN, Experiment, a
 RESULTS = Path(__file__).parent / "results" / "methods.jsonl"
 REWARDS = ("warmth", "compressibility", "incompressibility")
 UNCHECKED = {"cross_check": False, "patience": 0}
-"""As their papers train: a fixed number of epochs, without the checks that are two thirds of the default's time."""
+"""As their papers train: a fixed number of epochs, without the checks that are nearly half of the default's time."""
 METHODS: dict[str, dict[str, Any]] = {
     "D3PO": {},
     "D3PO, published": {"sample": PUBLISHED_SAMPLE, "train": PUBLISHED_TRAIN},
