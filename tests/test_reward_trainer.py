@@ -103,7 +103,9 @@ def test_drift_ends_it(tmp_path: Path) -> None:
     reports = list(teaching.steps())
     assert len(reports) < 100 and reports[-1].kl_base is not None and reports[-1].kl_base > 1e-4 * 18
     said = teaching.result().reason
-    assert f"drift from the base reached {reports[-1].kl_base / 18:.3g} nats per latent element" in said
+    assert f"drift from the base reached {reports[-1].kl_base / 18:.3g}, over its limit of 0.0001" in said
+    teaching._watch_drift(float("nan"), 1e-4)
+    assert "cannot be measured any more" in teaching.result().reason
 
 
 def test_prompts_of_different_sizes_are_taught_together_and_only_those_that_are_named(tmp_path: Path) -> None:
