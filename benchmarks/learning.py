@@ -20,7 +20,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,15 +166,20 @@ def made_of(experiment: Experiment, seed: int) -> str:
 def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
     """A run with all groups that experiments with these sampling settings need, sampled once."""
     from d3po_core.diffusers_model import load_model
+
+    settings = sample_settings(experiment, seed)
+    return sampled(cache / f"pool-{digest(dataclasses.asdict(settings))}", settings, lambda: load_model("garden"))
+
+
+def sampled(folder: Path, settings: Any, load: Callable[[], Any]) -> Path:
+    """A run of the training prompts in a folder, drawn whole or not at all; the model is loaded if it is needed."""
     from d3po_core.embedded.pictures import split_prompts
     from d3po_core.run import Run
     from d3po_core.sampling import sample_groups
 
-    settings = sample_settings(experiment, seed)
-    folder = cache / f"pool-{digest(dataclasses.asdict(settings))}"
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        model = load_model("garden")
+        model = load()
         run = Run.create(folder, name="benchmark", model={"identity": model.identity}, settings={})
         for _ in sample_groups(run, model, settings, split_prompts()[0]):
             pass

@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.learning import GUIDANCE, digest, one_thread
+from benchmarks.learning import GUIDANCE, digest, one_thread, sampled
 
 RESULTS = Path(__file__).parent / "results" / "planted_defects.jsonl"
 GROUPS, PICTURES = 64, 13  # groups judged; pictures of each held-out prompt
@@ -196,21 +196,9 @@ def sample_settings(seed: int) -> Any:
 
 def pool(cache: Path, planting: Planting, seed: int) -> Path:
     """A run with all groups of a seed, sampled once."""
-    from d3po_core.embedded.pictures import split_prompts
-    from d3po_core.run import Run
-    from d3po_core.sampling import sample_groups
-
     settings = sample_settings(seed)
     folder = cache / f"defects-{digest(dataclasses.asdict(settings), dataclasses.asdict(planting))}"
-    if not (folder / "done").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        model = planted_model(cache, planting)
-        run = Run.create(folder, name="benchmark", model={"identity": model.identity}, settings={})
-        for _ in sample_groups(run, model, settings, split_prompts()[0]):
-            pass
-        run.close()
-        (folder / "done").touch()
-    return folder
+    return sampled(folder, settings, lambda: planted_model(cache, planting))
 
 
 def judge(run: Any, experiment: Experiment, seed: int) -> dict[str, Any]:
