@@ -88,7 +88,8 @@ class ToyModel:
         return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return torch.cat([latents, latents[:, :1]], 1).sigmoid()
+        """Blue where there is no red, so that warmth can be told."""
+        return torch.cat([latents, -latents[:, :1]], 1).sigmoid()
 
     def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
         return SHAPE

@@ -17,6 +17,9 @@ from ..errors import D3POError
 SAME = 1e-6
 """Scores that differ by less than this share of their size differ by rounding only."""
 
+NOTHING = 1e-7
+"""Nor is a smaller difference one: float32 knows no finer ones between pictures whose values go up to 1."""
+
 Function = Callable[[Tensor, list[str]], Tensor]
 """Pictures (B, 3, H, W) in [0, 1], float32 or float64, and the prompts they were drawn for, B, to scores (B,)."""
 
@@ -88,7 +91,7 @@ def check_varied(reward: Reward, scores: Tensor) -> None:
         D3POError: they are all the same.
     """
     spread, size = float(scores.max() - scores.min()), float(scores.abs().max())
-    if spread <= SAME * size:
+    if spread <= max(SAME * size, NOTHING):
         raise D3POError(
             f"The reward '{reward.name}' gives every picture the same score ({size:.4g}): there is nothing to learn.",
             "Choose another reward.",
