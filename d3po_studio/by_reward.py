@@ -26,34 +26,33 @@ class RewardLesson:
     """What a round is taught by.
 
     Attributes:
-        reward: differentiable.
-        written: as the person asked for it.
-        settings: how; a seed besides, so that every round draws other pictures.
+        reward: differentiable; None to make a LoRA of what a stopped round has learnt.
+        settings: how, with a seed besides, so that every round draws other pictures. A stopped round takes no more of
+            them than memory.
     """
 
-    reward: Reward
-    written: str
+    reward: Reward | None
     settings: RewardSettings
 
 
 def begin(run: Run, written: str, settings: RewardSettings) -> RewardLesson:
-    """A new round, or the stopped one, if that learns from the same; it goes on as it was begun, but in the memory that
-    it is given now.
+    """A new round, or the stopped one, if that learns from the same.
 
     Raises:
         D3POError: another round was stopped in the middle, or the reward is unknown, not differentiable or, being of
             too few or too contradictory picks, of no use.
     """
-    written = " ".join(written.split())
-    if not written:
+    from d3po_core.rewards.spec import canonical
+
+    if not written.strip():
         raise D3POError("No reward is named.", "Choose one, or write one.")
     left = run.stopped_round()
     if left is not None:
-        if _written(left) != written:
+        if _written(left) != canonical(written):
             _not_yet(left)
-        return _in_memory_of(settings, go_on(run, left))
+        return RewardLesson(_loaded(run, written, False), settings)
     luck = (int(run.run_id[:8], 16) + len(run.rounds())) % 2**32
-    return RewardLesson(_loaded(run, written, True), written, dataclasses.replace(settings, seed=luck))
+    return RewardLesson(_loaded(run, written, True), dataclasses.replace(settings, seed=luck))
 
 
 def stopped(run: Run) -> Round | None:
@@ -69,8 +68,12 @@ def go_on(run: Run, left: Round) -> RewardLesson:
     Raises:
         D3POError: its reward cannot be loaded any more.
     """
-    written = _written(left)
-    return RewardLesson(_loaded(run, written, False), written, RewardSettings(**left.settings["reward"]))
+    return RewardLesson(_loaded(run, _written(left), False), _settings(left))
+
+
+def finishing(left: Round) -> RewardLesson:
+    """Of a stopped round, to end it as it is: its reward may be gone."""
+    return RewardLesson(None, _settings(left))
 
 
 def fit(run: Run) -> FromPicks:
@@ -84,11 +87,8 @@ def fit(run: Run) -> FromPicks:
     return fit_picks(run)
 
 
-def _in_memory_of(now: RewardSettings, lesson: RewardLesson) -> RewardLesson:
-    from d3po_core.training.reward_trainer import FREE_TO_CHANGE
-
-    anew = {name: getattr(now, name) for name in FREE_TO_CHANGE}
-    return dataclasses.replace(lesson, settings=dataclasses.replace(lesson.settings, **anew))
+def _settings(left: Round) -> RewardSettings:
+    return RewardSettings(**left.settings["reward"])
 
 
 def _loaded(run: Run, written: str, anew: bool) -> Reward:
@@ -104,7 +104,7 @@ def _loaded(run: Run, written: str, anew: bool) -> Reward:
 
 
 def _written(left: Round) -> str:
-    """What a stopped round learns from; "" for picks. Other programs note no more than the reward's name."""
+    """What a stopped round learns from; "" for picks. Of a reward that only its own program can load, the name."""
     return str(left.settings.get("written") or left.settings.get("reward_name", ""))
 
 

@@ -380,7 +380,7 @@ class Worker(Actions):
         try:
             left = by_reward.stopped(run)
             if lesson is None and left is not None:
-                lesson = by_reward.go_on(run, left)
+                lesson = by_reward.finishing(left) if finish else by_reward.go_on(run, left)
             goes_on = self._teach_round(run, model, lesson, finish)
         finally:
             if not goes_on and self._teaching.get(run.run_id) is mark:
@@ -418,18 +418,20 @@ class Worker(Actions):
         self, run: Run, model: ImageModel, lesson: RewardLesson | None
     ) -> tuple[Course[Any], TrainSettings | RewardSettings]:
         """A trainer by picks or by a reward, and its settings."""
+        from d3po_core.training.reward_course import StoppedReward
         from d3po_core.training.reward_trainer import RewardTrainer
         from d3po_core.training.trainer import Trainer
 
         train, lora = train_settings(run)
         if lesson is None:
             return Trainer(run, model.denoiser, train, lora, self.attachment), train
+        settings = lesson.settings
+        if lesson.reward is None:
+            return StoppedReward(run, model, settings, self.attachment), settings
         self._show(run, "loading", 0)
         sample = sample_settings(run)
         prompts = add_prompts(run, model, texts(run), sample.negative)
-        reward, settings = lesson.reward, lesson.settings
-        trainer = RewardTrainer(run, model, reward, settings, lora, sample, self.attachment, prompts, lesson.written)
-        return trainer, settings
+        return RewardTrainer(run, model, lesson.reward, settings, lora, sample, self.attachment, prompts), settings
 
     def _taught(self, run: Run, course: Course[Any], finish: bool) -> bool:
         """Teach until it is done, until the person runs out of pictures, or until others wait; whether it is done."""

@@ -6,8 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..d3po_core.rewards import get_reward
 from ..d3po_core.rewards.from_picks import fit_picks
-from ..d3po_core.rewards.picks_file import load_reward, save
+from ..d3po_core.rewards.picks_file import save
 from ..d3po_core.rewards.picture_features import STATISTICS
 from . import folders
 from .clip_vision import HostClip
@@ -82,4 +83,5 @@ class RewardFromPicks(io.ComfyNode):
             return io.NodeOutput(seen.reward(), "", ui={"text": [str(seen.facts)]})
         fitted = fit_picks(run, features.strip() or STATISTICS)
         file = save(fitted, run.folder / FILE)  # refuses what knows no better than chance
-        return io.NodeOutput(load_reward(str(file)), f"picks:{file}", ui={"text": [str(fitted.facts)]})
+        written = f"picks:{file}"
+        return io.NodeOutput(get_reward(written), written, ui={"text": [str(fitted.facts)]})

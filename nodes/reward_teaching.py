@@ -16,6 +16,7 @@ from ..d3po_core.run import Run
 from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
 from ..d3po_core.training.keep import keep
 from ..d3po_core.training.reports import Result
+from ..d3po_core.training.reward_course import RewardCourse, StoppedReward
 from ..d3po_core.training.reward_trainer import RewardTrainer
 from . import loras
 from .decoding import Decoder
@@ -51,7 +52,7 @@ class RewardLesson:
         settings, lora: how.
         sample: how pictures are drawn.
         prompts: ids of those to draw for.
-        finish: make a LoRA of what a stopped round has learnt.
+        finish: make a LoRA of what a stopped round has learnt, from whatever it has learnt it.
         before_and_after: draw pictures of before and after for the gallery, and a blind check.
         node: id of the node that teaches.
     """
@@ -89,7 +90,8 @@ def teach_by_reward(host: RewardModel, run: Run, lesson: RewardLesson) -> tuple[
 
 def _taught_and_shown(host: RewardModel, run: Run, lesson: RewardLesson) -> tuple[str, list[float]]:
     with Working(run, lesson.node, "teaching", lesson.settings.updates) as work:
-        result, losses, resumed = _taught(host, run, lesson, work)
+        course, losses = _taught(host, run, lesson, work)
+        result = course.result()
         try:
             if lesson.before_and_after:
                 shape = host.latent_shape()
@@ -97,17 +99,12 @@ def _taught_and_shown(host: RewardModel, run: Run, lesson: RewardLesson) -> tupl
                 show_round(run, drawing, lesson.sample, result, work)
         finally:
             tell("d3po.taught", taste=run.run_id, lora=loras.listed(run))
-    return said(result, lesson.reward, RESUMED if resumed else ""), losses
+    return said(result, course.reward_name, RESUMED if course.resumed and not lesson.finish else ""), losses
 
 
-def _taught(host: RewardModel, run: Run, lesson: RewardLesson, work: Working) -> tuple[Result, list[float], bool]:
-    trainer = RewardTrainer(
-        *(run, host, lesson.reward, lesson.settings, lesson.lora, lesson.sample),
-        attachment="hooks",
-        prompts=lesson.prompts,
-    )
-    losses: list[float] = []
-    work.say(f"Measuring {lesson.reward.name} before")
+def _taught(host: RewardModel, run: Run, lesson: RewardLesson, work: Working) -> tuple[RewardCourse, list[float]]:
+    course, losses = _course(host, run, lesson), list[float]()
+    work.say("Measuring drift" if lesson.finish else f"Measuring {lesson.reward.name} before")
 
     def steps() -> None:
         twice = lesson.settings.checkpointing
@@ -115,21 +112,26 @@ def _taught(host: RewardModel, run: Run, lesson: RewardLesson, work: Working) ->
         with (
             checkpointed(host.denoiser.module, twice),
             computed_twice(smallest_blocks(network) if twice else []),
-            closing(trainer.steps()) as reports,
+            closing(course.steps()) as reports,
         ):
             for report in reports:
                 losses.append(-report.reward)
                 work.at(report.update, report.total, f"{lesson.reward.name} {report.reward:.4g}")
-                if lesson.finish:
-                    break
 
-    rows = [run.conditioning(prompt.id) for prompt in trainer.prompts]
+    rows = [run.conditioning(prompt.id) for prompt in course.prompts]
     try:
         host_sampling(host.denoiser, rows, host.latent_shape(), steps, beside=[host.decoder.patcher])
     finally:
         _off_the_card(lesson.reward)
-    loras.publish(run, keep(trainer))
-    return trainer.result(), losses, trainer.resumed
+    loras.publish(run, keep(course))
+    return course, losses
+
+
+def _course(host: RewardModel, run: Run, lesson: RewardLesson) -> RewardCourse:
+    if lesson.finish:
+        return StoppedReward(run, host, lesson.settings, "hooks")
+    settings = (lesson.settings, lesson.lora, lesson.sample)
+    return RewardTrainer(run, host, lesson.reward, *settings, attachment="hooks", prompts=lesson.prompts)
 
 
 @torch.no_grad()
@@ -139,12 +141,12 @@ def _off_the_card(reward: Reward) -> None:
     reward(torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64), [""])
 
 
-def said(result: Result, reward: Reward, more: str = "") -> str:
+def said(result: Result, reward_name: str, more: str = "") -> str:
     """What came out, in a sentence or a few."""
     parts = ["Taught."]
     if result.figures:
         before, after = result.figures["reward_before"], result.figures["reward"]
-        parts.append(f"Mean {reward.name} went from {before:.4g} to {after:.4g}.")
+        parts.append(f"Mean {reward_name} went from {before:.4g} to {after:.4g}.")
     if result.sweep:
         strength, (_, drift) = recommended(result.sweep), result.sweep[0]
         gentler = "" if strength == 1 else f": use the LoRA at strength {strength:g}"

@@ -9,6 +9,8 @@ from safetensors import safe_open
 
 from d3po_core.cli import main
 from d3po_core.run import Run
+from d3po_core.training.reports import RewardReport
+from d3po_core.training.reward_trainer import RewardTrainer
 
 QUICK = ["--updates", "2", "--batch", "1", "--prompt", "a red tulip by day"]
 
@@ -46,6 +48,35 @@ def test_rewards_that_cannot_be_followed_are_told_before_anything_is_made(
     assert main(["draft", "--run", str(tmp_path / "run"), "--reward", reward, *QUICK]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_stopped_round_is_finished_without_its_reward(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "stopped"
+    assert main(["draft", "--run", str(folder), "--finish"]) == 2
+    assert "There is no folder" in capsys.readouterr().err
+    assert main(["draft", "--run", str(folder), *QUICK]) == 2
+    assert "No reward is named. Add --reward" in capsys.readouterr().err and not folder.exists()
+    told, tell = [], RewardTrainer._tell
+
+    def pressed(trainer: RewardTrainer, report: RewardReport) -> RewardReport:
+        told.append(tell(trainer, report))
+        if len(told) == 2:
+            raise KeyboardInterrupt
+        return told[-1]
+
+    monkeypatch.setattr(RewardTrainer, "_tell", pressed)
+    assert main(["draft", "--run", str(folder), "--reward", "warmth+contrast", *QUICK, "--updates", "5"]) == 130
+    run = Run.open(folder)
+    stopped = run.stopped_round()
+    assert stopped and stopped.settings["written"] == "warmth + contrast" and len(run.metrics()) == 2
+    assert main(["draft", "--run", str(folder), "--finish"]) == 0
+    assert "Stopped before the end." in capsys.readouterr().out
+    assert run.stopped_round() is None and len(run.metrics()) == 2 and run.lora(run.current_policy()) is not None
+    run.close()
+    assert main(["draft", "--run", str(folder), "--finish"]) == 2
+    assert "There is nothing to finish." in capsys.readouterr().err
 
 
 def test_a_reward_from_picks_is_written_once_it_is_better_than_chance(

@@ -18,6 +18,7 @@ from d3po_core.run import Run
 from d3po_core.sampling import sample_groups
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training import reward_gradient
+from d3po_core.training.reward_course import StoppedReward
 from d3po_core.training.reward_gradient import RewardGradient, Scene
 from d3po_core.training.reward_trainer import RewardTrainer
 from d3po_core.training.trainer import Trainer
@@ -85,6 +86,26 @@ def test_a_stopped_round_goes_on_to_the_same_end(tmp_path: Path) -> None:
     assert [report.update for report in again.steps()] == list(range(6, 13))
     for path, expected in whole.result().weights.items():
         assert torch.equal(again.result().weights[path].up, expected.up)
+
+
+def test_a_stopped_round_is_finished_without_its_reward(tmp_path: Path) -> None:
+    model = ToyModel()
+    with pytest.raises(D3POError, match="No round of this taste was stopped"):
+        StoppedReward(run_of(tmp_path / "new", model), model, RewardSettings())
+    five = trainer(run_of(tmp_path / "five", model), model, updates=5, warmup=0)
+    list(five.steps())
+    run = run_of(tmp_path / "run", model)
+    steps = trainer(run, model, updates=12, warmup=0).steps()
+    for _ in range(5):
+        next(steps)
+    steps.close()
+    stopped = StoppedReward(run, model, RewardSettings(micro_batch=1))
+    assert list(stopped.steps()) == []
+    result = stopped.result()
+    assert stopped.reward_name == "redness" and result.round == 1 and result.reason == "Stopped before the end."
+    for path, expected in five.result().weights.items():
+        assert torch.equal(result.weights[path].up, expected.up) and bool(expected.up.any())
+    assert [drift for _, drift in result.sweep] == pytest.approx([drift for _, drift in five.result().sweep])
 
 
 def test_it_is_kept_as_a_round_and_the_next_goes_on_from_it(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from d3po_core.embedded import JUDGE
 from d3po_core.errors import D3POError
 from d3po_core.rewards import REWARDS, Reward, check_varied, get_reward, require_differentiable, weighted_sum
 from d3po_core.rewards.jpeg import jpeg_size
+from d3po_core.rewards.spec import canonical
 
 needs_judge = pytest.mark.skipif(not (JUDGE / "model.safetensors").exists(), reason="the judge is not trained yet")
 PLAIN = [name for name in REWARDS if "garden" not in name]
@@ -210,6 +211,32 @@ def test_a_wrong_spec_gets_a_sentence(spec, sentence):
 def test_a_path_may_hold_signs(tmp_path):
     with pytest.raises(D3POError, match=r"/a\+warmth\*2 is not a CLIP folder"):
         get_reward(f"warmth + clip:{tmp_path}/a+warmth*2")
+
+
+@pytest.mark.parametrize(
+    ("spec", "written"),
+    [
+        ("warmth", "warmth"),
+        (" 0.5*warmth+contrast", "0.5*warmth + contrast"),
+        ("-1e-1 * contrast + 1.0*warmth", "-0.1*contrast + warmth"),
+        ("0.1234567891*warmth", "0.1234567891*warmth"),
+    ],
+)
+def test_a_reward_knows_how_it_is_written(spec, written):
+    assert canonical(spec) == get_reward(spec).written == written == get_reward(written).written
+
+
+def test_paths_are_written_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert canonical("2*picks: a b.safetensors + clip:~/c") == (
+        f"2.0*picks:{tmp_path}/a b.safetensors + clip:{tmp_path}/home/c"
+    )
+    monkeypatch.setattr("d3po_core.rewards.picks_file.load_reward", lambda path: REWARDS["warmth"])
+    assert get_reward("picks:a.safetensors").written == f"picks:{tmp_path}/a.safetensors"
+    mine = reward(lambda images, prompts: images.mean((1, 2, 3)))
+    assert mine.written == "" and get_reward("mine", {"mine": lambda: mine}).written == "mine"
+    assert weighted_sum([(2.0, mine), (1.0, REWARDS["warmth"])]).written == ""  # no text gives it again
 
 
 def test_who_needs_a_gradient_is_told_what_has_none():

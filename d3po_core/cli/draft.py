@@ -12,6 +12,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from ..errors import D3POError
 from ..rewards import REWARDS, get_reward, require_differentiable
 from . import common
 from .flags import add_settings, preset_of, settings_of
@@ -19,6 +20,7 @@ from .progress import Bar
 from .sample import new_run, usual_prompts
 
 if TYPE_CHECKING:
+    from ..training.reward_course import RewardCourse
     from ..training.reward_trainer import RewardTrainer
 
 EXAMPLE = """  d3po draft --run warmer --model garden --reward warmth
@@ -32,10 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     group = parser.add_argument_group("the reward", description=likes)
     group.add_argument(
         "--reward",
-        required=True,
         metavar="REWARD",
         help="one of these, clip:FOLDER, pickscore:FOLDER, hpsv2:FOLDER, aesthetic:FOLDER, picks:FILE, or a weighted "
-        "sum such as 0.5*warmth + contrast",
+        "sum such as 0.5*warmth + contrast; with --finish none is needed",
     )
     parser.add_argument("--finish", action="store_true", help="make a LoRA of what a stopped round has learnt so far")
     common.add_model(parser)
@@ -44,10 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    return _finish(options) if options.finish else _teach(options)
+
+
+def _teach(options: argparse.Namespace) -> int:
     from ..sampling import add_prompts
-    from ..training.keep import keep
     from ..training.reward_trainer import RewardTrainer
 
+    if not options.reward:
+        raise D3POError("No reward is named.", "Add --reward and one of those that d3po draft --help lists.")
     reward = require_differentiable(get_reward(options.reward))
     old = common.open_if_there(options.run)
     earlier = old.settings if old else None
@@ -59,20 +65,39 @@ def run(options: argparse.Namespace) -> int:
     add_prompts(run, model, prompts, sample.negative)
     start = time.monotonic()
     trainer = RewardTrainer(run, model, reward, settings, lora, sample)
-    if not _teach(trainer, options.finish):
+    if not _taught(trainer):
         print("\nStopped; what was learnt is kept. The same command goes on from here, and with --finish it makes a")
         print("LoRA of what was learnt so far.")
         return 130
-    result, path = trainer.result(), keep(trainer)
+    return _kept(trainer, options.run, start)
+
+
+def _finish(options: argparse.Namespace) -> int:
+    """Without the reward, which may be gone."""
+    from ..run import Run
+    from ..training.reward_course import StoppedReward
+
+    run = Run.open(options.run)
+    settings, start = settings_of(options, "reward"), time.monotonic()
+    stopped = StoppedReward(run, common.load(options, run), settings)
+    for _ in stopped.steps():
+        pass
+    return _kept(stopped, options.run, start)
+
+
+def _kept(course: RewardCourse, folder: str, start: float) -> int:
+    from ..training.keep import keep
+
+    result, path = course.result(), keep(course)
     print(f"Round {result.round} took {time.monotonic() - start:.0f} s. {result.reason}")
     if result.figures:
-        print("Mean {0} went from {reward_before:.4g} to {reward:.4g}.".format(reward.name, **result.figures))
+        print("Mean {0} went from {reward_before:.4g} to {reward:.4g}.".format(course.reward_name, **result.figures))
     print(f"LoRA: {path}")
-    print(f"Next: d3po evaluate --run {options.run} --scorer NAME, or d3po export --run {options.run} --to FILE")
+    print(f"Next: d3po evaluate --run {folder} --scorer NAME, or d3po export --run {folder} --to FILE")
     return 0
 
 
-def _teach(trainer: RewardTrainer, finish: bool) -> bool:
+def _taught(trainer: RewardTrainer) -> bool:
     """Train, showing how far it has come; False if it was stopped by Ctrl+C."""
     if trainer.resumed:
         print("Going on with the unfinished round, with the settings that it was begun with.")
@@ -81,8 +106,6 @@ def _teach(trainer: RewardTrainer, finish: bool) -> bool:
         with closing(trainer.steps()) as reports, closing(bar):
             for report in reports:
                 bar.show(report.update, report.total, f"{trainer.reward.name} {report.reward:.4g}")
-                if finish:
-                    break
     except KeyboardInterrupt:
         return False
     return True

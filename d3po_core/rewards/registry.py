@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from . import colours, garden, jpeg, smooth_jpeg
 from .reward import Reward
 
 REWARDS: dict[str, Reward] = {
-    reward.name: reward
+    reward.name: dataclasses.replace(reward, written=reward.name)
     for reward in (
         Reward("compressibility", "images that make a small JPEG: smooth, empty, blurred", jpeg.compressibility, False),
         Reward("incompressibility", "images that make a large JPEG: busy, grainy", jpeg.incompressibility, False),

@@ -33,12 +33,14 @@ class Reward:
         likes: what it prefers, to follow "It likes": "warm colours: mean of red minus mean of blue".
         function: the scores.
         differentiable: whether their gradient reaches the pictures.
+        written: what `get_reward` gives the same for, wherever it is called; "" if nothing does.
     """
 
     name: str
     likes: str
     function: Function
     differentiable: bool
+    written: str = ""
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Score pictures.

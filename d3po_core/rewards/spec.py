@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 
 from ..errors import D3POError
 from .registry import REWARDS
 from .reward import Reward
-from .weighted import WeightedSum, weighted_sum
+from .weighted import WeightedSum, joined, weighted_sum
 
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 FILES = {
@@ -36,7 +38,16 @@ def get_reward(spec: str, more: Mapping[str, Callable[[], Reward]] | None = None
     Raises:
         D3POError: a name is unknown, a weight is not a number, or a path holds something else.
     """
-    return weighted_sum([_term(text.strip(), more or {}) for text in _split(spec)])
+    return weighted_sum([(weight, _named(name, more or {})) for weight, name in _terms(spec)])
+
+
+def canonical(spec: str) -> str:
+    """A spec as the reward's `written` has it: paths absolute, and spaces and weights in one form.
+
+    Raises:
+        D3POError: a weight is not a number.
+    """
+    return joined([(weight, _absolute(name)) for weight, name in _terms(spec)])
 
 
 def require_differentiable(reward: Reward) -> Reward:
@@ -66,7 +77,11 @@ def _split(spec: str) -> list[str]:
     return parts
 
 
-def _term(text: str, more: Mapping[str, Callable[[], Reward]]) -> tuple[float, Reward]:
+def _terms(spec: str) -> list[tuple[float, str]]:
+    return [_term(text.strip()) for text in _split(spec)]
+
+
+def _term(text: str) -> tuple[float, str]:
     weight, name = 1.0, text
     factor, star, rest = text.partition("*")
     if star and ":" not in factor:
@@ -77,19 +92,26 @@ def _term(text: str, more: Mapping[str, Callable[[], Reward]]) -> tuple[float, R
                 "Write it as in 0.5*warmth.",
             )
         weight = float(factor)
-    return weight, _named(name, more)
+    return weight, name
+
+
+def _absolute(name: str) -> str:
+    kind, colon, path = name.partition(":")
+    if kind not in FILES or not path.strip():
+        return name
+    return f"{kind}{colon}{Path(path.strip()).expanduser().absolute()}"
 
 
 def _named(name: str, more: Mapping[str, Callable[[], Reward]]) -> Reward:
     if name in more:
-        return more[name]()
+        return dataclasses.replace(more[name](), written=name)
     if name in REWARDS:
         return REWARDS[name]
     kind, _, path = name.partition(":")
     if kind in FILES:
         if not path.strip():
             raise D3POError(f"'{name}' does not say where it lies.", f"Write {kind}:/path/to/{FILES[kind]}.")
-        return _loader(kind)(path.strip())
+        return dataclasses.replace(_loader(kind)(path.strip()), written=_absolute(name))
     known = [*more, *REWARDS, *(f"{kind}:PATH" for kind in FILES)]
     raise D3POError(f"There is no reward called '{name}'.", f"Choose one of {', '.join(known)}.")
 

@@ -31,13 +31,16 @@ def weighted_sum(terms: list[tuple[float, Reward]]) -> Reward:
     """
     if len(terms) == 1 and terms[0][0] == 1:
         return terms[0][1]
+    known = all(reward.written for _, reward in terms)
     return Reward(
-        name=" + ".join(_named(weight, reward) for weight, reward in terms),
+        name=joined([(weight, reward.name) for weight, reward in terms]),
         likes="; ".join(f"{weight:g} of {reward.likes}" for weight, reward in terms),
         function=WeightedSum(tuple(terms)),
         differentiable=all(reward.differentiable for _, reward in terms),
+        written=joined([(weight, reward.written) for weight, reward in terms]) if known else "",
     )
 
 
-def _named(weight: float, reward: Reward) -> str:
-    return reward.name if weight == 1 else f"{weight:g}*{reward.name}"
+def joined(terms: list[tuple[float, str]]) -> str:
+    """A sum as `get_reward` reads it."""
+    return " + ".join(name if weight == 1 else f"{weight!r}*{name}" for weight, name in terms)

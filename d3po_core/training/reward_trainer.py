@@ -14,29 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoiser import size, stack
 from ..errors import D3POError
 from ..image_model import ImageModel
 from ..rewards import Reward, check_varied, require_differentiable
-from ..rollout import CandidateNoise, Trajectory, generator, make_plan, sample
+from ..rollout import Trajectory, generator
 from ..run import Run
-from ..settings import LoraSettings, RewardSettings, SampleSettings, check
+from ..settings import LoraSettings, RewardSettings, SampleSettings
 from ..tiles import in_tiles
-from .course import Course
-from .groups import TrainingGroup
 from .optimizer import Optimizer
 from .passes import mean_kl
-from .reports import Result, RewardReport
-from .reward_gradient import RewardGradient, Scene, batches
+from .reports import RewardReport
+from .reward_course import RewardCourse
+from .reward_gradient import RewardGradient, Scene
 from .state import unpack_optimizer
 
-FREE_TO_CHANGE = ("micro_batch", "checkpointing", "tile")
-"""Settings that an interrupted round takes anew: they change memory, and hardly anything else."""
-WATCHED = 8
-"""Pictures that are drawn again and again to see reward and drift."""
 
-
-class RewardTrainer(Course[RewardReport]):
+class RewardTrainer(RewardCourse):
     """Teaches one round by a reward, see `Course`.
 
     Args:
@@ -47,13 +40,11 @@ class RewardTrainer(Course[RewardReport]):
         sample: how pictures are drawn.
         prompts: ids of those to draw for; if none are named, all that are encoded and did not just come with imported
             pictures. An interrupted round goes on with those that it was begun with.
-        written: what the reward was asked for with, kept so that it can be loaded again.
 
     Raises:
-        D3POError: settings out of range, a reward that is not differentiable, or a run without prompts.
+        D3POError: settings out of range, a reward that is not differentiable or not that of the interrupted round, or
+            a run without prompts.
     """
-
-    KIND = "reward"
 
     def __init__(
         self,
@@ -65,47 +56,17 @@ class RewardTrainer(Course[RewardReport]):
         sample: SampleSettings,
         attachment: str = "peft",
         prompts: Sequence[int] = (),
-        written: str = "",
     ) -> None:
-        super().__init__(run, model.denoiser, lora_settings, attachment)
-        self.model, self.reward, self.written = model, require_differentiable(reward), written
-        self.settings, self.sample = check(settings), check(sample)
+        self.reward, self.reward_name = require_differentiable(reward), reward.name
+        super().__init__(run, model, settings, lora_settings, sample, attachment, prompts)
         unfinished = self._unfinished()
-        self.resumed = unfinished is not None
-        if unfinished and unfinished.settings["reward_name"] != reward.name:
+        if unfinished and unfinished.settings["reward_name"] != self.reward_name:
             raise D3POError(
                 f"Round {unfinished.number} of this taste was stopped in the middle of learning from "
                 f"'{unfinished.settings['reward_name']}'.",
                 "Go on with that reward, or finish the round as it is, first.",
                 "What it has learnt is saved.",
             )
-        wanted = unfinished.settings["prompts"] if unfinished else prompts
-        meant = [prompt for prompt in run.prompts() if (prompt.id in wanted if wanted else prompt.asked)]
-        self.prompts = [prompt for prompt in meant if run.has_conditioning(prompt.id)]
-        if not self.prompts:
-            raise D3POError("This taste has no prompts yet.", "Draw some pictures for it first.")
-
-    @property
-    def trained_on(self) -> list[str]:
-        """None: pictures are drawn for every update anew."""
-        return []
-
-    def result(self) -> Result:
-        """What was learnt when `steps` ended or was closed."""
-        progress = self._progress
-        ended = progress.done >= self.settings.updates
-        return Result(
-            round=self.round,
-            weights=self._learnt,
-            strength=1.0,
-            z=None,
-            guessed=0,
-            guessed_of=0,
-            curve=[],
-            sweep=progress.sweep,
-            figures=progress.figures,
-            reason=progress.reason or ("Every update was made." if ended else "Stopped before the end."),
-        )
 
     def _begin_or_resume(self) -> None:
         unfinished = self._unfinished()
@@ -113,41 +74,35 @@ class RewardTrainer(Course[RewardReport]):
             self._start = self.run.current_policy()
             self.round = self.run.begin_round(self._stored(), "base", anew=True, by_picks=False)
         else:
-            stored = unfinished.settings
-            as_now = {name: getattr(self.settings, name) for name in FREE_TO_CHANGE}
-            self.settings = RewardSettings(**{**stored["reward"], **as_now})
-            self.lora_settings, self.sample = LoraSettings(**stored["lora"]), SampleSettings(**stored["sample"])
-            self.round, self._start = unfinished.number, stored["start"]
+            self._resume(unfinished)
         self._note(reward=dataclasses.asdict(self.settings))
 
     def _stored(self) -> dict[str, Any]:
         return {
-            **{"reward": dataclasses.asdict(self.settings), "reward_name": self.reward.name, "written": self.written},
-            **{"lora": dataclasses.asdict(self.lora_settings), "start": self._start},
+            "reward": dataclasses.asdict(self.settings),
+            "reward_name": self.reward_name,
+            "written": self.reward.written,
+            "lora": dataclasses.asdict(self.lora_settings),
+            "start": self._start,
             "sample": dataclasses.asdict(self.sample),
             "prompts": [prompt.id for prompt in self.prompts],
         }
 
-    def _seed(self) -> int:
-        return self.settings.seed
-
     def _teach(self) -> Generator[RewardReport, None, None]:
-        settings, progress = self.settings, self._progress
-        self._plan = make_plan(self.denoiser, self.sample)
-        self._shape = self.model.latent_shape(self.sample.height, self.sample.width)
-        self._at_once, self._whole = settings.micro_batch or settings.batch, True
+        settings, progress, self._whole = self.settings, self._progress, True
         parameters = self._lora.parameters()
         optimizer = Optimizer(self.denoiser, parameters, settings.learning_rate, settings.warmup, settings.grad_clip)
         if progress.done:
             unpack_optimizer(self._tensors, optimizer.adamw, parameters)
-        self._watch_base()
+        before = self._rewards(self._get_ready())
+        check_varied(self.reward, before)
+        self._before = float(before.mean())
         try:
             while progress.done < settings.updates and not progress.reason:
                 report = self._update(optimizer)
                 self._save_now_and_then(optimizer.adamw, parameters)
                 yield self._tell(report)
-            kept = self._lora.weights()
-            progress.sweep = self._swept(kept, self._watched, lambda group: group.guided, self._at_once)
+            self._note_sweep()
         finally:
             if self._whole:
                 self._save(optimizer.adamw, parameters)
@@ -174,7 +129,7 @@ class RewardTrainer(Course[RewardReport]):
 
     def _measured(self) -> tuple[float, float]:
         """Reward and drift now; too much of that ends the round."""
-        watched = self._watched_reward()
+        watched = float(self._rewards(self._drawn()).mean())
         kl = mean_kl(self.denoiser, self._watched, lambda group: group.guided, self._at_once)
         self._progress.figures = {"reward_before": self._before, "reward": watched, "kl_base": kl.per_image}
         self._watch_drift(kl.per_element, self.settings.drift_limit)
@@ -209,56 +164,7 @@ class RewardTrainer(Course[RewardReport]):
             found.append(Scene(prompt.text, self._conditioning(prompt.id), number))
         return found
 
-    def _conditioning(self, prompt_id: int) -> dict[str, torch.Tensor]:
-        rows = self.run.conditioning(prompt_id)
-        return {name: value.to(self.denoiser.device) for name, value in rows.items()}
-
-    # -- watching ----------------------------------------------------------------------------------------------------
-
     @torch.no_grad()
-    def _watch_base(self) -> None:
-        """The base model's pictures of a few prompts: on their steps drift is measured, on their noises the reward."""
-        self._shown = [self.prompts[i % len(self.prompts)] for i in range(WATCHED)]
-        self._shown.sort(key=lambda prompt: str(size(self._conditioning(prompt.id))))  # those of one batch together
-        with self._lora.off():
-            trajectory = self._drawn()
-            before = self._rewards(trajectory)
-        check_varied(self.reward, before)
-        self._before = float(before.mean())
-        steps = self._plan.steps[slice(self._plan.trained)]
-        self._watched = [
-            TrainingGroup(
-                id=f"watched {i}",
-                pairs=[],
-                scores=[0.0],
-                steps=steps,
-                x=trajectory.x[i : i + 1].cpu(),
-                cond=trajectory.cond[i : i + 1].cpu(),
-                guided=trajectory.guided[i : i + 1].cpu(),
-                latents=self.denoiser.finished(trajectory.latents[i : i + 1]).cpu(),
-                policy="base",
-                conditioning=self._conditioning(prompt.id),
-                guidance_scale=self.sample.guidance_scale,
-            )
-            for i, prompt in enumerate(self._shown)
-        ]
-
-    @torch.no_grad()
-    def _watched_reward(self) -> float:
-        """Mean reward of the policy as it is now, on the watched prompts and noises."""
-        return float(self._rewards(self._drawn()).mean())
-
-    def _drawn(self) -> Trajectory:
-        """By the core, not by the host, whose sampling this may be in the middle of."""
-        parts: list[Trajectory] = []
-        scenes = [Scene(p.text, self._conditioning(p.id), number) for number, p in enumerate(self._shown)]
-        for part in batches(scenes, self._at_once):
-            noises = [CandidateNoise(self.settings.seed, scene.number, 0, self._shape, "same") for scene in part]
-            rows = stack([scene.conditioning for scene in part])
-            parts.append(sample(self.denoiser, self._plan, noises, rows, self.sample.guidance_scale))
-        names = [item.name for item in dataclasses.fields(Trajectory)]
-        return Trajectory(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
-
     def _rewards(self, trajectory: Trajectory) -> Tensor:
         latents = self.denoiser.finished(trajectory.latents)
         parts = latents.split(self._at_once)

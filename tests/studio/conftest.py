@@ -13,7 +13,7 @@ from d3po_core.embedded import GARDEN
 from d3po_core.gallery import Shelf
 from d3po_core.run import Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
-from d3po_core.training import reward_trainer
+from d3po_core.training import reward_course
 from d3po_studio import tastes
 from d3po_studio.models import Models
 
@@ -52,4 +52,4 @@ def fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of before and after, which are shown as they are after every round."""
     monkeypatch.setattr(showcase, "PAIRS", 1)
     monkeypatch.setattr(showcase, "STRIP", 1)
-    monkeypatch.setattr(reward_trainer, "WATCHED", 2)
+    monkeypatch.setattr(reward_course, "WATCHED", 2)
