@@ -138,7 +138,7 @@ class Worker(Actions):
     def can(self, run: Run) -> list[str]:
         busy = self._now[0] == run.run_id
         open_round = run.open_round() is not None
-        enough = self.counts(run).usable >= FEWEST_PICKS and run.untaught() > 0
+        enough = self.counts(run).usable >= FEWEST_PICKS and self.untaught(run) > 0
         found = ["draw"]
         if not open_round:
             found.append("decide")  # going back in the middle of a round would be lost at its end

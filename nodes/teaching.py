@@ -54,12 +54,13 @@ def waiting(run: Run, method: str | None) -> str:
         run: with picks.
         method: that it is taught with; None if no trainer has said so yet.
     """
-    usable, all_of_them = run.counts("", needs_recording(method)).usable, run.counts("").usable
+    recorded = needs_recording(method)
+    usable, all_of_them = run.counts("", recorded).usable, run.counts("").usable
     if usable < FEWEST_PICKS:
         said, more = waiting_for(usable), all_of_them - usable
         why = f"{more} more are of imported pictures, which {method} cannot learn from, as diffusion-nft can"
         return f"{said}; {why}" if more else said
-    return "" if run.untaught() else "Nothing new to teach: pick some more."
+    return "" if run.untaught(recorded) else "Nothing new to teach: pick some more."
 
 
 def waiting_for(usable: int) -> str:

@@ -260,6 +260,10 @@ def test_picks_are_counted_that_the_method_can_use(run: Run, source: Path) -> No
         known = Knowing(method)
         assert known.counts(run).usable == state(run, known, "")["picks"]["usable"] == usable
         assert known.counts(run).picks == run.counts("").picks  # they were made all the same
+    judged = len({pick.group_id for pick in run.picks()})
+    assert judged > 1 and Knowing("diffusion-nft").untaught(run) == judged and Knowing("d3po").untaught(run) == 1
+    run.begin_round({})
+    assert Knowing("diffusion-nft").untaught(run) == 0
     assert Actions().counts(run).usable == 1  # D3PO is what a run is taught with if nothing else is said
 
 

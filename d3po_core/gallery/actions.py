@@ -32,6 +32,10 @@ class Actions:
         """How much was done and is to do, for a person; of use is what the run's method can learn from."""
         return run.counts(who, needs_recording(self.method(run)))
 
+    def untaught(self, run: Run) -> int:
+        """Groups judged since the last round was begun that the run's method can learn from."""
+        return run.untaught(needs_recording(self.method(run)))
+
     def seen(self, run: Run) -> None:
         """Somebody has this taste before them: it is worth drawing ahead for it."""
 

@@ -28,7 +28,7 @@ def state(run: Run, actions: Actions, who: str) -> dict[str, Any]:
         "can": actions.can(run),
         "picks": {
             **{"yours": counts.yours, "all": counts.picks, "usable": counts.usable},
-            **{"untaught": run.untaught(), "milestone": milestone},
+            **{"untaught": actions.untaught(run), "milestone": milestone},
             "previous": milestone // 2 if milestone > FEWEST_PICKS else 0,
         },
         "last": last and _last(last),

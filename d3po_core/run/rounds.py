@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import D3POError
 from . import files
-from .base import LOCK, ROUNDS, STATE, Base, finite
+from .base import IMPORTED, LOCK, ROUNDS, STATE, Base, finite
 from .lock import hold
 
 
@@ -104,13 +104,19 @@ class Rounds(Base):
         with self._database.read() as connection:
             return [_round(row) for row in connection.execute("SELECT * FROM rounds ORDER BY number")]
 
-    def untaught(self) -> int:
-        """How many groups have a standing pick or flag from after the last round was begun, for each person."""
+    def untaught(self, recorded: bool = False) -> int:
+        """How many groups have a standing pick or flag from after the last round was begun, for each person.
+
+        Args:
+            recorded: groups of imported pictures do not count, see `Showing.counts`.
+        """
         with self._database.read() as connection:
             (count,) = connection.execute(
                 """WITH begun AS (SELECT COALESCE(MAX(last_pick), 0) AS last FROM rounds)
                 SELECT COUNT(*) FROM (SELECT group_id, who FROM standing, begun WHERE serial > last
-                UNION SELECT group_id, who FROM flags, begun WHERE serial > last)"""
+                UNION SELECT group_id, who FROM flags, begun WHERE serial > last)
+                JOIN groups ON groups.id = group_id WHERE policy <> ? OR NOT ?""",
+                (IMPORTED, recorded),
             ).fetchone()
         return int(count)
 
