@@ -14,9 +14,10 @@ from d3po_core.gallery import Shelf
 from d3po_core.run import Run
 
 from . import tastes
+from .run_settings import train_settings
 from .told import told
 from .words import WORDS
-from .worker import Worker, train_settings
+from .worker import Worker
 from .zips import plain, unpacked
 
 if TYPE_CHECKING:

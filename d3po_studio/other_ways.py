@@ -11,9 +11,10 @@ from d3po_core.run import Run
 from d3po_core.settings import OWN as OWN_VALUES
 
 from . import by_reward, controls, tastes
+from .run_settings import train_settings
 from .told import told
 from .words import METHODS, REWARDS, WORDS
-from .worker import Worker, train_settings
+from .worker import Worker
 
 FIRST = "d3po"
 

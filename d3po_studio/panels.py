@@ -25,9 +25,10 @@ from d3po_core.share import share
 
 from . import controls, tastes
 from .report import report
+from .run_settings import sample_settings
 from .told import told
 from .words import WORDS
-from .worker import Worker, sample_settings
+from .worker import Worker
 
 
 def choice(shelf: Shelf, run_id: str | None = None) -> Any:

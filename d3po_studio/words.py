@@ -47,7 +47,7 @@ WORDS = {
     "next rounds.",
     "method": "Method",
     "method_kept": "This taste's next round is taught by {method}.",
-    "method_open": "Round {n}, which was stopped, goes on as it was begun.",
+    "method_open": "Round {n}, which is not finished, goes on as it was begun.",
     "reward_title": "#### Teach by a reward\n"
     "A reward is a program that says how much it likes a picture. Your model follows it without any picks of yours. "
     "Followed too far it ruins pictures, so drift from your model is watched and ends it.",

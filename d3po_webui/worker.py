@@ -12,7 +12,9 @@ from d3po_core.image_model import ImageModel
 from d3po_core.own_tensors import own_tensors
 from d3po_core.run import Run
 from d3po_core.settings import RewardSettings, TrainSettings
-from d3po_studio.worker import Job, Stopped, Worker, sample_settings
+from d3po_studio.jobs import Job, Stopped
+from d3po_studio.run_settings import sample_settings
+from d3po_studio.worker import Worker
 
 from . import host
 from .cards import Cards

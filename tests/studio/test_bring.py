@@ -19,8 +19,11 @@ from d3po_core.training.trainer import Trainer
 from d3po_studio.bring import brought
 from d3po_studio.models import Models
 from d3po_studio.other_ways import kept
-from d3po_studio.worker import Worker, texts, train_settings
+from d3po_studio.run_settings import texts, train_settings
+from d3po_studio.worker import Worker
 from d3po_studio.zips import unpacked
+
+from .test_worker import Shared
 
 pytest.importorskip("gradio", reason="gradio comes with the standalone extra")
 
@@ -67,6 +70,20 @@ def test_imported_pictures_teach_by_another_method(worker: Worker, run: Run, tmp
     assert trainer.settings.method == "diffusion-nft"
 
 
+def test_others_have_their_turn_while_pictures_come_in(models: Models, run: Run, tmp_path: Path) -> None:
+    files = dict(PAIR)
+    for number in range(3):
+        files[f"mine/winners/{number}.png"] = picture("red")
+        files[f"mine/winners/{number}.txt"] = f"a snowdrop {number}"
+    worker = Shared(models).start()
+    try:
+        said = brought(run, worker, packed(tmp_path / "mine.zip", files), "anna")
+        assert "Imported 4 groups" in said and worker.turns == 4
+        assert "4 were there already" in brought(run, worker, tmp_path / "mine.zip", "anna") and worker.turns == 8
+    finally:
+        worker.close()
+
+
 def test_another_method_has_its_own_numbers_and_an_open_round_its_own_method(run: Run) -> None:
     run.change_settings("train", {"beta": 205.0, "epochs": 7})
     assert train_settings(run)[0].beta == 205
@@ -76,7 +93,7 @@ def test_another_method_has_its_own_numbers_and_an_open_round_its_own_method(run
     assert train_settings(Run.open(run.folder))[0] == TrainSettings(method="ddpo", epochs=7)
     assert run.manifest()["settings"]["train"]["method"] == "ddpo"
     run.save_state(run.begin_round({"train": {"method": "ddpo"}}), {}, {})
-    assert "Round 1, which was stopped, goes on as it was begun." in kept(run, "dpok")
+    assert "Round 1, which is not finished, goes on as it was begun." in kept(run, "dpok")
     assert run.open_round().settings["train"]["method"] == "ddpo"
 
 

@@ -19,8 +19,9 @@ from d3po_core.picks import Pick
 from d3po_core.run import Run
 from d3po_core.run.checks import after
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
-from d3po_studio import tastes
+from d3po_studio import drawing, tastes
 from d3po_studio import worker as module
+from d3po_studio.jobs import Job, Stopped
 from d3po_studio.models import Models
 from d3po_studio.report import report
 from d3po_studio.worker import Worker
@@ -190,7 +191,7 @@ def test_a_mistake_of_ours_is_told_without_its_traceback_which_the_report_has(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("a secret prompt")
 
-    monkeypatch.setattr(module, "sample_groups", broken)
+    monkeypatch.setattr(drawing, "sample_groups", broken)
     worker.draw(run, 1)
     until(lambda: worker.problem(run) is not None)
     told = report(run, "cpu", worker.log)
@@ -216,7 +217,7 @@ class Shared(Worker):
     turns = 0
 
     @contextmanager
-    def _turn(self, job: module.Job) -> Iterator[None]:
+    def _turn(self, job: Job) -> Iterator[None]:
         self.turns += 1
         yield
 
@@ -248,7 +249,7 @@ class Closed(Worker):
     """One whose host has no model."""
 
     @contextmanager
-    def _turn(self, job: module.Job) -> Iterator[None]:
+    def _turn(self, job: Job) -> Iterator[None]:
         raise D3POError("No checkpoint is loaded.")
         yield
 
@@ -298,7 +299,7 @@ def test_a_press_of_teach_after_stop_is_its_own(models: Tiny, run: Run, monkeypa
     def stopped_and_pressed(*_: Any) -> bool:
         idle.stop(run)
         idle.teach(run)
-        raise module.Stopped
+        raise Stopped
 
     monkeypatch.setattr(idle, "_teach_round", stopped_and_pressed)
     idle.teach(run)
