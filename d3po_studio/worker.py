@@ -106,6 +106,8 @@ class Worker(Actions):
     """How a LoRA is put on the models, see `lora.attach`."""
     in_a_turn = AHEAD
     """Groups that are drawn ahead before others may have their turn."""
+    open_to_others = False
+    """Whether the page may be seen from other computers; then it takes no path, which would name this one's files."""
 
     def __init__(self, models: Source) -> None:
         self.models = models
