@@ -21,7 +21,7 @@ from .worker import Worker
 from .zips import plain, unpacked
 
 if TYPE_CHECKING:
-    from d3po_core.imported import Found, Imported
+    from d3po_core.imported import Imported
 
 ZIP = ".zip"
 WHO = "imported"
@@ -30,23 +30,30 @@ MOST_TOLD = 12
 
 
 def bring(shelf: Shelf, worker: Worker, taste: Any) -> None:
-    """A path or a file, and a button."""
-    gr.Markdown(WORDS["bring_help"])
+    """A file or a path, and a button. A page that is open to others has no field for a path, so none can be sent."""
+    others = worker.open_to_others
+    gr.Markdown(WORDS["bring_help"] + (f"\n\n{WORDS['bring_only']}" if others else ""))
     with gr.Row():
         with gr.Column():
-            place = gr.Textbox(
-                label=WORDS["bring_place"], info=WORDS["bring_place_help"], max_lines=1, elem_id="d3po_bring_place"
-            )
+            places = [] if others else [_place()]
             who = gr.Textbox(label=WORDS["bring_who"], max_lines=1, elem_id="d3po_bring_who")
-        file = gr.File(label=WORDS["bring_file"], file_types=[ZIP, ".jsonl"])
+        label = WORDS["bring_zip" if others else "bring_file"]
+        file = gr.File(label=label, file_types=[ZIP] if others else [ZIP, ".jsonl"])
     button = gr.Button(WORDS["bring_button"], variant="primary", elem_id="d3po_bring_button")
     outcome = gr.Markdown(elem_id="d3po_brought")
 
     @told
-    def come(taste: str, place: str, file: Any, who: str) -> str:
-        return brought(tastes.chosen(shelf, taste), worker, _path(place or "", file), who.strip() or WHO)
+    def come(taste: str, file: Any, who: str, place: str = "") -> str:
+        path = _uploaded(file) if others else _path(place or "", file)
+        return brought(tastes.chosen(shelf, taste), worker, path, who.strip() or WHO)
 
-    button.click(come, [taste, place, file, who], outcome)
+    button.click(come, [taste, file, who, *places], outcome)
+
+
+def _place() -> Any:
+    return gr.Textbox(
+        label=WORDS["bring_place"], info=WORDS["bring_place_help"], max_lines=1, elem_id="d3po_bring_place"
+    )
 
 
 def brought(run: Run, worker: Worker, path: Path, who: str) -> str:
@@ -59,10 +66,8 @@ def brought(run: Run, worker: Worker, path: Path, who: str) -> str:
 
     is_zip = path.suffix.lower() == ZIP and path.is_file()
     with unpacked(path) if is_zip else nullcontext(path) as source:
-        found = read_source(source)
+        found = read_source(source, confined=is_zip)  # which came from somebody else, perhaps
         folder = source if source.is_dir() else source.parent
-        if is_zip:
-            _keep_inside(found, folder)
         outcome = told_of(run, worker.bring(run, found, who).result())
     return plain(outcome, folder, path.name) if is_zip else outcome
 
@@ -97,16 +102,18 @@ def _path(place: str, file: Any) -> Path:
     return Path(getattr(file, "name", file))
 
 
-def _keep_inside(found: Found, folder: Path) -> None:
-    """Leave out what a zip's lines name elsewhere: it came from somebody else, perhaps.
+def _uploaded(file: Any) -> Path:
+    """What was uploaded to a page that is open to others: anything but a zip would name files of this computer.
 
     Raises:
-        D3POError: nothing else is left.
+        D3POError: it is no zip, or nothing.
     """
-    outside = D3POError("It names a picture that is not in the zip.", "Pack it anew, with all its pictures.")
-    for group in list(found.groups):
-        if not all(path.resolve().is_relative_to(folder) for path in group.pictures):
-            found.groups.remove(group)
-            found.leave_out(group.where, outside)
-    if not found:
-        raise D3POError(f"Nothing in it can be used. {found.left_out[0]}", safe="Nothing was imported.")
+    if file is None:
+        raise D3POError("No pictures are named.", "Upload a zip.")
+    path = Path(getattr(file, "name", file))
+    if path.suffix.lower() != ZIP:
+        raise D3POError(
+            f"This page is open to other computers, and {path.name} could name pictures that lie on this one.",
+            "Pack it into a zip, together with its pictures.",
+        )
+    return path

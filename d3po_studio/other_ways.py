@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
 from d3po_core.run import Run
 from d3po_core.settings import OWN as OWN_VALUES
@@ -69,9 +70,8 @@ def _reward(shelf: Shelf, worker: Worker, taste: Any) -> tuple[Any, Any]:
     gr.Markdown(WORDS["reward_title"])
     with gr.Row():
         ready = gr.Radio(list(REWARDS), label=WORDS["reward_ready"], elem_id="d3po_reward_ready")
-    written = gr.Textbox(
-        label=WORDS["reward_written"], info=WORDS["reward_written_help"], max_lines=1, elem_id="d3po_reward"
-    )
+    about = WORDS["reward_written_help"] + ("" if worker.open_to_others else WORDS["reward_written_files"])
+    written = gr.Textbox(label=WORDS["reward_written"], info=about, max_lines=1, elem_id="d3po_reward")
     with gr.Row(elem_classes=["d3po-grid"]):
         plain = controls.controls(False, {}, ["reward"])
     with gr.Accordion(WORDS["advanced"], open=False), gr.Row(elem_classes=["d3po-grid"]):
@@ -86,7 +86,7 @@ def _reward(shelf: Shelf, worker: Worker, taste: Any) -> tuple[Any, Any]:
     def teach(taste: str, written: str, *values: Any) -> str:
         run = tastes.chosen(shelf, taste)
         settings = controls.settings_of(list(made), list(values))["reward"]
-        worker.teach_by_reward(run, written or "", settings)
+        worker.teach_by_reward(run, _allowed(written or "", worker.open_to_others), settings)
         return WORDS["reward_begun"]
 
     @told
@@ -98,6 +98,20 @@ def _reward(shelf: Shelf, worker: Worker, taste: Any) -> tuple[Any, Any]:
     begin.click(teach, [taste, written, *made.values()], opened)
     finish.click(end, taste, [opened, finish])
     return opened, finish
+
+
+def _allowed(written: str, open_to_others: bool) -> str:
+    """A reward as it was written, if the page may be used for it; only those of files have a colon.
+
+    Raises:
+        D3POError: it names a file, and the page is open to others.
+    """
+    if open_to_others and ":" in written:
+        raise D3POError(
+            "This page is open to other computers, so a reward in it cannot name a file or folder.",
+            "Choose a reward without a path.",
+        )
+    return written
 
 
 def _own_picks(shelf: Shelf, taste: Any) -> None:

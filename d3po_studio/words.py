@@ -53,8 +53,9 @@ WORDS = {
     "Followed too far it ruins pictures, so drift from your model is watched and ends it.",
     "reward_ready": "Choose one",
     "reward_written": "Or write one",
-    "reward_written_help": "A name or a sum, such as 0.5*warmth + contrast. picks stands for what your picks say. "
-    "Scorers that you have: clip:FOLDER, pickscore:FOLDER, hpsv2:FOLDER, aesthetic:FOLDER, picks:FILE.",
+    "reward_written_help": "A name or a sum, such as 0.5*warmth + contrast. picks stands for what your picks say.",
+    "reward_written_files": " Scorers that you have: clip:FOLDER, pickscore:FOLDER, hpsv2:FOLDER, aesthetic:FOLDER, "
+    "picks:FILE.",
     "reward_begin": "Teach by this reward",
     "reward_finish": "Finish the stopped round as it is",
     "reward_begun": "It has begun. How it goes is in the gallery, under Teach; Stop is there too.",
@@ -74,9 +75,11 @@ WORDS = {
     '`{"prompt": "a lake", "winner": "a.png", "loser": "b.png"}`, '
     "or either of them as a zip. Other prompts are read from a .txt beside a picture, or from what A1111, Forge and "
     "ComfyUI wrote into it.",
+    "bring_only": "This page is open to other computers, so only a zip that you upload is taken.",
     "bring_place": "Where they lie on this computer",
     "bring_place_help": "The path of a folder, of a .jsonl file or of a zip.",
     "bring_file": "Or upload a zip (or a .jsonl with whole paths)",
+    "bring_zip": "Upload a zip",
     "bring_who": "Who judged them (empty: imported)",
     "bring_button": "Bring them in",
     "bring_one": "Imported 1 group of pictures.",

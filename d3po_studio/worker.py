@@ -39,6 +39,9 @@ TURN_SECONDS = 30.0
 class Worker(Drawing):
     """See `Jobs`."""
 
+    open_to_others = False
+    """Whether the page may be seen from other computers; then it takes no path, which would name this one's files."""
+
     def __init__(self, models: Source) -> None:
         super().__init__(models)
         self._teaching: dict[str, object] = {}  # by taste, a mark of the press that asked for it

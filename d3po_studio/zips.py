@@ -15,8 +15,21 @@ from d3po_core.run.files import writing
 
 TEXTS = (".txt", ".json", ".jsonl")
 LINES = ".jsonl"
+SIDES = ("winners", "losers")
 BESIDE = "__MACOSX"
 """What one system puts into its zips besides."""
+MOST_FILES = 50_000
+"""More than anybody has judged; a zip of a few megabytes could name millions."""
+MOST_BYTES = 16 * 2**30
+"""Room for thousands of large pictures; some thousandth of that, packed, can become as much."""
+MOST_OF_TEXTS = 2**28
+"""Bytes: texts are read into memory whole, and those of `MOST_FILES` pictures have room in it."""
+USUAL = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of these, zipfile gives out no byte more than an entry declares, whatever it holds, and a little at a time. Of the
+others it unpacks 64 KiB at once, first of all, and bzip2 can make that more than any computer's memory."""
+MOST_FOLDERS = 64
+"""Within each other: Python deletes folders by calling itself for each, and would not come to the end of a thousand."""
+SPLIT = "Split it into several, and bring them in one after the other."
 
 
 @contextmanager
@@ -27,7 +40,8 @@ def unpacked(path: Path) -> Iterator[Path]:
     told inside calls the folder by the zip's name.
 
     Raises:
-        D3POError: it is no zip, damaged, locked, too large for the disk, or names a file outside of its own folder.
+        D3POError: it is no zip, damaged, locked, packed unusually, too large (`MOST_FILES` and the others, or half of
+            what is free on the disk), or names a file outside of its own folder.
     """
     with tempfile.TemporaryDirectory(prefix="d3po-") as temporary:
         folder = Path(temporary).resolve()
@@ -45,24 +59,19 @@ def plain(text: str, folder: Path, name: str) -> str:
 
 
 def _extract(path: Path, folder: Path) -> None:
-    from d3po_core.imported.picture import SUFFIXES
-
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             outside = next((entry.filename for entry in entries if _leads_out(entry.filename)), None)
             if outside is not None:
                 raise D3POError(f"{path.name} names a file outside of its own folder: {outside}.", "Pack it anew.")
-            wanted = [entry for entry in entries if Path(entry.filename).suffix.lower() in (*SUFFIXES, *TEXTS)]
-            _check_room(sum(entry.file_size for entry in wanted), folder, path.name)
+            wanted = [entry for entry in entries if _is_wanted(entry.filename)]
+            _check_bounds(wanted, folder, path.name)
             for entry in wanted:
-                if not entry.filename.startswith(f"{BESIDE}/"):
-                    archive.extract(entry, folder)
-    except D3POError:
+                archive.extract(entry, folder)
+    except (D3POError, OSError):  # the disk's have words of their own
         raise
-    except Exception as error:  # zipfile lets through what every decompressor raises of its own
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's; bz2's have no number
-            raise
+    except Exception as error:  # zipfile lets through what the decompressor raises of its own
         raise D3POError(
             f"{path.name} cannot be unpacked ({error}).", "Choose a zip that is whole and has no password."
         ) from error
@@ -73,15 +82,34 @@ def _leads_out(name: str) -> bool:
     return ".." in parts or parts[0] == "" or ":" in parts[0]
 
 
-def _check_room(size: int, folder: Path, name: str) -> None:
-    if size > shutil.disk_usage(folder).free:
-        raise D3POError(f"{name} is larger than what is free on the disk.", "Make room, or unpack it elsewhere.")
+def _is_wanted(name: str) -> bool:
+    from d3po_core.imported.picture import SUFFIXES
+
+    return Path(name).suffix.lower() in (*SUFFIXES, *TEXTS) and not name.startswith(f"{BESIDE}/")
+
+
+def _check_bounds(entries: list[zipfile.ZipInfo], folder: Path, name: str) -> None:
+    """What is declared is believed: no more than that comes out (see `USUAL`)."""
+    if any(entry.compress_type not in USUAL for entry in entries):
+        raise D3POError(f"{name} cannot be unpacked: it is not packed by deflate.", "Pack it anew, as an ordinary zip.")
+    if any(entry.filename.count("/") > MOST_FOLDERS for entry in entries):
+        raise D3POError(f"{name} has more than {MOST_FOLDERS} folders within each other.", "Pack it anew with fewer.")
+    if len(entries) > MOST_FILES:
+        raise D3POError(f"{name} holds {len(entries):,} files, more than {MOST_FILES:,}.", SPLIT)
+    size = sum(entry.file_size for entry in entries)
+    if size > MOST_BYTES:
+        raise D3POError(f"{name} holds more than {MOST_BYTES // 2**30} GiB of pictures and texts.", SPLIT)
+    if sum(entry.file_size for entry in entries if Path(entry.filename).suffix.lower() in TEXTS) > MOST_OF_TEXTS:
+        raise D3POError(f"{name} holds more than {MOST_OF_TEXTS // 2**20} MiB of texts.", SPLIT)
+    if size > shutil.disk_usage(folder).free // 2:  # the taste keeps its own copies of the pictures
+        raise D3POError(f"{name} needs more than half of what is free on the disk.", "Make room, or bring in less.")
 
 
 def _source(folder: Path) -> Path:
     """What `imported.read_source` is to read."""
     found = sorted(folder.iterdir())
-    if len(found) == 1 and found[0].is_dir() and found[0].name not in ("winners", "losers"):
-        return _source(found[0])
+    while len(found) == 1 and found[0].is_dir() and found[0].name not in SIDES:
+        folder = found[0]
+        found = sorted(folder.iterdir())
     lines = [path for path in found if path.suffix.lower() == LINES]
-    return lines[0] if len(lines) == 1 and not any(path.name in ("winners", "losers") for path in found) else folder
+    return lines[0] if len(lines) == 1 and not any(path.name in SIDES for path in found) else folder

@@ -276,6 +276,11 @@ def lora_folder() -> Path:
     return Path(shared.cmd_opts.lora_dir)
 
 
+def open_to_others() -> bool:
+    """Whether other computers may have the page: --listen, --share, --ngrok or --server-name."""
+    return bool(shared.cmd_opts.webui_is_non_local)
+
+
 def interrupted() -> bool:
     """Whether the user asked all that is being done to stop."""
     return bool(shared.state.interrupted)

@@ -86,6 +86,7 @@ class WebuiWorker(Worker):
         super().__init__(models)
         models.watch = self._check
         self.cards = Cards(host.lora_folder())
+        self.open_to_others = host.open_to_others()
 
     def work(self, run: Run) -> dict[str, Any] | None:
         found = super().work(run)

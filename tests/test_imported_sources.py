@@ -162,6 +162,24 @@ def test_a_bad_line_is_left_out_and_the_others_stay(tmp_path: Path, row: Any, wh
     assert re.search(why, str(left_out)) and "\n" not in str(left_out)
 
 
+@pytest.mark.parametrize("folder", ["{outside}", "../outside", "inside/../../outside"])
+@pytest.mark.parametrize("file", ["1.png", "broken.png", "missing.png"])
+def test_whoever_is_confined_learns_nothing_of_other_folders(tmp_path: Path, folder: str, file: str) -> None:
+    outside = tmp_path / "outside"
+    (tmp_path / "mine" / "inside").mkdir(parents=True)
+    outside.mkdir()
+    picture(outside / "1.png", 10)
+    (outside / "broken.png").write_text("no picture")
+    name = f"{folder.format(outside=outside)}/{file}"
+    exported = {"id": 1, "candidate": 0, "text": "a lake", "file_name": name, "picks": []}
+    path = written(tmp_path / "mine", pair(name, "2"), exported, pair("inside/../8", "9"))
+    found = read_source(path, confined=True)
+    assert [each.pictures[0].name for each in found.groups] == ["8.png"]
+    said = f"It names a picture outside of {tmp_path / 'mine'}. Pack it anew, with all its pictures."
+    assert [each.why for each in found.left_out] == [said, said]
+    assert all(said not in each.why for each in read_source(path).left_out)
+
+
 def test_people_with_a_few_bad_pictures_get_the_others(tmp_path: Path) -> None:
     for number in range(20):
         for side, shade in (("winners", number), ("losers", 100 + number)):

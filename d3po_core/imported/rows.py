@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ LONGEST_NAME = 80
 Row = dict[str, Any]
 
 
-def read_rows(path: Path) -> Found:
-    """The groups of a file of lines.
+def read_rows(path: Path, confined: bool = False) -> Found:
+    """The groups of a file of lines; if it is confined, of pictures in its own folder.
 
     Raises:
         D3POError: it cannot be read, or has no line.
@@ -45,7 +46,7 @@ def read_rows(path: Path) -> Found:
         groups.setdefault(key, (where, []))[1].append(row)
     for where, rows in groups.values():
         try:
-            found.groups.append((_exported if "file_name" in rows[0] else _group)(where, rows, path.parent))
+            found.groups.append((_exported if "file_name" in rows[0] else _group)(where, rows, path.parent, confined))
         except D3POError as error:
             found.leave_out(where, error)
         except (KeyError, TypeError, ValueError, IndexError):  # a field is missing or of another kind
@@ -75,7 +76,7 @@ def _rows(path: Path, found: Found) -> Iterator[tuple[str, Row]]:
             found.leave_out(where, D3POError("It is not a JSON object.", LIKE_THIS))
 
 
-def _group(where: str, rows: list[Row], folder: Path) -> JudgedGroup:
+def _group(where: str, rows: list[Row], folder: Path, confined: bool) -> JudgedGroup:
     """What one line says; raises many things where it is not as it should be."""
     (row,) = rows
     if "jpg_0" in row:
@@ -85,18 +86,18 @@ def _group(where: str, rows: list[Row], folder: Path) -> JudgedGroup:
     else:
         names = list(row["images"])
         pick = _said(row, names)
-    pictures = _files(names, folder)
+    pictures = _files(names, folder, confined)
     prompt, negative = _prompt(row, pictures)
     who = row.get("who") or ""
     return judged(where, prompt, negative, pictures, [Verdict(pick, " ".join(str(who).split())[:LONGEST_NAME])])
 
 
-def _exported(where: str, rows: list[Row], folder: Path) -> JudgedGroup:
+def _exported(where: str, rows: list[Row], folder: Path, confined: bool) -> JudgedGroup:
     """What lines of a data set of ours say of one group: each has all that was said of it."""
     rows = sorted(rows, key=lambda row: row["candidate"])
     if [row["candidate"] for row in rows] != list(range(len(rows))):
         raise D3POError("A picture of this group has no line, or has two.", "Export the data set again.")
-    pictures = _files([row["file_name"] for row in rows], folder)
+    pictures = _files([row["file_name"] for row in rows], folder, confined)
     verdicts = [
         Verdict(Pick(told["kind"], tuple(told["order"]), tuple(told["scores"])), str(told["who"]), tuple(told["shown"]))
         for told in rows[0]["picks"]
@@ -104,13 +105,20 @@ def _exported(where: str, rows: list[Row], folder: Path) -> JudgedGroup:
     return judged(where, *_prompt(rows[0], pictures), pictures, verdicts)
 
 
-def _files(names: list[str], folder: Path) -> list[Path]:
+def _files(names: list[str], folder: Path, confined: bool) -> list[Path]:
     """Paths of files that are there."""
     paths = [folder / name for name in names]
+    if confined and any(_leads_out(path, folder) for path in paths):  # before anything says whether it is there
+        raise D3POError(f"It names a picture outside of {folder}.", "Pack it anew, with all its pictures.")
     missing = [str(name) for name, path in zip(names, paths, strict=True) if not path.is_file()]
     if missing:
         raise D3POError(f"There is no file {missing[0]}.", f"Paths are looked up from {folder}.")
     return paths
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    """By its name alone: on some systems even looking there tells another computer who the user is."""
+    return not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
 def _prompt(row: Row, pictures: list[Path]) -> tuple[str, str]:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from d3po_core.errors import D3POError
+from d3po_core.gallery import Shelf
 from d3po_core.run import Run
 from d3po_core.settings import TrainSettings
 from d3po_core.training.trainer import Trainer
+from d3po_studio import zips
 from d3po_studio.bring import brought
 from d3po_studio.models import Models
 from d3po_studio.other_ways import kept
@@ -130,16 +138,175 @@ def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["a.zip", "in"]
 
 
-@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_damaged_zip_is_told_however_it_was_packed(tmp_path: Path, how: int) -> None:
+def test_a_damaged_zip_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w", how) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("winners/a.png", random.Random(0).randbytes(500) + bytes(5000))
     damaged = bytearray(path.read_bytes())
     damaged[60:300] = bytes(each ^ 0xFF for each in damaged[60:300])
     path.write_bytes(damaged)
     with pytest.raises(D3POError, match=r"a.zip cannot be unpacked"), unpacked(path):
         pass
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[int]]:
+    """How many bytes came out of each zip; in the end none is left."""
+    found: list[int] = []
+
+    class Watched(tempfile.TemporaryDirectory):  # type: ignore[type-arg]
+        def cleanup(self) -> None:
+            found.append(sum(path.stat().st_size for path in Path(self.name).rglob("*") if path.is_file()))
+            super().cleanup()
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", Watched)
+    yield found
+    assert found and not list((tmp_path / "temporary").iterdir())
+
+
+def declared(path: Path, size: int) -> Path:
+    """A zip that says of all its files that they are so large."""
+    data = bytearray(path.read_bytes())
+    for entry in re.finditer(b"PK\x01\x02", bytes(data)):
+        data[entry.start() + 24 : entry.start() + 28] = size.to_bytes(4, "little")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_no_more_comes_out_than_a_zip_declares(tmp_path: Path, written: list[int], how: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", how) as archive:
+        archive.writestr("winners/a.png", bytes(2**22))
+    with pytest.raises(D3POError, match=r"a.zip cannot be unpacked"), unpacked(declared(path, 100)):
+        pass
+    assert written[0] <= 100
+
+
+def test_a_zip_that_declares_too_much_is_refused_before_it_is_unpacked(tmp_path: Path, written: list[int]) -> None:
+    path = packed(tmp_path / "a.zip", {f"winners/{number}.png": b"" for number in range(5)})
+    with pytest.raises(D3POError, match=r"a.zip holds more than 16 GiB"), unpacked(declared(path, 2**32 - 2)):
+        pass
+    assert written == [0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "sentence"),
+    [
+        ("MOST_FILES", 2, r"a.zip holds 3 files, more than 2. Split it"),
+        ("MOST_OF_TEXTS", 2**20, r"a.zip holds more than 1 MiB of texts. Split it"),
+        ("MOST_FOLDERS", 1, r"a.zip has more than 1 folders within each other"),
+    ],
+)
+def test_what_comes_out_of_a_zip_is_bounded(
+    tmp_path: Path, written: list[int], monkeypatch: pytest.MonkeyPatch, limit: str, value: int, sentence: str
+) -> None:
+    path = packed(tmp_path / "a.zip", {**PAIR, "mine/winners/a.txt": "a" * (2**20 + 1)})
+    with unpacked(path):
+        pass
+    monkeypatch.setattr(zips, limit, value)
+    with pytest.raises(D3POError, match=sentence), unpacked(path):
+        pass
+    assert written[0] > 2**20 and written[1] == 0
+
+
+def test_a_zip_leaves_half_of_the_disk_free(
+    tmp_path: Path, written: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path / "a.zip", {"winners/a.png": bytes(1000)})
+    for free, fits in ((2000, True), (1999, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with (
+            nullcontext() if fits else pytest.raises(D3POError, match="more than half of what is free"),
+            unpacked(path),
+        ):
+            pass
+    assert written == [1000, 0]
+
+
+def test_folders_within_each_other_end(tmp_path: Path, written: list[int]) -> None:
+    for deep in (1500, 20_000):
+        path = packed(tmp_path / "deep.zip", {"a/" * deep + "x.png": b"x"})
+        with pytest.raises(D3POError, match=r"deep.zip has more than 64 folders within each other"), unpacked(path):
+            pass
+    with unpacked(packed(tmp_path / "deep.zip", {"a/" * 60 + "x.png": b"x"})) as folder:
+        assert [file.name for file in folder.iterdir()] == ["x.png"]
+    assert written == [0, 0, 1]
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_only_what_can_be_unpacked_a_little_at_a_time_is(tmp_path: Path, written: list[int], how: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", how) as archive:
+        archive.writestr("winners/a.png", bytes(1000))
+    with pytest.raises(D3POError, match=r"a.zip cannot be unpacked: it is not packed by deflate"), unpacked(path):
+        pass
+    assert written == [0]
+
+
+def panel(of: Callable[..., Any], worker: Worker, shelf: Shelf) -> Any:
+    """A panel's page."""
+    import gradio as gr
+
+    with gr.Blocks() as page:
+        of(shelf, worker, gr.Dropdown(label="Taste", allow_custom_value=True))
+    return page
+
+
+def event(page: Any, name: str) -> Any:
+    """What a page does, by the name of its function."""
+    (found,) = (each for each in page.fns.values() if each.name == name)
+    return found
+
+
+def test_a_page_that_is_open_to_others_takes_only_zips(models: Models, run: Run, tmp_path: Path) -> None:
+    import gradio as gr
+
+    from d3po_studio import tastes
+    from d3po_studio.bring import bring
+
+    shelf = Shelf(run.folder.parent)
+    (taste,) = tastes.labels(shelf)
+    worker = Worker(models).start()
+    asked = {each.elem_id for each in event(panel(bring, worker, shelf), "come").inputs}
+    assert "d3po_bring_place" in asked
+    worker.open_to_others = True
+    page = panel(bring, worker, shelf)
+    come = event(page, "come")
+    shown = {block.elem_id for block in page.blocks.values()}
+    assert "d3po_bring_button" in shown and "d3po_bring_place" not in shown
+    assert [type(each) for each in come.inputs] == [gr.Dropdown, gr.File, gr.Textbox]  # taste, file and who
+    (tmp_path / "a.png").write_bytes(picture("red"))
+    (tmp_path / "b.png").write_bytes(picture("blue"))
+    lines = tmp_path / "pairs.jsonl"
+    lines.write_text(json.dumps({"prompt": "a lake", "winner": str(tmp_path / "a.png"), "loser": "b.png"}))
+    for file, sentence in ((lines, r"open to other computers, and pairs.jsonl could name"), (None, "Upload a zip.")):
+        with pytest.raises(gr.Error, match=sentence):
+            come.fn(taste, file and str(file), "")
+        with pytest.raises(gr.Error, match=sentence):
+            come.fn(taste, file and str(file), "", str(tmp_path))  # though no page can send it
+    assert run.groups(recorded=False) == []
+    assert "Imported 1 group" in come.fn(taste, str(packed(tmp_path / "mine.zip", PAIR)), "")
+    worker.close()
+
+
+def test_a_page_that_is_open_to_others_takes_no_path_of_a_reward(models: Models, run: Run) -> None:
+    import gradio as gr
+
+    from d3po_studio import tastes
+    from d3po_studio.other_ways import other_ways
+
+    shelf, worker = Shelf(run.folder.parent), Worker(models)
+    (taste,) = tastes.labels(shelf)
+    for others, sentence in ((False, "The reward from picks is missing"), (True, "cannot name a file or folder")):
+        worker.open_to_others = others
+        teach = event(panel(other_ways, worker, shelf), "teach")
+        values = [each.value for each in teach.inputs[2:]]
+        for written in ("picks:/nowhere", "warmth + 2*picks:/nowhere"):
+            with pytest.raises(gr.Error, match=sentence):
+                teach.fn(taste, written, *values)
 
 
 def test_what_is_no_zip_or_names_others_files_is_told(worker: Worker, run: Run, tmp_path: Path) -> None:
@@ -150,9 +317,9 @@ def test_what_is_no_zip_or_names_others_files_is_told(worker: Worker, run: Run, 
     secret = tmp_path / "secret.png"
     secret.write_bytes(picture("red"))
     line = json.dumps({"prompt": "a lake", "winner": str(secret), "loser": "b.png"})
-    for content in (line, line.replace(str(secret), "../" * 12 + str(secret)[1:])):
+    for content in (line, line.replace(str(secret), "../" * 12 + str(secret)[1:]), line.replace("secret", "missing")):
         path = packed(tmp_path / "pairs.zip", {"pairs.jsonl": content, "b.png": picture("blue")})
-        with pytest.raises(D3POError, match="names a picture that is not in the zip"):
+        with pytest.raises(D3POError, match=r"It names a picture outside of pairs.zip"):
             brought(run, worker, path, "me")
     empty = packed(tmp_path / "empty.zip", {"a.png": picture("red")})
     with pytest.raises(D3POError, match=r"The folder empty.zip holds neither"):

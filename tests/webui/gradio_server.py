@@ -2,7 +2,7 @@
 
 Everything of ours is what a host gets: the tab, the gallery's routes with their doorkeeper, and a worker. The model is
 a toy, and the other tab has only what ours reaches for in txt2img. The user's password is the API's, too. The page at
-the second port is behind it.
+the second port is behind it, and its tab is as in a web UI that is open to other computers.
 """
 
 from __future__ import annotations
@@ -74,6 +74,12 @@ class TabWorker(Worker):
         self.cards.picture(run, round)
 
 
+class OpenWorker(TabWorker):
+    """One of a web UI that other computers may use."""
+
+    open_to_others = True
+
+
 def know_js() -> None:
     """Let gradio 4 take `_js`, as gradio 3 calls it: Forge does so too, for all extensions."""
 
@@ -117,6 +123,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # gradio 3 only warns of what it does not know
         tab = build(shelf, worker, cards, key=KEY)
+        guarded = build(shelf, OpenWorker(cards), cards)
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(elem_id="tabs"):
         with gr.Tab("txt2img", elem_id="tab_txt2img"):
             txt2img()
@@ -124,8 +131,6 @@ def main() -> None:
                 gr.Button("Save")
         with gr.Tab("D3PO", elem_id="tab_d3po"):
             tab.render()
-    with gr.Blocks(analytics_enabled=False) as guarded:
-        gr.Markdown("Nothing")
     gallery: Any = GalleryApp(shelf, worker, ROOT / "web")
     for blocks, port, auth in ((page, ports[0], None), (guarded, ports[1], login)):
         app, *_ = blocks.queue().launch(server_name="127.0.0.1", server_port=port, auth=auth, prevent_thread_lock=True)

@@ -68,6 +68,14 @@ def test_what_was_let_go_can_be_opened_again(door: Any, callbacks: Callbacks, ca
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_the_worker_knows_whether_the_page_is_open_to_others(door: Any, others: bool, tmp_path: Path) -> None:
+    from d3po_webui import host, worker
+
+    host.shared.cmd_opts = SimpleNamespace(webui_is_non_local=others, lora_dir=str(tmp_path))
+    assert worker.WebuiWorker(worker.LoadedModel()).open_to_others is others
+
+
 def test_all_is_closed_after_the_worker(door: Any, callbacks: Callbacks, monkeypatch: Any, tmp_path: Path) -> None:
     Run.create(tmp_path / "one", name="One", model=MODEL, settings={}).close()
     ended: list[str] = []

@@ -314,9 +314,34 @@ def test_what_is_on_is_known_in_every_language(unopened: Any) -> None:
     assert "通配符" in unopened.locator("#d3po_notice li").all_inner_texts()
 
 
-def test_the_gallery_asks_for_gradios_password(server: Server) -> None:
+def logged_in(server: Server) -> urllib.request.OpenerDirector:
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        opener.open(f"{server.guarded}/d3po/tastes")
     opener.open(f"{server.guarded}/login", f"username={USER}&password={PASSWORD}".encode())
+    return opener
+
+
+def test_a_path_cannot_even_be_sent_to_a_page_that_is_open_to_others(server: Server, tmp_path: Path) -> None:
+    run = Run.create(server.tastes / secrets.token_hex(4), name="Open", model=MODEL, settings={})
+    opener = logged_in(server)
+    page = json.loads(opener.open(f"{server.guarded}/config").read())
+    ids = {item["props"].get("elem_id"): item["id"] for item in page["components"]}
+    assert "d3po_bring_button" in ids and "d3po_bring_place" not in ids
+    targets = ids["d3po_bring_button"], [ids["d3po_bring_button"], "click"]  # as versions write them
+    (number,) = (i for i, each in enumerate(page["dependencies"]) if any(one in each["targets"] for one in targets))
+    data = [f"Open #{run.run_id[:6]}", None, "", str(tmp_path)]
+    request = urllib.request.Request(
+        f"{server.guarded}/run/predict",
+        json.dumps({"fn_index": number, "data": data, "session_hash": "a"}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError, match="500") as refused:
+        opener.open(request)
+    assert json.loads(refused.value.read())["error"].strip("'") == "No pictures are named. Upload a zip."
+    run.close()
+
+
+def test_the_gallery_asks_for_gradios_password(server: Server) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{server.guarded}/d3po/tastes")
+    opener = logged_in(server)
     assert opener.open(f"{server.guarded}/d3po/tastes").status == 200
