@@ -1,13 +1,14 @@
 """One reward, every way to teach it: what each gains, in which time, from how many picks, and what it costs elsewhere.
 
-    python -m benchmarks.methods                        3 rewards x 10 methods x 5 seeds (hours on two cores)
+    python -m benchmarks.methods                        3 rewards x 11 methods x 5 seeds (hours on two cores)
     python -m benchmarks.methods --only "warmth: d3po"  some of it; --list tells what there is
     python -m benchmarks.methods --plot methods.svg     draws it too (needs matplotlib)
 
 D3PO, Diffusion-DPO and DiffusionNFT are told which of four pictures a simulated person likes best, and no more. DDPO
 and DPOK are given the reward itself, as in their papers; DRaFT and ReFL its gradient (of the JPEG rewards: of their
 smooth forms, while the table tells of the real file size). Measured as in benchmarks/learning.py. Seconds are those of
-one core, drawing the pictures to learn from included. Drift is the KL from base in nats per latent element.
+one core, drawing the pictures to learn from included. Drift is the KL from base in nats per latent element; of DRaFT and
+ReFL down to lower noise levels than of the others, see `training.reward_course.LOWEST_SIGMA`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "DRaFT-1": {"draft": {"variant": "draft-k", "last": 1}},
     "DRaFT-5": {"draft": {"variant": "draft-k", "last": 5}},
     "DRaFT-LV": {"draft": {"variant": "draft-lv"}},
+    "DRaFT-LV, no limit": {"draft": {"variant": "draft-lv", "drift_limit": 0.0}},
     "ReFL": {"draft": {"variant": "refl"}},
 }
 """Judgements are on 64 groups of four pictures, of two as published; updates by a gradient on four new ones each."""
@@ -116,7 +118,7 @@ def plot(found: dict[tuple[str, str], dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, rows = pyplot.subplots(2, len(REWARDS), figsize=(12, 7), sharey="col", layout="constrained")
-    colours = {method: f"C{number}" for number, method in enumerate(METHODS)}
+    colours = dict(zip(METHODS, pyplot.colormaps["tab20"].colors, strict=False))
     for column, taste in enumerate(REWARDS):
         for (of, method), s in found.items():
             if of != taste:

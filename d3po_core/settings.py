@@ -210,7 +210,7 @@ class RewardSettings:
         low=0.0,
         advanced=True,
     )
-    watch: int = setting(10, "Updates between two measures of reward and drift.", low=1, high=10_000, advanced=True)
+    watch: int = setting(5, "Updates between two measures of reward and drift.", low=1, high=10_000, advanced=True)
     micro_batch: int = setting(
         0, "Pictures per backward pass; 0 takes all, and fewer when memory runs out.", low=0, high=1024, advanced=True
     )

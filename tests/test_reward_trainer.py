@@ -118,6 +118,27 @@ def test_it_is_kept_as_a_round_and_the_next_goes_on_from_it(tmp_path: Path) -> N
     assert run.open_round() is None and run.current_policy() == "one"
 
 
+def test_drift_is_measured_on_the_late_steps_too(tmp_path: Path) -> None:
+    """Against the closed form of two Gaussians' KL for Euler ancestral steps (eta 1), from 8 down to the last with noise;
+    picks are about those down to 4 (`SAMPLE.window_sigma`)."""
+    model = ToyModel()
+    teaching = trainer(run_of(tmp_path / "run", model), model, updates=10)
+    list(teaching.steps())
+    ((strength, drift), *_), found = teaching.result().sweep, []
+    for group in teaching._watched:
+        for k, now in enumerate(range(8, 1, -1)):
+            then = now - 1
+            std = (then**2 * (now**2 - then**2) / now**2) ** 0.5
+            gain = 1 - (then**2 - std**2) ** 0.5 / now  # of the next mean, by the denoised picture
+            args = group.x[:, k], torch.full((1,), float(now)), group.conditioning, group.guidance_scale
+            base = model.denoiser(*args).guided
+            with applied(model.denoiser, teaching.result().weights):
+                apart = (model.denoiser(*args).guided - base).square().sum()
+            found.append(float(gain**2 * apart.detach() / (2 * std**2)))
+    assert strength == 1 and len(found) == 7 * len(teaching._watched)
+    assert drift == pytest.approx(sum(found) / len(teaching._watched) / 18, rel=1e-3)
+
+
 def test_drift_ends_it(tmp_path: Path) -> None:
     model = ToyModel()
     teaching = trainer(run_of(tmp_path / "run", model), model, drift_limit=1e-4, watch=2, updates=100)

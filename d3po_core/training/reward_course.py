@@ -23,7 +23,13 @@ from .state import unpack_parameters
 FREE_TO_CHANGE = ("micro_batch", "checkpointing", "tile")
 """Settings that an interrupted round takes anew: they change memory, and hardly anything else."""
 WATCHED = 8
-"""Pictures that are drawn again and again to see reward and drift."""
+"""Pictures that are drawn again and again to see the reward."""
+DRIFTING = 4
+"""Those of them whose steps drift is measured on; it has no noise of its own."""
+LOWEST_SIGMA = 0.3
+"""Noise to signal down to which drift is measured. A reward's gradient comes through the last steps and changes these
+most: to the early ones, which picks are about, the model may seem as it was. In the very last ones the sampler's own
+noise goes to 0, and any difference at all to infinity."""
 
 
 class RewardCourse(Course[RewardReport]):
@@ -91,13 +97,17 @@ class RewardCourse(Course[RewardReport]):
     def _get_ready(self) -> Trajectory:
         """How pictures are drawn; the watched ones by the base, on whose steps drift is measured."""
         self._plan = make_plan(self.denoiser, self.sample)
+        lowest = min(self.sample.window_sigma, LOWEST_SIGMA)
+        self._watch_plan = make_plan(
+            self.denoiser, dataclasses.replace(self.sample, window="early", window_sigma=lowest)
+        )
         self._shape = self.model.latent_shape(self.sample.height, self.sample.width)
         self._at_once = self.settings.micro_batch or self.settings.batch
         self._shown = [self.prompts[i % len(self.prompts)] for i in range(WATCHED)]
         self._shown.sort(key=lambda prompt: str(size(self._conditioning(prompt.id))))  # those of one batch together
         with self._lora.off():
             trajectory = self._drawn()
-        steps = self._plan.steps[slice(self._plan.trained)]
+        steps = self._watch_plan.steps[slice(self._watch_plan.trained)]
         self._watched = [
             TrainingGroup(
                 id=f"watched {i}",
@@ -112,7 +122,7 @@ class RewardCourse(Course[RewardReport]):
                 conditioning=self._conditioning(prompt.id),
                 guidance_scale=self.sample.guidance_scale,
             )
-            for i, prompt in enumerate(self._shown)
+            for i, prompt in enumerate(self._shown[:DRIFTING])
         ]
         return trajectory
 
@@ -133,7 +143,7 @@ class RewardCourse(Course[RewardReport]):
         for part in batches(scenes, self._at_once):
             noises = [CandidateNoise(self.settings.seed, scene.number, 0, self._shape, "same") for scene in part]
             rows = stack([scene.conditioning for scene in part])
-            parts.append(sample(self.denoiser, self._plan, noises, rows, self.sample.guidance_scale))
+            parts.append(sample(self.denoiser, self._watch_plan, noises, rows, self.sample.guidance_scale))
         names = [item.name for item in dataclasses.fields(Trajectory)]
         return Trajectory(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
