@@ -7,8 +7,8 @@
 D3PO, Diffusion-DPO and DiffusionNFT are told which of four pictures a simulated person likes best, and no more. DDPO
 and DPOK are given the reward itself, as in their papers; DRaFT and ReFL its gradient (of the JPEG rewards: of their
 smooth forms, while the table tells of the real file size). Measured as in benchmarks/learning.py. Seconds are those of
-one core, drawing the pictures to learn from included. Drift is the KL from base in nats per latent element; of DRaFT and
-ReFL down to lower noise levels than of the others, see `training.reward_course.LOWEST_SIGMA`.
+one core, drawing the pictures to learn from included. Drift is the KL from base in nats per latent element; of
+DRaFT and ReFL down to lower noise levels than of the others, see `training.reward_course.LOWEST_SIGMA`.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ def test_it_is_kept_as_a_round_and_the_next_goes_on_from_it(tmp_path: Path) -> N
 
 
 def test_drift_is_measured_on_the_late_steps_too(tmp_path: Path) -> None:
-    """Against the closed form of two Gaussians' KL for Euler ancestral steps (eta 1), from 8 down to the last with noise;
-    picks are about those down to 4 (`SAMPLE.window_sigma`)."""
+    """Against the closed form of two Gaussians' KL for Euler ancestral steps (eta 1), from 8 down to the last with
+    noise; picks are about those down to 4 (`SAMPLE.window_sigma`)."""
     model = ToyModel()
     teaching = trainer(run_of(tmp_path / "run", model), model, updates=10)
     list(teaching.steps())
