@@ -226,6 +226,18 @@ def test_a_reward_knows_how_it_is_written(spec, written):
     assert canonical(spec) == get_reward(spec).written == written == get_reward(written).written
 
 
+def test_a_sum_of_sums_is_written_as_what_it_is():
+    both = get_reward("warmth + 0.25*contrast")
+    for made in (weighted_sum([(2.0, both)]), weighted_sum([(2.0, both), (-1.0, REWARDS["smooth-compressibility"])])):
+        assert torch.equal(made(pictures(), [""] * 5), get_reward(made.written)(pictures(), [""] * 5))
+    assert weighted_sum([(2.0, both)]).written == "2.0*warmth + 0.5*contrast"
+
+
+def test_a_name_is_for_people():
+    """And what an older version has kept of a round's reward is compared with it."""
+    assert get_reward("2*warmth + 0.12345678*contrast").name == "2*warmth + 0.123457*contrast"
+
+
 def test_paths_are_written_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
