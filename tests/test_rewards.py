@@ -201,6 +201,8 @@ def test_a_sum_is_the_sum(spec, weights):
         ("clip:", "'clip:' does not say where it lies. Write clip:/path/to/a CLIP folder"),
         ("2*clip:/no/where", "/no/where is not a CLIP folder"),
         ("warmth + picks:/no/where.safetensors", "is missing: /no/where.safetensors"),
+        ("clip:~nobody-of-this-name/x", "~nobody-of-this-name/x is not a CLIP folder"),
+        ("picks:~nobody-of-this-name/x", "is missing: ~nobody-of-this-name/x"),
     ],
 )
 def test_a_wrong_spec_gets_a_sentence(spec, sentence):
@@ -244,6 +246,7 @@ def test_paths_are_written_in_full(tmp_path, monkeypatch):
     assert canonical("2*picks: a b.safetensors + clip:~/c") == (
         f"2.0*picks:{tmp_path}/a b.safetensors + clip:{tmp_path}/home/c"
     )
+    assert canonical("clip:~nobody-of-this-name/x") == f"clip:{tmp_path}/~nobody-of-this-name/x"
     monkeypatch.setattr("d3po_core.rewards.picks_file.load_reward", lambda path: REWARDS["warmth"])
     assert get_reward("picks:a.safetensors").written == f"picks:{tmp_path}/a.safetensors"
     mine = reward(lambda images, prompts: images.mean((1, 2, 3)))
