@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -20,11 +21,13 @@ from PIL import Image
 
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
+from d3po_core.imported import read_source
 from d3po_core.run import Run
 from d3po_core.settings import TrainSettings
 from d3po_core.training.trainer import Trainer
 from d3po_studio import zips
 from d3po_studio.bring import brought
+from d3po_studio.importing import Importing
 from d3po_studio.models import Models
 from d3po_studio.other_ways import kept
 from d3po_studio.run_settings import texts, train_settings
@@ -90,6 +93,23 @@ def test_others_have_their_turn_while_pictures_come_in(models: Models, run: Run,
         assert "4 were there already" in brought(run, worker, tmp_path / "mine.zip", "anna") and worker.turns == 8
     finally:
         worker.close()
+
+
+def test_what_is_put_aside_keeps_no_model(models: Models, run: Run, tmp_path: Path) -> None:
+    class Loaded:
+        """A model as a host hands it out, in every turn anew."""
+
+        unit, encode, encode_images = models.model.unit, models.model.encode, models.model.encode_images
+
+    files = {**PAIR, "mine/winners/b.png": picture("red"), "mine/winners/b.txt": "a snowdrop"}
+    with unpacked(packed(tmp_path / "mine.zip", files)) as source:
+        importing = Importing(run, read_source(source), "anna")
+        for turn in (1, 2):
+            model = Loaded()
+            alive = weakref.ref(model)
+            assert [said.done for said in importing.go_on(model, lambda: True)] == [turn]
+            del model
+            assert alive() is None and importing.done == (turn == 2)
 
 
 def test_another_method_has_its_own_numbers_and_an_open_round_its_own_method(run: Run) -> None:
