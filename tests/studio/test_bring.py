@@ -169,6 +169,13 @@ def test_a_damaged_zip_is_told(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("names", [["x" * 300 + ".png"], ["a.png", "a.png/b.png"], ["a.png/b.png", "a.png"]])
+def test_names_that_a_disk_cannot_have_are_the_zips_fault(tmp_path: Path, names: list[str]) -> None:
+    path = packed(tmp_path / "a.zip", dict.fromkeys(names, b"x"))
+    with pytest.raises(D3POError, match=r"a.zip has a file whose name this disk cannot take"), unpacked(path):
+        pass
+
+
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[int]]:
     """How many bytes came out of each zip; in the end none is left."""
