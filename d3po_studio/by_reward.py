@@ -48,7 +48,7 @@ def begin(run: Run, written: str, settings: RewardSettings) -> RewardLesson:
         raise D3POError("No reward is named.", "Choose one, or write one.")
     left = run.stopped_round()
     if left is not None:
-        if _written(left) != canonical(written):
+        if canonical(_written(left)) != canonical(written):  # older versions kept what was typed
             _not_yet(left)
         return RewardLesson(_loaded(run, written, False), settings)
     luck = (int(run.run_id[:8], 16) + len(run.rounds())) % 2**32

@@ -43,11 +43,14 @@ class Importing:
             D3POError: nothing can be used, or the disk is full.
         """
         self._encoder.model = model
-        for said in self._reports:
-            self.done = said.done == self.total
-            yield said
-            if not self.done and others_wait():
-                return
+        try:
+            for said in self._reports:
+                self.done = said.done == self.total
+                yield said
+                if not self.done and others_wait():
+                    return
+        finally:
+            del self._encoder.model  # the host may load another one meanwhile, for which this must leave the memory
 
 
 class _Latest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import tempfile
@@ -29,6 +30,8 @@ USUAL = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 others it unpacks 64 KiB at once, first of all, and bzip2 can make that more than any computer's memory."""
 MOST_FOLDERS = 64
 """Within each other: Python deletes folders by calling itself for each, and would not come to the end of a thousand."""
+NAMES = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+"""What a disk says of names: one is too long for it, or a file's name is a folder's as well."""
 SPLIT = "Split it into several, and bring them in one after the other."
 
 
@@ -69,8 +72,15 @@ def _extract(path: Path, folder: Path) -> None:
             _check_bounds(wanted, folder, path.name)
             for entry in wanted:
                 archive.extract(entry, folder)
-    except (D3POError, OSError):  # the disk's have words of their own
+    except D3POError:
         raise
+    except OSError as error:
+        if error.errno not in NAMES:
+            raise  # which has words of its own
+        raise D3POError(
+            f"{path.name} has a file whose name this disk cannot take ({error.strerror}).",
+            "Give it a short name of its own, and pack it anew.",
+        ) from error
     except Exception as error:  # zipfile lets through what the decompressor raises of its own
         raise D3POError(
             f"{path.name} cannot be unpacked ({error}).", "Choose a zip that is whole and has no password."

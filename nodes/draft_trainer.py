@@ -107,8 +107,8 @@ class DraftLoraTrainer(io.ComfyNode):
         host = RewardModel(model, latent, vae, eta=sample.eta)
         host.identity = upstream.checkpoint_of(model, upstream.carried(graph, node))
         run = folders.find(taste, host.identity)
-        open_round = run is not None and run.open_round() is not None
-        if train == WHEN[2] or (train == WHEN[1] and not open_round):
+        stopped = run is not None and run.stopped_round() is not None
+        if train == WHEN[2] or (train == WHEN[1] and not stopped):
             return passed(model, run, "Nothing to finish." if train == WHEN[1] else "Not taught now.")
         make_plan(host.denoiser, sample)  # what cannot be drawn is told before a taste is begun
         texts = prompts.listed(written) or [prompts.text_of(graph, node, "positive")]

@@ -122,7 +122,8 @@ def _taught(host: RewardModel, run: Run, lesson: RewardLesson, work: Working) ->
     try:
         host_sampling(host.denoiser, rows, host.latent_shape(), steps, beside=[host.decoder.patcher])
     finally:
-        _off_the_card(lesson.reward)
+        if not lesson.finish:  # which the reward has no part in
+            _off_the_card(lesson.reward)
     loras.publish(run, keep(course))
     return course, losses
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -68,5 +69,5 @@ class Reward(io.ComfyNode):
 
 def changed_on_disk(written: str) -> list[int]:
     """When what a text names was last changed; 0 for what is not there."""
-    paths = [Path(found).expanduser() for found in PATH.findall(written)]
+    paths = [Path(os.path.expanduser(found)) for found in PATH.findall(written)]
     return [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]

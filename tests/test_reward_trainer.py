@@ -239,6 +239,7 @@ def test_bad_rewards_are_told_and_leave_the_model_alone(tmp_path: Path, function
     teaching = trainer(run_of(tmp_path / "run", model), model, made(function))
     with pytest.raises(D3POError, match=told):
         list(teaching.steps())
+    assert teaching.run.stopped_round() is None  # nothing was learnt: another reward, or picks, may have their turn
     assert list(model.denoiser.module.state_dict()) == names
 
 

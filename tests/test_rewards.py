@@ -201,6 +201,8 @@ def test_a_sum_is_the_sum(spec, weights):
         ("clip:", "'clip:' does not say where it lies. Write clip:/path/to/a CLIP folder"),
         ("2*clip:/no/where", "/no/where is not a CLIP folder"),
         ("warmth + picks:/no/where.safetensors", "is missing: /no/where.safetensors"),
+        ("clip:~nobody-of-this-name/x", "~nobody-of-this-name/x is not a CLIP folder"),
+        ("picks:~nobody-of-this-name/x", "is missing: ~nobody-of-this-name/x"),
     ],
 )
 def test_a_wrong_spec_gets_a_sentence(spec, sentence):
@@ -226,12 +228,25 @@ def test_a_reward_knows_how_it_is_written(spec, written):
     assert canonical(spec) == get_reward(spec).written == written == get_reward(written).written
 
 
+def test_a_sum_of_sums_is_written_as_what_it_is():
+    both = get_reward("warmth + 0.25*contrast")
+    for made in (weighted_sum([(2.0, both)]), weighted_sum([(2.0, both), (-1.0, REWARDS["smooth-compressibility"])])):
+        assert torch.equal(made(pictures(), [""] * 5), get_reward(made.written)(pictures(), [""] * 5))
+    assert weighted_sum([(2.0, both)]).written == "2.0*warmth + 0.5*contrast"
+
+
+def test_a_name_is_for_people():
+    """And what an older version has kept of a round's reward is compared with it."""
+    assert get_reward("2*warmth + 0.12345678*contrast").name == "2*warmth + 0.123457*contrast"
+
+
 def test_paths_are_written_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert canonical("2*picks: a b.safetensors + clip:~/c") == (
         f"2.0*picks:{tmp_path}/a b.safetensors + clip:{tmp_path}/home/c"
     )
+    assert canonical("clip:~nobody-of-this-name/x") == f"clip:{tmp_path}/~nobody-of-this-name/x"
     monkeypatch.setattr("d3po_core.rewards.picks_file.load_reward", lambda path: REWARDS["warmth"])
     assert get_reward("picks:a.safetensors").written == f"picks:{tmp_path}/a.safetensors"
     mine = reward(lambda images, prompts: images.mean((1, 2, 3)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Clip:
     """
 
     def __init__(self, folder: str | Path, text: bool = True) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = Path(os.path.expanduser(folder))
         kind = _kind(self.folder, text)
         _check_weights(self.folder)
         self.prepare = Preparation.read(self.folder)

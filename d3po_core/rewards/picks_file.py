@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ def load(path: Path | str) -> FromPicks:
         D3POError: the file is missing, damaged or another kind of file; its features cannot be had any more, or have
             changed since.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     tensors, metadata = files.read(path, "The reward from picks", "Fit it again with Reward From Picks.")
     if metadata.get("form") != FORM or metadata.get("version") != VERSION:
         raise D3POError(

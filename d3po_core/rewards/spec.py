@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -99,7 +100,7 @@ def _absolute(name: str) -> str:
     kind, colon, path = name.partition(":")
     if kind not in FILES or not path.strip():
         return name
-    return f"{kind}{colon}{Path(path.strip()).expanduser().absolute()}"
+    return f"{kind}{colon}{Path(os.path.expanduser(path.strip())).absolute()}"
 
 
 def _named(name: str, more: Mapping[str, Callable[[], Reward]]) -> Reward:

@@ -104,7 +104,7 @@ class RewardTrainer(RewardCourse):
                 yield self._tell(report)
             self._note_sweep()
         finally:
-            if self._whole:
+            if self._whole and progress.done:  # else there is nothing to go on with, and it is to lock nobody out
                 self._save(optimizer.adamw, parameters)
 
     def _update(self, optimizer: Optimizer) -> RewardReport:
@@ -112,7 +112,7 @@ class RewardTrainer(RewardCourse):
         done, of = self._progress.done + 1, self.settings.updates
         reward = self._backward(optimizer)
         watches = done % self.settings.watch == 0 or done == of
-        if watches:  # a person may stop while that is measured, and goes on from before this update then
+        if watches and self._progress.done:  # a person may stop while that is measured, and goes on from before then
             self._save(optimizer.adamw, self._lora.parameters())
         self._whole = False
         try:

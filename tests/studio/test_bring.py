@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -20,11 +21,13 @@ from PIL import Image
 
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Shelf
+from d3po_core.imported import read_source
 from d3po_core.run import Run
 from d3po_core.settings import TrainSettings
 from d3po_core.training.trainer import Trainer
 from d3po_studio import zips
 from d3po_studio.bring import brought
+from d3po_studio.importing import Importing
 from d3po_studio.models import Models
 from d3po_studio.other_ways import kept
 from d3po_studio.run_settings import texts, train_settings
@@ -92,6 +95,23 @@ def test_others_have_their_turn_while_pictures_come_in(models: Models, run: Run,
         worker.close()
 
 
+def test_what_is_put_aside_keeps_no_model(models: Models, run: Run, tmp_path: Path) -> None:
+    class Loaded:
+        """A model as a host hands it out, in every turn anew."""
+
+        unit, encode, encode_images = models.model.unit, models.model.encode, models.model.encode_images
+
+    files = {**PAIR, "mine/winners/b.png": picture("red"), "mine/winners/b.txt": "a snowdrop"}
+    with unpacked(packed(tmp_path / "mine.zip", files)) as source:
+        importing = Importing(run, read_source(source), "anna")
+        for turn in (1, 2):
+            model = Loaded()
+            alive = weakref.ref(model)
+            assert [said.done for said in importing.go_on(model, lambda: True)] == [turn]
+            del model
+            assert alive() is None and importing.done == (turn == 2)
+
+
 def test_another_method_has_its_own_numbers_and_an_open_round_its_own_method(run: Run) -> None:
     run.change_settings("train", {"beta": 205.0, "epochs": 7})
     assert train_settings(run)[0].beta == 205
@@ -146,6 +166,13 @@ def test_a_damaged_zip_is_told(tmp_path: Path) -> None:
     damaged[60:300] = bytes(each ^ 0xFF for each in damaged[60:300])
     path.write_bytes(damaged)
     with pytest.raises(D3POError, match=r"a.zip cannot be unpacked"), unpacked(path):
+        pass
+
+
+@pytest.mark.parametrize("names", [["x" * 300 + ".png"], ["a.png", "a.png/b.png"], ["a.png/b.png", "a.png"]])
+def test_names_that_a_disk_cannot_have_are_the_zips_fault(tmp_path: Path, names: list[str]) -> None:
+    path = packed(tmp_path / "a.zip", dict.fromkeys(names, b"x"))
+    with pytest.raises(D3POError, match=r"a.zip has a file whose name this disk cannot take"), unpacked(path):
         pass
 
 

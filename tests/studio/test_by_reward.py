@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from PIL import Image
@@ -99,6 +99,17 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
             another.finish(run)
     finally:
         another.close()
+
+
+@pytest.mark.parametrize("kept", [{"written": "2*warmth+contrast"}, {"written": ""}])
+def test_what_an_older_version_kept_of_a_rounds_reward_is_known(run: Run, kept: dict[str, str]) -> None:
+    """It kept what was typed, or, from the command line, nothing but the name."""
+    settings = {"reward": asdict(FEW), "reward_name": "2*warmth + contrast", **kept}
+    run.save_state(run.begin_round(settings, by_picks=False), {}, {})
+    lesson = by_reward.begin(run, " 2.0 * warmth + contrast", FEW)
+    assert lesson.reward is not None and lesson.reward.name == settings["reward_name"]  # which the trainer compares
+    with pytest.raises(D3POError, match=r"stopped while it learnt from 2\*warmth \+ contrast"):
+        by_reward.begin(run, "warmth + contrast", FEW)
 
 
 def test_a_reward_makes_room_for_others_and_for_drawing(
