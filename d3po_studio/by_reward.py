@@ -68,7 +68,14 @@ def go_on(run: Run, left: Round) -> RewardLesson:
     Raises:
         D3POError: its reward cannot be loaded any more.
     """
-    return RewardLesson(_loaded(run, _written(left), False), _settings(left))
+    try:
+        return RewardLesson(_loaded(run, _written(left), False), _settings(left))
+    except D3POError as error:
+        raise D3POError(
+            f"Round {left.number} cannot go on. {error.what}",
+            f"{error.do} Or finish it as it is, under Other ways to teach: that takes no reward.",
+            "What it has learnt is saved.",
+        ) from error
 
 
 def finishing(left: Round) -> RewardLesson:

@@ -61,7 +61,7 @@ WORDS = {
     "reward_begun": "It has begun. How it goes is in the gallery, under Teach; Stop is there too.",
     "reward_finishing": "It will be finished in a moment. How it went is in the gallery, under Teach.",
     "reward_open": "Round {n} was stopped while it learnt from **{what}**. Teach in the gallery lets it go on with its "
-    "own settings.",
+    "own settings; finished as it is, it takes no reward, whose files may be gone.",
     "your_picks": "your picks",
     "say_title": "#### What do your picks say?\n"
     "In seconds, a small judge learns from them what you like, and is tried on picks that it has not seen.",

@@ -50,12 +50,12 @@ class Worker(Drawing):
 
     def can(self, run: Run) -> list[str]:
         busy = self._now[0] == run.run_id
-        open_round = run.open_round() is not None
+        teaching, stopped = self.teaches(run), run.stopped_round() is not None
         enough = self.counts(run).usable >= FEWEST_PICKS and self.untaught(run) > 0
         found = ["draw"]
-        if not open_round:
+        if not teaching and not stopped:
             found.append("decide")  # going back in the middle of a round would be lost at its end
-        if run.run_id not in self._teaching and (enough or open_round):
+        if not teaching and (enough or stopped):
             found.append("teach")
         return [*found, "stop"] if busy else found
 

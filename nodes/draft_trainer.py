@@ -100,7 +100,8 @@ class DraftLoraTrainer(io.ComfyNode):
         **values: Any,
     ) -> Any:
         node, graph = str(cls.hidden.unique_id), cls.hidden.prompt
-        require_differentiable(reward)
+        if train != WHEN[1]:  # what was learnt is finished whatever is connected
+            require_differentiable(reward)
         check_teachable(model, latent, positive)
         against, written = prompts.text_of(graph, node, "negative"), values.pop("prompts", "")
         sample = sample_settings({**values, "negative": against}, tuple(set(NOT_OF_SAMPLING) - {"negative"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class PreferencePairsFromImages(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, source: str = "", **values: Any) -> Any:
         """Changes with the files that are there."""
-        path = Path(source.strip() or "nowhere").expanduser()
+        path = Path(os.path.expanduser(source.strip() or "nowhere"))
         files = [path, *path.glob("*"), *path.glob("*/*")]
         return sorted((str(file), file.stat().st_mtime_ns) for file in files if file.is_file())
 

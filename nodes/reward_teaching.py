@@ -95,8 +95,8 @@ def _taught_and_shown(host: RewardModel, run: Run, lesson: RewardLesson) -> tupl
         try:
             if lesson.before_and_after:
                 shape = host.latent_shape()
-                drawing = TasteModel(host.patcher, run, host.vae, lesson.sample.eta, shape)
-                show_round(run, drawing, lesson.sample, result, work)
+                drawing = TasteModel(host.patcher, run, host.vae, course.sample.eta, shape)
+                show_round(run, drawing, course.sample, result, work)
         finally:
             tell("d3po.taught", taste=run.run_id, lora=loras.listed(run))
     return said(result, course.reward_name, RESUMED if course.resumed and not lesson.finish else ""), losses

@@ -90,8 +90,10 @@ def test_a_stopped_round_goes_on_to_the_same_end(tmp_path: Path) -> None:
 
 def test_a_stopped_round_is_finished_without_its_reward(tmp_path: Path) -> None:
     model = ToyModel()
-    with pytest.raises(D3POError, match="No round of this taste was stopped"):
-        StoppedReward(run_of(tmp_path / "new", model), model, RewardSettings())
+    empty = Run.create(tmp_path / "empty", name="empty", model={}, settings={})
+    for run in (empty, run_of(tmp_path / "new", model)):
+        with pytest.raises(D3POError, match="No round of this taste was stopped"):
+            StoppedReward(run, model, RewardSettings())
     five = trainer(run_of(tmp_path / "five", model), model, updates=5, warmup=0)
     list(five.steps())
     run = run_of(tmp_path / "run", model)

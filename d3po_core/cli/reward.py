@@ -7,6 +7,7 @@ that does no better than chance is not written.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from ..errors import D3POError
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from ..rewards.picks_file import save
     from ..run import Run
 
-    target = Path(options.to).expanduser()
+    target = Path(os.path.expanduser(options.to))
     if target.suffix != ".safetensors":
         raise D3POError(f"The reward cannot be written to {target}.", "Name a file that ends in .safetensors.")
     if target.exists():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,13 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise D3POError(f"dtype is '{dtype}'.", f"Choose one of {', '.join(DTYPES)}.")
-    source = _garden() if str(path) == "garden" else Path(path).expanduser()
+    source = _garden() if str(path) == "garden" else Path(os.path.expanduser(path))
     if not source.exists():
         raise D3POError(f"There is no model at '{source}'.", "Give a pipeline folder or a .safetensors checkpoint.")
     if source.is_dir():
         pipeline = _from_folder(source, DTYPES[dtype])
     else:
-        pipeline = _from_file(source, Path(base_config).expanduser() if base_config else None, DTYPES[dtype])
+        pipeline = _from_file(source, Path(os.path.expanduser(base_config)) if base_config else None, DTYPES[dtype])
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module) and any(parameter.is_meta for parameter in part.parameters()):
             raise D3POError(f"'{source}' lacks some weights of its {name}.", "Get the model anew.")

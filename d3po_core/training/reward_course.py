@@ -162,9 +162,9 @@ class StoppedReward(RewardCourse):
     """
 
     def __init__(self, run: Run, model: ImageModel, memory: RewardSettings, attachment: str = "peft") -> None:
-        super().__init__(run, model, memory, LoraSettings(), SampleSettings(), attachment)
-        if not self.resumed:
+        if run.stopped_round() is None:
             raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
+        super().__init__(run, model, memory, LoraSettings(), SampleSettings(), attachment)
 
     def _begin_or_resume(self) -> None:
         unfinished = self._unfinished()

@@ -25,7 +25,7 @@ from tests.run_helpers import trajectory
 
 from .test_worker import Shared, until
 
-FEW = RewardSettings(updates=3, batch=2, warmup=0, watch=2, learning_rate=1e-2)
+FEW = RewardSettings(updates=3, batch=2, warmup=0, watch=2, learning_rate=1e-2, drift_limit=0)
 MANY = RewardSettings(updates=400, batch=2, watch=400, learning_rate=1e-5)
 pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
@@ -89,12 +89,19 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
         assert round.settings["reward_name"] == "0.5*warmth + contrast" and round.settings["reward"]["updates"] == 400
         again = by_reward.begin(run, "0.5*warmth + contrast", replace(FEW, tile=64, micro_batch=1))
         assert again.settings.tile == 64 and again.settings.micro_batch == 1  # of the round's own all else stays
-        monkeypatch.setattr(by_reward, "_loaded", lambda *of: pytest.fail("the reward may be gone by now"))
+
+        def gone(*_: object) -> None:
+            raise D3POError("The scorer is gone.", "Put it back.")
+
+        monkeypatch.setattr(by_reward, "_loaded", gone)
+        another.teach(run)
+        until(lambda: another.problem(run) is not None)
+        assert another.problem(run).what == "Round 1 cannot go on. The scorer is gone."
+        assert another.problem(run).do.startswith("Put it back. Or finish it as it is")
         another.finish(run)
         until(lambda: taught(another, run), 120)
         (finished,) = run.rounds()
         assert finished.summary["reason"] == "Stopped before the end." and len(run.metrics()) == len(found)
-        assert finished.settings["reward"] == round.settings["reward"]
         with pytest.raises(D3POError, match="No round of this taste was stopped"):
             another.finish(run)
     finally:
