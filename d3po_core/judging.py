@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from .picks import Pick
-from .rewards import Reward
+from .rewards.reward import Reward
 from .rollout import generator
 from .run import Group, Run
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .attaching import attach
 from .file import import_lora, load_lora, save_lora, unused_path, write_new
-from .interface import Lora, attach
+from .interface import Lora
 from .naming import Base, base_model
 from .weights import LayerWeights, LoraWeights
 

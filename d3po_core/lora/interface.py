@@ -15,8 +15,6 @@ import torch
 from torch import nn
 
 from ..errors import D3POError
-from ..settings import LoraSettings, check
-from .targets import fitted, initial_weights
 from .weights import LayerWeights, LoraWeights, rescaled
 
 Mode = Literal["policy", "reference", "off"]
@@ -108,41 +106,3 @@ class Lora(ABC):
     @abstractmethod
     def _detach(self) -> None:
         """Give the network its own layers back."""
-
-
-def attach(
-    module: nn.Module,
-    settings: LoraSettings,
-    *,
-    kind: str = "peft",
-    start: LoraWeights | None = None,
-    reference: LoraWeights | None = None,
-    seed: int = 0,
-) -> Lora:
-    """Attach a trainable LoRA to a network.
-
-    Args:
-        module: UNet or transformer, with diffusers' or with original (ldm) names.
-        settings: rank, alpha, targets.
-        kind: "peft" for diffusers modules; "hooks" for modules that a host owns, which then needs neither peft nor
-            diffusers.
-        start: a LoRA to go on training. Its layers keep their rank and effect; targeted layers that it lacks start
-            fresh.
-        reference: a LoRA for `Lora.reference`, frozen.
-        seed: of the fresh layers.
-
-    Raises:
-        D3POError: settings out of range, no layer matches, `start` or `reference` does not fit the network, or (peft)
-            a LoRA is fused into the network, is being trained there already, or peft is missing.
-    """
-    weights = initial_weights(module, check(settings), start, seed)
-    frozen = fitted(reference or {}, module)
-    if kind == "hooks":
-        from .hook_lora import HookLora
-
-        return HookLora(module, weights, frozen)
-    if kind == "peft":
-        from .peft_lora import PeftLora
-
-        return PeftLora(module, weights, frozen)
-    raise D3POError(f"'{kind}' is not a way to attach a LoRA.", "Use peft or hooks.")
