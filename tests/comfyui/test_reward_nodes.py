@@ -64,7 +64,7 @@ def test_a_reward_becomes_a_lora_and_a_taste(host: Host) -> None:
 
 
 def test_a_stopped_round_goes_on_or_is_finished(host: Host) -> None:
-    graph = draft("stopped", updates=400, watch=1)
+    graph = draft("stopped", updates=400, watch=1, drift_limit=0.0)
     prompt = host.queue(graph)
     while not any(each["name"] == "stopped" for each in host.get("/d3po/tastes")["tastes"]):
         assert not host.get(f"/history/{prompt}")
