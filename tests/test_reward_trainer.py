@@ -120,11 +120,13 @@ def test_it_is_kept_as_a_round_and_the_next_goes_on_from_it(tmp_path: Path) -> N
     assert run.open_round() is None and run.current_policy() == "one"
 
 
-def test_drift_is_measured_on_the_late_steps_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("eta", [1.0, 0.1])
+def test_drift_is_measured_on_the_late_steps_too(tmp_path: Path, eta: float) -> None:
     """Against the closed form of two Gaussians' KL for Euler ancestral steps (eta 1), from 8 down to the last with
-    noise; picks are about those down to 4 (`SAMPLE.window_sigma`)."""
+    noise, however little the run's own pictures have; picks are about those down to 4 (`SAMPLE.window_sigma`)."""
     model = ToyModel()
     teaching = trainer(run_of(tmp_path / "run", model), model, updates=10)
+    teaching.sample = dataclasses.replace(SAMPLE, eta=eta)
     list(teaching.steps())
     ((strength, drift), *_), found = teaching.result().sweep, []
     for group in teaching._watched:

@@ -98,9 +98,8 @@ class RewardCourse(Course[RewardReport]):
         """How pictures are drawn; the watched ones by the base, on whose steps drift is measured."""
         self._plan = make_plan(self.denoiser, self.sample)
         lowest = min(self.sample.window_sigma, LOWEST_SIGMA)
-        self._watch_plan = make_plan(
-            self.denoiser, dataclasses.replace(self.sample, window="early", window_sigma=lowest)
-        )
+        watched = dataclasses.replace(self.sample, window="early", window_sigma=lowest, eta=1.0)  # else KL has no scale
+        self._watch_plan = make_plan(self.denoiser, watched)
         self._shape = self.model.latent_shape(self.sample.height, self.sample.width)
         self._at_once = self.settings.micro_batch or self.settings.batch
         self._shown = [self.prompts[i % len(self.prompts)] for i in range(WATCHED)]
