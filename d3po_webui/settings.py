@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +55,7 @@ def folder(chosen: str, usual: Path) -> tuple[Path, str]:
     if not chosen:
         return usual, ""
     try:
-        found = Path(os.path.expanduser(chosen)).absolute()
+        found = Path(chosen).expanduser().absolute()
         with files.writing(found):
             found.mkdir(parents=True, exist_ok=True)
             files.temporary(found / "try").touch()  # permissions alone do not tell
