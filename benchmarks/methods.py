@@ -113,6 +113,17 @@ def cell(s: dict[str, Any]) -> str:
     return f"{s['win']:.2f}{error}, {s['gain']:+.1f}, {min(0.0, *s['fidelity'].values()):+.0f}"
 
 
+def left_alone(rows: list[dict[str, Any]]) -> str:
+    """Where a method's own checks found no evidence of a taste and left the model as it was: on how many seeds."""
+    lines = []
+    for name in dict.fromkeys(row["experiment"] for row in rows if not row["strength"]):
+        every = [row for row in rows if row["experiment"] == name]
+        wins = [row["deterministic"]["win"] for row in every if row["strength"]]
+        others = f"; on the others it won {statistics.mean(wins):.2f}" if wins else ""
+        lines.append(f"{name} left the model as it was on {len(every) - len(wins)} of {len(every)} seeds{others}")
+    return "\n".join(lines)
+
+
 def plot(found: dict[tuple[str, str], dict[str, Any]], path: Path) -> None:
     """Reward gained, with its standard error over seeds, against seconds and against prompt fidelity lost."""
     from matplotlib import pyplot
@@ -142,8 +153,9 @@ def main() -> None:
     parser = arguments(__doc__, RESULTS)
     parser.add_argument("--plot", type=Path, help="file to draw to")
     options = parser.parse_args()
-    found = summaries(outcomes(EXPERIMENTS, options))
-    print("\n" + table(found))
+    rows = outcomes(EXPERIMENTS, options)
+    found = summaries(rows)
+    print(f"\n{table(found)}\n\n{left_alone(rows)}")
     if options.plot:
         plot(found, options.plot)
 
