@@ -26,13 +26,13 @@ from torch import nn
 
 from benchmarks.memory_use import MIB, module_bytes, peak_resident
 from benchmarks.random_models import denoiser_of, draw_group, random_prompt, random_unet
-from d3po_core.draft import renoised, sample_through, starting_latents
+from d3po_core.diffusion.draft import renoised, sample_through, starting_latents
+from d3po_core.diffusion.rollout import make_plan
+from d3po_core.diffusion.tiled_decoding import decode_in_tiles
 from d3po_core.lora import attach
-from d3po_core.rollout import make_plan
 from d3po_core.settings import LoraSettings, SampleSettings
-from d3po_core.tiles import in_tiles
-from d3po_core.training.groups import group_rows
 from d3po_core.training.passes import row_log_ratios
+from d3po_core.training.rows import group_rows
 
 CHANNELS, SIDE, STEPS, GUIDANCE = (64, 128, 256), 32, 20, 5.0
 QUICK = (32, 64), 8, 4
@@ -94,7 +94,7 @@ def decode_worker(line: str, channels: tuple[int, ...], pixels: int) -> dict[str
     latents = torch.randn(1, 4, pixels // 8, pixels // 8)
     tile = int(pixels * Fraction(line.split()[-1])) if "/" in line else 0
     with torch.set_grad_enabled(line != "without gradient"):
-        image = in_tiles(lambda part: vae.decode(part).sample, latents.requires_grad_(), tile)
+        image = decode_in_tiles(lambda part: vae.decode(part).sample, latents.requires_grad_(), tile)
         if image.requires_grad:
             image.square().mean().backward()
     return {"network": size, "peak": peak_resident(), "seconds": time.perf_counter() - begin}

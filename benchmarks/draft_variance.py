@@ -28,14 +28,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.learning import one_thread
-from d3po_core.diffusers_model import load_model
-from d3po_core.draft import renoised, sample_through, starting_latents
-from d3po_core.embedded.pictures import split_prompts
+from d3po_core.diffusion.draft import renoised, sample_through, starting_latents
+from d3po_core.diffusion.rollout import generator, make_plan
+from d3po_core.embedded.prompts import split_prompts
 from d3po_core.lora import attach
+from d3po_core.models import load_model
 from d3po_core.rewards import get_reward
-from d3po_core.rollout import generator, make_plan
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
-from d3po_core.training.reward_gradient import RewardGradient, Scene
+from d3po_core.training.reward_gradient import PromptSample, RewardGradient
 
 GUIDANCE = 2.5
 SAMPLES = 16
@@ -63,7 +63,7 @@ class Gradients:
         given = RewardSettings(checkpointing=False, **settings)  # type: ignore[arg-type]
         shape = self.model.latent_shape()
         gradient = RewardGradient(self.model, self.reward, self.plan.steps, shape, GUIDANCE, given)
-        gradient.backward([Scene(self.prompt, self.row, update)], update, 1)
+        gradient.backward([PromptSample(self.prompt, self.row, update)], update, 1)
         return self._found()
 
     def at_one_sample(self, sample: int, draw: int, n: int) -> Tensor:

@@ -133,9 +133,9 @@ def sample_settings(experiment: Experiment, seed: int) -> Any:
 
 def digest(*values: Any) -> str:
     """Names what something was made of, the embedded model included."""
-    from d3po_core.embedded import GARDEN
+    from d3po_core.embedded import GARDEN_FOLDER
 
-    network = (GARDEN / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    network = (GARDEN_FOLDER / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode() + network).hexdigest()[:12]
 
 
@@ -165,7 +165,7 @@ def made_of(experiment: Experiment, seed: int) -> str:
 
 def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
     """A run with all groups that experiments with these sampling settings need, sampled once."""
-    from d3po_core.diffusers_model import load_model
+    from d3po_core.models import load_model
 
     settings = sample_settings(experiment, seed)
     return sampled(cache / f"pool-{digest(dataclasses.asdict(settings))}", settings, lambda: load_model("garden"))
@@ -173,9 +173,9 @@ def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
 
 def sampled(folder: Path, settings: Any, load: Callable[[], Any]) -> Path:
     """A run of the training prompts in a folder, drawn whole or not at all; the model is loaded if it is needed."""
-    from d3po_core.embedded.pictures import split_prompts
+    from d3po_core.app.sampling import sample_groups
+    from d3po_core.embedded.prompts import split_prompts
     from d3po_core.run import Run
-    from d3po_core.sampling import sample_groups
 
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -192,9 +192,9 @@ def annotate(run: Any, experiment: Experiment, seed: int) -> None:
     """Judge groups of a run as a person with this taste would."""
     import torch
 
+    from d3po_core.diffusion.rollout import generator
     from d3po_core.picks import Pick
     from d3po_core.rewards import get_reward
-    from d3po_core.rollout import generator
 
     reward, chance = get_reward(experiment.taste), generator(seed, "picker")
     said: dict[str, int] = {}
@@ -213,7 +213,7 @@ def annotate(run: Any, experiment: Experiment, seed: int) -> None:
 
 def shown(run: Any, experiment: Experiment, seed: int, said: dict[str, int]) -> Iterable[Any]:
     """Groups in the order in which a person sees them; `said` grows meanwhile: their favourites."""
-    from d3po_core.rollout import generator
+    from d3po_core.diffusion.rollout import generator
 
     groups = run.groups()
     if not experiment.least_sure:
@@ -247,12 +247,12 @@ def before(cache: Path, model: Any, experiment: Experiment, sampler: str) -> Any
 def drawn(model: Any, experiment: Experiment, sampler: str) -> Any:
     import torch
 
-    from d3po_core.embedded.pictures import split_prompts
-    from d3po_core.evaluation.draw import draw
-    from d3po_core.evaluation.evaluate import plans
+    from d3po_core.embedded.prompts import split_prompts
+    from d3po_core.evaluation.evaluate import sampling_plans
+    from d3po_core.evaluation.images import draw
 
     settings = sample_settings(experiment, 0)
-    parts = draw(model, plans(model, settings)[sampler], split_prompts()[1], EVALUATION_SEEDS, settings)
+    parts = draw(model, sampling_plans(model, settings)[sampler], split_prompts()[1], EVALUATION_SEEDS, settings)
     return torch.cat([images for _, images in parts])
 
 
@@ -286,7 +286,7 @@ def teach(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
 def climb(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any, dict[str, Any]]:
     """By a reward's gradient; the result, and what a row tells of it."""
     from d3po_core.rewards import get_reward
-    from d3po_core.rewards.from_picks import fit_picks
+    from d3po_core.rewards.judge import fit_judge
     from d3po_core.settings import LoraSettings, RewardSettings, replace
     from d3po_core.training.reward_trainer import RewardTrainer
 
@@ -294,7 +294,7 @@ def climb(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
         annotate(run, experiment, seed)
     started = time.process_time()
     named = SMOOTH.get(experiment.taste, experiment.taste)
-    reward = fit_picks(run).reward() if experiment.from_picks else get_reward(named)
+    reward = fit_judge(run).reward() if experiment.from_picks else get_reward(named)
     settings = replace(RewardSettings(seed=seed), experiment.draft or {})
     lora, sample = replace(LoraSettings(), experiment.lora), sample_settings(experiment, seed)
     trainer = RewardTrainer(run, model, reward, settings, lora, sample)
@@ -317,16 +317,16 @@ def climb(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
 
 def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
     """Annotate, teach, evaluate."""
-    from d3po_core.diffusers_model import load_model
-    from d3po_core.embedded.judge import Judge
-    from d3po_core.embedded.pictures import split_prompts
+    from d3po_core.embedded.classifier import GardenClassifier
+    from d3po_core.embedded.prompts import split_prompts
     from d3po_core.evaluation import compare
-    from d3po_core.policies import applied
+    from d3po_core.lora.attach import applied
+    from d3po_core.models import load_model
     from d3po_core.rewards import get_reward
     from d3po_core.run import Run
 
     row: dict[str, Any] = {"experiment": experiment.name, "seed": seed, "made_of": made_of(experiment, seed)}
-    model, judge, reward = load_model("garden"), Judge.load(), get_reward(experiment.taste)
+    model, judge, reward = load_model("garden"), GardenClassifier.load(), get_reward(experiment.taste)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(pool(cache, experiment, seed), folder, dirs_exist_ok=True)
         run = Run.open(folder)

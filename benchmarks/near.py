@@ -9,10 +9,10 @@ Seeds: 0 to 7, one pair each.
 
 from __future__ import annotations
 
-from d3po_core.diffusers_model import load_model
-from d3po_core.embedded.pictures import split_prompts
-from d3po_core.near import NEAR, distances
-from d3po_core.rollout import CandidateNoise, make_plan
+from d3po_core.diffusion.duplicates import DUPLICATE_DISTANCE, distances
+from d3po_core.diffusion.rollout import CandidateNoise, make_plan
+from d3po_core.embedded.prompts import split_prompts
+from d3po_core.models import load_model
 from d3po_core.settings import SampleSettings
 
 ETAS = (0.01, 0.03, 0.06, 0.1, 0.2, 0.5, 1.0)
@@ -37,12 +37,15 @@ def pairs(eta: float) -> tuple[list[float], list[float]]:
 
 
 def main() -> None:
-    print(f"left out below {NEAR:g} standard deviations")
+    print(f"left out below {DUPLICATE_DISTANCE:g} standard deviations")
     print(f"\n{'eta':>5}{'latents, std':>20}{'pictures, of 255':>20}{'left out':>14}")
     for eta in ETAS:
         latent, picture = pairs(eta)
         spans = [f"{min(found):.2f} to {max(found):.2f}" for found in (latent, picture)]
-        print(f"{eta:>5g}{spans[0]:>20}{spans[1]:>20}{sum(d < NEAR for d in latent):>8} of {SEEDS}", flush=True)
+        print(
+            f"{eta:>5g}{spans[0]:>20}{spans[1]:>20}{sum(d < DUPLICATE_DISTANCE for d in latent):>8} of {SEEDS}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

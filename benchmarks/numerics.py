@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import reference_samplers as others
-from d3po_core.logratio import kl, log_ratio, residual
-from d3po_core.steps import FAMILIES, Steps, ancestral, early_window
+from d3po_core.diffusion.likelihood import kl, log_ratio, residual
+from d3po_core.diffusion.steps import SAMPLERS, LinearSteps, ancestral, early_window
 
 BOUND = {torch.float32: 1e-5, torch.float64: 1e-12}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -38,7 +38,7 @@ class Errors:
 
 def errors(recorded: others.Recorded, family: str, dtype: torch.dtype) -> Errors:
     """Evaluates the project's log-ratio and KL in `dtype`, network outputs included, against the recorded truth."""
-    steps = FAMILIES[family](recorded.sigmas, torch.full_like(recorded.sigmas[1:], recorded.eta))
+    steps = SAMPLERS[family](recorded.sigmas, torch.full_like(recorded.sigmas[1:], recorded.eta))
     noisy = [i for i in range(len(steps)) if steps.std[i] > 0]
     worst = [0.0, 0.0]
     for i in noisy:
@@ -133,7 +133,7 @@ def rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype).double()
 
 
-def ratio(policy: Tensor, reference: Tensor, x: Tensor, x_next: Tensor, step: Steps) -> Tensor:
+def ratio(policy: Tensor, reference: Tensor, x: Tensor, x_next: Tensor, step: LinearSteps) -> Tensor:
     return log_ratio(policy, reference, residual(x, x_next, reference, step), step)
 
 

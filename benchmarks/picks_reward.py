@@ -29,16 +29,16 @@ def picked(run: Any, who: str, clicks: int, taste: str = "", seed: int = 0) -> N
     """Favourites in the first groups; at random where there is no taste."""
     import torch
 
-    from d3po_core.judging import pictures
+    from d3po_core.diffusion.rollout import generator
     from d3po_core.picks import Pick
     from d3po_core.rewards import get_reward
-    from d3po_core.rollout import generator
+    from d3po_core.run.images import read_images
 
     reward, chance = get_reward(taste) if taste else None, generator(seed, "picker")
     for group in itertools.islice(run.groups(), clicks):
         scores = torch.rand(group.candidates, generator=chance)
         if reward:
-            scores = reward(pictures(run, group), [group.prompt] * group.candidates)
+            scores = reward(read_images(run, group), [group.prompt] * group.candidates)
         run.add_pick(group.id, Pick("favourite", (int(scores.argmax()),)), who=who)
 
 
@@ -55,7 +55,7 @@ def runs(cache: Path, seed: int) -> Iterator[Any]:
 
 
 def main() -> None:
-    from d3po_core.rewards.from_picks import fit_picks
+    from d3po_core.rewards.judge import fit_judge
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--random", type=int, default=10, help="random pickers for each seed and number of picks")
@@ -70,7 +70,7 @@ def main() -> None:
             for run in runs(options.cache, seed):
                 picked(run, taste, clicks, taste)
                 started = time.process_time()
-                fitted = fit_picks(run)
+                fitted = fit_judge(run)
                 seconds.append(time.process_time() - started)
                 fitted.reward()
                 found.append(fitted.facts.accuracy)
@@ -84,7 +84,7 @@ def main() -> None:
             for run in runs(options.cache, seed):
                 for number in range(options.random):
                     picked(run, f"random {number}", clicks, seed=number + 1000 * seed)
-                    z.append(fit_picks(run, who=f"random {number}").facts)
+                    z.append(fit_judge(run, who=f"random {number}").facts)
         used = sum(facts.usable for facts in z)
         print(
             f"Random picks in {clicks} groups: {used} of {len(z)} used; z {statistics.mean(f.z for f in z):+.2f} ± "

@@ -119,9 +119,9 @@ def defective(images: Tensor) -> Tensor:
 def detector_errors(count: int = 1000) -> str:
     """On fresh drawings, as they are and through the autoencoder: how many clean ones are taken for defective, and how
     many bars are missed."""
-    from d3po_core.diffusers_model import load_model
-    from d3po_core.embedded.pictures import render
-    from d3po_core.embedded.training_tools import as_tensor, scenes_of
+    from d3po_core.models import load_model
+    from tools.garden.pictures import render
+    from tools.garden.training_tools import as_tensor, scenes_of
 
     model, clean = load_model("garden"), [render(scene) for scene in scenes_of(987_654, count)]
     said = []
@@ -139,10 +139,11 @@ def detector_errors(count: int = 1000) -> str:
 
 def plant(planting: Planting) -> dict[str, Tensor]:
     """Weights of the embedded network, trained further on drawings some of which have the bar: a running average."""
-    from d3po_core.diffusers_model import load_model
-    from d3po_core.embedded.pictures import PROMPTS, caption, render
-    from d3po_core.embedded.train_unet import Denoising, caption_table
-    from d3po_core.embedded.training_tools import Average, as_tensor, scenes_of, shuffled
+    from d3po_core.embedded.prompts import PROMPTS
+    from d3po_core.models import load_model
+    from tools.garden.pictures import caption, render
+    from tools.garden.train_unet import Denoising, caption_table
+    from tools.garden.training_tools import Average, as_tensor, scenes_of, shuffled
 
     torch.manual_seed(0)
     model, scenes = load_model("garden"), scenes_of(5, planting.drawings)
@@ -174,7 +175,7 @@ def planted_model(cache: Path, planting: Planting) -> Any:
     """The embedded model with the defect; made once."""
     from safetensors.torch import load_file, save_file
 
-    from d3po_core.diffusers_model import DiffusersModel, load_model
+    from d3po_core.models import DiffusersModel, load_model
 
     path = cache / f"planted-{digest(dataclasses.asdict(planting))}.safetensors"
     if not path.exists():
@@ -203,13 +204,13 @@ def pool(cache: Path, planting: Planting, seed: int) -> Path:
 
 def judge(run: Any, experiment: Experiment, seed: int) -> dict[str, Any]:
     """Flag, and pick favourites where there is a taste; what a row tells of it."""
-    from d3po_core.judging import pictures
+    from d3po_core.diffusion.rollout import generator
     from d3po_core.picks import Pick
     from d3po_core.rewards import get_reward
-    from d3po_core.rollout import generator
+    from d3po_core.run.images import read_images
 
     groups = run.groups()
-    images = [pictures(run, group) for group in groups]
+    images = [read_images(run, group) for group in groups]
     bad = torch.stack([defective(x) for x in images])
     mixed = float((bad.any(1) & ~bad.all(1)).float().mean())
     said = bad
@@ -228,8 +229,8 @@ def judge(run: Any, experiment: Experiment, seed: int) -> dict[str, Any]:
 
 def drawn(model: Any, seed: int) -> tuple[Tensor, list[str]]:
     """Pictures to measure on and their prompts, prompt after prompt, each from another starting noise."""
-    from d3po_core.embedded.pictures import split_prompts
-    from d3po_core.evaluation.draw import deterministic, draw
+    from d3po_core.embedded.prompts import split_prompts
+    from d3po_core.evaluation.images import deterministic, draw
 
     settings, prompts = sample_settings(seed), split_prompts()[1]
     plan = deterministic(model, settings)
@@ -252,9 +253,9 @@ def made_of(experiment: Experiment, planting: Planting, seed: int) -> str:
 
 def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) -> dict[str, Any]:
     """Flag, teach, measure."""
-    from d3po_core.embedded.judge import Judge
+    from d3po_core.embedded.classifier import GardenClassifier
     from d3po_core.evaluation import compare
-    from d3po_core.policies import applied
+    from d3po_core.lora.attach import applied
     from d3po_core.rewards import get_reward
     from d3po_core.run import Run
     from d3po_core.settings import LoraSettings, TrainSettings, replace
@@ -273,7 +274,7 @@ def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) 
     original, prompts = drawn(model, seed)
     with applied(model.denoiser, result.weights):
         taught, _ = drawn(model, seed)
-    judged = [Judge.load().fidelity(x, prompts) for x in (original, taught)]
+    judged = [GardenClassifier.load().fidelity(x, prompts) for x in (original, taught)]
     size = [get_reward("garden-size")(x, prompts).double().unflatten(0, (-1, PICTURES)) for x in (original, taught)]
     return {
         "experiment": experiment.name,

@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from d3po_core.denoiser import Conditioning
-from d3po_core.diffusers_model.architectures import ARCHITECTURES
-from d3po_core.diffusers_model.denoiser import DiffusersDenoiser
-from d3po_core.diffusers_model.schedule import DiffusionSchedule
+from d3po_core.diffusion.denoiser import Conditioning
+from d3po_core.diffusion.rollout import CandidateNoise, make_plan, sample
+from d3po_core.diffusion.steps import LinearSteps
 from d3po_core.lora import LayerWeights, LoraWeights
+from d3po_core.models.architectures import ARCHITECTURES
+from d3po_core.models.denoiser import DiffusersDenoiser
+from d3po_core.models.schedule import DiffusionSchedule
 from d3po_core.picks import Pick, pairs, scores
-from d3po_core.rollout import CandidateNoise, make_plan, sample
 from d3po_core.settings import LoraSettings, SampleSettings
-from d3po_core.steps import Steps
-from d3po_core.training.groups import TrainingGroup
+from d3po_core.training.rows import TrainingGroup
 
 TEXT = 128  # width of the text embeddings
 TOKENS = 77
@@ -114,7 +114,7 @@ def save_groups(groups: list[TrainingGroup], path: Path) -> None:
     """Groups for other processes, in full precision."""
     tensors: dict[str, torch.Tensor] = {}
     for i, group in enumerate(groups):
-        steps = torch.stack([getattr(group.steps, name) for name in Steps.__dataclass_fields__])
+        steps = torch.stack([getattr(group.steps, name) for name in LinearSteps.__dataclass_fields__])
         recorded = {name: getattr(group, name) for name in RECORDED}
         parts = {**recorded, "steps": steps, **group.conditioning}
         tensors |= {f"{i}/{name}": value.contiguous() for name, value in parts.items()}
@@ -137,7 +137,7 @@ def _group(number: str, parts: dict[str, torch.Tensor], guidance_scale: float) -
         id=number,
         pairs=pairs(said, count),
         scores=scores(said, count),
-        steps=Steps(*parts["steps"]),
+        steps=LinearSteps(*parts["steps"]),
         policy="base",
         conditioning={name: parts[name] for name in ("prompt_embeds", "negative_prompt_embeds")},
         guidance_scale=guidance_scale,

@@ -47,11 +47,10 @@ from benchmarks.random_models import (
 )
 from d3po_core.lora import Lora, attach
 from d3po_core.settings import PUBLISHED, LoraSettings, SampleSettings, TrainSettings, replace
-from d3po_core.training.fit import Fit
-from d3po_core.training.groups import TrainingGroup, group_rows
-from d3po_core.training.memory import room_for
-from d3po_core.training.passes import Room
+from d3po_core.training.passes import BatchLimits, fit_batch_limits
+from d3po_core.training.preference_optimizer import PreferenceOptimizer
 from d3po_core.training.references import Reference
+from d3po_core.training.rows import TrainingGroup, group_rows
 
 GUIDANCE = 5.0
 LORA_SIZE = 0.003  # of the `up` matrices: log-ratios then reach the clamp in a few steps only
@@ -91,7 +90,7 @@ class Ours:
     """
 
     def __init__(
-        self, scale: Scale, groups: list[TrainingGroup], settings: TrainSettings, room: Room | None = None
+        self, scale: Scale, groups: list[TrainingGroup], settings: TrainSettings, room: BatchLimits | None = None
     ) -> None:
         denoiser = denoiser_of(random_unet(scale.channels, scale.side))
         lora = attached(denoiser.module)
@@ -101,9 +100,11 @@ class Ours:
         if room is None:
             guided = settings.guided_loss
             recorded = groups[0].guided if guided else groups[0].cond
-            room = room_for(denoiser, group_rows(groups[0], recorded, guided, denoiser.device))
+            room = fit_batch_limits(denoiser, group_rows(groups[0], recorded, guided, denoiser.device))
         reference = Reference("base", denoiser, lora.off, room.together)
-        self.fit = Fit(denoiser, lora.parameters(), counts, by_id.__getitem__, reference, settings, room)
+        self.fit = PreferenceOptimizer(
+            denoiser, lora.parameters(), counts, by_id.__getitem__, reference, settings, room
+        )
 
     def unit(self) -> int:
         """One epoch; how many pairs it used."""
@@ -171,7 +172,9 @@ def make(name: str, scale: Scale, folder: Path) -> Ours | Published:
     makers: dict[str, Callable[[], Ours | Published]] = {
         "published": lambda: Published(scale, groups("all")[0]),
         "same loss": lambda: Ours(scale, groups("all"), same_loss()),
-        "same loss, two passes": lambda: Ours(scale, groups("all"), same_loss(), Room(*[scale.two_pass_rows] * 2)),
+        "same loss, two passes": lambda: Ours(
+            scale, groups("all"), same_loss(), BatchLimits(*[scale.two_pass_rows] * 2)
+        ),
         "default, pairs of two": lambda: Ours(scale, groups("two"), default()),
         f"default, groups of {scale.candidates}": lambda: Ours(scale, groups("many"), default()),
     }

@@ -30,12 +30,12 @@ from torch import nn
 from benchmarks.memory_use import MIB, module_bytes, parameter_bytes, peak_resident
 from benchmarks.published import PublishedProcedure, Recorded
 from benchmarks.random_models import RECORDED, denoiser_of, draw_group, random_unet, scheduler
+from d3po_core.diffusion.rollout import STORE_DTYPE
+from d3po_core.diffusion.steps import LinearSteps
 from d3po_core.lora import attach
 from d3po_core.picks import Pick
-from d3po_core.rollout import STORE_DTYPE
 from d3po_core.run import Run
 from d3po_core.settings import PUBLISHED, LoraSettings, SampleSettings, TrainSettings, replace
-from d3po_core.steps import Steps
 from d3po_core.training.trainer import Trainer
 
 GROUPS = 2
@@ -80,7 +80,7 @@ def sampling(unet: nn.Module, scale: Scale, folder: Path) -> None:
         group = draw_group(denoiser, scale.side, SAMPLE, number)
         run.save_conditioning(prompt, group.conditioning)
         tensors = {name: getattr(group, name).to(STORE_DTYPE) for name in RECORDED}
-        steps = torch.stack([getattr(group.steps, name) for name in Steps.__dataclass_fields__])
+        steps = torch.stack([getattr(group.steps, name) for name in LinearSteps.__dataclass_fields__])
         group_id = run.add_group(
             prompt_id=prompt,
             number=run.next_number(),

@@ -230,7 +230,7 @@ class RewardSettings:
 
 Settings = TypeVar("Settings", SampleSettings, LoraSettings, TrainSettings, RewardSettings)
 
-OWN: dict[str, dict[str, float]] = {
+METHOD_DEFAULTS: dict[str, dict[str, float]] = {
     "d3po": {"beta": 205.0, "clip": 0.0, "learning_rate": 1e-3},
     "ddpo": {"beta": 0.0, "clip": 0.01, "learning_rate": 5e-4},
     "dpok": {"beta": 0.1, "clip": 0.01, "learning_rate": 5e-4},
@@ -240,7 +240,7 @@ OWN: dict[str, dict[str, float]] = {
 }
 """What a setting that was left at 0 is, for each method."""
 
-_STEPS, _IMAGES = OWN["d3po"]["beta"], OWN["diffusion-dpo"]["beta"]
+_STEPS, _IMAGES = METHOD_DEFAULTS["d3po"]["beta"], METHOD_DEFAULTS["diffusion-dpo"]["beta"]
 SHARPNESS = {"ddpo": _STEPS, "dpok": _STEPS, "diffusion-nft": _IMAGES}
 """For methods whose beta is no inverse temperature: that of their log-ratios where they foretell picks, which is that
 of the method of pairs on the same rows."""
@@ -248,7 +248,9 @@ of the method of pairs on the same rows."""
 
 def resolved(settings: TrainSettings) -> TrainSettings:
     """The settings with every 0 that stands for the method's own value replaced by it."""
-    own: dict[str, Any] = {name: getattr(settings, name) or value for name, value in OWN[settings.method].items()}
+    own: dict[str, Any] = {
+        name: getattr(settings, name) or value for name, value in METHOD_DEFAULTS[settings.method].items()
+    }
     return dataclasses.replace(settings, **own)
 
 
@@ -278,7 +280,7 @@ def preset_values(name: str, method: str = TrainSettings.method) -> dict[str, di
     return {**values, "train": {key: value for key, value in values["train"].items() if key not in OF_D3PO}}
 
 
-def check(settings: Settings) -> Settings:
+def validate(settings: Settings) -> Settings:
     """The settings themselves, once every value is in range.
 
     Raises:
@@ -310,4 +312,4 @@ def replace(settings: Settings, values: dict[str, Any]) -> Settings:
             values = {**values, name: float(value)}
         elif type(value) is not kind:
             raise D3POError(f"{name} is {value!r}.", f"It must be of type {kind.__name__}.")
-    return check(dataclasses.replace(settings, **values))
+    return validate(dataclasses.replace(settings, **values))

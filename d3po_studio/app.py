@@ -8,11 +8,11 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from d3po_core.cli.common import GARDEN, GARDEN_DEFAULTS
-from d3po_core.embedded.pictures import split_prompts
+from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS
+from d3po_core.embedded.prompts import split_prompts
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
 from d3po_core.gallery.asgi import GalleryApp
+from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 
 from . import tastes
@@ -36,7 +36,7 @@ def make_app(folder: Path, worker: Worker, port: int) -> Any:
 
     from .page import HEAD, build
 
-    shelf = Shelf(folder)
+    shelf = RunLibrary(folder)
     app = FastAPI(openapi_url=None)
     gallery: Any = GalleryApp(shelf, worker, web_folder())
     app.mount(MOUNT, gallery)
@@ -44,7 +44,7 @@ def make_app(folder: Path, worker: Worker, port: int) -> Any:
     return Guard(gradio.mount_gradio_app(app, page, path="/", head=HEAD, footer_links=[]), port)
 
 
-def first_taste(shelf: Shelf, models: Models) -> None:
+def first_taste(shelf: RunLibrary, models: Models) -> None:
     """Somebody who comes for the first time finds a taste begun, with the embedded model."""
     if shelf.runs():
         return
@@ -82,7 +82,7 @@ def serve(folder: Path, port: int, open_page: bool) -> None:
 
     models = Models()
     worker = Worker(models).start()
-    first = worker.call(lambda: first_taste(Shelf(folder), models))  # loads while the page is being built
+    first = worker.call(lambda: first_taste(RunLibrary(folder), models))  # loads while the page is being built
     address = f"http://127.0.0.1:{port}/"
     config = uvicorn.Config(
         make_app(folder, worker, port), "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1

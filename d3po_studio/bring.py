@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
 from d3po_core.run import Run
+from d3po_core.run.library import RunLibrary
 
 from . import tastes
 from .run_settings import train_settings
@@ -21,7 +21,7 @@ from .worker import Worker
 from .zips import plain, unpacked
 
 if TYPE_CHECKING:
-    from d3po_core.imported import Imported
+    from d3po_core.importing import Imported
 
 ZIP = ".zip"
 WHO = "imported"
@@ -29,7 +29,7 @@ MOST_TOLD = 12
 """Of what was left out."""
 
 
-def bring(shelf: Shelf, worker: Worker, taste: Any) -> None:
+def bring(shelf: RunLibrary, worker: Worker, taste: Any) -> None:
     """A file or a path, and a button. A page that is open to others has no field for a path, so none can be sent."""
     others = worker.open_to_others
     gr.Markdown(WORDS["bring_help"] + (f"\n\n{WORDS['bring_only']}" if others else ""))
@@ -62,7 +62,7 @@ def brought(run: Run, worker: Worker, path: Path, who: str) -> str:
     Raises:
         D3POError: nothing of it can be used, or it was stopped.
     """
-    from d3po_core.imported import read_source
+    from d3po_core.importing import read_source
 
     is_zip = path.suffix.lower() == ZIP and path.is_file()
     with unpacked(path) if is_zip else nullcontext(path) as source:

@@ -11,7 +11,7 @@ from d3po_core.settings import RewardSettings
 
 if TYPE_CHECKING:
     from d3po_core.rewards import Reward
-    from d3po_core.rewards.from_picks import FromPicks
+    from d3po_core.rewards.judge import Judge
 
 OWN = "picks"
 """Stands in a reward, as a built-in one's name does, for what the taste's own picks say."""
@@ -83,15 +83,15 @@ def finishing(left: Round) -> RewardLesson:
     return RewardLesson(None, _settings(left))
 
 
-def fit(run: Run) -> FromPicks:
+def fit(run: Run) -> Judge:
     """What a taste's picks say, whether it may be used or not.
 
     Raises:
         D3POError: there are too few.
     """
-    from d3po_core.rewards.from_picks import fit_picks
+    from d3po_core.rewards.judge import fit_judge
 
-    return fit_picks(run)
+    return fit_judge(run)
 
 
 def _settings(left: Round) -> RewardSettings:
@@ -100,12 +100,12 @@ def _settings(left: Round) -> RewardSettings:
 
 def _loaded(run: Run, written: str, anew: bool) -> Reward:
     from d3po_core.rewards import get_reward, require_differentiable
-    from d3po_core.rewards.picks_file import load_reward, save
+    from d3po_core.rewards.file import load_judge_reward, save_judge
 
     def own() -> Reward:
         if anew:
-            save(fit(run), run.folder / FILE)
-        return dataclasses.replace(load_reward(str(run.folder / FILE)), name=NAME)
+            save_judge(fit(run), run.folder / FILE)
+        return dataclasses.replace(load_judge_reward(str(run.folder / FILE)), name=NAME)
 
     return require_differentiable(get_reward(written, {OWN: own}))
 

@@ -6,11 +6,11 @@ import dataclasses
 import time
 from contextlib import closing
 
+from d3po_core.app.sampling import sample_groups
+from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
-from d3po_core.image_model import ImageModel
-from d3po_core.policies import applied
+from d3po_core.lora.attach import applied
 from d3po_core.run import Run
-from d3po_core.sampling import sample_groups
 
 from .jobs import Job, Jobs, Source
 from .run_settings import sample_settings, texts

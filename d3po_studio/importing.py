@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from d3po_core.denoiser import Conditioning
-from d3po_core.image_model import Encoder
+from d3po_core.diffusion.denoiser import Conditioning
+from d3po_core.diffusion.image_model import Encoder
 from d3po_core.run import Run
 
 if TYPE_CHECKING:
-    from d3po_core.imported import Found, Imported
+    from d3po_core.importing import FoundImages, Imported
 
 
 class Importing:
@@ -24,8 +24,8 @@ class Importing:
         who: whose picks they are, where the source does not say.
     """
 
-    def __init__(self, run: Run, found: Found, who: str) -> None:
-        from d3po_core.imported import import_pictures
+    def __init__(self, run: Run, found: FoundImages, who: str) -> None:
+        from d3po_core.importing import import_pictures
 
         self.total = len(found.groups)
         self.done = False

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
+from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions
-from d3po_core.gallery.progress import Progress
-from d3po_core.image_model import ImageModel
+from d3po_core.gallery.progress import WorkProgress
 from d3po_core.run import Run
 
 from .report import where
@@ -85,7 +85,7 @@ class Jobs(Actions):
     def __init__(self, models: Source) -> None:
         self.models = models
         self._jobs: deque[Job] = deque()
-        self._now: tuple[str, Progress] = ("", Progress("idle", 0))
+        self._now: tuple[str, WorkProgress] = ("", WorkProgress("idle", 0))
         self._problems: dict[str, D3POError] = {}
         self._resting: set[str] = set()
         self._wake, self._stop, self._end = threading.Event(), threading.Event(), threading.Event()
@@ -179,7 +179,7 @@ class Jobs(Actions):
 
     def _do(self, job: Job) -> None:
         self._stop.clear()
-        self._now = (job.run_id, Progress("loading", 0))
+        self._now = (job.run_id, WorkProgress("loading", 0))
         try:
             self._check()
             with nullcontext() if job.free else self._turn(job):
@@ -196,7 +196,7 @@ class Jobs(Actions):
             self.log.append(where(error))
             self._failed(job, D3POError(*UNFORESEEN))
         finally:
-            self._now = ("", Progress("idle", 0))
+            self._now = ("", WorkProgress("idle", 0))
 
     def _failed(self, job: Job, error: D3POError) -> None:
         if job.fail is None:
@@ -216,8 +216,8 @@ class Jobs(Actions):
 
     # -- for jobs ----------------------------------------------------------------------------------------------------
 
-    def _show(self, run: Run, kind: str, of: int) -> Progress:
-        progress = Progress(kind, of)
+    def _show(self, run: Run, kind: str, of: int) -> WorkProgress:
+        progress = WorkProgress(kind, of)
         self._now = (run.run_id, progress)
         return progress
 

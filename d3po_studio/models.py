@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
-from d3po_core.image_model import ImageModel
 from d3po_core.run import Run
 
 
@@ -17,14 +17,14 @@ class Models:
         self._model: ImageModel | None = None
 
     def get(self, source: str, base_config: str | None = None, dtype: str = "float32") -> ImageModel:
-        """A model by its source, as `d3po_core.diffusers_model.load_model` takes it.
+        """A model by its source, as `d3po_core.models.load_model` takes it.
 
         Raises:
             D3POError: it cannot be loaded.
         """
         key = (source, base_config, dtype)
         if self._model is None or key != self._key:
-            from d3po_core.diffusers_model import load_model
+            from d3po_core.models import load_model
 
             self._model = None  # two would not fit
             self._model = load_model(source, base_config=base_config, dtype=dtype, device=None)

@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
 from d3po_core.run import Run
-from d3po_core.settings import OWN as OWN_VALUES
+from d3po_core.run.library import RunLibrary
+from d3po_core.settings import METHOD_DEFAULTS as OWN_VALUES
 
 from . import by_reward, controls, tastes
 from .run_settings import train_settings
@@ -20,7 +20,7 @@ from .worker import Worker
 FIRST = "d3po"
 
 
-def other_ways(shelf: Shelf, worker: Worker, taste: Any) -> Any:
+def other_ways(shelf: RunLibrary, worker: Worker, taste: Any) -> Any:
     """For the chosen taste: the method of its next rounds, a round by a reward, and what its picks say."""
     _method(shelf, taste)
     opened, finish = _reward(shelf, worker, taste)
@@ -37,7 +37,7 @@ def other_ways(shelf: Shelf, worker: Worker, taste: Any) -> Any:
     return refresh, [opened, finish]
 
 
-def _method(shelf: Shelf, taste: Any) -> None:
+def _method(shelf: RunLibrary, taste: Any) -> None:
     gr.Markdown(WORDS["method_title"])
     method = gr.Radio(list(METHODS), value=FIRST, label=WORDS["method"], elem_id="d3po_method")
     needs = gr.Markdown(METHODS[FIRST], elem_id="d3po_method_needs")
@@ -65,7 +65,7 @@ def kept(run: Run, method: str) -> str:
     return " ".join(said)
 
 
-def _reward(shelf: Shelf, worker: Worker, taste: Any) -> tuple[Any, Any]:
+def _reward(shelf: RunLibrary, worker: Worker, taste: Any) -> tuple[Any, Any]:
     """What tells how it stands, and the button that finishes a stopped round, seen where there is one."""
     gr.Markdown(WORDS["reward_title"])
     with gr.Row():
@@ -114,7 +114,7 @@ def _allowed(written: str, open_to_others: bool) -> str:
     return written
 
 
-def _own_picks(shelf: Shelf, taste: Any) -> None:
+def _own_picks(shelf: RunLibrary, taste: Any) -> None:
     gr.Markdown(WORDS["say_title"])
     asking = gr.Button(WORDS["say"], elem_id="d3po_say")
     answer = gr.Markdown(elem_id="d3po_said")

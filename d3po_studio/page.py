@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from d3po_core.gallery import Shelf
+from d3po_core.run.library import RunLibrary
 
 from . import panels, tastes
 from .bring import bring
@@ -25,7 +25,7 @@ HEAD = """
   .d3po-grid > .form { display: contents; }
 </style>
 """
-PANELS: dict[str, Callable[[Shelf, Worker, Any], Any]] = {
+PANELS: dict[str, Callable[[RunLibrary, Worker, Any], Any]] = {
     "compare": panels.compare,
     "others": other_ways,
     "bring": bring,
@@ -36,7 +36,7 @@ PANELS: dict[str, Callable[[Shelf, Worker, Any], Any]] = {
 tab is opened, and when another taste is chosen: a function of the taste, and what it changes."""
 
 
-def gallery_element(shelf: Shelf, taste: str | None, base: str = "/d3po") -> str:
+def gallery_element(shelf: RunLibrary, taste: str | None, base: str = "/d3po") -> str:
     """The gallery for the taste that the list calls so, as HTML."""
     run = tastes.find(shelf, taste)
     if run is None:
@@ -44,7 +44,7 @@ def gallery_element(shelf: Shelf, taste: str | None, base: str = "/d3po") -> str
     return f'<d3po-gallery base="{base}" taste="{run.run_id}"></d3po-gallery>'
 
 
-def around(shelf: Shelf, worker: Worker, taste: Any, above: dict[str, Callable[[], Any]]) -> dict[str, Any]:
+def around(shelf: RunLibrary, worker: Worker, taste: Any, above: dict[str, Callable[[], Any]]) -> dict[str, Any]:
     """The tabs of `PANELS`, by their names; `above` makes what some hold besides, before the panel."""
     tabs = {}
     for name, panel in PANELS.items():
@@ -57,7 +57,7 @@ def around(shelf: Shelf, worker: Worker, taste: Any, above: dict[str, Callable[[
     return tabs
 
 
-def build(shelf: Shelf, worker: Worker) -> Any:
+def build(shelf: RunLibrary, worker: Worker) -> Any:
     """The page; the choice of taste at its top rules all panels."""
     with gr.Blocks(title="D3PO Studio", fill_width=True) as page:
         taste = gr.Dropdown(label=WORDS["taste"], choices=[], interactive=True)

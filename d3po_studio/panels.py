@@ -9,19 +9,20 @@ from typing import Any
 
 import gradio as gr
 
-from d3po_core.cli.common import GARDEN, GARDEN_DEFAULTS
-from d3po_core.cost import drawing
-from d3po_core.dataset import export_dataset
-from d3po_core.embedded.pictures import split_prompts
+from d3po_core.app.cost import drawing_cost
+from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS
+from d3po_core.embedded.prompts import split_prompts
 from d3po_core.errors import D3POError
-from d3po_core.evaluation.draw import deterministic, draw
-from d3po_core.evaluation.grid import to_image
-from d3po_core.gallery import Shelf
+from d3po_core.evaluation.images import deterministic, draw
+from d3po_core.exchange.dataset import export_dataset
+from d3po_core.exchange.lines import import_file
+from d3po_core.exchange.share import share
 from d3po_core.lora import import_lora
-from d3po_core.picks_lines import import_file
-from d3po_core.policies import applied, weaker
+from d3po_core.lora.attach import applied
+from d3po_core.lora.weights import scale_weights
 from d3po_core.run import Run
-from d3po_core.share import share
+from d3po_core.run.images import to_image
+from d3po_core.run.library import RunLibrary
 
 from . import controls, tastes
 from .report import report
@@ -31,14 +32,14 @@ from .words import WORDS
 from .worker import Worker
 
 
-def choice(shelf: Shelf, run_id: str | None = None) -> Any:
+def choice(shelf: RunLibrary, run_id: str | None = None) -> Any:
     """The list of tastes as it is now, with one chosen: the newest, or the one of this id."""
     found = tastes.labels(shelf)
     wanted = [label for label, run in found.items() if run_id in (None, run.run_id)]
     return gr.update(choices=list(found), value=wanted[0] if wanted else None)
 
 
-def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
+def new_taste(shelf: RunLibrary, worker: Worker, taste: Any) -> None:
     """Model, prompts, settings, and a button."""
     with gr.Row():
         name = gr.Textbox(label=WORDS["name"], value="Garden")
@@ -60,7 +61,7 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
             return ""
         side = 64 if source == GARDEN else 512
         pixels = (sample.width or side) * (sample.height or side)
-        return WORDS["price"] + drawing(64, sample, pixels, worker.seconds_per_image) + "."
+        return WORDS["price"] + drawing_cost(64, sample, pixels, worker.seconds_per_image) + "."
 
     for changed in (source, plain["sample.candidates"], advanced["sample.width"], advanced["sample.height"]):
         changed.change(priced, [source, *inputs], price)
@@ -75,7 +76,7 @@ def new_taste(shelf: Shelf, worker: Worker, taste: Any) -> None:
     button.click(begin, [name, source, prompts, *inputs], taste)
 
 
-def compare(shelf: Shelf, worker: Worker, taste: Any) -> None:
+def compare(shelf: RunLibrary, worker: Worker, taste: Any) -> None:
     """Before and after for a prompt of one's own, at any strength."""
     with gr.Row():
         prompt = gr.Textbox(label=WORDS["prompt"], scale=3)
@@ -108,14 +109,14 @@ def both(run: Run, worker: Worker, prompt: str, strength: float) -> tuple[list[A
         raise D3POError(WORDS["nothing_taught"], "Pick and teach first.")
     model, settings = worker.models.of(run), sample_settings(run)
     plan, sides = deterministic(model, settings), []
-    for weights in (None, weaker(import_lora(file, model.denoiser.module), strength)):
+    for weights in (None, scale_weights(import_lora(file, model.denoiser.module), strength)):
         with applied(model.denoiser, weights, worker.attachment):
             parts = draw(model, plan, [prompt], SEEDS, settings)
             sides.append([to_image(image) for _, images in parts for image in images])
     return sides[0], sides[1]
 
 
-def files(shelf: Shelf, worker: Worker, taste: Any) -> None:
+def files(shelf: RunLibrary, worker: Worker, taste: Any) -> None:
     """Rename, share, export, delete."""
     with gr.Row():
         name = gr.Textbox(label=WORDS["name"], scale=3)
@@ -181,7 +182,7 @@ def imported(run: Run, file: Any, who: str) -> int:
     return import_file(run, getattr(file, "name", file), who)
 
 
-def trouble(shelf: Shelf, worker: Worker, taste: Any) -> None:
+def trouble(shelf: RunLibrary, worker: Worker, taste: Any) -> None:
     """A report to copy."""
     button = gr.Button(WORDS["make_report"])
     text = gr.Textbox(label=WORDS["report"], lines=12, interactive=False)

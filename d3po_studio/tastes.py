@@ -9,13 +9,13 @@ import secrets
 import shutil
 from pathlib import Path
 
-from d3po_core.cli.common import GARDEN
+from d3po_core.app.sampling import check_drawable
+from d3po_core.diffusion.image_model import ImageModel
+from d3po_core.embedded import GARDEN
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
-from d3po_core.image_model import ImageModel
 from d3po_core.run import Run, device_name
 from d3po_core.run.files import move, writing
-from d3po_core.sampling import check_drawable
+from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 
 from .worker import Worker
@@ -46,7 +46,7 @@ class Plan:
     dtype: str = "float32"
 
 
-def begin(plan: Plan, model: ImageModel, shelf: Shelf) -> Run:
+def begin(plan: Plan, model: ImageModel, shelf: RunLibrary) -> Run:
     """Make the run of a new taste.
 
     Args:
@@ -72,7 +72,7 @@ def begin(plan: Plan, model: ImageModel, shelf: Shelf) -> Run:
     return run
 
 
-def unused(name: str, shelf: Shelf) -> str:
+def unused(name: str, shelf: RunLibrary) -> str:
     """A name that no taste has yet: this one, or with a number behind it."""
     taken = {run.name for run in shelf.runs()}
     numbered = (f"{name} {number}" for number in itertools.count(2))
@@ -117,7 +117,7 @@ def delete(run: Run, worker: Worker) -> None:
     worker.call(do, free=True).result()
 
 
-def labels(shelf: Shelf) -> dict[str, Run]:
+def labels(shelf: RunLibrary) -> dict[str, Run]:
     """Tastes by what a list calls them, the newest first: each its name and the beginning of its id.
 
     Plain texts, because lists of gradio before 3.42 know no others. A page may show a list that is old by now, so a
@@ -126,14 +126,14 @@ def labels(shelf: Shelf) -> dict[str, Run]:
     return {f"{run.name} #{run.run_id[:OF_ID]}": run for run in shelf.runs()}
 
 
-def find(shelf: Shelf, label: str | None) -> Run | None:
+def find(shelf: RunLibrary, label: str | None) -> Run | None:
     """The taste that a list calls so, or called so before it was renamed."""
     _, mark, start = (label or "").rpartition("#")
     found = [run for run in shelf.runs() if mark and len(start) == OF_ID and run.run_id.startswith(start)]
     return found[0] if len(found) == 1 else None
 
 
-def chosen(shelf: Shelf, label: str | None) -> Run:
+def chosen(shelf: RunLibrary, label: str | None) -> Run:
     """The taste that a list calls so.
 
     Raises:

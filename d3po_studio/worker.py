@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from d3po_core.app.sampling import add_prompts
+from d3po_core.app.scale_lora import scale_lora
+from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
-from d3po_core.gallery.actions import FEWEST_PICKS
-from d3po_core.gentler import make_gentler
-from d3po_core.image_model import ImageModel
+from d3po_core.gallery.actions import MIN_PICKS
 from d3po_core.run import Run
-from d3po_core.sampling import add_prompts
 from d3po_core.settings import RewardSettings, TrainSettings
 
 from . import by_reward
@@ -29,8 +29,8 @@ from .jobs import Job, Source
 from .run_settings import sample_settings, texts, train_settings
 
 if TYPE_CHECKING:
-    from d3po_core.imported import Found, Imported
-    from d3po_core.training.course import Course
+    from d3po_core.importing import FoundImages, Imported
+    from d3po_core.training.round_trainer import RoundTrainer
 
 TURN_SECONDS = 30.0
 """So long is taught, at least, before others have their turn: going on costs some seconds."""
@@ -51,7 +51,7 @@ class Worker(Drawing):
     def can(self, run: Run) -> list[str]:
         busy = self._now[0] == run.run_id
         teaching, stopped = self.teaches(run), run.stopped_round() is not None
-        enough = self.counts(run).usable >= FEWEST_PICKS and self.untaught(run) > 0
+        enough = self.counts(run).usable >= MIN_PICKS and self.untaught(run) > 0
         found = ["draw"]
         if not teaching and not stopped:
             found.append("decide")  # going back in the middle of a round would be lost at its end
@@ -88,7 +88,7 @@ class Worker(Drawing):
             raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
         self._begin(run, finish=True)
 
-    def bring(self, run: Run, found: Found, who: str) -> Future[Imported]:
+    def bring(self, run: Run, found: FoundImages, who: str) -> Future[Imported]:
         """Bring pictures that exist already into a taste, encoded by its model; see `imported.import_pictures`."""
         outcome: Future[Imported] = Future()
         importing = Importing(run, found, who)
@@ -108,7 +108,7 @@ class Worker(Drawing):
                 raise D3POError(f"There is no finished round {round} to go back to.")
             run.go_back(made[round])
         elif decision == "gentler":
-            self._kept(run, make_gentler(run, round, strength))
+            self._kept(run, scale_lora(run, round, strength))
 
     def _check_free(self, run: Run) -> None:
         if self.teaches(run):
@@ -154,8 +154,8 @@ class Worker(Drawing):
 
     def _teach_round(self, run: Run, model: ImageModel, lesson: RewardLesson | None, finish: bool) -> bool:
         """Teach a round and show what came of it; whether it is to go on later, because others have their turn."""
-        from d3po_core.showcase import show
-        from d3po_core.training.keep import keep
+        from d3po_core.evaluation.previews import draw_previews
+        from d3po_core.training.round_trainer import save_round
 
         while True:
             course, settings = self._course(run, model, lesson)
@@ -166,12 +166,14 @@ class Worker(Drawing):
             if self._others_wait():
                 return True
             self._draw(run, model, AHEAD // 2)
-        self._kept(run, keep(course))
+        self._kept(run, save_round(course))
         result = course.result()
         if not any(layer.up.any() for layer in result.weights.values()):
             return False  # before and after are the same
         progress = self._show(run, "blind", 0)
-        for done, total in show(run, model, result.round, result.weights, sample_settings(run), self.attachment):
+        for done, total in draw_previews(
+            run, model, result.round, result.weights, sample_settings(run), self.attachment
+        ):
             progress.at(done, total)
             self._check()
         self._shown(run, result.round)
@@ -179,10 +181,9 @@ class Worker(Drawing):
 
     def _course(
         self, run: Run, model: ImageModel, lesson: RewardLesson | None
-    ) -> tuple[Course[Any], TrainSettings | RewardSettings]:
+    ) -> tuple[RoundTrainer[Any], TrainSettings | RewardSettings]:
         """A trainer by picks or by a reward, and its settings."""
-        from d3po_core.training.reward_course import StoppedReward
-        from d3po_core.training.reward_trainer import RewardTrainer
+        from d3po_core.training.reward_trainer import RewardTrainer, StoppedReward
         from d3po_core.training.trainer import Trainer
 
         train, lora = train_settings(run)
@@ -196,7 +197,7 @@ class Worker(Drawing):
         prompts = add_prompts(run, model, texts(run), sample.negative)
         return RewardTrainer(run, model, lesson.reward, settings, lora, sample, self.attachment, prompts), settings
 
-    def _taught(self, run: Run, course: Course[Any], finish: bool) -> bool:
+    def _taught(self, run: Run, course: RoundTrainer[Any], finish: bool) -> bool:
         """Teach until it is done, until the person runs out of pictures, or until others wait; whether it is done."""
         progress, begun = self._show(run, "checking", 0), time.monotonic()
         with closing(course.steps()) as reports:

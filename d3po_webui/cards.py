@@ -15,11 +15,11 @@ from typing import Any
 from PIL import Image
 from safetensors.torch import save
 
-from d3po_core.drift import recommended_of
+from d3po_core.evaluation.drift import recommended_strength_of
 from d3po_core.lora import load_lora, unused_path, write_new
 from d3po_core.lora.metadata import hashes
 from d3po_core.run import Round, Run, files
-from d3po_core.run.checks import after
+from d3po_core.run.blind_checks import strip_side
 
 FOLDER = "d3po"
 """Ours in the host's LoRA folder."""
@@ -72,7 +72,7 @@ class Cards:
     def picture(self, run: Run, number: int) -> None:
         """Give the card of a round's LoRA a picture, the first one after teaching, where it has none yet."""
         round = next(found for found in run.rounds() if found.number == number)
-        side = after(round.summary.get("gentler", 1.0))
+        side = strip_side(round.summary.get("gentler", 1.0))
         found = self._with(run, round.lora_hash)
         if found is None or found.with_suffix(".png").exists() or not run.has_strip(number, side):
             return
@@ -91,7 +91,7 @@ class Cards:
             return "", 1.0
         round = next(found for found in run.rounds() if found.lora_hash == policy)
         found = self._with(run, policy) or self.publish(run, lora)
-        return found.stem, recommended_of(round.summary)
+        return found.stem, recommended_strength_of(round.summary)
 
     def of(self, run: Run) -> dict[str, bool]:
         """Names of a taste's LoRAs among the cards, the newest first, and whether each is starred."""
@@ -146,7 +146,7 @@ class Cards:
         return {
             "description": f"The taste {run.name}, taught with D3PO from {picks} picks on {run.model.get('name', '')}.",
             "sd version": VERSIONS.get(metadata.get("ss_base_model_version", ""), "Unknown"),
-            "preferred weight": recommended_of(round.summary),
+            "preferred weight": recommended_strength_of(round.summary),
             **{word: before.get(word, "") for word in WORDS},
             **{"d3po_taste": run.run_id, "d3po_round": round.number, "d3po_policy": round.lora_hash, STAR: False},
         }

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d3po_core.denoiser import Conditioning, Family, Prediction
+from d3po_core.diffusion.denoiser import Conditioning, Family, Prediction
+from d3po_core.diffusion.likelihood import per_row
+from d3po_core.diffusion.noise_schedule import NoiseSchedule, PredictionType, karras
 from d3po_core.errors import D3POError
-from d3po_core.logratio import per_row
-from d3po_core.noise_table import NoiseTable, PredictionType, karras
 
 from . import host
 
@@ -32,7 +32,7 @@ class WebuiDenoiser:
         self.model, self.module = model, host.network(model)
         self.watch: Callable[[], None] = lambda: None
         """Called before every evaluation; may raise, to stop what is being done within a step."""
-        self.table = NoiseTable(*_noise(model))
+        self.table = NoiseSchedule(*_noise(model))
         self._forge = host.is_forge(model)
 
     @property

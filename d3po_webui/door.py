@@ -10,8 +10,8 @@ from typing import Any
 
 from modules import script_callbacks, shared
 
-from d3po_core.gallery import Shelf
 from d3po_core.gallery.asgi import GalleryApp
+from d3po_core.run.library import RunLibrary
 
 from . import host, settings
 from .routes import MOUNT, Doorkeeper, passwords
@@ -40,9 +40,9 @@ def open_up(folder: Path) -> None:
     worker, key = WebuiWorker(LoadedModel()), secrets.token_hex(16)
 
     @functools.cache
-    def shelf() -> tuple[Shelf, str]:
+    def shelf() -> tuple[RunLibrary, str]:
         folder, problem = settings.folder(settings.chosen(shared.opts), host.data_folder() / FOLDER)
-        return Shelf(folder), problem
+        return RunLibrary(folder), problem
 
     def tab() -> list[tuple[Any, str, str]]:
         found, problem = shelf()

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from d3po_core.denoiser import Conditioning, stack
+from d3po_core.diffusion.denoiser import Conditioning, stack
+from d3po_core.diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, sample
 from d3po_core.errors import D3POError
-from d3po_core.rollout import CandidateNoise, Plan, Trajectory, sample
 
 from . import host
 from .denoiser import WebuiDenoiser
@@ -55,7 +55,11 @@ class WebuiModel:
         ]
 
     def sample(
-        self, plan: Plan, noises: Sequence[CandidateNoise], conditioning: Sequence[Conditioning], guidance_scale: float
+        self,
+        plan: SamplingPlan,
+        noises: Sequence[CandidateNoise],
+        conditioning: Sequence[Conditioning],
+        guidance_scale: float,
     ) -> Trajectory:
         """Draw one image for each noise and its conditioning, those of one text length in one batch."""
         height, width = (side // FACTOR for side in self._size)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
 from d3po_core.run import Run
+from d3po_core.run.library import RunLibrary
 from d3po_studio import controls, panels, tastes
 from d3po_studio.told import told
 from d3po_studio.words import WORDS
@@ -41,7 +41,7 @@ FIELDS = {
 }
 
 
-def new_taste(shelf: Shelf, worker: WebuiWorker, taste: Any) -> None:
+def new_taste(shelf: RunLibrary, worker: WebuiWorker, taste: Any) -> None:
     """Prompts, settings, and a button; the model is the one that is loaded."""
     notice = gr.HTML(elem_id="d3po_notice")
     with gr.Row():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
+from d3po_core.run.library import RunLibrary
 from d3po_studio import panels, tastes
 from d3po_studio.page import around, gallery_element
 from d3po_studio.told import told
@@ -31,7 +31,7 @@ NO_TASTE = """<div class="d3po-empty">
 </div>"""
 
 
-def build(shelf: Shelf, worker: WebuiWorker, cards: Cards, problem: str = "", key: str = "") -> Any:
+def build(shelf: RunLibrary, worker: WebuiWorker, cards: Cards, problem: str = "", key: str = "") -> Any:
     """The tab; the choice of taste at its top rules all panels. It needs gradio and no host.
 
     Args:
@@ -72,12 +72,12 @@ def build(shelf: Shelf, worker: WebuiWorker, cards: Cards, problem: str = "", ke
     return page
 
 
-def gallery_html(shelf: Shelf, taste: str | None) -> str:
+def gallery_html(shelf: RunLibrary, taste: str | None) -> str:
     """The gallery of the taste that the list calls so; a way to the first one, where there is none."""
     return gallery_element(shelf, taste, "d3po") if tastes.find(shelf, taste) else NO_TASTE
 
 
-def starred(shelf: Shelf, taste: Any, cards: Cards) -> Any:
+def starred(shelf: RunLibrary, taste: Any, cards: Cards) -> Any:
     """A taste's LoRAs among the host's cards, to tick those that stay."""
     kept = gr.CheckboxGroup(
         choices=[],
@@ -90,14 +90,14 @@ def starred(shelf: Shelf, taste: Any, cards: Cards) -> Any:
     return kept
 
 
-def stars(shelf: Shelf, taste: str | None, cards: Cards) -> Any:
+def stars(shelf: RunLibrary, taste: str | None, cards: Cards) -> Any:
     """What `starred` shows for a taste."""
     run = tastes.find(shelf, taste)
     found = cards.of(run) if run else {}
     return gr.update(choices=list(found), value=[name for name, star in found.items() if star])
 
 
-def lora_tag(shelf: Shelf, taste: str | None, cards: Cards) -> str:
+def lora_tag(shelf: RunLibrary, taste: str | None, cards: Cards) -> str:
     """What the page is to write into txt2img's prompt: JSON of the tag, and of all names of this taste's LoRAs.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d3po_core.own_tensors import own_tensors
+from d3po_core.diffusion.trainable import trainable_tensors
 
 from . import host
 from .checkpointing import checkpointed, decoder_layers
@@ -66,7 +66,7 @@ def held(model: Any, again: bool) -> Iterator[Vae]:
     """
     found = Vae(model)
     layers = decoder_layers(found.network.decoder) if again else []  # type: ignore[arg-type]
-    with host.vae_at_hand(model), own_tensors([found.network]), _in_float32(found.network), checkpointed(layers):
+    with host.vae_at_hand(model), trainable_tensors([found.network]), _in_float32(found.network), checkpointed(layers):
         yield found
 
 

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from d3po_core.diffusion.image_model import ImageModel
+from d3po_core.diffusion.trainable import trainable_tensors
 from d3po_core.errors import D3POError
-from d3po_core.image_model import ImageModel
-from d3po_core.own_tensors import own_tensors
 from d3po_core.run import Run
 from d3po_core.settings import RewardSettings, TrainSettings
 from d3po_studio.jobs import Job, Stopped
@@ -113,7 +113,7 @@ class WebuiWorker(Worker):
         module, again, decodes = model.denoiser.module, settings.checkpointing, isinstance(settings, RewardSettings)
         host.to_device(model.model, alone=True, vae=decodes)
         with (
-            own_tensors([module]),
+            trainable_tensors([module]),
             checkpointed(unet_layers(module) if again else []),
             model.gradients_through_decode(again) if decodes else nullcontext(),
         ):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..d3po_core.app.scale_lora import scale_lora
 from ..d3po_core.errors import D3POError
 from ..d3po_core.gallery import Actions
-from ..d3po_core.gentler import make_gentler
 from ..d3po_core.run import Run
 from . import loras, process, teaching, trainer, working
 
@@ -47,7 +47,7 @@ class HostActions(Actions):
 
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
         if decision == "gentler":
-            loras.publish(run, make_gentler(run, round, strength))
+            loras.publish(run, scale_lora(run, round, strength))
         elif decision == "back":
             made = {0: "base", **{found.number: found.lora_hash for found in run.rounds() if found.lora_hash}}
             if round not in made:

@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..d3po_core import judging
 from ..d3po_core.rewards import REWARDS, get_reward
+from ..d3po_core.rewards import auto_pick as judging
 from . import folders
 from .inputs import ALIASES
 from .rewards import WRITTEN, RewardType
@@ -88,5 +88,5 @@ class AutoPick(io.ComfyNode):
     ) -> Any:
         run = folders.shelf().run(trajectories["run"])
         likes = judge or get_reward(reward.strip() or scorer)
-        count = sum(1 for _ in judging.judge(run, likes, WHO, kind, mistakes))
+        count = sum(1 for _ in judging.auto_pick(run, likes, WHO, kind, mistakes))
         return io.NodeOutput(trajectories, ui={"text": [f"Picked in {count} groups."]})

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..d3po_core.errors import D3POError
-from ..d3po_core.rewards.clip_pictures import Preparation
+from ..d3po_core.rewards.clip_images import ImagePreparation
 
 OTHERWISE = "siglip2_vision_model"
 """Takes pictures as a list of pieces of its own choosing."""
@@ -38,7 +38,7 @@ class HostClip:
             raise D3POError("A SigLIP 2 cannot be followed back to the picture here.", "Connect a CLIP or a SigLIP.")
         side = vision.image_size
         mean, std = tuple(vision.image_mean), tuple(vision.image_std)
-        self._prepare = Preparation(side, (side, side), "bicubic", mean, std)
+        self._prepare = ImagePreparation(side, (side, side), "bicubic", mean, std)
         with torch.inference_mode(False):  # the host's weights take no part in gradients
             network = type(vision.model)(vision.config, vision.dtype, torch.device("cpu"), comfy.ops.manual_cast)
             network.load_state_dict({name: value.cpu().clone() for name, value in vision.get_sd().items()})

@@ -7,9 +7,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..d3po_core.app.sampling import DrawnGroup
 from ..d3po_core.errors import D3POError
 from ..d3po_core.run import Run
-from ..d3po_core.sampling import Drawn
 from . import folders
 from .inputs import ALIASES, taste_input
 from .process import check_interrupted
@@ -89,7 +89,7 @@ def added(run: Run, trajectories: dict[str, Any], images: Any) -> list[str]:
     Raises:
         D3POError: the pictures are missing, or not as many.
     """
-    pending: list[Drawn] = trajectories["pending"]
+    pending: list[DrawnGroup] = trajectories["pending"]
     if not pending:
         return []
     wanted = sum(len(drawn.latents) for drawn in pending)

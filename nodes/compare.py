@@ -8,9 +8,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..d3po_core.evaluation.draw import deterministic, draw
+from ..d3po_core.evaluation.images import deterministic, draw
 from ..d3po_core.lora import import_lora
-from ..d3po_core.policies import applied, weaker
+from ..d3po_core.lora.attach import applied
+from ..d3po_core.lora.weights import scale_weights
 from ..d3po_core.run import Run
 from . import folders, upstream
 from .inputs import ALIASES, taste_input
@@ -83,7 +84,7 @@ def both(
 ) -> tuple[Tensor, Tensor]:
     """Pictures before and after, (prompts, seeds, 3, H, W) each."""
     settings = sample_settings(run)
-    weights = weaker(import_lora(file, model.denoiser.module), strength)
+    weights = scale_weights(import_lora(file, model.denoiser.module), strength)
     total = 2 * len(texts) * seeds
     sides: list[Tensor] = []
     for weight in (None, weights):

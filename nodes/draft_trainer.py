@@ -7,11 +7,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..d3po_core.app.sampling import add_prompts
+from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
 from ..d3po_core.rewards import require_differentiable
-from ..d3po_core.rollout import make_plan
 from ..d3po_core.run import Run
-from ..d3po_core.sampling import add_prompts
 from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
 from . import folders, memory, prompts, upstream
 from .drawing import begin, check_same_kind

@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from ..d3po_core.cost import drawing
+from ..d3po_core.app.cost import drawing_cost
+from ..d3po_core.app.sampling import DrawnGroup, SampledGroup, draw_groups, prompt_of, sample_groups
 from ..d3po_core.errors import D3POError
-from ..d3po_core.policies import applied
+from ..d3po_core.lora.attach import applied
 from ..d3po_core.run import Run
-from ..d3po_core.sampling import Drawn, Sampled, draw_groups, prompt_of, sample_groups
 from ..d3po_core.settings import SampleSettings
 from . import folders, upstream
 from .host import HostModel
@@ -92,10 +92,12 @@ def following(run: Run, texts: list[str], chosen: SampleSettings) -> list[str]:
 def cost(press: Press) -> str:
     """What the press will take, in words."""
     *_, height, width = press.host.latent_shape()
-    return drawing(press.chosen.groups, press.chosen, height * width * PIXELS_PER_LATENT, seconds_per_image(press.run))
+    return drawing_cost(
+        press.chosen.groups, press.chosen, height * width * PIXELS_PER_LATENT, seconds_per_image(press.run)
+    )
 
 
-def into_gallery(press: Press, work: Working) -> Iterator[Sampled]:
+def into_gallery(press: Press, work: Working) -> Iterator[SampledGroup]:
     """Draw and decode; a group is in the gallery as soon as it is decoded, before the next is drawn."""
     run, host, done = press.run, press.host, 0
     policy, round = run.current_policy(), coming_round(run)
@@ -110,7 +112,7 @@ def into_gallery(press: Press, work: Working) -> Iterator[Sampled]:
                     yield report
 
 
-def waiting_for_pictures(press: Press, work: Working) -> Iterator[Drawn]:
+def waiting_for_pictures(press: Press, work: Working) -> Iterator[DrawnGroup]:
     """Draw without decoding."""
     run, host, done = press.run, press.host, 0
     policy, round = run.current_policy(), coming_round(run)

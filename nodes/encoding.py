@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..d3po_core.denoiser import Conditioning
+from ..d3po_core.diffusion.denoiser import Conditioning
 from .conditioning import Cond, pack
 
 

@@ -19,9 +19,9 @@ from comfy.model_sampling import CONST
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..d3po_core.denoiser import Conditioning, Family, Prediction
+from ..d3po_core.diffusion.denoiser import Conditioning, Family, Prediction
+from ..d3po_core.diffusion.trainable import trainable_tensors
 from ..d3po_core.errors import D3POError
-from ..d3po_core.own_tensors import own_tensors
 from .conditioning import Cond, key_of, unpack
 from .kernels import plain_kernels
 from .recorder import Seen, mask_at, watched
@@ -222,7 +222,7 @@ class _Body(comfy.samplers.Sampler):
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
-            own_tensors(networks),
+            trainable_tensors(networks),
             _said_to_train(),
             plain_kernels(),
             _explained(),

@@ -7,8 +7,8 @@ from pathlib import Path
 import folder_paths
 
 from ..d3po_core.errors import D3POError
-from ..d3po_core.gallery import Shelf
 from ..d3po_core.run import Run
+from ..d3po_core.run.library import RunLibrary
 
 AUTO = "auto"
 """The taste that belongs to the checkpoint."""
@@ -17,15 +17,15 @@ IS_AUTO, NAMED, SHAPE = "auto", "named", "shape"
 that was known."""
 SUBFOLDER = "d3po"
 
-_shelf: Shelf | None = None
+_shelf: RunLibrary | None = None
 
 
-def shelf() -> Shelf:
+def shelf() -> RunLibrary:
     """All tastes; one shelf for the host's life, so that nodes and gallery share open runs."""
     global _shelf
     folder = Path(folder_paths.get_output_directory()) / SUBFOLDER
     if _shelf is None or _shelf.folder != folder:
-        _shelf = Shelf(folder)
+        _shelf = RunLibrary(folder)
     return _shelf
 
 

@@ -18,9 +18,9 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..d3po_core.denoiser import Conditioning
+from ..d3po_core.diffusion.denoiser import Conditioning
+from ..d3po_core.diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory
 from ..d3po_core.errors import D3POError
-from ..d3po_core.rollout import CandidateNoise, Plan, Trajectory
 from .conditioning import Cond, key_of, pack, unpack
 from .evaluating import HostDenoiser, cleaned_up, host_sampling
 from .process import check_interrupted
@@ -76,7 +76,11 @@ class HostModel:
         return found
 
     def sample(
-        self, plan: Plan, noises: Sequence[CandidateNoise], conditioning: Sequence[Conditioning], guidance_scale: float
+        self,
+        plan: SamplingPlan,
+        noises: Sequence[CandidateNoise],
+        conditioning: Sequence[Conditioning],
+        guidance_scale: float,
     ) -> Trajectory:
         """Draw one image for each noise; images of one prompt are one batch of the host's."""
         parts: dict[int, Trajectory] = {}
@@ -89,7 +93,7 @@ class HostModel:
         return Trajectory(*(torch.cat([getattr(parts[i], name) for i in range(len(noises))]) for name in names))
 
     def _sample_prompt(
-        self, plan: Plan, noises: Sequence[CandidateNoise], row: Conditioning, guidance_scale: float
+        self, plan: SamplingPlan, noises: Sequence[CandidateNoise], row: Conditioning, guidance_scale: float
     ) -> Trajectory:
         image, mask = self.canvas(row)
         recorder = Recorder(plan, noises, self.eta)

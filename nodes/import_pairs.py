@@ -10,7 +10,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..d3po_core.errors import D3POError
-from ..d3po_core.imported import Imported, import_pictures, read_source
+from ..d3po_core.importing import Imported, import_pictures, read_source
 from ..d3po_core.run import Run
 from ..d3po_core.settings import SampleSettings
 from . import folders, upstream

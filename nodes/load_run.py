@@ -8,8 +8,8 @@ import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..d3po_core.judging import picture
 from ..d3po_core.run import Run
+from ..d3po_core.run.images import read_image
 from . import folders, upstream
 from .inputs import ALIASES, taste_input
 from .sampler import Trajectories
@@ -54,7 +54,7 @@ class LoadPreferenceRun(io.ComfyNode):
 def favourites(run: Run) -> Any:
     """The picked pictures of the newest one's size as the host's IMAGE (B, H, W, 3); blocked if there are none."""
     best = {stored.group_id: stored.pick.order[0] for stored in run.picks() if stored.pick.order}
-    found = [picture(run, name, candidate) for name, candidate in best.items()]
+    found = [read_image(run, name, candidate) for name, candidate in best.items()]
     if not found:
         return ExecutionBlocker(None)
     return torch.stack([image for image in found if image.shape == found[-1].shape]).movedim(1, -1)

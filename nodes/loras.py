@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..d3po_core.lora import load_lora, unused_path
-from ..d3po_core.policies import policy_id
+from ..d3po_core.lora.file import policy_id
 from ..d3po_core.run import Run
 from ..d3po_core.run.files import writing
 from . import folders

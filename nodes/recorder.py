@@ -9,7 +9,7 @@ import torch
 from comfy.k_diffusion import sampling as k_diffusion
 from torch import Tensor
 
-from ..d3po_core.rollout import CandidateNoise, Plan, Trajectory
+from ..d3po_core.diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory
 
 
 class Seen(NamedTuple):
@@ -56,7 +56,7 @@ class Recorder:
         eta: amount of noise in the noisy steps.
     """
 
-    def __init__(self, plan: Plan, noises: Sequence[CandidateNoise], eta: float) -> None:
+    def __init__(self, plan: SamplingPlan, noises: Sequence[CandidateNoise], eta: float) -> None:
         self.plan, self.noises, self.eta = plan, noises, eta
         self.x: list[Tensor] = []
         self.cond: list[Tensor] = []

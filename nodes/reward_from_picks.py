@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..d3po_core.rewards import get_reward
-from ..d3po_core.rewards.from_picks import fit_picks
-from ..d3po_core.rewards.picks_file import save
-from ..d3po_core.rewards.picture_features import STATISTICS
+from ..d3po_core.rewards.features import STATISTICS
+from ..d3po_core.rewards.file import save_judge
+from ..d3po_core.rewards.judge import fit_judge
 from . import folders
 from .clip_vision import HostClip
 from .inputs import ALIASES, taste_input
@@ -79,9 +79,9 @@ class RewardFromPicks(io.ComfyNode):
         run = folders.shelf().run(trajectories["run"]) if trajectories else folders.known(taste)
         say(f"Learning from the picks of '{run.name}'", str(cls.hidden.unique_id))
         if clip_vision is not None:
-            seen = fit_picks(run, HostClip(clip_vision))
+            seen = fit_judge(run, HostClip(clip_vision))
             return io.NodeOutput(seen.reward(), "", ui={"text": [str(seen.facts)]})
-        fitted = fit_picks(run, features.strip() or STATISTICS)
-        file = save(fitted, run.folder / FILE)  # refuses what knows no better than chance
+        fitted = fit_judge(run, features.strip() or STATISTICS)
+        file = save_judge(fitted, run.folder / FILE)  # refuses what knows no better than chance
         written = f"picks:{file}"
         return io.NodeOutput(get_reward(written), written, ui={"text": [str(fitted.facts)]})

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..d3po_core.drift import recommended, word
+from ..d3po_core.evaluation.drift import drift_word, recommended_strength
 from ..d3po_core.rewards import Reward
 from ..d3po_core.run import Run
 from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
-from ..d3po_core.training.keep import keep
 from ..d3po_core.training.reports import Result
-from ..d3po_core.training.reward_course import RewardCourse, StoppedReward
-from ..d3po_core.training.reward_trainer import RewardTrainer
+from ..d3po_core.training.reward_trainer import RewardCourse, RewardTrainer, StoppedReward
+from ..d3po_core.training.round_trainer import save_round
 from . import loras
 from .decoding import Decoder
 from .host import HostModel, host_sampling
@@ -124,7 +123,7 @@ def _taught(host: RewardModel, run: Run, lesson: RewardLesson, work: Working) ->
     finally:
         if not lesson.finish:  # which the reward has no part in
             _off_the_card(lesson.reward)
-    loras.publish(run, keep(course))
+    loras.publish(run, save_round(course))
     return course, losses
 
 
@@ -149,7 +148,7 @@ def said(result: Result, reward_name: str, more: str = "") -> str:
         before, after = result.figures["reward_before"], result.figures["reward"]
         parts.append(f"Mean {reward_name} went from {before:.4g} to {after:.4g}.")
     if result.sweep:
-        strength, (_, drift) = recommended(result.sweep), result.sweep[0]
+        strength, (_, drift) = recommended_strength(result.sweep), result.sweep[0]
         gentler = "" if strength == 1 else f": use the LoRA at strength {strength:g}"
-        parts.append(f"Drift from the original is {word(drift)}{gentler}.")
+        parts.append(f"Drift from the original is {drift_word(drift)}{gentler}.")
     return " ".join([*parts, result.reason, *([more] if more else [])])

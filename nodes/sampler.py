@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..d3po_core.rollout import make_plan
+from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.settings import SampleSettings
 from . import few_steps, folders, prompts, upstream
 from .drawing import Press, begin, changed_since, check_same_kind, cost, following, into_gallery, waiting_for_pictures

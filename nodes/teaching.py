@@ -6,16 +6,16 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..d3po_core.cost import teaching as cost
+from ..d3po_core.app.cost import training_cost as cost
 from ..d3po_core.errors import D3POError
-from ..d3po_core.gallery.actions import FEWEST_PICKS
+from ..d3po_core.evaluation.previews import draw_previews
+from ..d3po_core.gallery.actions import MIN_PICKS
 from ..d3po_core.run import Group, Run
 from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
-from ..d3po_core.showcase import show
-from ..d3po_core.training.keep import keep
-from ..d3po_core.training.loading import AnotherModel
 from ..d3po_core.training.methods import METHODS, needs_recording
+from ..d3po_core.training.preferences import AnotherModel
 from ..d3po_core.training.reports import Result
+from ..d3po_core.training.round_trainer import save_round
 from ..d3po_core.training.trainer import Trainer
 from . import loras, upstream
 from .host import HostModel, host_sampling
@@ -56,7 +56,7 @@ def waiting(run: Run, method: str | None) -> str:
     """
     recorded = needs_recording(method)
     usable, all_of_them = run.counts("", recorded).usable, run.counts("").usable
-    if usable < FEWEST_PICKS:
+    if usable < MIN_PICKS:
         said, more = waiting_for(usable), all_of_them - usable
         why = f"{more} more are of imported pictures, which {method} cannot learn from, as diffusion-nft can"
         return f"{said}; {why}" if more else said
@@ -65,7 +65,7 @@ def waiting(run: Run, method: str | None) -> str:
 
 def waiting_for(usable: int) -> str:
     """How many picks there are, and are needed."""
-    return f"Waiting for picks: {usable} of {FEWEST_PICKS}"
+    return f"Waiting for picks: {usable} of {MIN_PICKS}"
 
 
 def teach(model: Any, run: Run, lesson: Lesson) -> tuple[str, list[float]]:
@@ -124,7 +124,7 @@ def _taught(model: Any, run: Run, lesson: Lesson, work: Working) -> tuple[Result
                 work.at(report.update, report.total, PHASES[report.phase] + guess)
 
     host_sampling(host.denoiser, prompts, shape_of(run), steps)
-    loras.publish(run, keep(trainer))
+    loras.publish(run, save_round(trainer))
     result = trainer.result()
     if trainer.resumed:
         result = replace(result, reason=f"{result.reason} {RESUMED}")
@@ -145,7 +145,7 @@ def _cost(run: Run, judged: list[Group], settings: TrainSettings) -> str:
 def show_round(run: Run, drawing: TasteModel, settings: SampleSettings, result: Result, work: Working) -> None:
     """Pictures before and after, and a blind check, for the gallery."""
     work.next("blind")
-    for done, total in show(run, drawing, result.round, result.weights, settings, attachment="hooks"):
+    for done, total in draw_previews(run, drawing, result.round, result.weights, settings, attachment="hooks"):
         work.at(done, total, "Drawing before and after")
 
 

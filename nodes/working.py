@@ -7,12 +7,12 @@ from typing import Any
 
 from server import PromptServer
 
-from ..d3po_core.cost import words
-from ..d3po_core.gallery.progress import Progress
+from ..d3po_core.app.cost import duration
+from ..d3po_core.gallery.progress import WorkProgress
 from ..d3po_core.run import Run
 from .process import ProgressBar
 
-_now: dict[str, Progress] = {}
+_now: dict[str, WorkProgress] = {}
 _seconds_per_image: dict[str, float] = {}
 
 
@@ -48,7 +48,7 @@ class Working:
 
     def __init__(self, run: Run, node: str, kind: str, of: int = 0) -> None:
         self.run, self.node = run, node
-        self._progress, self._bar = Progress(kind, of), ProgressBar()
+        self._progress, self._bar = WorkProgress(kind, of), ProgressBar()
 
     def __enter__(self) -> Working:
         _now[self.run.run_id] = self._progress
@@ -60,7 +60,7 @@ class Working:
     def next(self, kind: str, of: int = 0) -> None:
         """Go on with something else."""
         if kind != self._progress.kind:
-            self._progress = _now[self.run.run_id] = Progress(kind, of)
+            self._progress = _now[self.run.run_id] = WorkProgress(kind, of)
 
     def say(self, text: str) -> None:
         """Write a sentence into the node."""
@@ -71,7 +71,7 @@ class Working:
         self._progress.at(done, of)
         if text:
             left = self._progress.shown(0)["left_s"]
-            self.say(text + (f", about {words(left)} left" if left else ""))
+            self.say(text + (f", about {duration(left)} left" if left else ""))
         self._bar.at(done, of)
 
     def drew(self, images: int) -> None:

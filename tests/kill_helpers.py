@@ -17,8 +17,8 @@ from toy import ToyModel
 from d3po_core.cli.export import export
 from d3po_core.run import Run
 from d3po_core.settings import LoraSettings, TrainSettings
-from d3po_core.training import course as module
-from d3po_core.training.keep import keep
+from d3po_core.training import round_trainer as module
+from d3po_core.training.round_trainer import save_round
 from d3po_core.training.trainer import Trainer
 
 TRAIN = TrainSettings(
@@ -93,7 +93,7 @@ def train(folder: Path, log: Path, save_every: float) -> None:
     trainer = new_trainer(Run.open(folder))
     for _ in trainer.steps():
         acknowledge(log, "report")
-    keep(trainer)
+    save_round(trainer)
 
 
 def die_while_state_is_written(folder: Path, log: Path, call: int) -> None:
@@ -111,7 +111,7 @@ def die_in_keep(folder: Path, log: Path, call: int) -> None:
     """Train in peace what is left to train, and die while the LoRA is kept."""
     torch.set_num_threads(1)
     killer = Killer(call)
-    killer.watch(keep)(learn(Run.open(folder)))
+    killer.watch(save_round)(learn(Run.open(folder)))
     acknowledge(log, str(killer.calls))
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from d3po_core.lora import LayerWeights, Lora, LoraWeights, attach, base_model
+from d3po_core.lora import LayerWeights, Lora, LoraWeights, attach, model_family
 from d3po_core.settings import LoraSettings
 
 UNET = {"sample_size": 8, "in_channels": 4, "out_channels": 4, "norm_num_groups": 4, "cross_attention_dim": 8}
@@ -188,7 +188,7 @@ def load_with_diffusers(network: nn.Module, file: Path) -> None:
     """What `pipe.load_lora_weights(file)` does to the pipeline's network."""
     from diffusers import loaders
 
-    base = base_model(network)
+    base = model_family(network)
     if base in ("sd_v1", "sdxl"):
         mixin: Any = (
             loaders.StableDiffusionXLLoraLoaderMixin if base == "sdxl" else loaders.StableDiffusionLoraLoaderMixin

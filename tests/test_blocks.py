@@ -11,15 +11,14 @@ from torch import Tensor
 
 from d3po_core.picks import Pair
 from d3po_core.settings import TrainSettings
-from d3po_core.training.blocks import blocks_of, packs
-from d3po_core.training.fit import Fit
-from d3po_core.training.groups import Rows, TrainingGroup, group_rows
-from d3po_core.training.passes import Room
+from d3po_core.training.passes import BatchLimits
+from d3po_core.training.preference_optimizer import PreferenceOptimizer, make_blocks, pack_blocks
 from d3po_core.training.references import Reference
+from d3po_core.training.rows import Rows, TrainingGroup, group_rows
 
 from .toy import ToyDenoiser, toy_group
 
-PLENTY = Room(100, 100)
+PLENTY = BatchLimits(100, 100)
 RANKED = [Pair(0, 1, 1 / 3), Pair(0, 2, 1 / 3), Pair(2, 1, 1 / 3)]
 ROWS = 3 * 3 + 2 * 3
 """Of the two groups below: candidates times trained steps."""
@@ -41,11 +40,11 @@ class CountingDenoiser(ToyDenoiser):
         return super().__call__(x.double(), *args, **kwargs)
 
 
-def gradient(groups: list[TrainingGroup], level: str, room: Room) -> tuple[Tensor, int, int]:
+def gradient(groups: list[TrainingGroup], level: str, room: BatchLimits) -> tuple[Tensor, int, int]:
     """Of one update on all groups with the guided loss, in double precision; the rows asked for, the largest batch."""
     policy = CountingDenoiser().tuned(size=0.3)
     policy.module.double()
-    fit = Fit(
+    fit = PreferenceOptimizer(
         policy,
         list(policy.module.parameters()),
         {g.id: len(g.pairs) for g in groups},
@@ -66,7 +65,7 @@ def test_the_gradient_does_not_depend_on_where_an_update_is_cut(level: str, micr
     groups = [toy_group(ToyDenoiser(), 1, 3, RANKED), toy_group(ToyDenoiser(), 2, 2, [Pair(1, 0, 1.0)])]
     whole, rows, _ = gradient(groups, level, PLENTY)
     assert rows == ROWS
-    cut, rows, _ = gradient(groups, level, Room(micro_batch, micro_batch))
+    cut, rows, _ = gradient(groups, level, BatchLimits(micro_batch, micro_batch))
     assert (cut - whole).norm() <= 1e-9 * whole.norm()
     largest = 3 if level == "step" else 9
     assert rows == ROWS if micro_batch >= largest else rows > ROWS
@@ -76,7 +75,7 @@ def test_the_gradient_does_not_depend_on_where_an_update_is_cut(level: str, micr
 def test_small_batches_alone_need_no_second_pass(level: str) -> None:
     groups = [toy_group(ToyDenoiser(), 1, 3, RANKED), toy_group(ToyDenoiser(), 2, 2, [Pair(1, 0, 1.0)])]
     whole, _, joined = gradient(groups, level, PLENTY)
-    cut, rows, largest = gradient(groups, level, Room(100, 1))
+    cut, rows, largest = gradient(groups, level, BatchLimits(100, 1))
     assert (cut - whole).norm() <= 1e-9 * whole.norm() and rows == ROWS
     assert (joined, largest) == (ROWS, 3 if level == "step" else 9)
 
@@ -93,22 +92,24 @@ def test_only_groups_of_one_size_share_a_batch() -> None:
     groups = [toy_group(ToyDenoiser(), n, 2, [Pair(1, 0, 1.0)]) for n in range(3)]
     longer = {"prompt": groups[1].conditioning["prompt"].repeat(1, 2)}
     groups[1] = dataclasses.replace(groups[1], conditioning=longer)
-    blocks = [b for g in groups for b in blocks_of(g, rows_of(g), TrainSettings(level="step"), 1)]
-    assert [len(pack) for pack in packs(blocks, 100)] == [3, 3, 3]
+    blocks = [b for g in groups for b in make_blocks(g, rows_of(g), TrainSettings(level="step"), 1)]
+    assert [len(pack) for pack in pack_blocks(blocks, 100)] == [3, 3, 3]
 
 
 @pytest.mark.parametrize(
     ("device", "given", "room"),
     [
-        ("cpu", 0, Room(512, 8)),  # half of 64 GiB, in rows of 64 MiB
-        ("cpu", 3, Room(3, 3)),
-        ("cpu", 100, Room(100, 8)),
-        ("cuda", 0, Room(512, 512)),
-        ("cuda", 3, Room(3, 3)),
+        ("cpu", 0, BatchLimits(512, 8)),  # half of 64 GiB, in rows of 64 MiB
+        ("cpu", 3, BatchLimits(3, 3)),
+        ("cpu", 100, BatchLimits(100, 8)),
+        ("cuda", 0, BatchLimits(512, 512)),
+        ("cuda", 3, BatchLimits(3, 3)),
     ],
 )
-def test_a_processor_gets_small_batches(monkeypatch: pytest.MonkeyPatch, device: str, given: int, room: Room) -> None:
-    from d3po_core.training import memory
+def test_a_processor_gets_small_batches(
+    monkeypatch: pytest.MonkeyPatch, device: str, given: int, room: BatchLimits
+) -> None:
+    from d3po_core.training import passes as memory
 
     monkeypatch.setattr(memory, "activation_bytes", lambda denoiser, rows: 2**26)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2**36)
@@ -117,4 +118,4 @@ def test_a_processor_gets_small_batches(monkeypatch: pytest.MonkeyPatch, device:
         pass
 
     Somewhere.device = torch.device(device)
-    assert memory.room_for(Somewhere(), None, given) == room  # type: ignore[arg-type]
+    assert memory.fit_batch_limits(Somewhere(), None, given) == room  # type: ignore[arg-type]

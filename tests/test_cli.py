@@ -17,8 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d3po_core.cli import COMMANDS, main
-from d3po_core.cli.config import read_config
-from d3po_core.cli.flags import SECTIONS, flag_of, make_parser, settings_of
+from d3po_core.cli.flags import SECTIONS, flag_of, make_parser, read_config, settings_of
 from d3po_core.cli.progress import Bar
 from d3po_core.errors import D3POError
 

@@ -289,7 +289,7 @@ def test_picks_travel_as_the_reference_repositorys_json(drawn, tmp_path, capsys)
 
 
 def test_unequal_scores_are_needed_for_a_pick():
-    from d3po_core.judging import pick_of
+    from d3po_core.rewards.auto_pick import pick_of
 
     luck = torch.Generator().manual_seed(0)
     assert pick_of(torch.tensor([0.5, 0.5]), "favourite", False, luck).kind == "tie"

@@ -14,10 +14,10 @@ from peft.utils import get_peft_model_state_dict
 from tiny_pipelines import rows, tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl
 from torch import Tensor
 
-from d3po_core.denoiser import Denoiser, stack
-from d3po_core.diffusers_model import DiffusersModel
-from d3po_core.image_model import ImageModel
-from d3po_core.steps import make_steps
+from d3po_core.diffusion.denoiser import Denoiser, stack
+from d3po_core.diffusion.image_model import ImageModel
+from d3po_core.diffusion.steps import make_steps
+from d3po_core.models import DiffusersModel
 
 PROMPTS = ["a red flower", "a small house by the sea"]
 GUIDANCE = 3.0

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from tiny_pipelines import tiny_sd, tiny_sd3, tiny_sdxl
 
 from d3po_core import embedded
-from d3po_core.denoiser import stack
-from d3po_core.diffusers_model import DiffusersModel, load_model
+from d3po_core.diffusion.denoiser import stack
 from d3po_core.errors import D3POError
+from d3po_core.models import DiffusersModel, load_model
 
 
 @pytest.fixture(scope="module")

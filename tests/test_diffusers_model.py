@@ -9,10 +9,10 @@ import torch
 from diffusers import EDMEulerScheduler
 from tiny_pipelines import rows, tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl, tiny_unet, tiny_vae
 
-from d3po_core.denoiser import stack
-from d3po_core.diffusers_model import DiffusersModel
-from d3po_core.diffusers_model.identity import identity
+from d3po_core.diffusion.denoiser import stack
 from d3po_core.errors import D3POError
+from d3po_core.models import DiffusersModel
+from d3po_core.models.model import model_identity
 
 PROMPTS = ["a red flower", "a", "a small house by the sea, in the evening"]
 
@@ -91,7 +91,7 @@ def test_decoding_in_parts_with_statistics_and_gradients(monkeypatch: pytest.Mon
     model = DiffusersModel(pipe)
     latents = torch.randn(3, 4, 8, 8, requires_grad=True)
     whole = model.decode(latents)
-    monkeypatch.setattr("d3po_core.diffusers_model.model.DECODE_PIXELS", 300)
+    monkeypatch.setattr("d3po_core.models.model.DECODE_PIXELS", 300)
     torch.testing.assert_close(model.decode(latents), whole)
     per_channel = [torch.tensor(v).reshape(1, 4, 1, 1) for v in (mean, std)]
     plain = pipe.vae.decode(latents * per_channel[1] / 0.5 + per_channel[0]).sample
@@ -124,7 +124,7 @@ def test_encoding_pictures_in_parts_and_with_statistics(monkeypatch: pytest.Monk
     model = DiffusersModel(pipe)
     images = torch.rand(3, 3, 16, 16)
     whole = model.encode_images(images)
-    monkeypatch.setattr("d3po_core.diffusers_model.model.DECODE_PIXELS", 300)
+    monkeypatch.setattr("d3po_core.models.model.DECODE_PIXELS", 300)
     torch.testing.assert_close(model.encode_images(images), whole)
     per_channel = [torch.tensor(v).reshape(1, 4, 1, 1) for v in (mean, std)]
     plain = pipe.vae.encode(images * 2 - 1).latent_dist.mean
@@ -176,20 +176,20 @@ def test_everything_is_frozen():
 
 def test_identity_tells_models_apart_whatever_their_dtype():
     one, two = tiny_sd(seed=0).unet, tiny_sd(seed=1).unet
-    name = identity(one)
-    assert name == identity(tiny_sd(seed=0).unet) != identity(two)
-    assert name == identity(one.to(torch.bfloat16)) == identity(tiny_sd(seed=0).unet.to(torch.float16))
-    assert name != identity(tiny_unet(block_out_channels=(8, 24)))
+    name = model_identity(one)
+    assert name == model_identity(tiny_sd(seed=0).unet) != model_identity(two)
+    assert name == model_identity(one.to(torch.bfloat16)) == model_identity(tiny_sd(seed=0).unet.to(torch.float16))
+    assert name != model_identity(tiny_unet(block_out_channels=(8, 24)))
 
 
 def test_identity_notices_a_slight_fine_tune():
     unet = tiny_sd().unet
-    name = identity(unet)
+    name = model_identity(unet)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in unet.parameters():
             parameter += 0.003 * parameter.std(correction=0) * torch.randn(parameter.shape, generator=generator)
-    assert identity(unet) != name
+    assert model_identity(unet) != name
 
 
 def test_unsupported_pipelines():

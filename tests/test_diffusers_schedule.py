@@ -13,10 +13,10 @@ from diffusers import (
 )
 from tiny_pipelines import sd_scheduler, tiny_flux, tiny_sd, tiny_sd3
 
-from d3po_core.diffusers_model import DiffusersModel
-from d3po_core.diffusers_model.schedule import DiffusionSchedule
+from d3po_core.diffusion.noise_schedule import NoiseSchedule, karras
 from d3po_core.errors import D3POError
-from d3po_core.noise_table import NoiseTable, karras
+from d3po_core.models import DiffusersModel
+from d3po_core.models.schedule import DiffusionSchedule
 
 
 def visited_by_pipeline(pipe, steps: int) -> list[float]:
@@ -172,7 +172,7 @@ def test_unknown_prediction_type():
 
 
 def test_levels_are_evenly_spaced_in_time_as_k_diffusions():
-    table = NoiseTable(sd_scheduler().alphas_cumprod, "epsilon")
+    table = NoiseSchedule(sd_scheduler().alphas_cumprod, "epsilon")
     log = table.table.log().numpy()
     theirs = np.exp(np.interp(np.linspace(999, 0, 7), np.arange(1000), log))
     assert np.allclose(table.levels(7)[:-1].numpy(), theirs, rtol=1e-12) and float(table.levels(7)[-1]) == 0

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from d3po_core.draft import renoised, sample_through, starting_latents
-from d3po_core.steps import Steps, ancestral, flow_sde
+from d3po_core.diffusion.draft import renoised, sample_through, starting_latents
+from d3po_core.diffusion.steps import LinearSteps, ancestral, flow_sde
 
 from .toy import SHAPE, SIGMAS, ToyDenoiser
 
@@ -23,7 +23,7 @@ class FlowToy(ToyDenoiser):
     family = "flow"
 
 
-def setting(kind: str) -> tuple[ToyDenoiser, Steps, Tensor, list[Tensor]]:
+def setting(kind: str) -> tuple[ToyDenoiser, LinearSteps, Tensor, list[Tensor]]:
     """A float64 network, a noisy schedule, a start and the noise of every step."""
     denoiser = ToyDenoiser() if kind == "diffusion" else FlowToy()
     denoiser.module.double()
@@ -41,7 +41,7 @@ def gradient(denoiser: ToyDenoiser, latents: Tensor) -> Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(reward(latents), list(denoiser.module.parameters()))])
 
 
-def by_hand(denoiser: ToyDenoiser, steps: Steps, x: Tensor, noises: list[Tensor], last: int) -> Tensor:
+def by_hand(denoiser: ToyDenoiser, steps: LinearSteps, x: Tensor, noises: list[Tensor], last: int) -> Tensor:
     """The linear layer and the steps' formula written out, cut before the last K steps."""
     layer = denoiser.module.attn1["to_q"]
 
@@ -98,7 +98,7 @@ def test_stopping_early_predicts_the_clean_latents_from_there() -> None:
     """ReFL: two ordinary steps, then the denoised prediction, which alone carries gradient."""
     denoiser, steps, x, noises = setting("diffusion")
     found = sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, 1, stop=2)
-    cut = Steps(*(getattr(steps, f.name)[:2] for f in dataclasses.fields(Steps)))
+    cut = LinearSteps(*(getattr(steps, f.name)[:2] for f in dataclasses.fields(LinearSteps)))
     with torch.no_grad():
         before = sample_through(denoiser, cut, x, noises, PROMPT, GUIDANCE, 2)
     expected = denoiser(before, steps.sigma[2].expand(COUNT), PROMPT, GUIDANCE).guided
@@ -109,7 +109,7 @@ def test_stopping_early_predicts_the_clean_latents_from_there() -> None:
 def test_draft_1_is_refl_at_the_last_step_where_that_ends_at_zero() -> None:
     denoiser, steps, x, noises = setting("diffusion")
     whole = sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, 1)
-    longer = Steps(*(torch.cat([getattr(steps, f.name)] * 2) for f in dataclasses.fields(Steps)))
+    longer = LinearSteps(*(torch.cat([getattr(steps, f.name)] * 2) for f in dataclasses.fields(LinearSteps)))
     assert torch.allclose(whole, sample_through(denoiser, longer, x, noises * 2, PROMPT, GUIDANCE, 1, stop=3))
 
 

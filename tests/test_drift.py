@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from d3po_core.drift import recommended, recommended_of, word
+from d3po_core.evaluation.drift import drift_word, recommended_strength, recommended_strength_of
 from d3po_core.settings import TrainSettings
 
 
@@ -20,15 +20,15 @@ from d3po_core.settings import TrainSettings
 def test_the_greatest_strength_without_high_drift_is_recommended(
     sweep: list[tuple[float, float]], expected: float
 ) -> None:
-    assert recommended(sweep) == expected
+    assert recommended_strength(sweep) == expected
 
 
 def test_drift_is_called_high_before_training_stops_for_it() -> None:
-    assert [word(drift) for drift in (0.0, 0.03, TrainSettings().drift_limit)] == ["low", "medium", "high"]
+    assert [drift_word(drift) for drift in (0.0, 0.03, TrainSettings().drift_limit)] == ["low", "medium", "high"]
 
 
 def test_a_file_that_was_made_gentler_needs_no_more_of_it() -> None:
     sweep = [(1.0, 0.055), (0.7, 0.027), (0.4, 0.009)]
-    assert [recommended_of({"sweep": sweep, "gentler": part}) for part in (1.0, 0.7, 0.4)] == [0.7, 1.0, 1.0]
-    assert recommended_of({"sweep": [(1.0, 0.9), (0.7, 0.4), (0.4, 0.1)], "gentler": 0.7}) == 0.57
-    assert recommended_of({}) == 1.0
+    assert [recommended_strength_of({"sweep": sweep, "gentler": part}) for part in (1.0, 0.7, 0.4)] == [0.7, 1.0, 1.0]
+    assert recommended_strength_of({"sweep": [(1.0, 0.9), (0.7, 0.4), (0.4, 0.1)], "gentler": 0.7}) == 0.57
+    assert recommended_strength_of({}) == 1.0

@@ -14,21 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
+from d3po_core.app.sampling import add_prompts
 from d3po_core.cli import main
 from d3po_core.cli.sample import usual_prompts
-from d3po_core.dataset import export_dataset
-from d3po_core.embedded import GARDEN
+from d3po_core.embedded import GARDEN_FOLDER
 from d3po_core.errors import D3POError
+from d3po_core.exchange.dataset import export_dataset
 from d3po_core.gallery.actions import Actions
 from d3po_core.gallery.answers import Asked, history
 from d3po_core.gallery.state import state
-from d3po_core.imported import Imported, import_pictures
+from d3po_core.importing import Imported, import_pictures
 from d3po_core.picks import Pick, pairs
 from d3po_core.rewards import get_reward
 from d3po_core.run import Run, files, schema
-from d3po_core.sampling import add_prompts
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
-from d3po_core.training.loading import collect
+from d3po_core.training.preferences import collect_preferences
 from d3po_core.training.reward_trainer import RewardTrainer
 from d3po_core.training.trainer import Trainer
 
@@ -240,14 +240,14 @@ def test_the_gallery_shows_them_in_its_history_and_asks_of_none(run: Run, tmp_pa
 
 def test_d3po_learns_from_recorded_groups_only_and_says_so(run: Run, source: Path) -> None:
     last(import_pictures(run, source, Halving()))
-    for teach in (collect, lambda run: Trainer(run, ToyDenoiser(), TrainSettings(), LoraSettings())):
+    for teach in (collect_preferences, lambda run: Trainer(run, ToyDenoiser(), TrainSettings(), LoraSettings())):
         with pytest.raises(
             D3POError, match=r"of imported pictures, and d3po needs to have recorded how .* Draw groups"
         ):
             teach(run)
     drawn = put_group(run)
     run.add_pick(drawn, Pick("favourite", (1,)))
-    assert collect(run).training.keys() == {drawn}
+    assert collect_preferences(run).training.keys() == {drawn}
 
 
 def test_picks_are_counted_that_the_method_can_use(run: Run, source: Path) -> None:
@@ -333,9 +333,9 @@ def test_freeing_space_spares_what_is_all_there_is_to_train_on(run: Run, source:
     assert all("latents" in again.trajectory(group.id) for group in again.groups(recorded=False))
 
 
-@pytest.mark.skipif(not (GARDEN / "unet").exists(), reason="the embedded model is not there")
+@pytest.mark.skipif(not (GARDEN_FOLDER / "unet").exists(), reason="the embedded model is not there")
 def test_the_command_on_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from d3po_core.embedded.measure import renderings
+    from tools.garden.measure import renderings
 
     images, prompts, _ = renderings(4, seed=5)
     for number, image in enumerate(images):

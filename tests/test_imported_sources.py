@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from d3po_core.errors import D3POError
-from d3po_core.imported import Found, read_source
+from d3po_core.importing import FoundImages, read_source
 from d3po_core.picks import Pick
 
 SIZE = (16, 8)
@@ -53,7 +53,7 @@ def thumbs(*scores: int) -> Pick:
     return Pick("scores", scores=scores)
 
 
-def told(found: Found) -> list[tuple[str, list[str], Pick]]:
+def told(found: FoundImages) -> list[tuple[str, list[str], Pick]]:
     return [
         (each.prompt, ["/".join(path.parts[-2:]) for path in each.pictures], each.verdicts[0].pick)
         for each in found.groups

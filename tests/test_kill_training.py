@@ -20,13 +20,13 @@ from kill_helpers import die_in_export, die_in_keep, die_while_state_is_written,
 from run_helpers import processes
 from torch import Tensor
 
+from d3po_core.app.sampling import sample_groups
 from d3po_core.cli.export import export
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
 from d3po_core.run import Run
-from d3po_core.sampling import sample_groups
 from d3po_core.settings import SampleSettings
-from d3po_core.training.keep import keep
+from d3po_core.training.round_trainer import save_round
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 SAMPLE = SampleSettings(groups=12, candidates=2, steps=8, window_sigma=4.0, guidance_scale=3.0, batch=24)
@@ -70,7 +70,7 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Lesson]:
         learn(run)
         run.close()
         run = Run.open(shutil.copytree(trained, after))
-        keep(learn(run))
+        save_round(learn(run))
         summary = run.rounds()[-1].summary
         assert summary["strength"] > 0.1  # or all LoRAs would be the same
         found[number] = Lesson(number, before, trained, after, summary, lora_of(run, number))
@@ -137,7 +137,7 @@ def check_finishes(folder: Path, lesson: Lesson) -> None:
     age(folder)
     run = Run.open(folder)
     if not finished(run, lesson.number):
-        keep(learn(run))
+        save_round(learn(run))
     (*_, last) = run.rounds()
     assert (last.number, last.summary) == (lesson.number, lesson.summary)
     assert same(lora_of(run, lesson.number), lesson.lora)

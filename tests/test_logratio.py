@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import reference_samplers as others
 from benchmarks.numerics import BOUND, errors, stable_diffusion_sigmas
-from d3po_core.logratio import kl, log_ratio, per_row, residual
-from d3po_core.steps import FAMILIES, Steps, ancestral
+from d3po_core.diffusion.likelihood import kl, log_ratio, per_row, residual
+from d3po_core.diffusion.steps import SAMPLERS, LinearSteps, ancestral
 
 DTYPES = list(BOUND)
 ETAS = [0.5, 1.0]
@@ -90,10 +90,10 @@ def test_residual_is_the_injected_noise_under_the_sampling_policy() -> None:
     torch.testing.assert_close(residual(x, x_next, ref, step), noise, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(SAMPLERS))
 def test_no_change_of_policy_is_exactly_zero(family: str) -> None:
     x, x_next, ref, _ = some_step(2)
-    step = FAMILIES[family](torch.tensor([0.9, 0.5, 0.2]), torch.ones(2))
+    step = SAMPLERS[family](torch.tensor([0.9, 0.5, 0.2]), torch.ones(2))
     z = residual(x, x_next, ref, step)
     assert torch.equal(log_ratio(ref, ref, z, step), torch.zeros(2, dtype=torch.float64))
     assert torch.equal(kl(ref, ref, step), torch.zeros(2, dtype=torch.float64))
@@ -129,7 +129,10 @@ def test_a_step_per_row_equals_rows_alone() -> None:
     step = ancestral(torch.tensor([9.0, 5.0, 2.0, 1.0]), torch.tensor([1.0, 0.5, 0.3]))
     together = log_ratio(ref + change, ref, residual(x, x_next, ref, step), step)
     for i in range(3):
-        row, one = slice(i, i + 1), Steps(*(getattr(step, name)[i : i + 1] for name in Steps.__dataclass_fields__))
+        row, one = (
+            slice(i, i + 1),
+            LinearSteps(*(getattr(step, name)[i : i + 1] for name in LinearSteps.__dataclass_fields__)),
+        )
         alone = log_ratio(ref[row] + change[row], ref[row], residual(x[row], x_next[row], ref[row], one), one)
         torch.testing.assert_close(together[row], alone, rtol=1e-13, atol=0)
 

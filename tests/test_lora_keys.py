@@ -26,9 +26,9 @@ from lora_networks import (
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from d3po_core.lora import LoraWeights, base_model, import_lora, save_lora
+from d3po_core.lora import LoraWeights, import_lora, model_family, save_lora
 from d3po_core.lora.keys import from_file, to_file
-from d3po_core.lora.naming import names
+from d3po_core.lora.layer_names import layer_names
 from d3po_core.settings import LoraSettings
 
 said = pytest.fixture(warnings_of_diffusers)
@@ -68,7 +68,7 @@ def test_sdxl_names_on_the_real_layout(tmp_path: Path) -> None:
             addition_time_embed_dim=256,
             projection_class_embeddings_input_dim=2816,
         )
-    original = set(names(network).original)
+    original = set(layer_names(network).original)
     depths = {"input_blocks.4": 2, "input_blocks.5": 2, "input_blocks.7": 10, "input_blocks.8": 10}
     depths |= {"output_blocks.0": 10, "output_blocks.1": 10, "output_blocks.2": 10}
     depths |= {"output_blocks.3": 2, "output_blocks.4": 2, "output_blocks.5": 2}
@@ -83,7 +83,7 @@ def test_sdxl_names_on_the_real_layout(tmp_path: Path) -> None:
     samplers = {"input_blocks.3.0.op", "input_blocks.6.0.op", "output_blocks.2.2.conv", "output_blocks.5.2.conv"}
     assert {name for name in original if name.endswith((".op", ".conv"))} == samplers
     assert original >= {"input_blocks.0.0", "out.2", "label_emb.0.2", "time_embed.0", "middle_block.2.emb_layers.1"}
-    assert "output_blocks.6.0.skip_connection" in original and len(original) == len(names(network).own)
+    assert "output_blocks.6.0.skip_connection" in original and len(original) == len(layer_names(network).own)
 
 
 # Original names of the tiny networks' blocks, by hand from the layout of CompVis' and Stability's UNets: a number for
@@ -148,8 +148,8 @@ def original_network(network: nn.Module, table: str) -> tuple[nn.Module, dict[st
 def test_unets_with_original_names_write_and_read_the_same_files(make: Any, table: str, tmp_path: Path) -> None:
     network = make()
     host, renamed = original_network(make(), table)
-    assert base_model(host) == base_model(network)
-    assert names(host).own == {name: (path,) for name, path in renamed.items()} == names(network).original
+    assert model_family(host) == model_family(network)
+    assert layer_names(host).own == {name: (path,) for name, path in renamed.items()} == layer_names(network).original
     weights = trained(host, LoraSettings(rank=4, alpha=3.0, targets="all"))
     file = save_lora(tmp_path / "host.safetensors", weights, host)
     assert same(import_lora(file, host), weights)
@@ -207,7 +207,7 @@ def original_transformer(network: nn.Module, table: dict[str, str]) -> tuple[nn.
 def test_fused_layers_split_and_join(make: Any, table: dict[str, str], tmp_path: Path, said: list[str]) -> None:
     network = make()
     host, holds = original_transformer(network, table)
-    assert base_model(host) == base_model(network)
+    assert model_family(host) == model_family(network)
     weights = trained(host, LoraSettings(rank=4, alpha=3.0, targets="attention+feedforward"))
     assert weights.keys() == holds.keys()
     file = save_lora(tmp_path / "host.safetensors", weights, host)
@@ -263,10 +263,10 @@ def unet_layers(draw: st.DrawFn) -> dict[str, nn.Module]:
 @given(unet_layers(), st.integers(1, 3), st.floats(0.1, 100))
 def test_every_unets_names_go_both_ways(layers: dict[str, nn.Module], rank: int, alpha: float) -> None:
     network = network_of(layers)
-    there = names(network)
+    there = layer_names(network)
     assert sorted(parts[0] for parts in there.original.values()) == sorted(layers), "no name is lost or used twice"
     host = network_of({name: layers[parts[0]] for name, parts in there.original.items()})
-    back = names(host)
+    back = layer_names(host)
     assert back.own == back.original == there.original and back.base == there.base
     weights = trained(network, LoraSettings(rank=rank, alpha=alpha, targets="all"))
     tensors = to_file(weights, network)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from d3po_core.errors import D3POError
-from d3po_core.lora import attach, base_model, import_lora, load_lora, save_lora
+from d3po_core.lora import attach, import_lora, load_lora, model_family, save_lora
 from d3po_core.lora.targets import find_targets
 from d3po_core.settings import LoraSettings
 
@@ -115,7 +115,7 @@ def network(model: str, width: int = 8) -> nn.Module:
 def test_what_a_lora_attaches_to(model: str) -> None:
     attention, feedforward, _ = MODELS[model]
     later = network(model)
-    assert base_model(later) == "other"
+    assert model_family(later) == "other"
     assert set(find_targets(later, "attention")) == set(paths(attention))
     both = {*paths(attention), *paths(feedforward)}
     assert set(find_targets(later, "attention+feedforward")) == both == set(find_targets(later, "all"))
@@ -182,7 +182,7 @@ def test_flux1_files_keep_their_names_and_are_refused_by_later_models(tmp_path: 
             for path in [*paths(attention), *paths(feedforward), *marks]
         }
     )
-    assert base_model(flux1) == "flux1"
+    assert model_family(flux1) == "flux1"
     file = save_lora(tmp_path / "flux.safetensors", trained(flux1), flux1)
     assert "transformer.single_transformer_blocks.1.proj_mlp.lora_B.weight" in load_file(file)
     with pytest.raises(D3POError, match="do not exist in this model"):
@@ -208,7 +208,7 @@ def test_diffusers_own_later_networks_are_refused(tmp_path: Path) -> None:
 def test_a_network_without_attention_is_refused() -> None:
     plain = network_of({"blocks.0.q": nn.Linear(8, 8), "blocks.0.norm1.linear": nn.Linear(8, 8)})
     with pytest.raises(D3POError, match="no known model family"):
-        base_model(plain)
+        model_family(plain)
     with pytest.raises(D3POError, match="No layer of this Module is known to be 'attention'"):
         attach(plain, LoraSettings(), kind="hooks")
 

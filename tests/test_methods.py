@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from d3po_core.objectives import advantages, diffusion_dpo, diffusion_kto, nft
+from d3po_core.diffusion.losses import advantages, diffusion_dpo, diffusion_kto, nft
+from d3po_core.diffusion.rollout import generator
 from d3po_core.picks import Pair
-from d3po_core.rollout import generator
 from d3po_core.settings import TrainSettings
-from d3po_core.training.groups import TrainingGroup, group_rows
-from d3po_core.training.images import against, noise_levels, noised
 from d3po_core.training.methods import METHODS
 from d3po_core.training.passes import predict
-from d3po_core.training.references import Reference
+from d3po_core.training.references import Reference, with_reference
+from d3po_core.training.rows import TrainingGroup, group_rows, noise_images, noise_levels
 
 from .toy import ToyDenoiser, toy_group
 
@@ -127,7 +126,7 @@ def setting(kind: str):  # type: ignore[no-untyped-def]
     group = double_group()
     reference = Reference("base", base, contextlib.nullcontext, 100)
     levels = noise_levels(policy, 2.5)
-    rows = against(noised(group, levels, DRAWS, generator(7, "luck"), policy), reference)
+    rows = with_reference(noise_images(group, levels, DRAWS, generator(7, "luck"), policy), reference)
     sigma = rows.steps.sigma[:DRAWS]
     clean = group.latents.repeat_interleave(DRAWS, 0)
     level = rows.steps.sigma.reshape(-1, 1, 1, 1)

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from d3po_core import policies
+from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
+from d3po_core.lora import attach as policies
+from d3po_core.lora.attach import applied
+from d3po_core.lora.file import policy_id
 from d3po_core.picks import Pick
-from d3po_core.policies import applied, policy_id
 from d3po_core.rewards import Reward
 from d3po_core.run import Run
-from d3po_core.sampling import sample_groups
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, resolved
-from d3po_core.training import course
-from d3po_core.training.keep import keep
-from d3po_core.training.loading import rewarded
+from d3po_core.training import round_trainer as course
 from d3po_core.training.methods import METHODS
+from d3po_core.training.preferences import score_preferences
+from d3po_core.training.round_trainer import save_round
 from d3po_core.training.trainer import Trainer
 
 from .toy import ToyModel, toy_group
@@ -87,7 +88,7 @@ def test_a_reward_stands_for_picks(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", name="toy", model={"identity": model.identity}, settings={})
     groups = [found.group_id for found in sample_groups(run, model, SAMPLE, PROMPTS)]
     redness = Reward("redness", "red", lambda images, prompts: (images[:, 0] - images[:, 1]).mean((1, 2)), False)
-    lesson = rewarded(run, redness, "ddpo")
+    lesson = score_preferences(run, redness, "ddpo")
     assert lesson.training.keys() == set(groups)
     for group, pairs in lesson.training.items():
         scores = lesson.scores[group]
@@ -96,12 +97,12 @@ def test_a_reward_stands_for_picks(tmp_path: Path) -> None:
     assert len(list(trainer.steps())) > 10
     constant = Reward("same", "all", lambda images, prompts: images.mean((1, 2, 3)) * 0, True)
     with pytest.raises(D3POError, match="same score"):
-        rewarded(run, constant, "ddpo")
+        score_preferences(run, constant, "ddpo")
 
 
 def drawn_again(run: Run, model: ToyModel, trainer: Trainer) -> None:
     """The round is kept, and its LoRA draws as many groups again, judged as before."""
-    policy = policy_id(keep(trainer))
+    policy = policy_id(save_round(trainer))
     with applied(model.denoiser, run.lora(policy)):
         for found in list(sample_groups(run, model, SAMPLE, PROMPTS, policy, 2)):
             run.add_pick(found.group_id, favourite(found.latents[:, 0].mean((1, 2)).argsort(descending=True).tolist()))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3po_core.objectives import clipped, d3po
+from d3po_core.diffusion.losses import clipped, d3po
 
 ratios = st.floats(-3, 3)
 

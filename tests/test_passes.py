@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from d3po_core.denoiser import Prediction
+from d3po_core.diffusion.denoiser import Prediction
+from d3po_core.diffusion.steps import ancestral
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pair
 from d3po_core.settings import TrainSettings, resolved
-from d3po_core.steps import ancestral
-from d3po_core.training.fit import Fit
-from d3po_core.training.groups import Rows, TrainingGroup, group_rows, join
 from d3po_core.training.methods import pair_loss, ratios
-from d3po_core.training.optimizer import Optimizer
-from d3po_core.training.passes import Room, backward, mean_kl, predict, row_log_ratios
+from d3po_core.training.optimize import LoraOptimizer
+from d3po_core.training.passes import BatchLimits, backward, mean_kl, predict, row_log_ratios
+from d3po_core.training.preference_optimizer import PreferenceOptimizer
 from d3po_core.training.references import Reference
+from d3po_core.training.rows import Rows, TrainingGroup, group_rows, join_rows
 
 from .toy import SIGMAS, ToyDenoiser, toy_group
 
@@ -122,7 +122,7 @@ def test_group_gradient_equals_the_sum_over_pairs(
     if dtype == torch.float64:
         base, policy, groups = base_64, policy_64, groups_64
 
-    rows = join([group_rows(g, g.guided, True, base.device) for g in groups])
+    rows = join_rows([group_rows(g, g.guided, True, base.device) for g in groups])
     assert rows.x.dtype == rows.ref.dtype == rows.z.dtype == dtype
 
     def loss_of(values: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def test_group_gradient_equals_the_sum_over_pairs(
             second.unflatten(0, (2, 3)), groups[1], settings
         )
 
-    loss, values = backward(ratios_by(policy), rows, loss_of, Room(micro_batch, micro_batch))
+    loss, values = backward(ratios_by(policy), rows, loss_of, BatchLimits(micro_batch, micro_batch))
     assert loss.dtype == values.dtype == dtype
     assert float(loss) == pytest.approx(expected_loss.item(), rel=exact)
     assert (gradient(policy) - expected).norm() <= exact * expected.norm()
@@ -153,7 +153,7 @@ def test_two_passes_give_the_gradient_of_one(dtype: torch.dtype, exact: float, g
             ratios_by(policy),
             rows,
             lambda r: pair_loss(r.unflatten(0, (3, 3)), group, resolved(TrainSettings())),
-            Room(micro_batch, micro_batch),
+            BatchLimits(micro_batch, micro_batch),
         )
         gradients.append(gradient(policy))
     assert all((other - gradients[0]).norm() <= exact * gradients[0].norm() for other in gradients[1:])
@@ -241,15 +241,15 @@ def test_a_reference_that_did_not_sample_is_evaluated_once() -> None:
     assert (first - group.guided).abs().max() > 1e-3
 
 
-def make_fit(policy: ToyDenoiser, groups: list[TrainingGroup], settings: TrainSettings) -> Fit:
-    return Fit(
+def make_fit(policy: ToyDenoiser, groups: list[TrainingGroup], settings: TrainSettings) -> PreferenceOptimizer:
+    return PreferenceOptimizer(
         policy,
         list(policy.module.parameters()),
         {g.id: len(g.pairs) for g in groups},
         {g.id: g for g in groups}.__getitem__,
         Reference("base", policy, contextlib.nullcontext, 100),
         settings,
-        Room(100, 100),
+        BatchLimits(100, 100),
     )
 
 
@@ -265,7 +265,7 @@ def test_every_group_is_used_once_per_epoch_and_training_learns_its_pairs() -> N
 
 
 def test_memory_running_out_halves_the_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from d3po_core.training import fit as module
+    from d3po_core.training import preference_optimizer as module
 
     base = ToyDenoiser()
     groups = [toy_group(base, n, 2, [Pair(0, 1, 1.0)]) for n in range(2)]
@@ -289,7 +289,7 @@ def test_half_precision_networks_are_trained_with_a_scaled_loss() -> None:
     parameters = [torch.nn.Parameter(p.detach().float()) for p in base.module.parameters()]
     fit = make_fit(base, groups, TrainSettings(warmup=0, guided_loss=True, epochs=20))
     fit.parameters = parameters
-    fit.optimizer = Optimizer(base, parameters, 1e-3, 0, 1.0)
+    fit.optimizer = LoraOptimizer(base, parameters, 1e-3, 0, 1.0)
     half = list(base.module.parameters())
 
     def forward(x: Tensor) -> Tensor:  # float32 weights, float16 activations, as with a LoRA

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from run_helpers import make_run, put_group
 
 from d3po_core.errors import D3POError
+from d3po_core.exchange.authors_json import export_picks, image_name, import_picks
 from d3po_core.picks import Pick, pairs
-from d3po_core.picks_json import export_picks, image_name, import_picks
 
 EXAMPLE = [[0, 0, 1, 0, 0, 1, 1], [1, 0, 0, 1, 0, 0, 0]]
 
@@ -117,7 +117,7 @@ def test_every_kind_of_pick_is_exported(tmp_path):
 
 @given(st.permutations(range(5)), st.integers(1, 5), st.sets(st.integers(0, 4), max_size=4))
 def test_no_pair_is_turned_round(order, length, flagged):
-    from d3po_core.picks_json import _scores
+    from d3po_core.exchange.authors_json import _scores
 
     pick = Pick("ranking", tuple(order[:length]))
     kept = {(pair.winner, pair.loser) for pair in pairs(Pick("scores", scores=tuple(_scores(pick, 5, flagged))), 5)}

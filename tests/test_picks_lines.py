@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from d3po_core.dataset import export_dataset
 from d3po_core.errors import D3POError
+from d3po_core.exchange.dataset import export_dataset
+from d3po_core.exchange.lines import import_file, import_lines, pick_lines
 from d3po_core.picks import Pick
-from d3po_core.picks_lines import import_file, import_lines, pick_lines
 from d3po_core.run import Run
 
 from .run_helpers import make_run, put_group

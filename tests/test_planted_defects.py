@@ -9,9 +9,10 @@ from PIL import Image
 from run_helpers import MODEL, trajectory
 
 from benchmarks.planted_defects import Experiment, bar_rows, defective, judge, with_bar
-from d3po_core.embedded.pictures import COLOURS, KINDS, SKIES, Scene, render
-from d3po_core.embedded.training_tools import as_tensor
+from d3po_core.embedded.prompts import COLOURS, KINDS, SKIES
 from d3po_core.run import Run
+from tools.garden.pictures import Scene, render
+from tools.garden.training_tools import as_tensor
 
 LARGEST = [Scene(k, c, s, size=1.0, lean=0.3, detail=5) for k in KINDS for c in COLOURS for s in SKIES]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from d3po_core.cli.flags import make_parser
-from d3po_core.embedded import GARDEN
+from d3po_core.embedded import GARDEN_FOLDER
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
 
@@ -22,7 +22,7 @@ def test_every_command_is_understood(line):
     make_parser(name, import_module(f"d3po_core.cli.{name}")).parse_args(arguments)
 
 
-@pytest.mark.skipif(not (GARDEN / "unet").exists(), reason="the embedded model is not there")
+@pytest.mark.skipif(not (GARDEN_FOLDER / "unet").exists(), reason="the embedded model is not there")
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.chdir(tmp_path)

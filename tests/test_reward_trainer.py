@@ -9,18 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from d3po_core.app.sampling import sample_groups
+from d3po_core.diffusion.rollout import CandidateNoise, make_plan
 from d3po_core.errors import D3POError
+from d3po_core.lora.attach import applied
 from d3po_core.picks import Pick
-from d3po_core.policies import applied
 from d3po_core.rewards import REWARDS, Reward
-from d3po_core.rollout import CandidateNoise, make_plan
 from d3po_core.run import Run
-from d3po_core.sampling import sample_groups
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training import reward_gradient
-from d3po_core.training.reward_course import StoppedReward
-from d3po_core.training.reward_gradient import RewardGradient, Scene
-from d3po_core.training.reward_trainer import RewardTrainer
+from d3po_core.training.reward_gradient import PromptSample, RewardGradient
+from d3po_core.training.reward_trainer import RewardTrainer, StoppedReward
 from d3po_core.training.trainer import Trainer
 
 from .toy import SHAPE, ToyModel
@@ -186,7 +185,9 @@ def test_prompts_of_different_sizes_are_taught_together_and_only_those_that_are_
 def test_the_gradient_does_not_depend_on_where_a_batch_is_cut(variant: str) -> None:
     model = ToyModel()
     steps = make_plan(model.denoiser, SAMPLE).steps
-    scenes = [Scene(prompt, row, n) for n, (prompt, row) in enumerate(zip(PROMPTS, model.encode(PROMPTS), strict=True))]
+    scenes = [
+        PromptSample(prompt, row, n) for n, (prompt, row) in enumerate(zip(PROMPTS, model.encode(PROMPTS), strict=True))
+    ]
     settings = RewardSettings(variant=variant, last=3, noises=3)
     found = []
     for at_once in (3, 2, 1):

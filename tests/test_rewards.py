@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from d3po_core.embedded import JUDGE
+from d3po_core.embedded import CLASSIFIER_FOLDER
 from d3po_core.errors import D3POError
 from d3po_core.rewards import REWARDS, Reward, check_varied, get_reward, require_differentiable, weighted_sum
-from d3po_core.rewards.jpeg import jpeg_size
+from d3po_core.rewards.simple import jpeg_size
 from d3po_core.rewards.spec import canonical
 
-needs_judge = pytest.mark.skipif(not (JUDGE / "model.safetensors").exists(), reason="the judge is not trained yet")
+needs_judge = pytest.mark.skipif(
+    not (CLASSIFIER_FOLDER / "model.safetensors").exists(), reason="the judge is not trained yet"
+)
 PLAIN = [name for name in REWARDS if "garden" not in name]
 EVERY = [pytest.param(name, marks=needs_judge if "garden" in name else ()) for name in REWARDS]
 
@@ -140,7 +142,7 @@ def test_contrast_is_the_spread_of_brightness():
 @needs_judge
 @pytest.mark.parametrize(("name", "what"), [("garden-size", "size"), ("garden-lean", "lean")])
 def test_garden_rewards_order_renderings(name, what):
-    from d3po_core.embedded.pictures import Scene, render
+    from tools.garden.pictures import Scene, render
 
     values = [0.05, 0.5, 0.95]
     scenes = [Scene("daisy", "red", "by day", **{what: value}) for value in values]
@@ -176,7 +178,7 @@ def test_the_garden_rewards_gradient_is_that_of_finite_differences():
     ],
 )
 def test_a_sum_is_the_sum(spec, weights):
-    if "garden-size" in weights and not (JUDGE / "model.safetensors").exists():
+    if "garden-size" in weights and not (CLASSIFIER_FOLDER / "model.safetensors").exists():
         pytest.skip("the judge is not trained yet")
     images = pictures()
     expected = sum(weight * REWARDS[name](images, [""] * 5) for name, weight in weights.items())
@@ -247,7 +249,7 @@ def test_paths_are_written_in_full(tmp_path, monkeypatch):
         f"2.0*picks:{tmp_path}/a b.safetensors + clip:{tmp_path}/home/c"
     )
     assert canonical("clip:~nobody-of-this-name/x") == f"clip:{tmp_path}/~nobody-of-this-name/x"
-    monkeypatch.setattr("d3po_core.rewards.picks_file.load_reward", lambda path: REWARDS["warmth"])
+    monkeypatch.setattr("d3po_core.rewards.file.load_reward", lambda path: REWARDS["warmth"])
     assert get_reward("picks:a.safetensors").written == f"picks:{tmp_path}/a.safetensors"
     mine = reward(lambda images, prompts: images.mean((1, 2, 3)))
     assert mine.written == "" and get_reward("mine", {"mine": lambda: mine}).written == "mine"
@@ -275,7 +277,7 @@ def test_importing_rewards_loads_no_heavy_library():
 @needs_judge
 def test_what_was_loaded_in_inference_mode_still_has_gradients():
     """ComfyUI runs nodes inside it."""
-    from d3po_core.rewards import garden
+    from d3po_core.rewards import simple as garden
 
     garden._loaded.cache_clear()
     with torch.inference_mode():

@@ -18,7 +18,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from d3po_core.errors import D3POError
 from d3po_core.rewards import get_reward
-from d3po_core.rewards.clip_pictures import Preparation
+from d3po_core.rewards.clip_images import ImagePreparation
 
 from .tiny_pipelines import MAX_TOKENS, tiny_clip, tiny_tokenizer, tiny_unet
 
@@ -99,7 +99,7 @@ def logits(folder: Path, images: Tensor) -> Tensor:
 def test_pictures_are_prepared_as_transformers_does(size, resample):
     images = pictures(2, *size)
     own = processor(resample=resample)
-    prepared = Preparation.of(json.loads(own.to_json_string()))(images)
+    prepared = ImagePreparation.of(json.loads(own.to_json_string()))(images)
     expected = own(as_files(images), return_tensors="pt")["pixel_values"]
     assert prepared.shape == expected.shape
     off = (prepared - expected).abs() * 255 * 0.26
@@ -118,7 +118,7 @@ def test_pictures_are_prepared_as_transformers_does(size, resample):
 def test_what_a_processor_leaves_out_is_left_out(settings, shape):
     images = pictures(1)
     own = processor(**settings)
-    prepared = Preparation.of(json.loads(own.to_json_string()))(images)
+    prepared = ImagePreparation.of(json.loads(own.to_json_string()))(images)
     expected = own(as_files(images), return_tensors="pt")["pixel_values"]
     assert prepared.shape[-2:] == shape
     assert float((prepared - expected).abs().max()) < 1.51 / 255 / 0.26
@@ -126,13 +126,13 @@ def test_what_a_processor_leaves_out_is_left_out(settings, shape):
 
 def test_older_settings_are_read():
     old = {"size": 16, "crop_size": 16, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
-    assert Preparation.of(old) == Preparation(16, (16, 16), "bicubic", (0.5,) * 3, (0.25,) * 3)
+    assert ImagePreparation.of(old) == ImagePreparation(16, (16, 16), "bicubic", (0.5,) * 3, (0.25,) * 3)
 
 
 def test_other_shapes_than_square_and_crops_larger_than_the_picture():
     images = pictures(2)
     own = ImageProcessor(size={"height": 9, "width": 30}, crop_size={"height": SIDE, "width": SIDE})
-    prepared = Preparation.of(json.loads(own.to_json_string()))(images)
+    prepared = ImagePreparation.of(json.loads(own.to_json_string()))(images)
     expected = own(as_files(images), return_tensors="pt")["pixel_values"]
     assert prepared.shape == expected.shape == (2, 3, SIDE, SIDE)
     assert float((prepared - expected).abs().max()) < 2.5 / 255 / 0.26
@@ -140,7 +140,7 @@ def test_other_shapes_than_square_and_crops_larger_than_the_picture():
 
 def test_gradient_passes_through_preparation():
     images = pictures(1, 20, 24).double().mul(0.8).add(0.1).requires_grad_()
-    prepare = Preparation(8, (8, 8), "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    prepare = ImagePreparation(8, (8, 8), "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     assert torch.autograd.gradcheck(prepare, (images,))
 
 
@@ -338,9 +338,9 @@ def test_what_was_loaded_in_inference_mode_still_has_gradients(folder):
 
 def test_picks_are_learnt_on_a_clips_features(folder, tmp_path):
     from d3po_core.picks import Pick
-    from d3po_core.rewards.from_picks import fit_picks
-    from d3po_core.rewards.picks_file import load, save
-    from d3po_core.rewards.picture_features import get_features
+    from d3po_core.rewards.features import get_features
+    from d3po_core.rewards.file import load_judge, save_judge
+    from d3po_core.rewards.judge import fit_judge
 
     from .run_helpers import make_run, put_group
 
@@ -353,14 +353,14 @@ def test_picks_are_learnt_on_a_clips_features(folder, tmp_path):
         for number, image in enumerate(as_files(images)):
             image.save(run.image_path(group, number))
         run.add_pick(group, Pick("favourite", (int(liked(images)[:, 0].argmax()),)))
-    found = fit_picks(run, features=f"clip:{folder}")
+    found = fit_judge(run, features=f"clip:{folder}")
     assert found.facts.features == f"clip:{folder}" and found.head.weights.shape == (WIDTH,)
     assert found.facts.accuracy > 0.75
-    path = save(found, tmp_path / "taste.safetensors")
+    path = save_judge(found, tmp_path / "taste.safetensors")
     image = pictures(1).requires_grad_()
-    (gradient,) = torch.autograd.grad(load(path).reward()(image, [""]).sum(), image)
+    (gradient,) = torch.autograd.grad(load_judge(path).reward()(image, [""]).sum(), image)
     assert bool(gradient.any())
     torch.manual_seed(7)
     CLIPModel(CLIPConfig.from_pretrained(folder)).save_pretrained(folder)  # other weights in the same place
     with pytest.raises(D3POError, match="are not what they were"):
-        load(path)
+        load_judge(path)

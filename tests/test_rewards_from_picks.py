@@ -17,13 +17,12 @@ from torch import Tensor
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.rewards import get_reward
-from d3po_core.rewards.bradley_terry import fit
-from d3po_core.rewards.cross_validation import PairData, by_group, fitted, fold_of, hidden_margins
-from d3po_core.rewards.from_picks import FEWEST, SURE, FromPicks, above_chance, fit_picks, preferences, spread
-from d3po_core.rewards.picks_file import load, save
-from d3po_core.rewards.picture_features import Statistics, get_features
+from d3po_core.rewards.cross_validation import PairData, by_group, fit_bradley_terry, fit_head, fold_of, hidden_margins
+from d3po_core.rewards.features import Statistics, get_features
+from d3po_core.rewards.file import load_judge, save_judge
+from d3po_core.rewards.judge import MIN_GROUPS, MIN_Z, Judge, above_chance, feature_spread, fit_judge, preferences
 from d3po_core.run import Run
-from d3po_core.training.loading import collect
+from d3po_core.training.preferences import collect_preferences
 
 from .run_helpers import make_run, put_group
 
@@ -44,11 +43,11 @@ def coloured_run(folder: Path, groups: int, candidates: int = 3, held_out: int =
 
 def pick_all(run: Run, taste: str = "warmth", who: str = "", seed: int | None = None) -> None:
     """The best by a taste, or one at random."""
-    from d3po_core.judging import pictures
+    from d3po_core.run.images import read_images
 
     chance = np.random.default_rng(seed)
     for group in run.groups():
-        best = int(get_reward(taste)(pictures(run, group), [""] * group.candidates).argmax())
+        best = int(get_reward(taste)(read_images(run, group), [""] * group.candidates).argmax())
         run.add_pick(
             group.id, Pick("favourite", (best if seed is None else int(chance.integers(group.candidates)),)), who=who
         )
@@ -62,8 +61,8 @@ def warm(tmp_path_factory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def understood(warm) -> FromPicks:
-    return fit_picks(warm)
+def understood(warm) -> Judge:
+    return fit_judge(warm)
 
 
 # The fit
@@ -72,7 +71,7 @@ def understood(warm) -> FromPicks:
 def test_one_feature_is_fitted_as_its_equation_says():
     """n pairs with difference 1, share p of them won, no ridge to speak of: beta is the logit of p."""
     differences = torch.tensor([[1.0]] * 30 + [[-1.0]] * 10, dtype=torch.float64)
-    beta = fit(differences, torch.ones(40, dtype=torch.float64), 1e-9)
+    beta = fit_bradley_terry(differences, torch.ones(40, dtype=torch.float64), 1e-9)
     assert float(beta) == pytest.approx(math.log(3), abs=1e-5)
 
 
@@ -80,7 +79,7 @@ def test_the_fit_is_where_the_gradient_vanishes_and_another_solver_ends():
     chance = torch.Generator().manual_seed(2)
     differences = torch.randn(50, 6, dtype=torch.float64, generator=chance)
     weights = torch.rand(50, dtype=torch.float64, generator=chance)
-    found = fit(differences, weights, 0.3)
+    found = fit_bradley_terry(differences, weights, 0.3)
     beta = torch.zeros(6, dtype=torch.float64, requires_grad=True)
     solver = torch.optim.LBFGS([beta], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
 
@@ -96,7 +95,7 @@ def test_the_fit_is_where_the_gradient_vanishes_and_another_solver_ends():
 
 def test_pairs_that_one_line_parts_are_no_difficulty():
     differences = torch.tensor([[3.0, 0.1]] * 20, dtype=torch.float64) * 100
-    beta = fit(differences, torch.ones(20, dtype=torch.float64), 1e-4)
+    beta = fit_bradley_terry(differences, torch.ones(20, dtype=torch.float64), 1e-4)
     assert beta.isfinite().all() and bool((differences @ beta > 5).all())
 
 
@@ -106,7 +105,7 @@ def test_weights_count_as_repetitions():
     twice = torch.tensor([2.0] * 5 + [1.0] * 15, dtype=torch.float64)
     repeated = torch.cat([differences, differences[:5]])
     ones = torch.ones(25, dtype=torch.float64)
-    assert torch.allclose(fit(differences, twice, 0.1), fit(repeated, ones, 0.1), atol=1e-5)
+    assert torch.allclose(fit_bradley_terry(differences, twice, 0.1), fit_bradley_terry(repeated, ones, 0.1), atol=1e-5)
 
 
 @pytest.mark.parametrize(("pairs", "features"), [(12, 40), (60, 5)])
@@ -116,8 +115,8 @@ def test_the_span_of_the_pairs_holds_the_minimum(pairs, features):
     data = PairData(differences, torch.ones(pairs, dtype=torch.float64), torch.arange(pairs))
     scale = torch.rand(features, dtype=torch.float64, generator=chance)
     span, back = data.scaled(scale)
-    direct = scale * fit(differences * scale, data.weights, 0.2)
-    assert torch.allclose(back @ fit(span.differences, span.weights, 0.2), direct, atol=1e-5)
+    direct = scale * fit_bradley_terry(differences * scale, data.weights, 0.2)
+    assert torch.allclose(back @ fit_bradley_terry(span.differences, span.weights, 0.2), direct, atol=1e-5)
 
 
 # Cross-validation
@@ -147,7 +146,7 @@ def test_what_is_hidden_is_not_known():
     for seed in range(8):
         data = noise_data(40, 40, seed)
         honest.append(float(by_group(data, hidden_margins(data, scales)).mean()))
-        flattered.append(float(by_group(data, data.differences @ fitted(data, scales)[0]).mean()))
+        flattered.append(float(by_group(data, data.differences @ fit_head(data, scales)[0]).mean()))
     assert np.mean(flattered) > 0.8
     assert abs(np.mean(honest) - 0.5) < 0.06
 
@@ -167,7 +166,7 @@ def test_above_chance_is_a_count_of_standard_errors():
 def test_features_are_measured_within_groups():
     offsets = torch.tensor([0.0, 100.0, -40.0]).double()
     groups = [torch.tensor([[-1.0, 3.0], [1.0, 3.0]]).double() + offset for offset in offsets]
-    _, std = spread(groups)
+    _, std = feature_spread(groups)
     assert std.tolist() == [1.0, math.inf]
 
 
@@ -217,11 +216,11 @@ def test_held_out_groups_are_foretold_and_never_trained_on(tmp_path):
     """Turning every held-out pick round changes what is foretold, not the head."""
     run = coloured_run(tmp_path / "run", 40, candidates=2, held_out=10)
     pick_all(run)
-    before = fit_picks(run)
+    before = fit_judge(run)
     for group in run.groups(held_out=True):
         (stored,) = [each for each in run.picks() if each.group_id == group.id]
         run.add_pick(group.id, Pick("favourite", (1 - stored.pick.order[0],)))
-    after = fit_picks(run)
+    after = fit_judge(run)
     assert torch.equal(before.head.weights, after.head.weights)
     assert after.facts.groups == 40 and after.facts.accuracy < before.facts.accuracy - 0.05
 
@@ -232,35 +231,37 @@ def test_random_picks_are_refused(tmp_path):
     passed = 0
     for seed in range(10):
         pick_all(run, who=str(seed), seed=seed)
-        found = fit_picks(run, who=str(seed))
+        found = fit_judge(run, who=str(seed))
         passed += found.facts.usable
         if not found.facts.usable:
             with pytest.raises(D3POError, match=r"do not tell yet what you like\. It foretells \d+% of 32 groups"):
                 found.reward()
             with pytest.raises(D3POError, match="do not tell yet what you like"):
-                save(found, tmp_path / "no.safetensors")
-    assert passed <= 1 and SURE >= 2 and not (tmp_path / "no.safetensors").exists()
+                save_judge(found, tmp_path / "no.safetensors")
+    assert passed <= 1 and MIN_Z >= 2 and not (tmp_path / "no.safetensors").exists()
 
 
 def test_too_few_picks_are_refused(tmp_path):
-    run = coloured_run(tmp_path / "run", FEWEST - 1)
+    run = coloured_run(tmp_path / "run", MIN_GROUPS - 1)
     pick_all(run)
-    with pytest.raises(D3POError, match=f"There are {FEWEST - 1} groups with a preference.*{FEWEST} are needed"):
-        fit_picks(run)
+    with pytest.raises(
+        D3POError, match=f"There are {MIN_GROUPS - 1} groups with a preference.*{MIN_GROUPS} are needed"
+    ):
+        fit_judge(run)
     for group in run.groups():
         run.add_pick(group.id, Pick("tie"))
     with pytest.raises(D3POError, match="There are 0 groups with a preference"):
-        fit_picks(run)
+        fit_judge(run)
 
 
 def test_consistency_stands_beside_accuracy(tmp_path):
     run = coloured_run(tmp_path / "run", 20, candidates=2)
     pick_all(run)
-    assert "how often you would choose the same again is not known" in str(fit_picks(run).facts)
+    assert "how often you would choose the same again is not known" in str(fit_judge(run).facts)
     for number, stored in enumerate(run.picks()[:4]):
         again = stored.pick.order[0] if number else 1 - stored.pick.order[0]
         run.add_pick(stored.group_id, Pick("favourite", (again,)), reason="repeat")
-    facts = fit_picks(run).facts
+    facts = fit_judge(run).facts
     assert (facts.same, facts.times) == (3, 4) and "you chose the same again in 3 of 4" in str(facts)
 
 
@@ -268,12 +269,12 @@ def test_consistency_stands_beside_accuracy(tmp_path):
 
 
 def test_a_file_gives_the_same_reward_back(understood, tmp_path):
-    path = save(understood, tmp_path / "taste.safetensors")
+    path = save_judge(understood, tmp_path / "taste.safetensors")
     images = torch.rand(5, 3, 20, 20, generator=torch.Generator().manual_seed(11))
     again = get_reward(f"2*picks:{path}")
     assert again.name == "2*picks:taste.safetensors" and again.differentiable
     assert torch.equal(again(images, [""] * 5), 2 * understood.reward()(images, [""] * 5))
-    assert load(path).facts == understood.facts
+    assert load_judge(path).facts == understood.facts
     with safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["facts"])["accuracy"] == understood.facts.accuracy
         assert set(file.keys()) == {"mean", "std", "weights", "probe"}
@@ -291,7 +292,7 @@ def respelled(path: Path, to: Path, tensors=None, **facts) -> Path:
 
 
 def test_a_wrong_file_gets_a_sentence(understood, tmp_path):
-    path, other = save(understood, tmp_path / "taste.safetensors"), tmp_path / "other.safetensors"
+    path, other = save_judge(understood, tmp_path / "taste.safetensors"), tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(1)}, other)
     with pytest.raises(D3POError, match=r"other.safetensors is not a reward from picks"):
         get_reward(f"picks:{other}")
@@ -311,8 +312,8 @@ def test_a_wrong_file_gets_a_sentence(understood, tmp_path):
 def test_what_was_fitted_or_loaded_in_inference_mode_still_has_gradients(warm, tmp_path):
     """ComfyUI runs nodes inside it."""
     with torch.inference_mode():
-        found = fit_picks(warm)
-        save(found, tmp_path / "a.safetensors")
+        found = fit_judge(warm)
+        save_judge(found, tmp_path / "a.safetensors")
         again = get_reward(f"picks:{tmp_path / 'a.safetensors'}")
     images = torch.rand(2, 3, 20, 20).requires_grad_()
     for reward in (found.reward(), again):
@@ -328,4 +329,4 @@ def test_flags_count_in_what_is_learnt(tmp_path: Path) -> None:
     run.add_flag(group, 0, "defective")
     after = preferences(run, None)[0][group]
     assert {pair.winner for pair in before} == {0} and {pair.loser for pair in after} == {0}
-    assert after == collect(run).training[group]
+    assert after == collect_preferences(run).training[group]

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from d3po_core.embedded.pictures import Scene, render
 from d3po_core.rewards import smooth_jpeg
-from d3po_core.rewards.jpeg import jpeg_size
+from d3po_core.rewards.simple import jpeg_size
+from tools.garden.pictures import Scene, render
 
 
 def saved(image: Image.Image, quality: int) -> Image.Image:

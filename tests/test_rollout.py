@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from d3po_core.diffusion.rollout import CandidateNoise, make_plan, sample
 from d3po_core.errors import D3POError
-from d3po_core.rollout import CandidateNoise, make_plan, sample
 from d3po_core.settings import SampleSettings, replace
 
 from .toy import SHAPE, ToyDenoiser

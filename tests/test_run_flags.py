@@ -14,7 +14,7 @@ from run_helpers import MODEL, make_run, put_group
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.run import Run, schema
-from d3po_core.training.loading import collect
+from d3po_core.training.preferences import collect_preferences
 
 LEFT, RIGHT = Pick("favourite", (0,)), Pick("favourite", (1,))
 
@@ -127,17 +127,17 @@ def test_training_takes_flags(tmp_path):
     c = put_group(run, candidates=2)
     hidden = put_group(run, candidates=2, held_out=True)
     with pytest.raises(D3POError, match="Nothing has been picked"):
-        collect(run)
+        collect_preferences(run)
     run.add_flag(c, 0, "unsafe")
     run.add_flag(c, 1, "unsafe")
     with pytest.raises(D3POError, match="None of the 1 picks"):
-        collect(run)
+        collect_preferences(run)
     run.add_pick(a, LEFT)
     run.add_flag(a, 2, "defective")
     run.add_pick(a, RIGHT, who="other")  # others' flags do not change what is said here
     run.add_flag(b, 0, "defective")
     run.add_flag(hidden, 1, "unsafe")
-    lesson = collect(run)
+    lesson = collect_preferences(run)
     found = {name: [(p.winner, p.loser, p.weight) for p in made] for name, made in lesson.training.items()}
     third = pytest.approx(1 / 3)
     assert found == {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from d3po_core.app.sampling import is_held_out, sample_groups
 from d3po_core.run import Run
-from d3po_core.sampling import is_held_out, sample_groups
 from d3po_core.settings import SampleSettings
 
 from .toy import ToyModel

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3po_core.cli.config import read_config
+from d3po_core.cli.flags import read_config
 from d3po_core.errors import D3POError
 from d3po_core.settings import (
-    OWN,
+    METHOD_DEFAULTS,
     PRESETS,
     SHARPNESS,
     LoraSettings,
     RewardSettings,
     SampleSettings,
     TrainSettings,
-    check,
     preset_values,
     replace,
+    validate,
 )
 
 CLASSES = {"sample": SampleSettings, "lora": LoraSettings, "train": TrainSettings, "reward": RewardSettings}
@@ -51,7 +51,7 @@ def some_settings(cls: type) -> st.SearchStrategy[dict[str, Any]]:
 
 @pytest.mark.parametrize("cls", CLASSES.values())
 def test_check_accepts_the_defaults(cls):
-    assert check(cls()) == cls()
+    assert validate(cls()) == cls()
 
 
 @pytest.mark.parametrize(("cls", "item"), FIELDS, ids=[f"{cls.__name__}.{item.name}" for cls, item in FIELDS])
@@ -71,7 +71,7 @@ def test_check_refuses_what_is_out_of_range_in_one_sentence(cls, item):
     wrong += [high + 1] if high is not None else []
     for value in wrong:
         with pytest.raises(D3POError) as caught:
-            check(dataclasses.replace(cls(), **{item.name: value}))
+            validate(dataclasses.replace(cls(), **{item.name: value}))
         assert item.name in caught.value.what and str(value) in caught.value.what
         assert caught.value.do and "\n" not in str(caught.value)
 
@@ -131,7 +131,7 @@ def test_the_papers_settings_are_settings(path):
 
 def test_a_preset_imposes_what_is_d3pos_on_no_other_method():
     assert preset_values("published") == PRESETS["published"]
-    for method in OWN.keys() - {"d3po"}:
+    for method in METHOD_DEFAULTS.keys() - {"d3po"}:
         found = preset_values("published", method)
         assert found["sample"] == PRESETS["published"]["sample"]
         assert found["train"] == {"guided_loss": True, "cross_check": False, "drift_limit": 0.0}

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from d3po_core.dataset import export_dataset
 from d3po_core.errors import D3POError
+from d3po_core.exchange.dataset import export_dataset
+from d3po_core.exchange.share import share
 from d3po_core.lora import load_lora, save_lora
+from d3po_core.lora.file import policy_id
 from d3po_core.picks import Pick
-from d3po_core.policies import policy_id
 from d3po_core.run import Run
-from d3po_core.share import share
 
 from .lora_networks import tiny_sd1, trained
 from .run_helpers import make_run, picture

@@ -7,10 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d3po_core.errors import D3POError
-from d3po_core.steps import (
-    FAMILIES,
-    Steps,
+from d3po_core.diffusion.steps import (
+    SAMPLERS,
+    LinearSteps,
     ancestral,
     early_window,
     first_window,
@@ -19,13 +18,14 @@ from d3po_core.steps import (
     lcm,
     make_steps,
 )
+from d3po_core.errors import D3POError
 
 
 def levels(values: list[float]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def same(steps: Steps, value: float) -> torch.Tensor:
+def same(steps: LinearSteps, value: float) -> torch.Tensor:
     return torch.full_like(steps.sigma, value)
 
 
@@ -103,7 +103,7 @@ def test_flow_without_noise_is_diffusers_euler(family: str, shift: float) -> Non
 
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(8)
-    s = FAMILIES[family](scheduler.sigmas, torch.zeros(8))
+    s = SAMPLERS[family](scheduler.sigmas, torch.zeros(8))
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(1, 4, 8, 8, generator=generator)
     for i, t in enumerate(scheduler.timesteps):
@@ -152,10 +152,10 @@ def test_lcm_is_diffusers_lcm(prediction: str) -> None:
         torch.testing.assert_close(ours, x / kept[i + 1].sqrt(), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(SAMPLERS))
 def test_three_numbers_are_finite_float64_and_noise_never_negative(family: str) -> None:
     sigmas = levels([1.0, 0.9, 0.5, 0.01, 0.0]) * (14.6 if not family.startswith("flow") else 1)
-    s = FAMILIES[family](sigmas.float(), torch.ones(4))
+    s = SAMPLERS[family](sigmas.float(), torch.ones(4))
     for numbers in (s.sigma, s.sigma_next, s.carry, s.gain, s.std):
         assert numbers.dtype == torch.float64 and numbers.shape == (4,) and numbers.isfinite().all()
     assert (s.std[:-1] > 0).all() and s.std[-1] == 0
@@ -165,9 +165,9 @@ def test_three_numbers_are_finite_float64_and_noise_never_negative(family: str) 
 def test_eta_is_given_per_step(family: str) -> None:
     """A window is an eta that is 0 elsewhere: each step must look at its own."""
     sigmas = levels([0.9, 0.7, 0.4, 0.2])
-    mixed = FAMILIES[family](sigmas, levels([1.0, 0.0, 0.5]))
+    mixed = SAMPLERS[family](sigmas, levels([1.0, 0.0, 0.5]))
     for i, eta in enumerate([1.0, 0.0, 0.5]):
-        alone = FAMILIES[family](sigmas[i : i + 2], levels([eta]))
+        alone = SAMPLERS[family](sigmas[i : i + 2], levels([eta]))
         assert (mixed.carry[i], mixed.gain[i], mixed.std[i]) == (alone.carry[0], alone.gain[0], alone.std[0])
     assert mixed.std[1] == 0
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from d3po_core import tiles
-from d3po_core.diffusers_model import DiffusersModel
+from d3po_core.diffusion import tiled_decoding as tiles
+from d3po_core.diffusion.rollout import make_plan
+from d3po_core.diffusion.tiled_decoding import decode_in_tiles
 from d3po_core.lora import attach
+from d3po_core.models import DiffusersModel
 from d3po_core.rewards import Reward
-from d3po_core.rollout import make_plan
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
-from d3po_core.tiles import in_tiles
-from d3po_core.training.reward_gradient import RewardGradient, Scene
+from d3po_core.training.reward_gradient import PromptSample, RewardGradient
 
 from .tiny_pipelines import tiny_sd, tiny_vae
 
@@ -60,7 +60,7 @@ def test_a_decoder_that_sees_no_further_than_the_context_decodes_as_if_whole(siz
         seen.append(tuple(part.shape[-2:]))
         return decoder(part)
 
-    tiled = picture_and_gradient(lambda x: in_tiles(decode, x, 16 * FACTOR), latents)
+    tiled = picture_and_gradient(lambda x: decode_in_tiles(decode, x, 16 * FACTOR), latents)
     for got, expected in zip(tiled, picture_and_gradient(decoder, latents), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     assert set(seen) == {(8, 8), (16, 16)} and seen.count((16, 16)) > 2
@@ -71,7 +71,7 @@ def test_away_from_seams_a_decoder_that_sees_less_than_the_overlap_decodes_as_if
     """Of 28 latents tiles of 16 begin at 0 and 12: what is not within 12 to 16 is one tile's alone."""
     decoder, latents = Convolutions(reach), some_latents(1, 3, 28, 28)
     with torch.no_grad():
-        whole, tiled = decoder(latents), in_tiles(decoder, latents, 16 * FACTOR)
+        whole, tiled = decoder(latents), decode_in_tiles(decoder, latents, 16 * FACTOR)
     off = (whole - tiled).abs().amax((0, 1))
     alone = torch.ones(28 * FACTOR, dtype=torch.bool)
     alone[12 * FACTOR : 16 * FACTOR] = False
@@ -101,7 +101,7 @@ def test_the_gradient_is_that_of_the_blend_whatever_the_decoder() -> None:
         return vae.decode(part).sample
 
     latents = some_latents(2, 4, 28, 28)
-    tiled = picture_and_gradient(lambda x: in_tiles(decode, x, 16 * FACTOR), latents)
+    tiled = picture_and_gradient(lambda x: decode_in_tiles(decode, x, 16 * FACTOR), latents)
     for got, expected in zip(tiled, picture_and_gradient(lambda x: blended(decode, x), latents), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     whole, _ = picture_and_gradient(decode, latents)
@@ -124,13 +124,13 @@ def test_only_latents_are_kept_of_each_tile() -> None:
         return sum(storages.values())
 
     weights = 3 * 3 * 8 * (16 * FACTOR) ** 2  # a row and a column of tiles
-    assert kept(lambda x: in_tiles(decoder, x, 16 * FACTOR)) < weights + latents.nbytes * 3 < kept(decoder)
+    assert kept(lambda x: decode_in_tiles(decoder, x, 16 * FACTOR)) < weights + latents.nbytes * 3 < kept(decoder)
 
 
 def test_a_picture_that_fits_into_one_tile_is_decoded_whole() -> None:
     decoder, latents = Convolutions(2), some_latents(1, 3, 16, 12)
     for tile in (0, 16 * FACTOR, 8192):
-        assert torch.equal(in_tiles(decoder, latents, tile), decoder(latents))
+        assert torch.equal(decode_in_tiles(decoder, latents, tile), decoder(latents))
 
 
 def test_the_smallest_tile_still_covers_the_picture() -> None:
@@ -139,7 +139,7 @@ def test_the_smallest_tile_still_covers_the_picture() -> None:
     def decode(part: Tensor) -> Tensor:
         return F.interpolate(part, scale_factor=FACTOR, mode="nearest")
 
-    assert torch.allclose(in_tiles(decode, ones, 1), decode(ones))
+    assert torch.allclose(decode_in_tiles(decode, ones, 1), decode(ones))
 
 
 def test_a_round_decodes_in_tiles_and_the_gradient_reaches_the_lora(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_a_round_decodes_in_tiles_and_the_gradient_reaches_the_lora(monkeypatch:
     lora = attach(model.denoiser.module, LoraSettings(rank=2))
     sample = SampleSettings(steps=2, guidance_scale=2.0)
     reward = Reward("redness", "red", lambda images, prompts: images[:, 0].mean((1, 2)), True)
-    scenes = [Scene("a hill", model.encode(["a hill"])[0], 0)]
+    scenes = [PromptSample("a hill", model.encode(["a hill"])[0], 0)]
     found, sizes = [], set()
     original = tiles.checkpoint
 

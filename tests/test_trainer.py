@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
 from d3po_core.lora import LayerWeights
 from d3po_core.picks import Pick
 from d3po_core.run import Run
-from d3po_core.sampling import sample_groups
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
-from d3po_core.training import course as module
-from d3po_core.training.fit import Fit
-from d3po_core.training.keep import keep
+from d3po_core.training import round_trainer as module
+from d3po_core.training.preference_optimizer import PreferenceOptimizer
+from d3po_core.training.round_trainer import save_round
 from d3po_core.training.trainer import Trainer, blend, doubts
 
 from .toy import ToyModel
@@ -174,7 +174,7 @@ def test_a_round_that_learnt_nothing_takes_new_picks_and_settings(tmp_path: Path
     list(again.steps())
     assert not again.resumed and again.settings.epochs == 2
     assert len(again.trained_on) == len([group for group in run.groups() if not group.held_out])
-    keep(again)
+    save_round(again)
     assert run.untaught() == 0 and len(run.rounds()) == 1
 
 
@@ -199,7 +199,7 @@ def test_a_round_is_not_closed_while_another_trainer_is_at_it(tmp_path: Path) ->
     others = second.steps()
     next(others)
     with pytest.raises(D3POError, match=r"[Aa]nother|already"):
-        keep(first)
+        save_round(first)
     assert run.open_round() is not None
     others.close()
 
@@ -245,7 +245,7 @@ def test_an_interruption_while_hidden_picks_are_measured_loses_nothing(
     list(straight.steps())
     run = picked_run(tmp_path / "b", model)
     with monkeypatch.context() as patched:
-        patched.setattr(Fit, "measure", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(PreferenceOptimizer, "measure", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             list(trainer(run, model).steps())
     second = trainer(run, model)

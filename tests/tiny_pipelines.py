@@ -35,7 +35,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from d3po_core.denoiser import Conditioning
+from d3po_core.diffusion.denoiser import Conditioning
 
 MAX_TOKENS = 77
 _LETTERS = sorted(ByteLevel.alphabet())

@@ -7,11 +7,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from d3po_core.denoiser import Conditioning, Prediction, stack
+from d3po_core.diffusion.denoiser import Conditioning, Prediction, stack
+from d3po_core.diffusion.rollout import CandidateNoise, SamplingPlan, generator, sample
+from d3po_core.diffusion.steps import ancestral
 from d3po_core.picks import Pair
-from d3po_core.rollout import CandidateNoise, Plan, generator, sample
-from d3po_core.steps import ancestral
-from d3po_core.training.groups import TrainingGroup
+from d3po_core.training.rows import TrainingGroup
 
 SHAPE = (2, 3, 3)
 SIGMAS = torch.tensor([8.0, 5.0, 3.0, 1.0, 0.0], dtype=torch.float64)
@@ -99,7 +99,7 @@ def toy_group(
     denoiser: ToyDenoiser, number: int, candidates: int, pairs: list[Pair], guidance_scale: float = 3.0
 ) -> TrainingGroup:
     """A sampled group of which 3 steps are trained."""
-    plan = Plan(ancestral(SIGMAS, torch.ones(4)), 3)
+    plan = SamplingPlan(ancestral(SIGMAS, torch.ones(4)), 3)
     torch.manual_seed(number)
     conditioning = {"prompt": torch.randn(1, 4)}
     noises = [CandidateNoise(0, number, c, SHAPE, "same") for c in range(candidates)]

@@ -20,7 +20,7 @@ from .flags import number
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from ..judging import Judged
+    from ..rewards.auto_pick import AutoPickProgress
     from ..run import Run
 
 EXAMPLE = """  d3po annotate --run my-taste --scorer warmth
@@ -55,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..judging import judge
-    from ..picks_json import export_picks
-    from ..picks_lines import import_file
+    from ..exchange.authors_json import export_picks
+    from ..exchange.lines import import_file
+    from ..rewards.auto_pick import auto_pick
     from ..run import Run
 
     if not (options.scorer or options.random or options.import_ or options.export):
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"Imported {import_file(run, options.import_, options.who)} picks.")
     if reward or options.random:
         who = options.who or (reward.name if reward else RANDOM)
-        picking = judge(run, reward, who, options.kind, options.flip, options.limit, options.seed)
+        picking = auto_pick(run, reward, who, options.kind, options.flip, options.limit, options.seed)
         count, mistakes = shown(picking)
         print(f"Picked in {count} groups{f', {mistakes} of them mistaken' if mistakes else ''}.")
     if options.export:
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def shown(picking: Iterator[Judged]) -> tuple[int, int]:
+def shown(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
     """Show a bar while a program picks; how many picks were recorded, and how many of them were mistakes."""
     done = mistakes = 0
     with closing(Bar("Picking")) as bar:

@@ -7,16 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..embedded import GARDEN, GARDEN_DEFAULTS
 from ..errors import D3POError
 
 if TYPE_CHECKING:
-    from ..diffusers_model import DiffusersModel
+    from ..models import DiffusersModel
     from ..run import Run
-
-GARDEN = "garden"
-"""The name of the embedded model."""
-GARDEN_DEFAULTS: dict[str, Any] = {"guidance_scale": 2.5}
-"""Sampling settings that the embedded model was made for."""
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +114,7 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
     Raises:
         D3POError: it cannot be loaded, or the run was begun with another one.
     """
-    from ..diffusers_model import load_model
+    from ..models import load_model
 
     _be_quiet()
     remembered = run.model if run else {}

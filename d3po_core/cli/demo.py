@@ -42,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..embedded import GARDEN
-    from ..embedded.pictures import split_prompts
-    from ..judging import judge
+    from ..embedded import GARDEN_FOLDER
+    from ..embedded.prompts import split_prompts
     from ..rewards import get_reward
+    from ..rewards.auto_pick import auto_pick
 
     reward = get_reward(options.scorer)
     begin = time.monotonic()
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if not sample.draw(run, model, settings, training, "base"):
         return _stopped(folder)
     say(f"Picking one picture in each group. The simulated person prefers {reward.likes}.", begin)
-    count, _ = annotate.shown(judge(run, reward, reward.name, seed=options.seed))
+    count, _ = annotate.shown(auto_pick(run, reward, reward.name, seed=options.seed))
     print(f"Picked {count} times. The model knows nothing of the reason, only which picture was preferred.")
 
     say("Teaching. To see whether the taste is understood, some picks are hidden and guessed.", begin)
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     say("Done.", begin)
     print(f"Before and after:  {picture.resolve()}")
     print(f"The LoRA:          {copy.resolve()}")
-    print(USE.format(garden=GARDEN, lora=copy.resolve(), guidance=settings.guidance_scale))
+    print(USE.format(garden=GARDEN_FOLDER, lora=copy.resolve(), guidance=settings.guidance_scale))
     return 0
 
 

@@ -20,8 +20,7 @@ from .progress import Bar
 from .sample import new_run, usual_prompts
 
 if TYPE_CHECKING:
-    from ..training.reward_course import RewardCourse
-    from ..training.reward_trainer import RewardTrainer
+    from ..training.reward_trainer import RewardCourse, RewardTrainer
 
 EXAMPLE = """  d3po draft --run warmer --model garden --reward warmth
   d3po draft --run mine --reward "picks:mine.safetensors + 0.2*contrast" --updates 100"""
@@ -49,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _teach(options: argparse.Namespace) -> int:
-    from ..sampling import add_prompts
+    from ..app.sampling import add_prompts
     from ..training.reward_trainer import RewardTrainer
 
     if not options.reward:
@@ -75,7 +74,7 @@ def _teach(options: argparse.Namespace) -> int:
 def _finish(options: argparse.Namespace) -> int:
     """Without the reward, which may be gone."""
     from ..run import Run
-    from ..training.reward_course import StoppedReward
+    from ..training.reward_trainer import StoppedReward
 
     run = Run.open(options.run)
     settings, start = settings_of(options, "reward"), time.monotonic()
@@ -86,9 +85,9 @@ def _finish(options: argparse.Namespace) -> int:
 
 
 def _kept(course: RewardCourse, folder: str, start: float) -> int:
-    from ..training.keep import keep
+    from ..training.round_trainer import save_round
 
-    result, path = course.result(), keep(course)
+    result, path = course.result(), save_round(course)
     print(f"Round {result.round} took {time.monotonic() - start:.0f} s. {result.reason}")
     if result.figures:
         print("Mean {0} went from {reward_before:.4g} to {reward:.4g}.".format(course.reward_name, **result.figures))

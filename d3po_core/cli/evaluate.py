@@ -18,9 +18,8 @@ from .flags import add_settings, number, settings_of
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from ..evaluation.evaluate import Fidelity
-    from ..evaluation.report import Report
-    from ..image_model import ImageModel
+    from ..diffusion.image_model import ImageModel
+    from ..evaluation.evaluate import Evaluation, Fidelity
     from ..rewards import Reward
     from ..run import Run
     from ..settings import SampleSettings
@@ -72,16 +71,15 @@ def judge(
     settings: SampleSettings,
     reward: Reward,
     fidelity: Fidelity | None,
-) -> Report:
+) -> Evaluation:
     """Evaluate a LoRA file, showing how far it has come."""
-    from ..evaluation.evaluate import Drawn
-    from ..evaluation.report import evaluate
+    from ..evaluation.evaluate import DrawProgress, evaluate
 
     with closing(Bar("Comparing")) as bar:
         for step in evaluate(model, lora, prompts, seeds, settings, reward, fidelity):
-            if isinstance(step, Drawn):
+            if isinstance(step, DrawProgress):
                 bar.show(step.done, step.total)
-    assert not isinstance(step, Drawn)
+    assert not isinstance(step, DrawProgress)
     return step
 
 
@@ -89,12 +87,12 @@ def fidelity_of(source: str) -> Fidelity | None:
     """What can tell whether an image shows its prompt: only the embedded model's judge, of its own pictures."""
     if source != common.GARDEN:
         return None
-    from ..embedded.judge import Judge
+    from ..embedded.classifier import GardenClassifier
 
-    return Judge.load().attribute_correct
+    return GardenClassifier.load().attribute_correct
 
 
-def table(report: Report) -> str:
+def table(report: Evaluation) -> str:
     """The figures, for people."""
     lines = []
     for sampler, column in report.columns.items():
@@ -114,7 +112,7 @@ def table(report: Report) -> str:
 
 def _usual_prompts(options: argparse.Namespace, run: Run) -> list[str]:
     if common.source_of(options, run) == common.GARDEN:
-        from ..embedded.pictures import split_prompts
+        from ..embedded.prompts import split_prompts
 
         return split_prompts()[1]
     print("Judging on the prompts that were trained on; name others with --prompts.")

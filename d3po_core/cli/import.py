@@ -22,8 +22,8 @@ from . import common
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from ..image_model import Encoder
-    from ..imported import Found, Imported
+    from ..diffusion.image_model import Encoder
+    from ..importing import FoundImages, Imported
     from ..run import Run
 
 EXAMPLE = """  d3po import --run my-taste --from my-pictures --model my-model.safetensors
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..imported import read_source
+    from ..importing import read_source
     from .sample import new_run
 
     old = common.open_if_there(options.run)
@@ -62,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bring(run: Run, found: Found, model: Encoder, who: str) -> Imported:
+def _bring(run: Run, found: FoundImages, model: Encoder, who: str) -> Imported:
     """Import, showing how far it has come; the last report."""
-    from ..imported import import_pictures
+    from ..importing import import_pictures
 
     with closing(Bar("Importing")) as bar:
         for said in import_pictures(run, found, model, who):

@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..rewards.from_picks import fit_picks
-    from ..rewards.picks_file import save
+    from ..rewards.file import save_judge
+    from ..rewards.judge import fit_judge
     from ..run import Run
 
     target = Path(os.path.expanduser(options.to))
@@ -41,8 +41,8 @@ def run(options: argparse.Namespace) -> int:
         raise D3POError(f"The reward cannot be written to {target}.", "Name a file that ends in .safetensors.")
     if target.exists():
         raise D3POError(f"There is a file {target} already.", "Choose another name.")
-    fitted = fit_picks(Run.open(options.run), options.features, options.who)
-    save(fitted, target)
+    fitted = fit_judge(Run.open(options.run), options.features, options.who)
+    save_judge(fitted, target)
     print(fitted.facts)
     print(f"Wrote {target}")
     print(f"Next: d3po draft --run OTHER-FOLDER --reward picks:{target}")

@@ -20,8 +20,8 @@ from .flags import add_settings, preset_of, settings_of
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from ..diffusers_model import DiffusersModel
-    from ..image_model import ImageModel
+    from ..diffusion.image_model import ImageModel
+    from ..models import DiffusersModel
     from ..run import Run
 
 EXAMPLE = "  d3po sample --run my-taste --model my-model.safetensors --prompts prompts.txt --groups 64"
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..sampling import check_drawable
+    from ..app.sampling import check_drawable
 
     old = common.open_if_there(options.run)
     settings = settings_of(options, "sample", common.model_defaults(options, old), old.settings if old else None)
@@ -62,8 +62,8 @@ def run(options: argparse.Namespace) -> int:
 
 def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[str], policy: str) -> bool:
     """Draw groups with a policy of the run, showing how far it has come; False if it was stopped by Ctrl+C."""
-    from ..policies import applied
-    from ..sampling import sample_groups
+    from ..app.sampling import sample_groups
+    from ..lora.attach import applied
 
     bar = Bar("Drawing")
     number = 1 + sum(round.finished is not None for round in run.rounds())
@@ -88,7 +88,7 @@ def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
     if asked:
         return list(dict.fromkeys(asked))
     if common.source_of(options, old) == common.GARDEN:
-        from ..embedded.pictures import split_prompts
+        from ..embedded.prompts import split_prompts
 
         return split_prompts()[0]
     raise D3POError("There is nothing to draw yet.", 'Say what with --prompt "a red fox" or --prompts FILE.')

@@ -18,7 +18,7 @@ from .flags import add_settings, settings_of
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from ..image_model import ImageModel
+    from ..diffusion.image_model import ImageModel
     from ..rewards import Reward
     from ..run import Run
     from ..settings import LoraSettings, TrainSettings
@@ -87,7 +87,7 @@ def teach(
     Returns:
         What came out and where the LoRA lies; None if it was stopped by Ctrl+C, with the state kept in the run.
     """
-    from ..training.keep import keep
+    from ..training.round_trainer import save_round
     from ..training.trainer import Trainer
 
     trainer = Trainer(run, model.denoiser, train, lora, reward=reward)
@@ -111,7 +111,7 @@ def teach(
         return None
     finally:
         bar.close()
-    return trainer.result(), keep(trainer)
+    return trainer.result(), save_round(trainer)
 
 
 def describe(result: Result) -> str:

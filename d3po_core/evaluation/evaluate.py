@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..image_model import ImageModel
-from ..rollout import Plan, make_plan
+from ..diffusion.image_model import ImageModel
+from ..diffusion.rollout import SamplingPlan, make_plan
+from ..lora import LoraWeights
+from ..lora.attach import applied
+from ..run import files
 from ..settings import SampleSettings
 from .compare import Comparison, compare
-from .draw import deterministic, draw
+from .images import before_after, deterministic, draw
 
 Scorer = Callable[[Tensor, list[str]], Tensor]
 Fidelity = Callable[[Tensor, list[str]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageSet:
     """Images of P prompts and S seeds, (P, S, 3, H, W) in [0, 1], and what a scorer says of them, (P, S)."""
 
     images: Tensor
@@ -29,27 +36,27 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawProgress:
     """How far drawing has come."""
 
     done: int
     total: int
 
 
-def plans(model: ImageModel, settings: SampleSettings) -> dict[str, Plan]:
+def sampling_plans(model: ImageModel, settings: SampleSettings) -> dict[str, SamplingPlan]:
     """The samplers of an evaluation: the ordinary deterministic one, and the one that training recorded."""
     return {"deterministic": deterministic(model, settings), "training": make_plan(model.denoiser, settings)}
 
 
-def pictures(
+def draw_and_score(
     model: ImageModel,
-    plan: Plan,
+    plan: SamplingPlan,
     prompts: list[str],
     seeds: int,
     settings: SampleSettings,
     scorer: Scorer,
     fidelity: Fidelity | None = None,
-) -> Iterator[Drawn | Pictures]:
+) -> Iterator[DrawProgress | ImageSet]:
     """Draw and score; the last thing yielded is the `Pictures`.
 
     Args:
@@ -64,11 +71,11 @@ def pictures(
     parts = []
     for at, images in draw(model, plan, prompts, seeds, settings):
         parts.append(images)
-        yield Drawn(at + len(images), len(prompts) * seeds)
+        yield DrawProgress(at + len(images), len(prompts) * seeds)
     flat = torch.cat(parts)
     texts = [prompt for prompt in prompts for _ in range(seeds)]
     found = fidelity(flat, texts) if fidelity else {}
-    yield Pictures(
+    yield ImageSet(
         images=flat.unflatten(0, (len(prompts), seeds)),
         scores=scorer(flat, texts).double().cpu().unflatten(0, (len(prompts), seeds)),
         fidelity={name: float(right.double().mean()) for name, right in found.items()},
@@ -76,7 +83,7 @@ def pictures(
 
 
 @dataclass(frozen=True)
-class Column:
+class Outcome:
     """One sampler's outcome."""
 
     comparison: Comparison
@@ -84,6 +91,69 @@ class Column:
     fidelity_after: dict[str, float]
 
 
-def column(before: Pictures, after: Pictures) -> Column:
+def compare_sets(before: ImageSet, after: ImageSet) -> Outcome:
     """Compare two sets of pictures of the same prompts and seeds."""
-    return Column(compare(before.scores, after.scores), before.fidelity, after.fidelity)
+    return Outcome(compare(before.scores, after.scores), before.fidelity, after.fidelity)
+
+
+GRID_PROMPTS, GRID_SEEDS = 6, 5
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcome by sampler ("deterministic", "training"), and the deterministic sampler's pictures."""
+
+    columns: dict[str, Outcome]
+    before: ImageSet
+    after: ImageSet
+
+    def figures(self) -> dict[str, Any]:
+        """The numbers, JSON-able."""
+        return {name: dataclasses.asdict(outcome) for name, outcome in self.columns.items()}
+
+    def save(self, folder: Path) -> Path:
+        """Write evaluation.json and before-after.png; the picture's path."""
+        before, after = (side.images[:GRID_PROMPTS, :GRID_SEEDS] for side in (self.before, self.after))
+        path = folder / "before-after.png"
+        with files.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        files.replace(path, files.png(before_after(before, after)))
+        files.replace(folder / "evaluation.json", json.dumps(self.figures(), indent=2).encode())
+        return path
+
+
+def evaluate(
+    model: ImageModel,
+    lora: LoraWeights | Path,
+    prompts: list[str],
+    seeds: int,
+    settings: SampleSettings,
+    scorer: Scorer,
+    fidelity: Fidelity | None = None,
+    attachment: str = "peft",
+) -> Iterator[DrawProgress | Evaluation]:
+    """Draw before and after with both samplers and compare; the last thing yielded is the `Report`.
+
+    Args:
+        model: the base model.
+        lora: weights or a file, used at strength 1 in all steps.
+        prompts: P prompts that were not trained on.
+        seeds: S seeds, shared by the prompts.
+        settings: as sampled.
+        scorer, fidelity: see `pictures`.
+        attachment: how a LoRA is attached to this model.
+    """
+    samplers = sampling_plans(model, settings)
+    per_set = len(prompts) * seeds
+    total, done = 2 * per_set * len(samplers), 0
+    found: dict[str, list[ImageSet]] = {}
+    for name, plan in samplers.items():
+        for weights in (None, lora):
+            with applied(model.denoiser, weights, attachment):
+                for step in draw_and_score(model, plan, prompts, seeds, settings, scorer, fidelity):
+                    if isinstance(step, DrawProgress):
+                        yield DrawProgress(done + step.done, total)
+                    else:
+                        found.setdefault(name, []).append(step)
+            done += per_set
+    yield Evaluation({name: compare_sets(*both) for name, both in found.items()}, *found["deterministic"])

@@ -7,6 +7,5 @@ from __future__ import annotations
 
 from .actions import Actions
 from .requests import Request, Response, handle
-from .shelf import Shelf
 
-__all__ = ["Actions", "Request", "Response", "Shelf", "handle"]
+__all__ = ["Actions", "Request", "Response", "handle"]

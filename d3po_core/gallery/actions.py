@@ -6,11 +6,11 @@ from typing import Any
 
 from ..errors import D3POError
 from ..run import Run
-from ..run.showing import Counts
+from ..run.leases import Counts
 from ..settings import TrainSettings
 from ..training.methods import needs_recording
 
-FEWEST_PICKS = 16
+MIN_PICKS = 16
 """Picks that are worth teaching from."""
 
 

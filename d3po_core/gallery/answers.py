@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..drift import STRENGTHS
+from ..evaluation.drift import STRENGTHS
+from ..exchange.authors_json import feedback_rows
+from ..exchange.lines import pick_lines
 from ..picks import FLAGS, Pick
-from ..picks_json import feedback_rows
-from ..picks_lines import pick_lines
 from ..run import Run
-from ..run.checks import after
+from ..run.blind_checks import strip_side
 from . import fields
 from .actions import Actions
 from .fields import GROUP, BadRequest, NotFound
@@ -232,4 +232,4 @@ def strip_image(run: Run, round: str, index: str, side: str) -> Path:
     """GET strip/ROUND/INDEX/SIDE"""
     given = {"round": round, "index": index, "side": side}
     numbers = fields.whole(given, "round", 0, 10**6), fields.whole(given, "index", 0, 1000)
-    return run.strip_image(*numbers, fields.choice(given, "side", ("before", *map(after, STRENGTHS))))
+    return run.strip_image(*numbers, fields.choice(given, "side", ("before", *map(strip_side, STRENGTHS))))

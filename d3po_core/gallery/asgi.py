@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ..run.library import RunLibrary
 from .actions import Actions
 from .requests import MOST_BYTES, SAFE, Request, Response, handle
-from .shelf import Shelf
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -38,7 +38,7 @@ class GalleryApp:
         web: the folder with the page's files.
     """
 
-    def __init__(self, shelf: Shelf, actions: Actions, web: Path) -> None:
+    def __init__(self, shelf: RunLibrary, actions: Actions, web: Path) -> None:
         self._shelf, self._actions = shelf, actions
         # Only what is there at the start can be asked for, by its name: an address never becomes a path.
         self._files = {

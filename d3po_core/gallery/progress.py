@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 
-class Progress:
+class WorkProgress:
     """Of one piece of work, read by other threads while it goes on.
 
     Args:

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from ..errors import D3POError
 from ..run import Run
+from ..run.library import RunLibrary
 from . import answers, fields
 from .actions import Actions
 from .answers import Asked, Download
 from .fields import BadRequest, NotFound
-from .shelf import Shelf
 from .state import taste
 
 MOST_BYTES = 64 * 1024
@@ -85,7 +85,7 @@ class _Refused(Exception):
         self.status = status
 
 
-def handle(shelf: Shelf, actions: Actions, request: Request) -> Response:
+def handle(shelf: RunLibrary, actions: Actions, request: Request) -> Response:
     """Answer a request. Never raises for what the request says or what the disk does."""
     try:
         if from_another_site(request.headers):
@@ -122,7 +122,7 @@ def _host_of(origin: str) -> str | None:
         return None
 
 
-def _answer(shelf: Shelf, actions: Actions, request: Request) -> Response:
+def _answer(shelf: RunLibrary, actions: Actions, request: Request) -> Response:
     if request.method not in ("GET", "POST"):
         raise _Refused(405, "Only GET and POST are answered.")
     parts = request.path.strip("/").split("/")

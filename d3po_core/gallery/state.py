@@ -1,15 +1,23 @@
-"""What the page is told of a taste, as JSON-able values. Words for people stay in the page; here are numbers."""
+"""What chance alone does, so that a person can tell luck from taste."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from ..drift import recommended_of, word
+from ..evaluation.drift import drift_word, recommended_strength_of
 from ..run import Round, Run, StoredFlag, StoredPick
-from ..run.checks import Check, after
-from ..run.showing import Lease
-from .actions import FEWEST_PICKS, Actions
-from .chance import chance_range
+from ..run.blind_checks import BlindCheck, strip_side
+from ..run.leases import Lease
+from .actions import MIN_PICKS, Actions
+
+
+def chance_range(n: int, share: float = 0.95) -> tuple[int, int]:
+    """The narrowest symmetric range of heads in n tosses of a fair coin that holds at least `share` of all outcomes."""
+    low = n // 2
+    while sum(math.comb(n, heads) for heads in range(low, n - low + 1)) < share * 2**n:
+        low -= 1
+    return low, n - low
 
 
 def taste(run: Run) -> dict[str, Any]:
@@ -29,7 +37,7 @@ def state(run: Run, actions: Actions, who: str) -> dict[str, Any]:
         "picks": {
             **{"yours": counts.yours, "all": counts.picks, "usable": counts.usable},
             **{"untaught": actions.untaught(run), "milestone": milestone},
-            "previous": milestone // 2 if milestone > FEWEST_PICKS else 0,
+            "previous": milestone // 2 if milestone > MIN_PICKS else 0,
         },
         "last": last and _last(last),
         "groups": {"drawn": counts.drawn, "waiting": counts.waiting, "near": counts.near},
@@ -62,7 +70,7 @@ def image(run: Run, group_id: str, candidate: int) -> dict[str, Any]:
     return {"candidate": candidate, "url": f"taste/{run.run_id}/image/{group_id}/{candidate}"}
 
 
-def blind(check: Check) -> dict[str, Any]:
+def blind(check: BlindCheck) -> dict[str, Any]:
     """A blind check: how far it is and, at its end, what came out."""
     answers = [pair.answer for pair in check.pairs if pair.answer]
     result = None
@@ -79,7 +87,7 @@ def blind(check: Check) -> dict[str, Any]:
 
 def next_milestone(picks: int) -> int:
     """The next number of picks at which it is good to stop and teach: 16, 32, 64, ..."""
-    milestone = FEWEST_PICKS
+    milestone = MIN_PICKS
     while milestone <= picks:
         milestone *= 2
     return milestone
@@ -104,13 +112,13 @@ def _round(run: Run, round: Round) -> dict[str, Any]:
         "finished": round.finished is not None,
         **{name: said.get(name) for name in ("guessed", "guessed_of", "reason", "curve")},
         "reward": round.settings.get("reward_name") if round.finished or run.stopped_round() else None,
-        "strength": recommended_of(said),
+        "strength": recommended_strength_of(said),
         "details": said.get("figures"),
-        "drift": word(drifts[chosen]) if chosen in drifts else None,
+        "drift": drift_word(drifts[chosen]) if chosen in drifts else None,
         "lora": round.lora_file and round.lora_file.rpartition("/")[2],
         "strip": _strip(run, round, chosen),
         "gentler": [
-            {"strength": strength, "drift": word(drift), "strip": _strip(run, round, strength)}
+            {"strength": strength, "drift": drift_word(drift), "strip": _strip(run, round, strength)}
             for strength, drift in drifts.items()
             if strength < 1
         ],
@@ -119,7 +127,7 @@ def _round(run: Run, round: Round) -> dict[str, Any]:
 
 def _strip(run: Run, round: Round, strength: float) -> list[dict[str, Any]]:
     """A round's pictures before, and after at this strength; none where that was not drawn."""
-    address, side = f"taste/{run.run_id}/strip/{round.number}", after(strength)
+    address, side = f"taste/{run.run_id}/strip/{round.number}", strip_side(strength)
     if not run.has_strip(round.number, side):
         return []
     return [

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from .attaching import attach
+from .attach import attach
 from .file import import_lora, load_lora, save_lora, unused_path, write_new
 from .interface import Lora
-from .naming import Base, base_model
+from .layer_names import ModelFamily, model_family
 from .weights import LayerWeights, LoraWeights
 
 __all__ = [
-    "Base",
     "LayerWeights",
     "Lora",
     "LoraWeights",
+    "ModelFamily",
     "attach",
-    "base_model",
     "import_lora",
     "load_lora",
+    "model_family",
     "save_lora",
     "unused_path",
     "write_new",

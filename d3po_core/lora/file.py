@@ -7,6 +7,7 @@ where it changes 40 %.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 
 from ..errors import D3POError
 from .keys import from_file, is_lora_key, one_alpha, to_file
+from .layer_names import model_family
 from .metadata import describe, hashes
-from .naming import base_model
 from .weights import LoraWeights
 
 PART = ".part"
@@ -60,7 +61,7 @@ def save_lora(
     from safetensors.torch import save
 
     path = Path(path)
-    base = base_model(module)
+    base = model_family(module)
     tensors = to_file(weights, module)
     tensors = {key: value if key.endswith(".alpha") else value.to(dtype) for key, value in tensors.items()}
     metadata = describe(one_alpha(weights, base), base, path.stem, extra=extra, **about)
@@ -174,3 +175,8 @@ def import_lora(path: Path | str, module: nn.Module, *, skip_text_encoder: bool 
     """
     tensors, metadata = load_lora(path)
     return from_file(tensors, module, metadata, skip_text_encoder)
+
+
+def policy_id(path: Path) -> str:
+    """What names the policy that a LoRA file makes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

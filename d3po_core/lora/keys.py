@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import D3POError
-from .naming import Base, Names, names
+from .layer_names import LayerNames, ModelFamily, layer_names
 from .targets import fitted, layers
 from .weights import LayerWeights, LoraWeights, rescaled
 
@@ -70,7 +70,7 @@ def to_file(weights: LoraWeights, module: nn.Module) -> dict[str, Tensor]:
     Raises:
         D3POError: the network is of no known family.
     """
-    naming = names(module)
+    naming = layer_names(module)
     parts = {
         part: piece
         for path, w in one_alpha(weights, naming.base).items()
@@ -91,7 +91,7 @@ def to_file(weights: LoraWeights, module: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
 
 
-def one_alpha(weights: LoraWeights, base: Base) -> LoraWeights:
+def one_alpha(weights: LoraWeights, base: ModelFamily) -> LoraWeights:
     """The same LoRA with the alphas that files of this family have: the commonest one, or each layer's rank."""
     if base in PEFT:
         return {path: rescaled(w, float(w.rank)) for path, w in weights.items()}
@@ -119,7 +119,7 @@ def from_file(
             f"This LoRA also changes the text encoder ({len(text)} layers), which is not trained here.",
             "Choose to leave that part out, or use a LoRA of the image network only.",
         )
-    naming = names(module)
+    naming = layer_names(module)
     known = _spellings(naming)
     found = {name: _lookup(name, known) for name in grouped if name not in text}
     strangers = [name for name, parts in found.items() if not parts]
@@ -166,7 +166,7 @@ def _grouped(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return grouped
 
 
-def _spellings(naming: Names) -> dict[str, tuple[str, ...]]:
+def _spellings(naming: LayerNames) -> dict[str, tuple[str, ...]]:
     """Diffusers' paths by every flattened name of a layer."""
     known: dict[str, tuple[str, ...]] = {}
     for parts in naming.own.values():
@@ -231,7 +231,7 @@ def _split(weights: LayerWeights, count: int) -> list[LayerWeights]:
     return [LayerWeights(weights.down, up, weights.alpha) for up in weights.up.split(sizes)]
 
 
-def _joined(pieces: LoraWeights, naming: Names, module: nn.Module) -> LoraWeights:
+def _joined(pieces: LoraWeights, naming: LayerNames, module: nn.Module) -> LoraWeights:
     """By the network's own paths, with q, k and v in one where the network has them so."""
     known = layers(module)
     weights: LoraWeights = {}

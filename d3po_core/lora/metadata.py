@@ -15,24 +15,24 @@ from datetime import datetime, timezone
 from torch import Tensor
 
 from .. import __version__
-from .naming import Base
+from .layer_names import ModelFamily
 from .weights import LoraWeights
 
-ARCHITECTURES: dict[Base, str] = {
+ARCHITECTURES: dict[ModelFamily, str] = {
     "sd_v1": "stable-diffusion-v1",
     "sd_v2": "stable-diffusion-v2-512",
     "sdxl": "stable-diffusion-xl-v1-base",
     "sd3": "stable-diffusion-3",
     "flux1": "flux-1-dev",
 }
-IMPLEMENTATIONS: dict[Base, str] = {
+IMPLEMENTATIONS: dict[ModelFamily, str] = {
     "sd_v1": "diffusers",
     "sd_v2": "diffusers",
     "sdxl": "https://github.com/Stability-AI/generative-models",
     "sd3": "diffusers",
     "flux1": "https://github.com/black-forest-labs/flux",
 }
-VERSIONS: dict[Base, str] = {
+VERSIONS: dict[ModelFamily, str] = {
     "sd_v1": "sd_v1",
     "sd_v2": "sd_v2",
     "sdxl": "sdxl_base_v1-0",
@@ -43,7 +43,7 @@ VERSIONS: dict[Base, str] = {
 
 def describe(
     weights: LoraWeights,
-    base: Base,
+    base: ModelFamily,
     name: str,
     *,
     title: str = "",

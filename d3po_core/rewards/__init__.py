@@ -2,9 +2,7 @@
 after, and are what DRaFT climbs where they are differentiable.
 """
 
-from .registry import REWARDS
-from .reward import Reward, check_varied
-from .spec import get_reward, require_differentiable
-from .weighted import weighted_sum
+from .reward import Reward, check_varied, weighted_sum
+from .spec import REWARDS, get_reward, require_differentiable
 
 __all__ = ["REWARDS", "Reward", "check_varied", "get_reward", "require_differentiable", "weighted_sum"]

@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .colours import brightness
-from .jpeg import QUALITY
+from .simple import QUALITY, brightness
 
 # Tables K.1 and K.2 of ITU-T T.81, Annex K: quantisation steps of luma and chroma, row by row.
 LUMA_STEPS = (

@@ -1,4 +1,4 @@
-"""A reward by what somebody wrote: "warmth", "0.5*warmth + contrast", "aesthetic:/folder + picks:/file.safetensors"."""
+"""The rewards that need no file, by name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,35 @@ from pathlib import Path
 import torch
 
 from ..errors import D3POError
-from .registry import REWARDS
-from .reward import Reward
-from .weighted import WeightedSum, joined, weighted_sum
+from . import simple as colours
+from . import simple as garden
+from . import simple as jpeg
+from . import smooth_jpeg
+from .reward import Reward, WeightedSum, weighted_sum, write_sum
+
+REWARDS: dict[str, Reward] = {
+    reward.name: dataclasses.replace(reward, written=reward.name)
+    for reward in (
+        Reward("compressibility", "images that make a small JPEG: smooth, empty, blurred", jpeg.compressibility, False),
+        Reward("incompressibility", "images that make a large JPEG: busy, grainy", jpeg.incompressibility, False),
+        Reward("warmth", "warm colours: mean of red minus mean of blue", colours.warmth, True),
+        Reward("contrast", "light beside dark: the spread of brightness", colours.contrast, True),
+        Reward(
+            "smooth-compressibility",
+            "as compressibility, by a size that has a gradient",
+            smooth_jpeg.smooth_compressibility,
+            True,
+        ),
+        Reward(
+            "smooth-incompressibility",
+            "as incompressibility, by a size that has a gradient",
+            smooth_jpeg.smooth_incompressibility,
+            True,
+        ),
+        Reward("garden-size", "large blooms (embedded model only)", garden.garden_size, True),
+        Reward("garden-lean", "flowers that lean to the right (embedded model only)", garden.garden_lean, True),
+    )
+}
 
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 FILES = {
@@ -48,7 +74,7 @@ def canonical(spec: str) -> str:
     Raises:
         D3POError: a weight is not a number.
     """
-    return joined([(weight, _absolute(name)) for weight, name in _terms(spec)])
+    return write_sum([(weight, _absolute(name)) for weight, name in _terms(spec)])
 
 
 def require_differentiable(reward: Reward) -> Reward:
@@ -120,9 +146,9 @@ def _named(name: str, more: Mapping[str, Callable[[], Reward]]) -> Reward:
 def _loader(kind: str) -> Callable[[str], Reward]:
     """Imported when it is needed, as these are heavier."""
     if kind == "picks":
-        from .picks_file import load_reward
+        from .file import load_judge_reward
 
-        return load_reward
-    from .clip_scores import LOADERS
+        return load_judge_reward
+    from .clip import LOADERS
 
     return LOADERS[kind]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from .flags import StoredFlag
 from .groups import Group
-from .judgements import Judgement, StoredPick
 from .manifest import device_name
+from .picks import Judgement, StoredPick
 from .prompts import Prompt
 from .recording import Recorded
 from .rounds import Round

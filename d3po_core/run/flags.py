@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..picks import FLAGS, FlagKind, check_flag
 from .base import Base, count_up
-from .recording import Recorded, candidates_of, check_shown, is_recorded, judge, revision
+from .recording import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Flags(Base):
                     *(json.dumps(list(shown_order)), reason, time.time()),
                 ),
             )
-            judge(connection, group_id)
+            update_judged(connection, group_id)
             return Recorded(flag_id, True, count_up(connection, "pick_revision"))
 
     def flags(self, *, who: str | None = None, group_id: str | None = None) -> list[StoredFlag]:

@@ -36,7 +36,7 @@ def is_recorded(connection: sqlite3.Connection, pick_id: str) -> bool:
     return connection.execute("SELECT 1 FROM picks WHERE pick_id = ?", (pick_id,)).fetchone() is not None
 
 
-def judge(connection: sqlite3.Connection, group_id: str) -> None:
+def update_judged(connection: sqlite3.Connection, group_id: str) -> None:
     """Bring what the group's row says of picks and flags up to date, in the transaction that changes them."""
     connection.execute(f"UPDATE groups SET judged = {JUDGED}, flagged = {FLAGGED} WHERE id = ?", (group_id,))
 

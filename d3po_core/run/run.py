@@ -14,23 +14,22 @@ from typing import Any
 from ..errors import D3POError
 from . import files
 from .base import DATABASE, LOCK
-from .checks import Checks
+from .blind_checks import BlindChecks
 from .database import Database, connect, transaction
 from .groups import Groups
 from .history import History
-from .judgements import Judgements
+from .leases import Leases
 from .lock import hold
 from .manifest import Manifest
 from .metrics import Metrics
+from .picks import Picks
 from .prompts import Prompts
 from .rounds import Rounds
 from .schema import MIGRATIONS, migrate
-from .showing import Showing
-from .space import Space
-from .sweep import sweep
+from .space import Space, remove_leftovers
 
 
-class Run(Prompts, Groups, Judgements, Showing, History, Rounds, Checks, Metrics, Manifest, Space):
+class Run(Prompts, Groups, Picks, Leases, History, Rounds, BlindChecks, Metrics, Manifest, Space):
     """A run on disk. Any number of threads and processes may use one folder at once, each through a Run of its own
     process; a Run must not be carried over a fork.
     """
@@ -72,7 +71,7 @@ class Run(Prompts, Groups, Judgements, Showing, History, Rounds, Checks, Metrics
         try:
             _bring_up_to_date(database)
             with suppress(D3POError):  # a run that can't be written to can still be looked at
-                sweep(folder, database)
+                remove_leftovers(folder, database)
             return cls(folder, database)
         except BaseException:
             database.close()

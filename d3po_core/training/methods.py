@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..logratio import kl, log_ratio, per_row
-from ..objectives import advantages, d3po, ddpo, diffusion_kto, dpok, nft
+from ..diffusion.likelihood import kl, log_ratio, per_row
+from ..diffusion.losses import advantages, d3po, ddpo, diffusion_kto, dpok, nft
 from ..settings import TrainSettings
-from .groups import Rows, TrainingGroup
+from .rows import Rows, TrainingGroup
 
 
 @dataclass(frozen=True)

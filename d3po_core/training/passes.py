@@ -1,25 +1,84 @@
-"""Log-ratios of rows, and the gradient of a loss on what is needed of every row, in one pass or two.
-
-An image is evaluated once and its log-ratio is used in every pair that it belongs to. When the graphs of all rows fit
-in memory that is one pass. Otherwise two: the rows' values without gradient; the loss's derivative with respect to
-each; then forward and backward in micro-batches weighted by it. The gradient is the same, at one more forward.
-"""
+"""How many rows to evaluate at once: what fits, and what is quick."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..logratio import kl, log_ratio
-from .groups import Rows, TrainingGroup, group_rows
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.likelihood import kl, log_ratio
+from .rows import Rows, TrainingGroup, group_rows
+
+MEMORY_SHARE = 0.5
+"""Of the free memory, what activations may take."""
+PROCESSOR_BYTES = 2**29
+"""Activations that a processor has at once, where it has the choice: larger batches gain it nothing, and moving their
+memory costs."""
+
+
+def activation_bytes(denoiser: Denoiser, rows: Rows) -> int:
+    """Bytes that autograd keeps for one row's backward pass, parameters left out: counted, not guessed."""
+    kept: dict[int, int] = {}
+    parameters = {p.untyped_storage().data_ptr() for p in denoiser.module.parameters()}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # an operation that kept its own result would hold itself, and its memory, for ever
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        ratios = row_log_ratios(denoiser, rows[slice(0, 1)])
+    del ratios
+    return sum(kept.values())
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on a device."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    import psutil  # every host has it; the standalone extra lists it
+
+    return psutil.virtual_memory().available
+
+
+def fit_batch_limits(denoiser: Denoiser, rows: Rows, most: int = 0) -> BatchLimits:
+    """Room on the denoiser's device.
+
+    Args:
+        denoiser: the policy.
+        rows: at least one, of the kind to be evaluated.
+        most: given by the user; 0 finds it by the free memory.
+    """
+    if most and denoiser.device.type != "cpu":
+        return BatchLimits(most, most)
+    each = max(1, activation_bytes(denoiser, rows))
+    most = most or max(1, int(MEMORY_SHARE * free_bytes(denoiser.device) / each))
+    quick = max(1, PROCESSOR_BYTES // each) if denoiser.device.type == "cpu" else most
+    return BatchLimits(most, min(most, quick))
+
+
+@contextmanager
+def checkpointing(module: Any, on: bool) -> Iterator[None]:
+    """Gradient checkpointing by the module's own switch, if it has one (diffusers); hosts bring their own."""
+    switch = on and hasattr(module, "enable_gradient_checkpointing") and not module.is_gradient_checkpointing
+    if switch:
+        module.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if switch:
+            module.disable_gradient_checkpointing()
 
 
 @dataclass(frozen=True)
-class Room:
+class BatchLimits:
     """How many (image, step) rows to evaluate at once.
 
     Attributes:
@@ -83,7 +142,7 @@ def backward(
     values_of: Callable[[Rows], Tensor],
     rows: Rows,
     loss_of: Callable[[Tensor], Tensor],
-    room: Room,
+    room: BatchLimits,
     scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradient of scale * loss_of(values) in the LoRA's parameters.

@@ -6,16 +6,25 @@ Otherwise the reference is evaluated anew, once per image, and kept for as long 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..rollout import STORE_DTYPE
-from .groups import Rows, TrainingGroup, group_rows
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.likelihood import per_row, residual
+from ..diffusion.rollout import STORE_DTYPE
 from .passes import predict
+from .rows import Rows, TrainingGroup, group_rows
+
+
+def with_reference(rows: Rows, reference: Reference) -> Rows:
+    """Noised images with the predictions of the policy to depart from."""
+    ref = reference.evaluate(rows)
+    clean = rows.ref + per_row(rows.steps.std, rows.z) * rows.z
+    return dataclasses.replace(rows, ref=ref, z=residual(rows.x, clean, ref, rows.steps), base=ref)
 
 
 class Reference:

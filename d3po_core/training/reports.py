@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..lora import LoraWeights
-from .fit import Measures
+from .preference_optimizer import Measures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class Result:
 
 
 @dataclass
-class Progress:
+class RoundState:
     """Where a round is: everything besides tensors that a resumed trainer needs.
 
     Attributes:

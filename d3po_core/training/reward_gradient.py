@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..denoiser import Conditioning, size, stack
-from ..draft import renoised, sample_through, starting_latents
-from ..image_model import ImageModel
+from ..diffusion.denoiser import Conditioning, size, stack
+from ..diffusion.draft import renoised, sample_through, starting_latents
+from ..diffusion.image_model import ImageModel
+from ..diffusion.rollout import generator
+from ..diffusion.steps import LinearSteps
+from ..diffusion.tiled_decoding import decode_in_tiles
 from ..rewards import Reward
-from ..rollout import generator
 from ..settings import RewardSettings
-from ..steps import Steps
-from ..tiles import in_tiles
 
 LATE = 0.25
 """ReFL stops within this last share of the steps; the paper (Xu et al. 2023, section 3.2) takes the last 10 of 40."""
 
 
 @dataclass(frozen=True)
-class Scene:
+class PromptSample:
     """What one picture is drawn from.
 
     Attributes:
@@ -36,9 +36,9 @@ class Scene:
     number: int
 
 
-def batches(scenes: Sequence[Scene], at_once: int) -> Iterator[list[Scene]]:
+def batches(scenes: Sequence[PromptSample], at_once: int) -> Iterator[list[PromptSample]]:
     """Scenes in batches of at most so many, each of one size of conditioning."""
-    kinds: dict[object, list[Scene]] = {}
+    kinds: dict[object, list[PromptSample]] = {}
     for scene in scenes:
         kinds.setdefault(size(scene.conditioning), []).append(scene)
     for alike in kinds.values():
@@ -62,7 +62,7 @@ class RewardGradient:
         self,
         model: ImageModel,
         reward: Reward,
-        steps: Steps,
+        steps: LinearSteps,
         shape: tuple[int, ...],
         guidance_scale: float,
         settings: RewardSettings,
@@ -70,7 +70,7 @@ class RewardGradient:
         self._model, self._reward, self._steps, self._shape = model, reward, steps, shape
         self._guidance, self._settings = guidance_scale, settings
 
-    def backward(self, scenes: Sequence[Scene], update: int, at_once: int, scale: float = 1.0) -> float:
+    def backward(self, scenes: Sequence[PromptSample], update: int, at_once: int, scale: float = 1.0) -> float:
         """The gradient of an update's pictures.
 
         Args:
@@ -86,13 +86,13 @@ class RewardGradient:
         total, count = 0.0, 0
         for part in batches(scenes, at_once):
             for latents, of in self._latents(part, update):
-                images = in_tiles(self._model.decode, finished(latents), self._settings.tile)
+                images = decode_in_tiles(self._model.decode, finished(latents), self._settings.tile)
                 rewards = self._reward(images, [scene.prompt for scene in part])
                 (-rewards.sum() * (scale / (len(scenes) * of))).backward()
                 total, count = total + float(rewards.detach().sum()), count + len(rewards)
         return total / count
 
-    def _latents(self, scenes: list[Scene], update: int) -> Iterator[tuple[Tensor, int]]:
+    def _latents(self, scenes: list[PromptSample], update: int) -> Iterator[tuple[Tensor, int]]:
         """Clean latents with gradient (B, ...), once or several times, and how often."""
         settings, steps, denoiser = self._settings, self._steps, self._model.denoiser
         conditioning = stack([scene.conditioning for scene in scenes])
@@ -122,7 +122,7 @@ class RewardGradient:
             return 1, count - 1 - int(torch.randint(late, (), generator=chance))
         return (count if self._settings.variant == "draft" else min(self._settings.last, count)), count - 1
 
-    def _noises(self, scenes: list[Scene], update: int | str, count: int) -> list[Tensor]:
+    def _noises(self, scenes: list[PromptSample], update: int | str, count: int) -> list[Tensor]:
         """`count` draws of unit noise (B, ...); each picture's own, so that batches may be cut anywhere."""
         chances = [generator(self._settings.seed, "reward", update, scene.number) for scene in scenes]
         draws = [torch.randn(count, *self._shape, generator=chance) for chance in chances]

@@ -1,9 +1,5 @@
-"""One round of teaching by a differentiable reward: DRaFT, DRaFT-K, DRaFT-LV or ReFL (see draft.py).
-
-A generator of reports, as the trainer by picks is one, on the same run and with the same file at the end. What keeps a
-reward from being climbed until it ruins pictures: drift from the base model, watched as training goes on, ends it; and
-at the end the LoRA is tried at several strengths, of which the strongest whose drift is not high is recommended.
-"""
+"""What a round by a reward is, whether it is taught on or finished as it is: how its pictures are drawn, on which
+drift is measured, and what comes out."""
 
 from __future__ import annotations
 
@@ -14,19 +10,178 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..diffusion.denoiser import size, stack
+from ..diffusion.image_model import ImageModel
+from ..diffusion.rollout import CandidateNoise, Trajectory, generator, make_plan, sample
+from ..diffusion.tiled_decoding import decode_in_tiles
 from ..errors import D3POError
-from ..image_model import ImageModel
 from ..rewards import Reward, check_varied, require_differentiable
-from ..rollout import Trajectory, generator
-from ..run import Run
-from ..settings import LoraSettings, RewardSettings, SampleSettings
-from ..tiles import in_tiles
-from .optimizer import Optimizer
+from ..run import Round, Run
+from ..settings import LoraSettings, RewardSettings, SampleSettings, validate
+from .optimize import LoraOptimizer, unpack_optimizer, unpack_parameters
 from .passes import mean_kl
-from .reports import RewardReport
-from .reward_course import RewardCourse
-from .reward_gradient import RewardGradient, Scene
-from .state import unpack_optimizer
+from .reports import Result, RewardReport
+from .reward_gradient import PromptSample, RewardGradient, batches
+from .round_trainer import RoundTrainer
+from .rows import TrainingGroup
+
+FREE_TO_CHANGE = ("micro_batch", "checkpointing", "tile")
+"""Settings that an interrupted round takes anew: they change memory, and hardly anything else."""
+WATCHED = 8
+"""Pictures that are drawn again and again to see the reward."""
+DRIFTING = 4
+"""Those of them whose steps drift is measured on; it has no noise of its own."""
+LOWEST_SIGMA = 0.3
+"""Noise to signal down to which drift is measured. A reward's gradient comes through the last steps and changes these
+most: to the early ones, which picks are about, the model may seem as it was. In the very last ones the sampler's own
+noise goes to 0, and any difference at all to infinity."""
+
+
+class RewardCourse(RoundTrainer[RewardReport]):
+    """See `RewardTrainer` and `StoppedReward`."""
+
+    KIND = "reward"
+    reward_name: str
+    """What the round learns from, for people."""
+
+    def __init__(
+        self,
+        run: Run,
+        model: ImageModel,
+        settings: RewardSettings,
+        lora_settings: LoraSettings,
+        sample: SampleSettings,
+        attachment: str,
+        prompts: Sequence[int] = (),
+    ) -> None:
+        super().__init__(run, model.denoiser, lora_settings, attachment)
+        self.model = model
+        self.settings, self.sample = validate(settings), validate(sample)
+        unfinished = self._unfinished()
+        self.resumed = unfinished is not None
+        wanted = unfinished.settings["prompts"] if unfinished else prompts
+        meant = [prompt for prompt in run.prompts() if (prompt.id in wanted if wanted else prompt.asked)]
+        self.prompts = [prompt for prompt in meant if run.has_conditioning(prompt.id)]
+        if not self.prompts:
+            raise D3POError("This taste has no prompts yet.", "Draw some pictures for it first.")
+
+    @property
+    def trained_on(self) -> list[str]:
+        """None: pictures are drawn for every update anew."""
+        return []
+
+    def result(self) -> Result:
+        """What was learnt when `steps` ended or was closed."""
+        progress = self._progress
+        ended = progress.done >= self.settings.updates
+        return Result(
+            round=self.round,
+            weights=self._learnt,
+            strength=1.0,
+            z=None,
+            guessed=0,
+            guessed_of=0,
+            curve=[],
+            sweep=progress.sweep,
+            figures=progress.figures,
+            reason=progress.reason or ("Every update was made." if ended else "Stopped before the end."),
+        )
+
+    def _resume(self, unfinished: Round) -> None:
+        """With what it was begun, but in the memory that is given now."""
+        stored = unfinished.settings
+        as_now = {name: getattr(self.settings, name) for name in FREE_TO_CHANGE}
+        self.settings = RewardSettings(**{**stored["reward"], **as_now})
+        self.lora_settings, self.sample = LoraSettings(**stored["lora"]), SampleSettings(**stored["sample"])
+        self.round, self._start = unfinished.number, stored["start"]
+
+    def _seed(self) -> int:
+        return self.settings.seed
+
+    @torch.no_grad()
+    def _get_ready(self) -> Trajectory:
+        """How pictures are drawn; the watched ones by the base, on whose steps drift is measured."""
+        self._plan = make_plan(self.denoiser, self.sample)
+        lowest = min(self.sample.window_sigma, LOWEST_SIGMA)
+        watched = dataclasses.replace(self.sample, window="early", window_sigma=lowest, eta=1.0)  # else KL has no scale
+        self._watch_plan = make_plan(self.denoiser, watched)
+        self._shape = self.model.latent_shape(self.sample.height, self.sample.width)
+        self._at_once = self.settings.micro_batch or self.settings.batch
+        self._shown = [self.prompts[i % len(self.prompts)] for i in range(WATCHED)]
+        self._shown.sort(key=lambda prompt: str(size(self._conditioning(prompt.id))))  # those of one batch together
+        with self._lora.off():
+            trajectory = self._drawn()
+        steps = self._watch_plan.steps[slice(self._watch_plan.trained)]
+        self._watched = [
+            TrainingGroup(
+                id=f"watched {i}",
+                pairs=[],
+                scores=[0.0],
+                steps=steps,
+                x=trajectory.x[i : i + 1].cpu(),
+                cond=trajectory.cond[i : i + 1].cpu(),
+                guided=trajectory.guided[i : i + 1].cpu(),
+                latents=self.denoiser.finished(trajectory.latents[i : i + 1]).cpu(),
+                policy="base",
+                conditioning=self._conditioning(prompt.id),
+                guidance_scale=self.sample.guidance_scale,
+            )
+            for i, prompt in enumerate(self._shown[:DRIFTING])
+        ]
+        return trajectory
+
+    def _note_sweep(self) -> None:
+        """Drift at every strength, of the LoRA as it is."""
+        kept = self._lora.weights()
+        self._progress.sweep = self._swept(kept, self._watched, lambda group: group.guided, self._at_once)
+
+    def _conditioning(self, prompt_id: int) -> dict[str, torch.Tensor]:
+        rows = self.run.conditioning(prompt_id)
+        return {name: value.to(self.denoiser.device) for name, value in rows.items()}
+
+    @torch.no_grad()
+    def _drawn(self) -> Trajectory:
+        """By the core, not by the host, whose sampling this may be in the middle of."""
+        parts: list[Trajectory] = []
+        scenes = [PromptSample(p.text, self._conditioning(p.id), number) for number, p in enumerate(self._shown)]
+        for part in batches(scenes, self._at_once):
+            noises = [CandidateNoise(self.settings.seed, scene.number, 0, self._shape, "same") for scene in part]
+            rows = stack([scene.conditioning for scene in part])
+            parts.append(sample(self.denoiser, self._watch_plan, noises, rows, self.sample.guidance_scale))
+        names = [item.name for item in dataclasses.fields(Trajectory)]
+        return Trajectory(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+class StoppedReward(RewardCourse):
+    """A stopped round, to be made a LoRA of as it is. It takes no reward: whose file is gone loses nothing.
+
+    Args:
+        run: with the round.
+        model: the base model.
+        memory: its settings of memory count, no others.
+        attachment: see `Course`.
+
+    Raises:
+        D3POError: no round by a reward was stopped.
+    """
+
+    def __init__(self, run: Run, model: ImageModel, memory: RewardSettings, attachment: str = "peft") -> None:
+        if run.stopped_round() is None:
+            raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
+        super().__init__(run, model, memory, LoraSettings(), SampleSettings(), attachment)
+
+    def _begin_or_resume(self) -> None:
+        unfinished = self._unfinished()
+        assert unfinished is not None
+        self.reward_name = unfinished.settings["reward_name"]
+        self._resume(unfinished)
+
+    def _teach(self) -> Generator[RewardReport, None, None]:
+        """Nothing more; the drift of what was learnt."""
+        unpack_parameters(self._tensors, self._lora.parameters())
+        self._get_ready()
+        self._note_sweep()
+        yield from ()
 
 
 class RewardTrainer(RewardCourse):
@@ -91,7 +246,9 @@ class RewardTrainer(RewardCourse):
     def _teach(self) -> Generator[RewardReport, None, None]:
         settings, progress, self._whole = self.settings, self._progress, True
         parameters = self._lora.parameters()
-        optimizer = Optimizer(self.denoiser, parameters, settings.learning_rate, settings.warmup, settings.grad_clip)
+        optimizer = LoraOptimizer(
+            self.denoiser, parameters, settings.learning_rate, settings.warmup, settings.grad_clip
+        )
         if progress.done:
             unpack_optimizer(self._tensors, optimizer.adamw, parameters)
         before = self._rewards(self._get_ready())
@@ -107,7 +264,7 @@ class RewardTrainer(RewardCourse):
             if self._whole and progress.done:  # else there is nothing to go on with, and it is to lock nobody out
                 self._save(optimizer.adamw, parameters)
 
-    def _update(self, optimizer: Optimizer) -> RewardReport:
+    def _update(self, optimizer: LoraOptimizer) -> RewardReport:
         """One optimiser step, and measures if it is their turn."""
         done, of = self._progress.done + 1, self.settings.updates
         reward = self._backward(optimizer)
@@ -135,7 +292,7 @@ class RewardTrainer(RewardCourse):
         self._watch_drift(kl.per_element, self.settings.drift_limit)
         return watched, kl.per_image
 
-    def _backward(self, optimizer: Optimizer) -> float:
+    def _backward(self, optimizer: LoraOptimizer) -> float:
         """The gradient, in smaller parts if memory runs out."""
         gradient = RewardGradient(
             self.model, self.reward, self._plan.steps, self._shape, self.sample.guidance_scale, self.settings
@@ -154,19 +311,19 @@ class RewardTrainer(RewardCourse):
                     ) from error
             self._at_once = max(1, self._at_once // 2)
 
-    def _scenes(self, update: int) -> list[Scene]:
+    def _scenes(self, update: int) -> list[PromptSample]:
         """What an update draws: all prompts in a shuffled order, before any comes again."""
         found = []
         for number in range(update * self.settings.batch, (update + 1) * self.settings.batch):
             turn, place = divmod(number, len(self.prompts))
             order = torch.randperm(len(self.prompts), generator=generator(self.settings.seed, "prompts", turn))
             prompt = self.prompts[int(order[place])]
-            found.append(Scene(prompt.text, self._conditioning(prompt.id), number))
+            found.append(PromptSample(prompt.text, self._conditioning(prompt.id), number))
         return found
 
     @torch.no_grad()
     def _rewards(self, trajectory: Trajectory) -> Tensor:
         latents = self.denoiser.finished(trajectory.latents)
         parts = latents.split(self._at_once)
-        images = torch.cat([in_tiles(self.model.decode, part, self.settings.tile) for part in parts])
+        images = torch.cat([decode_in_tiles(self.model.decode, part, self.settings.tile) for part in parts])
         return self.reward(images, [prompt.text for prompt in self._shown])

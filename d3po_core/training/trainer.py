@@ -16,24 +16,30 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.rollout import generator
+from ..lora.weights import blend, reinitialised
 from ..rewards import Reward
-from ..rollout import generator
 from ..run import Run
-from ..settings import LoraSettings, TrainSettings, check, resolved
-from .course import Course
+from ..settings import LoraSettings, TrainSettings, resolved, validate
 from .evidence import epochs_to_teach, strength, z_score
-from .fit import Fit, Update
-from .groups import TrainingGroup, group_rows
-from .images import noise_levels, noised
-from .loading import GroupLoader, Lesson, UnusableGroup, check_same_model, collect, of_each_kind, rewarded
-from .memory import checkpointing, room_for
 from .methods import METHODS
-from .passes import MeanKL, Room, mean_kl
+from .optimize import unpack_optimizer, unpack_parameters
+from .passes import BatchLimits, MeanKL, checkpointing, fit_batch_limits, mean_kl
+from .preference_optimizer import PreferenceOptimizer, Update
+from .preferences import (
+    GroupLoader,
+    PreferenceData,
+    UnusableGroup,
+    check_same_model,
+    collect_preferences,
+    of_each_kind,
+    score_preferences,
+)
 from .references import Reference
-from .reports import Progress, Result, StepReport, by_epoch
-from .state import unpack_optimizer, unpack_parameters
-from .weights import blend, unlearnt
+from .reports import Result, RoundState, StepReport, by_epoch
+from .round_trainer import RoundTrainer
+from .rows import TrainingGroup, group_rows, noise_images, noise_levels
 
 DRIFT_GROUPS = 8
 """Groups on which drift is measured at the end of an epoch."""
@@ -52,7 +58,7 @@ class Phase:
     hidden: list[str]
 
 
-class Trainer(Course[StepReport]):
+class Trainer(RoundTrainer[StepReport]):
     """Teaches one round by picks, see `Course`.
 
     Args:
@@ -76,8 +82,8 @@ class Trainer(Course[StepReport]):
         reward: Reward | None = None,
     ) -> None:
         super().__init__(run, denoiser, lora_settings, attachment)
-        self.reward, self._collected = reward, cast("Lesson | None", None)
-        self.settings = resolved(check(settings))
+        self.reward, self._collected = reward, cast("PreferenceData | None", None)
+        self.settings = resolved(validate(settings))
         self.resumed = self._unfinished() is not None
         if not self.resumed:
             self._collect()  # too few picks are told before a model is touched
@@ -149,18 +155,18 @@ class Trainer(Course[StepReport]):
             as_now = {name: getattr(self.settings, name) for name in FREE_TO_CHANGE}
             self.settings = resolved(TrainSettings(**{**stored["train"], **as_now}))
             self.lora_settings = LoraSettings(**stored["lora"])
-            self.round, self._lesson = unfinished.number, Lesson.from_json(stored["lesson"])
+            self.round, self._lesson = unfinished.number, PreferenceData.from_json(stored["lesson"])
             # Not the present one: somebody may have gone back to another round meanwhile.
             self._start = stored.get("start") or self.run.current_policy()
         self._note(train=dataclasses.asdict(self.settings))
         self._load = GroupLoader(self.run, self._lesson)
         self._phases = self._plan(self._lesson)
 
-    def _collect(self) -> Lesson:
+    def _collect(self) -> PreferenceData:
         if self.reward is None:
-            return collect(self.run, self.settings.method)
+            return collect_preferences(self.run, self.settings.method)
         if self._collected is None:  # once: a scorer may take minutes
-            self._collected = rewarded(self.run, self.reward, self.settings.method)
+            self._collected = score_preferences(self.run, self.reward, self.settings.method)
         return self._collected
 
     def _stored(self) -> dict[str, Any]:
@@ -181,9 +187,9 @@ class Trainer(Course[StepReport]):
         if not self._lesson.training:
             return
         self.run.begin_round(self._stored(), self._reference_policy())
-        self.run.save_state(self.round, {}, dataclasses.asdict(Progress()))
+        self.run.save_state(self.round, {}, dataclasses.asdict(RoundState()))
 
-    def _plan(self, lesson: Lesson) -> list[Phase]:
+    def _plan(self, lesson: PreferenceData) -> list[Phase]:
         ids = sorted(lesson.training)
         teach = Phase("teach", ids, sorted(lesson.held_out))
         if not self.settings.cross_check or sum(map(bool, lesson.training.values())) < CHECKABLE:
@@ -195,7 +201,7 @@ class Trainer(Course[StepReport]):
     def _attach(self) -> None:
         """The LoRA, going on from last round's; the base model must be the one that sampled."""
         super()._attach()
-        self._fresh = unlearnt(self._initial, self.settings.seed) if self._previous else self._initial
+        self._fresh = reinitialised(self._initial, self.settings.seed) if self._previous else self._initial
         try:
             if not self.settings.reevaluate_reference:
                 self._check_samplers()
@@ -219,15 +225,15 @@ class Trainer(Course[StepReport]):
             elif policy == self._start:  # nothing has been learnt since
                 check_same_model(self.denoiser, self._load(group_id))
 
-    def _room_for(self) -> Room:
+    def _room_for(self) -> BatchLimits:
         group, settings = self._load(self._phases[-1].groups[0]), self.settings
         if METHODS[settings.method].rows == "images":
             levels = noise_levels(self.denoiser, settings.lowest_sigma)
-            rows = noised(group, levels, 1, generator(settings.seed), self.denoiser)
+            rows = noise_images(group, levels, 1, generator(settings.seed), self.denoiser)
         else:
             guided = settings.guided_loss
             rows = group_rows(group, group.guided if guided else group.cond, guided, self.denoiser.device)
-        return room_for(self.denoiser, rows, self.settings.micro_batch)
+        return fit_batch_limits(self.denoiser, rows, self.settings.micro_batch)
 
     def _references(self) -> tuple[Reference, Reference]:
         """The chosen reference, and the base."""
@@ -279,11 +285,11 @@ class Trainer(Course[StepReport]):
             if fit.done == progress.done:
                 self._save(fit.optimizer.adamw, fit.parameters)
 
-    def _resumed(self, phase: Phase) -> Fit:
+    def _resumed(self, phase: Phase) -> PreferenceOptimizer:
         """The phase's fit, where it was left. A check knows nothing of earlier rounds, which saw the picks it hides."""
         checking = phase.name != "teach"
         self._lora.load(self._fresh if checking else self._initial)
-        fit = Fit(
+        fit = PreferenceOptimizer(
             self.denoiser,
             self._lora.parameters(),
             {name: max(1, len(self._lesson.training[name])) for name in phase.groups},
@@ -298,7 +304,7 @@ class Trainer(Course[StepReport]):
             fit.done = self._progress.done
         return fit
 
-    def _report(self, phase: Phase, fit: Fit, update: Update) -> StepReport:
+    def _report(self, phase: Phase, fit: PreferenceOptimizer, update: Update) -> StepReport:
         extra = self._end_of_epoch(phase, fit) if fit.ends_epoch(fit.done) else {}
         report = StepReport(
             phase=phase.name,
@@ -310,7 +316,7 @@ class Trainer(Course[StepReport]):
         )
         return self._tell(report)
 
-    def _end_of_epoch(self, phase: Phase, fit: Fit) -> dict[str, Any]:
+    def _end_of_epoch(self, phase: Phase, fit: PreferenceOptimizer) -> dict[str, Any]:
         """Measure the groups that this phase does not see, and draw the consequences."""
         progress = self._progress
         hidden = fit.measure(phase.hidden) if phase.hidden else None
@@ -335,7 +341,7 @@ class Trainer(Course[StepReport]):
     def _kl(self, groups: list[str], guided: Callable[[TrainingGroup], Tensor]) -> MeanKL:
         return mean_kl(self.denoiser, [self._load(name) for name in groups], guided, self._room.together)
 
-    def _stop_or_go_on(self, fit: Fit) -> None:
+    def _stop_or_go_on(self, fit: PreferenceOptimizer) -> None:
         """Where no check has set the epochs, stop when held-out picks are guessed worse."""
         settings, losses = self.settings, self._progress.held_out
         if self._checked or not settings.patience or not losses:

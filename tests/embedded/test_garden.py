@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from d3po_core.embedded import GARDEN
+from d3po_core.embedded import GARDEN_FOLDER
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -12,21 +12,21 @@ diffusers = pytest.importorskip("diffusers")
 
 @pytest.fixture(scope="module")
 def pipe():
-    pipe = diffusers.StableDiffusionPipeline.from_pretrained(GARDEN)
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(GARDEN_FOLDER)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 @pytest.fixture(scope="module")
 def judge():
-    from d3po_core.embedded.judge import Judge
+    from d3po_core.embedded.classifier import GardenClassifier
 
-    return Judge.load()
+    return GardenClassifier.load()
 
 
 def test_judge_on_renderings_and_reconstructions(pipe, judge):
-    from d3po_core.embedded.measure import renderings
-    from d3po_core.embedded.train_vae import reconstruct
+    from tools.garden.measure import renderings
+    from tools.garden.train_vae import reconstruct
 
     images, prompts, truth = renderings(600, seed=31)
     for shown in (images, reconstruct(pipe.vae, images)):
@@ -37,8 +37,8 @@ def test_judge_on_renderings_and_reconstructions(pipe, judge):
 
 
 def test_pictures_survive_encoding_and_decoding(pipe):
-    from d3po_core.diffusers_model import DiffusersModel
-    from d3po_core.embedded.measure import renderings
+    from d3po_core.models import DiffusersModel
+    from tools.garden.measure import renderings
 
     images, _, _ = renderings(32, seed=33)
     model = DiffusersModel(pipe)
@@ -49,7 +49,7 @@ def test_pictures_survive_encoding_and_decoding(pipe):
 
 
 def test_judge_takes_other_sizes(judge):
-    from d3po_core.embedded.measure import renderings
+    from tools.garden.measure import renderings
 
     images, prompts, _ = renderings(60, seed=32)
     large = torch.nn.functional.interpolate(images, (128, 128), mode="bilinear")
@@ -57,7 +57,7 @@ def test_judge_takes_other_sizes(judge):
 
 
 def test_pipeline_draws_what_it_is_told(pipe, judge):
-    from d3po_core.embedded.pictures import split_prompts
+    from d3po_core.embedded.prompts import split_prompts
 
     prompts = split_prompts()[1]
     generator = torch.Generator().manual_seed(3)
@@ -67,13 +67,13 @@ def test_pipeline_draws_what_it_is_told(pipe, judge):
 
 
 def test_folder_is_small_and_has_no_pickles():
-    files = [path for path in GARDEN.rglob("*") if path.is_file()]
+    files = [path for path in GARDEN_FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 16_000_000
     assert {path.suffix for path in files} <= {".json", ".txt", ".safetensors", ".md"}
 
 
 def test_tokenizer_knows_the_words_and_spells_the_rest(pipe):
-    from d3po_core.embedded.pictures import PROMPTS
+    from d3po_core.embedded.prompts import PROMPTS
 
     for prompt in PROMPTS:
         assert len(pipe.tokenizer(prompt).input_ids) == len(prompt.split()) + 2

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from d3po_core.embedded import pictures
+from tools.garden import pictures
 
 
 def test_rendering_is_deterministic_and_in_shape():

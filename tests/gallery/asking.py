@@ -7,15 +7,16 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from d3po_core.gallery import Actions, Request, Response, Shelf, handle
+from d3po_core.gallery import Actions, Request, Response, handle
 from d3po_core.run import Run
+from d3po_core.run.library import RunLibrary
 from tests.run_helpers import make_run
 
 
 class Page:
     """One page of one person, open on a taste."""
 
-    def __init__(self, shelf: Shelf, run: Run, who: str = "", actions: Actions | None = None) -> None:
+    def __init__(self, shelf: RunLibrary, run: Run, who: str = "", actions: Actions | None = None) -> None:
         self.shelf, self.run, self.who = shelf, run, who
         self.actions = actions or Actions()
         self.client = uuid.uuid4().hex
@@ -50,8 +51,8 @@ class Page:
         return answer
 
 
-def shelf_with(folder: Path, groups: int = 6, candidates: int = 2, **kwargs: Any) -> tuple[Shelf, Run]:
+def shelf_with(folder: Path, groups: int = 6, candidates: int = 2, **kwargs: Any) -> tuple[RunLibrary, Run]:
     """A shelf with one run."""
     make_run(folder / "taste", groups=groups, candidates=candidates, **kwargs).close()
-    shelf = Shelf(folder)
+    shelf = RunLibrary(folder)
     return shelf, shelf.runs()[0]

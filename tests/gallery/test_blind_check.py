@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from d3po_core.gallery.chance import chance_range
+from d3po_core.gallery.state import chance_range
 from tests.gallery.asking import Page, shelf_with
 from tests.run_helpers import picture
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from d3po_core.run import showing
+from d3po_core.run import leases as showing
 from d3po_core.run.run import Run
 from tests.gallery.asking import Page, shelf_with
 from tests.run_helpers import put_group

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from d3po_core.gallery import Actions, Request, Shelf, handle
+from d3po_core.gallery import Actions, Request, handle
 from d3po_core.gallery.requests import GETS, IMAGES, MOST_BYTES, POSTS
+from d3po_core.run.library import RunLibrary
 from tests.gallery.asking import Page, shelf_with
 
 REQUESTS = int(os.environ.get("D3PO_BAD_REQUESTS", "1000"))
@@ -180,7 +181,7 @@ def test_a_damaged_taste_does_not_hide_the_others(tmp_path: Path) -> None:
     _, run = shelf_with(tmp_path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.sqlite3").write_bytes(b"no database")
-    response = handle(Shelf(tmp_path), Actions(), Request("GET", "tastes"))
+    response = handle(RunLibrary(tmp_path), Actions(), Request("GET", "tastes"))
     assert isinstance(response.body, bytes)
     assert [taste["id"] for taste in json.loads(response.body)["tastes"]] == [run.run_id]
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from d3po_core.gallery import Actions, Shelf
+from d3po_core.gallery import Actions
 from d3po_core.gallery.asgi import GalleryApp
 from d3po_core.run import Run
+from d3po_core.run.library import RunLibrary
 from tests.gallery.asking import shelf_with
 
 uvicorn = pytest.importorskip("uvicorn", reason="uvicorn comes with the standalone extra")
@@ -154,4 +155,4 @@ def test_the_application_needs_no_web_framework() -> None:
     code = "import sys, d3po_core.gallery.asgi; print(sorted({'fastapi', 'starlette', 'aiohttp'} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert said.stdout.strip() == "[]"
-    assert callable(GalleryApp(Shelf(ROOT / "nowhere"), Actions(), ROOT / "web"))
+    assert callable(GalleryApp(RunLibrary(ROOT / "nowhere"), Actions(), ROOT / "web"))

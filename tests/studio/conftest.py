@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from d3po_core import showcase
-from d3po_core.diffusers_model import load_model
-from d3po_core.embedded import GARDEN
-from d3po_core.gallery import Shelf
+from d3po_core.embedded import GARDEN_FOLDER
+from d3po_core.evaluation import previews as showcase
+from d3po_core.models import load_model
 from d3po_core.run import Run
+from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
-from d3po_core.training import reward_course
+from d3po_core.training import reward_trainer as reward_course
 from d3po_studio import tastes
 from d3po_studio.models import Models
 
@@ -34,7 +34,7 @@ class Garden(Models):
 
 @pytest.fixture(scope="session")
 def models() -> Garden:
-    if not (GARDEN / "unet").exists():
+    if not (GARDEN_FOLDER / "unet").exists():
         pytest.skip("the embedded model is not there")
     return Garden()
 
@@ -44,7 +44,7 @@ def run(tmp_path: Path, models: Garden) -> Run:
     plan = tastes.Plan(
         "Blooms", "garden", ("a red tulip by day", "a blue daisy at night"), SAMPLE, TrainSettings(), LORA
     )
-    return tastes.begin(plan, models.model, Shelf(tmp_path))
+    return tastes.begin(plan, models.model, RunLibrary(tmp_path))
 
 
 @pytest.fixture

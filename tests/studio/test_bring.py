@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
-from d3po_core.imported import read_source
+from d3po_core.importing import read_source
 from d3po_core.run import Run
+from d3po_core.run.library import RunLibrary
 from d3po_core.settings import TrainSettings
 from d3po_core.training.trainer import Trainer
 from d3po_studio import zips
@@ -273,7 +273,7 @@ def test_only_what_can_be_unpacked_a_little_at_a_time_is(tmp_path: Path, written
     assert written == [0]
 
 
-def panel(of: Callable[..., Any], worker: Worker, shelf: Shelf) -> Any:
+def panel(of: Callable[..., Any], worker: Worker, shelf: RunLibrary) -> Any:
     """A panel's page."""
     import gradio as gr
 
@@ -294,7 +294,7 @@ def test_a_page_that_is_open_to_others_takes_only_zips(models: Models, run: Run,
     from d3po_studio import tastes
     from d3po_studio.bring import bring
 
-    shelf = Shelf(run.folder.parent)
+    shelf = RunLibrary(run.folder.parent)
     (taste,) = tastes.labels(shelf)
     worker = Worker(models).start()
     asked = {each.elem_id for each in event(panel(bring, worker, shelf), "come").inputs}
@@ -325,7 +325,7 @@ def test_a_page_that_is_open_to_others_takes_no_path_of_a_reward(models: Models,
     from d3po_studio import tastes
     from d3po_studio.other_ways import other_ways
 
-    shelf, worker = Shelf(run.folder.parent), Worker(models)
+    shelf, worker = RunLibrary(run.folder.parent), Worker(models)
     (taste,) = tastes.labels(shelf)
     for others, sentence in ((False, "The reward from picks is missing"), (True, "cannot name a file or folder")):
         worker.open_to_others = others

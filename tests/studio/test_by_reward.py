@@ -15,7 +15,7 @@ from d3po_core.gallery.state import state
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
 from d3po_core.run import Run
-from d3po_core.run.checks import after
+from d3po_core.run.blind_checks import strip_side
 from d3po_core.settings import RewardSettings
 from d3po_studio import by_reward
 from d3po_studio import worker as module
@@ -63,7 +63,7 @@ def test_a_round_by_a_reward_is_kept_and_shown_as_others_are(worker: Worker, run
     tensors, _ = load_lora(run.folder / round.lora_file)
     assert any(value.any() for name, value in tensors.items() if "lora_up" in name)
     assert run.current_policy() == round.lora_hash and len(run.last_check().pairs) == 1
-    assert run.strip_image(1, 0, "before").read_bytes() != run.strip_image(1, 0, after(1.0)).read_bytes()
+    assert run.strip_image(1, 0, "before").read_bytes() != run.strip_image(1, 0, strip_side(1.0)).read_bytes()
     assert state(run, worker, "")["rounds"][0]["reward"] == "warmth"
     assert "teach" not in worker.can(run)  # by picks, of which there are none
 

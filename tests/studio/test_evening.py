@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from d3po_core.embedded import GARDEN
-from d3po_core.embedded.pictures import split_prompts
-from d3po_core.gallery import Shelf
+from d3po_core.embedded import GARDEN_FOLDER
+from d3po_core.embedded.prompts import split_prompts
 from d3po_core.run import Run
+from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 
 pytest.importorskip("gradio", reason="gradio comes with the standalone extra")
@@ -70,11 +70,11 @@ def until(what: Callable[[], Any], seconds: float = 120) -> Any:
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[Studio]:
-    from d3po_core.diffusers_model import load_model
+    from d3po_core.models import load_model
     from d3po_studio import tastes
 
     plan = tastes.Plan("Evening", "garden", tuple(split_prompts()[0]), SAMPLE, TRAIN, LoraSettings(rank=4, alpha=4.0))
-    tastes.begin(plan, load_model("garden"), Shelf(tmp_path / "tastes")).close()
+    tastes.begin(plan, load_model("garden"), RunLibrary(tmp_path / "tastes")).close()
     found = Studio(tmp_path / "tastes")
     yield found
     found.kill()
@@ -121,7 +121,7 @@ def _note(response: Any, acknowledged: set[str]) -> None:
         acknowledged.add(json.loads(response.request.post_data)["pick_id"])
 
 
-@pytest.mark.skipif(not (GARDEN / "unet").exists(), reason="the embedded model is not there")
+@pytest.mark.skipif(not (GARDEN_FOLDER / "unet").exists(), reason="the embedded model is not there")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_full_evening(browser: Any, studio: Studio, tmp_path: Path) -> None:
     acknowledged: set[str] = set()
@@ -186,6 +186,6 @@ def _loads_in_diffusers(run: Run, tmp_path: Path) -> None:
 
     from d3po_core.cli.export import export
 
-    pipeline = StableDiffusionPipeline.from_pretrained(GARDEN)
+    pipeline = StableDiffusionPipeline.from_pretrained(GARDEN_FOLDER)
     pipeline.load_lora_weights(str(export(run, tmp_path / "out")))
     assert pipeline.get_active_adapters()

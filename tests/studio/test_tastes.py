@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
 from d3po_core.run import Run
+from d3po_core.run.library import RunLibrary
 from d3po_studio.tastes import chosen, find, labels
 from tests.run_helpers import MODEL
 
@@ -18,12 +18,12 @@ def begun(folder: Path, name: str) -> Run:
     return Run.create(folder, name=name, model=MODEL, settings={})
 
 
-def label_of(shelf: Shelf, run: Run) -> str:
+def label_of(shelf: RunLibrary, run: Run) -> str:
     return next(label for label, found in labels(shelf).items() if found.run_id == run.run_id)
 
 
 def test_a_label_goes_on_meaning_its_taste(tmp_path: Path) -> None:
-    shelf, first = Shelf(tmp_path), begun(tmp_path / "one", "Cats")
+    shelf, first = RunLibrary(tmp_path), begun(tmp_path / "one", "Cats")
     shown = label_of(shelf, first)
     second = begun(tmp_path / "two", "Cats")
     assert shown.startswith("Cats") and shown != label_of(shelf, second)
@@ -36,7 +36,7 @@ def test_a_label_goes_on_meaning_its_taste(tmp_path: Path) -> None:
 
 
 def test_a_deleted_tastes_label_means_none(tmp_path: Path) -> None:
-    shelf, first = Shelf(tmp_path), begun(tmp_path / "one", "Cats")
+    shelf, first = RunLibrary(tmp_path), begun(tmp_path / "one", "Cats")
     shown = label_of(shelf, first)
     first.close()
     shutil.rmtree(first.folder)
@@ -48,4 +48,4 @@ def test_a_deleted_tastes_label_means_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", [None, "", "Cats", "#", "Cats #"])
 def test_what_is_no_label_means_none(tmp_path: Path, label: str | None) -> None:
     begun(tmp_path / "one", "Cats")
-    assert find(Shelf(tmp_path), label) is None
+    assert find(RunLibrary(tmp_path), label) is None

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from d3po_core.diffusers_model import DiffusersModel
-from d3po_core.drift import STRENGTHS
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
+from d3po_core.evaluation.drift import STRENGTHS
 from d3po_core.lora import load_lora
+from d3po_core.models import DiffusersModel
 from d3po_core.picks import Pick
 from d3po_core.run import Run
-from d3po_core.run.checks import after
+from d3po_core.run.blind_checks import strip_side
+from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_studio import drawing, tastes
 from d3po_studio import worker as module
@@ -58,8 +58,8 @@ def worker(models: Tiny) -> Iterator[Worker]:
 @pytest.fixture
 def run(tmp_path: Path, models: Tiny) -> Run:
     plan = tastes.Plan("Foxes", "tiny", ("a fox", "a hen", "an owl"), SAMPLE, TRAIN, LORA)
-    tastes.begin(plan, models.model, Shelf(tmp_path))
-    return Shelf(tmp_path).runs()[0]
+    tastes.begin(plan, models.model, RunLibrary(tmp_path))
+    return RunLibrary(tmp_path).runs()[0]
 
 
 def ups(run: Run, file: str) -> float:
@@ -109,7 +109,7 @@ def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> N
     assert strengths == STRENGTHS
     # predictions move in proportion to a small LoRA, and KL with their square
     assert [drift / drifts[0] for drift in drifts] == pytest.approx([s**2 for s in strengths], rel=0.25)
-    looks = {strength: run.strip_image(1, 0, after(strength)).read_bytes() for strength in strengths}
+    looks = {strength: run.strip_image(1, 0, strip_side(strength)).read_bytes() for strength in strengths}
     assert len({*looks.values(), run.strip_image(1, 0, "before").read_bytes()}) == 4
     assert "teach" not in worker.can(run)  # nothing new to teach from
 
@@ -205,7 +205,7 @@ def test_no_room_for_bad_plans(tmp_path: Path, models: Tiny) -> None:
         tastes.Plan("x", "tiny", ("a fox",), SampleSettings(width=71), TRAIN, LORA),
     ):
         with pytest.raises(D3POError):
-            tastes.begin(plan, models.model, Shelf(tmp_path / "shelf"))
+            tastes.begin(plan, models.model, RunLibrary(tmp_path / "shelf"))
     assert not (tmp_path / "shelf").exists()
     with pytest.raises(D3POError, match="no prompt"):
         tastes.prompts_of(" \n ")

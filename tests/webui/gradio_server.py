@@ -17,9 +17,9 @@ import gradio as gr
 import torch
 from torch import Tensor
 
-from d3po_core.gallery import Shelf
 from d3po_core.gallery.asgi import GalleryApp
 from d3po_core.run import Run
+from d3po_core.run.library import RunLibrary
 from d3po_studio.worker import Worker
 from d3po_webui.cards import Cards
 from d3po_webui.routes import MOUNT, Doorkeeper
@@ -118,7 +118,7 @@ def main() -> None:
     folder, ports, login = Path(sys.argv[1]), list(map(int, sys.argv[2:4])), tuple(sys.argv[4:])
     if gr.__version__.startswith("4."):
         know_js()
-    shelf, cards = Shelf(folder / "tastes"), Cards(folder / "loras")
+    shelf, cards = RunLibrary(folder / "tastes"), Cards(folder / "loras")
     worker = TabWorker(cards)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # gradio 3 only warns of what it does not know

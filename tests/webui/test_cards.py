@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Shelf
-from d3po_core.policies import policy_id
+from d3po_core.lora.file import policy_id
 from d3po_core.run import Run
+from d3po_core.run.library import RunLibrary
 from d3po_studio import tastes
 from d3po_studio.words import WORDS
 from d3po_studio.worker import Worker
@@ -131,7 +131,7 @@ def test_what_a_person_wrote_stays(run: Run, cards: Cards) -> None:
 
 
 def test_the_tag_is_of_what_samples_and_names_all_earlier_ones(run: Run, cards: Cards, tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path / "tastes")
+    shelf = RunLibrary(tmp_path / "tastes")
     (label,) = tastes.labels(shelf)
     with pytest.raises(D3POError, match="not been taught yet"):
         lora_tag(shelf, label, cards)
@@ -216,4 +216,4 @@ def test_a_folder_that_cannot_be_used_is_told_in_a_sentence(tmp_path: Path) -> N
     for wrong in (str(tmp_path / "file" / "in it"), "~nobody-of-this-name/tastes", "a\0b"):
         found, problem = folder(wrong, usual)
         assert problem.endswith("Choose another folder under Settings, D3PO.") or "Choose another one" in problem
-        assert Shelf(found).runs() == []
+        assert RunLibrary(found).runs() == []

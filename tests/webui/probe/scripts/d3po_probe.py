@@ -16,13 +16,13 @@ from k_diffusion.sampling import sample_euler
 from modules import launch_utils, rng, script_callbacks
 from PIL import Image
 
-from d3po_core.gallery import Shelf
+from d3po_core.diffusion.rollout import make_plan
 from d3po_core.lora import LayerWeights, attach, import_lora, save_lora
-from d3po_core.policies import applied
+from d3po_core.lora.attach import applied
 from d3po_core.rewards import get_reward
-from d3po_core.rollout import make_plan
+from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
-from d3po_core.training.reward_gradient import RewardGradient, Scene
+from d3po_core.training.reward_gradient import PromptSample, RewardGradient
 from d3po_studio.tastes import Plan, begin
 from d3po_webui import denoiser, door, host
 from d3po_webui.model import WebuiModel
@@ -78,7 +78,7 @@ class Probe:
         settings = RewardSettings(variant="draft", checkpointing=checkpointing)
         with self.worker._in_queue():
             model = WebuiModel(host.loaded_model(), 64, 64)
-            scene = Scene(prompt, model.encode([prompt])[0], 0)
+            scene = PromptSample(prompt, model.encode([prompt])[0], 0)
             attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
             try:
                 with self.worker._for_gradients(model, settings):
@@ -137,7 +137,7 @@ class Probe:
 
     def recorded_with_text(self, taste):
         """The same, as a taste has recorded it for its first prompt."""
-        run = next(run for run in Shelf(host.data_folder() / door.FOLDER).runs() if run.run_id == taste)
+        run = next(run for run in RunLibrary(host.data_folder() / door.FOLDER).runs() if run.run_id == taste)
         return run.conditioning(run.prompts()[0].id)["cond.vector"][0, -1536:].float().tolist()
 
     def network(self):
@@ -173,7 +173,7 @@ class Probe:
         """A new taste; its id."""
         sections = {name: kind(**settings.get(name, {})) for name, kind in SECTIONS.items()}
         with self.worker._in_queue():
-            model, shelf = self.worker.models.get(), Shelf(host.data_folder() / door.FOLDER)
+            model, shelf = self.worker.models.get(), RunLibrary(host.data_folder() / door.FOLDER)
             return begin(Plan("A taste", model.name, tuple(prompts), **sections), model, shelf).run_id
 
 

@@ -1,0 +1,199 @@
+"""Sampling into a run: prompts in, groups with trajectories and pictures on disk out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..diffusion.denoiser import Conditioning
+from ..diffusion.duplicates import duplicates
+from ..diffusion.image_model import ImageModel
+from ..diffusion.rollout import STORE_DTYPE, CandidateNoise, SamplingPlan, Trajectory, generator, make_plan
+from ..diffusion.steps import LinearSteps
+from ..run import Run
+from ..run.images import to_image
+from ..settings import SampleSettings
+
+
+@dataclass(frozen=True)
+class SampledGroup:
+    """A group that is now in the run, and how far sampling has come.
+
+    Attributes:
+        images: (candidates, 3, H, W) in [0, 1].
+        latents: finished, (candidates, ...).
+    """
+
+    group_id: str
+    done: int
+    total: int
+    images: Tensor
+    latents: Tensor
+
+
+@dataclass(frozen=True)
+class DrawnGroup:
+    """A group that was drawn and has no pictures yet.
+
+    Attributes:
+        latents: finished, (candidates, ...).
+        tensors: what a run keeps of its trajectory.
+        about: the other things that `Run.add_group` is told.
+    """
+
+    latents: Tensor
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+
+    def add_to(self, run: Run, images: Tensor) -> str:
+        """Put the group into the run it was drawn for; its id.
+
+        Args:
+            images: (candidates, 3, H, W) in [0, 1].
+        """
+        return run.add_group(**self.about, tensors=self.tensors, images=[to_image(image) for image in images])
+
+
+def sample_groups(
+    run: Run,
+    model: ImageModel,
+    settings: SampleSettings,
+    prompts: list[str],
+    policy: str = "base",
+    round: int = 0,
+    notes: dict[str, Any] | None = None,
+) -> Generator[SampledGroup, None, None]:
+    """Draw groups, prompts interleaved in a shuffled order, and add each to the run as soon as it is decoded.
+
+    Args:
+        run: where to.
+        model: the sampling policy, whatever LoRA is active belonging to it.
+        settings: how.
+        prompts: at least one; every prompt is used once before any is used again.
+        policy: id of the policy that samples, "base" or a LoRA's.
+        round: the round it is for.
+        notes: kept with each group's settings, JSON-able.
+
+    Raises:
+        D3POError: bad prompts or settings, before anything is drawn; a full disk, with what was drawn kept.
+    """
+    done = 0
+    for batch in draw_groups(run, model, settings, prompts, policy, round, notes):
+        images = model.decode(torch.cat([drawn.latents for drawn in batch]))
+        added = []  # all that is decoded, before anybody may stop this
+        for drawn, part in zip(batch, images.split(settings.candidates), strict=True):
+            done += 1
+            added.append(SampledGroup(drawn.add_to(run, part), done, settings.groups, part, drawn.latents))
+        yield from added
+
+
+def draw_groups(
+    run: Run,
+    model: ImageModel,
+    settings: SampleSettings,
+    prompts: list[str],
+    policy: str = "base",
+    round: int = 0,
+    notes: dict[str, Any] | None = None,
+) -> Iterator[list[DrawnGroup]]:
+    """Draw groups for a run without decoding them, as many at once as `settings.batch` allows; see `sample_groups`."""
+    plan = make_plan(model.denoiser, settings)
+    ids = add_prompts(run, model, prompts, settings.negative)
+    at_once = max(1, settings.batch // settings.candidates)
+    shape = model.latent_shape(settings.height, settings.width)
+    stored = {**dataclasses.asdict(settings), **(notes or {})}
+    for done in range(0, settings.groups, at_once):
+        numbers = [run.next_number() for _ in range(min(at_once, settings.groups - done))]
+        chosen = [ids[prompt_of(number, len(prompts), settings.seed)] for number in numbers]
+        noises = [
+            CandidateNoise(settings.seed, number, candidate, shape, settings.start)
+            for number in numbers
+            for candidate in range(settings.candidates)
+        ]
+        conditioning = [row for one in chosen for row in [run.conditioning(one)] * settings.candidates]
+        trajectory = _sample_in_parts(model, plan, noises, conditioning, settings)
+        found = []
+        for i, number in enumerate(numbers):
+            part = slice(i * settings.candidates, (i + 1) * settings.candidates)
+            latents = trajectory.latents[part]
+            about = {
+                **{"prompt_id": chosen[i], "number": number, "seed": settings.seed, "candidates": settings.candidates},
+                **{"policy": policy, "round": round, "settings": stored, "near": duplicates(latents)},
+                "held_out": is_held_out(number, settings.held_out, settings.seed),
+            }
+            found.append(DrawnGroup(latents, pack_trajectory(trajectory, part, plan), about))
+        yield found
+
+
+def check_drawable(model: ImageModel, settings: SampleSettings) -> None:
+    """See whether a model can draw with these settings, before anything is made of them.
+
+    Raises:
+        D3POError: it cannot draw in this size, or has no such sampler or schedule.
+    """
+    make_plan(model.denoiser, settings)
+    model.latent_shape(settings.height, settings.width)
+
+
+def add_prompts(run: Run, model: ImageModel, prompts: list[str], negative: str) -> list[int]:
+    """Ids of prompts whose conditioning is in the run; those that are new there are encoded first, all or none.
+
+    They are asked for from now on, be it that they came with imported pictures.
+    """
+    found = [prompt for prompt in run.prompts() if prompt.negative == negative]
+    known = {prompt.text: prompt.id for prompt in found}
+    new = [
+        prompt for prompt in dict.fromkeys(prompts) if prompt not in known or not run.has_conditioning(known[prompt])
+    ]
+    for prompt, conditioning in zip(new, model.encode(new, negative) if new else [], strict=True):
+        known[prompt] = run.add_prompt(prompt, negative)
+        run.save_conditioning(known[prompt], conditioning)
+    for had in found:
+        if had.text in prompts and not had.asked:
+            run.add_prompt(had.text, negative)
+    return [known[prompt] for prompt in prompts]
+
+
+def _sample_in_parts(
+    model: ImageModel,
+    plan: SamplingPlan,
+    noises: list[CandidateNoise],
+    conditioning: list[Conditioning],
+    settings: SampleSettings,
+) -> Trajectory:
+    """All images, `settings.batch` at a time: a large group need not fit into memory at once."""
+    parts = [
+        model.sample(
+            plan, noises[i : i + settings.batch], conditioning[i : i + settings.batch], settings.guidance_scale
+        )
+        for i in range(0, len(noises), settings.batch)
+    ]
+    return Trajectory(*(torch.cat([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(Trajectory)))
+
+
+def prompt_of(number: int, prompts: int, seed: int) -> int:
+    """Index of a group's prompt: a new shuffle of all prompts for every pass over them."""
+    order = torch.randperm(prompts, generator=generator(seed, "prompts", number // prompts))
+    return int(order[number % prompts])
+
+
+def is_held_out(number: int, share: float, seed: int) -> bool:
+    """Whether a group is never trained on: one at random in every 1/share groups, drawn before anybody has seen it."""
+    if share <= 0:
+        return False
+    block = int(number * share)
+    first, last = math.ceil(block / share), math.ceil((block + 1) / share)
+    return number == first + int(torch.randint(last - first, (), generator=generator(seed, "held out", block)))
+
+
+def pack_trajectory(trajectory: Trajectory, part: slice, plan: SamplingPlan) -> dict[str, Tensor]:
+    """One group's tensors as stored: latents in STORE_DTYPE, the K trained steps' numbers in float64 (5, K)."""
+    fields = [getattr(plan.steps, name)[: plan.trained] for name in LinearSteps.__dataclass_fields__]
+    tensors = {name: getattr(trajectory, name)[part].to(STORE_DTYPE) for name in ("x", "cond", "guided", "latents")}
+    return {**tensors, "steps": torch.stack(fields)}

@@ -1,0 +1,122 @@
+"""Sampling groups of candidates, with everything that training needs recorded on the way.
+
+A group is drawn for one prompt. Its candidates start from one noise (or, as a setting, each from its own) and differ by
+the noise injected in the window. Each candidate has a generator of its own, so it can be drawn again alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import D3POError
+from ..settings import SampleSettings
+from .denoiser import Conditioning, Denoiser
+from .steps import LinearSteps, early_window, first_window, make_steps
+
+STORE_DTYPE = torch.float16
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """A sampler's steps, of which the first `trained` carry noise, are recorded and can be trained."""
+
+    steps: LinearSteps
+    trained: int
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What was recorded of B images over K trained steps.
+
+    Attributes:
+        x: latents before each trained step, and after the last, (B, K + 1, ...).
+        cond, guided: the sampling policy's denoised predictions, (B, K, ...).
+        latents: the finished latents, (B, ...).
+    """
+
+    x: Tensor
+    cond: Tensor
+    guided: Tensor
+    latents: Tensor
+
+
+def make_plan(denoiser: Denoiser, settings: SampleSettings) -> SamplingPlan:
+    """Steps and window for a model.
+
+    Raises:
+        D3POError: the sampler does not fit the model, or no step of the window carries noise.
+    """
+    sigmas = denoiser.sigmas(settings.steps, settings.schedule)
+    if settings.window == "early":
+        window = early_window(sigmas, denoiser.family, settings.window_sigma)
+    else:
+        window = first_window(sigmas, 1.0 if settings.window == "all" else settings.window_fraction)
+    noisy = window if settings.noise == "window" else torch.ones_like(window)
+    steps = make_steps(settings.sampler, denoiser.family, sigmas, settings.eta * noisy.double())
+    trained = int((window & (steps.std > 0)).long().cumprod(0).sum())
+    if trained == 0:
+        raise D3POError("No step of this schedule carries noise, so there is nothing to train.", "Use 2 steps or more.")
+    return SamplingPlan(steps, trained)
+
+
+def generator(*parts: int | str) -> torch.Generator:
+    """A CPU generator seeded by a path such as (run seed, group number, candidate)."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+class CandidateNoise:
+    """The noise of one candidate: its start, then one draw per step; the same on every device and in every batch."""
+
+    def __init__(self, seed: int, number: int, candidate: int, shape: tuple[int, ...], start: str) -> None:
+        self._shape = shape
+        self._steps = generator(seed, number, candidate)
+        self._start = generator(seed, number, "start") if start == "same" else self._steps
+
+    def start(self) -> Tensor:
+        return torch.randn(self._shape, generator=self._start)
+
+    def step(self) -> Tensor:
+        return torch.randn(self._shape, generator=self._steps)
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    plan: SamplingPlan,
+    noises: Sequence[CandidateNoise],
+    conditioning: Conditioning,
+    guidance_scale: float,
+) -> Trajectory:
+    """Draw one image per noise, all in one batch, and record the trained steps.
+
+    Args:
+        denoiser: the sampling policy (whatever LoRA is active belongs to it).
+        plan: steps and window.
+        noises: B sources of noise.
+        conditioning: B rows.
+        guidance_scale: classifier-free guidance.
+
+    Returns:
+        The trajectory, float32 on the denoiser's device.
+    """
+    device, steps = denoiser.device, plan.steps
+    start = torch.stack([noise.start() for noise in noises]).to(device)
+    x = start * (1 + float(steps.sigma[0]) ** 2) ** 0.5 if denoiser.family == "diffusion" else start
+    xs, cond, guided = [x], [], []
+    for i in range(len(steps)):
+        sigma = torch.full((len(noises),), float(steps.sigma[i]), dtype=torch.float64)
+        prediction = denoiser(x, sigma, conditioning, guidance_scale)
+        x = float(steps.carry[i]) * x + float(steps.gain[i]) * prediction.guided
+        if steps.std[i] > 0:
+            x = x + float(steps.std[i]) * torch.stack([noise.step() for noise in noises]).to(device)
+        if i < plan.trained:
+            xs.append(x)
+            cond.append(prediction.cond)
+            guided.append(prediction.guided)
+    return Trajectory(torch.stack(xs, 1), torch.stack(cond, 1), torch.stack(guided, 1), x)

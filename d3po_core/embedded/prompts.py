@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import re
+
+KINDS = ("tulip", "daisy", "poppy", "bellflower")
+COLOURS = ("red", "yellow", "blue", "white", "purple")
+SKIES = ("by day", "at sunset", "at night")
+ATTRIBUTES = {"kind": KINDS, "colour": COLOURS, "sky": SKIES}
+PROMPTS = [f"a {colour} {kind} {sky}" for kind in KINDS for colour in COLOURS for sky in SKIES]
+
+
+def parse(prompt: str) -> dict[str, str]:
+    """The attributes that a prompt names, e.g. {"kind": "tulip", "colour": "red", "sky": "by day"}."""
+    text = prompt.lower()
+    found = {}
+    for name, values in ATTRIBUTES.items():
+        for value in values:
+            if re.search(rf"\b{value}\b", text):
+                found[name] = value
+                break
+    return found
+
+
+def split_prompts() -> tuple[list[str], list[str]]:
+    """44 training and 16 held-out prompts, the held-out ones balanced over kinds, colours and skies."""
+    held = [
+        f"a {colour} {kind} {SKIES[(k + c) % 3]}"
+        for k, kind in enumerate(KINDS)
+        for c, colour in enumerate(COLOURS)
+        if k != c
+    ]
+    return [prompt for prompt in PROMPTS if prompt not in held], held

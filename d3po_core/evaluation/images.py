@@ -1,0 +1,66 @@
+"""Pictures for a comparison: fixed prompts and fixed seeds, drawn by an ordinary deterministic sampler."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..diffusion.image_model import ImageModel
+from ..diffusion.rollout import CandidateNoise, SamplingPlan, make_plan
+from ..diffusion.steps import make_steps
+from ..run.images import to_image
+from ..settings import SampleSettings
+
+
+def deterministic(model: ImageModel, settings: SampleSettings) -> SamplingPlan:
+    """The same schedule with no noise after the start (consistency models keep theirs)."""
+    plan = make_plan(model.denoiser, settings)
+    sigmas = model.denoiser.sigmas(settings.steps, settings.schedule)
+    steps = make_steps(settings.sampler, model.denoiser.family, sigmas, torch.zeros(settings.steps))
+    return dataclasses.replace(plan, steps=steps)
+
+
+def draw(
+    model: ImageModel, plan: SamplingPlan, prompts: list[str], seeds: int, settings: SampleSettings, first_seed: int = 0
+) -> Iterator[tuple[int, Tensor]]:
+    """Draw `seeds` images for each prompt.
+
+    Seeds are shared between prompts and never coincide with a run's groups, whatever the run's seed.
+
+    Yields:
+        The first flat index (prompt-major) and images (b, 3, H, W) in [0, 1] on the CPU, `settings.batch` at a time.
+    """
+    shape = model.latent_shape(settings.height, settings.width)
+    encoded = model.encode(prompts, settings.negative)
+    flat = [(prompt, seed) for prompt in range(len(prompts)) for seed in range(seeds)]
+    for at in range(0, len(flat), settings.batch):
+        part = flat[at : at + settings.batch]
+        noises = [CandidateNoise(settings.seed, -1 - first_seed - seed, 0, shape, "same") for _, seed in part]
+        conditioning = [encoded[prompt] for prompt, _ in part]
+        trajectory = model.sample(plan, noises, conditioning, settings.guidance_scale)
+        yield at, model.decode(trajectory.latents).cpu()
+
+
+GAP, HEAD, SCALE_TO = 4, 18, 96
+
+
+def before_after(before: Tensor, after: Tensor, labels: tuple[str, str] = ("before", "after")) -> Image.Image:
+    """Images (P, S, 3, H, W) of the same prompts and seeds, side by side."""
+    prompts, seeds, _, height, width = before.shape
+    scale = max(1, round(SCALE_TO / width))
+    w, h = width * scale, height * scale
+    half = seeds * (w + GAP)
+    sheet = Image.new("RGB", (2 * half + 3 * GAP, prompts * (h + GAP) + HEAD + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for side, (images, label) in enumerate(zip((before, after), labels, strict=True)):
+        left = GAP + side * (half + GAP)
+        pen.text((left, 2), label, fill="black")
+        for p in range(prompts):
+            for s in range(seeds):
+                tile = to_image(images[p, s]).resize((w, h), Image.Resampling.NEAREST)
+                sheet.paste(tile, (left + s * (w + GAP), HEAD + p * (h + GAP)))
+    return sheet

@@ -1,0 +1,167 @@
+"""Picks from and to the human-feedback JSON of the D3PO authors' repository (yk7333/d3po).
+
+A file there is one annotator's: a list with one row per prompt, in the order of sampling, and in each row one number
+per image: 1 liked, -1 disliked, 0 neither (`[[0, 0, 1, 0, 0, 1, 1], [1, 0, 0, 1, 0, 0, 0]]`, its issue 17). Its sampler
+draws 7 images per prompt and calls column k of row j `images/{7 * j + k:05}.png`; its trainer prefers the image with
+the larger number in each of the 21 pairs. Here row j is the run's j-th group by number, and column k its candidate k.
+
+It reads a whole folder of such files and averages the annotators, after cutting all files to the shortest. Here each
+annotator's picks stay their own and weigh the same. Its recorded latents are a pickle, which is never read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import D3POError
+from ..picks import Pick, pairs
+from ..run import Group, Run
+from ..run.files import replace
+
+IMAGES_PER_PROMPT = 7
+"""What the authors' trainer takes for granted; other numbers are imported and exported alike."""
+
+
+def image_name(row: int, column: int, images: int = IMAGES_PER_PROMPT) -> str:
+    """The authors' file name of the image that a number in their JSON judges."""
+    return f"images/{images * row + column:05}.png"
+
+
+def import_picks(run: Run, path: str | Path, who: str | None = None) -> int:
+    """Record an annotator's file, or every `.json` file of a folder, as picks of kind "scores".
+
+    A row of zeros says nothing, so it is recorded only where it takes back what the person said before. Importing a
+    file twice records nothing new. Either all rows of a file fit the run, or none is recorded.
+
+    Args:
+        run: its groups are judged, by number; groups behind the last row stay as they are.
+        path: the file or folder.
+        who: the annotator; None takes each file's name without its ending.
+
+    Returns:
+        How many picks were recorded.
+
+    Raises:
+        D3POError: a file is missing, damaged, or does not fit the run's groups.
+    """
+    path = Path(path)
+    sources = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not sources:
+        raise D3POError(f"There is no .json file in {path}.", "Choose a feedback file, or a folder that holds some.")
+    groups = run.groups()
+    read = [(who if who is not None else source.stem, _read(source, groups)) for source in sources]
+    return sum(_record(run, groups, person, rows) for person, rows in read)
+
+
+def export_picks(run: Run, path: str | Path, who: str = "") -> int:
+    """Write one person's standing picks as an annotator's file, see `feedback_rows`.
+
+    Returns:
+        How many pairs could not be expressed.
+
+    Raises:
+        D3POError: as `feedback_rows`; the disk is full or the folder cannot be written to.
+    """
+    rows, lost = feedback_rows(run, who)
+    replace(Path(path), json.dumps(rows).encode())
+    return lost
+
+
+def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
+    """One person's standing picks and flags in the authors' form, a row for each of the run's groups by number.
+
+    A favourite is 1 and the others 0; a ranking's first is 1, its last place -1, and what lies between 0, because there
+    are no more than three levels: such a ranking loses the pairs between its middle places. Ties, skipped groups and
+    groups without a pick are rows of zeros; all bad is a row of -1. What is flagged is -1, and then a ranking's last
+    place is 0. The trainer that the file is meant for takes 7 images in each row.
+
+    Returns:
+        The rows, and how many pairs they could not express.
+
+    Raises:
+        D3POError: the groups differ in their number of candidates, which the authors' code cannot read, or there is
+            none.
+    """
+    groups = run.groups()
+    if len({group.candidates for group in groups}) != 1:
+        raise D3POError(
+            "The D3PO repository's JSON needs groups with the same number of images, and at least one group.",
+            "Export from a run whose groups were all drawn with the same number of candidates.",
+        )
+    judged = {said.group_id: said for said in run.judgements(who=who)}
+    rows, lost = [], 0
+    for group in groups:
+        said = judged.get(group.id)
+        row = _scores(said.pick, group.candidates, said.flagged) if said else [0] * group.candidates
+        rows.append(row)
+        if said:
+            kept = pairs(Pick("scores", scores=tuple(row)), group.candidates)
+            lost += len(pairs(said.pick, group.candidates, flagged=said.flagged)) - len(kept)
+    return rows, lost
+
+
+def _read(path: Path, groups: list[Group]) -> list[tuple[int, ...]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise D3POError(f"The feedback file {path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise D3POError(f"The feedback file {path} is not JSON ({error}).", safe="Nothing was imported.") from error
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise D3POError(
+            f"The feedback file {path} is not a list of rows.",
+            "It should look like [[0, 0, 1, 0, 0, 1, 1], ...].",
+            "Nothing was imported.",
+        )
+    if len(rows) > len(groups):
+        raise D3POError(
+            f"The feedback file {path} judges {len(rows)} groups; this run has {len(groups)}.",
+            "Import it into the run whose images were judged.",
+            "Nothing was imported.",
+        )
+    for number, (row, group) in enumerate(zip(rows, groups, strict=False)):
+        numbers = all(type(score) in (int, float) and score in (-1, 0, 1) for score in row)
+        if len(row) != group.candidates or not numbers:
+            raise D3POError(
+                f"Row {number} of the feedback file {path} is not {group.candidates} numbers out of -1, 0 and 1.",
+                "Import it into the run whose images were judged.",
+                "Nothing was imported.",
+            )
+    return [tuple(int(score) for score in row) for row in rows]
+
+
+def _record(run: Run, groups: list[Group], who: str, rows: list[tuple[int, ...]]) -> int:
+    said = {stored.group_id: stored.pick for stored in run.picks(who=who)}
+    count = 0
+    for group, scores in zip(groups, rows, strict=False):
+        pick = Pick("scores", scores=scores)
+        if said.get(group.id) == pick or (not any(scores) and group.id not in said):
+            continue
+        run.add_pick(group.id, pick, who=who)
+        count += 1
+    return count
+
+
+def _scores(pick: Pick | None, candidates: int, flagged: Collection[int] = ()) -> list[int]:
+    """The judgement in three levels; no pair is turned round, some become ties."""
+    scores = _three_levels(pick, candidates, not flagged)
+    return [-1 if candidate in flagged else score for candidate, score in enumerate(scores)]
+
+
+def _three_levels(pick: Pick | None, candidates: int, last_is_bad: bool) -> list[int]:
+    if pick is None:
+        return [0] * candidates
+    if pick.kind == "scores":
+        return list(pick.scores)
+    if pick.kind == "all_bad":
+        return [-1] * candidates
+    scores = [0] * candidates
+    if pick.kind in ("favourite", "ranking"):
+        scores[pick.order[0]] = 1
+    if pick.kind == "ranking" and last_is_bad:
+        last = set(range(candidates)) - set(pick.order) or {pick.order[-1]}
+        for candidate in last - {pick.order[0]}:
+            scores[candidate] = -1
+    return scores

@@ -1,0 +1,120 @@
+"""One zip to give away: the LoRA, a before/after picture, a card. Nothing personal is in it unless asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import D3POError
+from ..evaluation.drift import recommended_strength_of
+from ..lora import load_lora
+from ..lora.metadata import hashes
+from ..run import Round, Run, files
+from ..run.blind_checks import strip_side
+
+NEUTRAL = "taste"
+"""What the LoRA is called where the taste's own name stays out."""
+IMPERSONAL = (
+    *("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_base_model_version", "ss_v2", "ss_sd_model_name"),
+    *("modelspec.sai_model_spec", "modelspec.architecture", "modelspec.implementation", "modelspec.prediction_type"),
+    *("modelspec.resolution", "d3po_version", "d3po_round", "d3po_strength", "d3po_groups"),
+)
+"""Metadata that programs need, and that tells nothing of a person; the base model's name is told on purpose."""
+
+
+def share(
+    run: Run, path: Path, *, with_name: bool = False, with_prompts: bool = False, with_picks: bool = False
+) -> Path:
+    """Write the zip of the policy that a run stands at.
+
+    Args:
+        run: taught at least once.
+        path: of the zip; it is replaced if it is there.
+        with_name: call the LoRA as the taste is called.
+        with_prompts, with_picks: put these in too.
+
+    Raises:
+        D3POError: nothing was taught yet, the LoRA file is missing or damaged, or the zip cannot be written.
+    """
+    round = _round(run)
+    name = run.name if with_name else NEUTRAL
+    lora = run.lora(run.current_policy())
+    assert lora is not None
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{_file_name(name)}.safetensors", anonymous(lora, name))
+        sheet = _strip(run, round)
+        if sheet:
+            archive.writestr("before-after.png", files.png(sheet))
+        archive.writestr("README.md", card(run, round, name, run.strip(round.number) if with_prompts else []))
+        if with_prompts:
+            archive.writestr("prompts.txt", "".join(f"{prompt.text}\n" for prompt in run.prompts()))
+        if with_picks:
+            _, found = run.past_picks(0, 10**9)
+            rows = [{"group": p.number, "kind": p.kind, "order": list(p.order), "flags": p.flags} for p in found]
+            archive.writestr("picks.json", json.dumps(rows))
+    files.replace(path, content.getvalue())
+    return path
+
+
+def anonymous(lora: Path, name: str) -> bytes:
+    """A LoRA file's content under another name, with nothing in its metadata that could tell whose it was."""
+    from safetensors.torch import save
+
+    tensors, metadata = load_lora(lora)
+    kept = {key: value for key, value in metadata.items() if key in IMPERSONAL}
+    kept = {"format": "pt", **kept, "ss_output_name": name, "modelspec.title": name}
+    return save(tensors, {**kept, **hashes(tensors, kept)})
+
+
+def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
+    """What a stranger needs to use the LoRA."""
+    said = round.summary
+    share = f"{said['guessed'] / said['guessed_of']:.0%}" if said.get("guessed_of") else None
+    lines = [
+        f"# {name}",
+        "",
+        "A LoRA taught with D3PO: by picking favourites among pictures of one prompt.",
+        "",
+        f"- Base model: {run.model.get('name') or run.model.get('family', 'unknown')}",
+        f"- Recommended strength: {recommended_strength_of(said):g} (weaker is gentler)",
+        f"- Picks: {run.counts('').picks}",
+    ]
+    if share:
+        lines.append(f"- Guessed {share} of picks that it had not seen (chance: 50 %)")
+    if prompts:
+        lines += ["", "Rows of before-after.png:", "", *(f"{n}. {prompt}" for n, prompt in enumerate(prompts, 1))]
+    return "\n".join(lines) + "\n"
+
+
+def _round(run: Run) -> Round:
+    policy = run.current_policy()
+    for round in run.rounds():
+        if round.lora_hash == policy:
+            return round
+    raise D3POError("This taste has not been taught yet, so there is nothing to share.", "Pick and teach first.")
+
+
+def _strip(run: Run, round: Round) -> Image.Image | None:
+    """The round's strip as one picture: originals left, taught ones right."""
+    sides = ("before", strip_side(round.summary.get("gentler", 1.0)))
+    count = len(run.strip(round.number))
+    if not count or not run.has_strip(round.number, sides[1]):
+        return None
+    rows = [[Image.open(run.strip_image(round.number, i, side)) for side in sides] for i in range(count)]
+    width, height = rows[0][0].size
+    sheet = Image.new("RGB", (2 * width, count * height), "white")
+    for i, row in enumerate(rows):
+        for side, image in enumerate(row):
+            sheet.paste(image, (side * width, i * height))
+    return sheet
+
+
+def _file_name(name: str) -> str:
+    from ..lora import unused_path
+
+    return unused_path(Path(), name).stem

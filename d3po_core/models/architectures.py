@@ -1,0 +1,124 @@
+"""What differs from one kind of diffusers pipeline to the next: how the network is called, and how text is encoded.
+
+Everything else (noise levels, guidance, VAE) is common. diffusers' pipeline classes are the reference for each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..diffusion.denoiser import Conditioning
+
+Forward = Callable[[Any, Tensor, Tensor, Conditioning, float], Tensor]
+"""(pipeline, scaled latents (B, C, h, w), timesteps (B,) float32, conditioning of B rows, guidance) to the raw output.
+
+Guidance matters only to networks that were distilled to take it as an input."""
+
+Encode = Callable[[Any, str], Conditioning]
+"""(pipeline, one text) to prompt_embeds (1, T, C) and, where the network wants it, pooled_prompt_embeds (1, C)."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of pipeline.
+
+    Attributes:
+        label: what a person calls it.
+        module: the pipeline's attribute that holds the network.
+        mark: part of a key that only such a single-file checkpoint has; None where it has no layout of its own.
+        patch: latent pixels per side that the network takes as one token, so sizes are multiples of it.
+        reads: tokens that the pipeline lets a tokenizer give, where that is not the tokenizer's own limit.
+    """
+
+    label: str
+    module: str
+    forward: Forward
+    encode: Encode
+    mark: str | None
+    patch: int = 1
+    reads: tuple[tuple[str, int], ...] = ()
+
+
+def _unet(pipe: Any, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
+    embedding = None
+    if pipe.unet.config.time_cond_proj_dim is not None:
+        weight = torch.full((len(x),), guidance - 1)
+        embedding = pipe.get_guidance_scale_embedding(weight, pipe.unet.config.time_cond_proj_dim).to(x)
+    return pipe.unet(x, t, c["prompt_embeds"], timestep_cond=embedding, return_dict=False)[0]
+
+
+def _unet_xl(pipe: Any, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
+    """SDXL is also told the picture's size and crop; as in its pipeline: the size drawn, and no crop."""
+    height, width = (side * pipe.vae_scale_factor for side in x.shape[-2:])
+    time_ids = torch.tensor([[height, width, 0, 0, height, width]]).to(x).expand(len(x), -1)
+    added = {"text_embeds": c["pooled_prompt_embeds"], "time_ids": time_ids}
+    return pipe.unet(x, t, c["prompt_embeds"], added_cond_kwargs=added, return_dict=False)[0]
+
+
+def _sd3(pipe: Any, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
+    return pipe.transformer(x, c["prompt_embeds"], c["pooled_prompt_embeds"], t, return_dict=False)[0]
+
+
+def _flux(pipe: Any, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
+    """Flux sees 2x2 latent pixels as one token, and every token's place: (0, row, column), text at (0, 0, 0)."""
+    batch, channels, height, width = x.shape
+    h, w = height // 2, width // 2
+    tokens = x.reshape(batch, channels, h, 2, w, 2).permute(0, 2, 4, 1, 3, 5).reshape(batch, h * w, channels * 4)
+    places = torch.cartesian_prod(torch.zeros(1), torch.arange(h).float(), torch.arange(w).float())
+    out = pipe.transformer(
+        tokens,
+        c["prompt_embeds"],
+        c["pooled_prompt_embeds"],
+        (t / 1000).to(x),
+        img_ids=places.to(x),
+        txt_ids=x.new_zeros(c["prompt_embeds"].shape[1], 3),
+        guidance=torch.full((batch,), guidance, device=x.device) if pipe.transformer.config.guidance_embeds else None,
+        return_dict=False,
+    )[0]
+    return out.reshape(batch, h, w, channels, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+
+
+def _encode_sd(pipe: Any, text: str) -> Conditioning:
+    return {"prompt_embeds": pipe.encode_prompt(text, pipe.device, 1, False)[0]}
+
+
+def _encode_sdxl(pipe: Any, text: str) -> Conditioning:
+    embeds, _, pooled, _ = pipe.encode_prompt(text, device=pipe.device, do_classifier_free_guidance=False)
+    return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+
+def _encode_sd3(pipe: Any, text: str) -> Conditioning:
+    embeds, _, pooled, _ = pipe.encode_prompt(text, None, None, device=pipe.device, do_classifier_free_guidance=False)
+    return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+
+def _encode_flux(pipe: Any, text: str) -> Conditioning:
+    embeds, pooled, _ = pipe.encode_prompt(text, None, device=pipe.device)
+    return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+
+_SD = Architecture("Stable Diffusion", "unet", _unet, _encode_sd, "model.diffusion_model.input_blocks.0.0.weight")
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "StableDiffusionXLPipeline": Architecture("SDXL", "unet", _unet_xl, _encode_sdxl, "conditioner.embedders.1."),
+    "StableDiffusion3Pipeline": Architecture(
+        "Stable Diffusion 3",
+        "transformer",
+        _sd3,
+        _encode_sd3,
+        "joint_blocks.0.",
+        patch=2,
+        reads=(("tokenizer_3", 256),),
+    ),
+    "FluxPipeline": Architecture(
+        "Flux", "transformer", _flux, _encode_flux, "double_blocks.0.", patch=2, reads=(("tokenizer_2", 512),)
+    ),
+    "StableDiffusionPipeline": _SD,
+    "LatentConsistencyModelPipeline": Architecture("LCM", "unet", _unet, _encode_sd, None),
+}
+"""By diffusers' class name. Marks are tried in this order: SDXL's checkpoints have Stable Diffusion's keys too."""

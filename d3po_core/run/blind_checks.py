@@ -1,0 +1,214 @@
+"""Blind checks: unnamed before/after pairs that tell whether a person really prefers what was taught.
+
+They are kept apart from picks and never trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import D3POError
+from ..evaluation.drift import STRENGTHS
+from . import files
+from .base import ROUNDS, Base
+
+SIDES = ("before", "taught")
+
+
+def strip_side(strength: float) -> str:
+    """Which side of a strip shows what was taught at this strength: "after" (1), "after-70" and so on."""
+    return "after" if strength == 1 else f"after-{strength * 100:.0f}"
+
+
+@dataclass(frozen=True)
+class BlindPair:
+    """A before/after pair of a check.
+
+    Attributes:
+        first: what is shown first, "before" or "taught".
+        answer: what was preferred: "before", "taught", "neither"; None while nobody has said.
+    """
+
+    index: int
+    prompt: str
+    first: str
+    answer: str | None
+
+    def side(self, number: int) -> str:
+        """What is shown on side 0 or 1."""
+        return self.first if number == 0 else SIDES[1 - SIDES.index(self.first)]
+
+
+@dataclass(frozen=True)
+class BlindCheck:
+    """A blind check of one round.
+
+    Attributes:
+        decision: what the person decided afterwards; None while they have not.
+    """
+
+    id: str
+    round: int
+    pairs: tuple[BlindPair, ...]
+    decision: str | None
+
+
+class BlindChecks(Base):
+    """The part of a run that keeps blind checks."""
+
+    def add_check(
+        self, round: int, prompts: Sequence[str], before: Sequence[Image.Image], taught: Sequence[Image.Image]
+    ) -> BlindCheck:
+        """Keep a check's pairs, each with its sides in random order.
+
+        Args:
+            round: whose LoRA is checked.
+            prompts: one for each pair.
+            before, taught: images of the same prompts and seeds.
+
+        Raises:
+            D3POError: the disk is full or the folder cannot be written to.
+        """
+        check_id = secrets.token_hex(16)
+        folder = self._check_folder(round, check_id)
+        for index, pair in enumerate(zip(before, taught, strict=True)):
+            for side, image in zip(SIDES, pair, strict=True):
+                files.replace(folder / f"{index}-{side}.png", files.png(image))
+        firsts = [SIDES[index % 2] for index in range(len(prompts))]  # each is first as often as the other
+        random.shuffle(firsts)
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT INTO checks (id, round, created) VALUES (?, ?, ?)", (check_id, round, time.time())
+            )
+            connection.executemany(
+                "INSERT INTO check_pairs (check_id, number, prompt, first) VALUES (?, ?, ?, ?)",
+                [(check_id, index, *row) for index, row in enumerate(zip(prompts, firsts, strict=True))],
+            )
+        return self.check(check_id)
+
+    def check(self, check_id: str) -> BlindCheck:
+        """A check.
+
+        Raises:
+            D3POError: there is none with this id.
+        """
+        with self._database.read() as connection:
+            row = connection.execute("SELECT * FROM checks WHERE id = ?", (check_id,)).fetchone()
+            pairs = connection.execute("SELECT * FROM check_pairs WHERE check_id = ? ORDER BY number", (check_id,))
+            found = tuple(BlindPair(p["number"], p["prompt"], p["first"], p["answer"]) for p in pairs)
+        if row is None:
+            raise D3POError(f"This run has no blind check with the id '{check_id}'.")
+        return BlindCheck(row["id"], row["round"], found, row["decision"])
+
+    def last_check(self) -> BlindCheck | None:
+        """The newest check."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT id FROM checks ORDER BY created DESC LIMIT 1").fetchone()
+        return row and self.check(row["id"])
+
+    def answer_check(self, check_id: str, index: int, side: int | None, ms: float | None = None) -> BlindCheck:
+        """Keep what a person preferred; the first answer to a pair counts.
+
+        Args:
+            check_id: the check.
+            index: the pair.
+            side: 0 or 1 as shown; None for no difference.
+            ms: milliseconds between showing and answering, if it was told.
+
+        Raises:
+            D3POError: there is no such check or pair.
+        """
+        pairs = self.check(check_id).pairs
+        if not 0 <= index < len(pairs):
+            raise D3POError(f"This check has no pair {index}; it has {len(pairs)}.")
+        answer = "neither" if side is None else pairs[index].side(side)
+        with self._database.write() as connection:
+            connection.execute(
+                """UPDATE check_pairs SET answer = ?, ms = ?, answered = ?
+                WHERE check_id = ? AND number = ? AND answer IS NULL""",
+                (answer, ms, time.time(), check_id, index),
+            )
+        return self.check(check_id)
+
+    def decide_check(self, check_id: str, decision: str) -> None:
+        """Keep what the person decided after a check.
+
+        Raises:
+            D3POError: there is no such check.
+        """
+        self.check(check_id)
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE checks SET decision = ?, decided = ? WHERE id = ?", (decision, time.time(), check_id)
+            )
+
+    def check_image(self, check_id: str, index: int, side: int) -> Path:
+        """Where a pair's PNG for side 0 or 1 lies.
+
+        Raises:
+            D3POError: there is no such check, pair or side, or the file is missing.
+        """
+        check = self.check(check_id)
+        if 0 <= index < len(check.pairs) and side in (0, 1):
+            path = self._check_folder(check.round, check_id) / f"{index}-{check.pairs[index].side(side)}.png"
+            if path.is_file():
+                return path
+        raise D3POError(f"This check has no picture {side} in pair {index}.")
+
+    def save_strip(self, round: int, prompts: Sequence[str], sides: Mapping[str, Sequence[Image.Image]]) -> None:
+        """Keep a round's pictures of fixed prompts and seeds.
+
+        Args:
+            round: its number.
+            prompts: one for each picture of a side.
+            sides: "before", "after" and, at smaller strengths, what `after` calls them.
+
+        Raises:
+            D3POError: the disk is full or the folder cannot be written to.
+        """
+        folder = self._strip_folder(round)
+        for side, images in sides.items():
+            for index, image in enumerate(images):
+                files.replace(folder / f"{index}-{side}.png", files.png(image))
+        files.replace(folder / "prompts.json", json.dumps(list(prompts)).encode())
+
+    def strip(self, round: int) -> list[str]:
+        """The prompts of a round's before/after pictures; empty if there are none."""
+        try:
+            found = json.loads((self._strip_folder(round) / "prompts.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [str(prompt) for prompt in found]
+
+    def strip_image(self, round: int, index: int, side: str) -> Path:
+        """Where one of them lies.
+
+        Args:
+            round, index: which.
+            side: as in `save_strip`.
+
+        Raises:
+            D3POError: there is none.
+        """
+        path = self._strip_folder(round) / f"{index}-{side}.png"
+        if side not in ("before", *map(strip_side, STRENGTHS)) or not path.is_file():
+            raise D3POError(f"Round {round} has no picture {index} of {side}.")
+        return path
+
+    def has_strip(self, round: int, side: str) -> bool:
+        """Whether a round's strip has this side."""
+        return (self._strip_folder(round) / f"0-{side}.png").is_file()
+
+    def _check_folder(self, round: int, check_id: str) -> Path:
+        return self.folder / ROUNDS / f"{round:04}" / f"check-{check_id}"
+
+    def _strip_folder(self, round: int) -> Path:
+        return self.folder / ROUNDS / f"{round:04}" / "strip"

@@ -1,0 +1,242 @@
+"""Picks as they were made: recorded before the call returns, superseded and taken back, never deleted.
+
+A person's picks and flags are a stack. The pick that stands on a group is their last one there that was not taken
+back, so undo after a change of mind brings the earlier pick back. Pairs are derived elsewhere and never stored.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import D3POError
+from ..picks import Pick, check_pick
+from .base import count_up
+from .flags import Flags, StoredFlag, flag_of, is_flag
+from .recording import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
+
+
+@dataclass(frozen=True)
+class StoredPick:
+    """A recorded pick.
+
+    Attributes:
+        who: the person, as the client named them.
+        when: seconds since 1970.
+        shown_order: candidate numbers in the order in which they were shown, if it was told.
+        decision_ms: milliseconds between showing and picking, if it was told.
+        undone: when it was taken back; None while it was not.
+    """
+
+    pick_id: str
+    group_id: str
+    pick: Pick
+    who: str
+    when: float
+    shown_order: tuple[int, ...]
+    decision_ms: float | None
+    reason: str
+    undone: float | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All that one person says of one group: a pick, or flags, or both.
+
+    Attributes:
+        stored: the pick that stands; None if there are only flags.
+        flags: those that stand, in the order in which they were put.
+    """
+
+    group_id: str
+    who: str
+    stored: StoredPick | None
+    flags: tuple[StoredFlag, ...]
+
+    @property
+    def pick(self) -> Pick | None:
+        """What was said of the group as a whole."""
+        return self.stored.pick if self.stored else None
+
+    @property
+    def flagged(self) -> frozenset[int]:
+        """The candidates with a flag of any kind."""
+        return frozenset(flag.candidate for flag in self.flags)
+
+    @property
+    def shown_order(self) -> tuple[int, ...]:
+        """Candidates in the order in which they were shown, if it was told."""
+        return self.stored.shown_order if self.stored else self.flags[-1].shown_order
+
+
+class Picks(Flags):
+    """The part of a run that keeps picks, and what is said with picks and flags together."""
+
+    def add_pick(
+        self,
+        group_id: str,
+        pick: Pick,
+        *,
+        pick_id: str | None = None,
+        who: str = "",
+        shown_order: Sequence[int] = (),
+        decision_ms: float | None = None,
+        reason: str = "",
+    ) -> Recorded:
+        """Record a pick; it is on the disk when this returns. It supersedes the person's earlier pick on the group.
+
+        Args:
+            group_id: the group judged.
+            pick: what was said.
+            pick_id: the client's own id of this pick: a second call with it records nothing, whatever else it says.
+            who, shown_order, decision_ms, reason: as in `StoredPick`.
+
+        Raises:
+            D3POError: the group is unknown, the pick does not fit it, or the disk is full.
+        """
+        pick_id = pick_id or uuid.uuid4().hex
+        with self._database.write() as connection:
+            candidates = candidates_of(connection, group_id)
+            check_pick(pick, candidates)
+            check_shown(pick.order, shown_order, candidates)
+            if reason == "repeat" and not _stands(connection, group_id, who):
+                reason = ""  # there is nothing to be consistent with, so it is a pick like any other
+            if is_recorded(connection, pick_id):
+                return Recorded(pick_id, False, revision(connection))
+            connection.execute(
+                """INSERT INTO picks (pick_id, group_id, who, kind, chosen, scores, shown_order, decision_ms, reason,
+                created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                (
+                    *(pick_id, group_id, who, pick.kind, json.dumps(pick.order), json.dumps(pick.scores)),
+                    *(json.dumps(list(shown_order)), decision_ms, reason, time.time()),
+                ),
+            )
+            connection.execute("DELETE FROM leases WHERE group_id = ?", (group_id,))
+            update_judged(connection, group_id)
+            return Recorded(pick_id, True, count_up(connection, "pick_revision"))
+
+    def undo(self, who: str = "") -> StoredPick | StoredFlag | None:
+        """Take back a person's last pick or flag that still counts, and return it; None if there is none left.
+
+        A flag that was taken off is put again by that.
+        """
+        row = self._last_row(who)
+        return self.take_back(row["pick_id"]) if row else None
+
+    def take_back(self, pick_id: str) -> StoredPick | StoredFlag:
+        """Take back one pick or flag, the last or an older one; doing it twice changes nothing more.
+
+        Raises:
+            D3POError: there is no such pick.
+        """
+        with self._database.write() as connection:
+            changed = connection.execute(
+                "UPDATE picks SET undone = ? WHERE pick_id = ? AND undone IS NULL", (time.time(), pick_id)
+            ).rowcount
+            row = connection.execute("SELECT * FROM picks WHERE pick_id = ?", (pick_id,)).fetchone()
+            if changed:
+                update_judged(connection, row["group_id"])
+                count_up(connection, "pick_revision")
+        if row is None:
+            raise D3POError(f"This run has no pick with the id '{pick_id}'.")
+        return _said(row)
+
+    def remove(self, pick_id: str) -> None:
+        """Take back a pick and all earlier ones of the same person on the same group, so that none comes back to life.
+
+        All flags of that person there go too, so that nothing of them is left; so they do with the id of a flag.
+
+        Raises:
+            D3POError: there is no such pick.
+        """
+        with self._database.write() as connection:
+            row = connection.execute("SELECT * FROM picks WHERE pick_id = ?", (pick_id,)).fetchone()
+            if row is None:
+                raise D3POError(f"This run has no pick with the id '{pick_id}'.")
+            if row["undone"] is None:  # else it was said before, and what came after is meant
+                connection.execute(
+                    """UPDATE picks SET undone = ? WHERE group_id = ? AND who = ? AND undone IS NULL
+                    AND (serial <= ? OR kind IN ('defective', 'unsafe'))""",
+                    (time.time(), row["group_id"], row["who"], row["serial"]),
+                )
+                update_judged(connection, row["group_id"])
+                count_up(connection, "pick_revision")
+
+    def has_pick(self, pick_id: str) -> bool:
+        """Whether this pick or flag was ever recorded."""
+        with self._database.read() as connection:
+            return is_recorded(connection, pick_id)
+
+    def last_said(self, who: str = "") -> StoredPick | StoredFlag | None:
+        """A person's last pick or flag that still counts: what `undo` would take back."""
+        row = self._last_row(who)
+        return _said(row) if row else None
+
+    def picks(self, *, who: str | None = None) -> list[StoredPick]:
+        """The picks that stand: one for each person and group, in the order in which they were made."""
+        return self._picks("standing", who)
+
+    def pick_history(self, *, who: str | None = None) -> list[StoredPick]:
+        """Every pick ever made, superseded and undone ones too, in the order in which they were made."""
+        return self._picks("picks", who)
+
+    def judgements(self, *, who: str | None = None) -> list[Judgement]:
+        """What stands, by group and person: first where there is a pick, in the order of `picks`, then mere flags."""
+        flags: dict[tuple[str, str], list[StoredFlag]] = {}
+        for flag in self.flags(who=who):
+            flags.setdefault((flag.group_id, flag.who), []).append(flag)
+        found = [
+            Judgement(stored.group_id, stored.who, stored, tuple(flags.pop((stored.group_id, stored.who), ())))
+            for stored in self.picks(who=who)
+        ]
+        return found + [Judgement(group_id, name, None, tuple(rest)) for (group_id, name), rest in flags.items()]
+
+    @property
+    def pick_revision(self) -> int:
+        """A number that changes whenever the standing picks change."""
+        with self._database.read() as connection:
+            return revision(connection)
+
+    def _last_row(self, who: str) -> sqlite3.Row | None:
+        with self._database.read() as connection:
+            row: sqlite3.Row | None = connection.execute(
+                "SELECT * FROM picks WHERE who = ? AND undone IS NULL ORDER BY serial DESC LIMIT 1", (who,)
+            ).fetchone()
+        return row
+
+    def _picks(self, table: str, who: str | None) -> list[StoredPick]:
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"""SELECT * FROM {table} WHERE kind NOT IN ('defective', 'unsafe') AND (:who IS NULL OR who = :who)
+                ORDER BY serial""",
+                {"who": who},
+            ).fetchall()
+        return [_stored(row) for row in rows]
+
+
+def _stands(connection: sqlite3.Connection, group_id: str, who: str) -> bool:
+    query = "SELECT 1 FROM standing WHERE group_id = ? AND who = ?"
+    return connection.execute(query, (group_id, who)).fetchone() is not None
+
+
+def _said(row: sqlite3.Row) -> StoredPick | StoredFlag:
+    return flag_of(row) if is_flag(row) else _stored(row)
+
+
+def _stored(row: sqlite3.Row) -> StoredPick:
+    pick = Pick(row["kind"], tuple(json.loads(row["chosen"])), tuple(json.loads(row["scores"])))
+    return StoredPick(
+        row["pick_id"],
+        row["group_id"],
+        pick,
+        row["who"],
+        row["created"],
+        tuple(json.loads(row["shown_order"])),
+        row["decision_ms"],
+        row["reason"],
+        row["undone"],
+    )

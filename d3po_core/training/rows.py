@@ -1,0 +1,162 @@
+"""A judged group as training sees it: recorded tensors, what was said of it, and the reference's predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..diffusion.denoiser import Conditioning, Denoiser
+from ..diffusion.likelihood import per_row, residual
+from ..diffusion.steps import LinearSteps, early_window
+from ..picks import Pair
+
+
+@dataclass(frozen=True)
+class TrainingGroup:
+    """C candidates of one prompt over K trained steps, on the CPU, float32.
+
+    Attributes:
+        id: the group in its run.
+        pairs: what was preferred to what.
+        scores: how much each candidate was liked, (C,) in [-1, 1].
+        steps: the K steps.
+        x: latents (C, K + 1, ...).
+        cond, guided: predictions of the policy that sampled, (C, K, ...).
+        latents: finished, (C, ...).
+        policy: id of that policy, "base" or a LoRA's.
+        conditioning: one row.
+        guidance_scale: as sampled.
+    """
+
+    id: str
+    pairs: list[Pair]
+    scores: list[float]
+    steps: LinearSteps
+    x: Tensor
+    cond: Tensor
+    guided: Tensor
+    latents: Tensor
+    policy: str
+    conditioning: Conditioning
+    guidance_scale: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Candidates and trained steps."""
+        return self.cond.shape[0], self.cond.shape[1]
+
+    @property
+    def elements(self) -> int:
+        """Latent elements of one image, N."""
+        return self.latents[0].numel()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Recorded steps as one batch: R rows of (image, step), from one or several groups.
+
+    `ref` and `z` belong together and to one kind of policy (all guided or all conditional), see logratio.py. `base` is
+    the base model's prediction of that kind; the same tensor as `ref` where that is the reference or nobody asks.
+    """
+
+    x: Tensor
+    ref: Tensor
+    z: Tensor
+    base: Tensor
+    steps: LinearSteps
+    conditioning: Conditioning
+    guidance_scale: float
+    guided: bool
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def split(self, size: int) -> list[Rows]:
+        """Micro-batches of at most `size` rows."""
+        return [self[slice(i, i + size)] for i in range(0, len(self), size)]
+
+    def __getitem__(self, part: slice) -> Rows:
+        conditioning = {name: value[part] for name, value in self.conditioning.items()}
+        return Rows(
+            self.x[part],
+            self.ref[part],
+            self.z[part],
+            self.base[part],
+            self.steps[part],
+            conditioning,
+            self.guidance_scale,
+            self.guided,
+        )
+
+
+def group_rows(
+    group: TrainingGroup, ref: Tensor, guided: bool, device: torch.device, base: Tensor | None = None
+) -> Rows:
+    """All (candidate, step) rows of a group, candidate-major.
+
+    Args:
+        group: what was recorded.
+        ref: the reference's predictions (C, K, ...), guided or conditional.
+        guided: which of the two.
+        device: where the rows are needed.
+        base: the base model's, where they are needed and the reference is another.
+    """
+    candidates, count = group.shape
+    steps = group.steps[torch.arange(count).repeat(candidates)]
+    x, x_next = group.x[:, :-1].flatten(0, 1), group.x[:, 1:].flatten(0, 1)
+    flat = ref.flatten(0, 1)
+    z = residual(x, x_next, flat, steps).to(device)
+    flat = flat.to(device)
+    anchor = flat if base is None else base.flatten(0, 1).to(device)
+    conditioning = repeat_conditioning(group, candidates * count, device)
+    return Rows(x.to(device), flat, z, anchor, steps, conditioning, group.guidance_scale, guided)
+
+
+def repeat_conditioning(group: TrainingGroup, rows: int, device: torch.device) -> Conditioning:
+    """A group's conditioning for so many rows."""
+    return {name: value.to(device).expand(rows, *value.shape[1:]) for name, value in group.conditioning.items()}
+
+
+def join_rows(parts: list[Rows]) -> Rows:
+    """Rows of several groups, alike in sizes and guidance scale, as one batch."""
+    steps = LinearSteps(*(torch.cat([getattr(p.steps, f) for p in parts]) for f in LinearSteps.__dataclass_fields__))
+    conditioning = {name: torch.cat([p.conditioning[name] for p in parts]) for name in parts[0].conditioning}
+    x, ref, z, base = (torch.cat([getattr(p, name) for p in parts]) for name in ("x", "ref", "z", "base"))
+    return Rows(x, ref, z, base, steps, conditioning, parts[0].guidance_scale, parts[0].guided)
+
+
+SPACING = 50
+"""Noise levels are drawn from the model's own schedule of so many steps."""
+
+
+def noise_levels(denoiser: Denoiser, lowest: float) -> Tensor:
+    """Levels to noise images to: those of the model's own schedule at or above a noise-to-signal ratio. (L,)"""
+    sigmas = denoiser.sigmas(SPACING, "model")
+    return sigmas[:-1][early_window(sigmas, denoiser.family, lowest)]
+
+
+def noise_images(group: TrainingGroup, levels: Tensor, draws: int, luck: torch.Generator, denoiser: Denoiser) -> Rows:
+    """Candidates noised `draws` times, conditional branch, candidate-major; the reference is still to be evaluated.
+
+    All candidates get the same noises at the same levels, as the pairs of Diffusion-DPO do: what differs between them
+    then is the image alone.
+
+    Args:
+        group: with finished latents.
+        levels: noise levels to draw from, each as likely as the others.
+        draws: how many levels and noises.
+        luck: which.
+        denoiser: of the policy.
+    """
+    candidates, device = len(group.latents), denoiser.device
+    sigma = levels[torch.randint(len(levels), (draws,), generator=luck)].repeat(candidates)
+    noise = torch.randn(draws, *group.latents.shape[1:], generator=luck)
+    clean = denoiser.clean(group.latents).repeat_interleave(draws, 0)
+    signal = torch.ones_like(sigma) if denoiser.family == "diffusion" else 1 - sigma
+    x = per_row(signal, clean) * clean + per_row(sigma, clean) * noise.repeat(candidates, *[1] * (clean.dim() - 1))
+    steps = LinearSteps(sigma, torch.zeros_like(sigma), torch.zeros_like(sigma), torch.ones_like(sigma), sigma)
+    x, clean = x.to(device), clean.to(device)
+    z = residual(x, clean, x, steps)
+    return Rows(x, x, z, x, steps, repeat_conditioning(group, len(x), device), group.guidance_scale, guided=False)
