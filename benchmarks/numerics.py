@@ -1,7 +1,8 @@
 """How exact are log-ratio and KL, and what does storing a trajectory in few bits cost: `python -m benchmarks.numerics`.
 
 Table 1 compares `d3po_core` with samplers that others wrote, run in float64 (see `reference_samplers`). The error is
-given in units of (gain/std) |z| |delta|, the size of the log-ratio's terms: the log-ratio itself may be near zero.
+given in units of (denoised_coef/std) |z| |delta|, the size of the log-ratio's terms: the log-ratio itself may be near
+zero.
 
 Table 2 stores x and the reference's prediction in a smaller type, as a run on disk does, and evaluates the policy on
 what was stored. The error is compared with the spread of the log-ratio over candidates of one group, which is what
@@ -29,7 +30,7 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 @dataclass(frozen=True)
 class Errors:
-    """The worst over all steps with noise and all images, in units of (gain/std) |z| |delta|."""
+    """The worst over all steps with noise and all images, in units of (denoised_coef/std) |z| |delta|."""
 
     log_ratio: float
     kl: float
@@ -49,7 +50,7 @@ def errors(recorded: others.Recorded, family: str, dtype: torch.dtype) -> Errors
             for output in (recorded.reference, recorded.policy)
         )
         z = residual(x, x_next, reference, step)
-        unit = step.gain / step.std * norm(z) * norm(policy - reference)
+        unit = step.denoised_coef / step.std * norm(z) * norm(policy - reference)
         found = (log_ratio(policy, reference, z, step), kl(policy, reference, step))
         for j, (value, truth) in enumerate(zip(found, (recorded.log_ratio[i], recorded.kl[i]), strict=True)):
             worst[j] = max(worst[j], float(((value.double() - truth).abs() / unit).max()))
@@ -119,7 +120,7 @@ def storage(dtype: torch.dtype, snapped: bool, side: int, window: bool, seed: in
         step = steps[torch.full((candidates,), i)]
         reference, policy = others.toy_denoised(x, 1, sigmas[i])
         noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-        x_next = steps.carry[i] * x + steps.gain[i] * reference + steps.std[i] * noise
+        x_next = steps.x_coef[i] * x + steps.denoised_coef[i] * reference + steps.std[i] * noise
         x_next = rounded(x_next, dtype) if snapped else x_next
         exact += ratio(policy, reference, x, x_next, step)
         seen = rounded(x, dtype)
@@ -142,7 +143,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer steps and seeds")
     quick = parser.parse_args().quick
 
-    print("Log-ratio and KL, worst error in units of (gain/std) |z| |delta|\n")
+    print("Log-ratio and KL, worst error in units of (denoised_coef/std) |z| |delta|\n")
     print(f"{'sampler':32}{'predicts':14}{'eta':>5}{'steps':>6}  {'dtype':9}{'log-ratio':>10}{'KL':>10}{'bound':>8}")
     for recorded, family in cases((4, 20) if quick else (4, 20, 50, 200)):
         for dtype, bound in BOUND.items():

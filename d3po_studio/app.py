@@ -14,11 +14,11 @@ from d3po_core.errors import D3POError
 from d3po_core.gallery.asgi import GalleryApp
 from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from d3po_panels import tastes
+from d3po_panels.worker import Worker
 
-from . import tastes
-from .guard import Guard
+from .local_only import LocalOnlyMiddleware
 from .models import Models
-from .worker import Worker
 
 MOUNT = "/d3po"
 
@@ -41,7 +41,7 @@ def make_app(folder: Path, worker: Worker, port: int) -> Any:
     gallery: Any = GalleryApp(shelf, worker, web_folder())
     app.mount(MOUNT, gallery)
     page = build(shelf, worker)
-    return Guard(gradio.mount_gradio_app(app, page, path="/", head=HEAD, footer_links=[]), port)
+    return LocalOnlyMiddleware(gradio.mount_gradio_app(app, page, path="/", head=HEAD, footer_links=[]), port)
 
 
 def first_taste(shelf: RunLibrary, models: Models) -> None:
@@ -50,8 +50,8 @@ def first_taste(shelf: RunLibrary, models: Models) -> None:
         return
     sample = SampleSettings(**GARDEN_DEFAULTS)
     prompts = tuple(split_prompts()[0])
-    plan = tastes.Plan("Garden", GARDEN, prompts, sample, TrainSettings(), LoraSettings())
-    tastes.begin(plan, models.get(GARDEN), shelf)
+    plan = tastes.NewRun("Garden", GARDEN, prompts, sample, TrainSettings(), LoraSettings())
+    tastes.begin_run(plan, models.get(GARDEN), shelf)
 
 
 def free_port(first: int) -> int:

@@ -11,11 +11,11 @@ import gradio as gr
 from d3po_core.errors import D3POError
 from d3po_core.run import Run
 from d3po_core.run.library import RunLibrary
-from d3po_studio import controls, panels, tastes
-from d3po_studio.told import told
-from d3po_studio.words import WORDS
+from d3po_panels import controls, panels, tastes
+from d3po_panels.controls import show_errors
+from d3po_panels.words import WORDS
 
-from . import sent
+from . import txt2img
 
 if TYPE_CHECKING:
     from .worker import WebuiWorker
@@ -61,11 +61,11 @@ def new_taste(shelf: RunLibrary, worker: WebuiWorker, taste: Any) -> None:
     button = gr.Button(WORDS["begin"], variant="primary", elem_id="d3po_begin")
     begun = gr.Textbox(visible=False, elem_id="d3po_begun")
 
-    @told
+    @show_errors
     def begin(name: str, prompts: str, *values: Any) -> Any:
         found = controls.settings_of(list(made), list(values))
         lines = tastes.prompts_of(prompts)
-        for tag in sent.TAG.findall("\n".join((*lines, found["sample"].negative))):
+        for tag in txt2img.TAG.findall("\n".join((*lines, found["sample"].negative))):
             raise D3POError(f"{tag} has no effect in a taste.", "Take it out of the prompts.")
 
         if worker.teaches():
@@ -74,8 +74,8 @@ def new_taste(shelf: RunLibrary, worker: WebuiWorker, taste: Any) -> None:
         def make() -> Run:
             model: Any = worker.models.get("")
             source = f"{model.name}.safetensors"  # a file's name: what has a dot in it keeps it
-            return tastes.begin(
-                tastes.Plan(name.strip() or sent.name_of(lines[0]), source, lines, **found), model, shelf
+            return tastes.begin_run(
+                tastes.NewRun(name.strip() or txt2img.name_of(lines[0]), source, lines, **found), model, shelf
             )
 
         run = worker.call(make).result()
@@ -103,7 +103,7 @@ def take_over(made: dict[str, Any], name: Any, prompts: Any, notice: Any) -> Non
     keys = [key for key in made if key.startswith("sample.")]
 
     def take(page: str) -> Any:
-        found = sent.read(page)
+        found = txt2img.read(page)
         updates = [gr.update(value=found.settings[key]) if key in found.settings else gr.update() for key in keys]
         return [found.name, found.prompt, note(found), *updates]
 
@@ -111,7 +111,7 @@ def take_over(made: dict[str, Any], name: Any, prompts: Any, notice: Any) -> Non
     button.click(take, told_by_page, outputs, _js="d3po_sent")
 
 
-def note(found: sent.Sent) -> str:
+def note(found: txt2img.Txt2ImgSettings) -> str:
     """What was taken over and what was not, as HTML."""
     if not found.left:
         return "<p>From txt2img: its prompts and settings. Press Begin when they are as you want them.</p>"

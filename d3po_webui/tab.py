@@ -11,10 +11,10 @@ import gradio as gr
 
 from d3po_core.errors import D3POError
 from d3po_core.run.library import RunLibrary
-from d3po_studio import panels, tastes
-from d3po_studio.page import around, gallery_element
-from d3po_studio.told import told
-from d3po_studio.words import WORDS
+from d3po_panels import panels, tastes
+from d3po_panels.controls import show_errors
+from d3po_panels.tabs import around, gallery_element
+from d3po_panels.words import WORDS
 
 from .cards import Cards
 from .new_taste import new_taste
@@ -60,11 +60,11 @@ def build(shelf: RunLibrary, worker: WebuiWorker, cards: Cards, problem: str = "
         taste.change(lambda taste: gallery_html(shelf, taste), taste, gallery)
         for event in (taste.change, tabs["files"].select):
             event(lambda taste: stars(shelf, taste, cards), taste, above["kept"])
-        draw.click(told(lambda taste: worker.draw(tastes.chosen(shelf, taste), AT_ONCE)), taste, None)
-        stop.click(told(lambda taste: worker.stop(tastes.chosen(shelf, taste))), taste, None)
-        skip.click(told(lambda taste: worker.skip(tastes.chosen(shelf, taste))), taste, None)
+        draw.click(show_errors(lambda taste: worker.draw(tastes.chosen(shelf, taste), AT_ONCE)), taste, None)
+        stop.click(show_errors(lambda taste: worker.stop(tastes.chosen(shelf, taste))), taste, None)
+        skip.click(show_errors(lambda taste: worker.skip(tastes.chosen(shelf, taste))), taste, None)
         tag = gr.Textbox(visible=False, elem_id="d3po_tag")
-        found = use.click(told(lambda taste: lora_tag(shelf, taste, cards)), taste, tag)
+        found = use.click(show_errors(lambda taste: lora_tag(shelf, taste, cards)), taste, tag)
         found.then(None, tag, None, _js="d3po_use")
         page.load(lambda: panels.choice(shelf), None, taste)
     for component in page.blocks.values():
@@ -85,7 +85,9 @@ def starred(shelf: RunLibrary, taste: Any, cards: Cards) -> Any:
         info="Those of the newest rounds stay in any case (how many: Settings, D3PO). The taste itself keeps all.",
         elem_id="d3po_kept",
     )
-    done = kept.input(told(lambda taste, names: cards.star(tastes.chosen(shelf, taste), names)), [taste, kept], None)
+    done = kept.input(
+        show_errors(lambda taste, names: cards.star(tastes.chosen(shelf, taste), names)), [taste, kept], None
+    )
     done.then(None, None, None, _js="d3po_cards")  # else the host would write over it what it had read before
     return kept
 

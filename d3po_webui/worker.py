@@ -12,9 +12,9 @@ from d3po_core.diffusion.trainable import trainable_tensors
 from d3po_core.errors import D3POError
 from d3po_core.run import Run
 from d3po_core.settings import RewardSettings, TrainSettings
-from d3po_studio.jobs import Job, Stopped
-from d3po_studio.run_settings import sample_settings
-from d3po_studio.worker import Worker
+from d3po_panels.jobs import Job, Stopped
+from d3po_panels.run_settings import sample_settings
+from d3po_panels.worker import Worker
 
 from . import host
 from .cards import Cards

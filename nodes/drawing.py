@@ -14,9 +14,9 @@ from ..d3po_core.errors import D3POError
 from ..d3po_core.lora.attach import applied
 from ..d3po_core.run import Run
 from ..d3po_core.settings import SampleSettings
-from . import folders, upstream
-from .host import HostModel
-from .working import Working, seconds_per_image, tell
+from . import folders, graph
+from .host.model import HostModel
+from .progress import Working, seconds_per_image, send_event
 
 PIXELS_PER_LATENT = 64
 """Of most VAEs; for an estimate."""
@@ -46,7 +46,7 @@ class Press:
             yield dataclasses.replace(self.chosen, groups=1), [name]
 
 
-def begin(taste: str, host: HostModel, chosen: SampleSettings) -> Run:
+def begin_run(taste: str, host: HostModel, chosen: SampleSettings) -> Run:
     """A new taste."""
     auto = taste.strip() in ("", folders.AUTO)
     name = host.identity if auto else taste.strip()
@@ -73,11 +73,11 @@ def check_same_kind(run: Run, host: HostModel) -> None:
         )
 
 
-def changed_since(run: Run, carried: upstream.Carried) -> str:
+def changed_since(run: Run, carried: graph.Carried) -> str:
     """A sentence, beginning with a space, if the graph has changed since a taste's last pictures; else ""."""
     drawn = run.groups(recorded=True)
     then = drawn[-1].settings.get("graph") if drawn else None
-    said = upstream.changed(then, carried) if then is not None else ""
+    said = graph.changed(then, carried) if then is not None else ""
     return (
         f" The taste's last pictures were drawn with {said}; such pictures cannot be taught together." if said else ""
     )
@@ -89,7 +89,7 @@ def following(run: Run, texts: list[str], chosen: SampleSettings) -> list[str]:
     return [texts[prompt_of(drawn + i, len(texts), chosen.seed)] for i in range(chosen.groups)]
 
 
-def cost(press: Press) -> str:
+def press_cost(press: Press) -> str:
     """What the press will take, in words."""
     *_, height, width = press.host.latent_shape()
     return drawing_cost(
@@ -106,7 +106,7 @@ def into_gallery(press: Press, work: Working) -> Iterator[SampledGroup]:
             with closing(sample_groups(run, host, chosen, names, policy, round, press.notes)) as reports:
                 for report in reports:
                     done += 1
-                    tell("d3po.group", taste=run.run_id, group=report.group_id)
+                    send_event("d3po.group", taste=run.run_id, group=report.group_id)
                     work.at(done, press.chosen.groups, f"{done} of {press.chosen.groups} groups")
                     work.drew(chosen.candidates)
                     yield report

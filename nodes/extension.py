@@ -1,4 +1,4 @@
-"""What the host is given: the nodes, and the gallery's routes."""
+"""What the host is given: the nodes, and the gallery's gallery."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ from typing import Any
 
 from comfy_api.latest import ComfyExtension
 
-from . import routes
-from .auto_pick import AutoPick
-from .collector import PreferenceCollector
-from .compare import PreferenceCompare
-from .draft_trainer import DraftLoraTrainer
-from .import_pairs import PreferencePairsFromImages
-from .load_lora import LoadTasteLora
-from .load_run import LoadPreferenceRun
-from .reward_from_picks import RewardFromPicks
-from .rewards import Reward
-from .sampler import PairedTrajectorySampler
-from .trainer import LoraTrainer
+from . import gallery
+from .import_images import PreferencePairsFromImages
+from .pick import AutoPick, LoadPreferenceRun, PairedTrajectorySampler, PreferenceCollector
+from .reward import DraftLoraTrainer, Reward, RewardFromPicks
+from .train import LoadTasteLora, LoraTrainer, PreferenceCompare
 
 NODES = [
     PairedTrajectorySampler,
@@ -38,7 +31,7 @@ class D3POExtension(ComfyExtension):
     """The pack."""
 
     async def on_load(self) -> None:
-        routes.add()
+        gallery.add()
 
     async def get_node_list(self) -> list[Any]:
         return NODES

@@ -8,8 +8,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..d3po_core.settings import SampleSettings, replace
-from . import folders, memory
-from .evaluating import schedules
+from . import folders
+from .host import memory
+from .host.denoiser import schedules
 
 ALIASES = ["taste", "favourite", "favorite", "preference", "rlhf", "dpo", "d3po", "train lora"]
 """What people search for."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..d3po_core.errors import D3POError
 from ..d3po_core.run import Run
-from .conditioning import Cond, key_of
-from .host import HostModel
+from .host.conditioning import Cond, key_of
+from .host.model import HostModel
 
 UNKNOWN = "prompt"
 MOST = 1000

@@ -6,6 +6,6 @@ names that nobody else has.
 
 from pathlib import Path
 
-from d3po_webui import door
+from d3po_webui import register
 
-door.open_up(Path(__file__).parents[1])
+register.register(Path(__file__).parents[1])

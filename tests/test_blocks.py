@@ -109,7 +109,7 @@ def test_only_groups_of_one_size_share_a_batch() -> None:
 def test_a_processor_gets_small_batches(
     monkeypatch: pytest.MonkeyPatch, device: str, given: int, room: BatchLimits
 ) -> None:
-    from d3po_core.training import passes as memory
+    from d3po_core.training import passes
 
     monkeypatch.setattr(memory, "activation_bytes", lambda denoiser, rows: 2**26)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2**36)
@@ -118,4 +118,4 @@ def test_a_processor_gets_small_batches(
         pass
 
     Somewhere.device = torch.device(device)
-    assert memory.fit_batch_limits(Somewhere(), None, given) == room  # type: ignore[arg-type]
+    assert passes.fit_batch_limits(Somewhere(), None, given) == room  # type: ignore[arg-type]

@@ -103,7 +103,7 @@ def sampled(model: DiffusersModel, start: Tensor, steps: int, guidance: float, n
     x = start * float((1 + plan.sigma[0] ** 2).sqrt()) if diffusion else start
     for i in range(steps):
         denoised = model.denoiser(x, plan.sigma[i].repeat(len(x)), conditioning, guidance).guided
-        x = float(plan.carry[i]) * x + float(plan.gain[i]) * denoised
+        x = float(plan.x_coef[i]) * x + float(plan.denoised_coef[i]) * denoised
     return x / float((1 + plan.sigma_next[-1] ** 2).sqrt()) if diffusion else x
 
 

@@ -53,7 +53,7 @@ def by_hand(denoiser: ToyDenoiser, steps: LinearSteps, x: Tensor, noises: list[T
             x = x.detach()
         cond, uncond = (branch(x, prompt, steps.sigma[i]) for prompt in (PROMPT["prompt"], 0 * PROMPT["prompt"]))
         guided = ((1 - GUIDANCE) * uncond + GUIDANCE * cond).reshape(x.shape)
-        x = steps.carry[i] * x + steps.gain[i] * guided + steps.std[i] * noises[i]
+        x = steps.x_coef[i] * x + steps.denoised_coef[i] * guided + steps.std[i] * noises[i]
     return x
 
 

@@ -86,7 +86,7 @@ def some_step(rows: int) -> tuple[torch.Tensor, ...]:
 def test_residual_is_the_injected_noise_under_the_sampling_policy() -> None:
     x, ref, noise, _ = some_step(3)
     step = ancestral(torch.tensor([9.0, 5.0, 2.0, 1.0]), torch.ones(3))
-    x_next = per_row(step.carry, x) * x + per_row(step.gain, x) * ref + per_row(step.std, x) * noise
+    x_next = per_row(step.x_coef, x) * x + per_row(step.denoised_coef, x) * ref + per_row(step.std, x) * noise
     torch.testing.assert_close(residual(x, x_next, ref, step), noise, rtol=1e-12, atol=1e-12)
 
 
@@ -106,7 +106,7 @@ def test_gradient_is_that_of_the_normal_density() -> None:
     ours, theirs = ((ref + 0.1 * change).requires_grad_() for _ in range(2))
     log_ratio(ours, ref, residual(x, x_next, ref, step), step).sum().backward()
     std = per_row(step.std, x).expand_as(x)
-    mean = per_row(step.carry, x) * x + per_row(step.gain, x) * theirs
+    mean = per_row(step.x_coef, x) * x + per_row(step.denoised_coef, x) * theirs
     torch.distributions.Normal(mean, std).log_prob(x_next).sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-11, atol=1e-12)
 
@@ -118,7 +118,7 @@ def test_mean_over_the_policys_own_noise_is_the_kl() -> None:
     step = ancestral(torch.tensor([9.0, 5.0, 2.0]), torch.ones(2))
 
     def drawn(sign: int) -> torch.Tensor:
-        mean = per_row(step.carry, x) * x + per_row(step.gain, x) * policy
+        mean = per_row(step.x_coef, x) * x + per_row(step.denoised_coef, x) * policy
         return log_ratio(policy, ref, residual(x, mean + sign * per_row(step.std, x) * noise, ref, step), step)
 
     torch.testing.assert_close((drawn(1) + drawn(-1)) / 2, kl(policy, ref, step), rtol=1e-11, atol=0)

@@ -73,7 +73,7 @@ def policies() -> tuple[ToyDenoiser, ToyDenoiser, ToyDenoiser]:
 def step_normals(denoiser: ToyDenoiser, group: TrainingGroup, c: int, k: int) -> Normal:
     s, x = group.steps, group.x[c, k][None]
     d = denoiser(x, s.sigma[k][None], group.conditioning, group.guidance_scale).guided
-    return Normal(s.carry[k] * x + s.gain[k] * d, s.std[k])
+    return Normal(s.x_coef[k] * x + s.denoised_coef[k] * d, s.std[k])
 
 
 @pytest.mark.parametrize("method", ["ddpo", "dpok"])

@@ -10,14 +10,12 @@ import torch
 
 from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
-from d3po_core.lora import attach as policies
 from d3po_core.lora.attach import applied
 from d3po_core.lora.file import policy_id
 from d3po_core.picks import Pick
 from d3po_core.rewards import Reward
 from d3po_core.run import Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, resolved
-from d3po_core.training import round_trainer as course
 from d3po_core.training.methods import METHODS
 from d3po_core.training.preferences import score_preferences
 from d3po_core.training.round_trainer import save_round

@@ -40,7 +40,7 @@ def log_density(denoiser: ToyDenoiser, group: TrainingGroup, candidate: int, ste
     s = group.steps
     x, x_next = group.x[candidate, step][None], group.x[candidate, step + 1][None]
     guided = denoiser(x, s.sigma[step][None], group.conditioning, group.guidance_scale).guided
-    mean = float(s.carry[step]) * x + float(s.gain[step]) * guided
+    mean = float(s.x_coef[step]) * x + float(s.denoised_coef[step]) * guided
     return Normal(mean, float(s.std[step])).log_prob(x_next).sum()
 
 
@@ -178,7 +178,8 @@ def test_kl_is_the_mean_of_kl_divergences() -> None:
         for k in range(3):
             x, s = group.x[c, k][None], group.steps
             means = [
-                float(s.carry[k]) * x + float(s.gain[k]) * d(x, s.sigma[k][None], group.conditioning, 3.0).guided
+                float(s.x_coef[k]) * x
+                + float(s.denoised_coef[k]) * d(x, s.sigma[k][None], group.conditioning, 3.0).guided
                 for d in (base, policy)
             ]
             normals = [Normal(m, float(s.std[k])) for m in means]
@@ -201,7 +202,7 @@ class Shifted:
 
 
 def test_every_picture_drifts_by_its_own_size() -> None:
-    """Two policies that differ by .3 everywhere are (gain/std)^2 .3^2 / 2 apart in every latent element and step."""
+    """Two policies that differ by .3 everywhere are (denoised_coef/std)^2 .3^2 / 2 apart in every latent element and step."""
     steps = ancestral(SIGMAS, torch.ones(4))[:3]
 
     def group(side: int, candidates: int) -> TrainingGroup:
@@ -212,7 +213,7 @@ def test_every_picture_drifts_by_its_own_size() -> None:
             latents=still[:, 0],
         )
 
-    apart = float(((steps.gain / steps.std) ** 2 * 0.3**2 / 2).sum())
+    apart = float(((steps.denoised_coef / steps.std) ** 2 * 0.3**2 / 2).sum())
     found = mean_kl(Shifted(0.3), [group(8, 2), group(2, 4)], lambda g: g.guided, 5)  # type: ignore[arg-type]
     assert found.per_element == pytest.approx(apart, rel=1e-5)
     assert found.per_image == pytest.approx(apart * (2 * 256 + 4 * 16) / 6, rel=1e-5)

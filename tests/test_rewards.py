@@ -277,9 +277,9 @@ def test_importing_rewards_loads_no_heavy_library():
 @needs_judge
 def test_what_was_loaded_in_inference_mode_still_has_gradients():
     """ComfyUI runs nodes inside it."""
-    from d3po_core.rewards import simple as garden
+    from d3po_core.rewards import simple
 
-    garden._loaded.cache_clear()
+    simple._loaded.cache_clear()
     with torch.inference_mode():
         reward = get_reward("garden-size + warmth")
         reward(pictures(2, 64), ["", ""])

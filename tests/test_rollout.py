@@ -55,7 +55,7 @@ def test_recorded_steps_follow_from_each_other() -> None:
     plan, t = draw(3)
     s = plan.steps
     for k in range(plan.trained):
-        z = (t.x[:, k + 1] - s.carry[k] * t.x[:, k] - s.gain[k] * t.guided[:, k]) / s.std[k]
+        z = (t.x[:, k + 1] - s.x_coef[k] * t.x[:, k] - s.denoised_coef[k] * t.guided[:, k]) / s.std[k]
         assert z.std() == pytest.approx(1.0, abs=0.3)
     expected = ToyDenoiser()(t.x[:, 2], s.sigma[2].expand(3), {"prompt": PROMPT["prompt"].expand(3, -1)}, 3.0)
     assert torch.allclose(t.guided[:, 2], expected.guided, atol=1e-6)

@@ -48,8 +48,8 @@ repeatable = settings(deadline=None, derandomize=True)
 def test_ancestral_step_keeps_the_marginal(sigmas: torch.Tensor, eta: float) -> None:
     """With D the true x0, x = x0 + sigma*n must become x0 + sigma'*n'."""
     s = ancestral(sigmas, torch.full_like(sigmas[1:], eta))
-    torch.testing.assert_close(s.carry + s.gain, torch.ones_like(s.gain), rtol=1e-13, atol=0)
-    torch.testing.assert_close((s.carry * s.sigma) ** 2 + s.std**2, s.sigma_next**2, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(s.x_coef + s.denoised_coef, torch.ones_like(s.denoised_coef), rtol=1e-13, atol=0)
+    torch.testing.assert_close((s.x_coef * s.sigma) ** 2 + s.std**2, s.sigma_next**2, rtol=1e-12, atol=1e-15)
 
 
 @repeatable
@@ -57,15 +57,19 @@ def test_ancestral_step_keeps_the_marginal(sigmas: torch.Tensor, eta: float) -> 
 def test_flow_ancestral_step_keeps_the_marginal(sigmas: torch.Tensor, eta: float) -> None:
     """With D the true x0, x = (1 - sigma)*x0 + sigma*n must become N((1 - sigma')*x0, sigma'^2) exactly."""
     s = flow_ancestral(sigmas, torch.full_like(sigmas[1:], eta))
-    torch.testing.assert_close(s.carry * (1 - s.sigma) + s.gain, 1 - s.sigma_next, rtol=1e-11, atol=1e-14)
-    torch.testing.assert_close((s.carry * s.sigma) ** 2 + s.std**2, s.sigma_next**2, rtol=1e-11, atol=1e-15)
+    torch.testing.assert_close(s.x_coef * (1 - s.sigma) + s.denoised_coef, 1 - s.sigma_next, rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close((s.x_coef * s.sigma) ** 2 + s.std**2, s.sigma_next**2, rtol=1e-11, atol=1e-15)
 
 
 @repeatable
 @given(falling(80.0))
 def test_lcm_step_keeps_the_marginal(sigmas: torch.Tensor) -> None:
     s = lcm(sigmas, torch.ones_like(sigmas[1:]))
-    assert torch.equal(s.carry, same(s, 0)) and torch.equal(s.gain, same(s, 1)) and torch.equal(s.std, s.sigma_next)
+    assert (
+        torch.equal(s.x_coef, same(s, 0))
+        and torch.equal(s.denoised_coef, same(s, 1))
+        and torch.equal(s.std, s.sigma_next)
+    )
 
 
 @pytest.mark.parametrize("sigma", [0.9, 0.5, 0.2])
@@ -74,7 +78,7 @@ def test_flow_sde_keeps_the_marginal_to_first_order(sigma: float) -> None:
 
     def wrong(dt: float) -> float:
         s = flow_sde(levels([sigma, sigma - dt]), levels([0.7]))
-        return abs(float((s.carry * s.sigma) ** 2 + s.std**2 - s.sigma_next**2))
+        return abs(float((s.x_coef * s.sigma) ** 2 + s.std**2 - s.sigma_next**2))
 
     assert wrong(0.01) / wrong(0.005) == pytest.approx(4, rel=0.05)
 
@@ -90,10 +94,10 @@ def test_flow_sde_is_the_published_step(eta: float) -> None:
         sigma, dt = sigmas[i], sigmas[i + 1] - sigmas[i]
         coefficient = eta * (sigma / (1 - sigmas[max(i, 1)])).sqrt()
         drift = x * coefficient**2 / (2 * sigma) + v * (1 + coefficient**2 * (1 - sigma) / (2 * sigma))
-        ours = s.carry[i] * x + s.gain[i] * (x - sigma * v)
+        ours = s.x_coef[i] * x + s.denoised_coef[i] * (x - sigma * v)
         torch.testing.assert_close(ours, x + drift * dt, rtol=1e-13, atol=1e-13)
         torch.testing.assert_close(s.std[i], coefficient * (-dt).sqrt(), rtol=1e-13, atol=0)
-    assert s.std[4] == 0 and s.carry[4] == 0 and s.gain[4] == 1
+    assert s.std[4] == 0 and s.x_coef[4] == 0 and s.denoised_coef[4] == 1
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
@@ -108,7 +112,7 @@ def test_flow_without_noise_is_diffusers_euler(family: str, shift: float) -> Non
     x = torch.randn(1, 4, 8, 8, generator=generator)
     for i, t in enumerate(scheduler.timesteps):
         v = torch.randn(x.shape, generator=generator)
-        ours = s.carry[i] * x + s.gain[i] * (x - s.sigma[i] * v)
+        ours = s.x_coef[i] * x + s.denoised_coef[i] * (x - s.sigma[i] * v)
         x = scheduler.step(v, t, x).prev_sample
         torch.testing.assert_close(ours.float(), x, rtol=1e-5, atol=1e-6)
 
@@ -126,7 +130,7 @@ def test_flow_ancestral_contains_diffusers_stochastic_sampling() -> None:
     for i, t in enumerate(scheduler.timesteps):
         v = torch.randn(x.shape, generator=generator)
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(i))
-        ours = s.carry[i] * x + s.gain[i] * (x - s.sigma[i] * v) + s.std[i] * noise
+        ours = s.x_coef[i] * x + s.denoised_coef[i] * (x - s.sigma[i] * v) + s.std[i] * noise
         x = scheduler.step(v, t, x, generator=torch.Generator().manual_seed(i)).prev_sample
         torch.testing.assert_close(ours.float(), x, rtol=1e-5, atol=2e-6)
 
@@ -147,7 +151,7 @@ def test_lcm_is_diffusers_lcm(prediction: str) -> None:
         output = torch.randn(x.shape, generator=generator, dtype=torch.float64)
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
         step = scheduler.step(output, t, x, generator=torch.Generator().manual_seed(i))
-        ours = s.carry[i] * x / kept[i].sqrt() + s.gain[i] * step.denoised + s.std[i] * noise
+        ours = s.x_coef[i] * x / kept[i].sqrt() + s.denoised_coef[i] * step.denoised + s.std[i] * noise
         x = step.prev_sample
         torch.testing.assert_close(ours, x / kept[i + 1].sqrt(), rtol=1e-12, atol=1e-12)
 
@@ -156,7 +160,7 @@ def test_lcm_is_diffusers_lcm(prediction: str) -> None:
 def test_three_numbers_are_finite_float64_and_noise_never_negative(family: str) -> None:
     sigmas = levels([1.0, 0.9, 0.5, 0.01, 0.0]) * (14.6 if not family.startswith("flow") else 1)
     s = SAMPLERS[family](sigmas.float(), torch.ones(4))
-    for numbers in (s.sigma, s.sigma_next, s.carry, s.gain, s.std):
+    for numbers in (s.sigma, s.sigma_next, s.x_coef, s.denoised_coef, s.std):
         assert numbers.dtype == torch.float64 and numbers.shape == (4,) and numbers.isfinite().all()
     assert (s.std[:-1] > 0).all() and s.std[-1] == 0
 
@@ -168,7 +172,11 @@ def test_eta_is_given_per_step(family: str) -> None:
     mixed = SAMPLERS[family](sigmas, levels([1.0, 0.0, 0.5]))
     for i, eta in enumerate([1.0, 0.0, 0.5]):
         alone = SAMPLERS[family](sigmas[i : i + 2], levels([eta]))
-        assert (mixed.carry[i], mixed.gain[i], mixed.std[i]) == (alone.carry[0], alone.gain[0], alone.std[0])
+        assert (mixed.x_coef[i], mixed.denoised_coef[i], mixed.std[i]) == (
+            alone.x_coef[0],
+            alone.denoised_coef[0],
+            alone.std[0],
+        )
     assert mixed.std[1] == 0
 
 

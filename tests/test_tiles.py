@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from d3po_core.diffusion import tiled_decoding as tiles
+from d3po_core.diffusion import tiled_decoding
 from d3po_core.diffusion.rollout import make_plan
 from d3po_core.diffusion.tiled_decoding import decode_in_tiles
 from d3po_core.lora import attach
@@ -149,7 +149,7 @@ def test_a_round_decodes_in_tiles_and_the_gradient_reaches_the_lora(monkeypatch:
     reward = Reward("redness", "red", lambda images, prompts: images[:, 0].mean((1, 2)), True)
     scenes = [PromptSample("a hill", model.encode(["a hill"])[0], 0)]
     found, sizes = [], set()
-    original = tiles.checkpoint
+    original = tiled_decoding.checkpoint
 
     def noted(decode: Callable[[Tensor], Tensor], part: Tensor, **how: bool) -> Tensor:
         sizes.add(tuple(part.shape[-2:]))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXAMPLE = """  d3po import --run my-taste --from my-pictures --model my-model.safetensors
   d3po import --run my-taste --from pairs.jsonl --who anna"""
 OUT_OF_MEMORY = "Scale the pictures down: each is encoded whole."
-MOST_LINES = 20
+MAX_LINES = 20
 """Of what was left out, told on the screen."""
 
 
@@ -56,9 +56,9 @@ def run(options: argparse.Namespace) -> int:
         print(note)
     if said.left_out:
         print(f"Left out {sum(each.groups for each in said.left_out)}:")
-        print("\n".join(f"  {each}" for each in said.left_out[:MOST_LINES]))
-        if len(said.left_out) > MOST_LINES:
-            print(f"  and {len(said.left_out) - MOST_LINES} more")
+        print("\n".join(f"  {each}" for each in said.left_out[:MAX_LINES]))
+        if len(said.left_out) > MAX_LINES:
+            print(f"  and {len(said.left_out) - MAX_LINES} more")
     return 0
 
 

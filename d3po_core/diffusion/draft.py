@@ -65,7 +65,7 @@ def sample_through(
         denoised = denoiser(x, sigma, conditioning, guidance_scale).guided
         if i == stop and stop < len(steps) - 1:
             return denoised
-        x = float(steps.carry[i]) * x + float(steps.gain[i]) * denoised
+        x = float(steps.x_coef[i]) * x + float(steps.denoised_coef[i]) * denoised
         return x + float(steps.std[i]) * noises[i].to(x) if steps.std[i] > 0 else x
 
     with torch.no_grad():

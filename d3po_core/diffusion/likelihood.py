@@ -2,7 +2,7 @@
 
 Both policies take the same linear Gaussian step and differ only in their denoised prediction. With
 
-    delta = D_theta - D_ref,    z = (x_next - carry * x - gain * D_ref) / std,    k = gain / std,
+    delta = D_theta - D_ref,    z = (x_next - x_coef * x - denoised_coef * D_ref) / std,    c = denoised_coef / std,
 
 the normal densities' constants cancel and
 
@@ -31,7 +31,7 @@ def residual(x: Tensor, x_next: Tensor, ref: Tensor, steps: LinearSteps) -> Tens
         x, x_next, ref: latents before and after the step and the reference's denoised prediction, (B, ...).
         steps: one step for each row, fields (B,), std above 0.
     """
-    return (x_next - per_row(steps.carry, x) * x - per_row(steps.gain, x) * ref) / per_row(steps.std, x)
+    return (x_next - per_row(steps.x_coef, x) * x - per_row(steps.denoised_coef, x) * ref) / per_row(steps.std, x)
 
 
 def log_ratio(denoised: Tensor, ref: Tensor, z: Tensor, steps: LinearSteps) -> Tensor:
@@ -43,12 +43,12 @@ def log_ratio(denoised: Tensor, ref: Tensor, z: Tensor, steps: LinearSteps) -> T
         z: `residual` against that reference.
         steps: one step for each row, fields (B,), std above 0.
     """
-    k = (steps.gain / steps.std).to(z)
+    k = (steps.denoised_coef / steps.std).to(z)
     delta = (denoised - ref).flatten(1)
     return k * (z.flatten(1) * delta).sum(1) - k**2 / 2 * delta.square().sum(1)
 
 
 def kl(denoised: Tensor, ref: Tensor, steps: LinearSteps) -> Tensor:
     """KL divergence between the two policies' steps, in nats, summed over latent elements. (B,)"""
-    k = (steps.gain / steps.std).to(denoised)
+    k = (steps.denoised_coef / steps.std).to(denoised)
     return k**2 / 2 * (denoised - ref).flatten(1).square().sum(1)

@@ -112,7 +112,7 @@ def sample(
     for i in range(len(steps)):
         sigma = torch.full((len(noises),), float(steps.sigma[i]), dtype=torch.float64)
         prediction = denoiser(x, sigma, conditioning, guidance_scale)
-        x = float(steps.carry[i]) * x + float(steps.gain[i]) * prediction.guided
+        x = float(steps.x_coef[i]) * x + float(steps.denoised_coef[i]) * prediction.guided
         if steps.std[i] > 0:
             x = x + float(steps.std[i]) * torch.stack([noise.step() for noise in noises]).to(device)
         if i < plan.trained:

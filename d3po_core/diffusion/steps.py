@@ -1,6 +1,6 @@
 """Step families: every sampler trained here is a linear Gaussian step in the model's own sigma space,
 
-    x_next = carry * x  +  gain * D(x, sigma)  +  std * eps,      eps ~ N(0, I),
+    x_next = x_coef * x  +  denoised_coef * D(x, sigma)  +  std * eps,      eps ~ N(0, I),
 
 where D is the denoised prediction. A sampler is therefore three numbers per step, and nothing else in the core knows
 which sampler it was. Written in float64: the numbers are few and small differences between them matter.
@@ -29,8 +29,8 @@ class LinearSteps:
 
     sigma: Tensor
     sigma_next: Tensor
-    carry: Tensor
-    gain: Tensor
+    x_coef: Tensor
+    denoised_coef: Tensor
     std: Tensor
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class LinearSteps:
     def __getitem__(self, index: slice | Tensor) -> LinearSteps:
         """Some of the steps; by a tensor of step numbers (B,), one step for each row of a batch."""
         return LinearSteps(
-            self.sigma[index], self.sigma_next[index], self.carry[index], self.gain[index], self.std[index]
+            self.sigma[index], self.sigma_next[index], self.x_coef[index], self.denoised_coef[index], self.std[index]
         )
 
 
@@ -129,7 +129,7 @@ def early_window(sigmas: Tensor, family: str, threshold: float) -> Tensor:
     """Which steps belong to the early window: those that start at or above a noise level. (S,) bool, never empty.
 
     The window is what makes a small number of picks teach anything: the last steps rule the log-ratio
-    ((gain/std)^2 spans five orders of magnitude) and hardly change the picture.
+    ((denoised_coef/std)^2 spans five orders of magnitude) and hardly change the picture.
 
     Args:
         sigmas: noise levels, descending, (S + 1,).

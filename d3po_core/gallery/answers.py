@@ -74,7 +74,7 @@ def pick(asked: Asked) -> dict[str, Any]:
         pick_id=fields.an_id(given, "pick_id"),
         who=asked.who(),
         shown_order=fields.numbers(given, "shown"),
-        decision_ms=fields.number(given, "ms", 0, fields.MOST_MS),
+        decision_ms=fields.number(given, "ms", 0, fields.MAX_MS),
         reason=fields.choice(given, "why", REASONS, "random"),
     )
     return {"pick_id": recorded.pick_id, "new": recorded.new, **asked.state()}
@@ -192,7 +192,7 @@ def blind_answer(asked: Asked) -> dict[str, Any]:
     """POST blind/answer"""
     given = asked.fields
     side = None if given.get("side") is None else fields.whole(given, "side", 0, 1)
-    ms = fields.number(given, "ms", 0, fields.MOST_MS)
+    ms = fields.number(given, "ms", 0, fields.MAX_MS)
     check = asked.run.answer_check(fields.an_id(given, "check"), fields.whole(given, "index", 0, 1000), side, ms)
     return {"blind": blind(check)}
 

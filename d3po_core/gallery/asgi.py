@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from ..run.library import RunLibrary
 from .actions import Actions
-from .requests import MOST_BYTES, SAFE, Request, Response, handle
+from .requests import MAX_BYTES, SAFE, Request, Response, handle
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -83,6 +83,6 @@ async def _body(receive: Receive) -> bytes:
         message = await receive()
         if message["type"] != "http.request":
             break
-        body = (body + message.get("body", b""))[: MOST_BYTES + 1]
+        body = (body + message.get("body", b""))[: MAX_BYTES + 1]
         more = message.get("more_body", False)
     return body

@@ -10,9 +10,9 @@ from typing import Any
 
 ID = re.compile(r"[0-9a-f]{32}")
 GROUP = re.compile(r"[0-9]{6,12}-[0-9a-f]{8}")
-MOST_MS = 1e9
+MAX_MS = 1e9
 """Longer than any person looks at a picture, and far from what a number type cannot hold."""
-MOST_TEXT = 200
+MAX_TEXT = 200
 
 
 class BadRequest(Exception):
@@ -42,7 +42,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-def text(fields: Mapping[str, Any], name: str, usual: str | None = None, most: int = MOST_TEXT) -> str:
+def text(fields: Mapping[str, Any], name: str, usual: str | None = None, most: int = MAX_TEXT) -> str:
     """A short text without control characters; `usual` where it is left out."""
     value = fields.get(name, usual)
     if not isinstance(value, str) or len(value) > most:

@@ -23,7 +23,7 @@ from .answers import Asked, Download
 from .fields import BadRequest, NotFound
 from .state import taste
 
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 
 GETS: dict[str, Callable[[Asked], Any]] = {
     "state": answers.show_state,
@@ -141,7 +141,7 @@ def _post(run: Run, actions: Actions, name: str, request: Request) -> Response:
         raise _Refused(404, "There is nothing at this address.")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise _Refused(415, "The request must be JSON.")
-    if len(request.body) > MOST_BYTES:
+    if len(request.body) > MAX_BYTES:
         raise _Refused(413, "The request is too long.")
     return _json(200, POSTS[name](Asked(run, actions, fields.body_of(request.body))))
 

@@ -10,7 +10,7 @@ from ..errors import D3POError
 from ..picks import Pick, check_pick
 from ..run.recording import check_shown
 
-MOST_PICTURES = 8
+MAX_PICTURES = 8
 """Of one group: as many as can be drawn and shown as one."""
 
 
@@ -93,8 +93,8 @@ def checked_group(
     Raises:
         D3POError: too many pictures, or a verdict that names pictures which are not there.
     """
-    if len(pictures) > MOST_PICTURES:
-        raise D3POError(f"It has {len(pictures)} pictures.", f"A group has at most {MOST_PICTURES}: split it.")
+    if len(pictures) > MAX_PICTURES:
+        raise D3POError(f"It has {len(pictures)} pictures.", f"A group has at most {MAX_PICTURES}: split it.")
     for verdict in verdicts:
         check_pick(verdict.pick, len(pictures))
         check_shown(verdict.pick.order, verdict.shown, len(pictures))

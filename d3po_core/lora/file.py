@@ -28,7 +28,7 @@ from .weights import LoraWeights
 
 PART = ".part"
 """Ends the names of files that are not whole yet."""
-MOST_BYTES = 150
+MAX_BYTES = 150
 """Of a file's name; systems allow 255, of which temporary files and endings need some."""
 OLD = 600.0
 """Seconds after which such a file is taken for abandoned."""
@@ -129,7 +129,7 @@ def unused_path(folder: Path | str, stem: str, taken: Collection[str] = ()) -> P
     """
     never = {name.casefold() for name in taken}  # many file systems do not tell A from a
     stem = re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "lora"
-    stem = stem.encode()[:MOST_BYTES].decode(errors="ignore") if len(stem.encode()) > MOST_BYTES else stem
+    stem = stem.encode()[:MAX_BYTES].decode(errors="ignore") if len(stem.encode()) > MAX_BYTES else stem
     path, number = Path(folder) / f"{stem}.safetensors", 1
     while path.exists() or path.stem.casefold() in never:
         number += 1

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST_STEPS = 100
+MAX_STEPS = 100
 NEWTON_TOLERANCE = 1e-9
 """Newton's decrement below which it is done (half of it is how far the loss is above its minimum)."""
 
@@ -30,7 +30,7 @@ def fit_bradley_terry(differences: Tensor, weights: Tensor, ridge: float, start:
         start: where to begin; the nearer the faster.
     """
     beta = differences.new_zeros(differences.shape[1]) if start is None else start.clone()
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         surprise = torch.sigmoid(-(differences @ beta))
         gradient = ridge * beta - differences.T @ (weights * surprise)
         curvature = (differences.T * (weights * surprise * (1 - surprise))) @ differences

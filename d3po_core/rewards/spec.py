@@ -12,19 +12,18 @@ from pathlib import Path
 import torch
 
 from ..errors import D3POError
-from . import simple as colours
-from . import simple as garden
-from . import simple as jpeg
-from . import smooth_jpeg
+from . import simple, smooth_jpeg
 from .reward import Reward, WeightedSum, weighted_sum, write_sum
 
 REWARDS: dict[str, Reward] = {
     reward.name: dataclasses.replace(reward, written=reward.name)
     for reward in (
-        Reward("compressibility", "images that make a small JPEG: smooth, empty, blurred", jpeg.compressibility, False),
-        Reward("incompressibility", "images that make a large JPEG: busy, grainy", jpeg.incompressibility, False),
-        Reward("warmth", "warm colours: mean of red minus mean of blue", colours.warmth, True),
-        Reward("contrast", "light beside dark: the spread of brightness", colours.contrast, True),
+        Reward(
+            "compressibility", "images that make a small JPEG: smooth, empty, blurred", simple.compressibility, False
+        ),
+        Reward("incompressibility", "images that make a large JPEG: busy, grainy", simple.incompressibility, False),
+        Reward("warmth", "warm colours: mean of red minus mean of blue", simple.warmth, True),
+        Reward("contrast", "light beside dark: the spread of brightness", simple.contrast, True),
         Reward(
             "smooth-compressibility",
             "as compressibility, by a size that has a gradient",
@@ -37,8 +36,8 @@ REWARDS: dict[str, Reward] = {
             smooth_jpeg.smooth_incompressibility,
             True,
         ),
-        Reward("garden-size", "large blooms (embedded model only)", garden.garden_size, True),
-        Reward("garden-lean", "flowers that lean to the right (embedded model only)", garden.garden_lean, True),
+        Reward("garden-size", "large blooms (embedded model only)", simple.garden_size, True),
+        Reward("garden-lean", "flowers that lean to the right (embedded model only)", simple.garden_lean, True),
     )
 }
 

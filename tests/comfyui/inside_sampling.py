@@ -16,14 +16,14 @@ found: dict[str, Any] = {}
 
 
 def off_the_steps(trajectory: Trajectory, plan: Plan, shape: tuple[int, ...]) -> float:
-    """How far recorded latents are from carry * x + gain * D + std * noise, relative, in the worst step."""
+    """How far recorded latents are from x_coef * x + denoised_coef * D + std * noise, relative, in the worst step."""
     drawn, worst = seeds(shape), 0.0
     for noise in drawn:
         noise.start()
     for k in range(plan.trained):
         step, noise = plan.steps[slice(k, k + 1)], torch.stack([each.step() for each in drawn])
-        carry, gain, std = (float(value) for value in (step.carry, step.gain, step.std))
-        expected = carry * trajectory.x[:, k] + gain * trajectory.guided[:, k] + std * noise
+        x_coef, denoised_coef, std = (float(value) for value in (step.x_coef, step.denoised_coef, step.std))
+        expected = x_coef * trajectory.x[:, k] + denoised_coef * trajectory.guided[:, k] + std * noise
         worst = max(worst, differs(trajectory.x[:, k + 1], expected))
     return worst
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from d3po_core.run import leases as showing
+from d3po_core.run import leases
 from d3po_core.run.run import Run
 from tests.gallery.asking import Page, shelf_with
 from tests.run_helpers import put_group
@@ -57,7 +57,7 @@ def test_the_groups_of_a_page_that_went_away_are_shown_to_others(
     (card,) = gone.next()
     assert other.next() == []
     now = time.time()
-    monkeypatch.setattr(showing.time, "time", lambda: now + showing.LEASE_SECONDS + 1)
+    monkeypatch.setattr(leases.time, "time", lambda: now + leases.LEASE_SECONDS + 1)
     assert [card["number"] for card in other.next()] == [0]
     late, there = gone.pick(card), other.pick(card)  # who comes back late has picked all the same
     assert late["new"] and there["new"]

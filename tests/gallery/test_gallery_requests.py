@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d3po_core.gallery import Actions, Request, handle
-from d3po_core.gallery.requests import GETS, IMAGES, MOST_BYTES, POSTS
+from d3po_core.gallery.requests import GETS, IMAGES, MAX_BYTES, POSTS
 from d3po_core.run.library import RunLibrary
 from tests.gallery.asking import Page, shelf_with
 
@@ -157,7 +157,7 @@ def test_other_sites_cannot_look(tmp_path: Path) -> None:
 
 def test_a_long_request_is_refused(tmp_path: Path) -> None:
     page = Page(*shelf_with(tmp_path))
-    body = json.dumps({"client": page.client, "want": 1, "who": "", "x": "y" * MOST_BYTES}).encode()
+    body = json.dumps({"client": page.client, "want": 1, "who": "", "x": "y" * MAX_BYTES}).encode()
     path = f"taste/{page.run.run_id}/next"
     assert page.send("POST", path, body, content_type="application/json").status == 413
 

@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 
 from d3po_core.embedded import GARDEN_FOLDER
-from d3po_core.evaluation import previews as showcase
 from d3po_core.models import load_model
 from d3po_core.run import Run
 from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
-from d3po_core.training import reward_trainer as reward_course
-from d3po_studio import tastes
+from d3po_panels import tastes
 from d3po_studio.models import Models
 
 SAMPLE = SampleSettings(candidates=2, steps=3, guidance_scale=2.0, batch=8)
@@ -41,10 +39,10 @@ def models() -> Garden:
 
 @pytest.fixture
 def run(tmp_path: Path, models: Garden) -> Run:
-    plan = tastes.Plan(
+    plan = tastes.NewRun(
         "Blooms", "garden", ("a red tulip by day", "a blue daisy at night"), SAMPLE, TrainSettings(), LORA
     )
-    return tastes.begin(plan, models.model, RunLibrary(tmp_path))
+    return tastes.begin_run(plan, models.model, RunLibrary(tmp_path))
 
 
 @pytest.fixture

@@ -25,14 +25,14 @@ from d3po_core.run import Run
 from d3po_core.run.library import RunLibrary
 from d3po_core.settings import TrainSettings
 from d3po_core.training.trainer import Trainer
-from d3po_studio import zips
-from d3po_studio.bring import brought
-from d3po_studio.importing import Importing
+from d3po_panels import zips
+from d3po_panels.bring import brought
+from d3po_panels.importing import Importing
+from d3po_panels.other_methods import kept
+from d3po_panels.run_settings import texts, train_settings
+from d3po_panels.worker import Worker
+from d3po_panels.zips import unpacked
 from d3po_studio.models import Models
-from d3po_studio.other_ways import kept
-from d3po_studio.run_settings import texts, train_settings
-from d3po_studio.worker import Worker
-from d3po_studio.zips import unpacked
 
 from .test_worker import Shared
 
@@ -222,9 +222,9 @@ def test_a_zip_that_declares_too_much_is_refused_before_it_is_unpacked(tmp_path:
 @pytest.mark.parametrize(
     ("limit", "value", "sentence"),
     [
-        ("MOST_FILES", 2, r"a.zip holds 3 files, more than 2. Split it"),
-        ("MOST_OF_TEXTS", 2**20, r"a.zip holds more than 1 MiB of texts. Split it"),
-        ("MOST_FOLDERS", 1, r"a.zip has more than 1 folders within each other"),
+        ("MAX_FILES", 2, r"a.zip holds 3 files, more than 2. Split it"),
+        ("MAX_OF_TEXTS", 2**20, r"a.zip holds more than 1 MiB of texts. Split it"),
+        ("MAX_FOLDERS", 1, r"a.zip has more than 1 folders within each other"),
     ],
 )
 def test_what_comes_out_of_a_zip_is_bounded(
@@ -291,8 +291,8 @@ def event(page: Any, name: str) -> Any:
 def test_a_page_that_is_open_to_others_takes_only_zips(models: Models, run: Run, tmp_path: Path) -> None:
     import gradio as gr
 
-    from d3po_studio import tastes
-    from d3po_studio.bring import bring
+    from d3po_panels import tastes
+    from d3po_panels.bring import bring
 
     shelf = RunLibrary(run.folder.parent)
     (taste,) = tastes.labels(shelf)
@@ -322,8 +322,8 @@ def test_a_page_that_is_open_to_others_takes_only_zips(models: Models, run: Run,
 def test_a_page_that_is_open_to_others_takes_no_path_of_a_reward(models: Models, run: Run) -> None:
     import gradio as gr
 
-    from d3po_studio import tastes
-    from d3po_studio.other_ways import other_ways
+    from d3po_panels import tastes
+    from d3po_panels.other_methods import other_ways
 
     shelf, worker = RunLibrary(run.folder.parent), Worker(models)
     (taste,) = tastes.labels(shelf)

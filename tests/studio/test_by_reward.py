@@ -17,10 +17,10 @@ from d3po_core.picks import Pick
 from d3po_core.run import Run
 from d3po_core.run.blind_checks import strip_side
 from d3po_core.settings import RewardSettings
-from d3po_studio import by_reward
-from d3po_studio import worker as module
+from d3po_panels import by_reward
+from d3po_panels import worker as module
+from d3po_panels.worker import Worker
 from d3po_studio.models import Models
-from d3po_studio.worker import Worker
 from tests.run_helpers import trajectory
 
 from .test_worker import Shared, until

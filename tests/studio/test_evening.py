@@ -71,10 +71,10 @@ def until(what: Callable[[], Any], seconds: float = 120) -> Any:
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[Studio]:
     from d3po_core.models import load_model
-    from d3po_studio import tastes
+    from d3po_panels import tastes
 
-    plan = tastes.Plan("Evening", "garden", tuple(split_prompts()[0]), SAMPLE, TRAIN, LoraSettings(rank=4, alpha=4.0))
-    tastes.begin(plan, load_model("garden"), RunLibrary(tmp_path / "tastes")).close()
+    plan = tastes.NewRun("Evening", "garden", tuple(split_prompts()[0]), SAMPLE, TRAIN, LoraSettings(rank=4, alpha=4.0))
+    tastes.begin_run(plan, load_model("garden"), RunLibrary(tmp_path / "tastes")).close()
     found = Studio(tmp_path / "tastes")
     yield found
     found.kill()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from d3po_studio.guard import Guard
+from d3po_studio.local_only import LocalOnlyMiddleware
 
 HERE = {"host": "127.0.0.1:7870"}
 
@@ -24,7 +24,7 @@ def status(method: str, path: str, headers: dict[str, str], kind: str = "http") 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": kind, "method": method, "path": path, "headers": raw}
     with contextlib.suppress(StopIteration):  # nothing in it waits, so no event loop is needed
-        Guard(app, 7870)(scope, None, send).send(None)
+        LocalOnlyMiddleware(app, 7870)(scope, None, send).send(None)
     return sent[0].get("status", sent[0]["type"])
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from d3po_core.lora import load_lora
 from d3po_core.run import Run
+from d3po_panels.run_settings import train_settings
+from d3po_panels.worker import Worker
 from d3po_studio.models import Models
-from d3po_studio.run_settings import train_settings
-from d3po_studio.worker import Worker
 
 from .test_by_reward import taught
 from .test_worker import until

@@ -19,12 +19,12 @@ from d3po_core.run import Run
 from d3po_core.run.blind_checks import strip_side
 from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
-from d3po_studio import drawing, tastes
-from d3po_studio import worker as module
-from d3po_studio.jobs import Job, Stopped
+from d3po_panels import drawing, tastes
+from d3po_panels import worker as module
+from d3po_panels.jobs import Job, Stopped
+from d3po_panels.report import report
+from d3po_panels.worker import Worker
 from d3po_studio.models import Models
-from d3po_studio.report import report
-from d3po_studio.worker import Worker
 from tests.tiny_pipelines import tiny_sd
 
 SAMPLE = SampleSettings(candidates=2, steps=4, guidance_scale=2.0, batch=4)
@@ -57,8 +57,8 @@ def worker(models: Tiny) -> Iterator[Worker]:
 
 @pytest.fixture
 def run(tmp_path: Path, models: Tiny) -> Run:
-    plan = tastes.Plan("Foxes", "tiny", ("a fox", "a hen", "an owl"), SAMPLE, TRAIN, LORA)
-    tastes.begin(plan, models.model, RunLibrary(tmp_path))
+    plan = tastes.NewRun("Foxes", "tiny", ("a fox", "a hen", "an owl"), SAMPLE, TRAIN, LORA)
+    tastes.begin_run(plan, models.model, RunLibrary(tmp_path))
     return RunLibrary(tmp_path).runs()[0]
 
 
@@ -201,11 +201,11 @@ def test_a_mistake_of_ours_is_told_without_its_traceback_which_the_report_has(
 
 def test_no_room_for_bad_plans(tmp_path: Path, models: Tiny) -> None:
     for plan in (
-        tastes.Plan("x", "tiny", ("",), SAMPLE, TRAIN, LORA),
-        tastes.Plan("x", "tiny", ("a fox",), SampleSettings(width=71), TRAIN, LORA),
+        tastes.NewRun("x", "tiny", ("",), SAMPLE, TRAIN, LORA),
+        tastes.NewRun("x", "tiny", ("a fox",), SampleSettings(width=71), TRAIN, LORA),
     ):
         with pytest.raises(D3POError):
-            tastes.begin(plan, models.model, RunLibrary(tmp_path / "shelf"))
+            tastes.begin_run(plan, models.model, RunLibrary(tmp_path / "shelf"))
     assert not (tmp_path / "shelf").exists()
     with pytest.raises(D3POError, match="no prompt"):
         tastes.prompts_of(" \n ")

@@ -20,9 +20,9 @@ from torch import Tensor
 from d3po_core.gallery.asgi import GalleryApp
 from d3po_core.run import Run
 from d3po_core.run.library import RunLibrary
-from d3po_studio.worker import Worker
+from d3po_panels.worker import Worker
+from d3po_webui.auth import MOUNT, AuthMiddleware
 from d3po_webui.cards import Cards
-from d3po_webui.routes import MOUNT, Doorkeeper
 from d3po_webui.tab import build
 from tests.toy import ToyModel
 
@@ -134,7 +134,7 @@ def main() -> None:
     gallery: Any = GalleryApp(shelf, worker, ROOT / "web")
     for blocks, port, auth in ((page, ports[0], None), (guarded, ports[1], login)):
         app, *_ = blocks.queue().launch(server_name="127.0.0.1", server_port=port, auth=auth, prevent_thread_lock=True)
-        app.mount(MOUNT, Doorkeeper(gallery, app, dict([login]), KEY))
+        app.mount(MOUNT, AuthMiddleware(gallery, app, dict([login]), KEY))
     worker.start()
     print(f"gradio {gr.__version__} is ready", flush=True)
     sys.stdin.read()  # until whoever started this has enough

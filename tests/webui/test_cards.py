@@ -18,9 +18,9 @@ from d3po_core.errors import D3POError
 from d3po_core.lora.file import policy_id
 from d3po_core.run import Run
 from d3po_core.run.library import RunLibrary
-from d3po_studio import tastes
-from d3po_studio.words import WORDS
-from d3po_studio.worker import Worker
+from d3po_panels import tastes
+from d3po_panels.words import WORDS
+from d3po_panels.worker import Worker
 from d3po_webui.cards import Cards
 from d3po_webui.settings import add, chosen, folder
 from d3po_webui.tab import lora_tag

@@ -39,7 +39,6 @@ def door(monkeypatch: pytest.MonkeyPatch, callbacks: Callbacks, tmp_path: Path) 
     for name in NEEDS_HOST:
         monkeypatch.delitem(sys.modules, f"d3po_webui.{name}", raising=False)
     import d3po_webui
-    from d3po_webui import door
 
     monkeypatch.setattr(door, "script_callbacks", callbacks)
     monkeypatch.setattr(door, "shared", SimpleNamespace(opts=SimpleNamespace(d3po_folder=str(tmp_path))))
@@ -51,10 +50,10 @@ def door(monkeypatch: pytest.MonkeyPatch, callbacks: Callbacks, tmp_path: Path) 
 
 
 def test_a_second_copy_is_refused_in_a_sentence(door: Any, callbacks: Callbacks, capsys: Any) -> None:
-    door.open_up(Path("extensions/d3po"))
+    register.open_up(Path("extensions/d3po"))
     given = {kind: len(found) for kind, found in callbacks.kept.items()}
     assert set(given.values()) == {1} and capsys.readouterr().out == ""
-    door.open_up(Path("extensions/d3po-main"))
+    register.open_up(Path("extensions/d3po-main"))
     assert {kind: len(found) for kind, found in callbacks.kept.items()} == given
     (line,) = capsys.readouterr().out.splitlines()
     assert str(Path("extensions/d3po-main")) in line and "installed twice" in line
@@ -62,7 +61,7 @@ def test_a_second_copy_is_refused_in_a_sentence(door: Any, callbacks: Callbacks,
 
 def test_what_was_let_go_can_be_opened_again(door: Any, callbacks: Callbacks, capsys: Any) -> None:
     for times in (1, 2):
-        door.open_up(Path("extensions/d3po"))
+        register.open_up(Path("extensions/d3po"))
         assert len(callbacks.kept["on_ui_tabs"]) == times
         callbacks.kept["on_script_unloaded"][-1]()
     assert capsys.readouterr().out == ""
@@ -80,9 +79,9 @@ def test_all_is_closed_after_the_worker(door: Any, callbacks: Callbacks, monkeyp
     Run.create(tmp_path / "one", name="One", model=MODEL, settings={}).close()
     ended: list[str] = []
     monkeypatch.setattr(Run, "close", lambda run: ended.append(run.name))
-    door.WebuiWorker.return_value.close = lambda: ended.append("worker")
+    register.WebuiWorker.return_value.close = lambda: ended.append("worker")
     monkeypatch.setattr(door, "build", lambda shelf, *_: shelf.runs())
-    door.open_up(Path("extensions/d3po"))
+    register.open_up(Path("extensions/d3po"))
     callbacks.kept["on_ui_tabs"][0]()
     assert ended == []
     callbacks.kept["on_script_unloaded"][0]()

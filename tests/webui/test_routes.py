@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from d3po_webui.routes import Doorkeeper, passwords
+from d3po_webui.auth import AuthMiddleware, passwords
 
 KEY = "0123456789abcdef"
 PASSWORDS = passwords("anna:secret:with:colons,bert:x")
@@ -27,7 +27,7 @@ def asked(login: bool, known: dict[str, str], headers: dict[str, str]) -> int:
 
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": "GET", "path": "/tastes", "headers": pairs, "query_string": b""}
-    answer = Doorkeeper(inside, page, known, KEY)(scope, None, send)  # type: ignore[arg-type]
+    answer = AuthMiddleware(inside, page, known, KEY)(scope, None, send)  # type: ignore[arg-type]
     with pytest.raises(StopIteration):  # nothing in it waits; and a browser's tests may have a loop running
         answer.send(None)
     return int(sent[0]["status"])

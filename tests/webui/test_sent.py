@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from d3po_webui.new_taste import note
-from d3po_webui.sent import name_of, read
+from d3po_webui.txt2img import name_of, read
 
 PAGE = {
     **{"prompt": "a lake", "negative": "", "steps": 20, "cfg_scale": 7, "width": 512, "height": 768},

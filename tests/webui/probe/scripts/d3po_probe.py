@@ -23,8 +23,8 @@ from d3po_core.rewards import get_reward
 from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training.reward_gradient import PromptSample, RewardGradient
-from d3po_studio.tastes import Plan, begin
-from d3po_webui import denoiser, door, host
+from d3po_panels.tastes import NewRun, begin_run
+from d3po_webui import denoiser, host, register
 from d3po_webui.model import WebuiModel
 from d3po_webui.worker import LoadedModel, WebuiWorker
 
@@ -137,7 +137,7 @@ class Probe:
 
     def recorded_with_text(self, taste):
         """The same, as a taste has recorded it for its first prompt."""
-        run = next(run for run in RunLibrary(host.data_folder() / door.FOLDER).runs() if run.run_id == taste)
+        run = next(run for run in RunLibrary(host.data_folder() / register.FOLDER).runs() if run.run_id == taste)
         return run.conditioning(run.prompts()[0].id)["cond.vector"][0, -1536:].float().tolist()
 
     def network(self):
@@ -173,8 +173,8 @@ class Probe:
         """A new taste; its id."""
         sections = {name: kind(**settings.get(name, {})) for name, kind in SECTIONS.items()}
         with self.worker._in_queue():
-            model, shelf = self.worker.models.get(), RunLibrary(host.data_folder() / door.FOLDER)
-            return begin(Plan("A taste", model.name, tuple(prompts), **sections), model, shelf).run_id
+            model, shelf = self.worker.models.get(), RunLibrary(host.data_folder() / register.FOLDER)
+            return begin_run(NewRun("A taste", model.name, tuple(prompts), **sections), model, shelf).run_id
 
 
 def _weights(model, lora):

@@ -1,0 +1,193 @@
+"""ComfyUI's CONDITIONING as tensors that a run can keep, and back.
+
+A CONDITIONING is a list of [encoded text, options]. Tensors are stored as they are, numbers and texts as JSON; objects
+(a ControlNet, hooks) cannot be stored, and are only named. They are held in memory instead, for as long as the host
+lives, so that a round can be taught right after sampling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from enum import Enum
+from types import FunctionType, ModuleType
+from typing import Any
+from uuid import UUID
+
+import torch
+from torch import Tensor
+
+from ...d3po_core.diffusion.denoiser import Conditioning
+from ...d3po_core.errors import D3POError
+
+Cond = list[list[Any]]
+KEY = "key"
+LAYOUT = "layout"
+SIDES = ("positive", "negative")
+MAX_HELD = 64
+
+_held: OrderedDict[int, tuple[Cond, Cond]] = OrderedDict()
+"""What cannot be stored whole, by key; the oldest is forgotten first."""
+
+
+def pack(positive: Cond, negative: Cond, around: dict[str, Tensor] | None = None) -> Conditioning:
+    """One row of tensors: all that can be stored of a prompt, its layout, and a key that tells it from others.
+
+    Args:
+        positive, negative: the host's CONDITIONING.
+        around: further tensors of one row that belong to it, such as a mask; they come back under their own names.
+    """
+    tensors: dict[str, Tensor] = {}
+    around = {name: value.detach().cpu().clone() for name, value in (around or {}).items()}
+    objects: dict[str, list[str]] = {}
+    layout: dict[str, Any] = {}
+    for side, cond in zip(SIDES, (positive, negative), strict=True):
+        layout[side] = [_part(f"{side}.{i}", entry[0], entry[1], tensors, objects) for i, entry in enumerate(cond)]
+    layout |= {"missing": sorted(objects), **({"objects": objects} if objects else {})}
+    text = json.dumps(layout, sort_keys=True)
+    digest = hashlib.sha256(text.encode())
+    for name, value in sorted({**tensors, **around}.items()):
+        digest.update(name.encode())
+        add_tensor(value, digest)
+    key = int.from_bytes(digest.digest()[:8], "big") >> 1
+    if layout["missing"]:
+        _held[key] = (positive, negative)
+        while len(_held) > MAX_HELD:
+            _held.popitem(last=False)
+    stored = {f"tensor.{name}": value[None] for name, value in tensors.items()}
+    return {
+        **stored,
+        **around,
+        KEY: torch.tensor([[key]]),
+        LAYOUT: torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)[None],
+    }
+
+
+def key_of(row: Conditioning) -> int:
+    """What tells a packed prompt from others."""
+    return int(row[KEY][0, 0])
+
+
+def unpack(row: Conditioning) -> tuple[Cond, Cond]:
+    """Positive and negative, as they were packed.
+
+    Raises:
+        D3POError: they hold what could not be stored, and the host has been restarted since.
+    """
+    layout = json.loads(bytes(row[LAYOUT][0].cpu().tolist()))
+    if layout["missing"]:
+        if key_of(row) in _held:
+            return _held[key_of(row)]
+        raise D3POError(
+            f"These pictures were drawn with {' and '.join(layout['missing'])}, which cannot be kept over a restart.",
+            "Queue the sampler once with the same graph, then teach again.",
+            "Your picks are saved.",
+        )
+    positive, negative = ([_entry(row, f"{side}.{i}", part) for i, part in enumerate(layout[side])] for side in SIDES)
+    return positive, negative
+
+
+def _part(
+    path: str, text: Tensor | None, options: dict[str, Any], tensors: dict[str, Tensor], objects: dict[str, list[str]]
+) -> Any:
+    """One entry's layout; its tensors are put aside, and what cannot be stored is told by its content."""
+    plain: dict[str, Any] = {}
+    for name, value in ({"": text} | options).items():
+        if isinstance(value, Tensor):
+            tensors[f"{path}.{name}"] = value.detach().cpu().clone()
+        elif _plain(value):
+            plain[name] = value
+        else:
+            called = name if isinstance(value, list | tuple | dict) else type(value).__name__
+            objects.setdefault(called, []).append(fingerprint(value))
+    return plain
+
+
+def _entry(row: Conditioning, path: str, plain: dict[str, Any]) -> list[Any]:
+    found = {
+        name.removeprefix(f"tensor.{path}."): value[0]
+        for name, value in row.items()
+        if name.startswith(f"tensor.{path}.")
+    }
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()} | found
+    return [options.pop("", None), options]
+
+
+def _plain(value: Any) -> bool:
+    """Whether JSON keeps it, lists and tuples made equal."""
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+PLAIN = (bool, int, float, str, bytes, Enum, torch.dtype, torch.device)
+SAMPLED = 64
+"""Values of each of a network's parameters that are looked at."""
+PARAMETERS = 8
+DEEPEST = 8
+WHILE_SAMPLING = {"cond_hint", "extra_concat", "timestep_range", "model_sampling_current", "multigpu_clones", "vae"}
+"""What a ControlNet holds for a while, or names an image's maker only."""
+
+
+def fingerprint(value: Any) -> str:
+    """A hash of an object's content: tensors, numbers and texts, and a sample of a network's weights.
+
+    A ControlNet with another picture or strength, or LoRA hooks with another file, give another.
+    """
+    digest = hashlib.sha256()
+    _add(value, digest, DEEPEST)
+    return digest.hexdigest()[:16]
+
+
+def add_tensor(value: Tensor, digest: Any) -> None:
+    """Take a tensor's type, shape and bytes into a hash."""
+    digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+    digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
+def _add(value: Any, digest: Any, deep: int) -> None:
+    if isinstance(value, Tensor):
+        add_tensor(value, digest)
+    elif isinstance(value, torch.nn.Module):
+        for name, parameter in list(value.named_parameters())[:PARAMETERS]:
+            digest.update(f"{name} {tuple(parameter.shape)}".encode())
+            add_tensor(parameter.detach().flatten()[:SAMPLED].float(), digest)
+    elif isinstance(value, dict):
+        for name, each in sorted(value.items(), key=lambda item: str(item[0])):
+            digest.update(str(name).encode())
+            _add(each, digest, deep)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _add(each, digest, deep)
+    elif isinstance(value, FunctionType | ModuleType | type):
+        digest.update(value.__name__.encode())
+    elif hasattr(value, "hook_ref"):
+        fields = vars(value)
+        digest.update(f"{type(value).__name__} {[fields.get(f'_strength_{of}') for of in ('model', 'clip')]}".encode())
+        _add(fields["hook_keyframe"].keyframes, digest, deep)
+        digest.update("".join(sorted(fingerprint(each) for each in _matrices(fields))).encode())
+    elif hasattr(value, "model_options"):  # a network with all that the host does with it
+        _add(value.model, digest, deep)
+    elif not isinstance(value, UUID):
+        plain = value is None or isinstance(value, PLAIN)
+        digest.update((repr(value) if plain else type(value).__name__).encode())
+        if not plain and deep and (fields := getattr(value, "__dict__", None)):
+            kept = {k: v for k, v in fields.items() if k not in WHILE_SAMPLING and not k.startswith("_")}
+            _add(kept, digest, deep - 1)
+
+
+def _matrices(value: Any) -> Iterator[Tensor]:
+    """What a LoRA hook holds of its file; the host rewrites the rest when the hook is first used."""
+    if isinstance(value, Tensor):
+        if value.dim() > 1:
+            yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _matrices(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _matrices(each)
+    elif hasattr(value, "loaded_keys"):  # a LoRA's part for one layer
+        yield from _matrices(value.weights)

@@ -1,0 +1,205 @@
+"""A MODEL and VAE of ComfyUI's as the core's image model.
+
+This and `evaluating.py`, `process.py`, `recorder.py` and `support.py` are all that import `comfy`.
+
+Pictures are drawn by the host's own guider and samplers, so whatever the MODEL carries (LoRAs, ControlNet, attention
+patches, RescaleCFG, another ModelSampling, masks) has its effect, and training evaluates the same guider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...d3po_core.diffusion.denoiser import Conditioning
+from ...d3po_core.diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory
+from ...d3po_core.errors import D3POError
+from ...d3po_core.run import Run
+from .. import folders
+from .conditioning import Cond, key_of, pack, unpack
+from .denoiser import HostDenoiser, cleaned_up, host_sampling
+from .process import check_interrupted
+from .recorder import Recorder
+
+__all__ = [
+    "HostDenoiser",
+    "HostModel",
+    "checkpoint",
+    "host_sampling",
+    "with_lora",
+]
+
+
+class HostModel:
+    """MODEL, VAE and prompts as the core's `ImageModel`.
+
+    Args:
+        patcher: the MODEL.
+        latent: LATENT of one image or more, of which the first is used; a `noise_mask` in it keeps the rest.
+        vae: decodes; None where no picture is needed.
+        prompts: CONDITIONING by the text that stands for it.
+        eta: amount of noise, as in the settings that the plan was made with.
+    """
+
+    def __init__(
+        self,
+        patcher: Any,
+        latent: dict[str, Any] | None = None,
+        vae: Any = None,
+        prompts: dict[str, tuple[Cond, Cond]] | None = None,
+        eta: float = 1.0,
+    ) -> None:
+        self.patcher, self.vae, self.prompts, self.eta = patcher.clone(), vae, prompts or {}, eta
+        self.denoiser = HostDenoiser(self.patcher)
+        self.image = _fitting(self.patcher, latent)[:1] if latent else None
+        mask = latent.get("noise_mask") if latent else None
+        self.mask = None if mask is None else mask[:1]
+        self.identity = checkpoint(patcher) or "unknown"
+
+    def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
+        """The prompts' CONDITIONING, packed."""
+        return [pack(*self.prompts[prompt], self._around()) for prompt in prompts]
+
+    def _around(self) -> dict[str, Tensor]:
+        """What is drawn on, and where, in the model's own space, if it is not an empty latent."""
+        if self.image is None or (self.mask is None and not self.image.any()):
+            return {}
+        latent = self.image.float()
+        found = {"latent": self.patcher.model.process_latent_in(latent) if latent.any() else latent}
+        if self.mask is not None:
+            found["mask"] = comfy.utils.reshape_mask(self.mask, latent.shape).expand(latent.shape).float()
+        return found
+
+    def sample(
+        self,
+        plan: SamplingPlan,
+        noises: Sequence[CandidateNoise],
+        conditioning: Sequence[Conditioning],
+        guidance_scale: float,
+    ) -> Trajectory:
+        """Draw one image for each noise; images of one prompt are one batch of the host's."""
+        parts: dict[int, Trajectory] = {}
+        keys = [key_of(row) for row in conditioning]
+        for key in dict.fromkeys(keys):
+            index = [i for i, other in enumerate(keys) if other == key]
+            found = self._sample_prompt(plan, [noises[i] for i in index], conditioning[index[0]], guidance_scale)
+            parts |= {i: _row(found, n) for n, i in enumerate(index)}
+        names = ("x", "cond", "guided", "latents")
+        return Trajectory(*(torch.cat([getattr(parts[i], name) for i in range(len(noises))]) for name in names))
+
+    def _sample_prompt(
+        self, plan: SamplingPlan, noises: Sequence[CandidateNoise], row: Conditioning, guidance_scale: float
+    ) -> Trajectory:
+        image, mask = self.canvas(row)
+        recorder = Recorder(plan, noises, self.eta)
+        guider = comfy.samplers.CFGGuider(self.patcher)
+        guider.set_conds(*unpack(row))
+        guider.set_cfg(guidance_scale)
+        guider.model_options = recorder.watch(guider.model_options)
+        noise = torch.stack([noise.start() for noise in noises])
+        image = comfy.utils.repeat_to_batch_size(image, len(noises))
+        sampler = comfy.samplers.KSAMPLER(recorder.sample)
+        sigmas = torch.cat([plan.steps.sigma, plan.steps.sigma_next[-1:]]).float()
+
+        def callback(step: int, denoised: Tensor, x: Tensor, steps: int) -> None:
+            check_interrupted()
+
+        with cleaned_up(guider):
+            latents = guider.sample(noise, image, sampler, sigmas, denoise_mask=mask, callback=callback, seed=0)
+        return recorder.trajectory(latents.cpu())
+
+    def canvas(self, row: Conditioning) -> tuple[Tensor, Tensor | None]:
+        """What a prompt is drawn on, in the LATENT's space, and the mask of what is drawn anew, if there is one."""
+        assert self.image is not None
+        return self.image, self.mask
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents as `sample` gave them to images (B, 3, H, W) in [0, 1] on the CPU, by the VAE."""
+        if self.vae is None:
+            raise D3POError("There is no VAE to turn what was drawn into pictures.", "Connect one.")
+        return self.vae.decode(latents).movedim(-1, 1)[:, :3].float().cpu().clamp(0, 1)
+
+    def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
+        """Of the LATENT that was given; sizes are its business."""
+        if self.image is None:
+            raise D3POError("There is no latent to draw on.", "Connect an Empty Latent Image.")
+        return tuple(self.image.shape[1:])
+
+
+def _fitting(patcher: Any, latent: dict[str, Any]) -> Tensor:
+    """A LATENT's tensor as the model wants it: an empty one gets its channels and its size."""
+    names = ("downscale_ratio_spacial", "downscale_ratio_temporal")  # newer hosts say them, and know what to do
+    ratios = {name: latent[name] for name in names if name in latent}
+    return comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], **ratios)
+
+
+def _row(found: Trajectory, n: int) -> Trajectory:
+    return Trajectory(*(getattr(found, name)[n : n + 1] for name in ("x", "cond", "guided", "latents")))
+
+
+def checkpoint(patcher: Any) -> str:
+    """Name of the file that a MODEL was loaded from; "" where the loader does not tell."""
+    made = patcher.cached_patcher_init
+    first = made[1][0] if made and made[1] else ""
+    return Path(first).stem if isinstance(first, str | Path) else ""
+
+
+def with_lora(patcher: Any, tensors: dict[str, Tensor], strength: float = 1.0) -> Any:
+    """A MODEL with a LoRA, put on as the host's own loader does it."""
+    import comfy.sd
+
+    return comfy.sd.load_lora_for_models(patcher, None, tensors, strength, 0.0)[0]
+
+
+def shape_of(run: Run) -> tuple[int, ...]:
+    """Of one picture's latents: in the newest group that was drawn or, if none was, imported with a VAE; else as the
+    taste was begun.
+
+    Raises:
+        D3POError: there is none, or its file is missing or damaged.
+    """
+    for recorded in (True, False):
+        for group in reversed(run.groups(freed=False, recorded=recorded)):
+            tensors = run.trajectory(group.id)
+            if "latents" in tensors:
+                return tuple(tensors["latents"].shape[1:])
+    if run.settings.get(folders.SHAPE):
+        return tuple(run.settings[folders.SHAPE])
+    raise D3POError(f"Nothing was drawn for the taste '{run.name}' yet.", "Queue the sampler first.")
+
+
+class RunModel(HostModel):
+    """See `HostModel`; no graph is needed for its prompts, sizes and masks.
+
+    Args:
+        patcher: the MODEL.
+        run: with groups.
+        vae: decodes.
+        eta: amount of noise.
+        shape: of a picture's latents; None takes the taste's.
+
+    Raises:
+        D3POError: nothing was drawn or imported yet, or what the run keeps of a group is missing or damaged.
+    """
+
+    def __init__(
+        self, patcher: Any, run: Run, vae: Any, eta: float = 1.0, shape: tuple[int, ...] | None = None
+    ) -> None:
+        super().__init__(patcher, {"samples": torch.zeros(1, *(shape or shape_of(run)))}, vae, eta=eta)
+        known = [prompt for prompt in run.prompts() if run.has_conditioning(prompt.id)]  # imported ones may have none
+        self._rows = {prompt.text: run.conditioning(prompt.id) for prompt in known}
+
+    def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
+        return [self._rows[prompt] for prompt in prompts]
+
+    def canvas(self, row: Conditioning) -> tuple[Tensor, Tensor | None]:
+        if "latent" not in row:
+            return super().canvas(row)
+        return self.patcher.model.process_latent_out(row["latent"]), row.get("mask")

@@ -1,0 +1,79 @@
+"""What is being done for a taste, shown in three places: the host's progress bar, the node, and the gallery."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from server import PromptServer
+
+from ..d3po_core.app.cost import duration
+from ..d3po_core.gallery.progress import WorkProgress
+from ..d3po_core.run import Run
+from .host.process import ProgressBar
+
+_now: dict[str, WorkProgress] = {}
+_seconds_per_image: dict[str, float] = {}
+
+
+def work_of(run: Run) -> dict[str, Any] | None:
+    """Work on a taste as the gallery tells it; None if there is none."""
+    progress = _now.get(run.run_id)
+    return progress.shown(0) if progress else None
+
+
+def seconds_per_image(run: Run) -> float | None:
+    """How long an image of this taste took to draw, if one was drawn since the host's start."""
+    return _seconds_per_image.get(run.run_id)
+
+
+def send_event(event: str, **what: Any) -> None:
+    """Send an event to every page that is open."""
+    PromptServer.instance.send_sync(event, what)
+
+
+def write_into_node(text: str, node: str) -> None:
+    """Write a sentence into a node."""
+    PromptServer.instance.send_progress_text(text, node)
+
+
+class Working:
+    """One piece of work, as a context.
+
+    Args:
+        run: the taste it is done for.
+        node: id of the node that does it.
+        kind, of: as for `Progress`.
+    """
+
+    def __init__(self, run: Run, node: str, kind: str, of: int = 0) -> None:
+        self.run, self.node = run, node
+        self._progress, self._bar = WorkProgress(kind, of), ProgressBar()
+
+    def __enter__(self) -> Working:
+        _now[self.run.run_id] = self._progress
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        _now.pop(self.run.run_id, None)
+
+    def next(self, kind: str, of: int = 0) -> None:
+        """Go on with something else."""
+        if kind != self._progress.kind:
+            self._progress = _now[self.run.run_id] = WorkProgress(kind, of)
+
+    def say(self, text: str) -> None:
+        """Write a sentence into the node."""
+        write_into_node(text, self.node)
+
+    def at(self, done: int, of: int, text: str = "") -> None:
+        """So many steps are done. Raises the host's interruption if the user asked for it."""
+        self._progress.at(done, of)
+        if text:
+            left = self._progress.shown(0)["left_s"]
+            self.say(text + (f", about {duration(left)} left" if left else ""))
+        self._bar.at(done, of)
+
+    def drew(self, images: int) -> None:
+        """Remember how long an image takes; a step of this work drew so many."""
+        _seconds_per_image[self.run.run_id] = self._progress.seconds_each() / images
