@@ -111,8 +111,8 @@ def test_a_processor_gets_small_batches(
 ) -> None:
     from d3po_core.training import passes
 
-    monkeypatch.setattr(memory, "activation_bytes", lambda denoiser, rows: 2**26)
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**36)
+    monkeypatch.setattr(passes, "activation_bytes", lambda denoiser, rows: 2**26)
+    monkeypatch.setattr(passes, "free_bytes", lambda device: 2**36)
 
     class Somewhere(ToyDenoiser):
         pass

@@ -45,7 +45,7 @@ def test_a_folder(folder: Path):
 
 
 def test_the_embedded_model_has_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(embedded, "GARDEN", folder)
+    monkeypatch.setattr(embedded, "GARDEN_FOLDER", folder)
     assert load_model("garden").identity == load_model(folder).identity
 
 

@@ -10,12 +10,14 @@ import torch
 
 from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
+from d3po_core.lora import attach
 from d3po_core.lora.attach import applied
 from d3po_core.lora.file import policy_id
 from d3po_core.picks import Pick
 from d3po_core.rewards import Reward
 from d3po_core.run import Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, resolved
+from d3po_core.training import round_trainer
 from d3po_core.training.methods import METHODS
 from d3po_core.training.preferences import score_preferences
 from d3po_core.training.round_trainer import save_round
@@ -112,8 +114,8 @@ def test_the_second_round_departs_from_what_sampled(
 ) -> None:
     """Whichever policy drew a group, its ratio to the policy in training is 1 at first; for NFT, to last round's."""
     model = ToyModel()
-    monkeypatch.setattr(course, "import_lora", lambda path, network: first.result().weights)
-    monkeypatch.setattr(policies, "import_lora", lambda path, network: first.result().weights)
+    monkeypatch.setattr(round_trainer, "import_lora", lambda path, network: first.result().weights)
+    monkeypatch.setattr(attach, "import_lora", lambda path, network: first.result().weights)
     run = picked(tmp_path / "run", model, favourite, METHODS[method].rows)
     settings = TrainSettings(method=method, epochs=2, learning_rate=1e-2, cross_check=False, lowest_sigma=4.0)
     first = Trainer(run, model.denoiser, settings, LoraSettings(rank=2))

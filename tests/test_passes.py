@@ -202,7 +202,7 @@ class Shifted:
 
 
 def test_every_picture_drifts_by_its_own_size() -> None:
-    """Two policies that differ by .3 everywhere are (denoised_coef/std)^2 .3^2 / 2 apart in every latent element and step."""
+    """Two policies that differ by 0.3 everywhere are c^2 0.3^2 / 2 apart in every latent element and step."""
     steps = ancestral(SIGMAS, torch.ones(4))[:3]
 
     def group(side: int, candidates: int) -> TrainingGroup:

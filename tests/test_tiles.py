@@ -155,7 +155,7 @@ def test_a_round_decodes_in_tiles_and_the_gradient_reaches_the_lora(monkeypatch:
         sizes.add(tuple(part.shape[-2:]))
         return original(decode, part, **how)
 
-    monkeypatch.setattr(tiles, "checkpoint", noted)
+    monkeypatch.setattr(tiled_decoding, "checkpoint", noted)
     for tile in (0, 8):
         settings = RewardSettings(tile=tile)
         steps = make_plan(model.denoiser, sample).steps

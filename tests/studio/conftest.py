@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from d3po_core.embedded import GARDEN_FOLDER
+from d3po_core.evaluation import previews
 from d3po_core.models import load_model
 from d3po_core.run import Run
 from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from d3po_core.training import reward_trainer
 from d3po_panels import tastes
 from d3po_studio.models import Models
 
@@ -48,6 +50,6 @@ def run(tmp_path: Path, models: Garden) -> Run:
 @pytest.fixture
 def fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of before and after, which are shown as they are after every round."""
-    monkeypatch.setattr(showcase, "PAIRS", 1)
-    monkeypatch.setattr(showcase, "STRIP", 1)
-    monkeypatch.setattr(reward_course, "WATCHED", 2)
+    monkeypatch.setattr(previews, "CHECK_PAIRS", 1)
+    monkeypatch.setattr(previews, "STRIP_IMAGES", 1)
+    monkeypatch.setattr(reward_trainer, "WATCHED", 2)

@@ -13,7 +13,7 @@ import pytest
 from d3po_core.run import Run
 from tests.run_helpers import MODEL
 
-NEEDS_HOST = ("host", "denoiser", "model", "worker", "door")
+NEEDS_HOST = ("host", "denoiser", "model", "worker", "register")
 MODULES = ("call_queue", "devices", "paths_internal", "progress", "prompt_parser", "script_callbacks", "shared")
 
 
@@ -39,21 +39,22 @@ def door(monkeypatch: pytest.MonkeyPatch, callbacks: Callbacks, tmp_path: Path) 
     for name in NEEDS_HOST:
         monkeypatch.delitem(sys.modules, f"d3po_webui.{name}", raising=False)
     import d3po_webui
+    from d3po_webui import register
 
-    monkeypatch.setattr(door, "script_callbacks", callbacks)
-    monkeypatch.setattr(door, "shared", SimpleNamespace(opts=SimpleNamespace(d3po_folder=str(tmp_path))))
-    monkeypatch.setattr(door, "WebuiWorker", MagicMock())
-    yield door
+    monkeypatch.setattr(register, "script_callbacks", callbacks)
+    monkeypatch.setattr(register, "shared", SimpleNamespace(opts=SimpleNamespace(d3po_folder=str(tmp_path))))
+    monkeypatch.setattr(register, "WebuiWorker", MagicMock())
+    yield register
     for name in NEEDS_HOST:
         sys.modules.pop(f"d3po_webui.{name}", None)
         vars(d3po_webui).pop(name, None)
 
 
 def test_a_second_copy_is_refused_in_a_sentence(door: Any, callbacks: Callbacks, capsys: Any) -> None:
-    register.open_up(Path("extensions/d3po"))
+    door.register(Path("extensions/d3po"))
     given = {kind: len(found) for kind, found in callbacks.kept.items()}
     assert set(given.values()) == {1} and capsys.readouterr().out == ""
-    register.open_up(Path("extensions/d3po-main"))
+    door.register(Path("extensions/d3po-main"))
     assert {kind: len(found) for kind, found in callbacks.kept.items()} == given
     (line,) = capsys.readouterr().out.splitlines()
     assert str(Path("extensions/d3po-main")) in line and "installed twice" in line
@@ -61,7 +62,7 @@ def test_a_second_copy_is_refused_in_a_sentence(door: Any, callbacks: Callbacks,
 
 def test_what_was_let_go_can_be_opened_again(door: Any, callbacks: Callbacks, capsys: Any) -> None:
     for times in (1, 2):
-        register.open_up(Path("extensions/d3po"))
+        door.register(Path("extensions/d3po"))
         assert len(callbacks.kept["on_ui_tabs"]) == times
         callbacks.kept["on_script_unloaded"][-1]()
     assert capsys.readouterr().out == ""
@@ -79,9 +80,9 @@ def test_all_is_closed_after_the_worker(door: Any, callbacks: Callbacks, monkeyp
     Run.create(tmp_path / "one", name="One", model=MODEL, settings={}).close()
     ended: list[str] = []
     monkeypatch.setattr(Run, "close", lambda run: ended.append(run.name))
-    register.WebuiWorker.return_value.close = lambda: ended.append("worker")
+    door.WebuiWorker.return_value.close = lambda: ended.append("worker")
     monkeypatch.setattr(door, "build", lambda shelf, *_: shelf.runs())
-    register.open_up(Path("extensions/d3po"))
+    door.register(Path("extensions/d3po"))
     callbacks.kept["on_ui_tabs"][0]()
     assert ended == []
     callbacks.kept["on_script_unloaded"][0]()
