@@ -73,13 +73,13 @@ def make_run(folder: Path, pictured: int, groups: int) -> str:
 
     run = Run.create(folder, name="Benchmark", model={"identity": "none"}, settings={})
     chance = torch.Generator().manual_seed(0)
-    prompt = run.add_prompt("a quiet valley at dawn")
+    prompt = run.prompts.add("a quiet valley at dawn")
     for number in range(pictured):
         coarse = torch.rand(2, 3, 16, 16, generator=chance)
         fine = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
         images = [Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()) for image in fine]
         about: dict[str, Any] = {"policy": "base", "round": 1, "settings": {}, "held_out": False}
-        run.add_group(
+        run.groups.add(
             prompt_id=prompt, number=number, seed=number, candidates=2, tensors={"x": coarse}, images=images, **about
         )
     with run._database.write() as connection:
@@ -175,7 +175,7 @@ def many_people(folder: Path, server: Server, people: int, rate: int, seconds: f
     sent: list[str] = []
     late: list[float] = []
     each = int(rate * seconds / people)
-    before = {pick.pick_id for pick in Run.open(folder).pick_history()}
+    before = {pick.pick_id for pick in Run.open(folder).picks.history()}
     threads = [threading.Thread(target=one_person, args=(server, each, seconds, sent, late)) for _ in range(people)]
     begin = time.perf_counter()
     for thread in threads:
@@ -183,7 +183,7 @@ def many_people(folder: Path, server: Server, people: int, rate: int, seconds: f
     for thread in threads:
         thread.join()
     spent = time.perf_counter() - begin
-    stored = [pick.pick_id for pick in Run.open(folder).pick_history() if pick.pick_id not in before]
+    stored = [pick.pick_id for pick in Run.open(folder).picks.history() if pick.pick_id not in before]
     lost, doubled = len(set(sent) - set(stored)), len(stored) - len(set(stored))
     return (
         f"{people} people, {len(sent)} picks in {spent:.1f} s ({len(sent) / spent:.0f} a second): {lost} lost, "

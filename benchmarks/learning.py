@@ -199,7 +199,7 @@ def annotate(run: Any, experiment: Experiment, seed: int) -> None:
     reward, chance = get_reward(experiment.taste), generator(seed, "picker")
     said: dict[str, int] = {}
     for group in itertools.islice(shown(run, experiment, seed, said), experiment.clicks):
-        images = torch.stack([load_image(run.image_path(group.id, c)) for c in range(group.candidates)])
+        images = torch.stack([load_image(run.groups.image_path(group.id, c)) for c in range(group.candidates)])
         scores = reward(images, [group.prompt] * group.candidates)
         if experiment.random:
             scores = torch.rand(group.candidates, generator=chance)
@@ -207,7 +207,7 @@ def annotate(run: Any, experiment: Experiment, seed: int) -> None:
             scores = -scores
         order = tuple(scores.argsort(descending=True).tolist())
         pick = Pick("favourite", order[:1]) if experiment.kind == "favourite" else Pick("ranking", order)
-        run.add_pick(group.id, pick)
+        run.picks.add(group.id, pick)
         said[group.id] = order[0]
 
 
@@ -215,10 +215,12 @@ def shown(run: Any, experiment: Experiment, seed: int, said: dict[str, int]) -> 
     """Groups in the order in which a person sees them; `said` grows meanwhile: their favourites."""
     from d3po_core.diffusion.rollout import generator
 
-    groups = run.groups()
+    groups = run.groups.select()
     if not experiment.least_sure:
         return groups
-    return least_sure_first(groups, lambda g: run.trajectory(g)["latents"], said.__getitem__, generator(seed, "next"))
+    return least_sure_first(
+        groups, lambda g: run.groups.trajectory(g)["latents"], said.__getitem__, generator(seed, "next")
+    )
 
 
 def load_image(path: Path) -> Any:

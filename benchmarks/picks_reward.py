@@ -35,11 +35,11 @@ def picked(run: Any, who: str, clicks: int, taste: str = "", seed: int = 0) -> N
     from d3po_core.run.images import read_images
 
     reward, chance = get_reward(taste) if taste else None, generator(seed, "picker")
-    for group in itertools.islice(run.groups(), clicks):
+    for group in itertools.islice(run.groups.select(), clicks):
         scores = torch.rand(group.candidates, generator=chance)
         if reward:
             scores = reward(read_images(run, group), [group.prompt] * group.candidates)
-        run.add_pick(group.id, Pick("favourite", (int(scores.argmax()),)), who=who)
+        run.picks.add(group.id, Pick("favourite", (int(scores.argmax()),)), who=who)
 
 
 def runs(cache: Path, seed: int) -> Iterator[Any]:

@@ -209,7 +209,7 @@ def judge(run: Any, experiment: Experiment, seed: int) -> dict[str, Any]:
     from d3po_core.rewards import get_reward
     from d3po_core.run.images import read_images
 
-    groups = run.groups()
+    groups = run.groups.select()
     images = [read_images(run, group) for group in groups]
     bad = torch.stack([defective(x) for x in images])
     mixed = float((bad.any(1) & ~bad.all(1)).float().mean())
@@ -220,10 +220,10 @@ def judge(run: Any, experiment: Experiment, seed: int) -> dict[str, Any]:
         if experiment.taste:
             scores = get_reward(experiment.taste)(x, [group.prompt] * len(x))
             best = int(scores.masked_fill(torch.tensor(flags), -torch.inf).argmax())
-            run.add_pick(group.id, Pick("favourite", (best,)))
+            run.picks.add(group.id, Pick("favourite", (best,)))
         for candidate, flagged in enumerate(flags):
             if flagged:
-                run.add_flag(group.id, candidate, "defective")
+                run.flags.add(group.id, candidate, "defective")
     return {"in_groups": round(float(bad.float().mean()), 3), "mixed_groups": round(mixed, 3)}
 
 

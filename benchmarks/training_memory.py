@@ -75,15 +75,15 @@ def sampling(unet: nn.Module, scale: Scale, folder: Path) -> None:
     """Draw the groups, and leave them judged in a run."""
     denoiser = denoiser_of(unet)
     run = Run.create(folder / "run", model={"identity": "random"}, settings={})
-    prompt = run.add_prompt("noise")
+    prompt = run.prompts.add("noise")
     for number in range(GROUPS):
         group = draw_group(denoiser, scale.side, SAMPLE, number)
-        run.save_conditioning(prompt, group.conditioning)
+        run.prompts.save_conditioning(prompt, group.conditioning)
         tensors = {name: getattr(group, name).to(STORE_DTYPE) for name in RECORDED}
         steps = torch.stack([getattr(group.steps, name) for name in LinearSteps.__dataclass_fields__])
-        group_id = run.add_group(
+        group_id = run.groups.add(
             prompt_id=prompt,
-            number=run.next_number(),
+            number=run.groups.next_number(),
             seed=SAMPLE.seed,
             candidates=SAMPLE.candidates,
             policy="base",
@@ -93,7 +93,7 @@ def sampling(unet: nn.Module, scale: Scale, folder: Path) -> None:
             tensors={**tensors, "steps": steps},
             images=[Image.new("RGB", (8, 8))] * SAMPLE.candidates,
         )
-        run.add_pick(group_id, Pick("favourite", (0,)))
+        run.picks.add(group_id, Pick("favourite", (0,)))
     run.close()
 
 

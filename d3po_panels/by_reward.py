@@ -46,19 +46,19 @@ def begin(run: Run, written: str, settings: RewardSettings) -> RewardRequest:
 
     if not written.strip():
         raise D3POError("No reward is named.", "Choose one, or write one.")
-    left = run.stopped_round()
+    left = run.rounds.stopped()
     if left is not None:
         if canonical(_written(left)) != canonical(written):  # older versions kept what was typed
             _not_yet(left)
         return RewardRequest(_loaded(run, written, False), settings)
-    luck = (int(run.run_id[:8], 16) + len(run.rounds())) % 2**32
+    luck = (int(run.run_id[:8], 16) + len(run.rounds.all())) % 2**32
     return RewardRequest(_loaded(run, written, True), dataclasses.replace(settings, seed=luck))
 
 
 def stopped(run: Run) -> Round | None:
     """The round that was stopped while it learnt from a reward. One that failed before it had learnt anything is none,
     so that a reward which cannot be followed keeps nobody from teaching by picks."""
-    left = run.stopped_round()
+    left = run.rounds.stopped()
     return left if left is not None and "reward" in left.settings else None
 
 

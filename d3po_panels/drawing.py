@@ -55,10 +55,10 @@ class Drawing(Jobs):
             return None
         if run.run_id in self._resting or run.run_id in self._problems or not texts(run):
             return None
-        if run.counts("").waiting > AHEAD // 2:  # not one by one: every start costs, and a batch is quicker
+        if run.picks.counts("").waiting > AHEAD // 2:  # not one by one: every start costs, and a batch is quicker
             return None
         return self._job(
-            run, lambda run, model: self._draw(run, model, min(self.in_a_turn, AHEAD - run.counts("").waiting))
+            run, lambda run, model: self._draw(run, model, min(self.in_a_turn, AHEAD - run.picks.counts("").waiting))
         )
 
     def _looked_at(self, run: Run) -> bool:
@@ -75,12 +75,12 @@ class Drawing(Jobs):
         done = 0
         progress = self._show(run, "drawing", groups)
         settings = dataclasses.replace(sample_settings(run), groups=max(1, groups))
-        policy, prompts = run.current_policy(), texts(run)
+        policy, prompts = run.rounds.current_policy(), texts(run)
         if not prompts:
             raise D3POError("Nobody has asked for pictures yet.", "Begin a taste with prompts under New taste.")
-        number = 1 + sum(round.finished is not None for round in run.rounds())
+        number = 1 + sum(round.finished is not None for round in run.rounds.all())
         drawn = sample_groups(run, model, settings, prompts, policy, number)
-        with applied(model.denoiser, run.lora(policy), self.attachment), closing(drawn):
+        with applied(model.denoiser, run.rounds.lora(policy), self.attachment), closing(drawn):
             for report in drawn:
                 done = report.done
                 progress.at(done)

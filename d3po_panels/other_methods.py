@@ -28,7 +28,7 @@ def other_ways(shelf: RunLibrary, worker: Worker, taste: Any) -> Any:
 
     def refresh(taste: str | None) -> Any:
         run = tastes.find(shelf, taste)
-        left = run.stopped_round() if run else None
+        left = run.rounds.stopped() if run else None
         if run is None or left is None or worker.teaches(run):
             return "", gr.update(visible=False)
         what = left.settings.get("reward_name") or WORDS["your_picks"]
@@ -59,7 +59,7 @@ def kept(run: Run, method: str) -> str:
     """Let a taste be taught by another method from the next round on; what that means, in words."""
     if method != train_settings(run)[0].method:  # another method's numbers would mean something else
         run.change_settings("train", {"method": method, **dict.fromkeys(METHOD_DEFAULTS[method])})
-    said, left = [WORDS["method_kept"].format(method=method)], run.stopped_round()
+    said, left = [WORDS["method_kept"].format(method=method)], run.rounds.stopped()
     if left is not None:
         said.append(WORDS["method_open"].format(n=left.number))
     return " ".join(said)

@@ -88,7 +88,7 @@ def compare(shelf: RunLibrary, worker: Worker, taste: Any) -> None:
 
     def first(taste: str | None) -> str:
         run = tastes.find(shelf, taste)
-        return run.prompts()[0].text if run else ""
+        return run.prompts.all()[0].text if run else ""
 
     @show_errors
     def show(taste: str, prompt: str, strength: float) -> Any:
@@ -104,7 +104,7 @@ SEEDS = 4
 
 def both(run: Run, worker: Worker, prompt: str, strength: float) -> tuple[list[Any], list[Any]]:
     """Four pictures without and four with the LoRA, of the same seeds."""
-    file = run.lora(run.current_policy())
+    file = run.rounds.lora(run.rounds.current_policy())
     if file is None:
         raise D3POError(WORDS["nothing_taught"], "Pick and teach first.")
     model, settings = worker.models.of(run), sample_settings(run)

@@ -37,6 +37,10 @@ def report(run: Run | None, device: str, log: Iterable[str]) -> str:
             **{name: value for name, value in sample.items() if name not in PRIVATE},
             **{section: run.settings.get(section, {}) for section in ("train", "lora")},
         }
-        counts = run.counts("")
-        found["taste"] = {**dataclasses.asdict(counts), "rounds": len(run.rounds()), "family": run.model.get("family")}
+        counts = run.picks.counts("")
+        found["taste"] = {
+            **dataclasses.asdict(counts),
+            "rounds": len(run.rounds.all()),
+            "family": run.model.get("family"),
+        }
     return json.dumps({**found, "log": list(log)}, indent=2)

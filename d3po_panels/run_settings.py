@@ -8,7 +8,7 @@ from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, pres
 
 def texts(run: Run) -> list[str]:
     """A run's prompts, each once, without those that only came with imported pictures."""
-    return list(dict.fromkeys(prompt.text for prompt in run.prompts() if prompt.asked))
+    return list(dict.fromkeys(prompt.text for prompt in run.prompts.all() if prompt.asked))
 
 
 def sample_settings(run: Run) -> SampleSettings:

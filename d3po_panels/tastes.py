@@ -67,7 +67,7 @@ def begin_run(plan: NewRun, model: ImageModel, shelf: RunLibrary) -> Run:
     }
     run = Run.create(shelf.unused(plan.name), name=unused_name(plan.name, shelf), model=about, settings=sections)
     for prompt in plan.prompts:
-        run.add_prompt(prompt, plan.sample.negative)
+        run.prompts.add(prompt, plan.sample.negative)
     run.write_manifest(device=device_name(model.denoiser.device), seed=plan.sample.seed)
     return run
 
@@ -105,7 +105,7 @@ def delete(run: Run, worker: Worker) -> None:
     """
 
     def do() -> None:
-        with run.trainer_lock():
+        with run.rounds.lock():
             pass
         run.close()
         gone = run.folder.with_name(f".deleted-{secrets.token_hex(4)}")

@@ -50,7 +50,7 @@ class Worker(Drawing):
 
     def can(self, run: Run) -> list[str]:
         busy = self._now[0] == run.run_id
-        teaching, stopped = self.teaches(run), run.stopped_round() is not None
+        teaching, stopped = self.teaches(run), run.rounds.stopped() is not None
         enough = self.counts(run).usable >= MIN_PICKS and self.untaught(run) > 0
         found = ["draw"]
         if not teaching and not stopped:
@@ -84,7 +84,7 @@ class Worker(Drawing):
             D3POError: there is none, or the taste is being taught.
         """
         self._check_free(run)
-        if run.stopped_round() is None:
+        if run.rounds.stopped() is None:
             raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
         self._begin(run, finish=True)
 
@@ -103,10 +103,10 @@ class Worker(Drawing):
 
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
         if decision == "back":
-            made = {0: "base", **{found.number: found.lora_hash for found in run.rounds() if found.lora_hash}}
+            made = {0: "base", **{found.number: found.lora_hash for found in run.rounds.all() if found.lora_hash}}
             if round not in made:
                 raise D3POError(f"There is no finished round {round} to go back to.")
-            run.go_back(made[round])
+            run.rounds.go_back(made[round])
         elif decision == "gentler":
             self._kept(run, scale_lora(run, round, strength))
 
@@ -208,7 +208,7 @@ class Worker(Drawing):
                 self._check()
                 if finish:
                     return True
-                if self._looked_at(run) and run.counts("").waiting == 0 and texts(run):
+                if self._looked_at(run) and run.picks.counts("").waiting == 0 and texts(run):
                     return False
                 if time.monotonic() - begun > TURN_SECONDS and self._others_wait():
                     return False

@@ -19,7 +19,7 @@ from d3po_core.evaluation.drift import recommended_strength_of
 from d3po_core.lora import load_lora, unused_path, write_new
 from d3po_core.lora.metadata import hashes
 from d3po_core.run import Round, Run, files
-from d3po_core.run.blind_checks import strip_side
+from d3po_core.run.previews import strip_side
 
 FOLDER = "d3po"
 """Ours in the host's LoRA folder."""
@@ -57,7 +57,7 @@ class Cards:
         Raises:
             D3POError: the disk is full, the folder cannot be written to, or the file is missing or damaged.
         """
-        round = next(found for found in run.rounds() if found.lora_file and run.folder / found.lora_file == lora)
+        round = next(found for found in run.rounds.all() if found.lora_file and run.folder / found.lora_file == lora)
         given = self._given()
         target = unused_path(self.folder, lora.stem, {*given, *self._names()})
         tensors, metadata = load_lora(lora)
@@ -71,12 +71,12 @@ class Cards:
 
     def picture(self, run: Run, number: int) -> None:
         """Give the card of a round's LoRA a picture, the first one after teaching, where it has none yet."""
-        round = next(found for found in run.rounds() if found.number == number)
+        round = next(found for found in run.rounds.all() if found.number == number)
         side = strip_side(round.summary.get("gentler", 1.0))
         found = self._with(run, round.lora_hash)
-        if found is None or found.with_suffix(".png").exists() or not run.has_strip(number, side):
+        if found is None or found.with_suffix(".png").exists() or not run.previews.has(number, side):
             return
-        with Image.open(run.strip_image(number, 0, side)) as image:
+        with Image.open(run.previews.image(number, 0, side)) as image:
             files.replace(found.with_suffix(".png"), files.png(image))
 
     def current(self, run: Run) -> tuple[str, float]:
@@ -85,11 +85,11 @@ class Cards:
         Raises:
             D3POError: it cannot be brought back.
         """
-        policy = run.current_policy()
-        lora = run.lora(policy)
+        policy = run.rounds.current_policy()
+        lora = run.rounds.lora(policy)
         if lora is None:
             return "", 1.0
-        round = next(found for found in run.rounds() if found.lora_hash == policy)
+        round = next(found for found in run.rounds.all() if found.lora_hash == policy)
         found = self._with(run, policy) or self.publish(run, lora)
         return found.stem, recommended_strength_of(round.summary)
 
@@ -133,7 +133,7 @@ class Cards:
         found = {path: _told(path) for path in self._of(run)}
         newest = sorted({told.get("d3po_round", 0) for told in found.values()})[-self.kept :]
         for path, told in found.items():
-            used = told.get(STAR) or told.get("d3po_policy") == run.current_policy()
+            used = told.get(STAR) or told.get("d3po_policy") == run.rounds.current_policy()
             if told.get("d3po_round", 0) not in newest and not used:
                 for suffix in (".safetensors", ".json", ".png"):
                     with suppress(OSError):  # Windows deletes nothing that is open; the next round tries again
@@ -142,7 +142,7 @@ class Cards:
     def _card(self, run: Run, round: Round, metadata: dict[str, str]) -> dict[str, Any]:
         """What the hosts' cards read, and whose it is."""
         before = _told(self._of(run)[-1]) if self._of(run) else {}
-        picks = run.counts("").picks
+        picks = run.picks.counts("").picks
         return {
             "description": f"The taste {run.name}, taught with D3PO from {picks} picks on {run.model.get('name', '')}.",
             "sd version": VERSIONS.get(metadata.get("ss_base_model_version", ""), "Unknown"),

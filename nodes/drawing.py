@@ -63,8 +63,8 @@ def check_same_kind(run: Run, host: HostModel) -> None:
     Raises:
         D3POError: the taste was begun with a model of another kind.
     """
-    drawn = run.groups(freed=False, recorded=True)
-    channels = run.trajectory(drawn[-1].id)["latents"].shape[1] if drawn else host.latent_shape()[0]
+    drawn = run.groups.select(freed=False, recorded=True)
+    channels = run.groups.trajectory(drawn[-1].id)["latents"].shape[1] if drawn else host.latent_shape()[0]
     if run.model["family"] != host.denoiser.family or channels != host.latent_shape()[0]:
         raise D3POError(
             f"The taste '{run.name}' was begun with {run.model['name']}, a model of another kind.",
@@ -75,7 +75,7 @@ def check_same_kind(run: Run, host: HostModel) -> None:
 
 def changed_since(run: Run, carried: graph.Carried) -> str:
     """A sentence, beginning with a space, if the graph has changed since a taste's last pictures; else ""."""
-    drawn = run.groups(recorded=True)
+    drawn = run.groups.select(recorded=True)
     then = drawn[-1].settings.get("graph") if drawn else None
     said = graph.changed(then, carried) if then is not None else ""
     return (
@@ -85,7 +85,7 @@ def changed_since(run: Run, carried: graph.Carried) -> str:
 
 def following(run: Run, texts: list[str], chosen: SampleSettings) -> list[str]:
     """The prompts of the groups that come next."""
-    drawn = run.counts("").drawn
+    drawn = run.picks.counts("").drawn
     return [texts[prompt_of(drawn + i, len(texts), chosen.seed)] for i in range(chosen.groups)]
 
 
@@ -100,8 +100,8 @@ def press_cost(press: Press) -> str:
 def into_gallery(press: Press, work: Working) -> Iterator[SampledGroup]:
     """Draw and decode; a group is in the gallery as soon as it is decoded, before the next is drawn."""
     run, host, done = press.run, press.host, 0
-    policy, round = run.current_policy(), coming_round(run)
-    with applied(host.denoiser, run.lora(policy), "hooks"):
+    policy, round = run.rounds.current_policy(), coming_round(run)
+    with applied(host.denoiser, run.rounds.lora(policy), "hooks"):
         for chosen, names in press.calls():
             with closing(sample_groups(run, host, chosen, names, policy, round, press.notes)) as reports:
                 for report in reports:
@@ -115,8 +115,8 @@ def into_gallery(press: Press, work: Working) -> Iterator[SampledGroup]:
 def waiting_for_pictures(press: Press, work: Working) -> Iterator[DrawnGroup]:
     """Draw without decoding."""
     run, host, done = press.run, press.host, 0
-    policy, round = run.current_policy(), coming_round(run)
-    with applied(host.denoiser, run.lora(policy), "hooks"):
+    policy, round = run.rounds.current_policy(), coming_round(run)
+    with applied(host.denoiser, run.rounds.lora(policy), "hooks"):
         for chosen, names in press.calls():
             for batch in draw_groups(run, host, chosen, names, policy, round, press.notes):
                 done += len(batch)
@@ -126,4 +126,4 @@ def waiting_for_pictures(press: Press, work: Working) -> Iterator[DrawnGroup]:
 
 def coming_round(run: Run) -> int:
     """The round that is drawn for."""
-    return 1 + sum(each.finished is not None for each in run.rounds())
+    return 1 + sum(each.finished is not None for each in run.rounds.all())

@@ -31,7 +31,7 @@ class ComfyActions(Actions):
         if now:
             return ["draw", "stop"]
         taken_back = ["stop"] if run.run_id in train.asked_to_train else []
-        if run.open_round() is not None:
+        if run.rounds.open() is not None:
             return ["draw", "teach", *taken_back]
         return ["draw", "decide", *([] if training.waiting(run, self.method(run)) else ["teach"]), *taken_back]
 
@@ -56,10 +56,10 @@ class ComfyActions(Actions):
         if decision == "gentler":
             loras.publish(run, scale_lora(run, round, strength))
         elif decision == "back":
-            made = {0: "base", **{found.number: found.lora_hash for found in run.rounds() if found.lora_hash}}
+            made = {0: "base", **{found.number: found.lora_hash for found in run.rounds.all() if found.lora_hash}}
             if round not in made:
                 raise D3POError(f"There is no finished round {round} to go back to.")
-            run.go_back(made[round])
+            run.rounds.go_back(made[round])
 
 
 actions = ComfyActions()

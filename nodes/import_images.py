@@ -77,7 +77,11 @@ class PreferencePairsFromImages(io.ComfyNode):
             for report in import_pictures(run, found, encoder):
                 work.at(report.done, report.total, f"{report.done} of {report.total} groups")
         send_event("d3po.group", taste=run.run_id, group="")
-        trajectories = {"run": run.run_id, "groups": [group.id for group in run.groups(recorded=False)], "pending": []}
+        trajectories = {
+            "run": run.run_id,
+            "groups": [group.id for group in run.groups.select(recorded=False)],
+            "pending": [],
+        }
         return io.NodeOutput(trajectories, ui={"text": [said(report)]})
 
 

@@ -29,8 +29,8 @@ def listed(run: Run) -> str:
 
     Told by its content: another taste of the same name may have taken the file name.
     """
-    policy = run.current_policy()
-    file = run.lora(policy)
+    policy = run.rounds.current_policy()
+    file = run.rounds.lora(policy)
     alike = sorted(folders.lora_folder().glob(f"{glob.escape(file.stem)}*.safetensors")) if file else []
     return next((str(Path(folders.SUBFOLDER, path.name)) for path in alike if policy_id(path) == policy), "")
 

@@ -97,7 +97,7 @@ class AutoPick(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **values: Any) -> Any:
         """Changes when there are new groups."""
-        return [(run.run_id, run.counts("").drawn) for run in folders.shelf().runs()]
+        return [(run.run_id, run.picks.counts("").drawn) for run in folders.shelf().runs()]
 
     @classmethod
     def execute(
@@ -159,7 +159,7 @@ class PreferenceCollector(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **values: Any) -> Any:
         """Changes with every pick."""
-        return [(run.run_id, run.pick_revision) for run in folders.shelf().runs()]
+        return [(run.run_id, run.picks.revision) for run in folders.shelf().runs()]
 
     @classmethod
     async def execute(
@@ -202,7 +202,7 @@ def add_pending(run: Run, trajectories: dict[str, Any], images: Any) -> list[str
             f"The sampler drew {wanted} pictures, and {len(images)} came here.",
             "Connect its latents through a VAE Decode, all of them and nothing else.",
         )
-    present = {group.number: group.id for group in run.groups()}
+    present = {group.number: group.id for group in run.groups.select()}
     found, at = [], 0
     for drawn in pending:
         part = images[at : at + len(drawn.latents)].movedim(-1, 1)[:, :3].float().cpu()
@@ -216,9 +216,9 @@ def add_pending(run: Run, trajectories: dict[str, Any], images: Any) -> list[str
 
 async def wait_for_picks(run: Run, picks: int, node: str) -> None:
     """Wait for new picks, or until nothing is left to pick in. Raises the host's interruption."""
-    while run.untaught() < picks and any(group.showable for group in run.groups(picked=False)):
+    while run.picks.untaught() < picks and any(group.showable for group in run.groups.select(picked=False)):
         check_interrupted()
-        write_into_node(f"Waiting for picks: {run.untaught()} of {picks}", node)
+        write_into_node(f"Waiting for picks: {run.picks.untaught()} of {picks}", node)
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -249,19 +249,19 @@ class LoadPreferenceRun(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **values: Any) -> Any:
         """Changes with every pick."""
-        return [(run.run_id, run.name, run.pick_revision) for run in folders.shelf().runs()]
+        return [(run.run_id, run.name, run.picks.revision) for run in folders.shelf().runs()]
 
     @classmethod
     def execute(cls, taste: str) -> Any:
         run = folders.known(taste)
-        trajectories = {"run": run.run_id, "groups": [group.id for group in run.groups()], "pending": []}
+        trajectories = {"run": run.run_id, "groups": [group.id for group in run.groups.select()], "pending": []}
         wanted = graph.is_used(cls.hidden.prompt, cls.hidden.unique_id, FAVOURITES)
-        return io.NodeOutput(trajectories, favourites(run) if wanted else None, run.counts("").picks)
+        return io.NodeOutput(trajectories, favourites(run) if wanted else None, run.picks.counts("").picks)
 
 
 def favourites(run: Run) -> Any:
     """The picked pictures of the newest one's size as the host's IMAGE (B, H, W, 3); blocked if there are none."""
-    best = {stored.group_id: stored.pick.order[0] for stored in run.picks() if stored.pick.order}
+    best = {stored.group_id: stored.pick.order[0] for stored in run.picks.standing() if stored.pick.order}
     found = [read_image(run, name, candidate) for name, candidate in best.items()]
     if not found:
         return ExecutionBlocker(None)

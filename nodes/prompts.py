@@ -91,13 +91,13 @@ def label(run: Run, model: HostModel, text: str, positive: Cond, negative: Cond,
     Args:
         against: text of the negative prompt.
     """
-    known = {prompt.text: prompt.id for prompt in run.prompts() if prompt.negative == against}
+    known = {prompt.text: prompt.id for prompt in run.prompts.all() if prompt.negative == against}
     name, number = text, 1
     while True:
         model.prompts[name] = (positive, negative)
-        if name not in known or not run.has_conditioning(known[name]):
+        if name not in known or not run.prompts.has_conditioning(known[name]):
             return name
-        if key_of(run.conditioning(known[name])) == key_of(model.encode([name])[0]):
+        if key_of(run.prompts.conditioning(known[name])) == key_of(model.encode([name])[0]):
             return name
         del model.prompts[name]
         number += 1

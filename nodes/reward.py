@@ -117,7 +117,7 @@ class DraftLoraTrainer(io.ComfyNode):
         host = RewardModel(model, latent, vae, eta=sample.eta)
         host.identity = graph.checkpoint_of(model, graph.carried(prompt, node))
         run = folders.find(taste, host.identity)
-        stopped = run is not None and run.stopped_round() is not None
+        stopped = run is not None and run.rounds.stopped() is not None
         if train == DRAFT_WHEN[2] or (train == DRAFT_WHEN[1] and not stopped):
             return passed(model, run, "Nothing to finish." if train == DRAFT_WHEN[1] else "Not taught now.")
         make_plan(host.denoiser, sample)  # what cannot be drawn is told before a taste is begun
@@ -143,7 +143,7 @@ class DraftLoraTrainer(io.ComfyNode):
 def _reward_settings(model: Any, run: Run, values: dict[str, Any]) -> RewardSettings:
     """With other luck in every round, the same if it is done again."""
     fits = values.get("micro_batch") or memory.preset_for(model, values.get("memory", memory.AUTO)).micro_batch
-    luck = (int(run.run_id[:8], 16) + len(run.rounds())) % 2**32
+    luck = (int(run.run_id[:8], 16) + len(run.rounds.all())) % 2**32
     return settings(RewardSettings, {**values, "micro_batch": fits, "seed": luck})
 
 
@@ -211,7 +211,7 @@ class RewardFromPicks(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, features: str = "", **values: Any) -> Any:
         """Changes with every pick."""
-        return [(run.run_id, run.name, run.pick_revision) for run in folders.shelf().runs()], changed_on_disk(features)
+        return [(run.run_id, run.name, run.picks.revision) for run in folders.shelf().runs()], changed_on_disk(features)
 
     @classmethod
     def execute(

@@ -116,7 +116,7 @@ def _taught(host: RewardModel, run: Run, lesson: RewardTrainRequest, work: Worki
                 losses.append(-report.reward)
                 work.at(report.update, report.total, f"{lesson.reward.name} {report.reward:.4g}")
 
-    rows = [run.conditioning(prompt.id) for prompt in course.prompts]
+    rows = [run.prompts.conditioning(prompt.id) for prompt in course.prompts]
     try:
         host_sampling(host.denoiser, rows, host.latent_shape(), steps, beside=[host.decoder.patcher])
     finally:

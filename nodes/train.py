@@ -68,7 +68,7 @@ class PreferenceCompare(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **values: Any) -> Any:
         """Changes when a round is taught."""
-        return [(run.run_id, run.name, run.current_policy()) for run in folders.shelf().runs()]
+        return [(run.run_id, run.name, run.rounds.current_policy()) for run in folders.shelf().runs()]
 
     @classmethod
     def execute(
@@ -77,7 +77,7 @@ class PreferenceCompare(io.ComfyNode):
         carried = graph.carried(cls.hidden.prompt, str(cls.hidden.unique_id))
         run = folders.known(taste, graph.checkpoint_of(model, carried))
         file = lora_of_round(run, round)
-        texts = sorted({prompt.text for prompt in run.prompts_to_show()})[:prompts]
+        texts = sorted({prompt.text for prompt in run.prompts.to_show()})[:prompts]
         with Working(run, str(cls.hidden.unique_id), "blind") as work:
             before, after = draw_both(run, RunModel(model, run, vae), file, strength, texts, seeds, work)
         return io.NodeOutput(
@@ -145,7 +145,7 @@ class LoadTasteLora(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **values: Any) -> Any:
         """Changes when a round is taught."""
-        return [(run.run_id, run.name, run.current_policy()) for run in folders.shelf().runs()]
+        return [(run.run_id, run.name, run.rounds.current_policy()) for run in folders.shelf().runs()]
 
     @classmethod
     def execute(cls, model: Any, taste: str, round: int, strength: float) -> Any:
@@ -157,7 +157,7 @@ class LoadTasteLora(io.ComfyNode):
 
 def lora_of_round(run: Run, round: int) -> Any:
     """The LoRA file of a round, or for 0 of the one that the taste stands at."""
-    file = run.lora(str(round) if round else run.current_policy())
+    file = run.rounds.lora(str(round) if round else run.rounds.current_policy())
     if file is None:
         raise D3POError(f"The taste '{run.name}' was not taught yet.", "Pick favourites, then press Teach.")
     return file
@@ -227,7 +227,7 @@ class LoraTrainer(io.ComfyNode):
     def fingerprint_inputs(cls, taste: str = "", train: str = "", **values: Any) -> Any:
         """Changes when there is something new to teach, or Teach was pressed."""
         return [
-            (run.run_id, run.pick_revision, run.run_id in asked_to_train, run.current_policy())
+            (run.run_id, run.picks.revision, run.run_id in asked_to_train, run.rounds.current_policy())
             for run in folders.shelf().runs()
         ]
 
@@ -272,11 +272,11 @@ class LoraTrainer(io.ComfyNode):
         method = methods[run.run_id] = values.get("method", TrainSettings.method)
         wanting = waiting(run, method)
         if train == TRAIN_WHEN[0] and run.run_id not in asked_to_train:
-            open_round = run.open_round() is not None
+            open_round = run.rounds.open() is not None
             ready = "A round was stopped: press Teach to go on." if open_round else wanting or "Ready: press Teach."
             return passed(model, run, ready)
         asked_to_train.discard(run.run_id)
-        if run.open_round() is None and wanting:
+        if run.rounds.open() is None and wanting:
             return passed(model, run, wanting)
         node = str(cls.hidden.unique_id)
         lesson = TrainRequest(
@@ -302,7 +302,7 @@ def train_settings(model: Any, teaching: str, wanted: str, values: dict[str, Any
 
 def passed(model: Any, run: Run | None, text: str, losses: list[float] | None = None) -> Any:
     """The node's outputs: the model as taught so far, and a sentence under the node."""
-    file = run and run.lora(run.current_policy())
+    file = run and run.rounds.lora(run.rounds.current_policy())
     if run and file and not loras.listed(run):  # it could not be copied when it was made
         loras.publish(run, file)
     tensors = loras.read(file) if file else {}

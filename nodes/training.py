@@ -54,12 +54,12 @@ def waiting(run: Run, method: str | None) -> str:
         method: that it is taught with; None if no trainer has said so yet.
     """
     recorded = needs_recording(method)
-    usable, all_of_them = run.counts("", recorded).usable, run.counts("").usable
+    usable, all_of_them = run.picks.counts("", recorded).usable, run.picks.counts("").usable
     if usable < MIN_PICKS:
         said, more = waiting_for(usable), all_of_them - usable
         why = f"{more} more are of imported pictures, which {method} cannot learn from, as diffusion-nft can"
         return f"{said}; {why}" if more else said
-    return "" if run.untaught(recorded) else "Nothing new to teach: pick some more."
+    return "" if run.picks.untaught(recorded) else "Nothing new to teach: pick some more."
 
 
 def waiting_for(usable: int) -> str:
@@ -108,9 +108,9 @@ def _taught(model: Any, run: Run, lesson: TrainRequest, work: Working) -> tuple[
     check_trainable(model)
     host = HostModel(model)
     trainer = Trainer(run, host.denoiser, lesson.settings, lesson.lora, attachment="hooks")
-    judged = [group for group in run.groups(freed=False) if group.judged or group.flagged]
-    by_id = {group.prompt_id: group.prompt for group in judged if run.has_conditioning(group.prompt_id)}
-    prompts = [run.conditioning(prompt_id) for prompt_id in sorted(by_id)]  # what was imported may have none
+    judged = [group for group in run.groups.select(freed=False) if group.judged or group.flagged]
+    by_id = {group.prompt_id: group.prompt for group in judged if run.prompts.has_conditioning(group.prompt_id)}
+    prompts = [run.prompts.conditioning(prompt_id) for prompt_id in sorted(by_id)]  # what was imported may have none
     work.say(_cost(run, judged, lesson.settings))
     losses: list[float] = []
 
@@ -135,7 +135,7 @@ def _cost(run: Run, judged: list[Group], settings: TrainSettings) -> str:
     if METHODS[settings.method].rows == "images":
         return f"{len(judged)} groups of pictures"
     drawn = [group for group in judged if group.recorded]
-    steps = run.trajectory(drawn[0].id)["cond"].shape[1] if drawn else 0
+    steps = run.groups.trajectory(drawn[0].id)["cond"].shape[1] if drawn else 0
     seconds = seconds_per_image(run)
     each = None if seconds is None else seconds / sample_settings(run).steps
     return training_cost(len(drawn), sum(group.candidates for group in drawn) * steps, settings, each)
@@ -151,7 +151,7 @@ def show_round(run: Run, drawing: RunModel, settings: SampleSettings, result: Re
 def sample_settings(run: Run) -> SampleSettings:
     """How a taste's newest pictures were drawn; before any were, how they would be."""
     known = SampleSettings.__dataclass_fields__
-    drawn = run.groups(recorded=True)
+    drawn = run.groups.select(recorded=True)
     stored = drawn[-1].settings if drawn else run.settings["sample"]
     return SampleSettings(**{name: value for name, value in stored.items() if name in known})
 
@@ -165,7 +165,7 @@ def said(result: Result) -> str:
 
 def _named(run: Run, lesson: TrainRequest, error: AnotherModel) -> D3POError:
     """The same error, naming what the graph shows to have changed."""
-    then = run.group(error.group_id).settings.get("graph", [])
+    then = run.groups.get(error.group_id).settings.get("graph", [])
     changed = graph.changed(then, lesson.carried)
     if not changed:
         return D3POError(

@@ -16,6 +16,8 @@ from toy import ToyModel
 
 from d3po_core.cli.export import export
 from d3po_core.run import Run
+from d3po_core.run.metrics import Metrics
+from d3po_core.run.rounds import Rounds
 from d3po_core.settings import LoraSettings, TrainSettings
 from d3po_core.training import round_trainer as module
 from d3po_core.training.round_trainer import save_round
@@ -101,8 +103,8 @@ def die_while_state_is_written(folder: Path, log: Path, call: int) -> None:
     torch.set_num_threads(1)
     module.SAVE_EVERY_SECONDS = 0.0
     killer = Killer(call)
-    for name in ("begin_round", "append_metrics", "save_state"):
-        setattr(Run, name, killer.watch(getattr(Run, name)))
+    for part, name in ((Rounds, "begin"), (Metrics, "append"), (Rounds, "save_state")):
+        setattr(part, name, killer.watch(getattr(part, name)))
     learn(Run.open(folder))
     acknowledge(log, str(killer.calls))
 

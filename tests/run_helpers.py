@@ -37,16 +37,16 @@ def make_run(folder: Path, groups: int = 0, candidates: int = 2, **kwargs) -> Ru
 
 def put_group(run: Run, *, candidates: int = 2, tensors=None, **kwargs) -> str:
     number = kwargs.pop("number", None)
-    number = run.next_number() if number is None else number
+    number = run.groups.next_number() if number is None else number
     values = {
-        "prompt_id": run.add_prompt("a red flower"),
+        "prompt_id": run.prompts.add("a red flower"),
         "seed": 2**64 - 1 - number,
         "policy": "base",
         "round": 1,
         "settings": {"steps": 4, "eta": 1.0},
         "held_out": False,
     }
-    return run.add_group(
+    return run.groups.add(
         number=number,
         candidates=candidates,
         tensors=trajectory(number, candidates) if tensors is None else tensors,
@@ -80,9 +80,9 @@ def write_until_killed(folder: Path, log: Path) -> None:
         group_id = put_group(run)
         acknowledge(log, f"group {group_id}")
         for _ in range(4):
-            recorded = run.add_pick(group_id, Pick("favourite", (0,)), who="x")
+            recorded = run.picks.add(group_id, Pick("favourite", (0,)), who="x")
             acknowledge(log, f"pick {recorded.pick_id}")
-            flagged = run.add_flag(group_id, 1, "defective", who="x")
+            flagged = run.flags.add(group_id, 1, "defective", who="x")
             acknowledge(log, f"flag {flagged.pick_id}")
 
 
@@ -101,7 +101,7 @@ def die_at(folder: Path, log: Path, call: int) -> None:
     sys.setprofile(count)
     group_id = put_group(run)
     acknowledge(log, f"group {group_id}")
-    recorded = run.add_pick(group_id, Pick("favourite", (0,)))
+    recorded = run.picks.add(group_id, Pick("favourite", (0,)))
     acknowledge(log, f"pick {recorded.pick_id}")
     sys.setprofile(None)
     acknowledge(log, f"survived {call - left}")
@@ -113,7 +113,7 @@ def pick_all(folder: Path, who: str, ids: list[str], times: int) -> None:
     for time in range(times):
         for group_id in ids:
             for _ in range(2):
-                run.add_pick(group_id, Pick("favourite", (time % 2,)), pick_id=f"{who} {group_id} {time}", who=who)
+                run.picks.add(group_id, Pick("favourite", (time % 2,)), pick_id=f"{who} {group_id} {time}", who=who)
 
 
 def add_groups(folder: Path, count: int) -> None:
@@ -128,6 +128,6 @@ def open_or_create(folder: Path) -> None:
 
 
 def hold_trainer_lock(folder: Path, ready) -> None:
-    with Run.open(folder).trainer_lock():
+    with Run.open(folder).rounds.lock():
         ready.set()
         signal.pause() if hasattr(signal, "pause") else input()

@@ -21,9 +21,9 @@ def test_a_reward_becomes_a_lora(tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     assert "Round 1 took" in said and "Mean warmth went from" in said
     run = Run.open(folder)
-    (round,) = run.rounds()
+    (round,) = run.rounds.all()
     assert round.settings["reward_name"] == "warmth" and round.summary["figures"]["reward"] != 0
-    lora = run.lora(run.current_policy())
+    lora = run.rounds.lora(run.rounds.current_policy())
     assert lora is not None
     with safe_open(lora, "pt") as file:
         names = list(file.keys())
@@ -69,11 +69,15 @@ def test_a_stopped_round_is_finished_without_its_reward(
     monkeypatch.setattr(RewardTrainer, "_tell", pressed)
     assert main(["draft", "--run", str(folder), "--reward", "warmth+contrast", *QUICK, "--updates", "5"]) == 130
     run = Run.open(folder)
-    stopped = run.stopped_round()
-    assert stopped and stopped.settings["written"] == "warmth + contrast" and len(run.metrics()) == 2
+    stopped = run.rounds.stopped()
+    assert stopped and stopped.settings["written"] == "warmth + contrast" and len(run.metrics.read()) == 2
     assert main(["draft", "--run", str(folder), "--finish"]) == 0
     assert "Stopped before the end." in capsys.readouterr().out
-    assert run.stopped_round() is None and len(run.metrics()) == 2 and run.lora(run.current_policy()) is not None
+    assert (
+        run.rounds.stopped() is None
+        and len(run.metrics.read()) == 2
+        and run.rounds.lora(run.rounds.current_policy()) is not None
+    )
     run.close()
     assert main(["draft", "--run", str(folder), "--finish"]) == 2
     assert "There is nothing to finish." in capsys.readouterr().err

@@ -13,6 +13,8 @@ import torch
 
 from d3po_core.cli import main
 from d3po_core.run import Run
+from d3po_core.run.groups import Groups
+from d3po_core.run.metrics import Metrics
 
 from .tiny_pipelines import tiny_sd
 
@@ -64,20 +66,20 @@ def copied(run: Path, to: Path) -> Path:
 
 
 def sampling_settings(run: Run) -> list[dict[str, Any]]:
-    return [group.settings for group in run.groups()]
+    return [group.settings for group in run.groups.select()]
 
 
 def test_the_loop_leaves_a_whole_run(taught):
     run = Run.open(taught)
-    assert len(run.groups()) == 12 and len(run.groups(picked=True)) == 12
-    assert 1 <= sum(group.held_out for group in run.groups()) <= 11
-    assert {group.prompt for group in run.groups()} == set(PROMPTS)
-    assert {stored.who for stored in run.picks()} == {"warmth"}
-    (round,) = run.rounds()
-    assert round.finished and run.lora("1") and 0 <= round.summary["strength"] <= 1
+    assert len(run.groups.select()) == 12 and len(run.groups.select(picked=True)) == 12
+    assert 1 <= sum(group.held_out for group in run.groups.select()) <= 11
+    assert {group.prompt for group in run.groups.select()} == set(PROMPTS)
+    assert {stored.who for stored in run.picks.standing()} == {"warmth"}
+    (round,) = run.rounds.all()
+    assert round.finished and run.rounds.lora("1") and 0 <= round.summary["strength"] <= 1
     manifest = run.manifest()
     assert manifest["device"] and manifest["train"]["epochs"] == 1 and manifest["lora"]["rank"] == 2
-    assert run.metrics()
+    assert run.metrics.read()
 
 
 def test_info_tells_and_frees(taught, tmp_path, capsys):
@@ -133,22 +135,22 @@ def test_the_next_round_draws_with_the_lora_and_remembers_everything(taught, tmp
     assert main(["sample", "--run", copy, "--groups", "2"]) == 0
     assert main(["sample", "--run", copy, "--groups", "2", "--policy", "base", "--steps", "5"]) == 0
     run = Run.open(copy)
-    assert [group.policy == "base" for group in run.groups()[-4:]] == [False, False, True, True]
+    assert [group.policy == "base" for group in run.groups.select()[-4:]] == [False, False, True, True]
     assert [settings["steps"] for settings in sampling_settings(run)[-4:]] == [4, 4, 5, 5]
     assert {settings["guidance_scale"] for settings in sampling_settings(run)} == {2.0}
-    assert {group.prompt for group in run.groups()} == set(PROMPTS)
-    assert run.groups()[-1].round == 2
+    assert {group.prompt for group in run.groups.select()} == set(PROMPTS)
+    assert run.groups.select()[-1].round == 2
     assert main(["sample", "--run", copy, "--policy", "7"]) == 2
     assert "no LoRA of a round '7'. The run has 1." in capsys.readouterr().err
 
 
 def test_another_model_is_noticed_before_anything_is_drawn(taught, tmp_path, capsys):
     tiny_sd(seed=1).save_pretrained(tmp_path / "other")
-    before = len(Run.open(taught).groups())
+    before = len(Run.open(taught).groups.select())
     for command in (["sample"], ["train"], ["evaluate", "--scorer", "warmth"]):
         assert main([*command, "--run", str(taught), "--model", str(tmp_path / "other")]) == 2
         assert "begun with another base model" in capsys.readouterr().err
-    assert len(Run.open(taught).groups()) == before
+    assert len(Run.open(taught).groups.select()) == before
 
 
 def test_a_run_of_another_program_asks_for_its_model(model, taught, tmp_path, capsys):
@@ -172,12 +174,12 @@ def test_ctrl_c_while_drawing_keeps_what_was_drawn(model, tmp_path, monkeypatch,
         calls.append(what)
         return real(self, **what)
 
-    monkeypatch.setattr(Run, "add_group", add_group)
+    monkeypatch.setattr(Groups, "add", add_group)
     arguments = ["--model", str(model), "--prompt", "a fox", "--groups", "8", *SAMPLE]
     assert main(["sample", "--run", str(tmp_path / "run"), *arguments]) == 130
     said = capsys.readouterr().out
     assert "Drew 3 groups" in said and "all of them are kept" in said and "--groups 5 draws the rest" in said
-    assert len(Run.open(tmp_path / "run").groups()) == 3
+    assert len(Run.open(tmp_path / "run").groups.select()) == 3
 
 
 def test_a_size_that_the_model_cannot_draw_leaves_no_run_behind(model, tmp_path, capsys):
@@ -197,17 +199,17 @@ def test_ctrl_c_while_training_keeps_what_was_learnt(drawn, monkeypatch, capsys)
             raise KeyboardInterrupt
         real(self, values)
 
-    monkeypatch.setattr(Run, "append_metrics", append_metrics)
+    monkeypatch.setattr(Metrics, "append", append_metrics)
     assert main(["train", "--run", str(drawn), *TRAIN]) == 130
     assert "goes on from here" in capsys.readouterr().out
     run = Run.open(drawn)
-    unfinished = run.open_round()
-    assert unfinished is not None and run.load_state(unfinished.number) is not None
+    unfinished = run.rounds.open()
+    assert unfinished is not None and run.rounds.load_state(unfinished.number) is not None
     assert main(["info", "--run", str(drawn)]) == 0
     assert "unfinished" in capsys.readouterr().out
 
     assert main(["train", "--run", str(drawn), "--finish"]) == 0
-    (round,) = Run.open(drawn).rounds()
+    (round,) = Run.open(drawn).rounds.all()
     assert round.finished and "Stopped" in round.summary["reason"]
 
 
@@ -217,7 +219,7 @@ def test_training_without_a_usable_pick_is_told(drawn, capsys):
 
 
 def picks_of(folder: Path) -> dict[str, Any]:
-    return {stored.group_id: stored.pick for stored in Run.open(folder).picks()}
+    return {stored.group_id: stored.pick for stored in Run.open(folder).picks.standing()}
 
 
 def scores_of(run: Run) -> dict[str, list[float]]:
@@ -226,9 +228,10 @@ def scores_of(run: Run) -> dict[str, list[float]]:
     from PIL import Image
 
     found = {}
-    for group in run.groups():
+    for group in run.groups.select():
         images = [
-            np.asarray(Image.open(run.image_path(group.id, c)), dtype=np.float64) for c in range(group.candidates)
+            np.asarray(Image.open(run.groups.image_path(group.id, c)), dtype=np.float64)
+            for c in range(group.candidates)
         ]
         found[group.id] = [float(image[..., 0].mean() - image[..., 2].mean()) for image in images]
     return found
@@ -275,7 +278,7 @@ def test_random_picks_do_not_look(drawn):
     scores = scores_of(Run.open(drawn))
     best = [scores[group][pick.order[0]] == max(scores[group]) for group, pick in picks_of(drawn).items()]
     assert 0 < sum(best) < 9
-    assert {stored.who for stored in Run.open(drawn).picks()} == {"random"}
+    assert {stored.who for stored in Run.open(drawn).picks.standing()} == {"random"}
 
 
 def test_picks_travel_as_the_reference_repositorys_json(drawn, tmp_path, capsys):

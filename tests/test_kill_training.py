@@ -60,8 +60,8 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Lesson]:
     place = tmp_path_factory.mktemp("lessons")
     run = Run.create(place / "0" / "run", model={"identity": "toy"}, settings={})
     for sampled in sample_groups(run, toy_model(), SAMPLE, ["one", "two"]):
-        noisy = run.trajectory(sampled.group_id)["x"][:, -1].float()
-        run.add_pick(sampled.group_id, Pick("favourite", (int(noisy[:, 0].mean(dim=(1, 2)).argmax()),)))
+        noisy = run.groups.trajectory(sampled.group_id)["x"][:, -1].float()
+        run.picks.add(sampled.group_id, Pick("favourite", (int(noisy[:, 0].mean(dim=(1, 2)).argmax()),)))
     run.close()
     found = {}
     for number in (1, 2):
@@ -71,7 +71,7 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Lesson]:
         run.close()
         run = Run.open(shutil.copytree(trained, after))
         save_round(learn(run))
-        summary = run.rounds()[-1].summary
+        summary = run.rounds.all()[-1].summary
         assert summary["strength"] > 0.1  # or all LoRAs would be the same
         found[number] = Lesson(number, before, trained, after, summary, lora_of(run, number))
         run.close()
@@ -79,11 +79,11 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Lesson]:
 
 
 def finished(run: Run, number: int) -> bool:
-    return any(round.number == number and round.finished for round in run.rounds())
+    return any(round.number == number and round.finished for round in run.rounds.all())
 
 
 def lora_of(run: Run, number: int) -> dict[str, Tensor]:
-    path = run.lora(str(number))
+    path = run.rounds.lora(str(number))
     assert path is not None
     return load_lora(path)[0]
 
@@ -119,10 +119,10 @@ def die(target: Callable[..., None], *args: object) -> int | None:
 def check_whole(folder: Path, lesson: Lesson) -> None:
     """Every file that has its final name is whole, and nothing that was there before is missing or changed."""
     run, before = Run.open(folder), Run.open(lesson.before)
-    assert run.pick_history() == before.pick_history() and len(run.picks()) == SAMPLE.groups
-    assert run.groups() == before.groups()
-    if run.open_round():
-        run.load_state(lesson.number)  # its checksum is checked
+    assert run.picks.history() == before.picks.history() and len(run.picks.standing()) == SAMPLE.groups
+    assert run.groups.select() == before.groups.select()
+    if run.rounds.open():
+        run.rounds.load_state(lesson.number)  # its checksum is checked
     for path in (folder / "loras").glob("*.safetensors"):
         load_lora(path)
     lines = (folder / "metrics.jsonl").read_bytes().splitlines() if (folder / "metrics.jsonl").is_file() else []
@@ -138,7 +138,7 @@ def check_finishes(folder: Path, lesson: Lesson) -> None:
     run = Run.open(folder)
     if not finished(run, lesson.number):
         save_round(learn(run))
-    (*_, last) = run.rounds()
+    (*_, last) = run.rounds.all()
     assert (last.number, last.summary) == (lesson.number, lesson.summary)
     assert same(lora_of(run, lesson.number), lesson.lora)
     assert reports(run, lesson.number) == reports(Run.open(lesson.after), lesson.number)
@@ -153,7 +153,7 @@ def check_finishes(folder: Path, lesson: Lesson) -> None:
 def reports(run: Run, number: int) -> dict[tuple[str, int], Any]:
     """What was reported of every update; one that had to be repeated was reported twice, and the same."""
     found: dict[tuple[str, int], Any] = {}
-    for report in run.metrics():
+    for report in run.metrics.read():
         if report["round"] == number:
             del report["seconds"]
             assert found.setdefault((report["phase"], report["update"]), report) == report
@@ -220,7 +220,7 @@ def test_killed_at_every_stage_of_an_export(lessons: dict[int, Lesson], tmp_path
 
 def test_killed_in_the_middle_of_exporting_a_large_file(lessons: dict[int, Lesson], tmp_path: Path) -> None:
     run = Run.open(shutil.copytree(lessons[1].after, tmp_path / "run"))
-    source = run.lora("1")
+    source = run.rounds.lora("1")
     assert source is not None
     source.write_bytes(bytes(range(256)) * (1 << 16))
     for seed in range(4):
@@ -237,7 +237,7 @@ def test_killed_in_the_middle_of_exporting_a_large_file(lessons: dict[int, Lesso
 
 def check_exported(run: Run, target: Path) -> None:
     """A killed export left the whole file or none; the next one finds its place and sweeps up."""
-    source = run.lora("1")
+    source = run.rounds.lora("1")
     assert source is not None
     content = source.read_bytes()
     there = list(target.glob("*.safetensors"))

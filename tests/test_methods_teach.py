@@ -33,9 +33,9 @@ def picked(folder: Path, model: ToyModel, pick_of: object, what: str) -> Run:
     """A run in which a large first latent channel was liked: of what the noisy steps came to, or of the end."""
     run = Run.create(folder, name="toy", model={"identity": model.identity}, settings={})
     for found in list(sample_groups(run, model, SAMPLE, PROMPTS)):
-        seen = found.latents if what == "images" else run.trajectory(found.group_id)["x"][:, -1].float()
+        seen = found.latents if what == "images" else run.groups.trajectory(found.group_id)["x"][:, -1].float()
         best = seen[:, 0].mean((1, 2)).argsort(descending=True).tolist()
-        run.add_pick(found.group_id, pick_of(best))  # type: ignore[operator]
+        run.picks.add(found.group_id, pick_of(best))  # type: ignore[operator]
     return run
 
 
@@ -75,7 +75,7 @@ def test_thumbs_that_are_all_alike_in_a_group_teach_too(tmp_path: Path, method: 
     run = Run.create(tmp_path / "run", name="toy", model={"identity": model.identity}, settings={})
     for number, found in enumerate(list(sample_groups(run, model, SAMPLE, PROMPTS))):
         liked = 1 if number % 2 else -1
-        run.add_pick(found.group_id, Pick("scores", scores=(liked,) * 4))
+        run.picks.add(found.group_id, Pick("scores", scores=(liked,) * 4))
     trainer = Trainer(run, model.denoiser, TrainSettings(method=method, epochs=2), LoraSettings(rank=2))
     assert {report.phase for report in trainer.steps()} == {"teach"}
     assert trainer.result().guessed_of == 0
@@ -103,9 +103,9 @@ def test_a_reward_stands_for_picks(tmp_path: Path) -> None:
 def drawn_again(run: Run, model: ToyModel, trainer: Trainer) -> None:
     """The round is kept, and its LoRA draws as many groups again, judged as before."""
     policy = policy_id(save_round(trainer))
-    with applied(model.denoiser, run.lora(policy)):
+    with applied(model.denoiser, run.rounds.lora(policy)):
         for found in list(sample_groups(run, model, SAMPLE, PROMPTS, policy, 2)):
-            run.add_pick(found.group_id, favourite(found.latents[:, 0].mean((1, 2)).argsort(descending=True).tolist()))
+            run.picks.add(found.group_id, favourite(found.latents[:, 0].mean((1, 2)).argsort(descending=True).tolist()))
 
 
 @pytest.mark.parametrize("method", ["ddpo", "dpok", "diffusion-nft"])
@@ -133,7 +133,7 @@ def test_the_second_round_departs_from_what_sampled(
     second = Trainer(run, model.denoiser, dataclasses.replace(settings, seed=5), LoraSettings(rank=2))
     steps = second.steps()
     next(steps)
-    policies_drawn = {run.group(name).policy for name in second.trained_on}
+    policies_drawn = {run.groups.get(name).policy for name in second.trained_on}
     steps.close()
     assert len(policies_drawn) == 2
     if method == "diffusion-nft":

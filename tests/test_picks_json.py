@@ -22,8 +22,8 @@ def test_the_authors_example(tmp_path):
     run = make_run(tmp_path / "run", groups=3, candidates=7)
     (tmp_path / "anna.json").write_text(json.dumps(EXAMPLE))
     assert import_picks(run, tmp_path / "anna.json") == 2
-    stored = run.picks()
-    assert [each.group_id for each in stored] == [group.id for group in run.groups()[:2]]
+    stored = run.picks.standing()
+    assert [each.group_id for each in stored] == [group.id for group in run.groups.select()[:2]]
     assert {each.who for each in stored} == {"anna"}
     for each, row in zip(stored, EXAMPLE, strict=True):
         assert each.pick == Pick("scores", scores=tuple(row))
@@ -34,7 +34,7 @@ def test_the_authors_example(tmp_path):
                 expected.add((a, b) if row[a] > row[b] else (b, a))
         assert found == expected
     assert import_picks(run, tmp_path / "anna.json") == 0
-    assert len(run.pick_history()) == 2
+    assert len(run.picks.history()) == 2
 
 
 def test_what_is_exported_is_imported_again(tmp_path):
@@ -53,18 +53,18 @@ def test_a_folder_holds_one_file_for_each_annotator(tmp_path):
     (tmp_path / "json" / "anna.json").write_text(json.dumps(EXAMPLE))
     (tmp_path / "json" / "bert.json").write_text(json.dumps([[0.0] * 7, [-1] + [0] * 6]))
     assert import_picks(run, tmp_path / "json") == 3
-    assert [stored.who for stored in run.picks()] == ["anna", "anna", "bert"]
+    assert [stored.who for stored in run.picks.standing()] == ["anna", "anna", "bert"]
     with pytest.raises(D3POError, match=r"no \.json file"):
         import_picks(run, tmp_path / "run" / "groups")
 
 
 def test_zeros_take_back_and_are_else_left_out(tmp_path):
     run = make_run(tmp_path / "run", groups=2, candidates=2)
-    first = run.groups()[0]
-    run.add_pick(first.id, Pick("favourite", (1,)), who="x")
+    first = run.groups.select()[0]
+    run.picks.add(first.id, Pick("favourite", (1,)), who="x")
     (tmp_path / "x.json").write_text("[[0, 0], [0, 0]]")
     assert import_picks(run, tmp_path / "x.json") == 1
-    assert [(stored.group_id, stored.pick.scores) for stored in run.picks()] == [(first.id, (0, 0))]
+    assert [(stored.group_id, stored.pick.scores) for stored in run.picks.standing()] == [(first.id, (0, 0))]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_files_that_do_not_fit_change_nothing(tmp_path, text, what):
         (tmp_path / "x.json").write_text(text)
     with pytest.raises(D3POError, match=what):
         import_picks(run, tmp_path / "x.json")
-    assert run.pick_history() == []
+    assert run.picks.history() == []
 
 
 def test_every_kind_of_pick_is_exported(tmp_path):
@@ -106,8 +106,8 @@ def test_every_kind_of_pick_is_exported(tmp_path):
     for pick, _, _ in said:
         group = put_group(run, candidates=4)
         if pick is not None:
-            run.add_pick(group, pick)
-            run.add_pick(group, Pick("tie"), who="other")
+            run.picks.add(group, pick)
+            run.picks.add(group, Pick("tie"), who="other")
     assert export_picks(run, tmp_path / "x.json") == sum(lost for _, _, lost in said)
     assert json.loads((tmp_path / "x.json").read_text()) == [row for _, row, _ in said]
     put_group(run, candidates=3)
@@ -127,13 +127,13 @@ def test_no_pair_is_turned_round(order, length, flagged):
 
 def test_flags_are_exported_as_minus_one(tmp_path):
     run = make_run(tmp_path / "run", groups=4, candidates=4)
-    a, b, c, d = (group.id for group in run.groups())
-    run.add_pick(a, Pick("favourite", (2,)))
-    run.add_flag(a, 0, "defective")
-    run.add_flag(b, 3, "unsafe")
-    run.add_pick(c, Pick("ranking", (1, 3, 0, 2)))
-    run.add_flag(c, 3, "unsafe")
-    run.add_flag(d, 0, "unsafe", who="other")
+    a, b, c, d = (group.id for group in run.groups.select())
+    run.picks.add(a, Pick("favourite", (2,)))
+    run.flags.add(a, 0, "defective")
+    run.flags.add(b, 3, "unsafe")
+    run.picks.add(c, Pick("ranking", (1, 3, 0, 2)))
+    run.flags.add(c, 3, "unsafe")
+    run.flags.add(d, 0, "unsafe", who="other")
     # Of the third: 1 > 0 > 2 > 3 keeps all but 0 > 2.
     assert export_picks(run, tmp_path / "x.json") == 1
     rows = json.loads((tmp_path / "x.json").read_text())

@@ -32,13 +32,13 @@ def runs(tmp_path: Path) -> tuple[Run, Run]:
     run.close()
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     run = Run.open(tmp_path / "run")
-    for group, (who, pick, shown) in zip(run.groups(), PICKS, strict=True):
-        run.add_pick(group.id, pick, who=who, shown_order=shown)
+    for group, (who, pick, shown) in zip(run.groups.select(), PICKS, strict=True):
+        run.picks.add(group.id, pick, who=who, shown_order=shown)
     return run, Run.open(tmp_path / "copy")
 
 
 def told(run: Run) -> list[object]:
-    return [(stored.group_id, stored.who, stored.pick) for stored in run.picks()]
+    return [(stored.group_id, stored.who, stored.pick) for stored in run.picks.standing()]
 
 
 def test_all_that_was_said_comes_back_once(runs: tuple[Run, Run], tmp_path: Path) -> None:
@@ -47,24 +47,24 @@ def test_all_that_was_said_comes_back_once(runs: tuple[Run, Run], tmp_path: Path
     file.write_text(pick_lines(run), encoding="utf-8")
     assert import_lines(copy, file) == 5
     assert told(copy) == told(run)
-    assert copy.picks()[0].shown_order == (2, 0, 1)
-    assert import_lines(copy, file) == 0 and len(copy.pick_history()) == 5
+    assert copy.picks.standing()[0].shown_order == (2, 0, 1)
+    assert import_lines(copy, file) == 0 and len(copy.picks.history()) == 5
 
 
 def flags(run: Run) -> list[object]:
-    return [(flag.group_id, flag.who, flag.candidate, flag.kind, flag.shown_order) for flag in run.flags()]
+    return [(flag.group_id, flag.who, flag.candidate, flag.kind, flag.shown_order) for flag in run.flags.standing()]
 
 
 @pytest.fixture
 def flagged(runs: tuple[Run, Run]) -> tuple[Run, Run]:
     """The same two, with flags in the first."""
     run, copy = runs
-    first, second, third, *_ = run.groups()
-    run.add_flag(first.id, 0, "defective", who="Anna", shown_order=(2, 0, 1))
-    run.add_flag(first.id, 0, "unsafe", who="Anna")
-    run.add_flag(second.id, 1, "unsafe", who="Ben")
-    run.add_flag(third.id, 2, "defective")
-    run.add_flag(third.id, 2, "defective", on=False)
+    first, second, third, *_ = run.groups.select()
+    run.flags.add(first.id, 0, "defective", who="Anna", shown_order=(2, 0, 1))
+    run.flags.add(first.id, 0, "unsafe", who="Anna")
+    run.flags.add(second.id, 1, "unsafe", who="Ben")
+    run.flags.add(third.id, 2, "defective")
+    run.flags.add(third.id, 2, "defective", on=False)
     return run, copy
 
 
@@ -79,13 +79,13 @@ def test_flags_go_out_and_come_back_with_the_picks(flagged: tuple[Run, Run], tmp
         export_dataset(run, tmp_path)
     assert import_lines(copy, file) == 8
     assert flags(copy) == flags(run) and len(flags(copy)) == 3 and told(copy) == told(run)
-    assert import_lines(copy, file) == 0 and len(copy.flag_history()) == 3
+    assert import_lines(copy, file) == 0 and len(copy.flags.history()) == 3
 
 
 def test_a_data_set_names_flags_and_what_they_make_worse(flagged: tuple[Run, Run], tmp_path: Path) -> None:
     run, _ = flagged
     put_group(run, candidates=3)
-    run.add_flag(run.groups()[-1].id, 1, "unsafe", who="Ben")
+    run.flags.add(run.groups.select()[-1].id, 1, "unsafe", who="Ben")
     assert export_dataset(run, tmp_path) == 18  # a group with only a flag is told of too
     lines = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text("utf-8").splitlines()]
     said = {(line["group"], line["candidate"]): line for line in lines}
@@ -98,9 +98,9 @@ def test_what_was_said_of_flags_since_wins(flagged: tuple[Run, Run], tmp_path: P
     run, _ = flagged
     file = tmp_path / "picks.jsonl"
     file.write_text(pick_lines(run), encoding="utf-8")
-    first, second, *_ = run.groups()
-    run.add_flag(first.id, 0, "defective", on=False, who="Anna")
-    run.add_pick(second.id, Pick("favourite", (1,)), who="Ben")  # prefers what he had called unsafe
+    first, second, *_ = run.groups.select()
+    run.flags.add(first.id, 0, "defective", on=False, who="Anna")
+    run.picks.add(second.id, Pick("favourite", (1,)), who="Ben")  # prefers what he had called unsafe
     before = flags(run)
     assert import_lines(run, file) == 0 and flags(run) == before == [(first.id, "Anna", 0, "unsafe", ())]
 
@@ -111,7 +111,7 @@ def test_a_flag_older_than_the_favourite_that_outweighs_it_stays_outweighed(
     run, copy = flagged
     file = tmp_path / "picks.jsonl"
     file.write_text(pick_lines(run), encoding="utf-8")
-    copy.add_pick(copy.groups()[1].id, Pick("favourite", (1,)), who="Ben")
+    copy.picks.add(copy.groups.select()[1].id, Pick("favourite", (1,)), who="Ben")
     assert import_lines(copy, file) == 6 + 1 and all(who != "Ben" for _, who, *_ in flags(copy))
 
 
@@ -129,20 +129,22 @@ def test_what_was_said_since_wins(runs: tuple[Run, Run], tmp_path: Path) -> None
     run, _ = runs
     file = tmp_path / "picks.jsonl"
     file.write_text(pick_lines(run), encoding="utf-8")
-    first, second, *_ = run.groups()
-    run.add_pick(first.id, Pick("favourite", (0,)), who="Anna")  # she has changed her mind,
-    run.remove(next(stored.pick_id for stored in run.picks() if stored.group_id == second.id))  # and taken this back
+    first, second, *_ = run.groups.select()
+    run.picks.add(first.id, Pick("favourite", (0,)), who="Anna")  # she has changed her mind,
+    run.picks.remove(
+        next(stored.pick_id for stored in run.picks.standing() if stored.group_id == second.id)
+    )  # and taken this back
     before = told(run)
     assert import_lines(run, file) == 0 and told(run) == before
 
 
 def test_texts_may_hold_what_other_programs_take_for_the_end_of_a_line(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", groups=0)
-    put_group(run, prompt_id=run.add_prompt("a lake\u2028at dawn\x85"))
+    put_group(run, prompt_id=run.prompts.add("a lake\u2028at dawn\x85"))
     run.close()
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     run = Run.open(tmp_path / "run")
-    run.add_pick(run.groups()[0].id, Pick("favourite", (1,)))
+    run.picks.add(run.groups.select()[0].id, Pick("favourite", (1,)))
     file = tmp_path / "picks.jsonl"
     file.write_text("\ufeff" + pick_lines(run), encoding="utf-8")
     assert import_lines(Run.open(tmp_path / "copy"), file) == 1
@@ -157,7 +159,7 @@ def test_a_file_is_taken_for_what_its_name_says(runs: tuple[Run, Run], tmp_path:
         import_file(copy, lines, "Anna")
     assert import_file(copy, lines) == 5
     assert import_file(copy, feedback, "Cleo") == 1 and told(copy)[-1] == (
-        copy.groups()[0].id,
+        copy.groups.select()[0].id,
         "Cleo",
         Pick("scores", scores=(1, 0, 0)),
     )
@@ -200,7 +202,7 @@ def test_a_line_that_does_not_fit_keeps_all_out(
     file.write_text("\n".join([*others, json.dumps({**json.loads(first), **changes})]), encoding="utf-8")
     with pytest.raises(D3POError, match=r"Line 5 of picks.jsonl does not fit") as caught:
         import_lines(copy, file)
-    assert caught.value.safe == "Nothing was imported." and not copy.picks()
+    assert caught.value.safe == "Nothing was imported." and not copy.picks.standing()
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "7", "{}", '{"picks": [3], "id": 0}', "null", "[" * 10**5])

@@ -44,8 +44,8 @@ def run_of(folder, bars: list[list[bool]]) -> Run:
     run = Run.create(folder, model=MODEL, settings={})
     for number, group in enumerate(bars):
         drawings = [render(Scene("daisy", "purple", "at night", size=c / 4, detail=c)) for c in range(len(group))]
-        run.add_group(
-            prompt_id=run.add_prompt("a purple daisy at night"),
+        run.groups.add(
+            prompt_id=run.prompts.add("a purple daisy at night"),
             number=number,
             seed=number,
             candidates=len(group),
@@ -65,21 +65,21 @@ BARS = [[False, True, False, False], [True, True, True, False], [False] * 4, [Tr
 def test_the_person_flags_bars_and_nothing_else(tmp_path):
     run = run_of(tmp_path, BARS)
     told = judge(run, Experiment("flags"), 0)
-    found = {(run.group(flag.group_id).number, flag.candidate) for flag in run.flags()}
+    found = {(run.groups.get(flag.group_id).number, flag.candidate) for flag in run.flags.standing()}
     assert found == {(number, c) for number, group in enumerate(BARS) for c, bar in enumerate(group) if bar}
-    assert run.picks() == [] and told == {"in_groups": 0.5, "mixed_groups": 0.5}
+    assert run.picks.standing() == [] and told == {"in_groups": 0.5, "mixed_groups": 0.5}
 
 
 def test_flags_by_lot_are_as_many_and_on_other_pictures(tmp_path):
     run = run_of(tmp_path, BARS)
     judge(run, Experiment("by lot", shuffled=True), 0)
-    found = {(run.group(flag.group_id).number, flag.candidate) for flag in run.flags()}
+    found = {(run.groups.get(flag.group_id).number, flag.candidate) for flag in run.flags.standing()}
     assert len(found) == 8 and not {(3, c) for c in range(4)} <= found
 
 
 def test_a_favourite_is_never_a_flagged_picture_where_there_is_another(tmp_path):
     run = run_of(tmp_path, BARS)
     judge(run, Experiment("both", taste="garden-size"), 0)
-    favourites = {run.group(stored.group_id).number: stored.pick.order[0] for stored in run.picks()}
+    favourites = {run.groups.get(stored.group_id).number: stored.pick.order[0] for stored in run.picks.standing()}
     assert favourites[0] in (0, 2, 3) and favourites[1] == 3 and favourites[2] == 3  # the last bloom is the largest
-    assert len(run.flags()) == 8
+    assert len(run.flags.standing()) == 8

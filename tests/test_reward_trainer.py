@@ -32,7 +32,7 @@ REDNESS = Reward("redness", "red", lambda images, prompts: (images[:, 0] - image
 def run_of(folder: Path, model: ToyModel) -> Run:
     run = Run.create(folder, name="toy", model={"identity": model.identity}, settings={})
     for prompt, conditioning in zip(PROMPTS, model.encode(PROMPTS), strict=True):
-        run.save_conditioning(run.add_prompt(prompt, ""), conditioning)
+        run.prompts.save_conditioning(run.prompts.add(prompt, ""), conditioning)
     return run
 
 
@@ -115,8 +115,8 @@ def test_it_is_kept_as_a_round_and_the_next_goes_on_from_it(tmp_path: Path) -> N
     first = trainer(run, model, updates=8, watch=4)
     list(first.steps())
     (tmp_path / "run" / "one.safetensors").touch()
-    run.finish_round(first.round, "one.safetensors", "one", {})
-    assert run.open_round() is None and run.current_policy() == "one"
+    run.rounds.finish(first.round, "one.safetensors", "one", {})
+    assert run.rounds.open() is None and run.rounds.current_policy() == "one"
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.1])
@@ -156,8 +156,8 @@ def test_drift_ends_it(tmp_path: Path) -> None:
 def test_prompts_of_different_sizes_are_taught_together_and_only_those_that_are_named(tmp_path: Path) -> None:
     model = ToyModel()
     run = run_of(tmp_path / "run", model)
-    longer = {name: torch.cat([value, value], -1) for name, value in run.conditioning(1).items()}
-    run.save_conditioning(run.add_prompt("a longer one", ""), longer)
+    longer = {name: torch.cat([value, value], -1) for name, value in run.prompts.conditioning(1).items()}
+    run.prompts.save_conditioning(run.prompts.add("a longer one", ""), longer)
     seen: list[set[object]] = []
     plain = type(model.denoiser).__call__
 
@@ -226,7 +226,7 @@ def test_a_reward_without_gradient_is_told_before_a_model_is_touched(tmp_path: P
     run = run_of(tmp_path / "run", model)
     with pytest.raises(D3POError, match="'compressibility' is not differentiable"):
         trainer(run, model, REWARDS["compressibility"])
-    assert run.rounds() == []
+    assert run.rounds.all() == []
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_bad_rewards_are_told_and_leave_the_model_alone(tmp_path: Path, function
     teaching = trainer(run_of(tmp_path / "run", model), model, made(function))
     with pytest.raises(D3POError, match=told):
         list(teaching.steps())
-    assert teaching.run.stopped_round() is None  # nothing was learnt: another reward, or picks, may have their turn
+    assert teaching.run.rounds.stopped() is None  # nothing was learnt: another reward, or picks, may have their turn
     assert list(model.denoiser.module.state_dict()) == names
 
 
@@ -321,7 +321,7 @@ def test_picks_stay_untaught(tmp_path: Path) -> None:
     model = ToyModel()
     run = run_of(tmp_path / "run", model)
     for found in list(sample_groups(run, model, dataclasses.replace(SAMPLE, groups=3), PROMPTS)):
-        run.add_pick(found.group_id, Pick("favourite", (0,)))
+        run.picks.add(found.group_id, Pick("favourite", (0,)))
     teaching = trainer(run, model, updates=2)
     list(teaching.steps())
-    assert run.untaught() == 3
+    assert run.picks.untaught() == 3

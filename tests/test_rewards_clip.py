@@ -351,8 +351,8 @@ def test_picks_are_learnt_on_a_clips_features(folder, tmp_path):
         group = put_group(run)
         images = nn.functional.interpolate(each, (SIDE, SIDE))
         for number, image in enumerate(as_files(images)):
-            image.save(run.image_path(group, number))
-        run.add_pick(group, Pick("favourite", (int(liked(images)[:, 0].argmax()),)))
+            image.save(run.groups.image_path(group, number))
+        run.picks.add(group, Pick("favourite", (int(liked(images)[:, 0].argmax()),)))
     found = fit_judge(run, features=f"clip:{folder}")
     assert found.facts.features == f"clip:{folder}" and found.head.weights.shape == (WIDTH,)
     assert found.facts.accuracy > 0.75

@@ -37,7 +37,7 @@ def coloured_run(folder: Path, groups: int, candidates: int = 3, held_out: int =
         group = put_group(run, candidates=candidates, held_out=number >= groups - held_out)
         for candidate in range(candidates):
             noise = np.kron(chance.random((4, 4, 3)), np.ones((4, 4, 1))) * 0.4 + chance.random(3) * 0.6
-            Image.fromarray(np.uint8(noise * 255)).save(run.image_path(group, candidate))
+            Image.fromarray(np.uint8(noise * 255)).save(run.groups.image_path(group, candidate))
     return run
 
 
@@ -46,9 +46,9 @@ def pick_all(run: Run, taste: str = "warmth", who: str = "", seed: int | None = 
     from d3po_core.run.images import read_images
 
     chance = np.random.default_rng(seed)
-    for group in run.groups():
+    for group in run.groups.select():
         best = int(get_reward(taste)(read_images(run, group), [""] * group.candidates).argmax())
-        run.add_pick(
+        run.picks.add(
             group.id, Pick("favourite", (best if seed is None else int(chance.integers(group.candidates)),)), who=who
         )
 
@@ -217,9 +217,9 @@ def test_held_out_groups_are_foretold_and_never_trained_on(tmp_path):
     run = coloured_run(tmp_path / "run", 40, candidates=2, held_out=10)
     pick_all(run)
     before = fit_judge(run)
-    for group in run.groups(held_out=True):
-        (stored,) = [each for each in run.picks() if each.group_id == group.id]
-        run.add_pick(group.id, Pick("favourite", (1 - stored.pick.order[0],)))
+    for group in run.groups.select(held_out=True):
+        (stored,) = [each for each in run.picks.standing() if each.group_id == group.id]
+        run.picks.add(group.id, Pick("favourite", (1 - stored.pick.order[0],)))
     after = fit_judge(run)
     assert torch.equal(before.head.weights, after.head.weights)
     assert after.facts.groups == 40 and after.facts.accuracy < before.facts.accuracy - 0.05
@@ -248,8 +248,8 @@ def test_too_few_picks_are_refused(tmp_path):
         D3POError, match=f"There are {MIN_GROUPS - 1} groups with a preference.*{MIN_GROUPS} are needed"
     ):
         fit_judge(run)
-    for group in run.groups():
-        run.add_pick(group.id, Pick("tie"))
+    for group in run.groups.select():
+        run.picks.add(group.id, Pick("tie"))
     with pytest.raises(D3POError, match="There are 0 groups with a preference"):
         fit_judge(run)
 
@@ -258,9 +258,9 @@ def test_consistency_stands_beside_accuracy(tmp_path):
     run = coloured_run(tmp_path / "run", 20, candidates=2)
     pick_all(run)
     assert "how often you would choose the same again is not known" in str(fit_judge(run).facts)
-    for number, stored in enumerate(run.picks()[:4]):
+    for number, stored in enumerate(run.picks.standing()[:4]):
         again = stored.pick.order[0] if number else 1 - stored.pick.order[0]
-        run.add_pick(stored.group_id, Pick("favourite", (again,)), reason="repeat")
+        run.picks.add(stored.group_id, Pick("favourite", (again,)), reason="repeat")
     facts = fit_judge(run).facts
     assert (facts.same, facts.times) == (3, 4) and "you chose the same again in 3 of 4" in str(facts)
 
@@ -324,9 +324,9 @@ def test_what_was_fitted_or_loaded_in_inference_mode_still_has_gradients(warm, t
 def test_flags_count_in_what_is_learnt(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     group = put_group(run)
-    run.add_pick(group, Pick("favourite", (0,)))
+    run.picks.add(group, Pick("favourite", (0,)))
     before = preferences(run, None)[0][group]
-    run.add_flag(group, 0, "defective")
+    run.flags.add(group, 0, "defective")
     after = preferences(run, None)[0][group]
     assert {pair.winner for pair in before} == {0} and {pair.loser for pair in after} == {0}
     assert after == collect_preferences(run).training[group]

@@ -45,25 +45,25 @@ def test_processes_that_create_at_once_share_one_run(tmp_path):
 
 def test_the_same_prompt_has_the_same_id(tmp_path):
     run = make_run(tmp_path)
-    ids = [run.add_prompt("a"), run.add_prompt("b"), run.add_prompt("a", "ugly"), run.add_prompt("a")]
+    ids = [run.prompts.add("a"), run.prompts.add("b"), run.prompts.add("a", "ugly"), run.prompts.add("a")]
     assert ids[0] == ids[3]
     assert len(set(ids)) == 3
-    assert [(prompt.text, prompt.negative) for prompt in run.prompts()] == [("a", ""), ("b", ""), ("a", "ugly")]
+    assert [(prompt.text, prompt.negative) for prompt in run.prompts.all()] == [("a", ""), ("b", ""), ("a", "ugly")]
 
 
 def test_conditioning_is_kept_once(tmp_path):
     run = make_run(tmp_path)
-    prompt = run.add_prompt("a")
+    prompt = run.prompts.add("a")
     with pytest.raises(D3POError, match=r"encoded prompt 'a' is missing"):
-        run.conditioning(prompt)
+        run.prompts.conditioning(prompt)
     tensors = {"text": torch.randn(1, 7, 4, dtype=torch.float16), "ids": torch.arange(5)}
-    run.save_conditioning(prompt, tensors)
-    run.save_conditioning(prompt, {"text": torch.zeros(1)})
-    _same(run.conditioning(prompt), tensors)
+    run.prompts.save_conditioning(prompt, tensors)
+    run.prompts.save_conditioning(prompt, {"text": torch.zeros(1)})
+    _same(run.prompts.conditioning(prompt), tensors)
     path = next((tmp_path / "conditioning").iterdir())
     path.write_bytes(path.read_bytes()[:-3])
-    run.save_conditioning(prompt, tensors)
-    _same(run.conditioning(prompt), tensors)
+    run.prompts.save_conditioning(prompt, tensors)
+    _same(run.prompts.conditioning(prompt), tensors)
 
 
 def test_a_group_comes_back_as_it_was_added(tmp_path):
@@ -72,9 +72,9 @@ def test_a_group_comes_back_as_it_was_added(tmp_path):
     odd = {"cond": shared, "guided": shared, "view": torch.arange(12).reshape(3, 4).T, "none": torch.zeros(0, 2)}
     with torch.inference_mode():
         odd["inference"] = torch.ones(2) * 2
-    number = run.next_number()
-    group_id = run.add_group(
-        prompt_id=run.add_prompt("a flower", "grey"),
+    number = run.groups.next_number()
+    group_id = run.groups.add(
+        prompt_id=run.prompts.add("a flower", "grey"),
         number=number,
         seed=2**64 - 1,
         candidates=3,
@@ -86,34 +86,34 @@ def test_a_group_comes_back_as_it_was_added(tmp_path):
         images=[picture(9, candidate) for candidate in range(3)],
     )
     run = Run.open(tmp_path)
-    group = run.group(group_id)
+    group = run.groups.get(group_id)
     assert (group.id, group.number, group.prompt, group.negative) == (group_id, number, "a flower", "grey")
     assert (group.seed, group.candidates, group.policy, group.round) == (2**64 - 1, 3, "hash", 2)
     assert (group.settings, group.held_out, group.freed) == ({"steps": 4}, True, False)
-    _same(run.trajectory(group_id), odd)
-    with Image.open(run.image_path(group_id, 2)) as image:
+    _same(run.groups.trajectory(group_id), odd)
+    with Image.open(run.groups.image_path(group_id, 2)) as image:
         assert image.format == "PNG"
         assert image.getpixel((0, 0)) == (9, 2, 77)
 
 
 def test_unknown_things_are_refused_in_words(tmp_path):
     run = make_run(tmp_path, groups=1)
-    (group,) = run.groups()
+    (group,) = run.groups.select()
     for call, what in [
-        (lambda: run.group("../../etc"), "no group with the id '../../etc'"),
-        (lambda: run.trajectory("x"), "no group"),
-        (lambda: run.image_path(group.id, 2), "no candidate 2"),
-        (lambda: run.image_path(group.id, -1), "no candidate -1"),
-        (lambda: run.add_pick("x", Pick("tie")), "no group"),
-        (lambda: run.add_pick(group.id, Pick("favourite", (2,))), "does not have"),
-        (lambda: run.conditioning(77), "no prompt"),
+        (lambda: run.groups.get("../../etc"), "no group with the id '../../etc'"),
+        (lambda: run.groups.trajectory("x"), "no group"),
+        (lambda: run.groups.image_path(group.id, 2), "no candidate 2"),
+        (lambda: run.groups.image_path(group.id, -1), "no candidate -1"),
+        (lambda: run.picks.add("x", Pick("tie")), "no group"),
+        (lambda: run.picks.add(group.id, Pick("favourite", (2,))), "does not have"),
+        (lambda: run.prompts.conditioning(77), "no prompt"),
         (lambda: put_group(run, prompt_id=77), "no prompt"),
-        (lambda: run.finish_round(3, "x", "y", {}), "no unfinished round 3"),
-        (lambda: run.lora("y"), "policy 'y'"),
+        (lambda: run.rounds.finish(3, "x", "y", {}), "no unfinished round 3"),
+        (lambda: run.rounds.lora("y"), "policy 'y'"),
     ]:
         with pytest.raises(D3POError, match=re.escape(what)):
             call()
-    assert len(run.groups()) == 1
+    assert len(run.groups.select()) == 1
     assert len(list((tmp_path / "groups").iterdir())) == 1
 
 
@@ -122,12 +122,12 @@ def test_filters_choose_groups(tmp_path):
     a = put_group(run)
     b = put_group(run, round=2, policy="hash")
     c = put_group(run, held_out=True)
-    run.add_pick(b, Pick("skipped"), who="x")
-    run.add_pick(c, Pick("favourite", (1,)), who="y")
-    run.undo("y")
+    run.picks.add(b, Pick("skipped"), who="x")
+    run.picks.add(c, Pick("favourite", (1,)), who="y")
+    run.picks.undo("y")
 
     def chosen(**filters):
-        return [group.id for group in run.groups(**filters)]
+        return [group.id for group in run.groups.select(**filters)]
 
     assert chosen() == [a, b, c]
     assert chosen(round=2) == chosen(policy="hash") == chosen(picked=True) == [b]
@@ -141,12 +141,12 @@ def test_filters_choose_groups(tmp_path):
 
 def test_a_number_is_never_given_twice(tmp_path):
     run = make_run(tmp_path)
-    assert [run.next_number(), run.next_number()] == [0, 1]
+    assert [run.groups.next_number(), run.groups.next_number()] == [0, 1]
     put_group(run, number=7)
-    assert run.next_number() == 8
+    assert run.groups.next_number() == 8
     with pytest.raises(D3POError, match="number 7 already"):
         put_group(run, number=7)
-    assert [group.number for group in run.groups()] == [7]
+    assert [group.number for group in run.groups.select()] == [7]
     assert len(list((tmp_path / "groups").iterdir())) == 1
 
 
@@ -154,16 +154,16 @@ def test_held_out_never_changes(tmp_path):
     run = make_run(tmp_path, groups=1)
     with pytest.raises(D3POError, match="held_out never changes"), run._database.write() as connection:
         connection.execute("UPDATE groups SET held_out = 1")
-    assert not run.groups()[0].held_out
+    assert not run.groups.select()[0].held_out
 
 
 def test_a_moved_or_copied_folder_is_the_same_run(tmp_path):
     run = make_run(tmp_path / "here", groups=1)
-    (group,) = run.groups()
-    run.add_pick(group.id, Pick("favourite", (1,)))
-    number = run.begin_round({})
-    (run.round_folder(number) / "x.safetensors").write_bytes(b"lora")
-    run.finish_round(number, run.round_folder(number) / "x.safetensors", "hash", {})
+    (group,) = run.groups.select()
+    run.picks.add(group.id, Pick("favourite", (1,)))
+    number = run.rounds.begin({})
+    (run.rounds.folder_of(number) / "x.safetensors").write_bytes(b"lora")
+    run.rounds.finish(number, run.rounds.folder_of(number) / "x.safetensors", "hash", {})
     run.close()
     shutil.copytree(tmp_path / "here", tmp_path / "copy")
     (tmp_path / "else").mkdir()
@@ -171,23 +171,23 @@ def test_a_moved_or_copied_folder_is_the_same_run(tmp_path):
     for folder in (tmp_path / "copy", tmp_path / "else" / "where"):
         moved = Run.open(folder)
         assert moved.run_id == run.run_id
-        assert [stored.pick for stored in moved.picks()] == [Pick("favourite", (1,))]
-        _same(moved.trajectory(group.id), trajectory(0))
-        assert moved.image_path(group.id, 0).is_relative_to(folder)
-        assert moved.lora("hash") == folder / "rounds" / "0001" / "x.safetensors"
+        assert [stored.pick for stored in moved.picks.standing()] == [Pick("favourite", (1,))]
+        _same(moved.groups.trajectory(group.id), trajectory(0))
+        assert moved.groups.image_path(group.id, 0).is_relative_to(folder)
+        assert moved.rounds.lora("hash") == folder / "rounds" / "0001" / "x.safetensors"
     files = [path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file()]
     assert not any(str(tmp_path).encode() in data for data in files)
 
 
 def test_any_thread_may_use_a_run(tmp_path):
     run = make_run(tmp_path, groups=1)
-    (group,) = run.groups()
+    (group,) = run.groups.select()
     wrong = []
 
     def work(who: str) -> None:
         try:
             for _ in range(5):
-                run.add_pick(group.id, Pick("tie"), who=who)
+                run.picks.add(group.id, Pick("tie"), who=who)
         except Exception as error:
             wrong.append(error)
 
@@ -197,28 +197,28 @@ def test_any_thread_may_use_a_run(tmp_path):
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert len(run.pick_history()) == 20
+    assert len(run.picks.history()) == 20
     run.close()
-    assert len(run.picks()) == 4
+    assert len(run.picks.standing()) == 4
 
 
 def test_metrics_are_appended_and_a_torn_line_is_passed_over(tmp_path):
     run = make_run(tmp_path)
-    assert run.metrics() == []
-    run.append_metrics({"step": 1, "loss": float("nan"), "of": {"train": [float("inf"), 0.5]}})
+    assert run.metrics.read() == []
+    run.metrics.append({"step": 1, "loss": float("nan"), "of": {"train": [float("inf"), 0.5]}})
     with open(tmp_path / "metrics.jsonl", "ab") as file:
         file.write(b'{"step": 2, "lo')
-    assert [each["step"] for each in run.metrics()] == [1]
-    run.append_metrics({"step": 3})
-    assert run.metrics() == [{"step": 1, "loss": None, "of": {"train": [None, 0.5]}}, {"step": 3}]
+    assert [each["step"] for each in run.metrics.read()] == [1]
+    run.metrics.append({"step": 3})
+    assert run.metrics.read() == [{"step": 1, "loss": None, "of": {"train": [None, 0.5]}}, {"step": 3}]
 
 
 def test_an_update_done_again_after_a_kill_counts_once(tmp_path):
     run = make_run(tmp_path)
     for update, loss in [(1, 0.7), (2, 0.6), (2, 0.5), (3, 0.4)]:
-        run.append_metrics({"round": 1, "phase": "teach", "update": update, "loss": loss})
-    run.append_metrics({"round": 2, "phase": "teach", "update": 2, "loss": 0.9})
-    assert [each["loss"] for each in run.metrics()] == [0.7, 0.5, 0.4, 0.9]
+        run.metrics.append({"round": 1, "phase": "teach", "update": update, "loss": loss})
+    run.metrics.append({"round": 2, "phase": "teach", "update": 2, "loss": 0.9})
+    assert [each["loss"] for each in run.metrics.read()] == [0.7, 0.5, 0.4, 0.9]
 
 
 def test_the_manifest_says_what_the_run_was_made_with(tmp_path):
@@ -238,11 +238,11 @@ def test_the_manifest_says_what_the_run_was_made_with(tmp_path):
 
 def test_size_counts_every_file_once(tmp_path):
     run = make_run(tmp_path, groups=2)
-    run.save_conditioning(run.add_prompt("a"), {"text": torch.zeros(10)})
-    run.save_state(run.begin_round({}), {"w": torch.zeros(10)}, {})
-    (run.round_folder(1) / "lora.safetensors").write_bytes(b"12345")
-    run.append_metrics({"a": 1})
-    size = run.size()
+    run.prompts.save_conditioning(run.prompts.add("a"), {"text": torch.zeros(10)})
+    run.rounds.save_state(run.rounds.begin({}), {"w": torch.zeros(10)}, {})
+    (run.rounds.folder_of(1) / "lora.safetensors").write_bytes(b"12345")
+    run.metrics.append({"a": 1})
+    size = run.space.size()
     assert size["loras"] == 5
     assert size["images"] == sum(path.stat().st_size for path in tmp_path.rglob("*.png"))
     assert size["tensors"] + 5 == sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors"))

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
-from d3po_core.run import Run, database, files, schema
+from d3po_core.run import Run, database, files
 
 
 def test_a_folder_that_is_missing_or_no_run(tmp_path):
@@ -57,33 +57,22 @@ def test_a_damaged_database(forty, tmp_path, damage):
     with pytest.raises(D3POError, match=r"run\.sqlite3 is damaged .* were not touched"):
         Run.open(tmp_path)
     path.write_bytes(whole)
-    assert len(Run.open(tmp_path).groups()) == 40
+    assert len(Run.open(tmp_path).groups.select()) == 40
 
 
-def test_a_newer_run_is_left_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [(7, r"newer version .*format 7.* Update D3PO"), (3, r"early, unreleased version .*format 3.* Begin a new run")],
+)
+def test_a_run_of_another_version_is_left_alone(tmp_path, version, words):
     make_run(tmp_path).close()
     with sqlite3.connect(tmp_path / "run.sqlite3") as connection:
-        connection.execute("PRAGMA user_version = 7")
+        connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     before = (tmp_path / "run.sqlite3").read_bytes()
-    with pytest.raises(D3POError, match=r"newer version .*format 7.* Update D3PO"):
+    with pytest.raises(D3POError, match=words):
         Run.open(tmp_path)
     assert (tmp_path / "run.sqlite3").read_bytes() == before
-
-
-def test_an_older_run_is_migrated_whole_or_not_at_all(tmp_path, monkeypatch):
-    run = make_run(tmp_path, groups=1)
-    run.add_pick(run.groups()[0].id, Pick("tie"))
-    run.close()
-    new = "ALTER TABLE picks ADD COLUMN mood TEXT NOT NULL DEFAULT 'fine'"
-    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, (new, "nonsense")])
-    monkeypatch.setattr("d3po_core.run.run.MIGRATIONS", schema.MIGRATIONS)
-    with pytest.raises(D3POError):
-        Run.open(tmp_path)
-    schema.MIGRATIONS[-1] = (new,)
-    with Run.open(tmp_path)._database.read() as connection:
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == len(schema.MIGRATIONS)
-        assert [row["mood"] for row in connection.execute("SELECT mood FROM standing")] == ["fine"]
 
 
 def test_a_stale_log_of_a_deleted_database_is_not_replayed(tmp_path):
@@ -93,13 +82,13 @@ def test_a_stale_log_of_a_deleted_database_is_not_replayed(tmp_path):
     old.close()
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "run.sqlite3-wal").write_bytes(wal)
-    assert make_run(tmp_path / "new").groups() == []
+    assert make_run(tmp_path / "new").groups.select() == []
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "changed byte", "pickle"])
 def test_a_damaged_trajectory_is_named_and_others_stay_usable(tmp_path, damage):
     run = make_run(tmp_path, groups=2)
-    bad, good = run.groups()
+    bad, good = run.groups.select()
     path = tmp_path / "groups" / bad.id / "trajectory.safetensors"
     data = bytearray(path.read_bytes())
     if damage == "missing":
@@ -115,19 +104,19 @@ def test_a_damaged_trajectory_is_named_and_others_stay_usable(tmp_path, damage):
         torch.save(trajectory(0), path)
     word = "missing" if damage == "missing" else "damaged"
     with pytest.raises(D3POError, match=f"trajectory of group 0 is {word}.* All other groups"):
-        run.trajectory(bad.id)
-    assert torch.equal(run.trajectory(good.id)["x"], trajectory(1)["x"])
-    assert run.image_path(bad.id, 0).is_file()
-    run.image_path(bad.id, 0).unlink()
+        run.groups.trajectory(bad.id)
+    assert torch.equal(run.groups.trajectory(good.id)["x"], trajectory(1)["x"])
+    assert run.groups.image_path(bad.id, 0).is_file()
+    run.groups.image_path(bad.id, 0).unlink()
     with pytest.raises(D3POError, match="image of candidate 0 in group 0 is missing"):
-        run.image_path(bad.id, 0)
+        run.groups.image_path(bad.id, 0)
 
 
 def test_safetensors_of_others_are_read_without_a_checksum(tmp_path):
     run = make_run(tmp_path, groups=1)
-    (group,) = run.groups()
+    (group,) = run.groups.select()
     save_file({"x": torch.ones(3)}, tmp_path / "groups" / group.id / "trajectory.safetensors")
-    assert torch.equal(run.trajectory(group.id)["x"], torch.ones(3))
+    assert torch.equal(run.groups.trajectory(group.id)["x"], torch.ones(3))
 
 
 def test_names_that_look_like_the_checksum_do_no_harm():
@@ -140,8 +129,8 @@ def test_names_that_look_like_the_checksum_do_no_harm():
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, number):
     run = make_run(tmp_path, groups=1)
-    run.begin_round({})
-    run.save_state(1, {"w": torch.ones(2)}, {"step": 1})
+    run.rounds.begin({})
+    run.rounds.save_state(1, {"w": torch.ones(2)}, {"step": 1})
     before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     left = 0
 
@@ -159,25 +148,25 @@ def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, number):
             put_group(run)
     left = 1
     with pytest.raises(D3POError, match=words):
-        run.save_state(1, {"w": torch.zeros(2)}, {"step": 2})
-    tensors, info = run.load_state(1)
+        run.rounds.save_state(1, {"w": torch.zeros(2)}, {"step": 2})
+    tensors, info = run.rounds.load_state(1)
     assert (float(tensors["w"][0]), info) == (1.0, {"step": 1})
-    assert len(run.groups()) == 1
+    assert len(run.groups.select()) == 1
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
 
 
 def test_a_full_database_keeps_its_picks_and_leaves_no_group(tmp_path):
     run = make_run(tmp_path, groups=1)
-    (group,) = run.groups()
-    run.add_pick(group.id, Pick("tie"), reason="first")
+    (group,) = run.groups.select()
+    run.picks.add(group.id, Pick("tie"), reason="first")
     with run._database.read() as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(D3POError, match="is full"):
-        run.add_pick(group.id, Pick("tie"), reason="x" * 100_000)
+        run.picks.add(group.id, Pick("tie"), reason="x" * 100_000)
     with pytest.raises(D3POError, match="is full"):
         put_group(run, settings={"long": "x" * 100_000})
-    assert [stored.reason for stored in run.picks()] == ["first"]
+    assert [stored.reason for stored in run.picks.standing()] == ["first"]
     assert [path.name for path in (tmp_path / "groups").iterdir()] == [group.id]
 
 
@@ -193,9 +182,9 @@ def test_a_disk_that_really_fills_up(tmp_path):
         with pytest.raises(D3POError, match=r"is full.* kept"):
             for _ in range(100):
                 added.append(put_group(run, tensors={"x": torch.zeros(5000)}))
-        assert [group.id for group in run.groups()] == added
+        assert [group.id for group in run.groups.select()] == added
         assert len(added) > 3
-        assert all(len(run.trajectory(each)["x"]) == 5000 for each in added)
+        assert all(len(run.groups.trajectory(each)["x"]) == 5000 for each in added)
         run.close()
         run = Run.open(disk / "run")
         assert {path.name for path in (disk / "run" / "groups").iterdir()} == set(added)
@@ -207,12 +196,12 @@ def test_a_disk_that_really_fills_up(tmp_path):
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_run_that_cannot_be_written_to(tmp_path):
     run = make_run(tmp_path, groups=1)
-    (group,) = run.groups()
+    (group,) = run.groups.select()
     (tmp_path / "groups").chmod(0o500)
     try:
         with pytest.raises(D3POError, match="cannot be written to"):
             put_group(run)
-        assert run.group(group.id) == group
+        assert run.groups.get(group.id) == group
     finally:
         (tmp_path / "groups").chmod(0o700)
 
@@ -223,14 +212,14 @@ def test_a_database_busy_for_too_long(tmp_path, monkeypatch):
     other = sqlite3.connect(tmp_path / "run.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(D3POError, match="has been busy"):
-        run.add_pick(run.groups()[0].id, Pick("tie"))
+        run.picks.add(run.groups.select()[0].id, Pick("tie"))
     other.close()
-    assert run.add_pick(run.groups()[0].id, Pick("tie")).new
+    assert run.picks.add(run.groups.select()[0].id, Pick("tie")).new
 
 
 def test_leftovers_are_swept_once_they_are_old(tmp_path):
     run = make_run(tmp_path, groups=1)
-    (group,) = run.groups()
+    (group,) = run.groups.select()
     run.close()
     orphan = tmp_path / "groups" / "000009-0123abcd"
     young, old = tmp_path / "groups" / "000010-0123abcd.tmp", tmp_path / "groups" / "000011-0123abcd.tmp"
@@ -246,4 +235,4 @@ def test_leftovers_are_swept_once_they_are_old(tmp_path):
     assert {path.name for path in (tmp_path / "groups").iterdir()} == {group.id, young.name, mine.name}
     assert not half.exists()
     assert re.fullmatch(r"000000-[0-9a-f]{8}", group.id)
-    assert torch.equal(run.trajectory(group.id)["x"], trajectory(0)["x"])
+    assert torch.equal(run.groups.trajectory(group.id)["x"], trajectory(0)["x"])

@@ -54,15 +54,15 @@ def _check(folder: Path, log: Path) -> None:
     lines = [line.split() for line in (log.read_text().splitlines() if log.exists() else [])]
     promised = {kind: [what for each, what in lines if each == kind] for kind in ("group", "pick", "flag")}
     run = Run.open(folder)
-    groups, picks, flags = run.groups(), run.pick_history(), run.flag_history()
+    groups, picks, flags = run.groups.select(), run.picks.history(), run.flags.history()
     ids = {group.id for group in groups}
     assert set(promised["group"]) <= ids
     assert len(groups) - len(promised["group"]) in (0, 1)
     for group in groups:
-        found = run.trajectory(group.id)
+        found = run.groups.trajectory(group.id)
         assert all(torch.equal(found[name], tensor) for name, tensor in trajectory(group.number).items())
         for candidate in range(group.candidates):
-            with Image.open(run.image_path(group.id, candidate)) as image:
+            with Image.open(run.groups.image_path(group.id, candidate)) as image:
                 assert image.getpixel((7, 7)) == (group.number % 256, candidate, 77)
     # What no row names is gone, but for a temporary folder that is too young to be taken for abandoned.
     folders = list((folder / "groups").glob("*"))
@@ -72,7 +72,7 @@ def _check(folder: Path, log: Path) -> None:
         assert len(recorded) == len(set(recorded))
         assert recorded[: len(promised[kind])] == promised[kind]
         assert len(recorded) - len(promised[kind]) in (0, 1)
-    assert run.pick_revision == len(picks) + len(flags)
+    assert run.picks.revision == len(picks) + len(flags)
     for path in folders:
         os.utime(path, (0, 0))
     Run.open(folder)

@@ -28,15 +28,15 @@ def taught(folder: Path) -> Run:
     from .run_helpers import put_group
 
     for number in range(3):
-        put_group(run, prompt_id=run.add_prompt(f"{SECRET} {number}"))
-    for group in run.groups():
-        run.add_pick(group.id, Pick("favourite", (1,)), who="Anna")
+        put_group(run, prompt_id=run.prompts.add(f"{SECRET} {number}"))
+    for group in run.groups.select():
+        run.picks.add(group.id, Pick("favourite", (1,)), who="Anna")
     network = tiny_sd1()
     weights = trained(network)
     file = save_lora(run.folder / "loras" / "Anna-round1.safetensors", weights, network, comment=SECRET)
-    number = run.begin_round({})
-    run.finish_round(number, file, policy_id(file), {"guessed": 8, "guessed_of": 10, "strength": 1.0})
-    run.save_strip(number, [f"{SECRET} 0"], {"before": [picture(0, 0)], "after": [picture(0, 1)]})
+    number = run.rounds.begin({})
+    run.rounds.finish(number, file, policy_id(file), {"guessed": 8, "guessed_of": 10, "strength": 1.0})
+    run.previews.save(number, [f"{SECRET} 0"], {"before": [picture(0, 0)], "after": [picture(0, 1)]})
     return run
 
 
@@ -50,7 +50,7 @@ def test_nothing_personal_is_given_away_by_itself(tmp_path: Path) -> None:
     for secret in (SECRET, "Anna", str(tmp_path), "somewhere"):
         assert secret.encode() not in whole
     tensors, metadata = load_lora(tmp_path / "taste.safetensors")
-    original, _ = load_lora(run.lora(run.current_policy()))
+    original, _ = load_lora(run.rounds.lora(run.rounds.current_policy()))
     assert all(torch.equal(tensors[key], original[key]) for key in original)
     assert metadata["ss_output_name"] == "taste" and metadata["ss_base_model_version"] == "sd_v1"
 

@@ -31,13 +31,13 @@ def picked_run(folder: Path, model: ToyModel, picks: str = "bright", settings: S
     """A run judged by somebody who likes the first colour bright, or only flags the darkest, or says nothing."""
     run = Run.create(folder, model={"identity": model.identity}, settings={})
     for sampled in sample_groups(run, model, settings, PROMPTS):
-        noisy = run.trajectory(sampled.group_id)["x"][:, -1].float()
+        noisy = run.groups.trajectory(sampled.group_id)["x"][:, -1].float()
         best = int(noisy[:, 0].mean(dim=(1, 2)).argmax())
         pick = Pick("tie") if picks == "tie" else Pick("favourite", (best,))
         if picks == "flags":
-            run.add_flag(sampled.group_id, int(noisy[:, 0].mean(dim=(1, 2)).argmin()), "defective")
+            run.flags.add(sampled.group_id, int(noisy[:, 0].mean(dim=(1, 2)).argmin()), "defective")
         elif picks != "none":
-            run.add_pick(sampled.group_id, pick)
+            run.picks.add(sampled.group_id, pick)
     return run
 
 
@@ -64,7 +64,7 @@ def test_checks_then_teaches_and_says_how_it_goes(tmp_path: Path) -> None:
     last = reports[-1]
     assert last.hidden is not None and last.kl_base is not None and last.kl_base > 0
     assert last.kl_sampler == pytest.approx(last.kl_base, rel=1e-4)  # the base sampled
-    assert len(work.run.metrics()) == len(reports)
+    assert len(work.run.metrics.read()) == len(reports)
 
 
 @pytest.mark.parametrize("picks", ["bright", "flags"])
@@ -156,7 +156,7 @@ def test_pictures_of_another_model_are_noticed_wherever_they_are(tmp_path: Path)
     model, other = ToyModel(), ToyModel(seed=1)
     run = picked_run(tmp_path / "run", model)
     for sampled in sample_groups(run, other, replace(SAMPLE, {"groups": 2}), PROMPTS, notes={"graph": "changed"}):
-        run.add_pick(sampled.group_id, Pick("favourite", (0,)))
+        run.picks.add(sampled.group_id, Pick("favourite", (0,)))
     for each in (model, other):
         with pytest.raises(D3POError, match="another base model"):
             next(trainer(run, each).steps())
@@ -169,13 +169,13 @@ def test_a_round_that_learnt_nothing_takes_new_picks_and_settings(tmp_path: Path
     with pytest.raises(D3POError, match="another base model"):
         next(trainer(run, ToyModel(seed=1)).steps())
     for sampled in sample_groups(run, model, replace(SAMPLE, {"groups": 8}), PROMPTS):
-        run.add_pick(sampled.group_id, Pick("favourite", (0,)))
+        run.picks.add(sampled.group_id, Pick("favourite", (0,)))
     again = trainer(run, model, epochs=2)
     list(again.steps())
     assert not again.resumed and again.settings.epochs == 2
-    assert len(again.trained_on) == len([group for group in run.groups() if not group.held_out])
+    assert len(again.trained_on) == len([group for group in run.groups.select() if not group.held_out])
     save_round(again)
-    assert run.untaught() == 0 and len(run.rounds()) == 1
+    assert run.picks.untaught() == 0 and len(run.rounds.all()) == 1
 
 
 def test_two_trainers_on_one_run(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_round_is_not_closed_while_another_trainer_is_at_it(tmp_path: Path) ->
     next(others)
     with pytest.raises(D3POError, match=r"[Aa]nother|already"):
         save_round(first)
-    assert run.open_round() is not None
+    assert run.rounds.open() is not None
     others.close()
 
 
@@ -215,7 +215,7 @@ def test_drift_limit_stops_and_says_so(tmp_path: Path) -> None:
 def test_held_out_groups_are_never_trained_on(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
-    held_out = {g.id for g in run.groups(held_out=True)}
+    held_out = {g.id for g in run.groups.select(held_out=True)}
     work = trainer(run, model)
     next(work.steps())
     assert len(held_out) == 3  # one in every eight
@@ -230,7 +230,7 @@ def test_picks_made_meanwhile_are_for_the_next_round(tmp_path: Path) -> None:
     steps = first.steps()
     next(steps)
     steps.close()
-    run.undo()
+    run.picks.undo()
     second = trainer(run, model)
     assert second.resumed
     list(second.steps())
@@ -258,7 +258,7 @@ def test_an_interruption_while_hidden_picks_are_measured_loses_nothing(
 def test_a_damaged_group_is_left_out_of_the_next_try(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
-    victim = run.groups(held_out=False)[5].id
+    victim = run.groups.select(held_out=False)[5].id
     (path,) = (run.folder / "groups" / victim).glob("*.safetensors")
     path.write_bytes(b"not a tensor")
     with pytest.raises(D3POError, match="left out from now on"):
@@ -277,7 +277,7 @@ def test_a_later_round_does_not_take_remembered_picks_for_guessed_ones(
     first = trainer(run, model, epochs=10, cross_check=False, patience=0)
     list(first.steps())
     (tmp_path / "run" / "one.safetensors").touch()
-    run.finish_round(first.round, "one.safetensors", "one", {})
+    run.rounds.finish(first.round, "one.safetensors", "one", {})
     monkeypatch.setattr(module, "import_lora", lambda path, network: first.result().weights)
     second = trainer(run, model)
     reports = list(second.steps())

@@ -57,7 +57,7 @@ class DrawnGroup:
         Args:
             images: (candidates, 3, H, W) in [0, 1].
         """
-        return run.add_group(**self.about, tensors=self.tensors, images=[to_image(image) for image in images])
+        return run.groups.add(**self.about, tensors=self.tensors, images=[to_image(image) for image in images])
 
 
 def sample_groups(
@@ -109,14 +109,14 @@ def draw_groups(
     shape = model.latent_shape(settings.height, settings.width)
     stored = {**dataclasses.asdict(settings), **(notes or {})}
     for done in range(0, settings.groups, at_once):
-        numbers = [run.next_number() for _ in range(min(at_once, settings.groups - done))]
+        numbers = [run.groups.next_number() for _ in range(min(at_once, settings.groups - done))]
         chosen = [ids[prompt_of(number, len(prompts), settings.seed)] for number in numbers]
         noises = [
             CandidateNoise(settings.seed, number, candidate, shape, settings.start)
             for number in numbers
             for candidate in range(settings.candidates)
         ]
-        conditioning = [row for one in chosen for row in [run.conditioning(one)] * settings.candidates]
+        conditioning = [row for one in chosen for row in [run.prompts.conditioning(one)] * settings.candidates]
         trajectory = _sample_in_parts(model, plan, noises, conditioning, settings)
         found = []
         for i, number in enumerate(numbers):
@@ -146,17 +146,19 @@ def add_prompts(run: Run, model: ImageModel, prompts: list[str], negative: str) 
 
     They are asked for from now on, be it that they came with imported pictures.
     """
-    found = [prompt for prompt in run.prompts() if prompt.negative == negative]
+    found = [prompt for prompt in run.prompts.all() if prompt.negative == negative]
     known = {prompt.text: prompt.id for prompt in found}
     new = [
-        prompt for prompt in dict.fromkeys(prompts) if prompt not in known or not run.has_conditioning(known[prompt])
+        prompt
+        for prompt in dict.fromkeys(prompts)
+        if prompt not in known or not run.prompts.has_conditioning(known[prompt])
     ]
     for prompt, conditioning in zip(new, model.encode(new, negative) if new else [], strict=True):
-        known[prompt] = run.add_prompt(prompt, negative)
-        run.save_conditioning(known[prompt], conditioning)
+        known[prompt] = run.prompts.add(prompt, negative)
+        run.prompts.save_conditioning(known[prompt], conditioning)
     for had in found:
         if had.text in prompts and not had.asked:
-            run.add_prompt(had.text, negative)
+            run.prompts.add(had.text, negative)
     return [known[prompt] for prompt in prompts]
 
 

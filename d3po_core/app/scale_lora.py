@@ -27,7 +27,7 @@ def scale_lora(run: Run, number: int, strength: float) -> Path:
     """
     from safetensors.torch import save
 
-    round = next((found for found in run.rounds() if found.number == number), None)
+    round = next((found for found in run.rounds.all() if found.number == number), None)
     if round is None or round.lora_file is None:
         raise D3POError(f"There is no round {number} to make gentler.")
     whole = run.folder / round.summary.get("whole_file", round.lora_file)
@@ -36,5 +36,5 @@ def scale_lora(run: Run, number: int, strength: float) -> Path:
     path = unused_path(whole.parent, f"{run.name}-round{number}-{strength:.0%}".rstrip("%"))
     metadata |= {"ss_output_name": path.stem, "modelspec.title": path.stem, "d3po_strength": f"{strength:.3f}"}
     write_new(path, save(tensors, {**metadata, **hashes(tensors, metadata)}))
-    run.replace_lora(number, path, policy_id(path), strength)
+    run.rounds.replace_lora(number, path, policy_id(path), strength)
     return path

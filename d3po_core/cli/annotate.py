@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         note = f" {lost} pairs between middle places of rankings could not be expressed." if lost else ""
         print(f"Wrote {options.export}.{note}")
     else:
-        print(f"The run has picks in {len(run.groups(picked=True))} of {len(run.groups())} groups.")
+        print(f"The run has picks in {len(run.groups.select(picked=True))} of {len(run.groups.select())} groups.")
         print(f"Next: d3po train --run {options.run}")
     return 0
 
@@ -92,7 +92,7 @@ def shown(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
 
 
 def _annotator(run: Run, who: str | None) -> str:
-    people = sorted({said.who for said in run.judgements()})
+    people = sorted({said.who for said in run.picks.judgements()})
     if who is None and len(people) > 1:
         raise D3POError(f"Several people picked in this run: {', '.join(people)}.", "Say whose picks with --who.")
     return who if who is not None else people[0] if people else ""

@@ -153,8 +153,8 @@ def policy_of(run: Run, name: str | None) -> str:
         D3POError: no finished round has this number.
     """
     if name is None or name == "base":
-        return name or run.current_policy()
-    made = {str(round.number): round.lora_hash for round in run.rounds() if round.lora_hash}
+        return name or run.rounds.current_policy()
+    made = {str(round.number): round.lora_hash for round in run.rounds.all() if round.lora_hash}
     if name not in made:
         known = f"The run has {', '.join(made)}." if made else "The run has taught nothing yet: use base."
         raise D3POError(f"There is no LoRA of a round '{name}'.", known)

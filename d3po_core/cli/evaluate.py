@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if len(prompts) < 2:
         raise D3POError("A comparison needs at least 2 prompts.", "Add another --prompt.")
     policy = common.policy_of(run, options.round)
-    lora = run.lora(policy)
+    lora = run.rounds.lora(policy)
     if lora is None:
         raise D3POError("There is no LoRA to judge yet.", "Train the run first.")
     model = common.load(options, run)
@@ -116,4 +116,4 @@ def _usual_prompts(options: argparse.Namespace, run: Run) -> list[str]:
 
         return split_prompts()[1]
     print("Judging on the prompts that were trained on; name others with --prompts.")
-    return list(dict.fromkeys(prompt.text for prompt in run.prompts_to_show()))
+    return list(dict.fromkeys(prompt.text for prompt in run.prompts.to_show()))

@@ -50,7 +50,7 @@ def export(run: Run, to: str | Path, round: str | None = None) -> Path:
     from ..run import files
 
     policy = common.policy_of(run, round)
-    source, target = run.lora(policy), Path(os.path.expanduser(to))
+    source, target = run.rounds.lora(policy), Path(os.path.expanduser(to))
     if source is None:
         raise D3POError("This run has taught nothing yet, so there is no LoRA to export.", "Train it first.")
     if target.suffix != ".safetensors":

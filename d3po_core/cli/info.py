@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
     run = Run.open(options.run)
     if options.free_space:
-        print(run.free_space(options.keep_rounds))
+        print(run.space.free(options.keep_rounds))
         return 0
     for name, value in describe(run):
         print(f"{name + ':':9} {value}")
@@ -50,20 +50,20 @@ def describe(run: Run) -> list[tuple[str, str]]:
     """What a person wants to know of a run, as names and values."""
     from ..run.space import readable
 
-    groups, picks = run.groups(), run.picks()
+    groups, picks = run.groups.select(), run.picks.standing()
     kinds = Counter(stored.pick.kind for stored in picks)
-    sizes = run.size()
+    sizes = run.space.size()
     lines = [
         ("Run", f"{run.name}, in {run.folder}"),
         ("Model", run.model.get("source", "named by another program")),
-        ("Prompts", str(len(run.prompts()))),
+        ("Prompts", str(len(run.prompts.all()))),
         ("Groups", _groups(groups)),
         ("Picks", ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.most_common()) or "none yet"),
     ]
-    flags = Counter(flag.kind for flag in run.flags())
+    flags = Counter(flag.kind for flag in run.flags.standing())
     if flags:
         lines.append(("Flags", ", ".join(f"{count} {kind}" for kind, count in flags.most_common())))
-    lines += [(f"Round {round.number}", _round(round)) for round in run.rounds()]
+    lines += [(f"Round {round.number}", _round(round)) for round in run.rounds.all()]
     parts = ", ".join(f"{readable(size)} {kind}" for kind, size in sizes.items() if kind != "total" and size)
     return [*lines, ("Size", f"{readable(sizes['total'])} ({parts})")]
 

@@ -47,9 +47,9 @@ def run(options: argparse.Namespace) -> int:
     model = common.load(options, old)
     check_drawable(model, settings)
     run = old or new_run(options, model, settings, preset_of(options))
-    start, before = time.monotonic(), len(run.groups())
+    start, before = time.monotonic(), len(run.groups.select())
     finished = draw(run, model, settings, prompts, common.policy_of(run, options.policy))
-    drawn, seconds = len(run.groups()) - before, time.monotonic() - start
+    drawn, seconds = len(run.groups.select()) - before, time.monotonic() - start
     print(f"Drew {drawn} groups of {settings.candidates} images into {options.run} in {seconds:.0f} s.")
     if not finished:
         print(
@@ -66,10 +66,10 @@ def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[st
     from ..lora.attach import applied
 
     bar = Bar("Drawing")
-    number = 1 + sum(round.finished is not None for round in run.rounds())
+    number = 1 + sum(round.finished is not None for round in run.rounds.all())
     groups = sample_groups(run, model, settings, prompts, policy, number)
     try:
-        with applied(model.denoiser, run.lora(policy)), closing(groups), closing(bar):
+        with applied(model.denoiser, run.rounds.lora(policy)), closing(groups), closing(bar):
             for report in groups:
                 bar.show(report.done, report.total)
     except KeyboardInterrupt:
@@ -84,7 +84,7 @@ def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
     Raises:
         D3POError: there are none.
     """
-    asked = [prompt.text for prompt in old.prompts() if prompt.asked] if old else []
+    asked = [prompt.text for prompt in old.prompts.all() if prompt.asked] if old else []
     if asked:
         return list(dict.fromkeys(asked))
     if common.source_of(options, old) == common.GARDEN:

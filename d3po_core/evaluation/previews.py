@@ -14,8 +14,8 @@ from ..lora import LoraWeights
 from ..lora.attach import applied
 from ..lora.weights import scale_weights
 from ..run import Run
-from ..run.blind_checks import strip_side
 from ..run.images import to_image
+from ..run.previews import strip_side
 from ..settings import SampleSettings
 from .drift import STRENGTHS
 from .images import deterministic, draw
@@ -44,7 +44,7 @@ def draw_previews(
     Yields:
         How many pictures are done, and of how many.
     """
-    texts = sorted({prompt.text for prompt in run.prompts_to_show()})
+    texts = sorted({prompt.text for prompt in run.prompts.to_show()})
     strip = _chosen(texts, STRIP_IMAGES, run.run_id)
     asked = _chosen(texts, CHECK_PAIRS, f"{run.run_id} {round}")
     jobs = [(prompt, seed) for seed, prompt in enumerate(strip)] + [
@@ -64,9 +64,9 @@ def draw_previews(
                 pictures[side].append(to_image(_one(model, prompt, seed, settings)))
                 yield sum(map(len, pictures.values())), total
         if side != "before":  # at once: what comes after may be stopped
-            run.save_strip(round, strip, {each: images[: len(strip)] for each, images in pictures.items()})
+            run.previews.save(round, strip, {each: images[: len(strip)] for each, images in pictures.items()})
         if side == strip_side(whole):
-            run.add_check(round, asked, *(pictures[each][len(strip) :] for each in ("before", side)))
+            run.blind_checks.add(round, asked, *(pictures[each][len(strip) :] for each in ("before", side)))
 
 
 def _one(model: ImageModel, prompt: str, seed: int, settings: SampleSettings) -> Tensor:

@@ -50,7 +50,7 @@ def import_picks(run: Run, path: str | Path, who: str | None = None) -> int:
     sources = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not sources:
         raise D3POError(f"There is no .json file in {path}.", "Choose a feedback file, or a folder that holds some.")
-    groups = run.groups()
+    groups = run.groups.select()
     read = [(who if who is not None else source.stem, _read(source, groups)) for source in sources]
     return sum(_record(run, groups, person, rows) for person, rows in read)
 
@@ -84,13 +84,13 @@ def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
         D3POError: the groups differ in their number of candidates, which the authors' code cannot read, or there is
             none.
     """
-    groups = run.groups()
+    groups = run.groups.select()
     if len({group.candidates for group in groups}) != 1:
         raise D3POError(
             "The D3PO repository's JSON needs groups with the same number of images, and at least one group.",
             "Export from a run whose groups were all drawn with the same number of candidates.",
         )
-    judged = {said.group_id: said for said in run.judgements(who=who)}
+    judged = {said.group_id: said for said in run.picks.judgements(who=who)}
     rows, lost = [], 0
     for group in groups:
         said = judged.get(group.id)
@@ -133,13 +133,13 @@ def _read(path: Path, groups: list[Group]) -> list[tuple[int, ...]]:
 
 
 def _record(run: Run, groups: list[Group], who: str, rows: list[tuple[int, ...]]) -> int:
-    said = {stored.group_id: stored.pick for stored in run.picks(who=who)}
+    said = {stored.group_id: stored.pick for stored in run.picks.standing(who=who)}
     count = 0
     for group, scores in zip(groups, rows, strict=False):
         pick = Pick("scores", scores=scores)
         if said.get(group.id) == pick or (not any(scores) and group.id not in said):
             continue
-        run.add_pick(group.id, pick, who=who)
+        run.picks.add(group.id, pick, who=who)
         count += 1
     return count
 

@@ -28,15 +28,15 @@ def export_dataset(run: Run, folder: Path) -> int:
         D3POError: a picture is missing, or the folder cannot be written to.
     """
     judged: dict[str, list[Judgement]] = {}
-    for judgement in run.judgements():
+    for judgement in run.picks.judgements():
         judged.setdefault(judgement.group_id, []).append(judgement)
     lines = []
     with files.writing(folder):
         (folder / "images").mkdir(parents=True, exist_ok=True)
-    for group in (group for group in run.groups() if group.id in judged):
+    for group in (group for group in run.groups.select() if group.id in judged):
         for candidate in range(group.candidates):
             name = f"images/{group.number:06}-{candidate}.png"
-            source = run.image_path(group.id, candidate)
+            source = run.groups.image_path(group.id, candidate)
             with files.writing(folder):
                 shutil.copyfile(source, folder / name)
             picks = [_said(each, candidate, group) for each in judged[group.id] if each.stored]

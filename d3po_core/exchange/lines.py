@@ -46,8 +46,8 @@ class _Said:
 
 def pick_lines(run: Run) -> str:
     """All standing picks and flags, a line each, in the order in which they were made."""
-    groups = {group.id: group for group in run.groups()}
-    stored: list[StoredPick | StoredFlag] = [*run.picks(), *run.flags()]
+    groups = {group.id: group for group in run.groups.select()}
+    stored: list[StoredPick | StoredFlag] = [*run.picks.standing(), *run.flags.standing()]
     lines = [_line(each, groups[each.group_id]) for each in sorted(stored, key=lambda each: each.when)]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
@@ -100,7 +100,7 @@ def import_lines(run: Run, path: str | Path) -> int:
         D3POError: the file is missing or damaged, or does not fit the run's groups.
     """
     path = Path(path)
-    groups = {group.id: group for group in run.groups()}
+    groups = {group.id: group for group in run.groups.select()}
     found = [_fitting(asked, number, path, groups) for number, asked in _asked(path)]
     last = _last_said(run)
     count = 0
@@ -110,7 +110,7 @@ def import_lines(run: Run, path: str | Path) -> int:
         if each.pick.kind in FLAGS:
             _import_flag(run, each)
         else:
-            run.add_pick(each.group_id, each.pick, who=each.who, shown_order=each.shown, reason="imported")
+            run.picks.add(each.group_id, each.pick, who=each.who, shown_order=each.shown, reason="imported")
             if each.pick.kind in ("favourite", "ranking"):
                 _no_flags_before(last, each.group_id, each.who, each.pick, each.when)
         last[each.about] = each.when
@@ -120,18 +120,18 @@ def import_lines(run: Run, path: str | Path) -> int:
 
 def _import_flag(run: Run, each: _Said) -> None:
     kind, (candidate,) = each.pick.kind, each.pick.order
-    run.add_flag(each.group_id, candidate, kind, who=each.who, shown_order=each.shown, reason="imported")  # type: ignore[arg-type]  # one of FLAGS
+    run.flags.add(each.group_id, candidate, kind, who=each.who, shown_order=each.shown, reason="imported")  # type: ignore[arg-type]  # one of FLAGS
 
 
 def _last_said(run: Run) -> dict[tuple[object, ...], float]:
     """When each thing was last spoken of in the run, by `_Said.about`."""
     last: dict[tuple[object, ...], float] = {}
-    history: list[StoredPick | StoredFlag] = [*run.pick_history(), *run.flag_history()]
+    history: list[StoredPick | StoredFlag] = [*run.picks.history(), *run.flags.history()]
     for stored in history:
         flag = (stored.kind, stored.candidate) if isinstance(stored, StoredFlag) else ()
         about = (stored.group_id, stored.who, *flag)
         last[about] = max(last.get(about, 0.0), stored.when, stored.undone or 0.0)
-    for each in run.picks():
+    for each in run.picks.standing():
         if each.pick.kind in ("favourite", "ranking"):
             _no_flags_before(last, each.group_id, each.who, each.pick, each.when)
     return last

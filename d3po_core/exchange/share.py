@@ -14,7 +14,7 @@ from ..evaluation.drift import recommended_strength_of
 from ..lora import load_lora
 from ..lora.metadata import hashes
 from ..run import Round, Run, files
-from ..run.blind_checks import strip_side
+from ..run.previews import strip_side
 
 NEUTRAL = "taste"
 """What the LoRA is called where the taste's own name stays out."""
@@ -42,7 +42,7 @@ def share(
     """
     round = _round(run)
     name = run.name if with_name else NEUTRAL
-    lora = run.lora(run.current_policy())
+    lora = run.rounds.lora(run.rounds.current_policy())
     assert lora is not None
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -50,11 +50,13 @@ def share(
         sheet = _strip(run, round)
         if sheet:
             archive.writestr("before-after.png", files.png(sheet))
-        archive.writestr("README.md", card(run, round, name, run.strip(round.number) if with_prompts else []))
+        archive.writestr(
+            "README.md", card(run, round, name, run.previews.prompts(round.number) if with_prompts else [])
+        )
         if with_prompts:
-            archive.writestr("prompts.txt", "".join(f"{prompt.text}\n" for prompt in run.prompts()))
+            archive.writestr("prompts.txt", "".join(f"{prompt.text}\n" for prompt in run.prompts.all()))
         if with_picks:
-            _, found = run.past_picks(0, 10**9)
+            _, found = run.history.page(0, 10**9)
             rows = [{"group": p.number, "kind": p.kind, "order": list(p.order), "flags": p.flags} for p in found]
             archive.writestr("picks.json", json.dumps(rows))
     files.replace(path, content.getvalue())
@@ -82,7 +84,7 @@ def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
         "",
         f"- Base model: {run.model.get('name') or run.model.get('family', 'unknown')}",
         f"- Recommended strength: {recommended_strength_of(said):g} (weaker is gentler)",
-        f"- Picks: {run.counts('').picks}",
+        f"- Picks: {run.picks.counts('').picks}",
     ]
     if share:
         lines.append(f"- Guessed {share} of picks that it had not seen (chance: 50 %)")
@@ -92,8 +94,8 @@ def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
 
 
 def _round(run: Run) -> Round:
-    policy = run.current_policy()
-    for round in run.rounds():
+    policy = run.rounds.current_policy()
+    for round in run.rounds.all():
         if round.lora_hash == policy:
             return round
     raise D3POError("This taste has not been taught yet, so there is nothing to share.", "Pick and teach first.")
@@ -102,10 +104,10 @@ def _round(run: Run) -> Round:
 def _strip(run: Run, round: Round) -> Image.Image | None:
     """The round's strip as one picture: originals left, taught ones right."""
     sides = ("before", strip_side(round.summary.get("gentler", 1.0)))
-    count = len(run.strip(round.number))
-    if not count or not run.has_strip(round.number, sides[1]):
+    count = len(run.previews.prompts(round.number))
+    if not count or not run.previews.has(round.number, sides[1]):
         return None
-    rows = [[Image.open(run.strip_image(round.number, i, side)) for side in sides] for i in range(count)]
+    rows = [[Image.open(run.previews.image(round.number, i, side)) for side in sides] for i in range(count)]
     width, height = rows[0][0].size
     sheet = Image.new("RGB", (2 * width, count * height), "white")
     for i, row in enumerate(rows):

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import D3POError
 from ..run import Run
-from ..run.leases import Counts
+from ..run.picks import Counts
 from ..settings import TrainSettings
 from ..training.methods import needs_recording
 
@@ -30,11 +30,11 @@ class Actions:
 
     def counts(self, run: Run, who: str = "") -> Counts:
         """How much was done and is to do, for a person; of use is what the run's method can learn from."""
-        return run.counts(who, needs_recording(self.method(run)))
+        return run.picks.counts(who, needs_recording(self.method(run)))
 
     def untaught(self, run: Run) -> int:
         """Groups judged since the last round was begun that the run's method can learn from."""
-        return run.untaught(needs_recording(self.method(run)))
+        return run.picks.untaught(needs_recording(self.method(run)))
 
     def seen(self, run: Run) -> None:
         """Somebody has this taste before them: it is worth drawing ahead for it."""

@@ -13,7 +13,7 @@ from ..exchange.authors_json import feedback_rows
 from ..exchange.lines import pick_lines
 from ..picks import FLAGS, Pick
 from ..run import Run
-from ..run.blind_checks import strip_side
+from ..run.previews import strip_side
 from . import fields
 from .actions import Actions
 from .fields import GROUP, BadRequest, NotFound
@@ -51,7 +51,7 @@ class Asked:
 def show_state(asked: Asked) -> dict[str, Any]:
     """GET state"""
     if "client" in asked.fields:
-        asked.run.renew(fields.an_id(asked.fields, "client"))
+        asked.run.leases.renew(fields.an_id(asked.fields, "client"))
         asked.actions.seen(asked.run)
     return state(asked.run, asked.actions, asked.who())
 
@@ -60,7 +60,7 @@ def next_cards(asked: Asked) -> dict[str, Any]:
     """POST next"""
     client, want = fields.an_id(asked.fields, "client"), fields.whole(asked.fields, "want", 1, 8)
     asked.actions.seen(asked.run)
-    leases = asked.run.lease(client, asked.who(), want, fields.ids(asked.fields, "holding"))
+    leases = asked.run.leases.take(client, asked.who(), want, fields.ids(asked.fields, "holding"))
     return {"cards": [card(asked.run, lease, asked.who()) for lease in leases], **asked.state()}
 
 
@@ -68,7 +68,7 @@ def pick(asked: Asked) -> dict[str, Any]:
     """POST pick"""
     given = asked.fields
     kind, order = fields.choice(given, "kind", KINDS), fields.numbers(given, "order")
-    recorded = asked.run.add_pick(
+    recorded = asked.run.picks.add(
         fields.an_id(given, "group", GROUP),
         Pick(kind, order),  # type: ignore[arg-type]  # one of KINDS
         pick_id=fields.an_id(given, "pick_id"),
@@ -83,7 +83,7 @@ def pick(asked: Asked) -> dict[str, Any]:
 def flag(asked: Asked) -> dict[str, Any]:
     """POST flag"""
     given = asked.fields
-    recorded = asked.run.add_flag(
+    recorded = asked.run.flags.add(
         fields.an_id(given, "group", GROUP),
         fields.whole(given, "candidate", 0, 7),
         fields.choice(given, "kind", FLAGS),  # type: ignore[arg-type]  # one of FLAGS
@@ -99,20 +99,20 @@ def flag(asked: Asked) -> dict[str, Any]:
 def undo(asked: Asked) -> dict[str, Any]:
     """POST undo"""
     client, pick_id = fields.an_id(asked.fields, "client"), fields.an_id(asked.fields, "pick_id")
-    if not asked.run.has_pick(pick_id):
+    if not asked.run.picks.has(pick_id):
         raise NotFound("There is no such pick.")
-    taken = asked.run.take_back(pick_id)
-    order = taken.shown_order or tuple(range(asked.run.group(taken.group_id).candidates))
-    lease = asked.run.lease_again(taken.group_id, order, "repeat" if taken.reason == "repeat" else "undo", client)
+    taken = asked.run.picks.take_back(pick_id)
+    order = taken.shown_order or tuple(range(asked.run.groups.get(taken.group_id).candidates))
+    lease = asked.run.leases.take_again(taken.group_id, order, "repeat" if taken.reason == "repeat" else "undo", client)
     return {"card": card(asked.run, lease, asked.who(), taken), **asked.state()}
 
 
 def remove(asked: Asked) -> dict[str, Any]:
     """POST remove"""
     pick_id = fields.an_id(asked.fields, "pick_id")
-    if not asked.run.has_pick(pick_id):
+    if not asked.run.picks.has(pick_id):
         raise NotFound("There is no such pick.")
-    asked.run.remove(pick_id)
+    asked.run.picks.remove(pick_id)
     return asked.state()
 
 
@@ -126,8 +126,8 @@ def history(asked: Asked) -> dict[str, Any]:
         "text": fields.text(given, "text", "") or None,
     }
     page = fields.whole(given, "offset", 0, 10**9, 0), fields.whole(given, "limit", 1, 200, 60)
-    total, found = run.past_picks(*page, **filters)
-    same, times = run.consistency()
+    total, found = run.history.page(*page, **filters)
+    same, times = run.history.consistency()
     items = [
         {
             **{"pick_id": past.pick_id, "group": past.group_id, "number": past.number, "prompt": past.prompt},
@@ -142,7 +142,7 @@ def history(asked: Asked) -> dict[str, Any]:
         for past in found
     ]
     return {
-        **{"total": total, "items": items, "people": run.people(), "rounds": run.drawn_rounds()},
+        **{"total": total, "items": items, "people": run.history.people(), "rounds": run.groups.rounds()},
         "consistency": {"same": same, "of": times} if times else None,
     }
 
@@ -177,7 +177,7 @@ def act(asked: Asked, action: str) -> dict[str, Any]:
 
 def blind_next(asked: Asked) -> dict[str, Any]:
     """POST blind/next"""
-    check = asked.run.check(fields.an_id(asked.fields, "check"))
+    check = asked.run.blind_checks.get(fields.an_id(asked.fields, "check"))
     waiting = next((pair for pair in check.pairs if pair.answer is None), None)
     address = f"taste/{asked.run.run_id}/blind/image/{check.id}"
     pair = waiting and {
@@ -193,7 +193,7 @@ def blind_answer(asked: Asked) -> dict[str, Any]:
     given = asked.fields
     side = None if given.get("side") is None else fields.whole(given, "side", 0, 1)
     ms = fields.number(given, "ms", 0, fields.MAX_MS)
-    check = asked.run.answer_check(fields.an_id(given, "check"), fields.whole(given, "index", 0, 1000), side, ms)
+    check = asked.run.blind_checks.answer(fields.an_id(given, "check"), fields.whole(given, "index", 0, 1000), side, ms)
     return {"blind": blind(check)}
 
 
@@ -201,7 +201,7 @@ def blind_decide(asked: Asked) -> dict[str, Any]:
     """POST blind/decide"""
     given = asked.fields
     decision = fields.choice(given, "decision", DECISIONS)
-    check = asked.run.check(fields.an_id(given, "check"))
+    check = asked.run.blind_checks.get(fields.an_id(given, "check"))
     round = fields.whole(given, "round", 0, 10**6, check.round)
     if "decide" not in asked.actions.can(asked.run):
         raise BadRequest("Nothing can be decided here.")
@@ -209,13 +209,13 @@ def blind_decide(asked: Asked) -> dict[str, Any]:
     if decision == "gentler" and strength not in STRENGTHS[1:]:
         raise BadRequest("'strength' is none of those that were tried.")
     asked.actions.decide(asked.run, round, decision, strength)
-    asked.run.decide_check(check.id, decision)
+    asked.run.blind_checks.decide(check.id, decision)
     return asked.state()
 
 
 def group_image(run: Run, group: str, candidate: str) -> Path:
     """GET image/GROUP/CANDIDATE"""
-    return run.image_path(
+    return run.groups.image_path(
         fields.an_id({"group": group}, "group", GROUP), fields.whole({"candidate": candidate}, "candidate", 0, 7)
     )
 
@@ -223,7 +223,7 @@ def group_image(run: Run, group: str, candidate: str) -> Path:
 def blind_image(run: Run, check: str, index: str, side: str) -> Path:
     """GET blind/image/CHECK/INDEX/SIDE"""
     given = {"check": check, "index": index, "side": side}
-    return run.check_image(
+    return run.blind_checks.image(
         fields.an_id(given, "check"), fields.whole(given, "index", 0, 1000), fields.whole(given, "side", 0, 1)
     )
 
@@ -232,4 +232,4 @@ def strip_image(run: Run, round: str, index: str, side: str) -> Path:
     """GET strip/ROUND/INDEX/SIDE"""
     given = {"round": round, "index": index, "side": side}
     numbers = fields.whole(given, "round", 0, 10**6), fields.whole(given, "index", 0, 1000)
-    return run.strip_image(*numbers, fields.choice(given, "side", ("before", *map(strip_side, STRENGTHS))))
+    return run.previews.image(*numbers, fields.choice(given, "side", ("before", *map(strip_side, STRENGTHS))))

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..evaluation.drift import drift_word, recommended_strength_of
 from ..run import Round, Run, StoredFlag, StoredPick
-from ..run.blind_checks import BlindCheck, strip_side
+from ..run.blind_checks import BlindCheck
 from ..run.leases import Lease
+from ..run.previews import strip_side
 from .actions import MIN_PICKS, Actions
 
 
@@ -22,17 +23,22 @@ def chance_range(n: int, share: float = 0.95) -> tuple[int, int]:
 
 def taste(run: Run) -> dict[str, Any]:
     """A taste in a list."""
-    counts = run.counts("")
+    counts = run.picks.counts("")
     return {**_named(run), "picks": counts.picks, "groups": counts.drawn, "created": run.created}
 
 
 def state(run: Run, actions: Actions, who: str) -> dict[str, Any]:
     """Everything that changes while a page is open."""
-    counts, last, problem, check = actions.counts(run, who), run.last_said(who), actions.problem(run), run.last_check()
+    counts, last, problem, check = (
+        actions.counts(run, who),
+        run.picks.last(who),
+        actions.problem(run),
+        run.blind_checks.last(),
+    )
     milestone = next_milestone(counts.picks)
     return {
         "taste": _named(run),
-        "revision": run.pick_revision,
+        "revision": run.picks.revision,
         "can": actions.can(run),
         "picks": {
             **{"yours": counts.yours, "all": counts.picks, "usable": counts.usable},
@@ -43,15 +49,15 @@ def state(run: Run, actions: Actions, who: str) -> dict[str, Any]:
         "groups": {"drawn": counts.drawn, "waiting": counts.waiting, "near": counts.near},
         "work": actions.work(run),
         "problem": problem and {"what": problem.what, "do": problem.do, "safe": problem.safe},
-        "rounds": [_round(run, round) for round in run.rounds()],
+        "rounds": [_round(run, round) for round in run.rounds.all()],
         "blind": check and blind(check),
     }
 
 
 def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None = None) -> dict[str, Any]:
     """A group to show to a person, with their flags; a repeat comes without, as it did the first time."""
-    group = run.group(lease.group_id)
-    flags = [] if lease.why == "repeat" else run.flags(who=who, group_id=group.id)
+    group = run.groups.get(lease.group_id)
+    flags = [] if lease.why == "repeat" else run.flags.standing(who=who, group_id=group.id)
     return {
         "group": group.id,
         "number": group.number,
@@ -111,7 +117,7 @@ def _round(run: Run, round: Round) -> dict[str, Any]:
         "number": round.number,
         "finished": round.finished is not None,
         **{name: said.get(name) for name in ("guessed", "guessed_of", "reason", "curve")},
-        "reward": round.settings.get("reward_name") if round.finished or run.stopped_round() else None,
+        "reward": round.settings.get("reward_name") if round.finished or run.rounds.stopped() else None,
         "strength": recommended_strength_of(said),
         "details": said.get("figures"),
         "drift": drift_word(drifts[chosen]) if chosen in drifts else None,
@@ -128,9 +134,9 @@ def _round(run: Run, round: Round) -> dict[str, Any]:
 def _strip(run: Run, round: Round, strength: float) -> list[dict[str, Any]]:
     """A round's pictures before, and after at this strength; none where that was not drawn."""
     address, side = f"taste/{run.run_id}/strip/{round.number}", strip_side(strength)
-    if not run.has_strip(round.number, side):
+    if not run.previews.has(round.number, side):
         return []
     return [
         {"prompt": prompt, "before": f"{address}/{i}/before", "after": f"{address}/{i}/{side}"}
-        for i, prompt in enumerate(run.strip(round.number))
+        for i, prompt in enumerate(run.previews.prompts(round.number))
     ]

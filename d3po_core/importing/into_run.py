@@ -90,8 +90,8 @@ class _Importer:
         self.added = self.known = self.cropped = self.shortened = 0
         self.left_out: list[LeftOut] = []
         self._prompts: dict[tuple[str, str], int] = {}  # those that have their conditioning
-        self._ids = {group.settings["key"]: group.id for group in run.groups(recorded=False)}
-        self._round = 1 + sum(round.finished is not None for round in run.rounds())
+        self._ids = {group.settings["key"]: group.id for group in run.groups.select(recorded=False)}
+        self._round = 1 + sum(round.finished is not None for round in run.rounds.all())
 
     def add(self, group: JudgedGroup) -> None:
         """Add a group, or what it still lacks; raises _Unfit, and D3POError for a full disk."""
@@ -102,14 +102,14 @@ class _Importer:
             group_id = self._ids[key] = self._put(group, key, images)
             self.added += 1
         else:
-            if self.model and "latents" not in self.run.trajectory(group_id):  # it was imported without a model
+            if self.model and "latents" not in self.run.groups.trajectory(group_id):  # it was imported without a model
                 self._encoded(self.model, group.prompt, group.negative)
-                self.run.save_latents(group_id, self._latents(images)["latents"])
+                self.run.groups.save_latents(group_id, self._latents(images)["latents"])
             self.known += 1
         for verdict in group.verdicts:
             who = verdict.who or self.who
             pick_id = hashlib.sha256(f"{key} {who}".encode()).hexdigest()[:32]  # recorded once, whatever came after
-            self.run.add_pick(
+            self.run.picks.add(
                 group_id, verdict.pick, pick_id=pick_id, who=who, shown_order=verdict.shown, reason=IMPORTED
             )
 
@@ -125,9 +125,9 @@ class _Importer:
     def _put(self, group: JudgedGroup, key: str, images: list[Image.Image]) -> str:
         latents = self._latents(images)  # first: what the model cannot take leaves nothing behind
         prompt_id = self._prompt(group)
-        return self.run.add_group(
+        return self.run.groups.add(
             prompt_id=prompt_id,
-            number=self.run.next_number(),
+            number=self.run.groups.next_number(),
             seed=0,
             candidates=len(images),
             policy=IMPORTED,
@@ -141,7 +141,7 @@ class _Importer:
     def _prompt(self, group: JudgedGroup) -> int:
         """The prompt's id, with its conditioning if there is a model."""
         if self.model is None:
-            return self.run.add_prompt(group.prompt, group.negative, asked=False)
+            return self.run.prompts.add(group.prompt, group.negative, asked=False)
         try:
             return self._encoded(self.model, group.prompt, group.negative)
         except _Unfit:  # a negative prompt is not what is taught: one that is too long need not keep a picture out
@@ -157,8 +157,8 @@ class _Importer:
                 (conditioning,) = model.encode([prompt], negative)
             except D3POError as error:
                 raise _Unfit(str(error)) from error
-            prompt_id = self.run.add_prompt(prompt, negative, asked=False)
-            self.run.save_conditioning(prompt_id, conditioning)
+            prompt_id = self.run.prompts.add(prompt, negative, asked=False)
+            self.run.prompts.save_conditioning(prompt_id, conditioning)
             self._prompts[prompt, negative] = prompt_id
         return self._prompts[prompt, negative]
 

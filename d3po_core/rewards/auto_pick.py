@@ -44,7 +44,7 @@ def auto_pick(
         limit: at most so many groups.
         seed: of mistakes and chance; a group's luck does not depend on the others.
     """
-    groups = run.groups(picked=False)[:limit]
+    groups = run.groups.select(picked=False)[:limit]
     mistakes = 0
     for done, group in enumerate(groups, 1):
         luck = generator(seed, "annotator", group.number)
@@ -53,7 +53,7 @@ def auto_pick(
         pick = pick_of(
             scores if scores is not None else torch.rand(group.candidates, generator=luck), kind, mistaken, luck
         )
-        run.add_pick(group.id, pick, who=who)
+        run.picks.add(group.id, pick, who=who)
         mistakes += mistaken and pick.kind != "tie"
         yield AutoPickProgress(done, len(groups), mistakes)
 

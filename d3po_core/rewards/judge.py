@@ -145,7 +145,7 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
     if held_out:
         unseen = pair_data(held_out, known, std)
         right = torch.cat([right, by_group(unseen, unseen.differences @ weights)])
-    same, times = run.consistency(who)
+    same, times = run.history.consistency(who)
     facts = JudgeFacts(
         features=seer.name,
         accuracy=float(right.mean()),
@@ -165,8 +165,8 @@ def preferences(run: Run, who: str | None) -> tuple[dict[str, list[Pair]], dict[
     """Pairs by group, flags counted in, of those to train on and held out; several people's on one group added up."""
     training: dict[str, list[Pair]] = {}
     held_out: dict[str, list[Pair]] = {}
-    for said in run.judgements(who=who):
-        group = run.group(said.group_id)
+    for said in run.picks.judgements(who=who):
+        group = run.groups.get(said.group_id)
         found = pairs(said.pick, group.candidates, said.shown_order or group.distinct, said.flagged)
         if found:
             (held_out if group.held_out else training).setdefault(group.id, []).extend(found)
@@ -203,4 +203,4 @@ def above_chance(right: Tensor) -> float:
 
 @torch.no_grad()
 def _features(run: Run, group_id: str, features: Features, device: str) -> Tensor:
-    return features(read_images(run, run.group(group_id)).to(device)).double().cpu()
+    return features(read_images(run, run.groups.get(group_id)).to(device)).double().cpu()

@@ -5,27 +5,20 @@ They are kept apart from picks and never trained on.
 
 from __future__ import annotations
 
-import json
 import random
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from ..errors import D3POError
-from ..evaluation.drift import STRENGTHS
 from . import files
-from .base import ROUNDS, Base
+from .part import ROUNDS, Part
 
 SIDES = ("before", "taught")
-
-
-def strip_side(strength: float) -> str:
-    """Which side of a strip shows what was taught at this strength: "after" (1), "after-70" and so on."""
-    return "after" if strength == 1 else f"after-{strength * 100:.0f}"
 
 
 @dataclass(frozen=True)
@@ -61,10 +54,10 @@ class BlindCheck:
     decision: str | None
 
 
-class BlindChecks(Base):
+class BlindChecks(Part):
     """The part of a run that keeps blind checks."""
 
-    def add_check(
+    def add(
         self, round: int, prompts: Sequence[str], before: Sequence[Image.Image], taught: Sequence[Image.Image]
     ) -> BlindCheck:
         """Keep a check's pairs, each with its sides in random order.
@@ -92,9 +85,9 @@ class BlindChecks(Base):
                 "INSERT INTO check_pairs (check_id, number, prompt, first) VALUES (?, ?, ?, ?)",
                 [(check_id, index, *row) for index, row in enumerate(zip(prompts, firsts, strict=True))],
             )
-        return self.check(check_id)
+        return self.get(check_id)
 
-    def check(self, check_id: str) -> BlindCheck:
+    def get(self, check_id: str) -> BlindCheck:
         """A check.
 
         Raises:
@@ -108,13 +101,13 @@ class BlindChecks(Base):
             raise D3POError(f"This run has no blind check with the id '{check_id}'.")
         return BlindCheck(row["id"], row["round"], found, row["decision"])
 
-    def last_check(self) -> BlindCheck | None:
+    def last(self) -> BlindCheck | None:
         """The newest check."""
         with self._database.read() as connection:
             row = connection.execute("SELECT id FROM checks ORDER BY created DESC LIMIT 1").fetchone()
-        return row and self.check(row["id"])
+        return row and self.get(row["id"])
 
-    def answer_check(self, check_id: str, index: int, side: int | None, ms: float | None = None) -> BlindCheck:
+    def answer(self, check_id: str, index: int, side: int | None, ms: float | None = None) -> BlindCheck:
         """Keep what a person preferred; the first answer to a pair counts.
 
         Args:
@@ -126,7 +119,7 @@ class BlindChecks(Base):
         Raises:
             D3POError: there is no such check or pair.
         """
-        pairs = self.check(check_id).pairs
+        pairs = self.get(check_id).pairs
         if not 0 <= index < len(pairs):
             raise D3POError(f"This check has no pair {index}; it has {len(pairs)}.")
         answer = "neither" if side is None else pairs[index].side(side)
@@ -136,79 +129,32 @@ class BlindChecks(Base):
                 WHERE check_id = ? AND number = ? AND answer IS NULL""",
                 (answer, ms, time.time(), check_id, index),
             )
-        return self.check(check_id)
+        return self.get(check_id)
 
-    def decide_check(self, check_id: str, decision: str) -> None:
+    def decide(self, check_id: str, decision: str) -> None:
         """Keep what the person decided after a check.
 
         Raises:
             D3POError: there is no such check.
         """
-        self.check(check_id)
+        self.get(check_id)
         with self._database.write() as connection:
             connection.execute(
                 "UPDATE checks SET decision = ?, decided = ? WHERE id = ?", (decision, time.time(), check_id)
             )
 
-    def check_image(self, check_id: str, index: int, side: int) -> Path:
+    def image(self, check_id: str, index: int, side: int) -> Path:
         """Where a pair's PNG for side 0 or 1 lies.
 
         Raises:
             D3POError: there is no such check, pair or side, or the file is missing.
         """
-        check = self.check(check_id)
+        check = self.get(check_id)
         if 0 <= index < len(check.pairs) and side in (0, 1):
             path = self._check_folder(check.round, check_id) / f"{index}-{check.pairs[index].side(side)}.png"
             if path.is_file():
                 return path
         raise D3POError(f"This check has no picture {side} in pair {index}.")
 
-    def save_strip(self, round: int, prompts: Sequence[str], sides: Mapping[str, Sequence[Image.Image]]) -> None:
-        """Keep a round's pictures of fixed prompts and seeds.
-
-        Args:
-            round: its number.
-            prompts: one for each picture of a side.
-            sides: "before", "after" and, at smaller strengths, what `after` calls them.
-
-        Raises:
-            D3POError: the disk is full or the folder cannot be written to.
-        """
-        folder = self._strip_folder(round)
-        for side, images in sides.items():
-            for index, image in enumerate(images):
-                files.replace(folder / f"{index}-{side}.png", files.png(image))
-        files.replace(folder / "prompts.json", json.dumps(list(prompts)).encode())
-
-    def strip(self, round: int) -> list[str]:
-        """The prompts of a round's before/after pictures; empty if there are none."""
-        try:
-            found = json.loads((self._strip_folder(round) / "prompts.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []
-        return [str(prompt) for prompt in found]
-
-    def strip_image(self, round: int, index: int, side: str) -> Path:
-        """Where one of them lies.
-
-        Args:
-            round, index: which.
-            side: as in `save_strip`.
-
-        Raises:
-            D3POError: there is none.
-        """
-        path = self._strip_folder(round) / f"{index}-{side}.png"
-        if side not in ("before", *map(strip_side, STRENGTHS)) or not path.is_file():
-            raise D3POError(f"Round {round} has no picture {index} of {side}.")
-        return path
-
-    def has_strip(self, round: int, side: str) -> bool:
-        """Whether a round's strip has this side."""
-        return (self._strip_folder(round) / f"0-{side}.png").is_file()
-
     def _check_folder(self, round: int, check_id: str) -> Path:
         return self.folder / ROUNDS / f"{round:04}" / f"check-{check_id}"
-
-    def _strip_folder(self, round: int) -> Path:
-        return self.folder / ROUNDS / f"{round:04}" / "strip"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..picks import FLAGS, FlagKind, check_flag
-from .base import Base, count_up
+from .part import Part, count_up
 from .recording import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
 
 
@@ -45,10 +45,10 @@ class StoredFlag:
     undone: float | None
 
 
-class Flags(Base):
+class Flags(Part):
     """The part of a run that keeps flags."""
 
-    def add_flag(
+    def add(
         self,
         group_id: str,
         candidate: int,
@@ -90,7 +90,7 @@ class Flags(Base):
             update_judged(connection, group_id)
             return Recorded(flag_id, True, count_up(connection, "pick_revision"))
 
-    def flags(self, *, who: str | None = None, group_id: str | None = None) -> list[StoredFlag]:
+    def standing(self, *, who: str | None = None, group_id: str | None = None) -> list[StoredFlag]:
         """The flags that stand, in the order in which they were put.
 
         Args:
@@ -99,7 +99,7 @@ class Flags(Base):
         """
         return self._flags("flags", who, group_id)
 
-    def flag_history(self, *, who: str | None = None) -> list[StoredFlag]:
+    def history(self, *, who: str | None = None) -> list[StoredFlag]:
         """All that was ever said with flags, what was taken off or back too, in the order in which it was said."""
         return self._flags("picks", who, None)
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..errors import D3POError
 from . import files
-from .base import GROUPS, IMPORTED, TRAJECTORY, Base, count_up
+from .part import GROUPS, IMPORTED, TRAJECTORY, Part, count_up
 
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
 """What a group's id, and so its folder's name, looks like: number and something random."""
@@ -79,7 +79,7 @@ class Group:
         return [candidate for candidate in range(self.candidates) if candidate not in self.near]
 
 
-class Groups(Base):
+class Groups(Part):
     """The part of a run that keeps groups."""
 
     def next_number(self) -> int:
@@ -88,7 +88,7 @@ class Groups(Base):
             (highest,) = connection.execute("SELECT COALESCE(MAX(number), -1) FROM groups").fetchone()
             return count_up(connection, "last_number", highest + 1)
 
-    def add_group(
+    def add(
         self,
         *,
         prompt_id: int,
@@ -154,7 +154,7 @@ class Groups(Base):
             raise
         return group_id
 
-    def groups(
+    def select(
         self,
         *,
         round: int | None = None,
@@ -189,7 +189,7 @@ class Groups(Base):
             rows = connection.execute(f"{_SELECT} {where} ORDER BY groups.number", values).fetchall()
         return [_group(row) for row in rows]
 
-    def group(self, group_id: str) -> Group:
+    def get(self, group_id: str) -> Group:
         """One group.
 
         Raises:
@@ -201,13 +201,18 @@ class Groups(Base):
             raise D3POError(f"This run has no group with the id '{group_id}'.")
         return _group(row)
 
+    def rounds(self) -> list[int]:
+        """The rounds that groups were drawn for."""
+        with self._database.read() as connection:
+            return [row["round"] for row in connection.execute("SELECT DISTINCT round FROM groups ORDER BY round")]
+
     def trajectory(self, group_id: str) -> dict[str, Tensor]:
         """A group's tensors, as they were added.
 
         Raises:
             D3POError: the group is unknown or was freed, or its file is missing or damaged.
         """
-        group = self.group(group_id)
+        group = self.get(group_id)
         if group.freed:
             raise D3POError(
                 f"The trajectory of group {group.number} was deleted to free space, so it can't be trained again.",
@@ -228,7 +233,7 @@ class Groups(Base):
         Raises:
             D3POError: the group is unknown, the disk is full or the folder cannot be written to.
         """
-        group = self.group(group_id)
+        group = self.get(group_id)
         assert not group.recorded, "a trajectory is never overwritten"
         files.replace(self.folder / GROUPS / group.id / TRAJECTORY, files.pack({"latents": latents}))
 
@@ -238,7 +243,7 @@ class Groups(Base):
         Raises:
             D3POError: the group or candidate is unknown, or the image is missing.
         """
-        group = self.group(group_id)
+        group = self.get(group_id)
         path = self.folder / GROUPS / group.id / f"{candidate}.png"
         if not 0 <= candidate < group.candidates:
             raise D3POError(f"Group {group.number} has no candidate {candidate}; it has {group.candidates}.")

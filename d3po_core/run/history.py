@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
+from pathlib import Path
 
+from .database import Database
 from .flags import Flags
+from .part import Part
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,19 @@ _FROM = """FROM said JOIN groups ON groups.id = said.group_id JOIN prompts ON pr
         WHERE flags.group_id = said.group_id AND flags.who = said.who AND flags.kind = :kind))"""
 
 
-class History(Flags):
-    """The part of a run that looks back."""
+class History(Part):
+    """Looks back at picks and flags.
 
-    def past_picks(
+    Args:
+        folder, database: see `Part`.
+        flags: of the same run.
+    """
+
+    def __init__(self, folder: Path, database: Database, flags: Flags) -> None:
+        super().__init__(folder, database)
+        self._flags = flags
+
+    def page(
         self,
         offset: int = 0,
         limit: int = 60,
@@ -91,7 +103,7 @@ class History(Flags):
         values["scores"] = tuple(json.loads(values["scores"]))
         values["held_out"] = bool(values["held_out"])
         flags: dict[int, list[str]] = {}
-        for flag in self.flags(who=row["who"], group_id=row["group_id"]):
+        for flag in self._flags.standing(who=row["who"], group_id=row["group_id"]):
             flags.setdefault(flag.candidate, []).append(flag.kind)
         return PastPick(flags=flags, **values)
 
@@ -100,11 +112,6 @@ class History(Flags):
         with self._database.read() as connection:
             rows = connection.execute("SELECT who FROM standing UNION SELECT who FROM flags ORDER BY who")
             return [row["who"] for row in rows]
-
-    def drawn_rounds(self) -> list[int]:
-        """The rounds that groups were drawn for."""
-        with self._database.read() as connection:
-            return [row["round"] for row in connection.execute("SELECT DISTINCT round FROM groups ORDER BY round")]
 
     def consistency(self, who: str | None = None) -> tuple[int, int]:
         """How often the same was chosen when a group came back with its sides swapped, and out of how many times.

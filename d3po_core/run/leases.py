@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .base import IMPORTED, Base
+from .part import Part
 
 LEASE_SECONDS = 120.0
 """How long a page that has gone silent keeps its groups from others."""
@@ -35,32 +35,10 @@ class Lease:
     why: str
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Groups and picks in numbers.
-
-    Attributes:
-        drawn: groups that can be shown.
-        near: groups that cannot, their candidates being too alike.
-        waiting: unpicked ones that no page has on lease.
-        picks: groups that somebody judged, be it by a flag alone, and did not just skip.
-        yours: those that one person judged.
-        usable: groups whose picks or flags tell a better candidate from a worse one; imported ones may not count, see
-            `Showing.counts`.
-    """
-
-    drawn: int
-    near: int
-    waiting: int
-    picks: int
-    yours: int
-    usable: int
-
-
-class Leases(Base):
+class Leases(Part):
     """The part of a run that hands out groups."""
 
-    def lease(self, client: str, who: str, want: int, holding: Sequence[str] = ()) -> list[Lease]:
+    def take(self, client: str, who: str, want: int, holding: Sequence[str] = ()) -> list[Lease]:
         """Groups for a page: those it had before (it was reloaded), then others, in the order drawn.
 
         Args:
@@ -80,7 +58,7 @@ class Leases(Base):
                 found.append(lease)
         return found
 
-    def lease_again(self, group_id: str, order: Sequence[int], why: str, client: str) -> Lease:
+    def take_again(self, group_id: str, order: Sequence[int], why: str, client: str) -> Lease:
         """A group whose pick was taken back, as it was shown, for the page that asks, whoever else has it."""
         lease = Lease(group_id, tuple(order), why)
         with self._database.write() as connection:
@@ -91,38 +69,6 @@ class Leases(Base):
         """A page is still there."""
         with self._database.write() as connection:
             _renew(connection, client)
-
-    def counts(self, who: str, recorded: bool = False) -> Counts:
-        """How much was done and is to do, for a person.
-
-        Args:
-            who: the person.
-            recorded: groups of imported pictures are of no use: what is to be taught needs to know how they were drawn.
-        """
-        with self._database.read() as connection:
-            (imported,) = connection.execute(
-                f"SELECT COUNT(*) FROM groups WHERE policy = '{IMPORTED}' AND MAX(judged, flagged) = 3"
-            ).fetchone()
-            rows = connection.execute(
-                "SELECT judged, flagged, showable, COUNT(*) AS n FROM groups GROUP BY judged, flagged, showable"
-            ).fetchall()
-            (leased,) = connection.execute(
-                "SELECT COUNT(*) FROM leases JOIN groups ON groups.id = group_id WHERE judged = 0"
-            ).fetchone()
-            (yours,) = connection.execute(
-                """SELECT COUNT(*) FROM (SELECT group_id FROM picks WHERE who = :who AND undone IS NULL
-                AND reason <> 'repeat' AND kind NOT IN ('skipped', 'defective', 'unsafe')
-                UNION SELECT group_id FROM flags WHERE who = :who)""",
-                {"who": who},
-            ).fetchone()
-        return Counts(
-            drawn=sum(row["n"] for row in rows if row["showable"]),
-            near=sum(row["n"] for row in rows if not row["showable"]),
-            waiting=sum(row["n"] for row in rows if row["judged"] == 0 and row["showable"]) - leased,
-            picks=sum(row["n"] for row in rows if max(row["judged"], row["flagged"]) >= 2),
-            yours=yours,
-            usable=sum(row["n"] for row in rows if max(row["judged"], row["flagged"]) == 3) - imported * recorded,
-        )
 
 
 def _renew(connection: sqlite3.Connection, client: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import D3POError
 from ..gallery.fields import NotFound
 from . import Run, files
-from .base import DATABASE
+from .part import DATABASE
 
 
 class RunLibrary:

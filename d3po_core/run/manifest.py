@@ -10,37 +10,38 @@ import json
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import __version__
 from . import files
-from .base import MANIFEST, Base
+from .part import MANIFEST
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
 
 
-class Manifest(Base):
-    """The part of a run that tells what it was made with."""
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a run's manifest as last written; empty if it is missing or damaged."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
-    def manifest(self) -> dict[str, Any]:
-        """The manifest as last written; empty if it is missing or damaged."""
-        try:
-            found = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
 
-    def write_manifest(self, **facts: Any) -> None:
-        """Write the manifest with present versions; facts (device, seeds, settings, ...) are added or replaced.
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Write a run's manifest, with the versions of what is installed now.
 
-        Raises:
-            D3POError: the disk is full or the folder cannot be written to.
-        """
-        about = {"run_id": self.run_id, "name": self.name, "created": self.created, "model": self.model}
-        whole = {"settings": self.settings, **self.manifest(), **about, "versions": versions(), **facts}
-        files.replace(self.folder / MANIFEST, (json.dumps(whole, indent=2) + "\n").encode())
+    Args:
+        folder: of the run.
+        content: JSON-able.
+
+    Raises:
+        D3POError: the disk is full or the folder cannot be written to.
+    """
+    files.replace(folder / MANIFEST, (json.dumps({**content, "versions": versions()}, indent=2) + "\n").encode())
 
 
 def versions() -> dict[str, str]:

@@ -10,17 +10,17 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from .base import METRICS, Base, finite
 from .files import writing
+from .part import METRICS, Part, finite
 
 UPDATE = ("round", "phase", "update")
 """What names an update."""
 
 
-class Metrics(Base):
+class Metrics(Part):
     """The part of a run that keeps what the trainer reported."""
 
-    def append_metrics(self, values: dict[str, Any]) -> None:
+    def append(self, values: dict[str, Any]) -> None:
         """Append a JSON-able report; NaN and infinity become null.
 
         Raises:
@@ -34,7 +34,7 @@ class Metrics(Base):
                     line = b"\n" + line
             file.write(line)
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def read(self) -> list[dict[str, Any]]:
         """All reports that are whole, oldest first; of an update that was done again after a kill, the later one."""
         path = self.folder / METRICS
         found: dict[Any, dict[str, Any]] = {}

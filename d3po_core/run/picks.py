@@ -12,11 +12,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import D3POError
 from ..picks import Pick, check_pick
-from .base import count_up
+from .database import Database
 from .flags import Flags, StoredFlag, flag_of, is_flag
+from .part import IMPORTED, Part, count_up
 from .recording import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
 
 
@@ -73,10 +75,41 @@ class Judgement:
         return self.stored.shown_order if self.stored else self.flags[-1].shown_order
 
 
-class Picks(Flags):
-    """The part of a run that keeps picks, and what is said with picks and flags together."""
+@dataclass(frozen=True)
+class Counts:
+    """Groups and picks in numbers.
 
-    def add_pick(
+    Attributes:
+        drawn: groups that can be shown.
+        near: groups that cannot, their candidates being too alike.
+        waiting: unpicked ones that no page has on lease.
+        picks: groups that somebody judged, be it by a flag alone, and did not just skip.
+        yours: those that one person judged.
+        usable: groups whose picks or flags tell a better candidate from a worse one; imported ones may not count, see
+            `Showing.counts`.
+    """
+
+    drawn: int
+    near: int
+    waiting: int
+    picks: int
+    yours: int
+    usable: int
+
+
+class Picks(Part):
+    """Keeps picks, and tells what is said with picks and flags together.
+
+    Args:
+        folder, database: see `Part`.
+        flags: of the same run.
+    """
+
+    def __init__(self, folder: Path, database: Database, flags: Flags) -> None:
+        super().__init__(folder, database)
+        self._flags = flags
+
+    def add(
         self,
         group_id: str,
         pick: Pick,
@@ -166,37 +199,85 @@ class Picks(Flags):
                 update_judged(connection, row["group_id"])
                 count_up(connection, "pick_revision")
 
-    def has_pick(self, pick_id: str) -> bool:
+    def has(self, pick_id: str) -> bool:
         """Whether this pick or flag was ever recorded."""
         with self._database.read() as connection:
             return is_recorded(connection, pick_id)
 
-    def last_said(self, who: str = "") -> StoredPick | StoredFlag | None:
+    def last(self, who: str = "") -> StoredPick | StoredFlag | None:
         """A person's last pick or flag that still counts: what `undo` would take back."""
         row = self._last_row(who)
         return _said(row) if row else None
 
-    def picks(self, *, who: str | None = None) -> list[StoredPick]:
+    def standing(self, *, who: str | None = None) -> list[StoredPick]:
         """The picks that stand: one for each person and group, in the order in which they were made."""
         return self._picks("standing", who)
 
-    def pick_history(self, *, who: str | None = None) -> list[StoredPick]:
+    def history(self, *, who: str | None = None) -> list[StoredPick]:
         """Every pick ever made, superseded and undone ones too, in the order in which they were made."""
         return self._picks("picks", who)
 
     def judgements(self, *, who: str | None = None) -> list[Judgement]:
         """What stands, by group and person: first where there is a pick, in the order of `picks`, then mere flags."""
         flags: dict[tuple[str, str], list[StoredFlag]] = {}
-        for flag in self.flags(who=who):
+        for flag in self._flags.standing(who=who):
             flags.setdefault((flag.group_id, flag.who), []).append(flag)
         found = [
             Judgement(stored.group_id, stored.who, stored, tuple(flags.pop((stored.group_id, stored.who), ())))
-            for stored in self.picks(who=who)
+            for stored in self.standing(who=who)
         ]
         return found + [Judgement(group_id, name, None, tuple(rest)) for (group_id, name), rest in flags.items()]
 
+    def counts(self, who: str, recorded: bool = False) -> Counts:
+        """How much was done and is to do, for a person.
+
+        Args:
+            who: the person.
+            recorded: groups of imported pictures are of no use: what is to be taught needs to know how they were drawn.
+        """
+        with self._database.read() as connection:
+            (imported,) = connection.execute(
+                f"SELECT COUNT(*) FROM groups WHERE policy = '{IMPORTED}' AND MAX(judged, flagged) = 3"
+            ).fetchone()
+            rows = connection.execute(
+                "SELECT judged, flagged, showable, COUNT(*) AS n FROM groups GROUP BY judged, flagged, showable"
+            ).fetchall()
+            (leased,) = connection.execute(
+                "SELECT COUNT(*) FROM leases JOIN groups ON groups.id = group_id WHERE judged = 0"
+            ).fetchone()
+            (yours,) = connection.execute(
+                """SELECT COUNT(*) FROM (SELECT group_id FROM picks WHERE who = :who AND undone IS NULL
+                AND reason <> 'repeat' AND kind NOT IN ('skipped', 'defective', 'unsafe')
+                UNION SELECT group_id FROM flags WHERE who = :who)""",
+                {"who": who},
+            ).fetchone()
+        return Counts(
+            drawn=sum(row["n"] for row in rows if row["showable"]),
+            near=sum(row["n"] for row in rows if not row["showable"]),
+            waiting=sum(row["n"] for row in rows if row["judged"] == 0 and row["showable"]) - leased,
+            picks=sum(row["n"] for row in rows if max(row["judged"], row["flagged"]) >= 2),
+            yours=yours,
+            usable=sum(row["n"] for row in rows if max(row["judged"], row["flagged"]) == 3) - imported * recorded,
+        )
+
+    def untaught(self, recorded: bool = False) -> int:
+        """How many groups have a standing pick or flag from after the last round was begun, for each person.
+
+        Args:
+            recorded: groups of imported pictures do not count, see `Showing.counts`.
+        """
+        with self._database.read() as connection:
+            (count,) = connection.execute(
+                """WITH begun AS (SELECT COALESCE(MAX(last_pick), 0) AS last FROM rounds)
+                SELECT COUNT(*) FROM (SELECT group_id, who FROM standing, begun WHERE serial > last
+                UNION SELECT group_id, who FROM flags, begun WHERE serial > last)
+                JOIN groups ON groups.id = group_id WHERE policy <> ? OR NOT ?""",
+                (IMPORTED, recorded),
+            ).fetchone()
+        return int(count)
+
     @property
-    def pick_revision(self) -> int:
+    def revision(self) -> int:
         """A number that changes whenever the standing picks change."""
         with self._database.read() as connection:
             return revision(connection)

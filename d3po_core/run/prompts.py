@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import D3POError
 from . import files
-from .base import CONDITIONING, Base
+from .part import CONDITIONING, Part
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Prompt:
     asked: bool
 
 
-class Prompts(Base):
+class Prompts(Part):
     """The part of a run that keeps prompts."""
 
-    def prompts_to_show(self) -> list[Prompt]:
+    def to_show(self) -> list[Prompt]:
         """Encoded ones that somebody wanted pictures of; where nobody did of any, all that are encoded."""
-        encoded = [prompt for prompt in self.prompts() if self.has_conditioning(prompt.id)]
+        encoded = [prompt for prompt in self.all() if self.has_conditioning(prompt.id)]
         return [prompt for prompt in encoded if prompt.asked] or encoded
 
-    def add_prompt(self, text: str, negative: str = "", asked: bool = True) -> int:
+    def add(self, text: str, negative: str = "", asked: bool = True) -> int:
         """The prompt's id; the same text and negative always have the same, and once asked for it stays so."""
         with self._database.write() as connection:
             connection.execute(
@@ -48,7 +48,7 @@ class Prompts(Base):
             ).fetchone()
         return int(row["id"])
 
-    def prompts(self) -> list[Prompt]:
+    def all(self) -> list[Prompt]:
         """All prompts, in the order in which they came."""
         with self._database.read() as connection:
             return [_prompt(row) for row in connection.execute("SELECT * FROM prompts ORDER BY id")]

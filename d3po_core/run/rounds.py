@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ..errors import D3POError
 from . import files
-from .base import IMPORTED, LOCK, ROUNDS, STATE, Base, finite
 from .lock import hold
+from .part import LOCK, ROUNDS, STATE, Part, finite
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Round:
 _TAUGHT = "SELECT COALESCE(MAX(last_pick), 0) FROM rounds"
 
 
-class Rounds(Base):
+class Rounds(Part):
     """The part of a run that keeps rounds."""
 
-    def trainer_lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold this while training.
 
         Raises:
@@ -60,7 +60,7 @@ class Rounds(Base):
         """
         return hold(self.folder / LOCK)
 
-    def begin_round(
+    def begin(
         self, settings: dict[str, Any], reference: str = "base", *, anew: bool = False, by_picks: bool = True
     ) -> int:
         """Begin a round, or resume the unfinished one with these settings; its number.
@@ -90,37 +90,21 @@ class Rounds(Base):
             )
             return int(number)
 
-    def open_round(self) -> Round | None:
+    def open(self) -> Round | None:
         """The unfinished round, if there is one."""
-        return next((round for round in self.rounds() if round.finished is None), None)
+        return next((round for round in self.all() if round.finished is None), None)
 
-    def stopped_round(self) -> Round | None:
+    def stopped(self) -> Round | None:
         """The unfinished round, if it has learnt anything; one that was given up before that is begun anew."""
-        found = self.open_round()
+        found = self.open()
         return found if found and (self.folder / ROUNDS / f"{found.number:04}" / STATE).is_file() else None
 
-    def rounds(self) -> list[Round]:
+    def all(self) -> list[Round]:
         """All rounds, by number."""
         with self._database.read() as connection:
             return [_round(row) for row in connection.execute("SELECT * FROM rounds ORDER BY number")]
 
-    def untaught(self, recorded: bool = False) -> int:
-        """How many groups have a standing pick or flag from after the last round was begun, for each person.
-
-        Args:
-            recorded: groups of imported pictures do not count, see `Showing.counts`.
-        """
-        with self._database.read() as connection:
-            (count,) = connection.execute(
-                """WITH begun AS (SELECT COALESCE(MAX(last_pick), 0) AS last FROM rounds)
-                SELECT COUNT(*) FROM (SELECT group_id, who FROM standing, begun WHERE serial > last
-                UNION SELECT group_id, who FROM flags, begun WHERE serial > last)
-                JOIN groups ON groups.id = group_id WHERE policy <> ? OR NOT ?""",
-                (IMPORTED, recorded),
-            ).fetchone()
-        return int(count)
-
-    def finish_round(
+    def finish(
         self,
         number: int,
         lora_file: str | Path,
@@ -173,7 +157,7 @@ class Rounds(Base):
         """
         if policy == "base":
             return None
-        for round in reversed(self.rounds()):
+        for round in reversed(self.all()):
             if round.lora_file is not None and policy in (round.lora_hash, str(round.number)):
                 path = self.folder / round.lora_file
                 if not path.is_file():
@@ -194,7 +178,7 @@ class Rounds(Base):
             row = connection.execute("SELECT value FROM meta WHERE key = 'policy'").fetchone()
         if row is not None:
             return str(row["value"])
-        finished = [round.lora_hash for round in self.rounds() if round.lora_hash]
+        finished = [round.lora_hash for round in self.all() if round.lora_hash]
         return finished[-1] if finished else "base"
 
     def go_back(self, policy: str) -> None:
@@ -228,7 +212,7 @@ class Rounds(Base):
             )
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (lora_hash,))
 
-    def round_folder(self, number: int) -> Path:
+    def folder_of(self, number: int) -> Path:
         """The folder for what belongs to a round; made when missing."""
         folder = self.folder / ROUNDS / f"{number:04}"
         with files.writing(self.folder):
@@ -246,7 +230,7 @@ class Rounds(Base):
         Raises:
             D3POError: the disk is full or the folder cannot be written to.
         """
-        files.replace(self.round_folder(number) / STATE, files.pack(tensors, {"info": json.dumps(info)}))
+        files.replace(self.folder_of(number) / STATE, files.pack(tensors, {"info": json.dumps(info)}))
 
     def load_state(self, number: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The trainer's state as last saved, or None.
@@ -254,7 +238,7 @@ class Rounds(Base):
         Raises:
             D3POError: the file is damaged.
         """
-        path = self.round_folder(number) / STATE
+        path = self.folder_of(number) / STATE
         if not path.is_file():
             return None
         tensors, metadata = files.read(

@@ -13,26 +13,61 @@ from typing import Any
 
 from ..errors import D3POError
 from . import files
-from .base import DATABASE, LOCK
 from .blind_checks import BlindChecks
 from .database import Database, connect, transaction
+from .flags import Flags
 from .groups import Groups
 from .history import History
 from .leases import Leases
 from .lock import hold
-from .manifest import Manifest
+from .manifest import read_manifest, write_manifest
 from .metrics import Metrics
+from .part import DATABASE, LOCK
 from .picks import Picks
+from .previews import Previews
 from .prompts import Prompts
 from .rounds import Rounds
-from .schema import MIGRATIONS, migrate
+from .schema import VERSION, create_tables
 from .space import Space, remove_leftovers
 
 
-class Run(Prompts, Groups, Picks, Leases, History, Rounds, BlindChecks, Metrics, Manifest, Space):
+class Run:
     """A run on disk. Any number of threads and processes may use one folder at once, each through a Run of its own
     process; a Run must not be carried over a fork.
+
+    Attributes:
+        folder: where the run lies now.
+        run_id: 32 hexadecimal digits that stay when the folder is renamed, moved or copied.
+        name: what the user called it.
+        created: seconds since 1970.
+        model: the base model, as given to `Run.create`.
+        settings: as given to `Run.create`, changed by `change_settings` since.
+        prompts, groups, flags, picks, history, rounds, leases, blind_checks, previews, metrics, space: its parts, each
+            in the file of that name.
     """
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.folder = folder
+        self._database = database
+        with database.read() as connection:
+            rows = connection.execute("SELECT key, value FROM meta").fetchall()
+        meta: dict[str, str] = {row["key"]: row["value"] for row in rows}
+        self.run_id: str = meta["run_id"]
+        self.name: str = meta["name"]
+        self.created: float = float(meta["created"])
+        self.model: dict[str, Any] = json.loads(meta["model"])
+        self.settings: dict[str, Any] = json.loads(meta["settings"])
+        self.prompts = Prompts(folder, database)
+        self.groups = Groups(folder, database)
+        self.flags = Flags(folder, database)
+        self.picks = Picks(folder, database, self.flags)
+        self.history = History(folder, database, self.flags)
+        self.rounds = Rounds(folder, database)
+        self.leases = Leases(folder, database)
+        self.blind_checks = BlindChecks(folder, database)
+        self.previews = Previews(folder, database)
+        self.metrics = Metrics(folder, database)
+        self.space = Space(folder, database)
 
     @classmethod
     def create(cls, folder: str | Path, *, name: str = "", model: dict[str, Any], settings: dict[str, Any]) -> Run:
@@ -69,7 +104,7 @@ class Run(Prompts, Groups, Picks, Leases, History, Rounds, BlindChecks, Metrics,
             )
         database = Database(folder / DATABASE)
         try:
-            _bring_up_to_date(database)
+            _check_version(database)
             with suppress(D3POError):  # a run that can't be written to can still be looked at
                 remove_leftovers(folder, database)
             return cls(folder, database)
@@ -116,6 +151,19 @@ class Run(Prompts, Groups, Picks, Leases, History, Rounds, BlindChecks, Metrics,
         self.settings = settings
         self.write_manifest(settings=settings)
 
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest as last written; empty if it is missing or damaged."""
+        return read_manifest(self.folder)
+
+    def write_manifest(self, **facts: Any) -> None:
+        """Write the manifest with present versions; facts (device, seeds, settings, ...) are added or replaced.
+
+        Raises:
+            D3POError: the disk is full or the folder cannot be written to.
+        """
+        about = {"run_id": self.run_id, "name": self.name, "created": self.created, "model": self.model}
+        write_manifest(self.folder, {"settings": self.settings, **self.manifest(), **about, **facts})
+
     def close(self) -> None:
         """Close the database, so that the folder can be moved or deleted on every system. Use opens it again."""
         self._database.close()
@@ -158,18 +206,23 @@ def _build(path: Path, meta: dict[str, str]) -> None:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         with transaction(connection):
-            migrate(connection, str(path.parent))
+            create_tables(connection)
             connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     finally:
         connection.close()
 
 
-def _bring_up_to_date(database: Database) -> None:
+def _check_version(database: Database) -> None:
+    """Raises D3POError where the database is damaged, or of a version that this program does not know."""
     with database.read() as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok" or version == 0:  # a run's database is made under another name: 0 is no unfinished one
             raise sqlite3.DatabaseError(state.splitlines()[-1] if state != "ok" else "it is empty")
-    if version != len(MIGRATIONS):
-        with database.write() as connection:
-            migrate(connection, str(database.path.parent))
+    if version != VERSION:
+        age = "a newer version" if version > VERSION else "an early, unreleased version"
+        raise D3POError(
+            f"The run in {database.path.parent} was made with {age} of D3PO (format {version}; known is {VERSION}).",
+            "Update D3PO." if version > VERSION else "Begin a new run, and import this one's data set into it.",
+            "Nothing in it was changed.",
+        )

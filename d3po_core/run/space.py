@@ -9,16 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import D3POError
-from .base import CONDITIONING, DATABASE, GROUPS, IMPORTED, LOCK, ROUNDS, STATE, TRAJECTORY, Base
 from .database import Database
 from .files import TEMPORARY
 from .groups import ID
 from .lock import hold
+from .part import CONDITIONING, DATABASE, GROUPS, IMPORTED, LOCK, ROUNDS, STATE, TRAJECTORY, Part
 
 KINDS = ("tensors", "images", "loras", "database", "other")
 
 
-class Space(Base):
+class Space(Part):
     """The part of a run that minds the disk."""
 
     def size(self) -> dict[str, int]:
@@ -29,7 +29,7 @@ class Space(Base):
                 sizes[_kind(path.relative_to(self.folder))] += path.stat().st_size
         return {**sizes, "total": sum(sizes.values())}
 
-    def free_space(self, keep_rounds: int = 0) -> str:
+    def free(self, keep_rounds: int = 0) -> str:
         """Delete the trajectories of groups that finished rounds were trained on, and those rounds' trainer states.
 
         Images, picks, LoRA files, held-out groups and the latents of imported pictures, which are small, stay.

@@ -73,9 +73,9 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
     held_out: dict[str, list[Pair]] = {}
     scored: dict[str, list[list[float]]] = {}
     imported = 0
-    judged = run.judgements()
+    judged = run.picks.judgements()
     for one in judged:
-        group = run.group(one.group_id)
+        group = run.groups.get(one.group_id)
         about = (one.pick, group.candidates, one.shown_order or group.distinct, one.flagged)
         found, said = pairs(*about), scores(*about)
         says = bool(found) or (by_scores and any(said))
@@ -112,7 +112,7 @@ def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:
     training: dict[str, list[Pair]] = {}
     held_out: dict[str, list[Pair]] = {}
     scored: dict[str, list[float]] = {}
-    for group in run.groups(freed=False):
+    for group in run.groups.select(freed=False):
         if group.recorded or not of_steps:
             said = reward(read_images(run, group), [group.prompt] * group.candidates).tolist()
             (held_out if group.held_out else training)[group.id] = ordered(said)
@@ -153,9 +153,9 @@ class GroupLoader:
         Raises:
             UnusableGroup: its file is missing or damaged, or its trajectory was deleted to free space.
         """
-        stored = self._run.group(group_id)
+        stored = self._run.groups.get(group_id)
         try:
-            tensors = self._run.trajectory(group_id)
+            tensors = self._run.groups.trajectory(group_id)
         except D3POError as error:
             raise UnusableGroup(group_id, error) from error
         if "latents" not in tensors:
@@ -173,7 +173,7 @@ class GroupLoader:
             guided=guided,
             latents=latents,
             policy=stored.policy,
-            conditioning=self._run.conditioning(stored.prompt_id),
+            conditioning=self._run.prompts.conditioning(stored.prompt_id),
             guidance_scale=stored.settings.get("guidance_scale", 1.0),
         )
 
@@ -215,7 +215,7 @@ def of_each_kind(run: Run, group_ids: Iterable[str]) -> list[str]:
     """One group of each policy that sampled and, where a host has noted it, of each graph."""
     found: dict[str, str] = {}
     for group_id in group_ids:
-        group = run.group(group_id)
+        group = run.groups.get(group_id)
         found.setdefault(json.dumps([group.policy, group.settings.get("graph")]), group_id)
     return list(found.values())
 

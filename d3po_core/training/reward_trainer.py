@@ -60,8 +60,8 @@ class RewardCourse(RoundTrainer[RewardReport]):
         unfinished = self._unfinished()
         self.resumed = unfinished is not None
         wanted = unfinished.settings["prompts"] if unfinished else prompts
-        meant = [prompt for prompt in run.prompts() if (prompt.id in wanted if wanted else prompt.asked)]
-        self.prompts = [prompt for prompt in meant if run.has_conditioning(prompt.id)]
+        meant = [prompt for prompt in run.prompts.all() if (prompt.id in wanted if wanted else prompt.asked)]
+        self.prompts = [prompt for prompt in meant if run.prompts.has_conditioning(prompt.id)]
         if not self.prompts:
             raise D3POError("This taste has no prompts yet.", "Draw some pictures for it first.")
 
@@ -136,7 +136,7 @@ class RewardCourse(RoundTrainer[RewardReport]):
         self._progress.sweep = self._swept(kept, self._watched, lambda group: group.guided, self._at_once)
 
     def _conditioning(self, prompt_id: int) -> dict[str, torch.Tensor]:
-        rows = self.run.conditioning(prompt_id)
+        rows = self.run.prompts.conditioning(prompt_id)
         return {name: value.to(self.denoiser.device) for name, value in rows.items()}
 
     @torch.no_grad()
@@ -166,7 +166,7 @@ class StoppedReward(RewardCourse):
     """
 
     def __init__(self, run: Run, model: ImageModel, memory: RewardSettings, attachment: str = "peft") -> None:
-        if run.stopped_round() is None:
+        if run.rounds.stopped() is None:
             raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
         super().__init__(run, model, memory, LoraSettings(), SampleSettings(), attachment)
 
@@ -226,8 +226,8 @@ class RewardTrainer(RewardCourse):
     def _begin_or_resume(self) -> None:
         unfinished = self._unfinished()
         if unfinished is None:
-            self._start = self.run.current_policy()
-            self.round = self.run.begin_round(self._stored(), "base", anew=True, by_picks=False)
+            self._start = self.run.rounds.current_policy()
+            self.round = self.run.rounds.begin(self._stored(), "base", anew=True, by_picks=False)
         else:
             self._resume(unfinished)
         self._note(reward=dataclasses.asdict(self.settings))

@@ -70,7 +70,7 @@ class RoundTrainer(ABC, Generic[R]):
         Raises:
             D3POError: another base model, a damaged group, out of memory, or another trainer at work on the run.
         """
-        with self.run.trainer_lock():
+        with self.run.rounds.lock():
             self._began = self._saved = time.monotonic()
             self._begin_or_resume()
             self._load_state()
@@ -104,7 +104,7 @@ class RoundTrainer(ABC, Generic[R]):
         Raises:
             D3POError: it was one of another kind.
         """
-        found = self.run.stopped_round()
+        found = self.run.rounds.stopped()
         if found is None:
             return None
         if self.KIND not in found.settings:
@@ -117,7 +117,7 @@ class RoundTrainer(ABC, Generic[R]):
         return found
 
     def _load_state(self) -> None:
-        saved = self.run.load_state(self.round)
+        saved = self.run.rounds.load_state(self.round)
         if saved:
             tensors, info = saved
             self._tensors = {name: t for name, t in tensors.items() if not name.startswith(BEST)}
@@ -133,7 +133,7 @@ class RoundTrainer(ABC, Generic[R]):
 
     def _attach(self) -> None:
         """The LoRA, going on from last round's."""
-        path = self.run.lora(self._start)
+        path = self.run.rounds.lora(self._start)
         self._previous = import_lora(path, self.denoiser.module) if path else None
         self._lora = attach(
             self.denoiser.module,
@@ -155,7 +155,7 @@ class RoundTrainer(ABC, Generic[R]):
     def _save(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
         self._tensors = pack_optimizer(optimizer, parameters)
         best = {BEST + name: tensor for name, tensor in self._best.items()}
-        self.run.save_state(self.round, {**self._tensors, **best}, dataclasses.asdict(self._progress))
+        self.run.rounds.save_state(self.round, {**self._tensors, **best}, dataclasses.asdict(self._progress))
         self._saved = time.monotonic()
 
     def _save_now_and_then(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
@@ -165,7 +165,7 @@ class RoundTrainer(ABC, Generic[R]):
     def _tell(self, report: R) -> R:
         """The report with its time, written into the run's metrics."""
         report = dataclasses.replace(report, seconds=time.monotonic() - self._began)
-        self.run.append_metrics({"round": self.round, **dataclasses.asdict(report)})
+        self.run.metrics.append({"round": self.round, **dataclasses.asdict(report)})
         return report
 
     def _watch_drift(self, drift: float, limit: float) -> None:
@@ -224,7 +224,7 @@ def save_round(trainer: RoundTrainer[Any]) -> Path:
         D3POError: the disk is full or the folder cannot be written to, or another trainer has taken the round up
             meanwhile; the round then stays open.
     """
-    with trainer.run.trainer_lock():
+    with trainer.run.rounds.lock():
         return _save_round(trainer)
 
 
@@ -240,5 +240,5 @@ def _save_round(trainer: RoundTrainer[Any]) -> Path:
         prediction_type=run.model.get("prediction_type", ""),
     )
     summary = {k: v for k, v in dataclasses.asdict(result).items() if k not in ("weights", "round")}
-    run.finish_round(result.round, path, policy_id(path), summary, groups=trainer.trained_on)
+    run.rounds.finish(result.round, path, policy_id(path), summary, groups=trainer.trained_on)
     return path

@@ -147,9 +147,9 @@ class Trainer(RoundTrainer[StepReport]):
         unfinished = self._unfinished()
         if unfinished is None:
             self._lesson = self._collect()
-            self._start = self.run.current_policy()
+            self._start = self.run.rounds.current_policy()
             by_picks = self.reward is None
-            self.round = self.run.begin_round(self._stored(), self._reference_policy(), anew=True, by_picks=by_picks)
+            self.round = self.run.rounds.begin(self._stored(), self._reference_policy(), anew=True, by_picks=by_picks)
         else:
             stored = unfinished.settings
             as_now = {name: getattr(self.settings, name) for name in FREE_TO_CHANGE}
@@ -157,7 +157,7 @@ class Trainer(RoundTrainer[StepReport]):
             self.lora_settings = LoraSettings(**stored["lora"])
             self.round, self._lesson = unfinished.number, PreferenceData.from_json(stored["lesson"])
             # Not the present one: somebody may have gone back to another round meanwhile.
-            self._start = stored.get("start") or self.run.current_policy()
+            self._start = stored.get("start") or self.run.rounds.current_policy()
         self._note(train=dataclasses.asdict(self.settings))
         self._load = GroupLoader(self.run, self._lesson)
         self._phases = self._plan(self._lesson)
@@ -186,8 +186,8 @@ class Trainer(RoundTrainer[StepReport]):
         self._lesson = self._lesson.without(group_id)
         if not self._lesson.training:
             return
-        self.run.begin_round(self._stored(), self._reference_policy())
-        self.run.save_state(self.round, {}, dataclasses.asdict(RoundState()))
+        self.run.rounds.begin(self._stored(), self._reference_policy())
+        self.run.rounds.save_state(self.round, {}, dataclasses.asdict(RoundState()))
 
     def _plan(self, lesson: PreferenceData) -> list[Phase]:
         ids = sorted(lesson.training)
@@ -218,7 +218,7 @@ class Trainer(RoundTrainer[StepReport]):
     def _check_samplers(self) -> None:
         """Whether the model is the one that sampled: a step of every kind of group, each by the policy that drew it."""
         for group_id in of_each_kind(self.run, [*self._lesson.training, *self._lesson.held_out]):
-            policy = self.run.group(group_id).policy
+            policy = self.run.groups.get(group_id).policy
             if policy == "base":
                 with self._lora.off():
                     check_same_model(self.denoiser, self._load(group_id))
@@ -261,7 +261,7 @@ class Trainer(RoundTrainer[StepReport]):
     def _watched(self) -> list[str]:
         """Groups on which drift is measured: held-out ones, where there are any; not imported ones, without a step."""
         teach = self._phases[-1]
-        found = [name for name in teach.hidden or teach.groups if self.run.group(name).recorded]
+        found = [name for name in teach.hidden or teach.groups if self.run.groups.get(name).recorded]
         return found[:DRIFT_GROUPS]
 
     # -- fitting -----------------------------------------------------------------------------------------------------

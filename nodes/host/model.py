@@ -166,8 +166,8 @@ def shape_of(run: Run) -> tuple[int, ...]:
         D3POError: there is none, or its file is missing or damaged.
     """
     for recorded in (True, False):
-        for group in reversed(run.groups(freed=False, recorded=recorded)):
-            tensors = run.trajectory(group.id)
+        for group in reversed(run.groups.select(freed=False, recorded=recorded)):
+            tensors = run.groups.trajectory(group.id)
             if "latents" in tensors:
                 return tuple(tensors["latents"].shape[1:])
     if run.settings.get(folders.SHAPE):
@@ -193,8 +193,10 @@ class RunModel(HostModel):
         self, patcher: Any, run: Run, vae: Any, eta: float = 1.0, shape: tuple[int, ...] | None = None
     ) -> None:
         super().__init__(patcher, {"samples": torch.zeros(1, *(shape or shape_of(run)))}, vae, eta=eta)
-        known = [prompt for prompt in run.prompts() if run.has_conditioning(prompt.id)]  # imported ones may have none
-        self._rows = {prompt.text: run.conditioning(prompt.id) for prompt in known}
+        known = [
+            prompt for prompt in run.prompts.all() if run.prompts.has_conditioning(prompt.id)
+        ]  # imported ones may have none
+        self._rows = {prompt.text: run.prompts.conditioning(prompt.id) for prompt in known}
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         return [self._rows[prompt] for prompt in prompts]

@@ -73,12 +73,12 @@ def picked(folder: Path) -> Run:
     for number in range(24):
         tints = torch.rand(3, 3, 1, 1, generator=chance)
         images = (0.6 * tints + 0.4 * torch.rand(3, 3, SIDE, SIDE, generator=chance)).clamp(0, 1)
-        group = run.add_group(
-            **{"prompt_id": run.add_prompt("a tint"), "number": number, "seed": 0, "candidates": 3, "policy": "base"},
+        group = run.groups.add(
+            **{"prompt_id": run.prompts.add("a tint"), "number": number, "seed": 0, "candidates": 3, "policy": "base"},
             **{"round": 1, "settings": {}, "held_out": False, "tensors": {}},
             images=[to_image(image) for image in images],
         )
-        run.add_pick(group, Pick("favourite", (int((tints[:, 0] - tints[:, 2]).argmax()),)))
+        run.picks.add(group, Pick("favourite", (int((tints[:, 0] - tints[:, 2]).argmax()),)))
     return run
 
 

@@ -71,7 +71,7 @@ def draw(folder: Path) -> Run:
     model.prompts = {"lake": (loaded.positive, loaded.negative), "boat": boat}
     run = Run.create(folder, model={"identity": model.identity}, settings={})
     for sampled in sample_groups(run, model, SAMPLE, ["lake", "boat"]):
-        run.add_pick(sampled.group_id, Pick("favourite", (0,)))
+        run.picks.add(sampled.group_id, Pick("favourite", (0,)))
     return run
 
 
@@ -79,7 +79,7 @@ def teach(run: Run) -> int:
     """One round; how many updates."""
     model = HostModel(loaded.patcher)
     trainer = Trainer(run, model.denoiser, TRAIN, LoraSettings(), attachment="hooks")
-    prompts = [run.conditioning(each.id) for each in run.prompts()]
+    prompts = [run.prompts.conditioning(each.id) for each in run.prompts.all()]
     done = []
 
     def work() -> None:
@@ -89,7 +89,7 @@ def teach(run: Run) -> int:
                 done.append(report.training.loss)
                 progress.at(report.update, report.total)
 
-    host_sampling(model.denoiser, prompts, run.trajectory(run.groups()[0].id)["latents"].shape[1:], work)
+    host_sampling(model.denoiser, prompts, run.groups.trajectory(run.groups.select()[0].id)["latents"].shape[1:], work)
     return len(done)
 
 

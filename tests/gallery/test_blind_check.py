@@ -16,14 +16,14 @@ from tests.run_helpers import picture
 @pytest.fixture
 def page(tmp_path: Path) -> Page:
     page = Page(*shelf_with(tmp_path))
-    page.run.add_check(
+    page.run.blind_checks.add(
         1, [f"p{i}" for i in range(12)], [picture(i, 0) for i in range(12)], [picture(i, 1) for i in range(12)]
     )
     return page
 
 
 def test_taught_pictures_stand_on_both_sides_and_nothing_tells_which(page: Page) -> None:
-    check = page.run.last_check()
+    check = page.run.blind_checks.last()
     assert sorted(pair.first for pair in check.pairs) == ["before"] * 6 + ["taught"] * 6
     status, answer = page.post("blind/next", check=check.id)
     assert status == 200
@@ -34,7 +34,7 @@ def test_taught_pictures_stand_on_both_sides_and_nothing_tells_which(page: Page)
 
 
 def test_a_whole_check(page: Page) -> None:
-    check = page.run.last_check()
+    check = page.run.blind_checks.last()
     for n in range(12):
         _, answer = page.post("blind/next", check=check.id)
         index = answer["pair"]["index"]
@@ -47,14 +47,14 @@ def test_a_whole_check(page: Page) -> None:
     assert {name: result[name] for name in ("taught", "before", "neither")} == {"taught": 9, "before": 2, "neither": 1}
     assert (result["low"], result["high"]) == (2, 9)  # of the 11 that were told apart
     assert page.post("blind/next", check=check.id)[1]["pair"] is None
-    assert page.run.picks() == [] and page.get("state")[1]["blind"]["result"] == result
+    assert page.run.picks.standing() == [] and page.get("state")[1]["blind"]["result"] == result
 
 
 @pytest.mark.parametrize(
     "values", [{"index": 12, "side": 0}, {"index": 0, "side": 2}, {"index": -1, "side": 0}, {"side": 0}]
 )
 def test_wrong_answers_are_refused(page: Page, values: dict[str, int]) -> None:
-    assert page.post("blind/answer", check=page.run.last_check().id, **values)[0] == 400
+    assert page.post("blind/answer", check=page.run.blind_checks.last().id, **values)[0] == 400
     assert page.post("blind/answer", check=uuid.uuid4().hex, index=0, side=0)[0] == 400
 
 
@@ -72,10 +72,10 @@ def test_chance_is_what_a_coin_does(n: int) -> None:
 
 def test_a_gentler_round_shows_itself_gentler(page: Page) -> None:
     run = page.run
-    number = run.begin_round({})
-    run.finish_round(number, "loras/a.safetensors", "a", {"sweep": [(1.0, 0.055), (0.7, 0.027), (0.4, 0.009)]})
+    number = run.rounds.begin({})
+    run.rounds.finish(number, "loras/a.safetensors", "a", {"sweep": [(1.0, 0.055), (0.7, 0.027), (0.4, 0.009)]})
     sides = {"before": [picture(0, 0)], "after": [picture(0, 1)], "after-70": [picture(0, 2)]}
-    run.save_strip(number, ["a lake"], sides)
+    run.previews.save(number, ["a lake"], sides)
     (round,) = page.get("state")[1]["rounds"]
     assert (round["drift"], round["strength"]) == ("high", 0.7)
     assert [(each["strength"], each["drift"]) for each in round["gentler"]] == [(0.7, "medium"), (0.4, "low")]
@@ -84,7 +84,7 @@ def test_a_gentler_round_shows_itself_gentler(page: Page) -> None:
     assert round["gentler"][1]["strip"] == []  # it has not been drawn
     assert all(page.send("GET", look).status == 200 for look in looks)
 
-    run.replace_lora(number, run.folder / "loras" / "b.safetensors", "b", 0.7)
+    run.rounds.replace_lora(number, run.folder / "loras" / "b.safetensors", "b", 0.7)
     (round,) = page.get("state")[1]["rounds"]
     assert (round["drift"], round["strength"]) == ("medium", 1.0)
     assert round["strip"][0]["after"] == looks[1]

@@ -61,7 +61,7 @@ def test_the_groups_of_a_page_that_went_away_are_shown_to_others(
     assert [card["number"] for card in other.next()] == [0]
     late, there = gone.pick(card), other.pick(card)  # who comes back late has picked all the same
     assert late["new"] and there["new"]
-    assert len(run.pick_history()) == 2
+    assert len(run.picks.history()) == 2
 
 
 def test_a_pick_is_on_the_disk_before_it_is_acknowledged_and_only_once(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_pick_is_on_the_disk_before_it_is_acknowledged_and_only_once(tmp_path:
     pick_id = uuid.uuid4().hex
     answers = [page.pick(card, pick_id=pick_id) for _ in range(3)]
     assert [answer["new"] for answer in answers] == [True, False, False]
-    (stored,) = Run.open(page.run.folder).picks()
+    (stored,) = Run.open(page.run.folder).picks.standing()
     shown = [image["candidate"] for image in card["images"]]
     assert (stored.pick.kind, stored.pick.order) == ("favourite", (shown[0],))
     assert (stored.shown_order, stored.decision_ms, stored.reason) == (tuple(shown), 900, "random")
@@ -84,7 +84,7 @@ def test_other_judgements(tmp_path: Path, kind: str) -> None:
     (card,) = page.next()
     order = [2, 0] if kind == "ranking" else []
     answer = page.pick(card, kind, order=order)
-    (stored,) = page.run.picks()
+    (stored,) = page.run.picks.standing()
     assert (stored.pick.kind, list(stored.pick.order)) == (kind, order)
     assert answer["state"]["picks"]["all"] == (kind != "skipped")
     assert answer["state"]["picks"]["usable"] == (kind == "ranking")
@@ -103,8 +103,8 @@ def test_undo_goes_back_any_number_of_times_even_on_another_page(tmp_path: Path)
         again = {name: answer["card"][name] for name in ("group", "images", "prompt")}
         assert again == {name: card[name] for name in again}
         assert answer["card"]["was"]["order"] == [card["images"][0]["candidate"]]
-    assert answer["state"]["last"] is None and run.picks() == []
-    assert len(run.pick_history()) == 4
+    assert answer["state"]["last"] is None and run.picks.standing() == []
+    assert len(run.picks.history()) == 4
     _, twice = reloaded.post("undo", pick_id=state["last"]["pick_id"])
     assert twice["state"]["revision"] == answer["state"]["revision"]
 
@@ -134,11 +134,11 @@ def test_now_and_then_a_group_comes_back_with_sides_swapped_and_is_not_trained_o
             shown[card["group"]] = order
             page.pick(card)
     assert 2 <= len(repeats) <= 3 and len(set(repeats)) == len(repeats)
-    assert len(run.picks()) == 50 - len(repeats)
-    assert run.consistency() == (2, len(repeats))
+    assert len(run.picks.standing()) == 50 - len(repeats)
+    assert run.history.consistency() == (2, len(repeats))
     _, history = page.get("history")
     assert history["total"] == 50 - len(repeats) and history["consistency"]["of"] == len(repeats)
-    _, answer = page.post("undo", pick_id=run.last_said().pick_id)
+    _, answer = page.post("undo", pick_id=run.picks.last().pick_id)
     assert answer["card"]["group"] in shown
 
 
@@ -158,7 +158,7 @@ def test_history_filters_corrects_and_removes(tmp_path: Path) -> None:
     first = whole["items"][2]
     other = 1 - first["order"][0]
     ada.post("pick", pick_id=uuid.uuid4().hex, group=first["group"], kind="favourite", order=[other], why="correction")
-    (corrected,) = [p for p in run.picks() if p.group_id == first["group"]]
+    (corrected,) = [p for p in run.picks.standing() if p.group_id == first["group"]]
     assert corrected.pick.order == (other,)
     _, after = ada.post("remove", pick_id=whole["items"][0]["pick_id"])
     assert after["state"]["picks"]["all"] == 2
@@ -192,7 +192,7 @@ def test_a_flag_is_on_the_disk_once_and_the_group_stays_in_front(tmp_path: Path)
     pick_id = uuid.uuid4().hex
     answers = [flag(page, card, 1, pick_id=pick_id) for _ in range(2)]
     assert [answer["new"] for answer in answers] == [True, False]
-    (stored,) = Run.open(page.run.folder).flags()
+    (stored,) = Run.open(page.run.folder).flags.standing()
     assert (stored.candidate, stored.kind, stored.who, stored.flag_id) == (1, "defective", "Ada", pick_id)
     assert answers[0]["state"]["picks"] | {"milestone": 0} == {
         **{"yours": 1, "all": 1, "usable": 1, "untaught": 1, "milestone": 0, "previous": 0},
@@ -215,7 +215,7 @@ def test_undo_of_a_flag_brings_the_group_back_as_it_was_shown(tmp_path: Path) ->
     assert answer["card"]["images"] == card["images"] and answer["card"]["was"] is None
     assert answer["card"]["flags"] == [{"candidate": 1, "kind": "defective"}]
     page.pick(card, order=[1])
-    assert page.run.flags() == []
+    assert page.run.flags.standing() == []
     _, answer = page.post("undo", pick_id=page.get("state")[1]["last"]["pick_id"])
     assert answer["card"]["flags"] == [{"candidate": 1, "kind": "defective"}] and answer["card"]["was"]["order"] == [1]
 
@@ -235,7 +235,7 @@ def test_the_history_tells_and_corrects_flags(tmp_path: Path) -> None:
     flag(page, second, 1, on=False, why="correction")
     assert page.get("history")[1]["total"] == 1
     page.post("remove", pick_id=history["items"][1]["pick_id"])
-    assert page.get("history")[1]["total"] == 0 and page.run.flags() == []
+    assert page.get("history")[1]["total"] == 0 and page.run.flags.standing() == []
 
 
 def test_a_repeat_comes_without_its_flags_and_flags_make_no_repeat(tmp_path: Path) -> None:
@@ -251,9 +251,9 @@ def test_a_repeat_comes_without_its_flags_and_flags_make_no_repeat(tmp_path: Pat
         flagged.add(card["group"])
         page.pick(card)
     assert len(flagged) == 16 and card["why"] == "repeat" and card["group"] in flagged and card["flags"] == []
-    assert run.consistency() == (0, 0)
-    page.pick(card, order=[run.picks()[0].pick.order[0]])
-    assert run.consistency()[1] == 1
+    assert run.history.consistency() == (0, 0)
+    page.pick(card, order=[run.picks.standing()[0].pick.order[0]])
+    assert run.history.consistency()[1] == 1
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_flags_that_no_page_of_ours_sends_are_refused(tmp_path: Path, wrong: dic
     (card,) = page.next()
     given = {"pick_id": uuid.uuid4().hex, "group": card["group"], "candidate": 1, "kind": "unsafe", "on": True}
     assert page.post("flag", **{**given, **wrong})[0] == 400
-    assert page.run.flag_history() == []
+    assert page.run.flags.history() == []
 
 
 def test_names_are_kept(tmp_path: Path) -> None:
@@ -277,25 +277,3 @@ def test_names_are_kept(tmp_path: Path) -> None:
     assert answer["state"]["taste"]["name"] == "Large blooms"
     assert Run.open(page.run.folder).name == "Large blooms"
     assert page.post("rename", name=" ")[0] == 400
-
-
-def test_a_run_of_the_first_version_is_shown_too(tmp_path: Path) -> None:
-    from d3po_core.run import schema
-
-    shelf, run = shelf_with(tmp_path, groups=2)
-    with run._database.write() as connection:  # back to what the first version made
-        for statement in (
-            *(f"DROP INDEX groups_{name}" for name in ("to_show", "counted", "imported")),
-            "DROP INDEX flags_of_group",
-            *("DROP VIEW flags", "DROP VIEW standing"),
-            *(f"DROP TABLE {table}" for table in ("leases", "check_pairs", "checks")),
-            *(f"ALTER TABLE groups DROP COLUMN {column}" for column in ("near", "showable", "judged", "flagged")),
-            "ALTER TABLE prompts DROP COLUMN asked",
-            schema.MIGRATIONS[0][7],
-            "PRAGMA user_version = 1",
-        ):
-            connection.execute(statement)
-    run.close()
-    old = Run.open(run.folder)
-    assert [group.showable for group in old.groups()] == [True, True]
-    assert len(Page(shelf, old).next(5)) == 2

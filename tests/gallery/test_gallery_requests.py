@@ -37,8 +37,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
         page.pick(card)
     from tests.run_helpers import picture
 
-    page.run.add_check(1, ["a"], [picture(0, 0)], [picture(0, 1)])
-    page.run.save_strip(1, ["a"], {"before": [picture(0, 0)], "after": [picture(0, 1)]})
+    page.run.blind_checks.add(1, ["a"], [picture(0, 0)], [picture(0, 1)])
+    page.run.previews.save(1, ["a"], {"before": [picture(0, 0)], "after": [picture(0, 1)]})
     return page
 
 
@@ -46,7 +46,7 @@ def everything(page: Page) -> tuple[Any, ...]:
     """What must stay as it is."""
     run = page.run
     files = {path: path.stat().st_size for path in run.folder.rglob("*") if not path.name.startswith("run.sqlite3")}
-    return run.pick_history(), run.name, run.groups(), run.rounds(), run.last_check(), files
+    return run.picks.history(), run.name, run.groups.select(), run.rounds.all(), run.blind_checks.last(), files
 
 
 known_ids = st.sampled_from(["taste", "pick", "group", "check", "client"])
@@ -144,7 +144,7 @@ def test_other_sites_cannot_pick(tmp_path: Path, headers: dict[str, str], status
     path = f"taste/{page.run.run_id}/pick"
     response = handle(page.shelf, Actions(), Request("POST", path, {}, headers, json.dumps(body).encode()))
     assert response.status == status
-    assert len(page.run.picks()) == (status == 200)
+    assert len(page.run.picks.standing()) == (status == 200)
 
 
 def test_other_sites_cannot_look(tmp_path: Path) -> None:
@@ -167,12 +167,12 @@ def test_hostile_words_come_back_as_they_are(tmp_path: Path) -> None:
     shelf, run = shelf_with(tmp_path, groups=0)
     from tests.run_helpers import put_group
 
-    put_group(run, prompt_id=run.add_prompt(hostile))
+    put_group(run, prompt_id=run.prompts.add(hostile))
     page = Page(shelf, run, hostile[:80])
     (card,) = page.next()
     assert card["prompt"] == hostile
     page.pick(card)
-    assert [pick.who for pick in run.picks()] == [" ".join(hostile[:80].split())]
+    assert [pick.who for pick in run.picks.standing()] == [" ".join(hostile[:80].split())]
     page.post("rename", name=hostile)
     assert page.get("state")[1]["taste"]["name"] == hostile
 

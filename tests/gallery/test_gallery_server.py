@@ -118,7 +118,7 @@ def people(server: Server, run: Run, count: int, picks: int, meanwhile: Any = No
 def test_eight_people_at_once_lose_and_double_nothing(tmp_path: Path, server: Server) -> None:
     _, run = shelf_with(tmp_path, groups=80)
     acknowledged = people(server, run, 8, 8)
-    stored = run.pick_history()
+    stored = run.picks.history()
     assert sorted(pick.pick_id for pick in stored) == sorted(acknowledged) and len(acknowledged) == 64
     assert max(Counter(pick.group_id for pick in stored).values()) == 1  # nobody was shown what another had
 
@@ -129,14 +129,14 @@ def test_a_killed_server_loses_no_acknowledged_pick(tmp_path: Path, server: Serv
 
     def kill_and_restart() -> None:
         for _ in range(2):
-            before = len(run.pick_history())
-            while len(run.pick_history()) < before + 6:
+            before = len(run.picks.history())
+            while len(run.picks.history()) < before + 6:
                 time.sleep(0.01)
             server.kill()
             server.start()
 
     acknowledged = people(server, run, 3, 14, kill_and_restart)
-    stored = [pick.pick_id for pick in run.pick_history()]
+    stored = [pick.pick_id for pick in run.picks.history()]
     assert sorted(stored) == sorted(acknowledged)
 
 

@@ -72,7 +72,7 @@ def test_imported_pictures_teach_by_another_method(worker: Worker, run: Run, tmp
         files[f"mine/winners/{number}.txt"] = f"a snowdrop\nNegative prompt: rain {number}\nSteps: 20"
     said = brought(run, worker, packed(tmp_path / "mine.zip", files), "anna")
     assert "Imported 4 groups" in said and "d3po cannot learn from them" in said
-    assert {pick.who for pick in run.pick_history()} == {"anna"}
+    assert {pick.who for pick in run.picks.history()} == {"anna"}
     assert "a snowdrop" not in texts(run)  # nobody asked for pictures of it
     with pytest.raises(D3POError, match="imported pictures"):
         Trainer(run, worker.models.of(run).denoiser, *train_settings(run))
@@ -120,9 +120,9 @@ def test_another_method_has_its_own_numbers_and_an_open_round_its_own_method(run
     kept(run, "ddpo")
     assert train_settings(Run.open(run.folder))[0] == TrainSettings(method="ddpo", epochs=7)
     assert run.manifest()["settings"]["train"]["method"] == "ddpo"
-    run.save_state(run.begin_round({"train": {"method": "ddpo"}}), {}, {})
+    run.rounds.save_state(run.rounds.begin({"train": {"method": "ddpo"}}), {}, {})
     assert "Round 1, which is not finished, goes on as it was begun." in kept(run, "dpok")
-    assert run.open_round().settings["train"]["method"] == "ddpo"
+    assert run.rounds.open().settings["train"]["method"] == "ddpo"
 
 
 def test_back_at_the_first_method_the_preset_holds_again(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_a_page_that_is_open_to_others_takes_only_zips(models: Models, run: Run,
             come.fn(taste, file and str(file), "")
         with pytest.raises(gr.Error, match=sentence):
             come.fn(taste, file and str(file), "", str(tmp_path))  # though no page can send it
-    assert run.groups(recorded=False) == []
+    assert run.groups.select(recorded=False) == []
     assert "Imported 1 group" in come.fn(taste, str(packed(tmp_path / "mine.zip", PAIR)), "")
     worker.close()
 
@@ -353,4 +353,4 @@ def test_what_is_no_zip_or_names_others_files_is_told(worker: Worker, run: Run, 
         brought(run, worker, empty, "me")
     with pytest.raises(D3POError, match="no file or folder"):
         brought(run, worker, tmp_path / "missing.zip", "me")
-    assert run.groups(recorded=False) == []
+    assert run.groups.select(recorded=False) == []

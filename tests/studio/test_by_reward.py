@@ -15,7 +15,7 @@ from d3po_core.gallery.state import state
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
 from d3po_core.run import Run
-from d3po_core.run.blind_checks import strip_side
+from d3po_core.run.previews import strip_side
 from d3po_core.settings import RewardSettings
 from d3po_panels import by_reward
 from d3po_panels import worker as module
@@ -39,16 +39,16 @@ def worker(models: Models) -> Iterator[Worker]:
 
 def taught(worker: Worker, run: Run) -> bool:
     assert worker.problem(run) is None, worker.problem(run)
-    return run.open_round() is None and bool(run.rounds()) and worker.work(run) is None
+    return run.rounds.open() is None and bool(run.rounds.all()) and worker.work(run) is None
 
 
 def stop_in_the_middle(worker: Worker, run: Run) -> int:
     """Stop after an update or more; how many were done."""
     until(lambda: (worker.work(run) or {"kind": "", "done": 0})["kind"] == "teaching")
-    until(lambda: len(run.metrics()) > 0)
+    until(lambda: len(run.metrics.read()) > 0)
     worker.stop(run)
     until(lambda: worker.work(run) is None)
-    return int(run.metrics()[-1]["update"])
+    return int(run.metrics.read()[-1]["update"])
 
 
 def test_a_round_by_a_reward_is_kept_and_shown_as_others_are(worker: Worker, run: Run) -> None:
@@ -57,13 +57,13 @@ def test_a_round_by_a_reward_is_kept_and_shown_as_others_are(worker: Worker, run
     with pytest.raises(D3POError, match="is being taught"):
         worker.teach_by_reward(run, "warmth", FEW)
     until(lambda: taught(worker, run), 120)
-    (round,) = run.rounds()
-    assert [line["update"] for line in run.metrics()] == [1, 2, 3]
+    (round,) = run.rounds.all()
+    assert [line["update"] for line in run.metrics.read()] == [1, 2, 3]
     assert round.summary["figures"]["reward"] > round.summary["figures"]["reward_before"]  # warmer than it was
     tensors, _ = load_lora(run.folder / round.lora_file)
     assert any(value.any() for name, value in tensors.items() if "lora_up" in name)
-    assert run.current_policy() == round.lora_hash and len(run.last_check().pairs) == 1
-    assert run.strip_image(1, 0, "before").read_bytes() != run.strip_image(1, 0, strip_side(1.0)).read_bytes()
+    assert run.rounds.current_policy() == round.lora_hash and len(run.blind_checks.last().pairs) == 1
+    assert run.previews.image(1, 0, "before").read_bytes() != run.previews.image(1, 0, strip_side(1.0)).read_bytes()
     assert state(run, worker, "")["rounds"][0]["reward"] == "warmth"
     assert "teach" not in worker.can(run)  # by picks, of which there are none
 
@@ -73,19 +73,19 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
 ) -> None:
     worker.teach_by_reward(run, "0.5*warmth + contrast", MANY)
     done = stop_in_the_middle(worker, run)
-    assert run.open_round() is not None and "teach" in worker.can(run) and "decide" not in worker.can(run)
+    assert run.rounds.open() is not None and "teach" in worker.can(run) and "decide" not in worker.can(run)
     with pytest.raises(D3POError, match=r"stopped while it learnt from 0.5\*warmth \+ contrast"):
         by_reward.begin(run, "warmth", FEW)
 
     another = Worker(models).start()  # as after a restart: nothing is known but what lies in the run
     try:
         another.teach(run)
-        until(lambda: len(run.metrics()) > done)
+        until(lambda: len(run.metrics.read()) > done)
         another.stop(run)
         until(lambda: another.work(run) is None)
-        found = [line["update"] for line in run.metrics()]
+        found = [line["update"] for line in run.metrics.read()]
         assert found[done] in (done, done + 1)  # the state is at most one update behind
-        (round,) = run.rounds()
+        (round,) = run.rounds.all()
         assert round.settings["reward_name"] == "0.5*warmth + contrast" and round.settings["reward"]["updates"] == 400
         again = by_reward.begin(run, "0.5*warmth + contrast", replace(FEW, tile=64, micro_batch=1))
         assert again.settings.tile == 64 and again.settings.micro_batch == 1  # of the round's own all else stays
@@ -100,8 +100,8 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
         assert another.problem(run).do.startswith("Put it back. Or finish it as it is")
         another.finish(run)
         until(lambda: taught(another, run), 120)
-        (finished,) = run.rounds()
-        assert finished.summary["reason"] == "Stopped before the end." and len(run.metrics()) == len(found)
+        (finished,) = run.rounds.all()
+        assert finished.summary["reason"] == "Stopped before the end." and len(run.metrics.read()) == len(found)
         with pytest.raises(D3POError, match="No round of this taste was stopped"):
             another.finish(run)
     finally:
@@ -112,7 +112,7 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
 def test_what_an_older_version_kept_of_a_rounds_reward_is_known(run: Run, kept: dict[str, str]) -> None:
     """It kept what was typed, or, from the command line, nothing but the name."""
     settings = {"reward": asdict(FEW), "reward_name": "2*warmth + contrast", **kept}
-    run.save_state(run.begin_round(settings, by_picks=False), {}, {})
+    run.rounds.save_state(run.rounds.begin(settings, by_picks=False), {}, {})
     lesson = by_reward.begin(run, " 2.0 * warmth + contrast", FEW)
     assert lesson.reward is not None and lesson.reward.name == settings["reward_name"]  # which the trainer compares
     with pytest.raises(D3POError, match=r"stopped while it learnt from 2\*warmth \+ contrast"):
@@ -132,8 +132,8 @@ def test_a_reward_makes_room_for_others_and_for_drawing(
         worker.teach_by_reward(run, "warmth", FEW)
         until(lambda: taught(worker, run), 120)
         assert worker.turns >= 3 and loaded == ["warmth"]  # loaded once, however many turns it takes
-        assert [line["update"] for line in run.metrics()] == [1, 2, 3]
-        until(lambda: run.groups())  # for whoever looks
+        assert [line["update"] for line in run.metrics.read()] == [1, 2, 3]
+        until(lambda: run.groups.select())  # for whoever looks
     finally:
         worker.close()
 
@@ -154,20 +154,25 @@ def test_what_cannot_be_followed_is_told_at_once(run: Run, written: str, told: s
     with pytest.raises(D3POError) as error:
         by_reward.begin(run, written, FEW)
     assert told in str(error.value)
-    assert run.rounds() == [] and not (run.folder / by_reward.FILE).exists()
+    assert run.rounds.all() == [] and not (run.folder / by_reward.FILE).exists()
 
 
 def pick_colours(run: Run, groups: int, like: str) -> None:
     """Groups of a red and a blue picture, of which one is liked: always red, or now this, now that."""
     for number in range(groups):
         sides = [(200 - number, 40, 40), (40, 40, 200 - number)]
-        run.add_group(
-            **{"prompt_id": run.prompts()[0].id, "number": run.next_number(), "seed": number, "candidates": 2},
+        run.groups.add(
+            **{
+                "prompt_id": run.prompts.all()[0].id,
+                "number": run.groups.next_number(),
+                "seed": number,
+                "candidates": 2,
+            },
             **{"policy": "base", "round": 1, "settings": {}, "held_out": False, "tensors": trajectory(number)},
             images=[Image.new("RGB", (32, 32), colour) for colour in sides],
         )
-    for number, group in enumerate(run.groups(picked=False)):
-        run.add_pick(group.id, Pick("favourite", (0 if like == "red" else (number * number // 3) % 2,)))
+    for number, group in enumerate(run.groups.select(picked=False)):
+        run.picks.add(group.id, Pick("favourite", (0 if like == "red" else (number * number // 3) % 2,)))
 
 
 def test_what_picks_say_is_followed_if_it_tells_anything(worker: Worker, run: Run) -> None:
@@ -181,11 +186,11 @@ def test_what_picks_say_is_followed_if_it_tells_anything(worker: Worker, run: Ru
     worker.teach(run)  # goes on with what the picks said when it was begun
     with pytest.raises(D3POError, match="being taught just now"):
         worker.teach_by_reward(run, "picks", FEW)
-    until(lambda: len(run.metrics()) > done)
+    until(lambda: len(run.metrics.read()) > done)
     worker.stop(run)
     until(lambda: worker.work(run) is None)
     assert (run.folder / by_reward.FILE).read_bytes() == before
-    assert run.rounds()[0].settings["reward_name"] == by_reward.NAME
+    assert run.rounds.all()[0].settings["reward_name"] == by_reward.NAME
     with pytest.raises(D3POError, match="stopped while it learnt from what your picks say"):
         by_reward.begin(run, "warmth", FEW)
 
@@ -199,11 +204,11 @@ def test_picks_at_random_may_be_looked_at_and_not_used(run: Run) -> None:
 
 def test_a_stopped_round_by_picks_is_not_run_over(worker: Worker, run: Run) -> None:
     worker.draw(run, 18)
-    until(lambda: len(run.groups()) == 18 and worker.work(run) is None, 120)
-    for group in run.groups(picked=False):
-        run.add_pick(group.id, Pick("favourite", (group.number % 2,)))
+    until(lambda: len(run.groups.select()) == 18 and worker.work(run) is None, 120)
+    for group in run.groups.select(picked=False):
+        run.picks.add(group.id, Pick("favourite", (group.number % 2,)))
     worker.teach(run)
-    until(lambda: len(run.metrics()) > 0, 120)
+    until(lambda: len(run.metrics.read()) > 0, 120)
     worker.stop(run)
     until(lambda: worker.work(run) is None)
     with pytest.raises(D3POError, match="stopped while it learnt from picks"):
@@ -219,7 +224,7 @@ def test_a_reward_that_is_gone_is_told_and_nothing_is_lost(worker: Worker, run: 
     (run.folder / by_reward.FILE).unlink()
     worker.teach(run)
     until(lambda: worker.problem(run) is not None)
-    assert "reward from picks" in worker.problem(run).what and run.open_round() is not None
+    assert "reward from picks" in worker.problem(run).what and run.rounds.open() is not None
     time.sleep(0.1)
     assert worker.work(run) is None and "teach" in worker.can(run)
 
@@ -229,11 +234,11 @@ def test_a_reward_that_cannot_be_followed_keeps_nobody_from_other_ways(worker: W
     """It is known only once the first pictures were judged, and a round has been opened by then."""
     worker.teach_by_reward(run, written, FEW)
     until(lambda: worker.problem(run) is not None, 120)
-    assert run.open_round() is not None and state(run, worker, "")["rounds"][0]["reward"] is None
+    assert run.rounds.open() is not None and state(run, worker, "")["rounds"][0]["reward"] is None
     with pytest.raises(D3POError, match="No round of this taste was stopped"):
         worker.finish(run)
     worker.teach(run)  # by picks, of which there are none
     until(lambda: "pick" in str(worker.problem(run)).lower(), 120)
     worker.teach_by_reward(run, "warmth", FEW)
     until(lambda: taught(worker, run), 120)
-    assert run.rounds()[0].settings["reward_name"] == "warmth"
+    assert run.rounds.all()[0].settings["reward_name"] == "warmth"

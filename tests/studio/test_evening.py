@@ -130,21 +130,21 @@ def test_a_full_evening(browser: Any, studio: Studio, tmp_path: Path) -> None:
     first = Tab(context, studio, acknowledged)
 
     def judged() -> int:
-        return run.counts("").picks
+        return run.picks.counts("").picks
 
     def pick_to(count: int, *picking: tuple[Tab, str]) -> None:
         """Groups that came back to see how consistent one is do not count, so more picks may be needed."""
         turn = 0
         while judged() < count:
             tab, key = picking[turn % len(picking)]
-            before, turn = len(run.pick_history()), turn + 1
+            before, turn = len(run.picks.history()), turn + 1
             tab.press(key)
-            until(lambda before=before: len(run.pick_history()) > before)
+            until(lambda before=before: len(run.picks.history()) > before)
 
     pick_to(20, (first, "1"), (first, "2"), (first, "Numpad1"))
     for _ in range(5):
         first.press("z")
-    until(lambda: sum(pick.undone is not None for pick in run.pick_history()) == 5)
+    until(lambda: sum(pick.undone is not None for pick in run.picks.history()) == 5)
 
     first.open()  # a reload in the middle
     pick_to(25, (first, "ArrowRight"), (first, "ArrowLeft"))
@@ -165,18 +165,18 @@ def test_a_full_evening(browser: Any, studio: Studio, tmp_path: Path) -> None:
     first.click("Start the blind check")
     for n in range(len(check.pairs)):
         first.press("1" if n % 2 else "2")
-        until(lambda n=n: sum(pair.answer is not None for pair in run.last_check().pairs) == n + 1)
+        until(lambda n=n: sum(pair.answer is not None for pair in run.blind_checks.last().pairs) == n + 1)
     verdict = first.page.locator("d3po-gallery").get_by_role("heading", name="You preferred the taught model in")
     verdict.wait_for(timeout=20_000)
     first.click("Keep")
-    until(lambda: run.last_check().decision == "keep")
+    until(lambda: run.blind_checks.last().decision == "keep")
     context.close()
 
-    history = run.pick_history()
+    history = run.picks.history()
     assert len({pick.pick_id for pick in history}) == len(history)
     assert acknowledged <= {pick.pick_id for pick in history}
     assert sum(pick.undone is None and pick.reason != "repeat" for pick in history) == 60
-    one_each = [pick.group_id for pick in run.picks()]
+    one_each = [pick.group_id for pick in run.picks.standing()]
     assert len(set(one_each)) == len(one_each)  # the two tabs never had the same group
     _loads_in_diffusers(run, tmp_path)
 

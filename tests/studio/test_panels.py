@@ -79,8 +79,8 @@ def test_a_method_is_kept_and_a_reward_teaches(page: Any, run: Run, tmp_path: Pa
     page.click("#d3po_reward_begin")
     page.locator("#d3po_reward_told", has_text="It has begun").first.wait_for()
     until(lambda: taught(page.worker, run), 200)
-    tensors, _ = load_lora(run.folder / run.rounds()[0].lora_file)
-    assert any(value.any() for value in tensors.values()) and run.rounds()[0].settings["reward"]["updates"] == 2
+    tensors, _ = load_lora(run.folder / run.rounds.all()[0].lora_file)
+    assert any(value.any() for value in tensors.values()) and run.rounds.all()[0].settings["reward"]["updates"] == 2
 
     page.reload()
     open_tab(page, "Other ways to teach")
@@ -108,8 +108,8 @@ def test_pictures_come_from_a_folder_and_from_a_zip(page: Any, run: Run, tmp_pat
     page.screenshot(path=str(tmp_path / "bring.png"), full_page=True)
     told = page.locator("#d3po_brought").inner_text()
     assert "d3po cannot learn from them" in told and "Left out 1:" in told and "have no prompt" in told
-    (group,) = run.groups(recorded=False)
-    assert "latents" in run.trajectory(group.id) and run.counts("").usable == 1
+    (group,) = run.groups.select(recorded=False)
+    assert "latents" in run.groups.trajectory(group.id) and run.picks.counts("").usable == 1
 
     packed = tmp_path / "mine.zip"
     with zipfile.ZipFile(packed, "w") as archive:
@@ -120,4 +120,4 @@ def test_pictures_come_from_a_folder_and_from_a_zip(page: Any, run: Run, tmp_pat
     page.get_by_text("mine.zip").first.wait_for()
     page.click("#d3po_bring_button")
     page.locator("#d3po_brought", has_text="1 were there already").wait_for()
-    assert len(run.groups(recorded=False)) == 1
+    assert len(run.groups.select(recorded=False)) == 1

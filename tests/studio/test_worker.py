@@ -16,8 +16,8 @@ from d3po_core.lora import load_lora
 from d3po_core.models import DiffusersModel
 from d3po_core.picks import Pick
 from d3po_core.run import Run
-from d3po_core.run.blind_checks import strip_side
 from d3po_core.run.library import RunLibrary
+from d3po_core.run.previews import strip_side
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_panels import drawing, tastes
 from d3po_panels import worker as module
@@ -76,97 +76,100 @@ def until(what: Callable[[], Any], seconds: float = 60) -> None:
 
 
 def pick_all(run: Run) -> None:
-    for group in run.groups(picked=False):
-        run.add_pick(group.id, Pick("favourite", (group.number % 2,)))
+    for group in run.groups.select(picked=False):
+        run.picks.add(group.id, Pick("favourite", (group.number % 2,)))
 
 
 def test_it_draws_ahead_of_whoever_looks_and_no_further(worker: Worker, run: Run) -> None:
     time.sleep(0.1)
-    assert run.groups() == []  # nobody looks
+    assert run.groups.select() == []  # nobody looks
     worker.seen(run)
-    until(lambda: len(run.groups()) == module.AHEAD and worker.work(run) is None)
+    until(lambda: len(run.groups.select()) == module.AHEAD and worker.work(run) is None)
     pick_all(run)
     worker.seen(run)
-    until(lambda: len(run.groups()) == 2 * module.AHEAD)
+    until(lambda: len(run.groups.select()) == 2 * module.AHEAD)
     assert worker.problem(run) is None
 
 
 def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> None:
     worker.draw(run, 18)
-    until(lambda: len(run.groups()) == 18 and worker.work(run) is None)
+    until(lambda: len(run.groups.select()) == 18 and worker.work(run) is None)
     assert "teach" not in worker.can(run)
     pick_all(run)
     assert "teach" in worker.can(run)
     worker.teach(run)
     seen = set()
-    until(lambda: (seen.add((worker.work(run) or {"kind": None})["kind"]), run.last_check())[1])
+    until(lambda: (seen.add((worker.work(run) or {"kind": None})["kind"]), run.blind_checks.last())[1])
     assert {"checking", "teaching", "blind"} <= seen | {"teaching"}
     until(lambda: worker.work(run) is None)
-    (round,) = run.rounds()
-    assert round.lora_file and run.current_policy() == round.lora_hash
-    assert len(run.strip(1)) == 4 and len(run.last_check().pairs) == 12
+    (round,) = run.rounds.all()
+    assert round.lora_file and run.rounds.current_policy() == round.lora_hash
+    assert len(run.previews.prompts(1)) == 4 and len(run.blind_checks.last().pairs) == 12
     strengths, drifts = zip(*round.summary["sweep"], strict=True)
     assert strengths == STRENGTHS
     # predictions move in proportion to a small LoRA, and KL with their square
     assert [drift / drifts[0] for drift in drifts] == pytest.approx([s**2 for s in strengths], rel=0.25)
-    looks = {strength: run.strip_image(1, 0, strip_side(strength)).read_bytes() for strength in strengths}
-    assert len({*looks.values(), run.strip_image(1, 0, "before").read_bytes()}) == 4
+    looks = {strength: run.previews.image(1, 0, strip_side(strength)).read_bytes() for strength in strengths}
+    assert len({*looks.values(), run.previews.image(1, 0, "before").read_bytes()}) == 4
     assert "teach" not in worker.can(run)  # nothing new to teach from
 
     worker.decide(run, 1, "gentler", 0.4)
-    until(lambda: run.rounds()[0].lora_hash != round.lora_hash)
-    assert run.current_policy() == run.rounds()[0].lora_hash
-    assert run.rounds()[0].summary["gentler"] == 0.4
-    weaker = run.rounds()[0].lora_hash
+    until(lambda: run.rounds.all()[0].lora_hash != round.lora_hash)
+    assert run.rounds.current_policy() == run.rounds.all()[0].lora_hash
+    assert run.rounds.all()[0].summary["gentler"] == 0.4
+    weaker = run.rounds.all()[0].lora_hash
     worker.decide(run, 1, "gentler", 0.4)  # once more: still .4 of what was taught, not .16
-    until(lambda: run.rounds()[0].lora_file.endswith("40-2.safetensors"))
-    assert run.rounds()[0].lora_hash != round.lora_hash and run.current_policy() == run.rounds()[0].lora_hash
-    assert ups(run, run.rounds()[0].lora_file) == pytest.approx(0.4 * ups(run, round.lora_file), rel=1e-5)
+    until(lambda: run.rounds.all()[0].lora_file.endswith("40-2.safetensors"))
+    assert (
+        run.rounds.all()[0].lora_hash != round.lora_hash
+        and run.rounds.current_policy() == run.rounds.all()[0].lora_hash
+    )
+    assert ups(run, run.rounds.all()[0].lora_file) == pytest.approx(0.4 * ups(run, round.lora_file), rel=1e-5)
     assert weaker
     with pytest.raises(D3POError, match="no finished round 99"):
         worker.decide(run, 99, "back", 1.0)
     worker.decide(run, 0, "back", 1.0)
-    assert run.current_policy() == "base"
+    assert run.rounds.current_policy() == "base"
     worker.draw(run, 1)
-    until(lambda: len(run.groups()) == 19)
-    assert run.groups()[-1].policy == "base"
+    until(lambda: len(run.groups.select()) == 19)
+    assert run.groups.select()[-1].policy == "base"
 
 
 def test_teaching_makes_room_for_drawing_when_pictures_run_out(worker: Worker, run: Run) -> None:
     worker.draw(run, 16)
-    until(lambda: len(run.groups()) == 16 and worker.work(run) is None)
+    until(lambda: len(run.groups.select()) == 16 and worker.work(run) is None)
     pick_all(run)
     worker.teach(run)
     until(lambda: worker.work(run) is not None)
     worker.seen(run)
-    until(lambda: run.last_check() is not None)
-    assert len(run.groups()) >= 16 + module.AHEAD // 2
-    assert worker.problem(run) is None and run.rounds()[0].finished
+    until(lambda: run.blind_checks.last() is not None)
+    assert len(run.groups.select()) >= 16 + module.AHEAD // 2
+    assert worker.problem(run) is None and run.rounds.all()[0].finished
 
 
 def test_stop_keeps_what_was_done_and_teach_goes_on(worker: Worker, run: Run) -> None:
     worker.draw(run, 1000)
-    until(lambda: len(run.groups()) >= 16)
+    until(lambda: len(run.groups.select()) >= 16)
     worker.stop(run)
     until(lambda: worker.work(run) is None)
-    count = len(run.groups())
+    count = len(run.groups.select())
     worker.seen(run)
     time.sleep(0.2)
-    assert len(run.groups()) == count < 1000  # stopped means stopped, until something is asked for
+    assert len(run.groups.select()) == count < 1000  # stopped means stopped, until something is asked for
     pick_all(run)
     worker.teach(run)
     until(lambda: (worker.work(run) or {"done": 0})["done"] > 0)
     worker.stop(run)
     until(lambda: worker.work(run) is None)
-    assert run.open_round() is not None and "teach" in worker.can(run)
+    assert run.rounds.open() is not None and "teach" in worker.can(run)
     worker.teach(run)
-    until(lambda: run.last_check() is not None)
-    assert run.open_round() is None
+    until(lambda: run.blind_checks.last() is not None)
+    assert run.rounds.open() is None
 
 
 def test_a_taste_deleted_under_the_pages_eyes_does_not_end_the_worker(worker: Worker, run: Run) -> None:
     worker.seen(run)
-    until(lambda: len(run.groups()) == module.AHEAD and worker.work(run) is None)
+    until(lambda: len(run.groups.select()) == module.AHEAD and worker.work(run) is None)
     worker.seen(run)
     tastes.delete(run, worker)
     assert not run.folder.exists()
@@ -181,7 +184,7 @@ def test_what_goes_wrong_is_told_and_ends_when_something_works(worker: Worker, r
     assert "not the one" in worker.problem(run).what
     run.model["identity"] = worker.models.get("tiny").identity
     worker.draw(run, 1)
-    until(lambda: len(run.groups()) == 1)
+    until(lambda: len(run.groups.select()) == 1)
     assert worker.problem(run) is None
 
 
@@ -232,13 +235,13 @@ def test_others_have_their_turn_while_it_draws_and_teaches(
     worker = Shared(models).start()
     try:
         worker.draw(run, 16)
-        until(lambda: len(run.groups()) == 16)
+        until(lambda: len(run.groups.select()) == 16)
         assert worker.turns >= 8  # two groups at a time
         pick_all(run)
         before = worker.turns
         worker.teach(run)
-        until(lambda: run.rounds() and run.rounds()[0].lora_file and not worker.work(run))
-        updates = run.metrics()
+        until(lambda: run.rounds.all() and run.rounds.all()[0].lora_file and not worker.work(run))
+        updates = run.metrics.read()
         assert worker.turns - before >= len({each["update"] for each in updates}) > 1
         assert [each["update"] for each in updates if each["phase"] == "teach"] == list(range(1, len(updates) + 1))
     finally:
@@ -289,7 +292,7 @@ def test_a_taste_for_which_nobody_asked_for_pictures_is_not_drawn_for(worker: Wo
     assert idle._ahead() is None
     worker.draw(run, 1)
     until(lambda: worker.problem(run) is not None)
-    assert "Nobody has asked for pictures" in worker.problem(run).what and not run.groups()
+    assert "Nobody has asked for pictures" in worker.problem(run).what and not run.groups.select()
 
 
 def test_a_press_of_teach_after_stop_is_its_own(models: Tiny, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,12 +39,12 @@ def cards(tmp_path: Path) -> Cards:
 
 def taught(run: Run, drift: float = 0.0) -> Path:
     """A finished round's LoRA in the run; at full strength it drifts this far."""
-    number = run.begin_round({})
+    number = run.rounds.begin({})
     path = run.folder / "loras" / f"{run.name}-round{number}.safetensors"
     path.parent.mkdir(exist_ok=True)
     tensors = {"lora_unet_a.lora_down.weight": torch.ones(1, 2), "lora_unet_a.lora_up.weight": torch.ones(2, 1)}
     save_file(tensors, path, {"ss_base_model_version": "sd_v1", "ss_output_name": path.stem, "round": str(number)})
-    run.finish_round(number, path, policy_id(path), {"sweep": [[1.0, drift], [0.7, 0.01]]})
+    run.rounds.finish(number, path, policy_id(path), {"sweep": [[1.0, drift], [0.7, 0.01]]})
     return path
 
 
@@ -94,7 +94,7 @@ def test_the_newest_rounds_the_starred_and_the_current_stay(run: Run, cards: Car
     assert files_of(cards) == [names[0], *names[2:]] == files_of(cards, "json")
     assert cards.of(run) == {names[4]: False, names[3]: False, names[2]: False, names[0]: True}
     cards.star(run, [])
-    run.go_back(str(run.rounds()[2].lora_hash))
+    run.rounds.go_back(str(run.rounds.all()[2].lora_hash))
     cards.kept = 1
     cards.publish(run, taught(run))  # a new round: it samples now
     assert files_of(cards) == ["Night-lakes-round6"]
@@ -140,7 +140,7 @@ def test_the_tag_is_of_what_samples_and_names_all_earlier_ones(run: Run, cards: 
     found = json.loads(lora_tag(shelf, label, cards))
     assert found["tag"] == "<lora:Night-lakes-round2:1>"
     assert found["names"] == ["Night-lakes-round1", "Night-lakes-round2"]
-    run.go_back(str(run.rounds()[0].lora_hash))
+    run.rounds.go_back(str(run.rounds.all()[0].lora_hash))
     assert json.loads(lora_tag(shelf, label, cards))["tag"] == "<lora:Night-lakes-round1:0.7>"
 
 
@@ -149,7 +149,7 @@ def test_one_that_was_tidied_away_comes_back_when_it_is_wanted(run: Run, cards: 
     for _ in range(2):
         cards.publish(run, taught(run))
     assert files_of(cards) == ["Night-lakes-round2"]
-    run.go_back(str(run.rounds()[0].lora_hash))
+    run.rounds.go_back(str(run.rounds.all()[0].lora_hash))
     assert cards.current(run) == ("Night-lakes-round1-2", 1.0)
     assert files_of(cards) == ["Night-lakes-round1-2", "Night-lakes-round2"]
 
@@ -158,7 +158,7 @@ def test_a_card_gets_the_rounds_picture_and_keeps_the_persons(run: Run, cards: C
     card = cards.publish(run, taught(run))
     assert not card.with_suffix(".png").exists()
     picture = Image.new("RGB", (8, 8), "teal")
-    run.save_strip(1, ["a lake"], {"before": [picture], "after": [picture]})
+    run.previews.save(1, ["a lake"], {"before": [picture], "after": [picture]})
     cards.picture(run, 1)
     with Image.open(card.with_suffix(".png")) as shown:
         assert shown.getpixel((0, 0)) == (0, 128, 128)

@@ -222,7 +222,7 @@ def test_other_ways_to_teach(server: Server, page: Any, tmp_path: Path) -> None:
         model={**MODEL, "identity": "toy"},
         settings={"sample": {"steps": 2}},
     )
-    run.add_prompt("a hill", "")
+    run.prompts.add("a hill", "")
     page.reload()
     load_scripts(page)
     outer(page, "D3PO")
@@ -259,14 +259,14 @@ def test_nothing_is_drawn_before_the_tab_is_opened(server: Server, unopened: Any
     run = Run.create(
         server.tastes / secrets.token_hex(4), name="Unseen", model=MODEL, settings={"sample": {"steps": 2}}
     )
-    run.add_prompt("a hill", "")
+    run.prompts.add("a hill", "")
     asked: list[str] = []
     unopened.on("request", lambda request: asked.append(request.url.removeprefix(server.address)))
     unopened.reload()
     unopened.locator(f"d3po-gallery[taste='{run.run_id}']").wait_for(state="attached")
     load_scripts(unopened)
     unopened.wait_for_timeout(2000)
-    assert not [path for path in asked if path.startswith("/d3po/")] and run.next_number() == 0
+    assert not [path for path in asked if path.startswith("/d3po/")] and run.groups.next_number() == 0
     outer(unopened, "D3PO")
     unopened.locator("d3po-gallery .pick:not(.asking) .frame img").first.wait_for()
     outer(unopened, "txt2img")

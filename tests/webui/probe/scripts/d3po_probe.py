@@ -138,7 +138,7 @@ class Probe:
     def recorded_with_text(self, taste):
         """The same, as a taste has recorded it for its first prompt."""
         run = next(run for run in RunLibrary(host.data_folder() / register.FOLDER).runs() if run.run_id == taste)
-        return run.conditioning(run.prompts()[0].id)["cond.vector"][0, -1536:].float().tolist()
+        return run.prompts.conditioning(run.prompts.all()[0].id)["cond.vector"][0, -1536:].float().tolist()
 
     def network(self):
         """What is left on the host's network: hooks, what was replaced, what asks for gradients."""

@@ -1,8 +1,7 @@
-"""What every part of a run stands on: its folder, its database and the few facts about the run itself."""
+"""What every part of a run stands on: its folder, its database, and the names of the files in it."""
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 from pathlib import Path
@@ -23,28 +22,17 @@ IMPORTED = "imported"
 """In the place of a policy: a group of pictures that nobody here drew, so it has no trajectory."""
 
 
-class Base:
-    """A run's folder and database.
+class Part:
+    """One part of a run.
 
-    Attributes:
+    Args:
         folder: where the run lies now.
-        run_id: 32 hexadecimal digits that stay when the folder is renamed, moved or copied.
-        name: what the user called it.
-        model: the base model, as given to `Run.create`.
-        settings: as given to `Run.create`.
+        database: of the run; all parts share it.
     """
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.folder = folder
         self._database = database
-        with database.read() as connection:
-            rows = connection.execute("SELECT key, value FROM meta").fetchall()
-        meta: dict[str, str] = {row["key"]: row["value"] for row in rows}
-        self.run_id: str = meta["run_id"]
-        self.name: str = meta["name"]
-        self.created: float = float(meta["created"])
-        self.model: dict[str, Any] = json.loads(meta["model"])
-        self.settings: dict[str, Any] = json.loads(meta["settings"])
 
 
 def count_up(connection: sqlite3.Connection, key: str, at_least: int = 0) -> int:
