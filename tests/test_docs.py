@@ -19,6 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 TEXTS = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
 HELP = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in sorted((ROOT / "web" / "docs").rglob("*.md"))}
 everywhere = pytest.mark.parametrize("name", TEXTS)
+rebuilt = pytest.mark.skipif(not (ROOT / "d3po_core" / "app").is_dir(), reason="the rooms are being built")
 
 
 def anchors(text: str) -> set[str]:
@@ -85,7 +86,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip().endswith(".safetensors")
 
 
-@pytest.mark.skipif(not (ROOT / "d3po_core" / "app").is_dir(), reason="the rooms are being built")
+@rebuilt
 @pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
 def test_files_and_functions_exist(name):
     """`folder/file` in a page exists, and what stands behind an arrow after it is defined in it."""
@@ -95,6 +96,27 @@ def test_files_and_functions_exist(name):
         defined = rf"(?:class|def|function) {symbol}\b|^(?:export )?(?:const )?{symbol}(?:: [^=]+)? ="
         if not file.exists() or (symbol and not re.search(defined, file.read_text("utf-8"), re.M)):
             missing.append(f"{path} {symbol}")
+    assert missing == []
+
+
+def said_in_code() -> str:
+    """All Python and words of the gallery, with strings that go on in the next line joined."""
+    folders = ("d3po_core", "d3po_panels", "d3po_studio", "d3po_webui", "nodes", "scripts", "install.py", "web/text")
+    files = [ROOT / name if (ROOT / name).is_file() else (ROOT / name).rglob("*.*") for name in folders]
+    paths = [path for found in files for path in ([found] if isinstance(found, Path) else found)]
+    text = "\n".join(path.read_text("utf-8") for path in paths if path.suffix in (".py", ".json"))
+    return re.sub(r'"\s*\n\s*f?"', "", text)
+
+
+@rebuilt
+def test_messages_are_quoted_as_they_are():
+    """What stands in the pages' tables of messages; dots, numbers and remarks in brackets are left out."""
+    known, missing = said_in_code(), []
+    for page in ("docs/comfyui.md", "docs/webui.md"):
+        table = TEXTS[page].partition("| message |")[2]
+        for message in re.findall(r"^\| `?(.+?)`? \|", table, re.M):
+            parts = re.split(r"…|\d+(?: of \d+)?|\(.*\)|`", message)
+            missing += [message for part in parts if len(part.strip()) > 5 and part.strip() not in known]
     assert missing == []
 
 
