@@ -170,7 +170,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as models:
         made = [
             os.environ.get("COMFYUI_PYTHON", sys.executable),
-            str(ROOT / "tests/comfyui/tiny_checkpoint.py"),
+            str(ROOT / "tests/hosts/comfyui/tiny_checkpoint.py"),
             models,
         ]
         subprocess.run(made, check=True, capture_output=True)

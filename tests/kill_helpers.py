@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from run_helpers import acknowledge
 from torch import Tensor, nn
-from toy import ToyModel
 
 from d3po_core.cli.export import export
 from d3po_core.run import Run
@@ -22,6 +20,8 @@ from d3po_core.settings import LoraSettings, TrainSettings
 from d3po_core.training import round_trainer as module
 from d3po_core.training.round_trainer import save_round
 from d3po_core.training.trainer import Trainer
+from tests.run_helpers import acknowledge
+from tests.toy import ToyModel
 
 TRAIN = TrainSettings(
     epochs=2, batch=2, learning_rate=3e-2, warmup=0, beta=20.0, drift_limit=0.0, micro_batch=64, reference="last_round"

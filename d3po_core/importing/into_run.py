@@ -17,7 +17,7 @@ from ..diffusion.image_model import Encoder
 from ..diffusion.rollout import STORE_DTYPE
 from ..errors import D3POError
 from ..run import Run
-from ..run.base import IMPORTED
+from ..run.part import IMPORTED
 from .images import read_rgb
 from .judged import FoundImages, JudgedGroup, LeftOut
 from .sources import read_source

@@ -1,0 +1,290 @@
+"""The command line: every setting has its flag, layers win in the right order, mistakes get one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from d3po_core.cli import COMMANDS, main
+from d3po_core.cli.flags import SECTIONS, flag_of, make_parser, read_config, settings_of
+from d3po_core.cli.progress import Bar
+from d3po_core.errors import D3POError
+from tests.test_settings import some_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+OWNER = {"sample": "sample", "lora": "train", "train": "train", "reward": "draft"}
+FIELDS = [(section, item) for section, cls in SECTIONS.items() for item in dataclasses.fields(cls)]
+IDS = [f"{section}.{item.name}" for section, item in FIELDS]
+fast = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def parser_of(name: str, advanced: bool = False) -> argparse.ArgumentParser:
+    return make_parser(name, import_module(f"d3po_core.cli.{name}"), advanced)
+
+
+def parse(section: str, *arguments: str) -> argparse.Namespace:
+    needed = ["--reward", "warmth"] if section == "reward" else []
+    return parser_of(OWNER[section]).parse_args(["--run", "x", *needed, *arguments])
+
+
+def as_flags(values: dict[str, Any]) -> list[str]:
+    """Written as a person would type them; `=` because a text may begin with a dash."""
+    flags = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            flags.append(flag_of(name) if value else "--no-" + flag_of(name)[2:])
+        else:
+            flags.append(f"{flag_of(name)}={value}")
+    return flags
+
+
+@pytest.mark.parametrize(("section", "item"), FIELDS, ids=IDS)
+def test_every_setting_has_a_flag_that_sets_it(section, item):
+    choices, default, high = item.metadata["choices"], item.default, item.metadata["high"]
+    if choices:
+        value = choices[-1]
+    elif isinstance(default, bool):
+        value = not default
+    else:
+        value = (
+            "some text" if isinstance(default, str) else type(default)(item.metadata["high"] if high else default + 1)
+        )
+    options = parse(section, *as_flags({item.name: value}))
+    assert getattr(settings_of(options, section), item.name) == value
+
+
+@pytest.mark.parametrize(("section", "item"), FIELDS, ids=IDS)
+def test_help_shows_plain_settings_and_advanced_ones_on_demand(section, item):
+    plain, full = (parser_of(OWNER[section], advanced).format_help() for advanced in (False, True))
+    flag = f"  {flag_of(item.name)}"
+    assert (flag + " " in plain or flag + "," in plain) is not item.metadata["advanced"]
+    assert flag + " " in full or flag + "," in full
+
+
+@fast
+@given(st.data(), st.sampled_from(list(SECTIONS)))
+def test_flags_round_trip(data, section):
+    values = data.draw(some_settings(SECTIONS[section]))
+    made = settings_of(parse(section, *as_flags(values)), section)
+    assert made == dataclasses.replace(SECTIONS[section](), **values)
+
+
+@fast
+@given(data=st.data(), section=st.sampled_from(list(SECTIONS)), nested=st.booleans())
+def test_config_round_trips_and_flags_win_over_it(tmp_path, data, section, nested):
+    from_file, from_flags = (data.draw(some_settings(SECTIONS[section])) for _ in range(2))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({section: from_file} if nested else from_file))
+    made = settings_of(parse(section, "--config", str(path), *as_flags(from_flags)), section)
+    assert made == dataclasses.replace(SECTIONS[section](), **{**from_file, **from_flags})
+
+
+def test_layers_win_in_their_order(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text('{"steps": 11, "eta": 0.5}')
+    earlier = {"preset": "published", "sample": {"eta": 0.9, "batch": 3, "no_longer_known": 1}}
+    model = {"guidance_scale": 2.5, "steps": 9}
+
+    def made(*arguments: str) -> Any:
+        return settings_of(parse("sample", *arguments), "sample", model, earlier)
+
+    plain = made()
+    assert (plain.steps, plain.guidance_scale, plain.eta, plain.batch, plain.window) == (9, 2.5, 0.9, 3, "all")
+    configured = made("--config", str(config))
+    assert (configured.steps, configured.eta, configured.batch) == (11, 0.5, 3)
+    named = made("--preset", "taste")
+    assert (named.steps, named.eta, named.batch, named.window) == (9, 1.0, 8, "early")
+    assert made("--config", str(config), "--steps", "12").steps == 12
+
+
+def test_a_preset_may_stand_in_the_config(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"preset": "published", "train": {"epochs": 7}}')
+    made = settings_of(parse("train", "--config", str(path)), "train")
+    assert (made.clip, made.level, made.epochs) == (0.1, "step", 7)
+    assert settings_of(parse("train", "--config", str(path), "--preset", "taste"), "train").clip == 0
+    other = settings_of(parse("train", "--preset", "published", "--method", "diffusion-nft"), "train")
+    assert (other.beta, other.clip, other.guided_loss) == (0, 0, True)  # the first two are D3PO's only
+
+
+def test_toml_reads_the_same(tmp_path):
+    pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    path = tmp_path / "config.toml"
+    path.write_text('steps = 11\n[train]\nepochs = 7\nlevel = "step"\n')
+    assert read_config(path, SECTIONS) == {
+        "sample": {"steps": 11},
+        "lora": {},
+        "train": {"epochs": 7, "level": "step"},
+        "reward": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "cannot be understood"),
+        ("[1, 2]", "not a table"),
+        ('{"stepz": 1}', "names 'stepz'.*Known are"),
+        ('{"sample": 3}', "'sample' in .* is not a group"),
+        ('{"preset": "magic"}', "preset 'magic'.*taste"),
+        ('{"sample": {"epochs": 3}}', "no setting called 'epochs'"),
+        ('{"steps": "many"}', "steps is 'many'.*int"),
+        ('{"steps": 0}', "steps is 0.*between 1 and"),
+    ],
+)
+def test_a_wrong_config_gets_one_sentence(tmp_path, text, told):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(D3POError, match=told):
+        settings_of(parse("sample", "--config", str(path)), "sample")
+
+
+WRONG = [
+    (["paint"], "There is no command 'paint'. Use one of sample"),
+    (["sample"], "The following arguments are required: --run. See d3po sample --help."),
+    (["sample", "--run", "x", "--step", "3"], "Unrecognized arguments: --step 3"),
+    (["sample", "--run", "x", "--steps", "many"], "--steps is 'many'. It must be a whole number."),
+    (["sample", "--run", "x", "--eta", "1,5"], "--eta is '1,5'. It must be a number."),
+    (["sample", "--run", "x", "--candidates", "9"], "candidates is 9. Choose a value between 2 and 8."),
+    (["sample", "--run", "x", "--window", "late"], "window is 'late'. Choose one of early, first, all."),
+    (["sample", "--run", "x", "--eta", "nan"], "eta is nan."),
+    (["sample", "--run", "x", "--preset", "magic"], "Argument --preset: invalid choice: 'magic'"),
+    (["sample", "--run", "x", "--config", "nowhere.json"], "The settings in nowhere.json cannot be read"),
+    (["sample", "--run", "x", "--prompts", "nowhere.txt"], "The prompts in nowhere.txt cannot be read"),
+    (["sample", "--run", "x", "--model", "nowhere"], "There is no model at 'nowhere'."),
+    (["sample", "--run", "x", "--model", "nowhere", "--prompt", "a"], "There is no model at 'nowhere'."),
+    (["annotate", "--run", "x"], "Nobody was named to pick."),
+    (["annotate", "--run", "x", "--scorer", "beauty"], "There is no reward called 'beauty'."),
+    (["annotate", "--run", "x", "--random", "--flip", "1.5"], "--flip is 1.5. Choose a value between 0 and 1."),
+    (["annotate", "--run", "x", "--random", "--limit", "0"], "--limit is 0."),
+    (["annotate", "--run", "x", "--random"], "There is no folder"),
+    (["train", "--run", "x"], "There is no folder"),
+    (["evaluate", "--run", "x", "--scorer", "beauty"], "There is no reward called 'beauty'."),
+    (["evaluate", "--run", "x", "--scorer", "warmth"], "There is no folder"),
+    (["export", "--run", "x", "--to", "y"], "There is no folder"),
+    (["info", "--run", "."], "is not a run"),
+    (["demo", "--scorer", "beauty"], "There is no reward called 'beauty'."),
+    (["demo", "--picks", "0"], "--picks is 0. Choose a value of at least 1."),
+    (["evaluate", "--run", "x", "--scorer", "warmth", "--seeds", "1"], "--seeds is 1."),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_mistakes_get_one_sentence_and_leave_nothing_behind(arguments, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if "--model" in arguments and "--prompt" not in arguments:
+        arguments = [*arguments, "--prompt", "a"]
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert told in said.err
+    assert said.err.startswith("d3po: ") and said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def failing(error: BaseException) -> ModuleType:
+    """A subcommand that ends in an error."""
+    command: Any = ModuleType("failing")
+    command.EXAMPLE, command.OUT_OF_MEMORY = "", "Lower --batch."
+    command.add_arguments = lambda parser, advanced: None
+
+    def run(options: argparse.Namespace) -> int:
+        raise error
+
+    command.run = run
+    return command
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch names its own, on every device."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), 2, "Lower --batch"),
+        (MemoryError(), 2, "Lower --batch"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate"),
+            2,
+            "Lower --batch",
+        ),
+        (KeyboardInterrupt(), 130, "What was done before is kept"),
+        (OSError(28, "No space left on device", "/tmp/x"), 2, "/tmp/x: No space left on device"),
+        (D3POError("It broke.", "Mend it.", "Nothing was lost."), 2, "d3po: It broke. Nothing was lost. Mend it."),
+    ],
+)
+def test_what_goes_wrong_is_told_without_a_traceback(error, status, told, monkeypatch, capsys):
+    monkeypatch.setattr("d3po_core.cli.import_module", lambda *_: failing(error))
+    assert main(["info"]) == status
+    said = capsys.readouterr().err
+    assert told in said and "Traceback" not in said
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("d3po_core.cli.import_module", lambda *_: failing(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        main(["info"])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_teaches(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "example:" in said and f"d3po {name} " in said
+    assert all(len(line) <= 120 for line in said.splitlines())
+
+
+def test_the_overview_names_every_command(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert all(f"    {name}" in said for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("d3po 0.")
+
+
+def test_it_runs_as_a_module_and_into_a_closed_pipe():
+    command = f"{sys.executable} -m d3po_core | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "usage: d3po COMMAND [options]\n" and "Traceback" not in done.stderr
+
+
+class Terminal:
+    """Somewhere to draw that says it is, or is not, looked at."""
+
+    def __init__(self, live: bool) -> None:
+        self.text, self._live = "", live
+
+    def isatty(self) -> bool:
+        return self._live
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_bar_ends_full_and_stays_on_its_line(monkeypatch, live):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal(live))
+    bar = Bar("Drawing")
+    for done in range(1, 6):
+        bar.show(done, 5)
+    bar.close()
+    assert terminal.text.count("\n") == 1  # one line, redrawn; or, unseen, only the last
+    assert "[########################] 5 of 5, done" in terminal.text
+    assert terminal.text.isascii()

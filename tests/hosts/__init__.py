@@ -1,0 +1,1 @@
+"""Tests against real hosts; each says in its output what it ran against."""

@@ -1,0 +1,178 @@
+"""The adapter against the host's own functions, inside the host's process: each script `inside_*.py` measures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d3po_core.lora import load_lora
+from tests.lora_networks import load_with_diffusers, warnings_of_diffusers
+
+from .conftest import HOST, PYTHON
+
+Found = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def measured(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Found]:
+    """What a script prints; each runs once."""
+    folder = tmp_path_factory.mktemp("loras")
+
+    @cache
+    def run(name: str) -> Found:
+        values = [str(folder)] if name == "lora" else []
+        command = [PYTHON, str(Path(__file__).parent / f"inside_{name}.py"), *values, str(base / "models")]
+        environment = {**os.environ, "COMFYUI_DIR": str(HOST), "OMP_WAIT_POLICY": "passive"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    return run
+
+
+def of(name: str, found: Found) -> dict[str, Any]:
+    """All cases' values of that name."""
+    return {case: values[name] for case, values in found.items()}
+
+
+def of_first(said: dict[str, list[str]]) -> list[str]:
+    """What was wrong, of each."""
+    return [what for what, _ in said.values()]
+
+
+def test_pictures_are_bit_equal_to_the_hosts(measured: Callable[[str], Found]) -> None:
+    found = measured("sampling")
+    assert len(found) == 12  # SD 1.5 and a flow model; an empty latent, an inpainted and another; two ways
+    assert all(of("equal", found).values()) and all(of("finite", found).values())
+    assert min(of("different", found).values()) > 0  # the candidates differ
+    for case, trained in of("trained", found).items():
+        assert trained == 4 if case.endswith("everywhere") else 0 < trained < 4, case
+
+
+def test_what_is_recorded_is_what_the_host_did(measured: Callable[[str], Found]) -> None:
+    found = measured("sampling")
+    assert all(of("predictions", found).values())
+    assert max(of("off the steps", found).values()) < 1e-6  # its samplers are the core's linear Gaussian steps
+
+
+def test_trained_is_what_was_sampled_whatever_stands_upstream(measured: Callable[[str], Found]) -> None:
+    found = measured("upstream")
+    assert all(of("equal", found).values()) and all(of("finite", found).values())
+    assert max(*of("guided", found).values(), *of("cond", found).values()) <= 1e-4
+    assert max(of("slope", found).values()) <= 5e-3  # the gradient is that of two predictions nearby
+    assert all(of("unharmed", found).values())
+
+
+def test_every_upstream_node_has_an_effect(measured: Callable[[str], Found]) -> None:
+    """Or the test above says nothing of it."""
+    effects = of("effect", measured("upstream"))
+    assert [case for case, effect in effects.items() if effect == 0] == ["nothing", "flow"]
+
+
+def test_what_cannot_be_taught_is_told_before_any_work(measured: Callable[[str], Found]) -> None:
+    found = measured("support")
+    assert len(found["refused"]) == 15 and len(set(of_first(found["refused"]))) >= 9
+    assert all(what and do for what, do in found["refused"].values())
+    for name in ("HyperTile", "TomePatchModel"):  # refused, because the host itself does not draw the same twice
+        assert name in found["refused"] and not found["same again"].pop(name)
+    assert all(found["same again"].values()) and set(found["same again"]) <= set(found["let through"])
+
+
+def test_the_host_is_as_it_was(measured: Callable[[str], Found]) -> None:
+    found = measured("unharmed")
+    assert found.pop("lengths") == [77, 154]  # prompts of different token lengths were taught from
+    draws, teaches = found.pop("evaluations")
+    assert draws >= 4 and teaches >= 8 and len(found) == 10
+    ends = of("ended", found)
+    assert ends.pop("teaching") == "done"
+    assert {case.split(", ")[1]: end for case, end in ends.items()} == {
+        **{"a failure": "KeyError", "out of memory": "OutOfMemoryError"},
+        "interrupted": "InterruptProcessingException",
+    }
+    assert all(of("same picture", found).values())
+    assert not any(of("changed", found).values())  # hooks, patches, weights' kinds, modes, modules
+    assert not any(of("tensors", found).values()) and not any(of("bytes", found).values())
+
+
+def test_a_rewards_gradient_reaches_the_lora_through_the_hosts_vae(measured: Callable[[str], Found]) -> None:
+    found = measured("reward")
+    assert len(found) == 2 and all(of("reached", found).values()) and min(of("blocks", found).values()) > 0
+    for name in ("entry", "slope", "tiles"):  # of one entry of the LoRA, along the whole gradient; decoded in tiles
+        assert all(abs(value - 1) <= 0.02 for value in of(name, found).values()), of(name, found)
+    assert max(of("computed twice", found).values()) < 1e-4
+    assert max(of("off the VAE", found).values()) < 1e-4
+
+
+def test_teaching_by_a_reward_goes_on_and_leaves_the_host_as_it_was(measured: Callable[[str], Found]) -> None:
+    found = measured("reward")
+    assert all(of("interrupted", found).values()) and max(of("gone on", found).values()) < 1e-6
+    assert all(of("same picture", found).values()) and all(of("unharmed", found).values())
+
+
+def test_prompts_are_told_apart_by_what_cannot_be_stored_too(measured: Callable[[str], Found]) -> None:
+    found = measured("prompts")
+    assert len(set(found["keys"].values())) == 9
+    for name, key in found["again"].items():  # made anew, or used meanwhile, it is the same prompt
+        assert key == found["keys"][name.partition(",")[0]], name
+
+
+def test_the_hosts_loader_takes_our_loras(measured: Callable[[str], Found]) -> None:
+    found = measured("lora")
+    assert len(found) == 6 and not any(of("said", found).values()), "no key is left out"
+    for case, values in found.items():
+        assert values["patches"] >= values["layers"] > 0, case  # of SD 3's joint projections each part is one
+        assert values["error"] < 1e-4 and values["effect"] > 1e-2, case
+
+
+UNET = {"in_channels": 4, "out_channels": 4, "sample_size": 8}
+DIFFUSERS: dict[str, dict[str, Any]] = {
+    "sd_v1": {
+        **{"block_out_channels": (320, 320), "layers_per_block": 1, "attention_head_dim": 8},
+        **{"cross_attention_dim": 768, "down_block_types": ("CrossAttnDownBlock2D",) * 2},
+        **{"up_block_types": ("CrossAttnUpBlock2D",) * 2},
+    },
+    "sdxl": {
+        **{"block_out_channels": (320, 320, 320), "attention_head_dim": 5, "cross_attention_dim": 2048},
+        **{"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")},
+        **{"up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "use_linear_projection": True},
+        **{"transformer_layers_per_block": (1, 2, 10), "reverse_transformer_layers_per_block": (1, 1, 1)},
+        **{"addition_embed_type": "text_time", "addition_time_embed_dim": 256},
+        **{"projection_class_embeddings_input_dim": 2816},
+    },
+}
+"""The tiny networks as diffusers knows them (its middle block takes the last depth, the tiny one has 1)."""
+
+said = pytest.fixture(warnings_of_diffusers)
+
+
+@pytest.mark.parametrize("targets", ["attention", "all"])
+@pytest.mark.parametrize("family", DIFFUSERS)
+def test_diffusers_takes_every_key(
+    measured: Callable[[str], Found], family: str, targets: str, said: list[str]
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    values = measured("lora")[f"{family}, {targets}"]
+    unet = UNet2DConditionModel(**UNET, **DIFFUSERS[family])
+    load_with_diffusers(unet, Path(values["file"]))
+    layers = [module for module in unet.modules() if hasattr(module, "lora_A") and module.lora_A]
+    assert len(layers) == values["layers"] and not said
+    tensors, _ = load_lora(values["file"])
+    sizes = sorted(float(value.norm()) for key, value in tensors.items() if "lora_up" in key)
+    taken = sorted(float(parameter.detach().norm()) for layer in layers for parameter in layer.lora_B.parameters())
+    assert taken == pytest.approx(sizes, rel=1e-6) and min(sizes) > 0
+
+
+def test_the_hosts_clip_vision_sees_with_a_gradient(measured: Callable[[str], Found]) -> None:
+    found = measured("clip")
+    assert found["32x32"] < 1e-5  # which nothing resizes; else the host rounds what it has resized, and crops alike
+    assert found["80x48"] < 0.01 and found["24x40"] < 0.01
+    assert abs(found["slope"] - 1) < 0.01 and found["unharmed"]
+    assert found["groups"] == 24 and found["accuracy"] > 0.7 and found["warmer"] > 0  # red was liked, blue was not

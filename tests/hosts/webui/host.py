@@ -1,0 +1,162 @@
+"""Starting a web UI with the extension linked into an empty data folder, and asking it for things."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[3]
+OPTIONS = ("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-version-check", "--no-half", "--api")
+PLAIN = {"show_progress_type": "Approx cheap"}
+"""The user's settings: previews that need no download."""
+CLIENT = "c" * 32
+"""A page's name, as the gallery's API wants one."""
+
+
+class WebUI:
+    """A running web UI with two extensions: ours, and the probe.
+
+    Args:
+        folder: its source.
+        python: of its environment.
+        data: everything of the user's; made if it is missing.
+        checkpoint: which is loaded, with the hub cache beside it, see `checkpoint.write`.
+        options: more of the command line.
+    """
+
+    def __init__(self, folder: Path, python: str, data: Path, checkpoint: Path, options: tuple[str, ...] = ()) -> None:
+        self.folder, self.python, self.data, self.checkpoint, self.options = folder, python, data, checkpoint, options
+        self.forge = (folder / "modules_forge").is_dir()
+        """Whether it is of the Forge family."""
+        self.log = data / "host.log"
+
+    def __enter__(self) -> WebUI:
+        extensions, models = self.data / "extensions", self.data / "models" / "Stable-diffusion"
+        if not self.data.exists():
+            extensions.mkdir(parents=True)
+            (extensions / "d3po").symlink_to(ROOT)
+            (extensions / "d3po_probe").symlink_to(ROOT / "tests" / "hosts" / "webui" / "probe")
+            models.mkdir(parents=True)
+            for suffix in (".safetensors", ".yaml"):
+                for name in (self.checkpoint.stem, "refiner"):
+                    (models / f"{name}{suffix}").symlink_to(self.checkpoint.with_suffix(suffix))
+            (self.data / "config.json").write_text(json.dumps(PLAIN))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        self.address = f"http://127.0.0.1:{port}"
+        hub = {"HF_HOME": str(self.checkpoint.parent / "hub"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        command = [self.python, "launch.py", *OPTIONS, *self.options, "--data-dir", str(self.data), "--port", port]
+        command += ["--always-cpu"] if self.forge else ["--use-cpu", "all"]
+        if (self.folder / "backend").is_dir():  # with a data folder elsewhere Forge refuses the page its own scripts
+            command += ["--gradio-allowed-path", str(self.folder)]
+        command += ["--ckpt", str(models / self.checkpoint.name), "--no-download-sd-model"]
+        self._logged = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                **{"cwd": self.folder, "stdout": log, "stderr": log, "stdin": subprocess.DEVNULL},
+                env={**os.environ, "OMP_WAIT_POLICY": "passive", **hub},
+            )
+        self._wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _wait(self) -> None:
+        """Until it says that it has started: asked earlier, A1111 may come to a stop."""
+        deadline = time.monotonic() + 240
+        while b"Startup time" not in self.log.read_bytes()[self._logged :]:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(self.log.read_text(errors="replace")[-3000:])
+            time.sleep(0.5)
+        self.probe("version")
+
+    def about(self) -> str:
+        """Which host it is."""
+        version = self.ask("/d3po-probe/version", {})
+        return f"{self.folder.name} {version['host']}, torch {version['torch']}, gradio {version['gradio']}"
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        """GET, or POST with a body.
+
+        Raises:
+            AssertionError: the host answered with a mistake.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=300) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            told = error.read().decode(errors="replace")
+            raise AssertionError(f"{path}: {error.code} {told}".replace("\\n", "\n")) from None
+
+    def probe(self, name: str, **arguments: Any) -> Any:
+        """What the probe says."""
+        return self.ask(f"/d3po-probe/{name}", arguments)
+
+    def draw(self, prompt: str, **more: Any) -> np.ndarray:
+        """An ordinary picture's pixels, uint8 (64, 64, 3)."""
+        wanted = {"prompt": prompt, "seed": 3, "steps": 6, "width": 64, "height": 64, "sampler_name": "Euler", **more}
+        (image,) = self.ask("/sdapi/v1/txt2img", wanted)["images"]
+        return pixels(image)
+
+    def until(self, taste: str, found: Callable[[dict[str, Any]], object], seconds: float = 600) -> dict[str, Any]:
+        """A taste's state as soon as something is found in it.
+
+        Raises:
+            AssertionError: it has a problem, or it takes too long.
+        """
+        deadline = time.monotonic() + seconds
+        while not found(state := self.state(taste)):
+            assert time.monotonic() < deadline and not state["problem"], state
+            time.sleep(0.05)
+        return state
+
+    def picks(self, taste: str, number: int) -> None:
+        """Pick the brightest picture of so many groups."""
+        for _ in range(number):
+            asked = {"client": CLIENT, "want": 1}
+            self.until(taste, lambda state: state["groups"]["waiting"])
+            (card,) = self.ask(f"/d3po/taste/{taste}/next", asked)["cards"]
+            light = {each["candidate"]: self.picture(each["url"]).mean() for each in card["images"]}
+            pick = {"client": CLIENT, "pick_id": uuid.uuid4().hex, "group": card["group"], "kind": "favourite"}
+            order = [max(light, key=lambda candidate: light[candidate])]
+            pick |= {"order": order, "shown": list(light), "why": card["why"]}
+            self.ask(f"/d3po/taste/{taste}/pick", pick)
+
+    def picture(self, url: str) -> np.ndarray:
+        """A picture of the gallery's, uint8 (H, W, 3)."""
+        with urllib.request.urlopen(f"{self.address}/d3po/{url}", timeout=60) as answer:
+            return np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"))
+
+    def state(self, taste: str) -> dict[str, Any]:
+        """A taste as the gallery is told."""
+        return dict(self.ask(f"/d3po/taste/{taste}/state?client={CLIENT}"))
+
+
+def pixels(image: str) -> np.ndarray:
+    """A base64 PNG's pixels, uint8 (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB"))
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> int:
+    """The largest difference of two pictures, in steps of 8 bits."""
+    return int(np.abs(one.astype(int) - other.astype(int)).max())

@@ -1,0 +1,150 @@
+"""Rounds can be resumed, one trainer works at a time, and space can be freed without losing what people did."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from d3po_core.errors import D3POError
+from d3po_core.picks import Pick
+from d3po_core.run import Run, space
+from tests.run_helpers import hold_trainer_lock, make_run, processes, put_group
+
+
+def test_an_unfinished_round_is_resumed(tmp_path):
+    run = make_run(tmp_path)
+    assert run.rounds.open() is None
+    assert run.rounds.begin({"lr": 1}, "base") == 1
+    run = Run.open(tmp_path)
+    assert run.rounds.open().settings == {"lr": 1}
+    assert run.rounds.begin({"lr": 2}, "base") == 1
+    assert run.rounds.open().settings == {"lr": 2}
+    (run.rounds.folder_of(1) / "a.safetensors").write_bytes(b"")
+    run.rounds.finish(1, "rounds/0001/a.safetensors", "hash1", {"kl": float("nan"), "accuracy": 0.75})
+    assert run.rounds.open() is None
+    assert run.rounds.begin({}, "hash1") == 2
+    first, second = run.rounds.all()
+    assert (first.lora_file, first.lora_hash) == ("rounds/0001/a.safetensors", "hash1")
+    assert first.summary == {"kl": None, "accuracy": 0.75}
+    assert (second.reference, second.finished, second.lora_file) == ("hash1", None, None)
+    assert run.rounds.lora("base") is None
+    assert run.rounds.lora("hash1") == run.rounds.lora("1") == tmp_path / "rounds" / "0001" / "a.safetensors"
+    run.rounds.lora("1").unlink()
+    with pytest.raises(D3POError, match="LoRA of round 1 is missing"):
+        run.rounds.lora("hash1")
+
+
+def test_state_and_counters_are_one_file(tmp_path):
+    run = make_run(tmp_path)
+    assert run.rounds.load_state(1) is None
+    info = {"step": 3, "best": float("-inf"), "order": [1, 2], "name": 'quoted "crc32":"00000000"'}
+    tensors = {"w": torch.randn(3, 3), "rng": torch.get_rng_state(), "half": torch.ones(2, dtype=torch.bfloat16)}
+    run.rounds.save_state(1, tensors, {"step": 2})
+    run.rounds.save_state(1, tensors, info)
+    found, found_info = Run.open(tmp_path).rounds.load_state(1)
+    assert found_info == info
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    path = tmp_path / "rounds" / "0001" / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(D3POError, match=r"trainer's state of round 1 is damaged.* All picks are saved"):
+        run.rounds.load_state(1)
+
+
+def test_two_trainers_in_one_process(tmp_path):
+    run = make_run(tmp_path)
+    with run.rounds.lock():
+        with pytest.raises(D3POError, match=f"process {os.getpid()} on"), Run.open(tmp_path).rounds.lock():
+            pass
+        with pytest.raises(D3POError, match="trained already"):
+            run.space.free()
+    with run.rounds.lock():
+        pass
+
+
+def test_the_lock_dies_with_its_process(tmp_path):
+    run = make_run(tmp_path)
+    context = processes()
+    ready = context.Event()
+    process = context.Process(target=hold_trainer_lock, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(60)
+    with pytest.raises(D3POError, match=f"process {process.pid} on"), run.rounds.lock():
+        pass
+    process.kill()
+    process.join()
+    with run.rounds.lock():
+        pass
+
+
+def _finish(run: Run, **kwargs) -> int:
+    number = run.rounds.begin({})
+    run.rounds.save_state(number, {"w": torch.zeros(100)}, {})
+    path = run.rounds.folder_of(number) / f"{number}.safetensors"
+    path.write_bytes(b"lora")
+    run.rounds.finish(number, path, f"hash{number}", {}, **kwargs)
+    return number
+
+
+def test_free_space_drops_only_what_was_trained(tmp_path):
+    run = make_run(tmp_path)
+    assert run.space.free().startswith("There was nothing to free")
+    trained, unpicked, late, both = (put_group(run) for _ in range(4))
+    held = put_group(run, held_out=True)
+    for group in (trained, both, held):
+        run.picks.add(group, Pick("favourite", (0,)))
+    number = run.rounds.begin({})
+    run.picks.add(late, Pick("favourite", (1,)))
+    assert _finish(run) == number
+    run.picks.add(both, Pick("favourite", (1,)))
+    _finish(run, groups=[both])
+    before = run.space.size()
+
+    said = run.space.free(keep_rounds=1)
+    assert "1 group trained in round 1 can no longer be retrained" in said
+    assert [group.id for group in run.groups.select(freed=True)] == [trained]
+    freed = before["tensors"] - run.space.size()["tensors"]
+    assert freed > 0
+    assert f"Freed {space.readable(freed)}" in said
+
+    assert "1 group trained in rounds 1 to 2" in run.space.free()
+    assert {group.id for group in run.groups.select(freed=True)} == {trained, both}
+    assert run.space.free().startswith("There was nothing to free")
+
+    run = Run.open(tmp_path)
+    with pytest.raises(D3POError, match=r"deleted to free space.* images and picks are kept"):
+        run.groups.trajectory(trained)
+    for group in (unpicked, late, held):
+        assert run.groups.trajectory(group)
+    assert len(run.picks.standing()) == 4
+    assert len(list(tmp_path.rglob("*.png"))) == 10
+    assert run.space.size()["loras"] == before["loras"] == 8
+
+
+def test_free_space_spares_a_half_trained_round(tmp_path):
+    run = make_run(tmp_path, groups=1)
+    (group,) = run.groups.select()
+    run.picks.add(group.id, Pick("favourite", (0,)))
+    _finish(run)
+    run.rounds.save_state(run.rounds.begin({}), {}, {"step": 1})
+    with pytest.raises(D3POError, match="Round 2 is not finished"):
+        run.space.free()
+    assert run.groups.trajectory(group.id)
+
+
+def test_free_space_killed_half_way_is_completed_on_opening(tmp_path):
+    run = make_run(tmp_path, groups=2)
+    first, second = run.groups.select()
+    with run._database.write() as connection:
+        connection.execute("UPDATE groups SET freed = 1 WHERE id = ?", (first.id,))
+    run = Run.open(tmp_path)
+    assert not (tmp_path / "groups" / first.id / "trajectory.safetensors").exists()
+    assert run.groups.trajectory(second.id)
+
+
+def test_sizes_are_readable():
+    assert [space.readable(count) for count in (0, 999, 1500, 2_340_000, 5 * 10**9)] == [
+        *("0 bytes", "999 bytes", "1.5 kB", "2.3 MB", "5.0 GB")
+    ]
