@@ -141,9 +141,9 @@ def digest(*values: Any) -> str:
 
 def made_of(experiment: Experiment, seed: int) -> str:
     """Everything but the code that decides a job's outcome; one of other settings is not taken for this one's."""
-    from d3po_core.settings import LoraSettings, RewardSettings, TrainSettings, replace, resolved
+    from d3po_core.settings import LoraSettings, RewardSettings, TrainSettings, fill_in, replace
 
-    train = dataclasses.asdict(resolved(replace(TrainSettings(seed=seed), experiment.train)))
+    train = dataclasses.asdict(fill_in(replace(TrainSettings(seed=seed), experiment.train)))
     if train["method"] == "d3po":
         train = {name: value for name, value in train.items() if name not in OF_OTHER_METHODS}
     settings = [

@@ -244,9 +244,9 @@ def drawn(model: Any, seed: int) -> tuple[Tensor, list[str]]:
 
 def made_of(experiment: Experiment, planting: Planting, seed: int) -> str:
     """Everything but the code that decides a job's outcome."""
-    from d3po_core.settings import LoraSettings, TrainSettings, replace, resolved
+    from d3po_core.settings import LoraSettings, TrainSettings, fill_in, replace
 
-    train = resolved(replace(TrainSettings(seed=seed), experiment.train))
+    train = fill_in(replace(TrainSettings(seed=seed), experiment.train))
     says = [experiment.shuffled, experiment.taste, ROWS.start, ROWS.stop, PURPLE, NEAR, EDGE, SHARE, THICK, PICTURES]
     return digest(says, *map(dataclasses.asdict, (planting, sample_settings(seed), train, LoraSettings())))
 

@@ -86,24 +86,24 @@ class Ours:
         scale: of the benchmark.
         groups: to train on.
         settings: how.
-        room: rows at once; None as the trainer finds it.
+        limits: rows at once; None as the trainer finds it.
     """
 
     def __init__(
-        self, scale: Scale, groups: list[TrainingGroup], settings: TrainSettings, room: BatchLimits | None = None
+        self, scale: Scale, groups: list[TrainingGroup], settings: TrainSettings, limits: BatchLimits | None = None
     ) -> None:
         denoiser = denoiser_of(random_unet(scale.channels, scale.side))
         lora = attached(denoiser.module)
         self.groups, self.pairs = groups, sum(len(g.pairs) for g in groups)
         by_id = {group.id: group for group in groups}
         counts = {group.id: len(group.pairs) for group in groups}
-        if room is None:
+        if limits is None:
             guided = settings.guided_loss
             recorded = groups[0].guided if guided else groups[0].cond
-            room = fit_batch_limits(denoiser, group_rows(groups[0], recorded, guided, denoiser.device))
-        reference = Reference("base", denoiser, lora.off, room.together)
+            limits = fit_batch_limits(denoiser, group_rows(groups[0], recorded, guided, denoiser.device))
+        reference = Reference("base", denoiser, lora.off, limits.forward)
         self.fit = PreferenceOptimizer(
-            denoiser, lora.parameters(), counts, by_id.__getitem__, reference, settings, room
+            denoiser, lora.parameters(), counts, by_id.__getitem__, reference, settings, limits
         )
 
     def unit(self) -> int:

@@ -7,25 +7,38 @@ nowhere else.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .errors import D3POError
 
+Section = Literal["sample", "lora", "train", "reward"]
+"""Names of the groups of settings, as runs keep them and configuration files call them."""
+
 
 def setting(
-    default: Any,
+    default: object,
     help: str,
     *,
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
     advanced: bool = False,
+    kind: type | None = None,
 ) -> Any:
-    """A dataclass field that knows how to present itself."""
-    return field(
-        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "advanced": advanced}
-    )
+    """Return a dataclass field that knows how to present itself.
+
+    Args:
+        default: the value where nobody chose one; None where the method decides.
+        help: one sentence or two.
+        low, high: the range, ends included.
+        choices: the only values.
+        advanced: hidden until somebody asks for it.
+        kind: type of the value; needed where the default is None.
+    """
+    facts = {"help": help, "low": low, "high": high, "choices": choices, "advanced": advanced}
+    return field(default=default, metadata={**facts, "kind": kind or type(default)})
 
 
 @dataclass(frozen=True)
@@ -117,19 +130,21 @@ class TrainSettings:
         choices=("trajectory", "step"),
         advanced=True,
     )
-    beta: float = setting(
-        0.0,
-        "The method's beta; 0 takes its own. For d3po the weight of the log-ratio, a mean over latent elements: its "
-        "own, 205, is .2 on a sum of 1,024; published: .1.",
+    beta: float | None = setting(
+        None,
+        "Strength of the preference term; empty: the method's own. D3PO's own, 205 on log-ratios that are means over "
+        "latent elements, is 0.2 on sums over 1,024 of them; the paper: 0.1.",
         low=0.0,
         advanced=True,
+        kind=float,
     )
-    clip: float = setting(
-        0.0,
-        "Clamp each probability ratio to 1 +/- this; 0 takes the method's own: for d3po not to. Published: .1.",
-        low=0,
-        high=1,
+    clip: float | None = setting(
+        None,
+        "Clamp each probability ratio to 1 ± this, 0 does not; empty: the method's own, for D3PO 0. The paper: 0.1.",
+        low=0.0,
+        high=1.0,
         advanced=True,
+        kind=float,
     )
     guided_loss: bool = setting(
         False, "Loss on the guided policy. Off: on the conditional branch, which learns faster.", advanced=True
@@ -143,8 +158,13 @@ class TrainSettings:
         advanced=True,
     )
     epochs: int = setting(4, "Times that every pick is used.", low=1, high=1000)
-    learning_rate: float = setting(
-        0.0, "AdamW's learning rate; 0 takes the method's own, 1e-3 for d3po.", low=0.0, high=1.0, advanced=True
+    learning_rate: float | None = setting(
+        None,
+        "AdamW's learning rate; empty: the method's own, for D3PO 1e-3.",
+        low=1e-8,
+        high=1.0,
+        advanced=True,
+        kind=float,
     )
     draws: int = setting(
         4, "For methods of finished pictures: noise levels drawn for each update.", low=1, high=64, advanced=True
@@ -230,28 +250,57 @@ class RewardSettings:
 
 Settings = TypeVar("Settings", SampleSettings, LoraSettings, TrainSettings, RewardSettings)
 
-METHOD_DEFAULTS: dict[str, dict[str, float]] = {
-    "d3po": {"beta": 205.0, "clip": 0.0, "learning_rate": 1e-3},
-    "ddpo": {"beta": 0.0, "clip": 0.01, "learning_rate": 5e-4},
-    "dpok": {"beta": 0.1, "clip": 0.01, "learning_rate": 5e-4},
-    "diffusion-dpo": {"beta": 2000.0, "clip": 0.0, "learning_rate": 1e-3},
-    "diffusion-kto": {"beta": 2000.0, "clip": 0.0, "learning_rate": 1e-3},
-    "diffusion-nft": {"beta": 0.1, "clip": 0.0, "learning_rate": 1e-3},
+
+@dataclass(frozen=True)
+class FilledTrainSettings(TrainSettings):
+    """Training settings in which the method's own values stand where a setting was left empty, see `fill_in`."""
+
+    beta: float = setting(0.0, "", low=0.0)
+    clip: float = setting(0.0, "", low=0.0, high=1.0)
+    learning_rate: float = setting(0.0, "", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class MethodDefaults:
+    """What a method uses where a setting is left empty.
+
+    Attributes:
+        beta, clip, learning_rate: see `TrainSettings`.
+        prediction_beta: inverse temperature that turns a difference of log-ratios into the probability of a pick. It
+            equals beta for D3PO, Diffusion-DPO and Diffusion-KTO; the other methods' beta weighs a KL term or is
+            unused, so they take that of the pair method on the same rows. None: whatever beta is.
+    """
+
+    beta: float
+    clip: float
+    learning_rate: float
+    prediction_beta: float | None = None
+
+
+METHOD_DEFAULTS: dict[str, MethodDefaults] = {
+    "d3po": MethodDefaults(beta=205.0, clip=0.0, learning_rate=1e-3),
+    "ddpo": MethodDefaults(beta=0.0, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
+    "dpok": MethodDefaults(beta=0.1, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
+    "diffusion-dpo": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
+    "diffusion-kto": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
+    "diffusion-nft": MethodDefaults(beta=0.1, clip=0.0, learning_rate=1e-3, prediction_beta=2000.0),
 }
-"""What a setting that was left at 0 is, for each method."""
-
-_STEPS, _IMAGES = METHOD_DEFAULTS["d3po"]["beta"], METHOD_DEFAULTS["diffusion-dpo"]["beta"]
-SHARPNESS = {"ddpo": _STEPS, "dpok": _STEPS, "diffusion-nft": _IMAGES}
-"""For methods whose beta is no inverse temperature: that of their log-ratios where they foretell picks, which is that
-of the method of pairs on the same rows."""
+METHOD_DECIDES = ("beta", "clip", "learning_rate")
+"""Settings that are empty unless somebody chose a value."""
 
 
-def resolved(settings: TrainSettings) -> TrainSettings:
-    """The settings with every 0 that stands for the method's own value replaced by it."""
-    own: dict[str, Any] = {
-        name: getattr(settings, name) or value for name, value in METHOD_DEFAULTS[settings.method].items()
-    }
-    return dataclasses.replace(settings, **own)
+def fill_in(settings: TrainSettings) -> FilledTrainSettings:
+    """Return the settings with the method's own value wherever one was left empty."""
+    own = METHOD_DEFAULTS[settings.method]
+    values = {item.name: getattr(settings, item.name) for item in dataclasses.fields(TrainSettings)}
+    empty = {name: getattr(own, name) for name in METHOD_DECIDES if values[name] is None}
+    return FilledTrainSettings(**{**values, **empty})
+
+
+def prediction_beta(settings: FilledTrainSettings) -> float:
+    """Return the inverse temperature at which these settings' log-ratios predict picks, see `MethodDefaults`."""
+    own = METHOD_DEFAULTS[settings.method].prediction_beta
+    return settings.beta if own is None else own
 
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -259,16 +308,16 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "train": {"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "cross_check": False, "drift_limit": 0.0},
 }
 """D3PO as in the authors' code (Yang et al. 2024, arXiv 2311.13231, and its repository): mean log-prob, ratio clamped
-to 1 +/- .1, beta .1, every step by itself. The default preset is the dataclasses' own defaults."""
+to 1 ± 0.1, beta 0.1, every step by itself. The default preset is the dataclasses' own defaults."""
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"taste": {}, "published": PUBLISHED}
 
 OF_D3PO = ("level", "beta", "clip")
-"""What a preset says of these holds for D3PO alone."""
+"""Settings of a preset that mean something for D3PO alone."""
 
 
 def preset_values(name: str, method: str = TrainSettings.method) -> dict[str, dict[str, Any]]:
-    """What a preset sets, by section, where this method is taught with.
+    """Return the values that a preset sets where a method is used, by section.
 
     Args:
         name: of `PRESETS`.
@@ -281,14 +330,16 @@ def preset_values(name: str, method: str = TrainSettings.method) -> dict[str, di
 
 
 def validate(settings: Settings) -> Settings:
-    """The settings themselves, once every value is in range.
+    """Return the settings themselves, once every value is in range.
 
     Raises:
         D3POError: names the setting, its value and its range or choices.
     """
     for item in dataclasses.fields(settings):
-        value, meta = getattr(settings, item.name), item.metadata
-        low, high, choices = meta["low"], meta["high"], meta["choices"]
+        value, facts = getattr(settings, item.name), item.metadata
+        low, high, choices = facts["low"], facts["high"], facts["choices"]
+        if value is None and item.default is None:
+            continue
         if choices and value not in choices:
             raise D3POError(f"{item.name} is '{value}'.", f"Choose one of {', '.join(choices)}.")
         if (low is not None and not value >= low) or (high is not None and not value <= high):
@@ -297,19 +348,37 @@ def validate(settings: Settings) -> Settings:
     return settings
 
 
-def replace(settings: Settings, values: dict[str, Any]) -> Settings:
-    """A checked copy with some values changed.
+def replace(settings: Settings, values: Mapping[str, object]) -> Settings:
+    """Return a checked copy with some values changed.
 
     Raises:
         D3POError: a name is unknown, or a value has the wrong type or is out of range.
     """
     known = {item.name: item for item in dataclasses.fields(settings)}
+    changed: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             raise D3POError(f"There is no setting called '{name}'.", f"Known are {', '.join(known)}.")
-        kind = type(known[name].default)
+        kind = known[name].metadata["kind"]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            values = {**values, name: float(value)}
-        elif type(value) is not kind:
+            value = float(value)
+        if type(value) is not kind and not (value is None and known[name].default is None):
             raise D3POError(f"{name} is {value!r}.", f"It must be of type {kind.__name__}.")
-    return validate(dataclasses.replace(settings, **values))
+        changed[name] = value
+    return validate(dataclasses.replace(settings, **changed))
+
+
+def from_stored(kind: type[Settings], stored: Mapping[str, object]) -> Settings:
+    """Return settings as a run keeps them: the one place where those of another version of this program are read.
+
+    Names that this version does not know are dropped, and those that are missing get their defaults.
+
+    Args:
+        kind: which settings.
+        stored: by name, from JSON.
+    """
+    known = {item.name for item in dataclasses.fields(kind)}
+    values: dict[str, Any] = {name: value for name, value in stored.items() if name in known}
+    if values.get("learning_rate") == 0:  # 0.1.0's first runs wrote 0 for "the method's own"
+        values |= {name: None for name in METHOD_DECIDES if values.get(name) == 0}
+    return kind(**values)

@@ -63,9 +63,12 @@ def settings_of(keys: list[str], values: list[Any]) -> dict[str, Any]:
     given: dict[str, dict[str, Any]] = {}
     for key, value in zip(keys, values, strict=True):
         section, _, name = key.partition(".")
-        kind: Any = type(next(f.default for f in dataclasses.fields(KINDS[section]) if f.name == name))
+        item = next(item for item in dataclasses.fields(KINDS[section]) if item.name == name)
+        kind = item.metadata["kind"]
         try:
-            given.setdefault(section, {})[name] = "" if value is None and kind is str else kind(value)
+            empty = "" if kind is str else None
+            unset = value is None and (kind is str or item.default is None)
+            given.setdefault(section, {})[name] = empty if unset else kind(value)
         except (TypeError, ValueError) as error:
             raise D3POError(f"{name.replace('_', ' ')} is empty or no number.", "Put a number there.") from error
     return {section: replace(KINDS[section](), found) for section, found in given.items()}

@@ -9,7 +9,7 @@ import gradio as gr
 from d3po_core.errors import D3POError
 from d3po_core.run import Run
 from d3po_core.run.library import RunLibrary
-from d3po_core.settings import METHOD_DEFAULTS
+from d3po_core.settings import METHOD_DECIDES
 
 from . import by_reward, controls, tastes
 from .controls import show_errors
@@ -58,7 +58,7 @@ def _method(shelf: RunLibrary, taste: Any) -> None:
 def kept(run: Run, method: str) -> str:
     """Let a taste be taught by another method from the next round on; what that means, in words."""
     if method != train_settings(run)[0].method:  # another method's numbers would mean something else
-        run.change_settings("train", {"method": method, **dict.fromkeys(METHOD_DEFAULTS[method])})
+        run.change_settings("train", {"method": method, **dict.fromkeys(METHOD_DECIDES)})
     said, left = [WORDS["method_kept"].format(method=method)], run.rounds.stopped()
     if left is not None:
         said.append(WORDS["method_open"].format(n=left.number))

@@ -69,8 +69,10 @@ def settings(kind: type, values: dict[str, Any], left_out: tuple[str, ...] = ())
     Raises:
         D3POError: a value is out of range.
     """
-    names = {item.name for item in dataclasses.fields(kind)} - set(left_out)
-    return replace(kind(), {name: value for name, value in values.items() if name in names})
+    fields = {item.name: item for item in dataclasses.fields(kind) if item.name not in left_out}
+    chosen = {name: value for name, value in values.items() if name in fields}
+    empty = {name: None for name, value in chosen.items() if fields[name].default is None and value == 0}
+    return replace(kind(), {**chosen, **empty})
 
 
 def sample_settings(values: dict[str, Any], left_out: tuple[str, ...] = ()) -> SampleSettings:
@@ -95,6 +97,9 @@ def _input(item: dataclasses.Field[Any], default: Any, advanced: bool) -> Any:
     if isinstance(default, str):
         return io.String.Input(item.name, default=default, **about)
     low, high = meta["low"], meta["high"]
+    if default is None:  # the host's widgets cannot be empty
+        about["tooltip"] += " 0 is empty here."
+        default = low = 0.0
     if isinstance(default, int):
         return io.Int.Input(item.name, default=default, min=low, max=high, **about)
     step = 10.0 ** (-4 if default < 0.1 else -2)

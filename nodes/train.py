@@ -15,7 +15,7 @@ from ..d3po_core.lora import import_lora
 from ..d3po_core.lora.attach import applied
 from ..d3po_core.lora.weights import scale_weights
 from ..d3po_core.run import Run
-from ..d3po_core.settings import LoraSettings, TrainSettings, resolved
+from ..d3po_core.settings import LoraSettings, TrainSettings, fill_in
 from . import folders, graph, loras
 from .host import memory
 from .host.model import RunModel, with_lora
@@ -295,7 +295,7 @@ def train_settings(model: Any, teaching: str, wanted: str, values: dict[str, Any
     preset = memory.preset_for(model, wanted)
     if wanted != memory.AUTO:
         write_into_node(f"{wanted}: {preset.trade}.", node)
-    chosen = resolved(settings(TrainSettings, preset.training(values), ("seed",)))
+    chosen = fill_in(settings(TrainSettings, preset.training(values), ("seed",)))
     rate = chosen.learning_rate * STRENGTHS[teaching]
     return settings(TrainSettings, {**preset.training(values), "learning_rate": rate}, ("seed",))
 

@@ -16,11 +16,13 @@ from d3po_core.errors import D3POError
 from d3po_core.settings import (
     METHOD_DEFAULTS,
     PRESETS,
-    SHARPNESS,
     LoraSettings,
     RewardSettings,
     SampleSettings,
     TrainSettings,
+    fill_in,
+    from_stored,
+    prediction_beta,
     preset_values,
     replace,
     validate,
@@ -36,12 +38,14 @@ def values(item: dataclasses.Field) -> st.SearchStrategy[Any]:
     meta = item.metadata
     if meta["choices"]:
         return st.sampled_from(meta["choices"])
-    if isinstance(item.default, bool):
+    kind = meta["kind"]
+    if kind is bool:
         return st.booleans()
-    if isinstance(item.default, int):
+    if kind is int:
         return st.integers(meta["low"], meta["high"])
-    if isinstance(item.default, float):
-        return st.floats(meta["low"], meta["high"], allow_nan=False, allow_infinity=False)
+    if kind is float:
+        numbers = st.floats(meta["low"], meta["high"], allow_nan=False, allow_infinity=False)
+        return numbers if item.default is not None else st.none() | numbers
     return st.text(max_size=20)
 
 
@@ -57,9 +61,10 @@ def test_check_accepts_the_defaults(cls):
 @pytest.mark.parametrize(("cls", "item"), FIELDS, ids=[f"{cls.__name__}.{item.name}" for cls, item in FIELDS])
 def test_every_field_presents_itself(cls, item):
     assert item.metadata["help"].endswith((".", ")"))
-    assert type(item.default) in (int, float, bool, str)
+    assert item.metadata["kind"] in (int, float, bool, str)
+    assert item.default is None or type(item.default) is item.metadata["kind"]
     assert isinstance(item.metadata["advanced"], bool)
-    if type(item.default) in (int, float):
+    if item.metadata["kind"] in (int, float):
         assert item.metadata["low"] is not None
 
 
@@ -113,7 +118,7 @@ def test_presets_are_valid(name):
 
 
 def test_the_published_preset_is_the_papers():
-    """Yang et al. 2023, arXiv 2311.13231, and config/base.py of its repository: beta .1, ratio clamped to 1 +/- .1."""
+    """Yang et al. 2023, arXiv 2311.13231, and config/base.py of its repository: beta 0.1, ratio clamped to 1 ± 0.1."""
     train = replace(TrainSettings(), PRESETS["published"]["train"])
     assert (train.level, train.beta, train.clip, train.guided_loss) == ("step", 0.1, 0.1, True)
     assert PRESETS["published"]["sample"]["window"] == "all"
@@ -138,5 +143,24 @@ def test_a_preset_imposes_what_is_d3pos_on_no_other_method():
         assert preset_values("taste", method) == {}
 
 
-def test_picks_are_foretold_as_sharply_as_by_the_method_of_pairs_on_the_same_rows():
-    assert SHARPNESS == {"ddpo": 205, "dpok": 205, "diffusion-nft": 2000}
+def test_picks_are_predicted_with_the_beta_of_the_pair_method_on_the_same_rows():
+    betas = {method: prediction_beta(fill_in(TrainSettings(method=method))) for method in METHOD_DEFAULTS}
+    steps, images = dict.fromkeys(("d3po", "ddpo", "dpok"), 205), ("diffusion-dpo", "diffusion-kto", "diffusion-nft")
+    assert betas == {**steps, **dict.fromkeys(images, 2000)}
+    assert prediction_beta(fill_in(TrainSettings(beta=3.0))) == 3
+
+
+@pytest.mark.parametrize("method", METHOD_DEFAULTS)
+def test_what_was_left_empty_is_filled_in_and_nothing_else(method):
+    own = METHOD_DEFAULTS[method]
+    filled = fill_in(TrainSettings(method=method, clip=0.0))
+    assert (filled.beta, filled.clip, filled.learning_rate) == (own.beta, 0.0, own.learning_rate)
+    assert fill_in(filled) == filled and filled.epochs == TrainSettings().epochs
+
+
+def test_stored_settings_of_other_versions_are_read():
+    earlier = {"method": "ddpo", "beta": 0.0, "clip": 0.0, "learning_rate": 0.0, "epochs": 7, "gone": True}
+    assert from_stored(TrainSettings, earlier) == TrainSettings(method="ddpo", epochs=7)
+    later = {"method": "d3po", "beta": 0.0, "clip": 0.0, "learning_rate": 1e-4, "of_tomorrow": {"a": 1}}
+    assert from_stored(TrainSettings, later) == TrainSettings(beta=0.0, clip=0.0, learning_rate=1e-4)
+    assert from_stored(SampleSettings, {}) == SampleSettings()

@@ -13,6 +13,7 @@ from importlib import import_module
 from types import ModuleType
 
 from .. import __version__
+from ..app.memory import within_memory
 from ..errors import D3POError
 from .flags import make_parser
 
@@ -79,8 +80,7 @@ def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
     parser = make_parser(name, command, advanced="--help-advanced" in arguments)
     try:
         options: Namespace = parser.parse_args(arguments)
-        status: int = command.run(options)
-        return status
+        return within_memory(lambda: command.run(options), command.OUT_OF_MEMORY, "What was done before is kept.")
     except D3POError as error:
         return _fail(error)
     except BrokenPipeError:
@@ -89,18 +89,6 @@ def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
         return _fail(
             D3POError(f"{error.filename or 'A file'}: {error.strerror or error}.", "Check the path and its rights.")
         )
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        return _fail(D3POError("Memory ran out.", command.OUT_OF_MEMORY, "What was done before is kept."))
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether it is torch's error, whose class differs by version and device, or the processor's allocator's."""
-    words = str(error).lower()
-    return (
-        isinstance(error, MemoryError) or "outofmemory" in type(error).__name__.lower() or "not enough memory" in words
-    )
 
 
 def _fail(error: D3POError) -> int:

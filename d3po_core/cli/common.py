@@ -13,6 +13,10 @@ from ..errors import D3POError
 if TYPE_CHECKING:
     from ..models import DiffusersModel
     from ..run import Run
+    from ..training.round_trainer import SavedRound
+
+
+GOING_ON = "Going on with the unfinished round, with the settings that it was begun with."
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +163,19 @@ def policy_of(run: Run, name: str | None) -> str:
         known = f"The run has {', '.join(made)}." if made else "The run has taught nothing yet: use base."
         raise D3POError(f"There is no LoRA of a round '{name}'.", known)
     return made[name]
+
+
+def paused() -> int:
+    """Print how a round that was stopped by Ctrl+C goes on, and return the exit status for that."""
+    print("\nStopped; what was learnt is kept. The same command goes on from here, and with --finish it makes a")
+    print("LoRA of what was learnt so far.")
+    return 130
+
+
+def print_lora(saved: SavedRound, folder: str) -> None:
+    """Print where a round's LoRA is, and what to do next."""
+    print(f"LoRA: {saved.path}")
+    print(f"Next: d3po evaluate --run {folder} --scorer NAME, or d3po export --run {folder} --to FILE")
 
 
 def _absolute(path: str) -> str:

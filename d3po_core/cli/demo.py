@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..app.outcomes import understanding
     from ..embedded import GARDEN_FOLDER
     from ..embedded.prompts import split_prompts
     from ..rewards import get_reward
@@ -65,19 +66,18 @@ def run(options: argparse.Namespace) -> int:
     count, _ = annotate.shown(auto_pick(run, reward, reward.name, seed=options.seed))
     print(f"Picked {count} times. The model knows nothing of the reason, only which picture was preferred.")
 
-    say("Teaching. To see whether the taste is understood, some picks are hidden and guessed.", begin)
-    taught = train.teach(run, model, TrainSettings(seed=options.seed), LoraSettings())
-    if taught is None:
+    say("Teaching. To see whether the taste is understood, some picks are hidden and predicted.", begin)
+    saved = train.train_run(run, model, TrainSettings(seed=options.seed), LoraSettings())
+    if saved is None:
         return _stopped(folder)
-    result, lora = taught
-    print(f"{train.describe(result)} {result.reason}")
+    print(f"{understanding(saved.result)} {saved.result.reason}")
 
     say(
         f"Comparing before and after, on {len(held_out)} prompts that were not used and {options.seeds} new seeds.",
         begin,
     )
     fidelity = evaluate.fidelity_of(common.GARDEN)
-    report = evaluate.judge(model, lora, held_out, options.seeds, settings, reward, fidelity)
+    report = evaluate.judge(model, saved.path, held_out, options.seeds, settings, reward, fidelity)
     print(evaluate.table(report))
     copy, picture = export.export(run, folder), report.save(folder)
     say("Done.", begin)

@@ -20,7 +20,9 @@ from .progress import Bar
 from .sample import new_run, usual_prompts
 
 if TYPE_CHECKING:
-    from ..training.reward_trainer import RewardCourse, RewardTrainer
+    from ..training.reports import RewardReport
+    from ..training.reward_trainer import RewardTrainer
+    from ..training.round_trainer import SavedRound
 
 EXAMPLE = """  d3po draft --run warmer --model garden --reward warmth
   d3po draft --run mine --reward "picks:mine.safetensors + 0.2*contrast" --updates 100"""
@@ -44,10 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return _finish(options) if options.finish else _teach(options)
+    return _finish(options) if options.finish else _train(options)
 
 
-def _teach(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace) -> int:
     from ..app.sampling import add_prompts
     from ..training.reward_trainer import RewardTrainer
 
@@ -63,48 +65,47 @@ def _teach(options: argparse.Namespace) -> int:
     run = old or new_run(options, model, sample, preset_of(options))
     add_prompts(run, model, prompts, sample.negative)
     start = time.monotonic()
-    trainer = RewardTrainer(run, model, reward, settings, lora, sample)
-    if not _taught(trainer):
-        print("\nStopped; what was learnt is kept. The same command goes on from here, and with --finish it makes a")
-        print("LoRA of what was learnt so far.")
-        return 130
-    return _kept(trainer, options.run, start)
+    trainer = RewardTrainer.open(run, model, reward, settings, lora, sample)
+    if trainer.resumed:
+        print(common.GOING_ON)
+    saved = _trained(trainer, reward.name)
+    return common.paused() if saved is None else _report(saved, trainer.reward_name, options.run, start)
 
 
 def _finish(options: argparse.Namespace) -> int:
-    """Without the reward, which may be gone."""
+    """Make a LoRA of a stopped round without the reward, which may be gone."""
+    from ..app.train_round import Next, train_round
     from ..run import Run
-    from ..training.reward_trainer import StoppedReward
+    from ..training.reward_trainer import RewardTrainer
 
     run = Run.open(options.run)
     settings, start = settings_of(options, "reward"), time.monotonic()
-    stopped = StoppedReward(run, common.load(options, run), settings)
-    for _ in stopped.steps():
-        pass
-    return _kept(stopped, options.run, start)
+    trainer = RewardTrainer.open_stopped(run, common.load(options, run), settings)
+    saved = train_round(trainer, lambda report: Next.CONTINUE)
+    assert saved is not None
+    return _report(saved, trainer.reward_name, options.run, start)
 
 
-def _kept(course: RewardCourse, folder: str, start: float) -> int:
-    from ..training.round_trainer import save_round
+def _trained(trainer: RewardTrainer, reward_name: str) -> SavedRound | None:
+    """Train, showing how far it has come; None if it was stopped by Ctrl+C."""
+    from ..app.train_round import Next, train_round
 
-    result, path = course.result(), save_round(course)
-    print(f"Round {result.round} took {time.monotonic() - start:.0f} s. {result.reason}")
-    if result.figures:
-        print("Mean {0} went from {reward_before:.4g} to {reward:.4g}.".format(course.reward_name, **result.figures))
-    print(f"LoRA: {path}")
-    print(f"Next: d3po evaluate --run {folder} --scorer NAME, or d3po export --run {folder} --to FILE")
+    with closing(Bar("Teaching")) as bar:
+
+        def after_update(report: RewardReport) -> Next:
+            bar.show(report.update, report.total, f"{reward_name} {report.reward:.4g}")
+            return Next.CONTINUE
+
+        try:
+            return train_round(trainer, after_update)
+        except KeyboardInterrupt:
+            return None
+
+
+def _report(saved: SavedRound, reward_name: str, folder: str, start: float) -> int:
+    from ..app.outcomes import round_outcome
+
+    print(f"Round {saved.result.round} took {time.monotonic() - start:.0f} s.")
+    print(round_outcome(saved.result, reward_name))
+    common.print_lora(saved, folder)
     return 0
-
-
-def _taught(trainer: RewardTrainer) -> bool:
-    """Train, showing how far it has come; False if it was stopped by Ctrl+C."""
-    if trainer.resumed:
-        print("Going on with the unfinished round, with the settings that it was begun with.")
-    bar = Bar("Teaching")
-    try:
-        with closing(trainer.steps()) as reports, closing(bar):
-            for report in reports:
-                bar.show(report.update, report.total, f"{trainer.reward.name} {report.reward:.4g}")
-    except KeyboardInterrupt:
-        return False
-    return True

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def export(run: Run, to: str | Path, round: str | None = None) -> Path:
-    """Copy a LoRA; the path of the copy.
+    """Copy a LoRA and return the path of the copy.
 
     Args:
         run: that taught it.
@@ -46,18 +46,9 @@ def export(run: Run, to: str | Path, round: str | None = None) -> Path:
     Raises:
         D3POError: there is no such LoRA, the file exists, or it cannot be written.
     """
-    from ..lora import unused_path, write_new
-    from ..run import files
+    from ..app.publish import copy_to, publish
 
-    policy = common.policy_of(run, round)
-    source, target = run.rounds.lora(policy), Path(os.path.expanduser(to))
-    if source is None:
+    lora, target = run.rounds.lora(common.policy_of(run, round)), Path(os.path.expanduser(to))
+    if lora is None:
         raise D3POError("This run has taught nothing yet, so there is no LoRA to export.", "Train it first.")
-    if target.suffix != ".safetensors":
-        target = unused_path(target, source.stem)
-    if target.exists():
-        raise D3POError(f"There is a file {target} already.", "Choose another name: programs remember LoRAs by name.")
-    with files.writing(target.parent):
-        content = source.read_bytes()
-    write_new(target, content)
-    return target
+    return copy_to(lora, target) if target.suffix == ".safetensors" else publish(lora, target)

@@ -16,7 +16,16 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from ..errors import D3POError
-from ..settings import PRESETS, LoraSettings, RewardSettings, SampleSettings, TrainSettings, preset_values, replace
+from ..settings import (
+    PRESETS,
+    LoraSettings,
+    RewardSettings,
+    SampleSettings,
+    TrainSettings,
+    from_stored,
+    preset_values,
+    replace,
+)
 
 
 def read_config(path: str | Path, sections: dict[str, type]) -> dict[str, Any]:
@@ -159,8 +168,9 @@ def settings_of(
     config = read_config(options.config, SECTIONS) if options.config else {}
     named = options.preset or config.get("preset")
     earlier = earlier or {}
-    known = {item.name for item in dataclasses.fields(SECTIONS[section])}
-    kept = {} if named else {name: value for name, value in earlier.get(section, {}).items() if name in known}
+    stored = {} if named else earlier.get(section, {})
+    as_read = dataclasses.asdict(from_stored(SECTIONS[section], stored))
+    kept = {name: as_read[name] for name in stored if name in as_read}
     flags = {key.partition(".")[2]: value for key, value in vars(options).items() if key.startswith(f"{section}.")}
     given = {**kept, **config.get(section, {}), **flags}
     preset = preset_values(named or earlier.get("preset", "taste"), given.get("method", TrainSettings.method))
@@ -199,7 +209,7 @@ def number(kind: type, flag: str, low: float | None = None, high: float | None =
 
 
 def _add_flag(group: argparse._ArgumentGroup, section: str, item: dataclasses.Field[Any], shown: bool) -> None:
-    flag, kind = flag_of(item.name), type(item.default)
+    flag, kind = flag_of(item.name), item.metadata["kind"]
     options: dict[str, Any] = {"dest": f"{section}.{item.name}", "default": argparse.SUPPRESS}
     options["help"] = _describe(item) if shown else argparse.SUPPRESS
     if kind is bool:
@@ -214,5 +224,5 @@ def _describe(item: dataclasses.Field[Any]) -> str:
     """Help, default and range."""
     low, high, default = item.metadata["low"], item.metadata["high"], item.default
     span = "" if low is None else f", at least {low}" if high is None else f", {low} to {high}"
-    shown = ("on" if default else "off") if isinstance(default, bool) else "empty" if default == "" else default
+    shown = ("on" if default else "off") if isinstance(default, bool) else "empty" if default in ("", None) else default
     return f"{item.metadata['help']} [{shown}{span}]".replace("%", "%%")

@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..app.outcomes import import_outcome
+    from ..app.run_settings import train_settings
     from ..importing import read_source
     from .sample import new_run
 
@@ -48,17 +50,9 @@ def run(options: argparse.Namespace) -> int:
     found = read_source(options.source)  # before a model is loaded for nothing
     model = common.load(options, old)
     run = old or new_run(options, model, SampleSettings(**common.model_defaults(options, old)), "taste")
-    said = _bring(run, found, model, options.who)
-    groups = "1 group" if said.added == 1 else f"{said.added} groups"
-    known = f" {said.known} were there already." if said.known else ""
-    print(f"Imported {groups} of pictures from {options.source} into {options.run}.{known}")
-    for note in said.notes:
-        print(note)
-    if said.left_out:
-        print(f"Left out {sum(each.groups for each in said.left_out)}:")
-        print("\n".join(f"  {each}" for each in said.left_out[:MAX_LINES]))
-        if len(said.left_out) > MAX_LINES:
-            print(f"  and {len(said.left_out) - MAX_LINES} more")
+    message, lines = import_outcome(_bring(run, found, model, options.who), train_settings(run).method, MAX_LINES)
+    print(message)
+    print("".join(f"  {line}\n" for line in lines), end="")
     return 0
 
 

@@ -7,7 +7,6 @@ and draw with the newest LoRA that the run has taught: that is the next round.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 from contextlib import closing
 from pathlib import Path
@@ -62,12 +61,12 @@ def run(options: argparse.Namespace) -> int:
 
 def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[str], policy: str) -> bool:
     """Draw groups with a policy of the run, showing how far it has come; False if it was stopped by Ctrl+C."""
+    from ..app.run_settings import next_round
     from ..app.sampling import sample_groups
     from ..lora.attach import applied
 
     bar = Bar("Drawing")
-    number = 1 + sum(round.finished is not None for round in run.rounds.all())
-    groups = sample_groups(run, model, settings, prompts, policy, number)
+    groups = sample_groups(run, model, settings, prompts, policy, next_round(run))
     try:
         with applied(model.denoiser, run.rounds.lora(policy)), closing(groups), closing(bar):
             for report in groups:
@@ -84,9 +83,10 @@ def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
     Raises:
         D3POError: there are none.
     """
-    asked = [prompt.text for prompt in old.prompts.all() if prompt.asked] if old else []
-    if asked:
-        return list(dict.fromkeys(asked))
+    from ..app.run_settings import prompts_to_draw
+
+    if old and (prompts := prompts_to_draw(old)):
+        return prompts
     if common.source_of(options, old) == common.GARDEN:
         from ..embedded.prompts import split_prompts
 
@@ -100,9 +100,7 @@ def new_run(options: argparse.Namespace, model: DiffusersModel, settings: Sample
     Raises:
         D3POError: there is a run already, or the folder cannot be written to.
     """
-    from ..run import Run, device_name
+    from ..app.runs import NewRun, begin_run
 
-    kept = {"preset": preset, "sample": dataclasses.asdict(settings)}
-    run = Run.create(Path(options.run), model=common.model_facts(options, model), settings=kept)
-    run.write_manifest(device=device_name(model.denoiser.device), seed=settings.seed)
-    return run
+    facts = common.model_facts(options, model)
+    return begin_run(Path(options.run), NewRun("", facts, settings, more={"preset": preset}), model)

@@ -1,8 +1,8 @@
 """Teach: turn the picks of a run into a LoRA.
 
-Half of the time goes into a check: the picks are halved, and each half is guessed by a LoRA taught on the other.
-How often that goes right (chance: 50 %) says how long to teach and how far the result can be trusted; the LoRA that is
-kept is taught on all picks. Ctrl+C keeps what was learnt, and the same command goes on from there.
+Half of the time goes into a check: the picks are halved, and each half is predicted by a LoRA trained on the other.
+How often that goes right (chance: 50%) says how long to train and how far the result can be trusted; the LoRA that is
+kept is trained on all picks. Ctrl+C keeps what was learnt, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import common
@@ -18,11 +17,13 @@ from .flags import add_settings, settings_of
 from .progress import Bar
 
 if TYPE_CHECKING:
+    from ..app.train_round import Next
     from ..diffusion.image_model import ImageModel
     from ..rewards import Reward
     from ..run import Run
     from ..settings import LoraSettings, TrainSettings
-    from ..training.reports import Result, StepReport
+    from ..training.reports import StepReport
+    from ..training.round_trainer import SavedRound
 
 EXAMPLE = """  d3po train --run my-taste
   d3po train --run my-taste --rank 16 --epochs 8"""
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..app.outcomes import understanding
     from ..rewards import get_reward
     from ..run import Run
 
@@ -52,20 +54,16 @@ def run(options: argparse.Namespace) -> int:
     model = common.load(options, run)
     start = time.monotonic()
     reward = get_reward(options.reward) if options.reward else None
-    taught = teach(run, model, train, lora, options.details, options.finish, reward)
-    if taught is None:
-        print("\nStopped; what was learnt is kept. The same command goes on from here, and with --finish it makes a")
-        print("LoRA of what was learnt so far.")
-        return 130
-    result, path = taught
-    print(f"Round {result.round} took {time.monotonic() - start:.0f} s. {result.reason}")
-    print(describe(result))
-    print(f"LoRA: {path}")
-    print(f"Next: d3po evaluate --run {options.run} --scorer NAME, or d3po export --run {options.run} --to FILE")
+    saved = train_run(run, model, train, lora, options.details, options.finish, reward)
+    if saved is None:
+        return common.paused()
+    print(f"Round {saved.result.round} took {time.monotonic() - start:.0f} s. {saved.result.reason}")
+    print(understanding(saved.result))
+    common.print_lora(saved, options.run)
     return 0
 
 
-def teach(
+def train_run(
     run: Run,
     model: ImageModel,
     train: TrainSettings,
@@ -73,8 +71,8 @@ def teach(
     details: bool = False,
     finish: bool = False,
     reward: Reward | None = None,
-) -> tuple[Result, Path] | None:
-    """Teach a round and keep its LoRA, showing how far it has come.
+) -> SavedRound | None:
+    """Train a round and save its LoRA, showing how far it has come.
 
     Args:
         run: with picks.
@@ -82,44 +80,47 @@ def teach(
         train, lora: how.
         details: print figures of every epoch.
         finish: end after one more update.
-        reward: judges all pictures in place of picks.
+        reward: scores all images in place of picks.
 
     Returns:
-        What came out and where the LoRA lies; None if it was stopped by Ctrl+C, with the state kept in the run.
+        The saved round; None if it was stopped by Ctrl+C, with the state kept in the run.
     """
-    from ..training.round_trainer import save_round
+    from ..app.train_round import Next, train_round
     from ..training.trainer import Trainer
 
-    trainer = Trainer(run, model.denoiser, train, lora, reward=reward)
+    trainer = Trainer.open(run, model.denoiser, train, lora, reward=reward)
     if trainer.resumed:
-        print("Going on with the unfinished round, with the settings that it was begun with.")
-    bar, phase = Bar(""), ""
-    try:
-        with closing(trainer.steps()) as reports:
-            for report in reports:
-                if report.phase != phase:
-                    bar.close()
-                    bar, phase = Bar(PHASES[report.phase]), report.phase
-                note = f"guesses {report.hidden.accuracy:.0%} of hidden picks" if report.hidden else ""
-                bar.show(report.update, report.total, note)
-                if details and report.hidden:
-                    bar.close()
-                    print(_figures(report))
-                if finish:
-                    break
-    except KeyboardInterrupt:
-        return None
-    finally:
-        bar.close()
-    return trainer.result(), save_round(trainer)
+        print(common.GOING_ON)
+    with closing(_Progress(details)) as progress:
+
+        def after_update(report: StepReport) -> Next:
+            progress.show(report)
+            return Next.FINISH if finish else Next.CONTINUE
+
+        try:
+            return train_round(trainer, after_update)
+        except KeyboardInterrupt:
+            return None
 
 
-def describe(result: Result) -> str:
-    """How well the taste was understood, in a sentence."""
-    if not result.guessed_of:
-        return "There were too few picks to hide some, so how well the taste was understood is unknown."
-    share = result.guessed / result.guessed_of
-    return f"Of {result.guessed_of} picks it had not seen it guessed {share:.0%} right (chance: 50 %)."
+class _Progress:
+    """A bar for each phase, and figures of every epoch if they are wanted."""
+
+    def __init__(self, details: bool) -> None:
+        self._details, self._phase, self._bar = details, "", Bar("")
+
+    def show(self, report: StepReport) -> None:
+        if report.phase != self._phase:
+            self._bar.close()
+            self._bar, self._phase = Bar(PHASES[report.phase]), report.phase
+        note = f"predicts {report.hidden.accuracy:.0%} of hidden picks" if report.hidden else ""
+        self._bar.show(report.update, report.total, note)
+        if self._details and report.hidden:
+            self._bar.close()
+            print(_figures(report))
+
+    def close(self) -> None:
+        self._bar.close()
 
 
 def _figures(report: StepReport) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..diffusion.likelihood import kl, log_ratio, per_row
 from ..diffusion.losses import advantages, d3po, ddpo, diffusion_kto, dpok, nft
-from ..settings import TrainSettings
+from ..settings import FilledTrainSettings
 from .rows import Rows, TrainingGroup
 
 
@@ -37,24 +37,24 @@ class Method:
 
     rows: Literal["steps", "images"]
     judgements: Literal["pairs", "scores"]
-    values: Callable[[Tensor, Rows, TrainSettings], Tensor]
-    loss: Callable[[Tensor, TrainingGroup, TrainSettings, float], Tensor]
+    values: Callable[[Tensor, Rows, FilledTrainSettings], Tensor]
+    loss: Callable[[Tensor, TrainingGroup, FilledTrainSettings, float], Tensor]
     reference: Literal["chosen", "sampler", "last round"] = "chosen"
     anchored: bool = False
 
 
-def ratios(denoised: Tensor, rows: Rows, settings: TrainSettings) -> Tensor:
+def ratios(denoised: Tensor, rows: Rows, settings: FilledTrainSettings) -> Tensor:
     """The log-ratio, mean over latent elements. (R, 1)"""
     return (log_ratio(denoised, rows.ref, rows.z, rows.steps) / rows.x[0].numel())[:, None]
 
 
-def ratios_and_kl(denoised: Tensor, rows: Rows, settings: TrainSettings) -> Tensor:
+def ratios_and_kl(denoised: Tensor, rows: Rows, settings: FilledTrainSettings) -> Tensor:
     """The log-ratio and the KL to the base model, means over latent elements. (R, 2)"""
     to_base = kl(denoised, rows.base, rows.steps) / rows.x[0].numel()
     return torch.cat([ratios(denoised, rows, settings), to_base[:, None]], 1)
 
 
-def implicit_errors(denoised: Tensor, rows: Rows, settings: TrainSettings) -> Tensor:
+def implicit_errors(denoised: Tensor, rows: Rows, settings: FilledTrainSettings) -> Tensor:
     """The log-ratio, and DiffusionNFT's loss of an image with score 1 and with score 0. (R, 3)"""
     clean = rows.ref + per_row(rows.steps.std, rows.z) * rows.z
     one = torch.ones(len(clean), device=clean.device)
@@ -62,7 +62,7 @@ def implicit_errors(denoised: Tensor, rows: Rows, settings: TrainSettings) -> Te
     return torch.cat([ratios(denoised, rows, settings), torch.stack(losses, 1)], 1)
 
 
-def pair_loss(values: Tensor, group: TrainingGroup, settings: TrainSettings, offset: float = 0.0) -> Tensor:
+def pair_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSettings, offset: float = 0.0) -> Tensor:
     """D3PO of a group's pairs, weighted; on noised images this is Diffusion-DPO (images.py). ()"""
     ratios, pairs = values[..., 0], group.pairs
     winner = ratios[[pair.winner for pair in pairs]]
@@ -74,18 +74,18 @@ def pair_loss(values: Tensor, group: TrainingGroup, settings: TrainSettings, off
     return (loss.mean(1) * weight).sum()
 
 
-def ddpo_loss(values: Tensor, group: TrainingGroup, settings: TrainSettings, offset: float) -> Tensor:
+def ddpo_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSettings, offset: float) -> Tensor:
     """DDPO of a group, by its scores. ()"""
     return ddpo(values[..., 0], _advantages(group, values), settings.clip).mean()
 
 
-def dpok_loss(values: Tensor, group: TrainingGroup, settings: TrainSettings, offset: float) -> Tensor:
+def dpok_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSettings, offset: float) -> Tensor:
     """DPOK of a group, by its scores; beta weights the KL. ()"""
     advantage = _advantages(group, values)
     return dpok(values[..., 0], values[..., 1], advantage, 1.0, settings.beta, settings.clip).mean()
 
 
-def kto_loss(values: Tensor, group: TrainingGroup, settings: TrainSettings, offset: float) -> Tensor:
+def kto_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSettings, offset: float) -> Tensor:
     """Diffusion-KTO of a group's images that were liked or disliked; those in between say nothing. ()
 
     The paper's offset is the mean over a batch of its many images; here it is the mean over the last update's, since a
@@ -99,7 +99,7 @@ def kto_loss(values: Tensor, group: TrainingGroup, settings: TrainSettings, offs
     return diffusion_kto(ratios, liking[said, None] > 0, settings.beta, values.new_tensor(offset)).mean()
 
 
-def nft_loss(values: Tensor, group: TrainingGroup, settings: TrainSettings, offset: float) -> Tensor:
+def nft_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSettings, offset: float) -> Tensor:
     """DiffusionNFT of a group; what was liked more than the rest of it has an optimality towards 1. ()"""
     optimality = (_relative(group, values).clamp(-1, 1)[:, None] + 1) / 2
     return (optimality * values[..., 1] + (1 - optimality) * values[..., 2]).mean()
@@ -133,6 +133,6 @@ def needs_recording(method: str | None) -> bool:
     return method is not None and METHODS[method].rows == "steps"
 
 
-def compares_trajectories(settings: TrainSettings) -> bool:
+def compares_trajectories(settings: FilledTrainSettings) -> bool:
     """Whether the loss joins all steps of an image."""
     return settings.method == "d3po" and settings.level == "trajectory"

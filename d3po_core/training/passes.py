@@ -48,20 +48,20 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def fit_batch_limits(denoiser: Denoiser, rows: Rows, most: int = 0) -> BatchLimits:
+def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0) -> BatchLimits:
     """Room on the denoiser's device.
 
     Args:
         denoiser: the policy.
         rows: at least one, of the kind to be evaluated.
-        most: given by the user; 0 finds it by the free memory.
+        micro_batch: rows per backward pass as somebody chose them; 0 finds them by the free memory.
     """
-    if most and denoiser.device.type != "cpu":
-        return BatchLimits(most, most)
+    if micro_batch and denoiser.device.type != "cpu":
+        return BatchLimits(micro_batch, micro_batch)
     each = max(1, activation_bytes(denoiser, rows))
-    most = most or max(1, int(MEMORY_SHARE * free_bytes(denoiser.device) / each))
-    quick = max(1, PROCESSOR_BYTES // each) if denoiser.device.type == "cpu" else most
-    return BatchLimits(most, min(most, quick))
+    backward = micro_batch or max(1, int(MEMORY_SHARE * free_bytes(denoiser.device) / each))
+    quick = max(1, PROCESSOR_BYTES // each) if denoiser.device.type == "cpu" else backward
+    return BatchLimits(backward, min(backward, quick))
 
 
 @contextmanager
@@ -79,15 +79,15 @@ def checkpointing(module: Any, on: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How many (image, step) rows to evaluate at once.
+    """Numbers of (image, step) rows to evaluate at once.
 
     Attributes:
-        most: so many graphs fit in memory; a loss that joins more rows takes two passes, another one is one batch.
-        together: so many rows are one batch where that is free: they need no gradient, or their losses are independent.
+        backward: as many graphs fit in memory; a loss that joins more rows takes two passes, another one is one batch.
+        forward: as many are one batch where that is free: they need no gradient, or their losses are independent.
     """
 
-    most: int
-    together: int
+    backward: int
+    forward: int
 
 
 def predict(denoiser: Denoiser, rows: Rows) -> Tensor:
@@ -142,7 +142,7 @@ def backward(
     values_of: Callable[[Rows], Tensor],
     rows: Rows,
     loss_of: Callable[[Tensor], Tensor],
-    room: BatchLimits,
+    limits: BatchLimits,
     scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradient of scale * loss_of(values) in the LoRA's parameters.
@@ -151,24 +151,24 @@ def backward(
         values_of: what the loss needs of every row, by the trained policy: rows to (R, ...).
         rows: R rows.
         loss_of: values (R, ...) to a scalar.
-        room: rows at once; where R graphs fit it is one pass.
+        limits: rows at once; where R graphs fit it is one pass.
         scale: loss scale, for float16 networks.
 
     Returns:
         The loss, unscaled, and the values (R, ...), both without gradient.
     """
-    if room.most >= len(rows):
+    if limits.backward >= len(rows):
         values = values_of(rows)
         loss = loss_of(values)
         (loss * scale).backward()
         return loss.detach(), values.detach()
-    parts = rows.split(room.together)
+    parts = rows.split(limits.forward)
     with torch.no_grad():
         values = torch.cat([values_of(part) for part in parts])
     leaf = values.requires_grad_()
     loss = loss_of(leaf)
     (weights,) = torch.autograd.grad(loss * scale, leaf)
-    for part, weight in zip(parts, weights.split(room.together), strict=True):
+    for part, weight in zip(parts, weights.split(limits.forward), strict=True):
         if weight.any():  # clamped and unpaired rows have no gradient
             (values_of(part) * weight).sum().backward()
     return loss.detach(), leaf.detach()

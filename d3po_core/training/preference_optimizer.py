@@ -18,7 +18,7 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import clipped
 from ..diffusion.rollout import generator
 from ..errors import D3POError
-from ..settings import SHARPNESS, TrainSettings, resolved
+from ..settings import FilledTrainSettings, prediction_beta
 from .methods import METHODS, compares_trajectories
 from .optimize import LoraOptimizer
 from .passes import BatchLimits, backward, predict
@@ -42,7 +42,7 @@ class Block:
     candidates: int
     weight: float
 
-    def loss(self, values: Tensor, settings: TrainSettings, offset: float) -> Tensor:
+    def loss(self, values: Tensor, settings: FilledTrainSettings, offset: float) -> Tensor:
         """This block's part of the update's loss, of its values (C, k, V). ()"""
         return self.weight * METHODS[settings.method].loss(values, self.group, settings, offset)
 
@@ -64,17 +64,17 @@ def same_shape(one: Rows, other: Rows) -> bool:
 def pack_blocks(blocks: Sequence[Block], rows: int) -> list[list[Block]]:
     """Blocks to be evaluated at once: as many alike as have together no more than `rows`, but at least one."""
     found: list[list[Block]] = []
-    room = 0
+    limits = 0
     for block in blocks:
-        if not found or room < len(block.rows) or not same_shape(found[-1][0].rows, block.rows):
+        if not found or limits < len(block.rows) or not same_shape(found[-1][0].rows, block.rows):
             found.append([])
-            room = rows
+            limits = rows
         found[-1].append(block)
-        room -= len(block.rows)
+        limits -= len(block.rows)
     return found
 
 
-def make_blocks(group: TrainingGroup, rows: Rows, settings: TrainSettings, weight: float) -> list[Block]:
+def make_blocks(group: TrainingGroup, rows: Rows, settings: FilledTrainSettings, weight: float) -> list[Block]:
     """A group's blocks.
 
     Args:
@@ -137,7 +137,7 @@ class PreferenceOptimizer:
         load: gives a group by id.
         reference: the policy to depart from.
         settings: how.
-        room: rows at once.
+        limits: rows at once.
         base: the base model, where the reference is another policy.
     """
 
@@ -148,14 +148,14 @@ class PreferenceOptimizer:
         groups: dict[str, int],
         load: Load,
         reference: Reference,
-        settings: TrainSettings,
-        room: BatchLimits,
+        settings: FilledTrainSettings,
+        limits: BatchLimits,
         base: Reference | None = None,
     ) -> None:
-        self.denoiser, self.settings, self.load = denoiser, resolved(settings), load
+        self.denoiser, self.settings, self.load = denoiser, settings, load
         self.reference, self.base, self.method = reference, base or reference, METHODS[settings.method]
         self.parameters = list(parameters)
-        self.room = room
+        self.limits = limits
         given = self.settings
         self.optimizer = LoraOptimizer(denoiser, self.parameters, given.learning_rate, given.warmup, given.grad_clip)
         self.done, self._offset = 0, 0.0
@@ -176,7 +176,7 @@ class PreferenceOptimizer:
         groups, values = [self.load(name) for name in names], []
         with torch.no_grad():
             for group in groups:
-                parts = self._rows(group, "measure").split(self.room.together)
+                parts = self._rows(group, "measure").split(self.limits.forward)
                 found = torch.cat([self._values(part) for part in parts])
                 values.append(found.unflatten(0, (len(group.scores), -1)).cpu())
         return self._measures(groups, values)
@@ -235,19 +235,19 @@ class PreferenceOptimizer:
         while True:
             self.optimizer.zero_grad()
             try:
-                found = [self._backward_of(pack) for pack in pack_blocks(blocks, self.room.together)]
+                found = [self._backward_of(pack) for pack in pack_blocks(blocks, self.limits.forward)]
             except torch.cuda.OutOfMemoryError as error:  # its name in every torch, for all devices
-                if self.room.most == 1:
+                if self.limits.backward == 1:
                     raise D3POError(
                         "One image and one step do not fit in memory.",
                         "Turn on checkpointing, or close other programs.",
                         "Your picks and what was learnt are saved.",
                     ) from error
                 largest = max(
-                    sum(len(block.rows) for block in pack) for pack in pack_blocks(blocks, self.room.together)
+                    sum(len(block.rows) for block in pack) for pack in pack_blocks(blocks, self.limits.forward)
                 )
-                most = min(self.room.most, largest) // 2 or 1
-                self.room = BatchLimits(most, min(most, self.room.together))
+                most = min(self.limits.backward, largest) // 2 or 1
+                self.limits = BatchLimits(most, min(most, self.limits.forward))
                 found = []
             if not found:  # only here, where the error's traceback holds no tensors any more
                 if self.denoiser.device.type == "cuda":
@@ -273,12 +273,12 @@ class PreferenceOptimizer:
             return torch.stack(losses).sum()
 
         rows = join_rows([block.rows for block in pack])
-        loss, values = backward(self._values, rows, loss_of, self.room, self.optimizer.scale)
+        loss, values = backward(self._values, rows, loss_of, self.limits, self.optimizer.scale)
         return loss, shaped(values)
 
     def _measures(self, groups: Sequence[TrainingGroup], values: Sequence[Tensor]) -> Measures:
         """From each group and its values (C, K, V)."""
-        sharpness = SHARPNESS.get(self.settings.method, self.settings.beta)
+        beta = prediction_beta(self.settings)
         losses, differences, hits, margins = [], [], [], []
         for group, found in zip(groups, values, strict=True):
             losses.append(float(self.method.loss(found, group, self.settings, self._offset)))
@@ -288,12 +288,12 @@ class PreferenceOptimizer:
             apart = [float(whole[pair.winner] - whole[pair.loser]) for pair in group.pairs]
             weights = [pair.weight for pair in group.pairs]
             hits.append(_mean([_right(difference) for difference in apart], weights))
-            margins.append(sharpness * _mean(apart, weights))
+            margins.append(beta * _mean(apart, weights))
             differences += apart
         return Measures(
             loss=math.fsum(losses) / len(losses),
             accuracy=math.fsum(map(_right, differences)) / len(differences) if differences else 0.5,
-            margin=sharpness * math.fsum(differences) / max(1, len(differences)),
+            margin=beta * math.fsum(differences) / max(1, len(differences)),
             clip_fraction=float(clipped(torch.cat([found[..., 0].flatten() for found in values]), self.settings.clip)),
             hits=tuple(hits),
             margins=tuple(margins),

@@ -1,4 +1,4 @@
-"""What a trainer tells while it works, and when it is done."""
+"""What a trainer reports while it works, and what came out when it is done."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ class RewardReport(Report):
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a round gave.
+class RoundResult:
+    """What came out of a round.
 
     Attributes:
         round: its number.
         weights: the LoRA, `strength` already applied.
         strength: share of what was learnt that the evidence allows, see evidence.py.
-        z: how many standard errors above chance hidden picks were foretold; None without a check.
-        guessed, guessed_of: hidden picks guessed right (ties half), out of how many; 0 of 0 without any.
-        curve: after each epoch of the checks, the share of hidden picks guessed right.
-        sweep: strengths at which the LoRA as kept was tried, greatest first, each with its drift: the KL from base in
-            nats per latent element. Empty if teaching did not get to its end.
+        z: how many standard errors above chance hidden picks were predicted; None without a check.
+        guessed, guessed_of: hidden picks predicted right (ties half), out of how many; 0 of 0 without any.
+        curve: after each epoch of the checks, the share of hidden picks predicted right.
+        strength_scan: strengths at which the LoRA as kept was tried, greatest first, each with its drift: the KL from
+            base in nats per latent element. Empty if training did not get to its end.
         figures: loss, margin, clip_fraction, kl_sampler and kl_base of the last epoch, at full strength; of a reward
             its mean before and now, and kl_base.
         reason: why training stopped, a sentence.
@@ -85,9 +85,21 @@ class Result:
     guessed: float
     guessed_of: int
     curve: list[float]
-    sweep: list[tuple[float, float]]
+    strength_scan: list[tuple[float, float]]
     figures: dict[str, float]
     reason: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether the LoRA changes anything: one that was taken back entirely does not."""
+        return any(bool(layer.up.any()) for layer in self.weights.values())
+
+    def summary(self) -> dict[str, object]:
+        """Return what a run keeps of it, JSON-able."""
+        return {
+            **{"strength": self.strength, "z": self.z, "guessed": self.guessed, "guessed_of": self.guessed_of},
+            **{"curve": self.curve, "sweep": self.strength_scan, "figures": self.figures, "reason": self.reason},
+        }
 
 
 @dataclass
@@ -97,13 +109,13 @@ class RoundState:
     Attributes:
         phase: index of the current phase.
         done: updates done in it.
-        hits, margins: for each check, for each epoch, for every hidden group: the share of its pairs guessed right, and
-            their mean margin.
-        held_out: loss of the held-out groups after each epoch of teaching.
-        figures: of the last epoch of teaching, see `Result`.
+        hits, margins: for each check, for each epoch, for every hidden group: the share of its pairs predicted right,
+            and their mean margin.
+        held_out: loss of the held-out groups after each epoch of the last phase.
+        held_out_hits: for every held-out group, the share of its pairs predicted right.
+        figures, strength_scan: see `RoundResult`.
         best: `figures` and `held_out_hits` of the best epoch so far, where held-out groups decide.
-        sweep: see `Result`.
-        reason: why teaching stopped early, if it did.
+        reason: why training stopped early, if it did.
     """
 
     phase: int = 0
@@ -114,17 +126,17 @@ class RoundState:
     held_out_hits: list[float] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     best: tuple[dict[str, float], list[float]] = field(default_factory=lambda: ({}, []))
-    sweep: list[tuple[float, float]] = field(default_factory=list)
+    strength_scan: list[tuple[float, float]] = field(default_factory=list)
     reason: str = ""
 
     def note_check(self, check: int, hidden: Measures) -> None:
         """Keep the outcome of one epoch of a check phase."""
-        for kept, found in ((self.hits, hidden.hits), (self.margins, hidden.margins)):
+        for kept, values in ((self.hits, hidden.hits), (self.margins, hidden.margins)):
             if len(kept) == check:
                 kept.append([])
-            kept[check].append(list(found))
+            kept[check].append(list(values))
 
 
 def by_epoch(checks: list[list[list[float]]]) -> list[list[float]]:
-    """What both checks found after each epoch, a number for each group."""
+    """Return what both checks measured after each epoch, a number for each group."""
     return [[value for check in epoch for value in check] for epoch in zip(*checks, strict=True)]

@@ -1,34 +1,39 @@
-"""What a round by a reward is, whether it is taught on or finished as it is: how its pictures are drawn, on which
-drift is measured, and what comes out."""
+"""One round that learns from a differentiable reward: DRaFT, DRaFT-K, DRaFT-LV or ReFL (see diffusion/draft.py).
+
+What keeps a reward from being climbed until it ruins images: drift from the base model is watched as training goes on
+and ends it; and at the end the LoRA is tried at several strengths, of which the greatest whose drift is not high is
+recommended.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Sequence
-from typing import Any
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import size, stack
+from ..diffusion.denoiser import Conditioning, size, stack
 from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import CandidateNoise, Trajectory, generator, make_plan, sample
 from ..diffusion.tiled_decoding import decode_in_tiles
 from ..errors import D3POError
 from ..rewards import Reward, check_varied, require_differentiable
-from ..run import Round, Run
-from ..settings import LoraSettings, RewardSettings, SampleSettings, validate
+from ..run import Run, device_name
+from ..run.prompts import Prompt
+from ..settings import LoraSettings, RewardSettings, SampleSettings, from_stored, validate
 from .optimize import LoraOptimizer, unpack_optimizer, unpack_parameters
 from .passes import mean_kl
-from .reports import Result, RewardReport
+from .reports import RewardReport, RoundResult
 from .reward_gradient import PromptSample, RewardGradient, batches
-from .round_trainer import RoundTrainer
+from .round_trainer import OpenRound, RoundTrainer, open_round, stopped_round
 from .rows import TrainingGroup
 
 FREE_TO_CHANGE = ("micro_batch", "checkpointing", "tile")
 """Settings that an interrupted round takes anew: they change memory, and hardly anything else."""
 WATCHED = 8
-"""Pictures that are drawn again and again to see the reward."""
+"""Images that are drawn again and again to see the reward."""
 DRIFTING = 4
 """Those of them whose steps drift is measured on; it has no noise of its own."""
 LOWEST_SIGMA = 0.3
@@ -37,172 +42,129 @@ most: to the early ones, which picks are about, the model may seem as it was. In
 noise goes to 0, and any difference at all to infinity."""
 
 
-class RewardCourse(RoundTrainer[RewardReport]):
-    """See `RewardTrainer` and `StoppedReward`."""
+@dataclasses.dataclass(frozen=True)
+class RewardPlan:
+    """What a round by a reward is begun with, and an interrupted one goes on with.
 
-    KIND = "reward"
+    Attributes:
+        settings, lora_settings: how.
+        sample: how images are drawn.
+        reward_name: for people.
+        prompts: those to draw for, each encoded; at least one.
+        start: id of the policy that it goes on from.
+    """
+
+    settings: RewardSettings
+    lora_settings: LoraSettings
+    sample: SampleSettings
     reward_name: str
-    """What the round learns from, for people."""
+    prompts: list[Prompt]
+    start: str
 
-    def __init__(
-        self,
-        run: Run,
-        model: ImageModel,
-        settings: RewardSettings,
-        lora_settings: LoraSettings,
-        sample: SampleSettings,
-        attachment: str,
-        prompts: Sequence[int] = (),
-    ) -> None:
-        super().__init__(run, model.denoiser, lora_settings, attachment)
-        self.model = model
-        self.settings, self.sample = validate(settings), validate(sample)
-        unfinished = self._unfinished()
-        self.resumed = unfinished is not None
-        wanted = unfinished.settings["prompts"] if unfinished else prompts
-        meant = [prompt for prompt in run.prompts.all() if (prompt.id in wanted if wanted else prompt.asked)]
-        self.prompts = [prompt for prompt in meant if run.prompts.has_conditioning(prompt.id)]
-        if not self.prompts:
-            raise D3POError("This taste has no prompts yet.", "Draw some pictures for it first.")
+    def to_json(self, reward: Reward) -> dict[str, object]:
+        """Return what a run keeps of it."""
+        return {
+            "reward": dataclasses.asdict(self.settings),
+            "reward_name": self.reward_name,
+            "written": reward.written,
+            "lora": dataclasses.asdict(self.lora_settings),
+            "start": self.start,
+            "sample": dataclasses.asdict(self.sample),
+            "prompts": [prompt.id for prompt in self.prompts],
+        }
 
-    @property
-    def trained_on(self) -> list[str]:
-        """None: pictures are drawn for every update anew."""
-        return []
 
-    def result(self) -> Result:
-        """What was learnt when `steps` ended or was closed."""
-        progress = self._progress
-        ended = progress.done >= self.settings.updates
-        return Result(
-            round=self.round,
-            weights=self._learnt,
-            strength=1.0,
-            z=None,
-            guessed=0,
-            guessed_of=0,
-            curve=[],
-            sweep=progress.sweep,
-            figures=progress.figures,
-            reason=progress.reason or ("Every update was made." if ended else "Stopped before the end."),
-        )
+class WatchedImages:
+    """Images that are drawn again and again, from the same noises: what a reward says of them, and how far the steps of
+    the first few have drifted.
 
-    def _resume(self, unfinished: Round) -> None:
-        """With what it was begun, but in the memory that is given now."""
-        stored = unfinished.settings
-        as_now = {name: getattr(self.settings, name) for name in FREE_TO_CHANGE}
-        self.settings = RewardSettings(**{**stored["reward"], **as_now})
-        self.lora_settings, self.sample = LoraSettings(**stored["lora"]), SampleSettings(**stored["sample"])
-        self.round, self._start = unfinished.number, stored["start"]
+    Args:
+        run: with the prompts' conditioning.
+        model: draws and decodes.
+        plan: of the round.
+    """
 
-    def _seed(self) -> int:
-        return self.settings.seed
+    def __init__(self, run: Run, model: ImageModel, plan: RewardPlan) -> None:
+        self._run, self._model, self._plan = run, model, plan
+        lowest = min(plan.sample.window_sigma, LOWEST_SIGMA)
+        watched = dataclasses.replace(plan.sample, window="early", window_sigma=lowest, eta=1.0)  # else KL has no scale
+        self._steps = make_plan(model.denoiser, watched)
+        self._shape = model.latent_shape(plan.sample.height, plan.sample.width)
+        prompts = [plan.prompts[i % len(plan.prompts)] for i in range(WATCHED)]
+        # Those of one batch together.
+        self.prompts = sorted(prompts, key=lambda prompt: str(size(self.conditioning(prompt.id))))
+
+    def conditioning(self, prompt_id: int) -> Conditioning:
+        """Return a prompt's conditioning, one row, on the model's device."""
+        rows = self._run.prompts.conditioning(prompt_id)
+        return {name: value.to(self._model.denoiser.device) for name, value in rows.items()}
 
     @torch.no_grad()
-    def _get_ready(self) -> Trajectory:
-        """How pictures are drawn; the watched ones by the base, on whose steps drift is measured."""
-        self._plan = make_plan(self.denoiser, self.sample)
-        lowest = min(self.sample.window_sigma, LOWEST_SIGMA)
-        watched = dataclasses.replace(self.sample, window="early", window_sigma=lowest, eta=1.0)  # else KL has no scale
-        self._watch_plan = make_plan(self.denoiser, watched)
-        self._shape = self.model.latent_shape(self.sample.height, self.sample.width)
-        self._at_once = self.settings.micro_batch or self.settings.batch
-        self._shown = [self.prompts[i % len(self.prompts)] for i in range(WATCHED)]
-        self._shown.sort(key=lambda prompt: str(size(self._conditioning(prompt.id))))  # those of one batch together
-        with self._lora.off():
-            trajectory = self._drawn()
-        steps = self._watch_plan.steps[slice(self._watch_plan.trained)]
-        self._watched = [
+    def draw(self, batch: int) -> Trajectory:
+        """Draw them by the active policy: by the core, not by the host, whose sampling this may be in the middle of.
+
+        Args:
+            batch: images at once, at most.
+        """
+        parts: list[Trajectory] = []
+        samples = [PromptSample(p.text, self.conditioning(p.id), number) for number, p in enumerate(self.prompts)]
+        seed, guidance = self._plan.settings.seed, self._plan.sample.guidance_scale
+        for part in batches(samples, batch):
+            noises = [CandidateNoise(seed, each.number, 0, self._shape, "same") for each in part]
+            rows = stack([each.conditioning for each in part])
+            parts.append(sample(self._model.denoiser, self._steps, noises, rows, guidance))
+        names = [item.name for item in dataclasses.fields(Trajectory)]
+        return Trajectory(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    @torch.no_grad()
+    def scores(self, trajectory: Trajectory, reward: Reward, batch: int) -> Tensor:
+        """Return the reward of each image, (WATCHED,)."""
+        latents, tile = self._model.denoiser.finished(trajectory.latents), self._plan.settings.tile
+        images = torch.cat([decode_in_tiles(self._model.decode, part, tile) for part in latents.split(batch)])
+        return reward(images, [prompt.text for prompt in self.prompts])
+
+    def groups(self, base: Trajectory) -> list[TrainingGroup]:
+        """Return the steps on which drift is measured, a group for each of `DRIFTING` images.
+
+        Args:
+            base: the images as the base model drew them.
+        """
+        steps = self._steps.steps[slice(self._steps.trained)]
+        return [
             TrainingGroup(
                 id=f"watched {i}",
                 pairs=[],
                 scores=[0.0],
                 steps=steps,
-                x=trajectory.x[i : i + 1].cpu(),
-                cond=trajectory.cond[i : i + 1].cpu(),
-                guided=trajectory.guided[i : i + 1].cpu(),
-                latents=self.denoiser.finished(trajectory.latents[i : i + 1]).cpu(),
+                x=base.x[i : i + 1].cpu(),
+                cond=base.cond[i : i + 1].cpu(),
+                guided=base.guided[i : i + 1].cpu(),
+                latents=self._model.denoiser.finished(base.latents[i : i + 1]).cpu(),
                 policy="base",
-                conditioning=self._conditioning(prompt.id),
-                guidance_scale=self.sample.guidance_scale,
+                conditioning=self.conditioning(prompt.id),
+                guidance_scale=self._plan.sample.guidance_scale,
             )
-            for i, prompt in enumerate(self._shown[:DRIFTING])
+            for i, prompt in enumerate(self.prompts[:DRIFTING])
         ]
-        return trajectory
-
-    def _note_sweep(self) -> None:
-        """Drift at every strength, of the LoRA as it is."""
-        kept = self._lora.weights()
-        self._progress.sweep = self._swept(kept, self._watched, lambda group: group.guided, self._at_once)
-
-    def _conditioning(self, prompt_id: int) -> dict[str, torch.Tensor]:
-        rows = self.run.prompts.conditioning(prompt_id)
-        return {name: value.to(self.denoiser.device) for name, value in rows.items()}
-
-    @torch.no_grad()
-    def _drawn(self) -> Trajectory:
-        """By the core, not by the host, whose sampling this may be in the middle of."""
-        parts: list[Trajectory] = []
-        scenes = [PromptSample(p.text, self._conditioning(p.id), number) for number, p in enumerate(self._shown)]
-        for part in batches(scenes, self._at_once):
-            noises = [CandidateNoise(self.settings.seed, scene.number, 0, self._shape, "same") for scene in part]
-            rows = stack([scene.conditioning for scene in part])
-            parts.append(sample(self.denoiser, self._watch_plan, noises, rows, self.sample.guidance_scale))
-        names = [item.name for item in dataclasses.fields(Trajectory)]
-        return Trajectory(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
-class StoppedReward(RewardCourse):
-    """A stopped round, to be made a LoRA of as it is. It takes no reward: whose file is gone loses nothing.
+class RewardTrainer(RoundTrainer[RewardReport]):
+    """A round that learns from a reward; see `RewardTrainer.open` and `RewardTrainer.open_stopped`."""
 
-    Args:
-        run: with the round.
-        model: the base model.
-        memory: its settings of memory count, no others.
-        attachment: see `Course`.
+    def __init__(self, run: Run, model: ImageModel, plan: RewardPlan, reward: Reward | None, opened: OpenRound) -> None:
+        super().__init__(run, model.denoiser, opened)
+        self.model, self.reward, self._plan = model, reward, plan
+        self.settings, self.sample = plan.settings, plan.sample
+        self.reward_name, self.prompts = plan.reward_name, plan.prompts
+        self._watched = WatchedImages(run, model, plan)
+        self._steps = make_plan(model.denoiser, plan.sample).steps
+        self._shape = model.latent_shape(plan.sample.height, plan.sample.width)
+        self._batch = plan.settings.micro_batch or plan.settings.batch
+        self._whole = True  # False between a step of the optimiser and what is measured after it
 
-    Raises:
-        D3POError: no round by a reward was stopped.
-    """
-
-    def __init__(self, run: Run, model: ImageModel, memory: RewardSettings, attachment: str = "peft") -> None:
-        if run.rounds.stopped() is None:
-            raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
-        super().__init__(run, model, memory, LoraSettings(), SampleSettings(), attachment)
-
-    def _begin_or_resume(self) -> None:
-        unfinished = self._unfinished()
-        assert unfinished is not None
-        self.reward_name = unfinished.settings["reward_name"]
-        self._resume(unfinished)
-
-    def _teach(self) -> Generator[RewardReport, None, None]:
-        """Nothing more; the drift of what was learnt."""
-        unpack_parameters(self._tensors, self._lora.parameters())
-        self._get_ready()
-        self._note_sweep()
-        yield from ()
-
-
-class RewardTrainer(RewardCourse):
-    """Teaches one round by a reward, see `Course`.
-
-    Args:
-        run: its prompts are what is drawn for; it needs no picks.
-        model: the base model. Its decoder must pass gradients on.
-        reward: differentiable.
-        settings: how. An interrupted round goes on with those that it was begun with.
-        sample: how pictures are drawn.
-        prompts: ids of those to draw for; if none are named, all that are encoded and did not just come with imported
-            pictures. An interrupted round goes on with those that it was begun with.
-
-    Raises:
-        D3POError: settings out of range, a reward that is not differentiable or not that of the interrupted round, or
-            a run without prompts.
-    """
-
-    def __init__(
-        self,
+    @classmethod
+    def open(
+        cls,
         run: Run,
         model: ImageModel,
         reward: Reward,
@@ -211,119 +173,235 @@ class RewardTrainer(RewardCourse):
         sample: SampleSettings,
         attachment: str = "peft",
         prompts: Sequence[int] = (),
-    ) -> None:
-        self.reward, self.reward_name = require_differentiable(reward), reward.name
-        super().__init__(run, model, settings, lora_settings, sample, attachment, prompts)
-        unfinished = self._unfinished()
-        if unfinished and unfinished.settings["reward_name"] != self.reward_name:
-            raise D3POError(
-                f"Round {unfinished.number} of this taste was stopped in the middle of learning from "
-                f"'{unfinished.settings['reward_name']}'.",
-                "Go on with that reward, or finish the round as it is, first.",
-                "What it has learnt is saved.",
-            )
+    ) -> RewardTrainer:
+        """Begin a round, or take up the one that was interrupted, which goes on with what it was begun with.
 
-    def _begin_or_resume(self) -> None:
-        unfinished = self._unfinished()
-        if unfinished is None:
-            self._start = self.run.rounds.current_policy()
-            self.round = self.run.rounds.begin(self._stored(), "base", anew=True, by_picks=False)
-        else:
-            self._resume(unfinished)
-        self._note(reward=dataclasses.asdict(self.settings))
+        Args:
+            run: its prompts are what is drawn for; it needs no picks.
+            model: the base model. Its decoder must pass gradients on.
+            reward: differentiable.
+            settings, lora_settings: how.
+            sample: how images are drawn.
+            attachment: "peft" for diffusers modules, "hooks" for modules that a host owns.
+            prompts: ids of those to draw for; if none are named, all that are encoded and did not just come with
+                imported images.
 
-    def _stored(self) -> dict[str, Any]:
-        return {
-            "reward": dataclasses.asdict(self.settings),
-            "reward_name": self.reward_name,
-            "written": self.reward.written,
-            "lora": dataclasses.asdict(self.lora_settings),
-            "start": self._start,
-            "sample": dataclasses.asdict(self.sample),
-            "prompts": [prompt.id for prompt in self.prompts],
-        }
+        Raises:
+            D3POError: settings out of range, a reward that is not differentiable or not that of the interrupted round,
+                a run without prompts, or another trainer at work on the run.
+        """
+        require_differentiable(reward)
+        validate(settings)
+        validate(lora_settings)
+        validate(sample)
+        exit = ExitStack()
+        try:
+            exit.enter_context(run.rounds.lock())
+            stopped = stopped_round(run, "reward")
+            if stopped is None:
+                usable = _encoded(run, [p for p in run.prompts.all() if (p.id in prompts if prompts else p.asked)])
+                start = run.rounds.current_policy()
+                plan = RewardPlan(settings, lora_settings, sample, reward.name, usable, start)
+                number = run.rounds.begin(plan.to_json(reward), "base", anew=True, by_picks=False)
+            else:
+                plan, number = _resumed(run, stopped.settings, settings), stopped.number
+                if plan.reward_name != reward.name:
+                    raise D3POError(
+                        f"Round {number} of this taste was stopped in the middle of learning from "
+                        f"'{plan.reward_name}'.",
+                        "Go on with that reward, or finish the round as it is, first.",
+                        "What it has learnt is saved.",
+                    )
+            opened = _open(run, model, number, plan, stopped is not None, attachment, exit)
+            return cls(run, model, plan, reward, opened)
+        except BaseException:
+            exit.close()
+            raise
 
-    def _teach(self) -> Generator[RewardReport, None, None]:
-        settings, progress, self._whole = self.settings, self._progress, True
-        parameters = self._lora.parameters()
+    @classmethod
+    def open_stopped(
+        cls, run: Run, model: ImageModel, memory: RewardSettings, attachment: str = "peft"
+    ) -> RewardTrainer:
+        """Take up a round that was interrupted, to make a LoRA of it as it is. It needs no reward, so that nothing is
+        lost where the reward's file is gone.
+
+        Args:
+            run, model, attachment: see `open`.
+            memory: its settings of memory count, no others.
+
+        Raises:
+            D3POError: no round by a reward was interrupted, or another trainer is at work on the run.
+        """
+        exit = ExitStack()
+        try:
+            exit.enter_context(run.rounds.lock())
+            stopped = stopped_round(run, "reward")
+            if stopped is None:
+                raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
+            plan = _resumed(run, stopped.settings, memory)
+            return cls(run, model, plan, None, _open(run, model, stopped.number, plan, True, attachment, exit))
+        except BaseException:
+            exit.close()
+            raise
+
+    @property
+    def trained_on(self) -> list[str]:
+        """Ids of the groups that the LoRA has learnt from: none, as images are drawn for every update anew."""
+        return []
+
+    def result(self) -> RoundResult:
+        """Return what was learnt so far."""
+        ended = self.state.done >= self.settings.updates
+        return RoundResult(
+            round=self.round,
+            weights=self._lora.weights(),
+            strength=1.0,
+            z=None,
+            guessed=0,
+            guessed_of=0,
+            curve=[],
+            strength_scan=self.state.strength_scan,
+            figures=self.state.figures,
+            reason=self.state.reason or ("Every update was made." if ended else "Stopped before the end."),
+        )
+
+    def steps(self) -> Generator[RewardReport, None, None]:
+        """Train and report after every update; see `RoundTrainer.steps`. Without a reward only drift is measured."""
+        parameters, settings = self._lora.parameters(), self.settings
         optimizer = LoraOptimizer(
             self.denoiser, parameters, settings.learning_rate, settings.warmup, settings.grad_clip
         )
-        if progress.done:
-            unpack_optimizer(self._tensors, optimizer.adamw, parameters)
-        before = self._rewards(self._get_ready())
+        if self.reward is None:
+            unpack_parameters(self._saved.tensors, parameters)
+        elif self.state.done:
+            unpack_optimizer(self._saved.tensors, optimizer.adamw, parameters)
+        with self._lora.off():
+            base = self._watched.draw(self._batch)
+        groups = self._watched.groups(base)
+        if self.reward is None:
+            self._scan(groups)
+            return
+        before = self._watched.scores(base, self.reward, self._batch)
         check_varied(self.reward, before)
-        self._before = float(before.mean())
         try:
-            while progress.done < settings.updates and not progress.reason:
-                report = self._update(optimizer)
-                self._save_now_and_then(optimizer.adamw, parameters)
-                yield self._tell(report)
-            self._note_sweep()
+            while self.state.done < settings.updates and not self.state.reason:
+                report = self._update(optimizer, self.reward, float(before.mean()), groups)
+                self.save_state_when_due(optimizer.adamw, parameters)
+                yield self.log(report)
+            self._scan(groups)
         finally:
-            if self._whole and progress.done:  # else there is nothing to go on with, and it is to lock nobody out
-                self._save(optimizer.adamw, parameters)
+            if self._whole and self.state.done:  # else there is nothing to go on with, and it is to lock nobody out
+                self.save_state(optimizer.adamw, parameters)
 
-    def _update(self, optimizer: LoraOptimizer) -> RewardReport:
-        """One optimiser step, and measures if it is their turn."""
-        done, of = self._progress.done + 1, self.settings.updates
-        reward = self._backward(optimizer)
-        watches = done % self.settings.watch == 0 or done == of
-        if watches and self._progress.done:  # a person may stop while that is measured, and goes on from before then
-            self._save(optimizer.adamw, self._lora.parameters())
+    def _scan(self, groups: list[TrainingGroup]) -> None:
+        """Note drift at every strength, of the LoRA as it is."""
+        weights = self._lora.weights()
+        self.state.strength_scan = self.scan_strengths(weights, groups, lambda group: group.guided, self._batch)
+
+    def _update(
+        self, optimizer: LoraOptimizer, reward: Reward, before: float, groups: list[TrainingGroup]
+    ) -> RewardReport:
+        """Take one step of the optimiser, and measure if it is time.
+
+        Args:
+            before: mean reward of the watched images by the base model.
+            groups: on which drift is measured.
+        """
+        done, total = self.state.done + 1, self.settings.updates
+        mean = self._backward(optimizer, reward)
+        watches = done % self.settings.watch == 0 or done == total
+        if watches and self.state.done:  # a person may stop while that is measured, and goes on from before then
+            self.save_state(optimizer.adamw, self._lora.parameters())
         self._whole = False
         try:
             norm = optimizer.step(done - 1)
         except D3POError:  # nothing was changed
             self._whole = True
             raise
-        report = RewardReport(phase="teach", update=done, total=of, reward=reward, gradient_norm=norm)
+        report = RewardReport(phase="teach", update=done, total=total, reward=mean, gradient_norm=norm)
         if watches:
-            watched, kl = self._measured()
-            report = dataclasses.replace(report, watched=watched, kl_base=kl)
-        self._progress.done, self._whole = done, True
+            report = self._measured(report, reward, before, groups)
+        self.state.done, self._whole = done, True
         return report
 
-    def _measured(self) -> tuple[float, float]:
-        """Reward and drift now; too much of that ends the round."""
-        watched = float(self._rewards(self._drawn()).mean())
-        kl = mean_kl(self.denoiser, self._watched, lambda group: group.guided, self._at_once)
-        self._progress.figures = {"reward_before": self._before, "reward": watched, "kl_base": kl.per_image}
-        self._watch_drift(kl.per_element, self.settings.drift_limit)
-        return watched, kl.per_image
+    def _measured(
+        self, report: RewardReport, reward: Reward, before: float, groups: list[TrainingGroup]
+    ) -> RewardReport:
+        """The report with reward and drift as they are now; too much of that ends the round."""
+        watched = float(self._watched.scores(self._watched.draw(self._batch), reward, self._batch).mean())
+        kl = mean_kl(self.denoiser, groups, lambda group: group.guided, self._batch)
+        self.state.figures = {"reward_before": before, "reward": watched, "kl_base": kl.per_image}
+        self.watch_drift(kl.per_element, self.settings.drift_limit)
+        return dataclasses.replace(report, watched=watched, kl_base=kl.per_image)
 
-    def _backward(self, optimizer: LoraOptimizer) -> float:
-        """The gradient, in smaller parts if memory runs out."""
+    def _backward(self, optimizer: LoraOptimizer, reward: Reward) -> float:
+        """Add up the gradient, in smaller parts if memory runs out; the mean reward."""
         gradient = RewardGradient(
-            self.model, self.reward, self._plan.steps, self._shape, self.sample.guidance_scale, self.settings
+            self.model, reward, self._steps, self._shape, self.sample.guidance_scale, self.settings
         )
-        scenes = self._scenes(self._progress.done)
+        samples = self._samples(self.state.done)
         while True:
             optimizer.zero_grad()
             try:
-                return gradient.backward(scenes, self._progress.done, self._at_once, optimizer.scale)
+                return gradient.backward(samples, self.state.done, self._batch, optimizer.scale)
             except torch.cuda.OutOfMemoryError as error:  # its name in every torch, for all devices
-                if self._at_once == 1:
+                if self._batch == 1:
                     raise D3POError(
                         "One picture does not fit in memory.",
                         "Decode in tiles, follow the reward through fewer steps, or draw smaller pictures.",
                         "What was learnt is saved.",
                     ) from error
-            self._at_once = max(1, self._at_once // 2)
+            self._batch = max(1, self._batch // 2)
 
-    def _scenes(self, update: int) -> list[PromptSample]:
+    def _samples(self, update: int) -> list[PromptSample]:
         """What an update draws: all prompts in a shuffled order, before any comes again."""
-        found = []
+        samples = []
         for number in range(update * self.settings.batch, (update + 1) * self.settings.batch):
             turn, place = divmod(number, len(self.prompts))
             order = torch.randperm(len(self.prompts), generator=generator(self.settings.seed, "prompts", turn))
             prompt = self.prompts[int(order[place])]
-            found.append(PromptSample(prompt.text, self._conditioning(prompt.id), number))
-        return found
+            samples.append(PromptSample(prompt.text, self._watched.conditioning(prompt.id), number))
+        return samples
 
-    @torch.no_grad()
-    def _rewards(self, trajectory: Trajectory) -> Tensor:
-        latents = self.denoiser.finished(trajectory.latents)
-        parts = latents.split(self._at_once)
-        images = torch.cat([decode_in_tiles(self.model.decode, part, self.settings.tile) for part in parts])
-        return self.reward(images, [prompt.text for prompt in self._shown])
+
+def _encoded(run: Run, prompts: list[Prompt]) -> list[Prompt]:
+    """Those that have their conditioning."""
+    usable = [prompt for prompt in prompts if run.prompts.has_conditioning(prompt.id)]
+    if not usable:
+        raise D3POError("This taste has no prompts yet.", "Draw some pictures for it first.")
+    return usable
+
+
+def _resumed(run: Run, stored: dict[str, object], now: RewardSettings) -> RewardPlan:
+    """The plan that an interrupted round was begun with, in the memory that there is now."""
+    as_now = {name: getattr(now, name) for name in FREE_TO_CHANGE}
+    sections: dict[str, dict[str, object]] = {name: dict(stored[name]) for name in ("reward", "lora", "sample")}  # type: ignore[call-overload]
+    ids: list[int] = stored["prompts"]  # type: ignore[assignment]
+    return RewardPlan(
+        settings=from_stored(RewardSettings, {**sections["reward"], **as_now}),
+        lora_settings=from_stored(LoraSettings, sections["lora"]),
+        sample=from_stored(SampleSettings, sections["sample"]),
+        reward_name=str(stored["reward_name"]),
+        prompts=_encoded(run, [prompt for prompt in run.prompts.all() if prompt.id in ids]),
+        start=str(stored["start"]),
+    )
+
+
+def _open(
+    run: Run, model: ImageModel, number: int, plan: RewardPlan, resumed: bool, attachment: str, exit: ExitStack
+) -> OpenRound:
+    """Attach the round's LoRA, and note in the run's manifest how it was last trained."""
+    facts = {"reward": dataclasses.asdict(plan.settings), "lora": dataclasses.asdict(plan.lora_settings)}
+    run.write_manifest(device=device_name(model.denoiser.device), **facts)
+    return open_round(
+        run,
+        model.denoiser,
+        number,
+        plan.start,
+        plan.lora_settings,
+        resumed=resumed,
+        attachment=attachment,
+        seed=plan.settings.seed,
+        keep_previous=False,
+        exit=exit,
+    )

@@ -1,7 +1,15 @@
-"""What teaching a round takes, whatever it is taught from: it is begun or resumed, a LoRA is attached, the state is
-saved as it goes, and at the end drift is measured at several strengths.
+"""One round of training, whatever it learns from: it is begun or resumed, a LoRA is attached, its state is saved as it
+goes, and the LoRA that came out is written at its end.
 
-The state is the LoRA's parameters, AdamW's moments and a `Progress`, in the run: a killed trainer goes on from there.
+The state is the LoRA's parameters, AdamW's moments and a `RoundState`, in the run: a killed trainer goes on from there.
+A trainer is opened whole and is a context manager:
+
+    with Trainer.open(run, denoiser, settings, lora_settings) as trainer:
+        for report in trainer.steps():
+            ...
+        saved = save_round(trainer)
+
+While it is open it holds the run's lock, and its LoRA is attached to the network.
 """
 
 from __future__ import annotations
@@ -10,9 +18,12 @@ import dataclasses
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,47 +31,92 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser
 from ..errors import D3POError
 from ..evaluation.drift import STRENGTHS
-from ..lora import LoraWeights, attach, import_lora, save_lora, unused_path
+from ..lora import Lora, LoraWeights, attach, import_lora, save_lora, unused_path
 from ..lora.file import policy_id
 from ..lora.weights import scale_weights
-from ..run import Round, Run, device_name
-from ..settings import LoraSettings, validate
+from ..run import Round, Run
+from ..settings import LoraSettings
 from .optimize import pack_optimizer
 from .passes import mean_kl
-from .reports import Report, Result, RoundState
+from .reports import Report, RoundResult, RoundState
 from .rows import TrainingGroup
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SAVE_EVERY_SECONDS = 5.0
 """A killed trainer loses at most this much work."""
-R = TypeVar("R", bound=Report)
+LORA_FOLDER = "loras"
+"""In a run: where its rounds' LoRA files are."""
 BEST = "best."
 """Begins the names of the best epoch's parameters in a saved state."""
+R = TypeVar("R", bound=Report)
+
+
+@dataclass
+class SavedState:
+    """What a run keeps of a round in the middle.
+
+    Attributes:
+        tensors: parameters of the LoRA and moments of its optimiser, see `optimize.pack_optimizer`.
+        best: parameters of the best epoch so far, where held-out groups decide.
+        round: where the round is.
+    """
+
+    tensors: dict[str, Tensor]
+    best: dict[str, Tensor]
+    round: RoundState
+
+
+@dataclass(frozen=True)
+class OpenRound:
+    """A round that was begun or resumed, its LoRA attached.
+
+    Attributes:
+        number: of the round.
+        start: id of the policy that it goes on from.
+        resumed: it was interrupted before.
+        lora_settings: what is trained.
+        lora: attached to the network.
+        previous: last round's LoRA; None if the round goes on from the base model.
+        saved: where it was left.
+        exit: closes it: takes the LoRA off and gives the run's lock back.
+    """
+
+    number: int
+    start: str
+    resumed: bool
+    lora_settings: LoraSettings
+    lora: Lora
+    previous: LoraWeights | None
+    saved: SavedState
+    exit: ExitStack
 
 
 class RoundTrainer(ABC, Generic[R]):
-    """One round of teaching: a new one, or the one that was interrupted.
+    """A round being trained; open one by `Trainer.open` or `RewardTrainer.open`.
 
     Args:
-        run: the taste.
-        denoiser: the base model; a LoRA is attached while training and removed without a trace afterwards.
-        lora_settings: what is trained. An interrupted round goes on with those that it was begun with.
-        attachment: "peft" for diffusers modules, "hooks" for modules that a host owns.
+        run: the run.
+        denoiser: the base model; the round's LoRA is attached to it.
+        opened: the round.
     """
 
-    KIND: ClassVar[str]
-    """Names the settings of this kind of round in what a run keeps of it."""
-    round: int
-    """The round's number, once `steps` has begun."""
-    _start: str
-    """The policy that the round goes on from."""
+    def __init__(self, run: Run, denoiser: Denoiser, opened: OpenRound) -> None:
+        self.run, self.denoiser = run, denoiser
+        self.round, self.start, self.resumed = opened.number, opened.start, opened.resumed
+        self.lora_settings, self.previous = opened.lora_settings, opened.previous
+        self._lora, self._initial = opened.lora, opened.lora.weights()
+        self._saved, self._exit = opened.saved, opened.exit
+        self._begun = self._saved_at = time.monotonic()
 
-    def __init__(self, run: Run, denoiser: Denoiser, lora_settings: LoraSettings, attachment: str) -> None:
-        self.run, self.denoiser, self.attachment = run, denoiser, attachment
-        self.lora_settings = validate(lora_settings)
-        self._progress = RoundState()
-        self._tensors: dict[str, Tensor] = {}
-        self._best: dict[str, Tensor] = {}
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._exit.close()
+
+    @abstractmethod
     def steps(self) -> Generator[R, None, None]:
         """Train and report after every update.
 
@@ -68,107 +124,46 @@ class RoundTrainer(ABC, Generic[R]):
         run goes on from there.
 
         Raises:
-            D3POError: another base model, a damaged group, out of memory, or another trainer at work on the run.
+            D3POError: a damaged group, out of memory, or training that ran away.
         """
-        with self.run.rounds.lock():
-            self._began = self._saved = time.monotonic()
-            self._begin_or_resume()
-            self._load_state()
-            self._attach()
-            try:
-                yield from self._teach()
-            finally:
-                self._learnt = self._lora.weights()
-                self._lora.remove()
 
     @abstractmethod
-    def result(self) -> Result:
-        """What was learnt when `steps` ended or was closed."""
+    def result(self) -> RoundResult:
+        """Return what was learnt so far."""
 
     @property
     @abstractmethod
     def trained_on(self) -> list[str]:
         """Ids of the groups that the LoRA has learnt from."""
 
-    @abstractmethod
-    def _begin_or_resume(self) -> None:
-        """Set `round` and `_start`."""
+    @property
+    def state(self) -> RoundState:
+        """Where the round is."""
+        return self._saved.round
 
-    @abstractmethod
-    def _teach(self) -> Generator[R, None, None]:
-        """Train, the LoRA being attached."""
-
-    def _unfinished(self) -> Round | None:
-        """The round that was interrupted; one that was given up before it learnt anything is begun anew.
+    def save_state(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Keep the state in the run.
 
         Raises:
-            D3POError: it was one of another kind.
+            D3POError: the disk is full or the folder cannot be written to.
         """
-        found = self.run.rounds.stopped()
-        if found is None:
-            return None
-        if self.KIND not in found.settings:
-            other = "picks" if "train" in found.settings else "a reward"
-            raise D3POError(
-                f"Round {found.number} of this taste, which learns from {other}, was stopped in the middle.",
-                "Let it go on, or finish it as it is, first.",
-                "What it has learnt is saved.",
-            )
-        return found
+        self._saved.tensors = pack_optimizer(optimizer, parameters)
+        best = {BEST + name: tensor for name, tensor in self._saved.best.items()}
+        self.run.rounds.save_state(self.round, {**self._saved.tensors, **best}, dataclasses.asdict(self.state))
+        self._saved_at = time.monotonic()
 
-    def _load_state(self) -> None:
-        saved = self.run.rounds.load_state(self.round)
-        if saved:
-            tensors, info = saved
-            self._tensors = {name: t for name, t in tensors.items() if not name.startswith(BEST)}
-            self._best = {name.removeprefix(BEST): t for name, t in tensors.items() if name.startswith(BEST)}
-            known = {item.name for item in dataclasses.fields(RoundState)}  # an older version may have kept more
-            self._progress = RoundState(**{name: value for name, value in info.items() if name in known})
+    def save_state_when_due(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Keep the state if the last one is older than `SAVE_EVERY_SECONDS`."""
+        if time.monotonic() - self._saved_at > SAVE_EVERY_SECONDS:
+            self.save_state(optimizer, parameters)
 
-    def _note(self, **settings: Any) -> None:
-        """Keep in the run's manifest how it was last taught."""
-        self.run.write_manifest(
-            device=device_name(self.denoiser.device), lora=dataclasses.asdict(self.lora_settings), **settings
-        )
-
-    def _attach(self) -> None:
-        """The LoRA, going on from last round's."""
-        path = self.run.rounds.lora(self._start)
-        self._previous = import_lora(path, self.denoiser.module) if path else None
-        self._lora = attach(
-            self.denoiser.module,
-            self.lora_settings,
-            kind=self.attachment,
-            start=self._previous,
-            reference=self._previous if self._keeps_previous() else None,
-            seed=self._seed(),
-        )
-        self._initial = self._lora.weights()
-
-    def _keeps_previous(self) -> bool:
-        """Whether last round's LoRA is needed beside the trained one."""
-        return False
-
-    @abstractmethod
-    def _seed(self) -> int: ...
-
-    def _save(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
-        self._tensors = pack_optimizer(optimizer, parameters)
-        best = {BEST + name: tensor for name, tensor in self._best.items()}
-        self.run.rounds.save_state(self.round, {**self._tensors, **best}, dataclasses.asdict(self._progress))
-        self._saved = time.monotonic()
-
-    def _save_now_and_then(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
-        if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
-            self._save(optimizer, parameters)
-
-    def _tell(self, report: R) -> R:
-        """The report with its time, written into the run's metrics."""
-        report = dataclasses.replace(report, seconds=time.monotonic() - self._began)
+    def log(self, report: R) -> R:
+        """Write a report into the run's metrics, and return it with its time."""
+        report = dataclasses.replace(report, seconds=time.monotonic() - self._begun)
         self.run.metrics.append({"round": self.round, **dataclasses.asdict(report)})
         return report
 
-    def _watch_drift(self, drift: float, limit: float) -> None:
+    def watch_drift(self, drift: float, limit: float) -> None:
         """End the round if drift has passed its limit, or is no number any more.
 
         Args:
@@ -176,69 +171,141 @@ class RoundTrainer(ABC, Generic[R]):
             limit: the same; 0 is off.
         """
         if limit and math.isnan(drift):
-            self._progress.reason = "Stopped: how far the model has drifted cannot be measured any more."
+            self.state.reason = "Stopped: how far the model has drifted cannot be measured any more."
         elif limit and drift > limit:
-            self._progress.reason = f"Stopped: drift from the base reached {drift:.3g}, over its limit of {limit:g}."
+            self.state.reason = f"Stopped: drift from the base reached {drift:.3g}, over its limit of {limit:g}."
 
-    def _swept(
+    def scan_strengths(
         self,
-        kept: LoraWeights,
+        weights: LoraWeights,
         groups: Sequence[TrainingGroup],
         base: Callable[[TrainingGroup], Tensor],
-        together: int,
+        batch: int,
     ) -> list[tuple[float, float]]:
-        """Drift from the base at every strength; the LoRA is put back after.
+        """Measure drift from the base at each of `STRENGTHS`; the attached LoRA is as before afterwards.
 
         Args:
-            kept: the LoRA at strength 1.
-            groups: on which it is measured; without any it is not.
-            base: the base model's guided predictions on a group.
-            together: rows per forward pass.
+            weights: the LoRA at strength 1.
+            groups: on which it is measured; without any nothing is.
+            base: the base model's guided predictions on a group, (C, K, ...).
+            batch: rows per forward pass.
+
+        Returns:
+            Strengths, each with its drift in nats per latent element, where that is finite: half precision overflows.
         """
-        learnt, found = self._lora.weights(), []
+        before, scan = self._lora.weights(), []
         if not groups:
             return []
         try:
-            for part in STRENGTHS:
-                self._lora.load(scale_weights(kept, part))
-                drift = mean_kl(self.denoiser, groups, base, together).per_element
-                if math.isfinite(drift):  # half precision can overflow
-                    found.append((part, drift))
+            for strength in STRENGTHS:
+                self._lora.load(scale_weights(weights, strength))
+                drift = mean_kl(self.denoiser, groups, base, batch).per_element
+                if math.isfinite(drift):
+                    scan.append((strength, drift))
         finally:
-            self._lora.load(learnt)
-        return found
+            self._lora.load(before)
+        return scan
 
 
-LORA_FOLDER = "loras"
+def stopped_round(run: Run, kind: str) -> Round | None:
+    """Return the round that was interrupted, None without one; one that learnt nothing yet is begun anew.
+
+    Args:
+        run: the run.
+        kind: "train" for a round that learns from picks, "reward" for one that learns from a reward.
+
+    Raises:
+        D3POError: it learns from the other of the two.
+    """
+    stopped = run.rounds.stopped()
+    if stopped is not None and kind not in stopped.settings:
+        other = "picks" if "train" in stopped.settings else "a reward"
+        raise D3POError(
+            f"Round {stopped.number} of this taste, which learns from {other}, was stopped in the middle.",
+            "Let it go on, or finish it as it is, first.",
+            "What it has learnt is saved.",
+        )
+    return stopped
 
 
-def save_round(trainer: RoundTrainer[Any]) -> Path:
-    """Write what a trainer has learnt into its run and close the round; call it after `steps` ended or was closed.
+def open_round(
+    run: Run,
+    denoiser: Denoiser,
+    number: int,
+    start: str,
+    lora_settings: LoraSettings,
+    *,
+    resumed: bool,
+    attachment: str,
+    seed: int,
+    keep_previous: bool,
+    exit: ExitStack,
+) -> OpenRound:
+    """Attach the LoRA of a round that was just begun or resumed, and read its state.
+
+    Args:
+        run, denoiser: see `RoundTrainer`.
+        number, start, lora_settings, resumed, exit: see `OpenRound`.
+        attachment: "peft" for diffusers modules, "hooks" for modules that a host owns.
+        seed: of the LoRA's fresh layers.
+        keep_previous: last round's LoRA is needed beside the trained one, as its reference.
+
+    Raises:
+        D3POError: last round's LoRA or the state is missing or damaged, or the LoRA does not fit the network.
+    """
+    saved = _read_state(run, number)
+    path = run.rounds.lora(start)
+    previous = import_lora(path, denoiser.module) if path else None
+    reference = previous if keep_previous else None
+    lora = attach(denoiser.module, lora_settings, kind=attachment, start=previous, reference=reference, seed=seed)
+    exit.callback(lora.remove)
+    return OpenRound(number, start, resumed, lora_settings, lora, previous, saved, exit)
+
+
+def _read_state(run: Run, number: int) -> SavedState:
+    stored = run.rounds.load_state(number)
+    if stored is None:
+        return SavedState({}, {}, RoundState())
+    tensors, info = stored
+    return SavedState(
+        tensors={name: tensor for name, tensor in tensors.items() if not name.startswith(BEST)},
+        best={name.removeprefix(BEST): tensor for name, tensor in tensors.items() if name.startswith(BEST)},
+        round=_state_of(info),
+    )
+
+
+def _state_of(info: Mapping[str, object]) -> RoundState:
+    """A stored state, also of a version that kept more or less; `sweep` is what 0.1.0's first runs call the scan."""
+    known = {item.name for item in dataclasses.fields(RoundState)}
+    values = {"strength_scan": info.get("sweep", []), **{name: value for name, value in info.items() if name in known}}
+    return RoundState(**values)  # type: ignore[arg-type]  # as it was written
+
+
+@dataclass(frozen=True)
+class SavedRound:
+    """A finished round: what came out, and the LoRA file in the run's folder."""
+
+    result: RoundResult
+    path: Path
+
+
+def save_round(trainer: RoundTrainer[R]) -> SavedRound:
+    """Write what an open trainer has learnt into its run and close the round.
 
     Killed in here, the round stays open, and training again writes the file anew under another name.
 
-    Returns:
-        The LoRA file, in the run's folder.
-
     Raises:
-        D3POError: the disk is full or the folder cannot be written to, or another trainer has taken the round up
-            meanwhile; the round then stays open.
+        D3POError: the disk is full or the folder cannot be written to; the round then stays open.
     """
-    with trainer.run.rounds.lock():
-        return _save_round(trainer)
-
-
-def _save_round(trainer: RoundTrainer[Any]) -> Path:
     run, result = trainer.run, trainer.result()
-    extra = {"round": result.round, "strength": f"{result.strength:.3f}", "groups": len(trainer.trained_on)}
+    facts = {"round": result.round, "strength": f"{result.strength:.3f}", "groups": len(trainer.trained_on)}
     path = save_lora(
         unused_path(run.folder / LORA_FOLDER, f"{run.name}-round{result.round}"),
         result.weights,
         trainer.denoiser.module,
-        extra=extra,
+        extra=facts,
         base_name=Path(run.model.get("source") or "").stem,
         prediction_type=run.model.get("prediction_type", ""),
     )
-    summary = {k: v for k, v in dataclasses.asdict(result).items() if k not in ("weights", "round")}
-    run.rounds.finish(result.round, path, policy_id(path), summary, groups=trainer.trained_on)
-    return path
+    run.rounds.finish(result.round, path, policy_id(path), result.summary(), groups=trainer.trained_on)
+    return SavedRound(result, path)

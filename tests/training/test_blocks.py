@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from d3po_core.picks import Pair
-from d3po_core.settings import TrainSettings
+from d3po_core.settings import TrainSettings, fill_in
 from d3po_core.training.passes import BatchLimits
 from d3po_core.training.preference_optimizer import PreferenceOptimizer, make_blocks, pack_blocks
 from d3po_core.training.references import Reference
@@ -39,7 +39,7 @@ class CountingDenoiser(ToyDenoiser):
         return super().__call__(x.double(), *args, **kwargs)
 
 
-def gradient(groups: list[TrainingGroup], level: str, room: BatchLimits) -> tuple[Tensor, int, int]:
+def gradient(groups: list[TrainingGroup], level: str, limits: BatchLimits) -> tuple[Tensor, int, int]:
     """Of one update on all groups with the guided loss, in double precision; the rows asked for, the largest batch."""
     policy = CountingDenoiser().tuned(size=0.3)
     policy.module.double()
@@ -49,8 +49,8 @@ def gradient(groups: list[TrainingGroup], level: str, room: BatchLimits) -> tupl
         {g.id: len(g.pairs) for g in groups},
         {g.id: g for g in groups}.__getitem__,
         Reference("base", policy, contextlib.nullcontext, 100),
-        TrainSettings(level=level, beta=40.0, batch=100, guided_loss=True, grad_clip=1e9),
-        room,
+        fill_in(TrainSettings(level=level, beta=40.0, batch=100, guided_loss=True, grad_clip=1e9)),
+        limits,
     )
     policy.rows = 0
     fit.update()
@@ -91,7 +91,7 @@ def test_only_groups_of_one_size_share_a_batch() -> None:
     groups = [toy_group(ToyDenoiser(), n, 2, [Pair(1, 0, 1.0)]) for n in range(3)]
     longer = {"prompt": groups[1].conditioning["prompt"].repeat(1, 2)}
     groups[1] = dataclasses.replace(groups[1], conditioning=longer)
-    blocks = [b for g in groups for b in make_blocks(g, rows_of(g), TrainSettings(level="step"), 1)]
+    blocks = [b for g in groups for b in make_blocks(g, rows_of(g), fill_in(TrainSettings(level="step")), 1)]
     assert [len(pack) for pack in pack_blocks(blocks, 100)] == [3, 3, 3]
 
 
@@ -106,7 +106,7 @@ def test_only_groups_of_one_size_share_a_batch() -> None:
     ],
 )
 def test_a_processor_gets_small_batches(
-    monkeypatch: pytest.MonkeyPatch, device: str, given: int, room: BatchLimits
+    monkeypatch: pytest.MonkeyPatch, device: str, given: int, limits: BatchLimits
 ) -> None:
     from d3po_core.training import passes
 
@@ -117,4 +117,4 @@ def test_a_processor_gets_small_batches(
         pass
 
     Somewhere.device = torch.device(device)
-    assert passes.fit_batch_limits(Somewhere(), None, given) == room  # type: ignore[arg-type]
+    assert passes.fit_batch_limits(Somewhere(), None, given) == limits  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from torch.distributions import Normal, kl_divergence
 from d3po_core.diffusion.losses import advantages, diffusion_dpo, diffusion_kto, nft
 from d3po_core.diffusion.rollout import generator
 from d3po_core.picks import Pair
-from d3po_core.settings import TrainSettings
+from d3po_core.settings import TrainSettings, fill_in
 from d3po_core.training.methods import METHODS
 from d3po_core.training.passes import predict
 from d3po_core.training.references import Reference, with_reference
@@ -93,7 +93,7 @@ def test_policy_gradients_equal_those_of_normal_densities(method: str) -> None:
         )
         for d in (sampler, base)
     )
-    settings = TrainSettings(method=method, clip=0.004, beta=0.7, guided_loss=True)
+    settings = fill_in(TrainSettings(method=method, clip=0.004, beta=0.7, guided_loss=True))
     rows = group_rows(group, ref, True, policy.device, anchor)
     loss, gradient = ours(method, settings, rows, group, policy)
 
@@ -156,7 +156,7 @@ def test_images_are_noised_alike_at_levels_of_the_window(kind: str) -> None:
 def test_diffusion_dpo_compares_errors_of_the_predicted_noise(kind: str) -> None:
     base, policy, group, rows, _, _, clean, noise = setting(kind)
     target = noise if kind == "diffusion" else noise - clean
-    settings = TrainSettings(method="diffusion-dpo", beta=40.0)
+    settings = fill_in(TrainSettings(method="diffusion-dpo", beta=40.0))
     loss, gradient = ours("diffusion-dpo", settings, rows, group, policy)
 
     def errors(denoiser: ToyDenoiser) -> Tensor:
@@ -178,7 +178,7 @@ def test_diffusion_dpo_compares_errors_of_the_predicted_noise(kind: str) -> None
 def test_diffusion_kto_judges_every_image_by_itself() -> None:
     base, policy, group, rows, _, _, _, noise = setting("diffusion")
     group = dataclasses.replace(group, scores=[1.0, -1.0, 0.0])  # of the third nothing was said
-    settings = TrainSettings(method="diffusion-kto", beta=40.0)
+    settings = fill_in(TrainSettings(method="diffusion-kto", beta=40.0))
     loss, gradient = ours("diffusion-kto", settings, rows, group, policy)
     errors = [
         (predicted_noise(d, rows, "diffusion") - noise).square().flatten(1).mean(1).unflatten(0, (3, DRAWS))
@@ -205,7 +205,7 @@ def test_diffusion_nft_is_the_authors_regression_of_velocities() -> None:
     base, policy, group, rows, _, _, clean, _ = setting("flow")
     group = dataclasses.replace(group, scores=[1.0, -1.0, 0.4])
     advantage = (np.array(group.scores) - np.mean(group.scores)) / np.std(group.scores)
-    settings = TrainSettings(method="diffusion-nft", beta=0.3)
+    settings = fill_in(TrainSettings(method="diffusion-nft", beta=0.3))
     loss, gradient = ours("diffusion-nft", settings, rows, group, policy)
     t = rows.steps.sigma.reshape(-1, 1, 1, 1)
     forward, old = predicted_noise(policy, rows, "flow"), predicted_noise(base, rows, "flow").detach()

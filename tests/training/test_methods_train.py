@@ -16,7 +16,7 @@ from d3po_core.lora.file import policy_id
 from d3po_core.picks import Pick
 from d3po_core.rewards import Reward
 from d3po_core.run import Run
-from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, resolved
+from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, fill_in
 from d3po_core.training import round_trainer
 from d3po_core.training.methods import METHODS
 from d3po_core.training.preferences import score_preferences
@@ -148,7 +148,7 @@ def test_a_liked_picture_alone_is_liked_enough_at_some_time() -> None:
     slopes = []
     for ratio in (0.0, 0.002, 0.02):
         values = torch.full((1, 1, 1), ratio, requires_grad=True)
-        METHODS["diffusion-kto"].loss(values, group, resolved(TrainSettings(method="diffusion-kto")), 0.0).backward()
+        METHODS["diffusion-kto"].loss(values, group, fill_in(TrainSettings(method="diffusion-kto")), 0.0).backward()
         slopes.append(-float(values.grad.sum()))  # type: ignore[union-attr]
     assert slopes[0] > slopes[1] > slopes[2] and slopes[2] < 1e-3 * slopes[0]
 
@@ -156,5 +156,5 @@ def test_a_liked_picture_alone_is_liked_enough_at_some_time() -> None:
 def test_people_who_disagree_say_nothing_of_two_pictures() -> None:
     group = dataclasses.replace(toy_group(ToyModel().denoiser, 1, 2, []), scores=[0.5, 0.5])
     values = torch.zeros(2, 3, 3, requires_grad=True)
-    METHODS["diffusion-kto"].loss(values, group, resolved(TrainSettings(method="diffusion-kto")), 0.0).backward()
+    METHODS["diffusion-kto"].loss(values, group, fill_in(TrainSettings(method="diffusion-kto")), 0.0).backward()
     assert values.grad is not None and not values.grad.any()

@@ -18,7 +18,7 @@ from d3po_core.diffusion.denoiser import Prediction
 from d3po_core.diffusion.steps import ancestral
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pair
-from d3po_core.settings import TrainSettings, resolved
+from d3po_core.settings import TrainSettings, fill_in
 from d3po_core.training.methods import pair_loss, ratios
 from d3po_core.training.optimize import LoraOptimizer
 from d3po_core.training.passes import BatchLimits, backward, mean_kl, predict, row_log_ratios
@@ -31,7 +31,7 @@ RANKED = [Pair(0, 1, 1 / 3), Pair(0, 2, 1 / 3), Pair(2, 1, 1 / 3)]
 
 
 def ratios_by(denoiser: ToyDenoiser) -> Callable[[Rows], Tensor]:
-    return lambda rows: ratios(predict(denoiser, rows), rows, TrainSettings())
+    return lambda rows: ratios(predict(denoiser, rows), rows, fill_in(TrainSettings()))
 
 
 def log_density(denoiser: ToyDenoiser, group: TrainingGroup, candidate: int, step: int) -> Tensor:
@@ -112,7 +112,7 @@ def test_group_gradient_equals_the_sum_over_pairs(
     base = ToyDenoiser()
     policy = base.tuned()
     groups = [toy_group(base, 1, 3, RANKED), toy_group(base, 2, 2, [Pair(1, 0, 1.0)])]
-    settings = TrainSettings(level=level, beta=40.0)
+    settings = fill_in(TrainSettings(level=level, beta=40.0))
     base_64, policy_64 = in_double(base), in_double(policy)
     groups_64 = [group_in_double(group, base_64) for group in groups]
     expected_loss = sum(naive_loss(policy_64, base_64, group, 40.0, level) for group in groups_64)
@@ -151,7 +151,7 @@ def test_two_passes_give_the_gradient_of_one(dtype: torch.dtype, exact: float, g
         backward(
             ratios_by(policy),
             rows,
-            lambda r: pair_loss(r.unflatten(0, (3, 3)), group, resolved(TrainSettings())),
+            lambda r: pair_loss(r.unflatten(0, (3, 3)), group, fill_in(TrainSettings())),
             BatchLimits(micro_batch, micro_batch),
         )
         gradients.append(gradient(policy))
@@ -256,7 +256,7 @@ def make_fit(policy: ToyDenoiser, groups: list[TrainingGroup], settings: TrainSe
 def test_every_group_is_used_once_per_epoch_and_training_learns_its_pairs() -> None:
     base = ToyDenoiser()
     groups = [toy_group(base, n, 2, [Pair(n % 2, 1 - n % 2, 1.0)]) for n in range(10)]
-    fit = make_fit(base, groups, TrainSettings(epochs=12, batch=4, warmup=0, learning_rate=1e-2, beta=205.0))
+    fit = make_fit(base, groups, fill_in(TrainSettings(epochs=12, batch=4, warmup=0, learning_rate=1e-2, beta=205.0)))
     updates = [fit.update() for _ in range(fit.total)]
     first_epoch = [u for u in updates if u.epoch == 0]
     assert sum(len(u.measures.hits) for u in first_epoch) == 10
@@ -271,14 +271,14 @@ def test_memory_running_out_halves_the_micro_batch(monkeypatch: pytest.MonkeyPat
     groups = [toy_group(base, n, 2, [Pair(0, 1, 1.0)]) for n in range(2)]
     real, sizes = module.backward, []
 
-    def scarce(values_of, rows, loss_of, room, scale):  # type: ignore[no-untyped-def]
-        sizes.append(room.most)
-        if room.most > 3:
+    def scarce(values_of, rows, loss_of, limits, scale):  # type: ignore[no-untyped-def]
+        sizes.append(limits.backward)
+        if limits.backward > 3:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return real(values_of, rows, loss_of, room, scale)
+        return real(values_of, rows, loss_of, limits, scale)
 
     monkeypatch.setattr(module, "backward", scarce)
-    make_fit(base, groups, TrainSettings()).update()
+    make_fit(base, groups, fill_in(TrainSettings())).update()
     assert sizes == [100, 6, 3, 3]  # then a group at a time
 
 
@@ -287,7 +287,7 @@ def test_half_precision_networks_are_trained_with_a_scaled_loss() -> None:
     groups = [toy_group(base, n, 2, [Pair(n % 2, 1 - n % 2, 1.0)]) for n in range(4)]
     base.module.half()
     parameters = [torch.nn.Parameter(p.detach().float()) for p in base.module.parameters()]
-    fit = make_fit(base, groups, TrainSettings(warmup=0, guided_loss=True, epochs=20))
+    fit = make_fit(base, groups, fill_in(TrainSettings(warmup=0, guided_loss=True, epochs=20)))
     fit.parameters = parameters
     fit.optimizer = LoraOptimizer(base, parameters, 1e-3, 0, 1.0)
     half = list(base.module.parameters())
@@ -307,7 +307,7 @@ def test_a_loss_that_is_no_number_is_told_before_it_spoils_the_parameters(monkey
     from d3po_core.training import methods as module
 
     base = ToyDenoiser()
-    fit = make_fit(base, [toy_group(base, 1, 2, [Pair(0, 1, 1.0)])], TrainSettings())
+    fit = make_fit(base, [toy_group(base, 1, 2, [Pair(0, 1, 1.0)])], fill_in(TrainSettings()))
     nothing = dataclasses.replace(module.METHODS["d3po"], loss=lambda *args: pair_loss(*args) * float("nan"))
     monkeypatch.setitem(module.METHODS, "d3po", nothing)
     before = [p.detach().clone() for p in base.module.parameters()]

@@ -1,0 +1,71 @@
+"""What a person decides about a round: keep it, use it weaker, or go back to an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from ..errors import D3POError
+from ..lora import load_lora, unused_path, write_new
+from ..lora.file import policy_id
+from ..lora.metadata import hashes
+from ..run import Run
+
+Decision = Literal["keep", "gentler", "back"]
+UP = (".lora_up.weight", ".lora_B.weight")
+"""Ends of the keys whose tensors carry a layer's whole strength, in the forms that we write."""
+
+
+def decide(
+    run: Run,
+    round: int,
+    decision: Decision,
+    strength: float = 1.0,
+    publish: Callable[[Path], object] = lambda lora: None,
+) -> None:
+    """Do what a person decided after a blind check.
+
+    Args:
+        run: the run.
+        round: number of the round; for "back" the one to go back to, 0 for the original model.
+        decision: "keep" changes nothing, "gentler" makes the round's LoRA weaker, "back" lets an earlier policy sample.
+        strength: for "gentler", a share of what was taught.
+        publish: called with a LoRA file that was written anew.
+
+    Raises:
+        D3POError: there is no such round, its file is missing or damaged, or the folder cannot be written to.
+    """
+    if decision == "gentler":
+        publish(scale_lora(run, round, strength))
+    elif decision == "back":
+        policies = {0: "base", **{each.number: each.lora_hash for each in run.rounds.all() if each.lora_hash}}
+        if round not in policies:
+            raise D3POError(f"There is no finished round {round} to go back to.")
+        run.rounds.go_back(policies[round])
+
+
+def scale_lora(run: Run, number: int, strength: float) -> Path:
+    """Write a round's LoRA at a part of its strength, let that sample from now on, and return the new file.
+
+    Args:
+        run: the run.
+        number: of a finished round.
+        strength: its share of what was taught, however weak the round's present file is.
+
+    Raises:
+        D3POError: there is no such round, its file is missing or damaged, or the folder cannot be written to.
+    """
+    from safetensors.torch import save
+
+    round = next((each for each in run.rounds.all() if each.number == number), None)
+    if round is None or round.lora_file is None:
+        raise D3POError(f"There is no round {number} to make gentler.")
+    original = run.folder / round.summary.get("whole_file", round.lora_file)
+    tensors, metadata = load_lora(original)
+    tensors = {key: value * strength if key.endswith(UP) else value for key, value in tensors.items()}
+    path = unused_path(original.parent, f"{run.name}-round{number}-{strength:.0%}".rstrip("%"))
+    metadata |= {"ss_output_name": path.stem, "modelspec.title": path.stem, "d3po_strength": f"{strength:.3f}"}
+    write_new(path, save(tensors, {**metadata, **hashes(tensors, metadata)}))
+    run.rounds.replace_lora(number, path, policy_id(path), strength)
+    return path
