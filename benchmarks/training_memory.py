@@ -100,8 +100,9 @@ def sampling(unet: nn.Module, scale: Scale, folder: Path) -> None:
 def training(unet: nn.Module, settings: TrainSettings, folder: Path) -> None:
     """One round on a copy of the run, as the command line teaches it."""
     run = Run.open(folder / "run")
-    for _ in Trainer(run, denoiser_of(unet), settings, LoraSettings()).steps():
-        pass
+    with Trainer.open(run, denoiser_of(unet), settings, LoraSettings()) as trainer:
+        for _ in trainer.steps():
+            pass
     run.close()
 
 

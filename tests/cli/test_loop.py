@@ -165,7 +165,7 @@ def test_a_run_of_another_program_asks_for_its_model(model, taught, tmp_path, ca
 
 
 def test_ctrl_c_while_drawing_keeps_what_was_drawn(model, tmp_path, monkeypatch, capsys):
-    real, calls = Run.add_group, []
+    real, calls = Groups.add, []
 
     def add_group(self, **what):
         if len(calls) == 3:
@@ -190,7 +190,7 @@ def test_a_size_that_the_model_cannot_draw_leaves_no_run_behind(model, tmp_path,
 
 def test_ctrl_c_while_training_keeps_what_was_learnt(drawn, monkeypatch, capsys):
     assert main(["annotate", "--run", str(drawn), "--scorer", "warmth", "--kind", "ranking"]) == 0
-    real, calls = Run.append_metrics, []
+    real, calls = Metrics.append, []
 
     def append_metrics(self, values):
         calls.append(values)
