@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from d3po_core.diffusion.draft import renoised, sample_through, starting_latents
+from d3po_core.diffusion.denoiser import starting_latents
+from d3po_core.diffusion.draft import renoised, sample_through
 from d3po_core.diffusion.steps import LinearSteps, ancestral, flow_sde
 from tests.toy import SHAPE, SIGMAS, ToyDenoiser
 
