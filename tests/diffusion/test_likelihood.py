@@ -16,9 +16,9 @@ ETAS = [0.5, 1.0]
 
 
 def assert_within_bound(recorded: others.Recorded, family: str, dtype: torch.dtype, noisy: int) -> None:
-    found = errors(recorded, family, dtype)
-    assert found.steps == noisy
-    assert 0 < found.log_ratio <= BOUND[dtype] and found.kl <= BOUND[dtype]
+    worst = errors(recorded, family, dtype)
+    assert worst.steps == noisy
+    assert 0 < worst.log_ratio <= BOUND[dtype] and worst.kl <= BOUND[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -74,8 +74,8 @@ def test_against_fifty_digits(eta: float, i: int) -> None:
             mean_r, mean_p = (a + (a - d) / big * (down - big) for d in (r, p))
             ratio += ((b - mean_r) ** 2 - (b - mean_p) ** 2) / (2 * up**2)
             divergence += (mean_p - mean_r) ** 2 / (2 * up**2)
-        found = log_ratio(policy, ref, residual(x, x_next, ref, step), step)
-        assert abs(float(found) / ratio - 1) <= 1e-12
+        ours = log_ratio(policy, ref, residual(x, x_next, ref, step), step)
+        assert abs(float(ours) / ratio - 1) <= 1e-12
         assert abs(float(kl(policy, ref, step)) / divergence - 1) <= 1e-12
 
 
