@@ -98,9 +98,8 @@ def test_stopping_early_predicts_the_clean_latents_from_there() -> None:
     """ReFL: two ordinary steps, then the denoised prediction, which alone carries gradient."""
     denoiser, steps, x, noises = setting("diffusion")
     latents = sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, 1, stop=2)
-    cut = LinearSteps(*(getattr(steps, f.name)[:2] for f in dataclasses.fields(LinearSteps)))
     with torch.no_grad():
-        before = sample_through(denoiser, cut, x, noises, PROMPT, GUIDANCE, 2)
+        before = sample_through(denoiser, steps[:2], x, noises, PROMPT, GUIDANCE, 2)
     expected = denoiser(before, steps.sigma[2].expand(COUNT), PROMPT, GUIDANCE).guided
     assert torch.allclose(latents, expected, atol=1e-12)
     assert torch.allclose(gradient(denoiser, latents), gradient(denoiser, expected), atol=1e-12)
