@@ -112,10 +112,8 @@ def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Pipe
                 "Give a base configuration of the same kind.",
             )
     if "text_encoder_3" in index and not any(".t5xxl." in key for key in keys):
-        index |= {
-            "text_encoder_3": ABSENT,
-            "tokenizer_3": ABSENT,
-        }  # SD3 works without its T5, and is often shared without it
+        # SD3 works without its T5, and is often shared without it.
+        index |= {"text_encoder_3": ABSENT, "tokenizer_3": ABSENT}
     config = {} if base_config is None else {"config": str(base_config), "local_files_only": True}
     try:
         return kind.from_single_file(str(file), dtype=dtype, **config, **_left_out(kind, index))
