@@ -23,7 +23,7 @@ from ..evaluation.drift import STRENGTHS
 from ..lora import LoraWeights, attach, import_lora, save_lora, unused_path
 from ..lora.file import policy_id
 from ..lora.weights import scale_weights
-from ..run import Round, Run, device_name
+from ..run import Round, RoundSummary, Run, device_name
 from ..settings import LoraSettings, validate
 from .optimize import pack_optimizer
 from .passes import mean_kl
@@ -239,6 +239,15 @@ def _save_round(trainer: RoundTrainer[Any]) -> Path:
         base_name=Path(run.model.get("source") or "").stem,
         prediction_type=run.model.get("prediction_type", ""),
     )
-    summary = {k: v for k, v in dataclasses.asdict(result).items() if k not in ("weights", "round")}
+    summary = RoundSummary(
+        strength=result.strength,
+        z=result.z,
+        guessed=result.guessed,
+        guessed_of=result.guessed_of,
+        curve=tuple(result.curve),
+        strength_scan=tuple(result.sweep),
+        figures=result.figures,
+        reason=result.reason,
+    )
     run.rounds.finish(result.round, path, policy_id(path), summary, groups=trainer.trained_on)
     return path
