@@ -27,7 +27,6 @@ from .authors_json import import_picks
 NOTHING_IMPORTED = "Nothing was imported."
 MAX_NAME_LENGTH = 80
 
-
 Subject = tuple[object, ...]
 """What a pick or flag is about: group and person, for a flag also its kind and candidate. Only the newest counts."""
 

@@ -85,7 +85,7 @@ class Groups(Part):
     """Keeps groups."""
 
     def next_number(self) -> int:
-        """Claim a group number, 0 and up, that no other call in any process gets."""
+        """Reserve a group number, 0 and up, that no other call in any process gets."""
         with self._database.write() as connection:
             (highest,) = connection.execute("SELECT COALESCE(MAX(number), -1) FROM groups").fetchone()
             return count_up(connection, "last_number", highest + 1)

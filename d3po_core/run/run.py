@@ -34,8 +34,8 @@ from .space import Space, remove_leftovers
 class Run:
     """A run on disk.
 
-    Any number of threads and processes may use one folder at once, each process through a Run of its own; a Run must
-    not be used after a fork.
+    Several threads and processes may use one folder at once, each process through a Run of its own; a Run must not be
+    used after a fork.
 
     Attributes:
         folder: where the run is now.
