@@ -36,9 +36,10 @@ SIDE = 512
 SERVER = """
 import sys, uvicorn
 from pathlib import Path
-from d3po_core.gallery import Actions, Shelf
+from d3po_core.gallery import Actions
 from d3po_core.gallery.asgi import GalleryApp
-app = GalleryApp(Shelf(sys.argv[1]), Actions(), Path(sys.argv[3]))
+from d3po_core.run.library import RunLibrary
+app = GalleryApp(RunLibrary(sys.argv[1]), Actions(), Path(sys.argv[3]))
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """
 PAGE = '<!doctype html><meta charset="utf-8"><style>html,body,d3po-gallery{display:block;height:100%;margin:0}</style>'

@@ -111,15 +111,15 @@ def _named(run: Run) -> dict[str, Any]:
 
 
 def _round(run: Run, round: Round) -> dict[str, Any]:
-    said = round.summary
-    drifts, chosen = dict(said.get("sweep") or ()), said.get("gentler", 1.0)
+    summary = round.summary
+    drifts, chosen = dict(summary.strength_scan), summary.lora_strength
     return {
         "number": round.number,
         "finished": round.finished is not None,
-        **{name: said.get(name) for name in ("guessed", "guessed_of", "reason", "curve")},
+        **{name: getattr(summary, name) for name in ("guessed", "guessed_of", "reason", "curve")},
         "reward": round.settings.get("reward_name") if round.finished or run.rounds.stopped() else None,
-        "strength": recommended_strength_of(said),
-        "details": said.get("figures"),
+        "strength": recommended_strength_of(summary),
+        "details": summary.figures or None,
         "drift": drift_word(drifts[chosen]) if chosen in drifts else None,
         "lora": round.lora_file and round.lora_file.rpartition("/")[2],
         "strip": _strip(run, round, chosen),

@@ -22,7 +22,7 @@ def test_a_reward_becomes_a_lora(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "Round 1 took" in said and "Mean warmth went from" in said
     run = Run.open(folder)
     (round,) = run.rounds.all()
-    assert round.settings["reward_name"] == "warmth" and round.summary["figures"]["reward"] != 0
+    assert round.settings["reward_name"] == "warmth" and round.summary.figures["reward"] != 0
     lora = run.rounds.lora(run.rounds.current_policy())
     assert lora is not None
     with safe_open(lora, "pt") as file:

@@ -29,9 +29,10 @@ uvicorn = pytest.importorskip("uvicorn", reason="uvicorn comes with the standalo
 SERVER = """
 import sys, uvicorn
 from pathlib import Path
-from d3po_core.gallery import Actions, Shelf
+from d3po_core.gallery import Actions
 from d3po_core.gallery.asgi import GalleryApp
-app = GalleryApp(Shelf(sys.argv[1]), Actions(), Path("web"))
+from d3po_core.run.library import RunLibrary
+app = GalleryApp(RunLibrary(sys.argv[1]), Actions(), Path("web"))
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """
 ROOT = Path(__file__).parents[2]

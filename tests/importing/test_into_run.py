@@ -26,7 +26,7 @@ from d3po_core.gallery.state import state
 from d3po_core.importing import Imported, import_pictures
 from d3po_core.picks import Pick, pairs
 from d3po_core.rewards import get_reward
-from d3po_core.run import Run, files
+from d3po_core.run import RoundSummary, Run, files
 from d3po_core.run.picks import Picks
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training.preferences import collect_preferences
@@ -302,7 +302,7 @@ def test_freeing_space_spares_what_is_all_there_is_to_train_on(run: Run, source:
     drawn = put_group(run)
     run.picks.add(drawn, Pick("favourite", (1,)))
     number = run.rounds.begin({})
-    run.rounds.finish(number, run.folder / "loras" / "x.safetensors", "hash", {})
+    run.rounds.finish(number, run.folder / "loras" / "x.safetensors", "hash", RoundSummary())
     assert "1 group trained in round 1" in run.space.free()
     again = Run.open(run.folder)  # opening sweeps freed tensors away
     assert [(group.freed, group.recorded) for group in again.groups.select()] == [

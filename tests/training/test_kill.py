@@ -79,7 +79,7 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Lesson]:
         run = Run.open(shutil.copytree(trained, after))
         learn_and_save(run)
         summary = run.rounds.all()[-1].summary
-        assert summary["strength"] > 0.1  # or all LoRAs would be the same
+        assert summary.strength > 0.1  # or all LoRAs would be the same
         found[number] = Lesson(number, before, trained, after, summary, lora_of(run, number))
         run.close()
     return found

@@ -15,7 +15,7 @@ from d3po_core.errors import D3POError
 from d3po_core.lora.attach import applied
 from d3po_core.picks import Pick
 from d3po_core.rewards import REWARDS, Reward
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training import reward_gradient
 from d3po_core.training.reward_gradient import PromptSample, RewardGradient
@@ -111,7 +111,7 @@ def test_it_is_kept_as_a_round_and_the_next_goes_on_from_it(tmp_path: Path) -> N
     first = trainer(run, model, updates=8, watch=4)
     train_to_end(first)
     (tmp_path / "run" / "one.safetensors").touch()
-    run.rounds.finish(first.round, "one.safetensors", "one", {})
+    run.rounds.finish(first.round, "one.safetensors", "one", RoundSummary())
     assert run.rounds.open() is None and run.rounds.current_policy() == "one"
 
 

@@ -12,7 +12,7 @@ from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
 from d3po_core.lora import LayerWeights
 from d3po_core.picks import Pick
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
 from d3po_core.training import round_trainer as module
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
@@ -269,7 +269,7 @@ def test_a_later_round_does_not_take_remembered_picks_for_guessed_ones(
     first = trainer(run, model, epochs=10, cross_check=False, patience=0)
     train_to_end(first)
     (tmp_path / "run" / "one.safetensors").touch()
-    run.rounds.finish(first.round, "one.safetensors", "one", {})
+    run.rounds.finish(first.round, "one.safetensors", "one", RoundSummary())
     monkeypatch.setattr(module, "import_lora", lambda path, network: first.result().weights)
     second = trainer(run, model)
     reports = train_to_end(second)
