@@ -59,10 +59,10 @@ def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None =
     group = run.groups.get(lease.group_id)
     flags = [] if lease.why == "repeat" else run.flags.standing(who=who, group_id=group.id)
     return {
-        "group": group.id,
+        "group_id": group.id,
         "number": group.number,
         "prompt": group.prompt,
-        "why": lease.why,
+        "reason": lease.why,
         "images": [image(run, group.id, candidate) for candidate in lease.order],
         "flags": [{"candidate": flag.candidate, "kind": flag.kind} for flag in flags],
         "was": {"kind": was.pick.kind, "order": list(was.pick.order), "pick_id": was.pick_id}
@@ -101,8 +101,8 @@ def next_milestone(picks: int) -> int:
 
 def _last(said: StoredPick | StoredFlag) -> dict[str, Any]:
     if isinstance(said, StoredFlag):
-        return {"pick_id": said.flag_id, "group": said.group_id, "kind": said.kind}
-    return {"pick_id": said.pick_id, "group": said.group_id, "kind": said.pick.kind}
+        return {"pick_id": said.flag_id, "group_id": said.group_id, "kind": said.kind}
+    return {"pick_id": said.pick_id, "group_id": said.group_id, "kind": said.pick.kind}
 
 
 def _named(run: Run) -> dict[str, Any]:

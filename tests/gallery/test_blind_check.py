@@ -41,7 +41,7 @@ def test_a_whole_check(page: Page) -> None:
         index = answer["pair"]["index"]
         taught = 0 if check.pairs[index].first == "taught" else 1
         side = None if n == 11 else taught if n < 9 else 1 - taught
-        _, told = page.post("blind/answer", check=check.id, index=index, side=side, ms=700)
+        _, told = page.post("blind/answer", check=check.id, index=index, side=side, decision_ms=700)
         _, again = page.post("blind/answer", check=check.id, index=index, side=1 - taught)  # the first one counts
         assert again == told and told["blind"]["done"] == n + 1
     result = told["blind"]["result"]

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gallery_page.fake_server import FakeServer
 from tests.gallery_page.gallery_page import Gallery
+from tests.gallery_page.gallery_server import GalleryServer
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
-    fake = FakeServer()
-    yield fake
-    fake.stop()
+def server(tmp_path: Path) -> Iterator[GalleryServer]:
+    found = GalleryServer(tmp_path)
+    yield found
+    found.stop()
 
 
 @pytest.fixture
-def opened(browser: Any, server: FakeServer) -> Iterator[Callable[..., Gallery]]:
+def opened(browser: Any, server: GalleryServer) -> Iterator[Callable[..., Gallery]]:
     """Opens the gallery: `opened(width, height, candidates=2, groups=30, **attributes)`."""
     contexts: list[Any] = []
     errors: list[str] = []
@@ -34,7 +35,7 @@ def opened(browser: Any, server: FakeServer) -> Iterator[Callable[..., Gallery]]
         wait: bool = True,
         **attributes: str,
     ) -> Gallery:
-        if groups and not server.taste.groups:
+        if groups and not server.taste.has_groups():
             server.taste.draw(groups, candidates, size=(128, 128))
         made = browser.new_context(
             viewport={"width": width, "height": height}, reduced_motion="reduce", **(context or {})

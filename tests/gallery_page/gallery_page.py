@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.gallery_page.fake_server import FakeServer
+from tests.gallery_page.gallery_server import GalleryServer
 
 AFTER_THE_GUARD_MS = 190
 
@@ -15,7 +15,7 @@ AFTER_THE_GUARD_MS = 190
 class Gallery:
     """One page with a gallery."""
 
-    def __init__(self, context: Any, server: FakeServer, attributes: dict[str, str]) -> None:
+    def __init__(self, context: Any, server: GalleryServer, attributes: dict[str, str]) -> None:
         self.context, self.server, self.attributes = context, server, attributes
         self.page = context.new_page()
 
@@ -65,7 +65,7 @@ class Gallery:
     def group(self) -> str | None:
         """The group in front."""
         found: str | None = self.page.evaluate(
-            "document.querySelector('d3po-gallery').session.current?.card.group ?? null"
+            "document.querySelector('d3po-gallery').session.current?.card.group_id ?? null"
         )
         return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import io
 import math
 import random
 from functools import lru_cache
@@ -17,8 +16,8 @@ def _colour(hue: float, saturation: float, value: float) -> tuple[int, int, int]
 
 
 @lru_cache(maxsize=256)
-def landscape(seed: int, width: int = 512, height: int = 512) -> bytes:
-    """A PNG of a sky, a sun and hills."""
+def landscape(seed: int, width: int = 512, height: int = 512) -> Image.Image:
+    """Draw a sky, a sun and hills."""
     rng = random.Random(seed)
     hue = rng.random()
     top, bottom = _colour(hue, 0.5, 0.55 + 0.3 * rng.random()), _colour(hue + 0.08, 0.25, 0.96)
@@ -35,9 +34,7 @@ def landscape(seed: int, width: int = 512, height: int = 512) -> bytes:
         _hill(
             draw, rng, width, height, depth, _colour(hue + 0.45 + 0.05 * layer, 0.25 + 0.4 * depth, 0.75 - 0.5 * depth)
         )
-    data = io.BytesIO()
-    image.save(data, "PNG", compress_level=1)
-    return data.getvalue()
+    return image
 
 
 def _sun(image: Image.Image, rng: random.Random, hue: float) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.gallery_page.fake_server import FakeServer
 from tests.gallery_page.gallery_page import Gallery, until
+from tests.gallery_page.gallery_server import GalleryServer
 from tests.gallery_page.test_looks import serious
 
 Opened = Callable[..., Gallery]
@@ -30,15 +30,15 @@ def flagged(gallery: Gallery) -> list[list[str]]:
     return found
 
 
-def stands(server: FakeServer) -> set[tuple[str, int, str]]:
-    return {(flag.group, flag.candidate, flag.kind) for flag in server.taste.flagged()}
+def stands(server: GalleryServer) -> set[tuple[str, int, str]]:
+    return {(flag.group_id, flag.candidate, flag.kind) for flag in server.taste.flagged()}
 
 
 def sent(gallery: Gallery) -> None:
     until(lambda: gallery.page.evaluate(UNSENT) == 0)
 
 
-def test_a_key_flags_the_picture_under_the_mouse_and_again_takes_it_off(opened: Opened, server: FakeServer) -> None:
+def test_a_key_flags_the_picture_under_the_mouse_and_again_takes_it_off(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=4)
     gallery.focus()
     group, shown = gallery.group(), gallery.shown()
@@ -55,9 +55,9 @@ def test_a_key_flags_the_picture_under_the_mouse_and_again_takes_it_off(opened: 
     gallery.press("u")
     assert flagged(gallery) == [[], [], ["defective", "unsafe"], []]
     until(lambda: stands(server) == {(group, shown[2], "defective"), (group, shown[2], "unsafe")})
-    assert gallery.group() == group and not server.taste.picks
-    body = next(body for name, body in server.bodies if name == "flag")
-    assert (body["group"], body["candidate"], body["on"], body["shown"]) == (group, shown[2], True, shown)
+    assert gallery.group() == group and not server.taste.made()
+    body = server.sent("flag")[0]
+    assert (body["group_id"], body["candidate"], body["on"], body["shown_order"]) == (group, shown[2], True, shown)
     gallery.press("2")  # and the pick is made beside it
     until(lambda: server.taste.standing())
     assert server.taste.standing()[0].order == [shown[1]] and flagged(gallery) == [[], [], [], []]
@@ -75,7 +75,7 @@ def test_the_key_follows_the_arrows_or_the_mouse_whichever_spoke_last(opened: Op
     assert flagged(gallery) == [["defective"], ["defective"], [], []]
 
 
-def test_the_next_group_under_a_resting_mouse_is_flagged_too(opened: Opened, server: FakeServer) -> None:
+def test_the_next_group_under_a_resting_mouse_is_flagged_too(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=4)
     gallery.focus()
     over(gallery, 2)
@@ -87,7 +87,7 @@ def test_the_next_group_under_a_resting_mouse_is_flagged_too(opened: Opened, ser
     assert flagged(gallery) == [[], [], ["defective"], []]
 
 
-def test_with_keys_alone_the_number_says_which(opened: Opened, server: FakeServer) -> None:
+def test_with_keys_alone_the_number_says_which(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=3)
     gallery.focus()
     over(gallery, 0)  # where somebody left it who picks by numbers
@@ -112,7 +112,7 @@ def test_with_keys_alone_the_number_says_which(opened: Opened, server: FakeServe
     until(lambda: len(server.taste.standing()) == 2)
 
 
-def test_undo_takes_back_flags_and_picks_in_their_order(opened: Opened, server: FakeServer) -> None:
+def test_undo_takes_back_flags_and_picks_in_their_order(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=4)
     gallery.focus()
     first = gallery.group()
@@ -134,10 +134,10 @@ def test_undo_takes_back_flags_and_picks_in_their_order(opened: Opened, server: 
     assert flagged(gallery) == [[], [], [], []]
     until(gallery.tool("undo").is_disabled)  # once the server has heard of it
     sent(gallery)
-    assert not server.taste.said() and len(server.taste.flags) <= 3
+    assert not server.taste.judged() and len(server.taste.flags_made()) <= 3
 
 
-def test_flags_are_there_after_a_reload_and_can_be_undone(opened: Opened, server: FakeServer) -> None:
+def test_flags_are_there_after_a_reload_and_can_be_undone(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=4, groups=1)
     gallery.focus()
     over(gallery, 1)
@@ -155,7 +155,7 @@ def test_flags_are_there_after_a_reload_and_can_be_undone(opened: Opened, server
     until(lambda: not stands(server) and flagged(gallery) == [[], [], [], []])
 
 
-def test_flags_made_while_the_server_is_away_are_kept_and_arrive_once(opened: Opened, server: FakeServer) -> None:
+def test_flags_made_while_the_server_is_away_are_kept_and_arrive_once(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=4, groups=1)
     gallery.focus()
     group, shown = gallery.group(), gallery.shown()
@@ -174,11 +174,11 @@ def test_flags_made_while_the_server_is_away_are_kept_and_arrive_once(opened: Op
     server.losing["/flag"] = 1
     sent(gallery)
     assert stands(server) == {(group, shown[1], "defective")}
-    ids = [flag.pick_id for flag in server.taste.flags]
+    ids = [flag.flag_id for flag in server.taste.flags_made()]
     assert len(ids) == len(set(ids)) == 3
 
 
-def test_picking_a_flagged_picture_means_it(opened: Opened, server: FakeServer) -> None:
+def test_picking_a_flagged_picture_means_it(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=2)
     gallery.focus()
     group, shown = gallery.group(), gallery.shown()
@@ -194,7 +194,7 @@ def test_picking_a_flagged_picture_means_it(opened: Opened, server: FakeServer) 
     until(lambda: len(stands(server)) == 1)
 
 
-def test_the_last_picture_flagged_ends_the_group_as_all_bad(opened: Opened, server: FakeServer) -> None:
+def test_the_last_picture_flagged_ends_the_group_as_all_bad(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=2)
     gallery.focus()
     group = gallery.group()
@@ -202,7 +202,7 @@ def test_the_last_picture_flagged_ends_the_group_as_all_bad(opened: Opened, serv
     gallery.press("d")
     over(gallery, 1)
     gallery.press("u")
-    until(lambda: [(pick.group, pick.kind) for pick in server.taste.standing()] == [(group, "all_bad")])
+    until(lambda: [(pick.group_id, pick.kind) for pick in server.taste.standing()] == [(group, "all_bad")])
     gallery.press("d")  # still meant for that one
     assert gallery.group() != group and flagged(gallery) == [[], []]
     gallery.page.wait_for_timeout(600)
@@ -214,7 +214,7 @@ def test_the_last_picture_flagged_ends_the_group_as_all_bad(opened: Opened, serv
     assert flagged(gallery) == [["defective"], ["unsafe"]]
 
 
-def test_progress_counts_a_group_once_and_when_it_is_done_with(opened: Opened, server: FakeServer) -> None:
+def test_progress_counts_a_group_once_and_when_it_is_done_with(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=4)
     gallery.focus()
     done = gallery.find(".foot .progress")
@@ -231,10 +231,10 @@ def test_progress_counts_a_group_once_and_when_it_is_done_with(opened: Opened, s
     sent(gallery)
     gallery.press("z")
     sent(gallery)
-    assert done.inner_text().startswith("0 of 16") and server.taste.state("")["picks"]["all"] == 0
+    assert done.inner_text().startswith("0 of 16") and server.taste.counted() == 0
 
 
-def test_a_thumb_flags_with_the_button(opened: Opened, server: FakeServer) -> None:
+def test_a_thumb_flags_with_the_button(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(390, 844, candidates=4, context={"has_touch": True, "is_mobile": True})
     group, shown = gallery.group(), gallery.shown()
     mark = gallery.find(f'{FRAME}:nth-child(2) .flag[data-kind="unsafe"]')
@@ -276,7 +276,7 @@ def test_looking_closer_a_flagged_picture_is_not_dimmed_and_can_be_flagged(opene
     gallery.page.keyboard.up("Space")
 
 
-def test_the_history_shows_flags_corrects_and_finds_them(opened: Opened, server: FakeServer) -> None:
+def test_the_history_shows_flags_corrects_and_finds_them(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=2)
     gallery.focus()
     first, shown = gallery.group(), gallery.shown()
@@ -318,7 +318,7 @@ def test_the_history_shows_flags_corrects_and_finds_them(opened: Opened, server:
     assert gallery.group() == second and flagged(gallery) == [[], []]
 
 
-def test_a_flag_that_is_refused_says_so(opened: Opened, server: FakeServer) -> None:
+def test_a_flag_that_is_refused_says_so(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=2)
     gallery.focus()
     server.fail("/flag", 400)
@@ -328,11 +328,11 @@ def test_a_flag_that_is_refused_says_so(opened: Opened, server: FakeServer) -> N
     assert "A flag was not accepted." in gallery.find(".notice").inner_text()
     gallery.press("z")
     until(lambda: gallery.find(".notice").count() == 0)
-    assert flagged(gallery) == [[], []] and not server.taste.flags
+    assert flagged(gallery) == [[], []] and not server.taste.flags_made()
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_the_marks_fit_in_every_container(opened: Opened, server: FakeServer, language: str) -> None:
+def test_the_marks_fit_in_every_container(opened: Opened, server: GalleryServer, language: str) -> None:
     gallery = opened(candidates=8, lang=language)
     gallery.tool("flag").click()
     for width, height in [(300, 700), (400, 420), (390, 844), (640, 700), (768, 800), (860, 700), (1280, 800)]:
@@ -358,7 +358,7 @@ def test_the_marks_fit_in_every_container(opened: Opened, server: FakeServer, la
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious_with_flags(opened: Opened, server: FakeServer, theme: str) -> None:
+def test_axe_finds_nothing_serious_with_flags(opened: Opened, server: GalleryServer, theme: str) -> None:
     gallery = opened(candidates=4, theme=theme)
     gallery.focus()
     gallery.press("d")

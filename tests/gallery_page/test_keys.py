@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from tests.gallery_page.fake_server import FakeServer
 from tests.gallery_page.gallery_page import Gallery, until
+from tests.gallery_page.gallery_server import GalleryServer
 
 Opened = Callable[..., Gallery]
 
 
-def said(server: FakeServer, count: int) -> list[Any]:
+def said(server: GalleryServer, count: int) -> list[Any]:
     """The picks on the server, once there are so many."""
     until(lambda: len(server.taste.standing()) >= count)
     return server.taste.standing()
 
 
 @pytest.mark.parametrize("key", ["Digit", "Numpad"])
-def test_digits_pick_what_is_shown_at_that_place(opened: Opened, server: FakeServer, key: str) -> None:
+def test_digits_pick_what_is_shown_at_that_place(opened: Opened, server: GalleryServer, key: str) -> None:
     gallery = opened(candidates=8)
     gallery.focus()
     wanted = []
@@ -29,11 +29,14 @@ def test_digits_pick_what_is_shown_at_that_place(opened: Opened, server: FakeSer
         wanted.append((gallery.group(), "favourite", [gallery.shown()[place - 1]]))
         gallery.page.keyboard.press(f"{key}{place}")
     picks = said(server, 8)
-    assert [(pick.group, pick.kind, pick.order) for pick in picks] == wanted
-    assert all(sorted(pick.shown) == list(range(8)) and pick.ms > 0 and pick.why == "random" for pick in picks)
+    assert [(pick.group_id, pick.kind, pick.order) for pick in picks] == wanted
+    assert all(
+        sorted(pick.shown_order) == list(range(8)) and pick.decision_ms > 0 and pick.reason == "random"
+        for pick in picks
+    )
 
 
-def test_digits_and_letters_of_other_keyboards(opened: Opened, server: FakeServer) -> None:
+def test_digits_and_letters_of_other_keyboards(opened: Opened, server: GalleryServer) -> None:
     """AZERTY types & for Digit1 and has Z where QWERTY has W; a Cyrillic keyboard has no Latin letter at all."""
     gallery = opened()
     gallery.focus()
@@ -51,7 +54,7 @@ def test_digits_and_letters_of_other_keyboards(opened: Opened, server: FakeServe
     assert len(server.taste.standing()) == 4
 
 
-def test_arrows_pick_at_once_with_two(opened: Opened, server: FakeServer) -> None:
+def test_arrows_pick_at_once_with_two(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     wanted = []
@@ -62,7 +65,7 @@ def test_arrows_pick_at_once_with_two(opened: Opened, server: FakeServer) -> Non
     assert [pick.order for pick in said(server, 2)] == wanted
 
 
-def test_arrows_move_and_enter_picks_with_more(opened: Opened, server: FakeServer) -> None:
+def test_arrows_move_and_enter_picks_with_more(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=6)
     gallery.focus()
     shown = gallery.shown()
@@ -77,7 +80,7 @@ def test_arrows_move_and_enter_picks_with_more(opened: Opened, server: FakeServe
     assert [pick.order for pick in said(server, 1)] == [[shown[1 + columns]]]
 
 
-def test_letters_tie_all_bad_skip_and_undo(opened: Opened, server: FakeServer) -> None:
+def test_letters_tie_all_bad_skip_and_undo(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     for key in "txs":
@@ -89,7 +92,7 @@ def test_letters_tie_all_bad_skip_and_undo(opened: Opened, server: FakeServer) -
     until(lambda: not server.taste.standing())
 
 
-def test_ranking_completes_itself_or_by_enter(opened: Opened, server: FakeServer) -> None:
+def test_ranking_completes_itself_or_by_enter(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=4)
     gallery.focus()
     shown = gallery.shown()
@@ -104,7 +107,7 @@ def test_ranking_completes_itself_or_by_enter(opened: Opened, server: FakeServer
     assert said(server, 2)[1].order == [shown[1], shown[3]]
 
 
-def test_undo_first_takes_back_a_ranking_in_the_making(opened: Opened, server: FakeServer) -> None:
+def test_undo_first_takes_back_a_ranking_in_the_making(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=4)
     gallery.focus()
     gallery.press("1")
@@ -115,7 +118,7 @@ def test_undo_first_takes_back_a_ranking_in_the_making(opened: Opened, server: F
     assert len(server.taste.standing()) == 1
 
 
-def test_a_finger_held_for_two_seconds_makes_one_pick(opened: Opened, server: FakeServer) -> None:
+def test_a_finger_held_for_two_seconds_makes_one_pick(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     gallery.rest()
@@ -127,7 +130,7 @@ def test_a_finger_held_for_two_seconds_makes_one_pick(opened: Opened, server: Fa
     assert len(server.taste.standing()) == 1
 
 
-def test_input_right_after_a_new_group_is_ignored(opened: Opened, server: FakeServer) -> None:
+def test_input_right_after_a_new_group_is_ignored(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     # Without the repeat mark, as some remote desktops send it: all within a few milliseconds of the first.
@@ -147,7 +150,7 @@ def test_input_right_after_a_new_group_is_ignored(opened: Opened, server: FakeSe
     assert len(server.taste.standing()) == 1
 
 
-def test_no_key_leaves_the_gallery_and_all_others_are_left_alone(opened: Opened, server: FakeServer) -> None:
+def test_no_key_leaves_the_gallery_and_all_others_are_left_alone(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     # Listeners that some hosts put at the window, on the way down.
@@ -172,17 +175,17 @@ def test_no_key_leaves_the_gallery_and_all_others_are_left_alone(opened: Opened,
     ]:
         gallery.press(key)
     assert gallery.heard() == []
-    before = len(server.taste.picks)
+    before = len(server.taste.made())
     gallery.page.locator("#outside").focus()
     for key in ["1", "t", "x", "Space", "Escape", "z"]:
         gallery.press(key)
     heard = gallery.heard()
     assert heard.count("keydown") == 2 * 6 and heard.count("keyup") == 2 * 6 and heard.count("captured") == 6
     assert gallery.page.locator("#outside").input_value() == "1tx z"
-    assert len(server.taste.picks) == before
+    assert len(server.taste.made()) == before
 
 
-def test_shortcuts_with_control_are_left_to_the_browser(opened: Opened, server: FakeServer) -> None:
+def test_shortcuts_with_control_are_left_to_the_browser(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     prevented = gallery.page.evaluate(
@@ -204,7 +207,7 @@ def test_shortcuts_with_control_are_left_to_the_browser(opened: Opened, server: 
     assert prevented == [False, False, False, False, True]
 
 
-def test_space_zooms_all_pictures_on_one_point_while_held(opened: Opened, server: FakeServer) -> None:
+def test_space_zooms_all_pictures_on_one_point_while_held(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     box = gallery.find(".pick:not(.asking) .frame").nth(1).bounding_box()
@@ -220,7 +223,7 @@ def test_space_zooms_all_pictures_on_one_point_while_held(opened: Opened, server
     assert images.evaluate_all(style)[0] != first
     gallery.page.keyboard.up("Space")
     assert images.evaluate_all(style)[0][0] == "none"
-    assert not server.taste.picks
+    assert not server.taste.made()
 
 
 def test_wheel_with_control_zooms_and_escape_ends_it(opened: Opened) -> None:
@@ -254,7 +257,7 @@ def test_f_h_and_help(opened: Opened) -> None:
     gallery.page.wait_for_function("document.querySelector('d3po-gallery').session.made.length === 1")
 
 
-def test_mouse_alone_does_everything(opened: Opened, server: FakeServer) -> None:
+def test_mouse_alone_does_everything(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(candidates=4)
     for tool in ["tie", "all_bad", "skipped"]:
         gallery.rest()
@@ -278,7 +281,7 @@ def test_mouse_alone_does_everything(opened: Opened, server: FakeServer) -> None
     assert said(server, 4)[-1].kind == "favourite"
 
 
-def test_thumb_alone_picks_and_looks_closer(opened: Opened, server: FakeServer) -> None:
+def test_thumb_alone_picks_and_looks_closer(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(390, 844, context={"has_touch": True, "is_mobile": True})
     frame = gallery.find(".pick:not(.asking) .frame").nth(1)
     frame.tap()
@@ -295,7 +298,7 @@ def test_thumb_alone_picks_and_looks_closer(opened: Opened, server: FakeServer) 
     assert len(server.taste.standing()) == 1
 
 
-def test_a_press_anywhere_inside_gives_it_the_keys(opened: Opened, server: FakeServer) -> None:
+def test_a_press_anywhere_inside_gives_it_the_keys(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.page.locator("#outside").focus()
     gallery.find(".pick:not(.asking) .prompt .words").click()

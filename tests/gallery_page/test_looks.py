@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.gallery_page.fake_server import WEB, FakeServer
+from d3po_core.errors import D3POError
+from d3po_core.picks import Pick
 from tests.gallery_page.gallery_page import Gallery, until
-from tests.gallery_page.test_views import a_round, picked
+from tests.gallery_page.gallery_server import WEB, GalleryServer
 
 Opened = Callable[..., Gallery]
 SIZES = [(300, 700), (400, 420), (390, 844), (1280, 800), (3840, 2160)]
@@ -53,7 +54,7 @@ def areas(gallery: Gallery) -> dict[str, Any]:
 
 @pytest.mark.parametrize("candidates", [2, 3, 6, 8])
 def test_pictures_are_equal_whole_and_large_in_every_container(
-    opened: Opened, server: FakeServer, candidates: int
+    opened: Opened, server: GalleryServer, candidates: int
 ) -> None:
     server.taste.draw(6, candidates, size=(96, 128) if candidates == 3 else (128, 128))
     gallery = opened(candidates=candidates)
@@ -89,7 +90,7 @@ def test_theme_and_the_systems_choice(opened: Opened) -> None:
     assert gallery.page.evaluate(ground) == "rgb(22, 22, 22)"
 
 
-def test_reduced_motion_stops_what_moves(opened: Opened, server: FakeServer) -> None:
+def test_reduced_motion_stops_what_moves(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     moving = "document.getAnimations().length"
     bead = """(() => { const bead = document.createElement("li"); bead.className = "bead";
@@ -117,7 +118,7 @@ def test_languages_have_the_same_words_and_the_same_places_to_fill() -> None:
 
 def test_every_word_that_the_code_asks_for_is_there_and_every_word_there_is_asked_for() -> None:
     words = set(json.loads((WEB / "text" / "en.json").read_text("utf-8")))
-    code = "\n".join(path.read_text("utf-8") for path in sorted(WEB.glob("*.js")))
+    code = "\n".join(path.read_text("utf-8") for path in sorted([*WEB.glob("*.js"), *WEB.glob("*.mjs")]))
     plain = set(re.findall(r'"([a-z_]+(?:\.[a-z_0-9]+)+)"', code))
     patterns = [
         re.sub(r"\$\{.*?\}", "[A-Za-z_0-9.]+", one.replace(".", r"\."))
@@ -157,15 +158,18 @@ def serious(gallery: Gallery) -> list[str]:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious(opened: Opened, server: FakeServer, theme: str) -> None:
+def test_axe_finds_nothing_serious(opened: Opened, server: GalleryServer, theme: str) -> None:
     taste = server.taste
-    picked(taste, 8, 4, "Anna")
-    picked(taste, 4, 2, "Ben")
+    again = taste.picked(8, 4, "Anna")
+    for group_id in again:
+        taste.pick(group_id, Pick("favourite", (0,)), "Anna", "repeat")
+    taste.picked(4, 2, "Ben")
     taste.draw(6, 4, size=(64, 64))
-    taste.near, taste.consistency = 3, {"same": 7, "of": 9}
-    taste.rounds = [a_round(taste, 1), a_round(taste, 2)]
+    taste.draw(3, 2, size=(64, 64), alike=True)
+    taste.add_round()
+    taste.add_round()
     taste.prepare_blind(of=1)
-    taste.problem = {"what": "The disk is full.", "do": "Make room.", "safe": "Your picks are saved."}
+    server.actions.trouble = D3POError("The disk is full.", "Make room.", "Your picks are saved.")
     gallery = opened(theme=theme)
     gallery.focus()
     gallery.press("ArrowRight")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from tests.gallery_page.fake_server import FakeServer
 from tests.gallery_page.gallery_page import Gallery, until
+from tests.gallery_page.gallery_server import GalleryServer
 
 Opened = Callable[..., Gallery]
 UNSENT = "Object.keys(localStorage).filter((key) => key.startsWith('d3po/outbox/')).length"
@@ -19,12 +19,12 @@ def addresses(gallery: Gallery) -> list[str]:
     return found
 
 
-def made(server: FakeServer) -> list[str]:
+def made(server: GalleryServer) -> list[str]:
     """All pick requests that were taken, by id."""
-    return [pick.pick_id for pick in server.taste.picks]
+    return [pick.pick_id for pick in server.taste.made()]
 
 
-def test_the_next_group_is_there_at_once_and_no_group_comes_twice(opened: Opened, server: FakeServer) -> None:
+def test_the_next_group_is_there_at_once_and_no_group_comes_twice(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     seen = []
@@ -34,17 +34,17 @@ def test_the_next_group_is_there_at_once_and_no_group_comes_twice(opened: Opened
         gallery.page.keyboard.press("1")
         assert gallery.group() not in (None, *seen)
     until(lambda: len(server.taste.standing()) == 12)
-    assert [pick.group for pick in server.taste.standing()] == seen
+    assert [pick.group_id for pick in server.taste.standing()] == seen
     until(lambda: gallery.page.evaluate(UNSENT) == 0)  # the answer is on its way
 
 
-def test_undo_any_number_of_times_also_after_a_reload(opened: Opened, server: FakeServer) -> None:
+def test_undo_any_number_of_times_also_after_a_reload(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     for _ in range(8):
         gallery.press("2")
     until(lambda: len(server.taste.standing()) == 8)
-    order = [pick.group for pick in server.taste.standing()]
+    order = [pick.group_id for pick in server.taste.standing()]
     for expected in order[:4:-1]:
         gallery.press("z")
         gallery.wait_for_group()
@@ -55,14 +55,14 @@ def test_undo_any_number_of_times_also_after_a_reload(opened: Opened, server: Fa
     for expected in order[4::-1]:
         gallery.press("z")
         gallery.page.wait_for_function(
-            f"document.querySelector('d3po-gallery').session.current?.card.group === '{expected}'"
+            f"document.querySelector('d3po-gallery').session.current?.card.group_id === '{expected}'"
         )
     until(lambda: not server.taste.standing())
     gallery.press("z")
     assert gallery.tool("undo").is_disabled()
 
 
-def test_five_undos_in_a_hurry(opened: Opened, server: FakeServer) -> None:
+def test_five_undos_in_a_hurry(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     for _ in range(6):
@@ -73,11 +73,13 @@ def test_five_undos_in_a_hurry(opened: Opened, server: FakeServer) -> None:
     for _ in range(5):
         gallery.page.keyboard.press("z")
     until(lambda: len(server.taste.standing()) == 1)
-    first = server.taste.picks[1].group
-    gallery.page.wait_for_function(f"document.querySelector('d3po-gallery').session.current?.card.group === '{first}'")
+    first = server.taste.made()[1].group_id
+    gallery.page.wait_for_function(
+        f"document.querySelector('d3po-gallery').session.current?.card.group_id === '{first}'"
+    )
 
 
-def test_offline_picks_wait_visibly_survive_a_reload_and_arrive_once(opened: Opened, server: FakeServer) -> None:
+def test_offline_picks_wait_visibly_survive_a_reload_and_arrive_once(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     gallery.press("1")
@@ -93,12 +95,12 @@ def test_offline_picks_wait_visibly_survive_a_reload_and_arrive_once(opened: Ope
     assert "3 waiting to be sent" in gallery.find(".status[worry]").inner_text()
     server.away = False
     until(lambda: len(server.taste.standing()) == 4, 20)
-    assert [pick.group for pick in server.taste.standing()[1:]] == seen
+    assert [pick.group_id for pick in server.taste.standing()[1:]] == seen
     assert max(Counter(made(server)).values()) == 1
     gallery.page.wait_for_function(f"{UNSENT} === 0")
 
 
-def test_a_reload_while_the_server_is_away_loses_nothing(opened: Opened, server: FakeServer) -> None:
+def test_a_reload_while_the_server_is_away_loses_nothing(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     server.away = True
@@ -111,10 +113,10 @@ def test_a_reload_while_the_server_is_away_loses_nothing(opened: Opened, server:
     until(lambda: len(server.taste.standing()) == 3, 20)
     assert len(made(server)) == 3
     gallery.wait_for_group()
-    assert gallery.group() not in {pick.group for pick in server.taste.standing()}
+    assert gallery.group() not in {pick.group_id for pick in server.taste.standing()}
 
 
-def test_unsent_picks_can_be_taken_back_also_after_a_reload(opened: Opened, server: FakeServer) -> None:
+def test_unsent_picks_can_be_taken_back_also_after_a_reload(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     server.away = True
@@ -133,13 +135,13 @@ def test_unsent_picks_can_be_taken_back_also_after_a_reload(opened: Opened, serv
     server.away = False
     until(lambda: len(server.taste.standing()) == 1, 20)
     gallery.page.wait_for_function(f"{UNSENT} === 0", timeout=20000)
-    assert [pick.group for pick in server.taste.standing()] == groups[:1]
+    assert [pick.group_id for pick in server.taste.standing()] == groups[:1]
     gallery.page.wait_for_function(
-        f"document.querySelector('d3po-gallery').session.current?.card.group === '{groups[1]}'"
+        f"document.querySelector('d3po-gallery').session.current?.card.group_id === '{groups[1]}'"
     )
 
 
-def test_a_server_in_trouble_is_asked_again(opened: Opened, server: FakeServer) -> None:
+def test_a_server_in_trouble_is_asked_again(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     server.fail("/pick", 503, 2)
@@ -151,7 +153,7 @@ def test_a_server_in_trouble_is_asked_again(opened: Opened, server: FakeServer) 
     assert len(made(server)) == 1
 
 
-def test_an_answer_that_was_lost_is_asked_for_again_without_a_second_pick(opened: Opened, server: FakeServer) -> None:
+def test_a_lost_answer_is_asked_for_again_without_a_second_pick(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     server.losing["/pick"] = 1
@@ -161,7 +163,7 @@ def test_an_answer_that_was_lost_is_asked_for_again_without_a_second_pick(opened
     assert len(made(server)) == 1
 
 
-def test_a_refused_pick_is_shown_kept_and_can_be_sent_again(opened: Opened, server: FakeServer) -> None:
+def test_a_refused_pick_is_shown_kept_and_can_be_sent_again(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.focus()
     server.fail("/pick", 400)
@@ -175,7 +177,7 @@ def test_a_refused_pick_is_shown_kept_and_can_be_sent_again(opened: Opened, serv
     until(lambda: len(server.taste.standing()) == 2)
 
 
-def test_two_tabs_get_different_groups_and_send_their_own(opened: Opened, server: FakeServer) -> None:
+def test_two_tabs_get_different_groups_and_send_their_own(opened: Opened, server: GalleryServer) -> None:
     first = opened()
     second = Gallery(first.context, server, first.attributes)
     second.load()
@@ -190,10 +192,10 @@ def test_two_tabs_get_different_groups_and_send_their_own(opened: Opened, server
     until(lambda: len(server.taste.standing()) == 10)
     assert len(set(seen)) == 10
     assert len(made(server)) == 10
-    assert len({pick.client for pick in server.taste.picks}) == 2
+    assert len({body["client"] for body in server.sent("pick")}) == 2
 
 
-def test_leftovers_of_a_closed_tab_are_adopted(opened: Opened, server: FakeServer) -> None:
+def test_leftovers_of_a_closed_tab_are_adopted(opened: Opened, server: GalleryServer) -> None:
     first = opened()
     first.focus()
     server.away = True
@@ -208,7 +210,7 @@ def test_leftovers_of_a_closed_tab_are_adopted(opened: Opened, server: FakeServe
     assert len(made(server)) == 2
 
 
-def test_two_galleries_on_one_page_are_two(opened: Opened, server: FakeServer) -> None:
+def test_two_galleries_on_one_page_are_two(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(groups=40)
     gallery.page.evaluate(
         """() => {
@@ -221,12 +223,12 @@ def test_two_galleries_on_one_page_are_two(opened: Opened, server: FakeServer) -
     )
     gallery.page.wait_for_function("document.querySelectorAll('d3po-gallery')[1].session?.current")
     groups = gallery.page.evaluate(
-        "[...document.querySelectorAll('d3po-gallery')].map((one) => one.session.current.card.group)"
+        "[...document.querySelectorAll('d3po-gallery')].map((one) => one.session.current.card.group_id)"
     )
     assert len(set(groups)) == 2
 
 
-def test_an_element_that_is_moved_goes_on_and_one_that_is_removed_lets_go(opened: Opened, server: FakeServer) -> None:
+def test_a_moved_element_goes_on_and_a_removed_one_lets_go(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.page.evaluate(
         """() => {
@@ -246,7 +248,7 @@ def test_an_element_that_is_moved_goes_on_and_one_that_is_removed_lets_go(opened
     gallery.page.wait_for_function("window.session.stopped")
 
 
-def test_a_slow_server_shows_whole_groups_or_none(opened: Opened, server: FakeServer) -> None:
+def test_a_slow_server_shows_whole_groups_or_none(opened: Opened, server: GalleryServer) -> None:
     server.image_delay = 0.15
     gallery = opened(candidates=4, wait=False)
     counts = set()
@@ -260,13 +262,13 @@ def test_a_slow_server_shows_whole_groups_or_none(opened: Opened, server: FakeSe
     assert counts <= {0, 4} and complete
 
 
-def test_pictures_that_fail_are_fetched_again(opened: Opened, server: FakeServer) -> None:
+def test_pictures_that_fail_are_fetched_again(opened: Opened, server: GalleryServer) -> None:
     server.fail("/1", 500, 2)
     gallery = opened()
     assert len(gallery.shown()) == 2
 
 
-def test_what_cannot_be_seen_asks_for_no_pictures(opened: Opened, server: FakeServer) -> None:
+def test_what_cannot_be_seen_asks_for_no_pictures(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     path, asked = f"taste/{server.taste.id}", server.requests
     gallery.page.locator("#box").evaluate("box => { box.style.display = 'none' }")
@@ -284,16 +286,16 @@ def test_what_cannot_be_seen_asks_for_no_pictures(opened: Opened, server: FakeSe
     until(lambda: asked[f"{path}/next"] > before, 2)
 
 
-def test_a_gallery_that_was_never_seen_holds_no_group(opened: Opened, server: FakeServer) -> None:
+def test_a_gallery_that_was_never_seen_holds_no_group(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(wait=False, style="display:none")
     gallery.page.wait_for_function("document.querySelector('d3po-gallery').session?.state")
     gallery.page.wait_for_timeout(500)
-    assert not server.taste.leases and not server.requests[f"taste/{server.taste.id}/next"]
+    assert not server.taste.leased() and not server.requests[f"taste/{server.taste.id}/next"]
     gallery.page.locator("d3po-gallery").evaluate("element => element.removeAttribute('style')")
     gallery.wait_for_group()
 
 
-def test_a_page_behind_another_one_asks_for_no_pictures(opened: Opened, server: FakeServer) -> None:
+def test_a_page_behind_another_one_asks_for_no_pictures(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     urls = addresses(gallery)
     gallery.page.evaluate(
