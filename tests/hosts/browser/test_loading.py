@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.gallery_page.gallery_server import WEB
+from tests.hosts.browser.gallery_server import WEB
 
 STATIC = re.compile(r'^(?:import|export) (?:[^"]*? from )?"\./([\w.]+)";', re.MULTILINE)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.gallery_page.gallery_page import Gallery, until
-from tests.gallery_page.gallery_server import GalleryServer
+from tests.hosts.browser.gallery_page import Gallery, until
+from tests.hosts.browser.gallery_server import GalleryServer
 
 Opened = Callable[..., Gallery]
 

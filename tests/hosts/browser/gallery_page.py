@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.gallery_page.gallery_server import GalleryServer
+from tests.hosts.browser.gallery_server import GalleryServer
 
 AFTER_THE_GUARD_MS = 190
 

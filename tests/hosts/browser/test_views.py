@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
-from tests.gallery_page.gallery_page import Gallery, until
-from tests.gallery_page.gallery_server import GalleryServer
+from tests.hosts.browser.gallery_page import Gallery, until
+from tests.hosts.browser.gallery_server import GalleryServer
 
 Opened = Callable[..., Gallery]
 HOSTILE = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script>{n}'

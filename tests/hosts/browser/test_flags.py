@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.gallery_page.gallery_page import Gallery, until
-from tests.gallery_page.gallery_server import GalleryServer
-from tests.gallery_page.test_looks import serious
+from tests.hosts.browser.gallery_page import Gallery, until
+from tests.hosts.browser.gallery_server import GalleryServer
+from tests.hosts.browser.test_looks import serious
 
 Opened = Callable[..., Gallery]
 FRAME = ".pick:not(.asking) .frame"

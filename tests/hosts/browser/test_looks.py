@@ -11,8 +11,8 @@ import pytest
 
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
-from tests.gallery_page.gallery_page import Gallery, until
-from tests.gallery_page.gallery_server import WEB, GalleryServer
+from tests.hosts.browser.gallery_page import Gallery, until
+from tests.hosts.browser.gallery_server import WEB, GalleryServer
 
 Opened = Callable[..., Gallery]
 SIZES = [(300, 700), (400, 420), (390, 844), (1280, 800), (3840, 2160)]

@@ -24,9 +24,9 @@ from d3po_core.gallery import Actions, Shelf
 from d3po_core.gallery.asgi import GalleryApp
 from d3po_core.picks import Pick
 from d3po_core.run import Run, StoredFlag, StoredPick
-from tests.gallery_page.pictures import landscape
+from tests.hosts.browser.pictures import landscape
 
-WEB = Path(__file__).parents[2] / "web"
+WEB = Path(__file__).parents[3] / "web"
 PROMPTS = (
     "a quiet valley at dawn, soft mist between the hills, watercolour",
     "dunes under a pale sun, wide and empty, gouache, muted palette, one line of footprints leading to the horizon",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from tests.gallery_page.gallery_page import Gallery, until
-from tests.gallery_page.gallery_server import GalleryServer
+from tests.hosts.browser.gallery_page import Gallery, until
+from tests.hosts.browser.gallery_server import GalleryServer
 
 Opened = Callable[..., Gallery]
 UNSENT = "Object.keys(localStorage).filter((key) => key.startsWith('d3po/outbox/')).length"
