@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,10 +20,11 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Actions, Shelf
+from d3po_core.gallery import Actions
 from d3po_core.gallery.asgi import GalleryApp
 from d3po_core.picks import Pick
-from d3po_core.run import Run, StoredFlag, StoredPick
+from d3po_core.run import BaseModelFacts, RoundSummary, Run, StoredFlag, StoredPick
+from d3po_core.run.library import RunLibrary
 from tests.hosts.browser.pictures import landscape
 
 WEB = Path(__file__).parents[3] / "web"
@@ -154,11 +155,10 @@ class Taste:
         self.run.previews.save(
             number, ["dunes"], {side: [landscape(number)] for side in ("before", "after", "after-70")}
         )
-        predicted = {"guessed": 0, "guessed_of": 0, "curve": []}
+        scan = ((1.0, DRIFTS[drift]), (0.7, DRIFTS["low"]), (0.4, DRIFTS["low"]))
+        summary = RoundSummary(strength_scan=scan, figures=figures, reason=reason)
         if reward is None:
-            predicted = {"guessed": 81, "guessed_of": 100, "curve": [0.5, 0.7, 0.81]}
-        sweep = [(1.0, DRIFTS[drift]), (0.7, DRIFTS["low"]), (0.4, DRIFTS["low"])]
-        summary = {**predicted, "reason": reason, "figures": figures, "sweep": sweep}
+            summary = replace(summary, guessed=81, guessed_of=100, curve=(0.5, 0.7, 0.81))
         self.run.rounds.finish(number, self.run.rounds.folder_of(number) / lora, f"{number:064x}", summary)
 
     def begin_round(self, reward: str) -> None:
@@ -230,11 +230,11 @@ class GalleryServer:
     """One taste behind an address. Set `delay`, `away` and `failing` at any time."""
 
     def __init__(self, folder: Path) -> None:
-        model = {"family": "sd15", "name": "a small model"}
+        model = BaseModelFacts(family="sd15", name="a small model")
         Run.create(folder / "taste", name="Soft hills", model=model, settings={}).close()
-        self.shelf, self.actions = Shelf(folder), HostActions()
-        self.app = GalleryApp(self.shelf, self.actions, WEB)
-        self.taste = Taste(self.shelf.runs()[0])
+        self.library, self.actions = RunLibrary(folder), HostActions()
+        self.app = GalleryApp(self.library, self.actions, WEB)
+        self.taste = Taste(self.library.runs()[0])
         self.lock = threading.Lock()
         """Held while a request is answered: a database must not be closed then."""
         self.delay = 0.0
@@ -260,7 +260,7 @@ class GalleryServer:
         self._http.shutdown()
         self._http.server_close()
         with self.lock:
-            self.shelf.close()
+            self.library.close()
 
     def page(self, attributes: str = "") -> str:
         return f"{self.url}/page?{attributes}"
