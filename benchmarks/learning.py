@@ -23,10 +23,14 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.next_group import least_sure_first
+
+if TYPE_CHECKING:
+    from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
 EVALUATION_SEEDS = 13
@@ -117,13 +121,12 @@ EXPERIMENTS = [
 ]
 
 
-OF_OTHER_METHODS = ("method", "draws", "lowest_sigma")
-"""Settings that D3PO does not look at; outcomes from before they were there keep their names."""
-OF_MEMORY = ("micro_batch", "checkpointing", "tile")
-"""Settings of rewards that change no outcome."""
+MEMORY_SETTINGS = ("micro_batch", "checkpointing", "tile")
+"""Settings that change how much memory is used, and no outcome."""
 
 
-def sample_settings(experiment: Experiment, seed: int) -> Any:
+def sample_settings(experiment: Experiment, seed: int) -> SampleSettings:
+    """Return how an experiment draws its groups: as many as the largest experiment that draws in the same way needs."""
     from d3po_core.settings import SampleSettings, replace
 
     base = SampleSettings(candidates=2, guidance_scale=GUIDANCE, seed=seed, batch=16)
@@ -131,36 +134,53 @@ def sample_settings(experiment: Experiment, seed: int) -> Any:
     return replace(base, {"groups": max(most, experiment.clicks), **experiment.sample})
 
 
-def digest(*values: Any) -> str:
-    """Names what something was made of, the embedded model included."""
+@cache
+def network_hash() -> str:
+    """Return a hash of the embedded model's network, hex."""
     from d3po_core.embedded import GARDEN_FOLDER
 
-    network = (GARDEN_FOLDER / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode() + network).hexdigest()[:12]
+    return hashlib.sha256((GARDEN_FOLDER / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
+
+
+def digest(*values: object) -> str:
+    """Return a short hash that stands for values, JSON-able, and for the embedded model that they were used with."""
+    return hashlib.sha256(json.dumps([values, network_hash()], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def changed_settings(settings: SampleSettings | TrainSettings | LoraSettings | RewardSettings) -> dict[str, object]:
+    """Return the settings whose values are not their defaults, without those that change no outcome.
+
+    A setting that is added later leaves this as it was, and so the digests of outcomes known by then. A default whose
+    value is changed leaves it too: rows that were made with the old one must then be deleted from the results.
+    """
+    return {
+        item.name: value
+        for item in dataclasses.fields(settings)
+        if (value := getattr(settings, item.name)) != item.default and item.name not in MEMORY_SETTINGS
+    }
 
 
 def made_of(experiment: Experiment, seed: int) -> str:
-    """Everything but the code that decides a job's outcome; one of other settings is not taken for this one's."""
-    from d3po_core.settings import LoraSettings, RewardSettings, TrainSettings, replace, resolved
+    """Return a digest of everything that decides a job's outcome but the code and its defaults.
 
-    train = dataclasses.asdict(resolved(replace(TrainSettings(seed=seed), experiment.train)))
-    if train["method"] == "d3po":
-        train = {name: value for name, value in train.items() if name not in OF_OTHER_METHODS}
-    settings = [
-        dataclasses.asdict(sample_settings(experiment, seed)),
-        train,
-        dataclasses.asdict(replace(LoraSettings(), experiment.lora)),
-    ]
-    says: list[Any] = [experiment.clicks, experiment.taste, experiment.kind, experiment.flip, experiment.random]
+    A row of results with another digest was made with other settings, and is not taken for this job's.
+    """
+    from d3po_core.settings import LoraSettings, RewardSettings, TrainSettings, replace
+
+    parts: list[object] = [experiment.clicks, experiment.taste, experiment.kind, experiment.flip, experiment.random]
     if experiment.least_sure:
-        says.append("least sure")
+        parts.append("least sure")
     if experiment.sees_reward:
-        says.append("sees reward")
+        parts.append("sees reward")
     if experiment.draft is not None:
-        given = dataclasses.asdict(replace(RewardSettings(seed=seed), experiment.draft))
-        says.append({name: value for name, value in given.items() if name not in OF_MEMORY})
-        says.append("from picks" if experiment.from_picks else SMOOTH.get(experiment.taste, experiment.taste))
-    return digest(says, *settings)
+        parts.append(changed_settings(replace(RewardSettings(seed=seed), experiment.draft)))
+        parts.append("from picks" if experiment.from_picks else SMOOTH.get(experiment.taste, experiment.taste))
+    return digest(
+        parts,
+        changed_settings(sample_settings(experiment, seed)),
+        changed_settings(replace(TrainSettings(seed=seed), experiment.train)),
+        changed_settings(replace(LoraSettings(), experiment.lora)),
+    )
 
 
 def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
@@ -168,7 +188,7 @@ def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
     from d3po_core.models import load_model
 
     settings = sample_settings(experiment, seed)
-    return sampled(cache / f"pool-{digest(dataclasses.asdict(settings))}", settings, lambda: load_model("garden"))
+    return sampled(cache / f"pool-{digest(changed_settings(settings))}", settings, lambda: load_model("garden"))
 
 
 def sampled(folder: Path, settings: Any, load: Callable[[], Any]) -> Path:
@@ -237,7 +257,7 @@ def before(cache: Path, model: Any, experiment: Experiment, sampler: str) -> Any
     from safetensors.torch import load_file, save_file
 
     settings = dataclasses.replace(sample_settings(experiment, 0), groups=1, candidates=2)  # neither changes pictures
-    path = cache / f"before-{digest(sampler, dataclasses.asdict(settings))}.safetensors"
+    path = cache / f"before-{digest(sampler, changed_settings(settings))}.safetensors"
     if not path.exists():
         images = drawn(model, experiment, sampler)
         half = path.with_suffix(f".{os.getpid()}")

@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.learning import GUIDANCE, digest, one_thread, sampled
+from benchmarks.learning import GUIDANCE, changed_settings, digest, one_thread, sampled
 
 RESULTS = Path(__file__).parent / "results" / "planted_defects.jsonl"
 GROUPS, PICTURES = 64, 13  # groups judged; pictures of each held-out prompt
@@ -198,7 +198,7 @@ def sample_settings(seed: int) -> Any:
 def pool(cache: Path, planting: Planting, seed: int) -> Path:
     """A run with all groups of a seed, sampled once."""
     settings = sample_settings(seed)
-    folder = cache / f"defects-{digest(dataclasses.asdict(settings), dataclasses.asdict(planting))}"
+    folder = cache / f"defects-{digest(changed_settings(settings), dataclasses.asdict(planting))}"
     return sampled(folder, settings, lambda: planted_model(cache, planting))
 
 
@@ -244,11 +244,11 @@ def drawn(model: Any, seed: int) -> tuple[Tensor, list[str]]:
 
 def made_of(experiment: Experiment, planting: Planting, seed: int) -> str:
     """Everything but the code that decides a job's outcome."""
-    from d3po_core.settings import LoraSettings, TrainSettings, replace, resolved
+    from d3po_core.settings import TrainSettings, replace
 
-    train = resolved(replace(TrainSettings(seed=seed), experiment.train))
-    says = [experiment.shuffled, experiment.taste, ROWS.start, ROWS.stop, PURPLE, NEAR, EDGE, SHARE, THICK, PICTURES]
-    return digest(says, *map(dataclasses.asdict, (planting, sample_settings(seed), train, LoraSettings())))
+    train = replace(TrainSettings(seed=seed), experiment.train)
+    parts = [experiment.shuffled, experiment.taste, ROWS.start, ROWS.stop, PURPLE, NEAR, EDGE, SHARE, THICK, PICTURES]
+    return digest(parts, dataclasses.asdict(planting), changed_settings(sample_settings(seed)), changed_settings(train))
 
 
 def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) -> dict[str, Any]:
