@@ -20,5 +20,5 @@ def read_images(run: Run, group: Group) -> Tensor:
 
 def read_image(run: Run, group_id: str, candidate: int) -> Tensor:
     """One candidate's picture, (3, H, W) in [0, 1]."""
-    with Image.open(run.image_path(group_id, candidate)) as image:
+    with Image.open(run.groups.image_path(group_id, candidate)) as image:
         return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)
