@@ -51,7 +51,7 @@ def test_against_the_closed_form_of_flow(eta: float, steps: int, dtype: torch.dt
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_against_the_closed_form_of_lcm(dtype: torch.dtype) -> None:
-    assert_within_bound(others.history.consistency(8), "lcm", dtype, 7)
+    assert_within_bound(others.consistency(8), "lcm", dtype, 7)
 
 
 @pytest.mark.parametrize("eta", ETAS)
