@@ -21,7 +21,7 @@ PACK = "comfyui-d3po"
 
 
 def start(host: str, python: str, base: Path) -> tuple[float, str]:
-    """Seconds that a start and immediate end took, and what was printed."""
+    """Start and end the host; return the seconds that it took, and what it printed."""
     command = [python, "main.py", "--cpu", "--base-directory", str(base), "--quick-test-for-ci"]
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
     begin = time.monotonic()

@@ -103,9 +103,9 @@ def ours(loaded: Any, options: argparse.Namespace, targets: str) -> list[float]:
 
 
 def worker(options: argparse.Namespace) -> dict[str, Any]:
-    """One way, in the host's process: seconds of each update, and bytes."""
+    """Run one way in the host's process; return the seconds of each update, and bytes of memory."""
     sys.argv = [sys.argv[0], options.models]
-    sys.path.insert(0, str(ROOT / "tests" / "comfyui"))
+    sys.path.insert(0, str(ROOT / "tests" / "hosts" / "comfyui"))
     import inside  # type: ignore[import-not-found]
     import torch
 
@@ -130,7 +130,7 @@ def worker(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def host() -> str:
-    """The host's folder."""
+    """Return the host's folder."""
     return str(Path(os.environ["COMFYUI_DIR"]).resolve())
 
 
@@ -174,19 +174,19 @@ def main() -> None:
             models,
         ]
         subprocess.run(made, check=True, capture_output=True)
-        found = {way: [] for way in WAYS}  # type: dict[str, list[dict[str, Any]]]
+        results = {way: [] for way in WAYS}  # type: dict[str, list[dict[str, Any]]]
         for _ in range(options.repeats):
             for way in WAYS:
-                found[way].append(run_worker(way, models, options))
-    print(table(found))
+                results[way].append(run_worker(way, models, options))
+    print(table(results))
 
 
-def table(found: dict[str, list[dict[str, Any]]]) -> str:
-    """Ratios are taken repeat by repeat."""
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the table; ratios are taken within each repeat."""
     lines = [f"{'':28}{'s a pass':>10}{'ratio':>8}{'(range)':>16}{'peak, MiB':>11}{'over sampling':>15}{'ratio':>8}"]
-    seconds = {way: [statistics.median(run["seconds"]) for run in runs] for way, runs in found.items()}
-    added = {way: statistics.mean(run["peak"] - run["sampled"] for run in runs) for way, runs in found.items()}
-    for way, runs in found.items():
+    seconds = {way: [statistics.median(run["seconds"]) for run in runs] for way, runs in results.items()}
+    added = {way: statistics.mean(run["peak"] - run["sampled"] for run in runs) for way, runs in results.items()}
+    for way, runs in results.items():
         ratios = [own / host for own, host in zip(seconds[way], seconds[HOSTS_OWN], strict=True)]
         spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
         peak = statistics.mean(run["peak"] for run in runs)

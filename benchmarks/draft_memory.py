@@ -45,7 +45,7 @@ DECODES = ["without gradient", "whole", "tiles of 5/8", "tiles of 3/8"]
 
 
 def worker(line: str, channels: tuple[int, ...], side: int, steps: int) -> dict[str, float]:
-    """One line, in this process."""
+    """Run one line of the first table in this process; return bytes and seconds."""
     unet = random_unet(channels, side)
     settings = SampleSettings(steps=steps, guidance_scale=GUIDANCE, candidates=2)
     size, begin = module_bytes(unet), time.perf_counter()
@@ -84,7 +84,7 @@ def _d3po_row(unet: nn.Module, side: int, settings: SampleSettings) -> None:
 
 
 def decode_worker(line: str, channels: tuple[int, ...], pixels: int) -> dict[str, float]:
-    """One line of the second table, in this process."""
+    """Run one line of the second table in this process; return bytes and seconds."""
     from diffusers import AutoencoderKL
 
     torch.manual_seed(0)
@@ -102,18 +102,18 @@ def decode_worker(line: str, channels: tuple[int, ...], pixels: int) -> dict[str
 
 
 def table(lines: list[str], kind: str, quick: bool) -> float:
-    """Run all lines, each in a process of its own, and print them beside the first; bytes of the network."""
+    """Run all lines, each in a process of its own, and print them beside the first; return the bytes of the network."""
     first = 0.0
     for line in lines:
         command = [sys.executable, "-m", "benchmarks.draft_memory", f"--{kind}", line, *["--quick"] * quick]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
-        found = json.loads(done.stdout.splitlines()[-1])
-        first = first or found["peak"]
-        over = (found["peak"] - first) / MIB
-        print(f"{line:20}{found['peak'] / MIB:>11,.0f}{over:>15,.0f}{found['seconds']:>9.1f}", flush=True)
-    return float(found["network"])
+        figures = json.loads(done.stdout.splitlines()[-1])
+        first = first or figures["peak"]
+        over = (figures["peak"] - first) / MIB
+        print(f"{line:20}{figures['peak'] / MIB:>11,.0f}{over:>15,.0f}{figures['seconds']:>9.1f}", flush=True)
+    return float(figures["network"])
 
 
 def main() -> None:

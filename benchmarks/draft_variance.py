@@ -59,7 +59,7 @@ class Gradients:
         self.plan = make_plan(self.model.denoiser, self.sample)
 
     def of(self, update: int, **settings: object) -> Tensor:
-        """One update's."""
+        """Return the gradient of one update."""
         self._forget()
         given = RewardSettings(checkpointing=False, **settings)  # type: ignore[arg-type]
         shape = self.model.latent_shape()
@@ -68,7 +68,7 @@ class Gradients:
         return self._found()
 
     def at_one_sample(self, sample: int, draw: int, n: int) -> Tensor:
-        """DRaFT-LV's, at a sample that does not change with the draw."""
+        """Return DRaFT-LV's gradient at a sample that is the same for all draws."""
         denoiser, clean, sigma = self.model.denoiser, self._clean(sample), float(self.plan.steps.sigma[-1])
         self._forget()
         chance = generator("one sample", sample, draw)
@@ -80,7 +80,7 @@ class Gradients:
 
     @functools.cache  # noqa: B019 (there is one of these, and it lives as long as the program)
     def _clean(self, sample: int) -> Tensor:
-        """Finished latents, without gradient."""
+        """Return finished latents, without gradient."""
         steps, denoiser, chance = self.plan.steps, self.model.denoiser, generator("one sample", sample)
         noises = [torch.randn(1, *self.model.latent_shape(), generator=chance) for _ in range(len(steps) + 1)]
         x = starting_latents(denoiser, noises.pop(), float(steps.sigma[0]))
@@ -96,12 +96,12 @@ class Gradients:
 
 
 def variance(draws: Tensor) -> float:
-    """Of draws (N, parameters), summed over parameters."""
+    """Return the variance of draws (N, parameters), summed over parameters."""
     return float(draws.double().var(0).sum())
 
 
 def noise_to_signal(draws: Tensor) -> float:
-    """Variance of draws (N, parameters) over the squared length of what they scatter about.
+    """Return the variance of draws (N, parameters) over the squared length of their centre.
 
     |mean of the draws|^2 is larger than that of the truth by variance / N on average, which is taken off.
     """
@@ -110,7 +110,7 @@ def noise_to_signal(draws: Tensor) -> float:
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Along the last dimension."""
+    """Return the cosine along the last dimension."""
     return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1)
 
 

@@ -66,22 +66,22 @@ SHOWN = """() => {
 
 
 def make_run(folder: Path, pictured: int, groups: int) -> str:
-    """A run of so many groups, of which the first ones have pictures; the others have been picked. Its id."""
+    """Make a run of `groups` groups, of which the first `pictured` have images and no pick; return its id."""
     import torch
     from PIL import Image
 
     from d3po_core.run import Run
 
     run = Run.create(folder, name="Benchmark", model={"identity": "none"}, settings={})
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     prompt = run.prompts.add("a quiet valley at dawn")
     for number in range(pictured):
-        coarse = torch.rand(2, 3, 16, 16, generator=chance)
+        coarse = torch.rand(2, 3, 16, 16, generator=rng)
         fine = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
         images = [Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()) for image in fine]
-        about: dict[str, Any] = {"policy": "base", "round": 1, "settings": {}, "held_out": False}
+        fields: dict[str, Any] = {"policy": "base", "round": 1, "settings": {}, "held_out": False}
         run.groups.add(
-            prompt_id=prompt, number=number, seed=number, candidates=2, tensors={"x": coarse}, images=images, **about
+            prompt_id=prompt, number=number, seed=number, candidates=2, tensors={"x": coarse}, images=images, **fields
         )
     with run._database.write() as connection:
         columns = "prompt_id, seed, candidates, policy, round, settings, held_out, created"
@@ -122,7 +122,7 @@ def open_page(context: Any, server: Server) -> Any:
 
 
 def key_to_next_group(context: Any, server: Server, picks: int) -> list[float]:
-    """Milliseconds of each pick."""
+    """Measure the milliseconds from the key event to the next group, of each pick."""
     page = open_page(context, server)
     page.evaluate("document.querySelector('d3po-gallery').focus()")
     page.evaluate(WATCH)
@@ -130,13 +130,13 @@ def key_to_next_group(context: Any, server: Server, picks: int) -> list[float]:
         page.wait_for_timeout(400)  # a person looks; the page fetches ahead
         page.keyboard.press("Digit1")
         page.wait_for_function(f"times.length > {n}", timeout=20_000)
-    found: list[float] = page.evaluate("times")
+    milliseconds: list[float] = page.evaluate("times")
     page.close()
-    return found
+    return milliseconds
 
 
 def opening(browser: Any, server: Server, folder: Path) -> float:
-    """Milliseconds from navigation to the first group, in a fresh profile."""
+    """Measure the milliseconds from navigation to the first group, in a fresh profile."""
     with sqlite3.connect(folder / "run" / "run.sqlite3") as connection:
         connection.execute("DELETE FROM leases")  # what pages before this one still hold
     context = browser.new_context(viewport={"width": 1280, "height": 800})
@@ -174,7 +174,7 @@ def one_person(server: Server, picks: int, seconds: float, sent: list[str], late
 
 
 def many_people(folder: Path, server: Server, people: int, rate: int, seconds: float) -> str:
-    """What came of it, as a line."""
+    """Let 8 clients pick together, and describe the result in a line."""
     from d3po_core.run import Run
 
     sent: list[str] = []
@@ -198,7 +198,7 @@ def many_people(folder: Path, server: Server, people: int, rate: int, seconds: f
 
 
 def studio(browser: Any, folder: Path) -> float:
-    """Seconds from starting quickstart.py until the Studio's first group is on screen; nothing was drawn before."""
+    """Measure the seconds from starting quickstart.py until the Studio's first group is on screen."""
     page, port = browser.new_page(), free_port()
     command = ["quickstart.py", "--no-browser", "--port", str(port), "--folder", str(folder)]
     begin = time.perf_counter()
@@ -214,14 +214,14 @@ def studio(browser: Any, folder: Path) -> float:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(port: int) -> None:
-    """Until somebody listens there, for two minutes at most."""
+    """Wait until somebody listens on a port, for two minutes at most."""
     for _ in range(2400):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

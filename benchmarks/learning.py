@@ -1,11 +1,11 @@
-"""Does a taste arrive? Simulated pickers on the embedded model, over seeds; prints a table.
+"""Is a taste learnt? Simulated pickers on the embedded model, over seeds; prints a table.
 
     python -m benchmarks.learning                      every experiment, 5 seeds (hours on two cores)
     python -m benchmarks.learning --only default-64    some of them
-    python -m benchmarks.learning --list               what there is
+    python -m benchmarks.learning --list               the names of all
 
 Win rates are on independent seeds, by the taste's own scorer, on 16 held-out prompts x 13 seeds = 208 images a side.
-Outcomes are appended to a file as they come, and what is in it is not done again.
+Outcomes are appended to a file, and what is in it is not computed again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.next_group import least_sure_first
+
+if TYPE_CHECKING:
+    from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
 EVALUATION_SEEDS = 13
@@ -39,13 +43,14 @@ class Experiment:
 
     Attributes:
         clicks: groups judged, held-out ones among them.
-        kind: what a click says, "favourite" or "ranking".
-        flip: share of judgements turned round; "random" ones say nothing.
+        kind: of pick, "favourite" or "ranking".
+        flip: share of picks that are turned round.
+        random: picks are random.
         least_sure: groups are shown least sure first (`next_group`), not in the order drawn.
-        sees_reward: the method is given the taste's own scores of all pictures in place of judgements.
-        draft: the taste's scores have a gradient that is followed, with these reward settings; no picture is judged.
-        from_picks: what is followed is a reward that was fitted to judgements.
-        samplers: by which pictures are drawn to be compared.
+        sees_reward: the method uses the taste's own scores of all images in place of picks.
+        draft: the gradient of the taste's scores is followed, with these reward settings, in place of picks.
+        from_picks: the reward that is followed is a judge, fitted to picks.
+        samplers: that draw the images to be compared.
     """
 
     name: str
@@ -75,7 +80,7 @@ PUBLISHED_TRAIN = {
     "drift_limit": 0.0,
 }
 SMOOTH = {"compressibility": "smooth-compressibility", "incompressibility": "smooth-incompressibility"}
-"""Rewards that stand for those without a gradient."""
+"""Rewards with a gradient that replace those without one."""
 EXPERIMENTS = [
     Experiment("default-64", 64),
     Experiment("default-128", 128),
@@ -92,7 +97,7 @@ EXPERIMENTS = [
     Experiment("compressibility-4x64", 64, taste="compressibility", sample={"candidates": 4}),
     Experiment("4-steps-4x64", 64, sample={"candidates": 4, "steps": 4}, seeds=3),
     Experiment("karras-4x64", 64, sample={"candidates": 4, "schedule": "karras"}, seeds=3),
-    # at 96 x 96 the embedded model itself fails (.24 of its flowers are of the right kind); at 80 x 64 it does not
+    # at 96 x 96 the embedded model itself fails (0.24 of its flowers are of the right kind); at 80 x 64 it does not
     Experiment("96-pixels-4x64", 64, sample={"candidates": 4, "width": 96, "height": 96}, seeds=3),
     Experiment("80-by-64-4x64", 64, sample={"candidates": 4, "width": 80, "height": 64}, seeds=3),
     # at equal images: 256 images are 128 pairs or 64 groups of four; at equal clicks: 64 groups of either
@@ -117,13 +122,12 @@ EXPERIMENTS = [
 ]
 
 
-OF_OTHER_METHODS = ("method", "draws", "lowest_sigma")
-"""Settings that D3PO does not look at; outcomes from before they were there keep their names."""
-OF_MEMORY = ("micro_batch", "checkpointing", "tile")
-"""Settings of rewards that change no outcome."""
+MEMORY_SETTINGS = ("micro_batch", "checkpointing", "tile")
+"""Settings that change how much memory is used, and no outcome."""
 
 
-def sample_settings(experiment: Experiment, seed: int) -> Any:
+def sample_settings(experiment: Experiment, seed: int) -> SampleSettings:
+    """Return how an experiment draws its groups: as many as the largest experiment that draws in the same way needs."""
     from d3po_core.settings import SampleSettings, replace
 
     base = SampleSettings(candidates=2, guidance_scale=GUIDANCE, seed=seed, batch=16)
@@ -131,48 +135,65 @@ def sample_settings(experiment: Experiment, seed: int) -> Any:
     return replace(base, {"groups": max(most, experiment.clicks), **experiment.sample})
 
 
-def digest(*values: Any) -> str:
-    """Names what something was made of, the embedded model included."""
+@cache
+def network_hash() -> str:
+    """Return a hash of the embedded model's network, hex."""
     from d3po_core.embedded import GARDEN_FOLDER
 
-    network = (GARDEN_FOLDER / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode() + network).hexdigest()[:12]
+    return hashlib.sha256((GARDEN_FOLDER / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
+
+
+def digest(*values: object) -> str:
+    """Return a short hash that stands for values, JSON-able, and for the embedded model that they were used with."""
+    return hashlib.sha256(json.dumps([values, network_hash()], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def changed_settings(settings: SampleSettings | TrainSettings | LoraSettings | RewardSettings) -> dict[str, object]:
+    """Return the settings whose values are not their defaults, without those that change no outcome.
+
+    A setting that is added later leaves this as it was, and so the digests of outcomes known by then. A default whose
+    value is changed leaves it too: rows that were made with the old one must then be deleted from the results.
+    """
+    return {
+        item.name: value
+        for item in dataclasses.fields(settings)
+        if (value := getattr(settings, item.name)) != item.default and item.name not in MEMORY_SETTINGS
+    }
 
 
 def made_of(experiment: Experiment, seed: int) -> str:
-    """Everything but the code that decides a job's outcome; one of other settings is not taken for this one's."""
-    from d3po_core.settings import LoraSettings, RewardSettings, TrainSettings, fill_in, replace
+    """Return a digest of everything that decides a job's outcome but the code and its defaults.
 
-    train = dataclasses.asdict(fill_in(replace(TrainSettings(seed=seed), experiment.train)))
-    if train["method"] == "d3po":
-        train = {name: value for name, value in train.items() if name not in OF_OTHER_METHODS}
-    settings = [
-        dataclasses.asdict(sample_settings(experiment, seed)),
-        train,
-        dataclasses.asdict(replace(LoraSettings(), experiment.lora)),
-    ]
-    says: list[Any] = [experiment.clicks, experiment.taste, experiment.kind, experiment.flip, experiment.random]
+    A row of results with another digest was made with other settings, and is not taken for this job's.
+    """
+    from d3po_core.settings import LoraSettings, RewardSettings, TrainSettings, replace
+
+    parts: list[object] = [experiment.clicks, experiment.taste, experiment.kind, experiment.flip, experiment.random]
     if experiment.least_sure:
-        says.append("least sure")
+        parts.append("least sure")
     if experiment.sees_reward:
-        says.append("sees reward")
+        parts.append("sees reward")
     if experiment.draft is not None:
-        given = dataclasses.asdict(replace(RewardSettings(seed=seed), experiment.draft))
-        says.append({name: value for name, value in given.items() if name not in OF_MEMORY})
-        says.append("from picks" if experiment.from_picks else SMOOTH.get(experiment.taste, experiment.taste))
-    return digest(says, *settings)
+        parts.append(changed_settings(replace(RewardSettings(seed=seed), experiment.draft)))
+        parts.append("from picks" if experiment.from_picks else SMOOTH.get(experiment.taste, experiment.taste))
+    return digest(
+        parts,
+        changed_settings(sample_settings(experiment, seed)),
+        changed_settings(replace(TrainSettings(seed=seed), experiment.train)),
+        changed_settings(replace(LoraSettings(), experiment.lora)),
+    )
 
 
 def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
-    """A run with all groups that experiments with these sampling settings need, sampled once."""
+    """Return the folder of a run with all groups that experiments with these sampling settings need, sampled once."""
     from d3po_core.models import load_model
 
     settings = sample_settings(experiment, seed)
-    return sampled(cache / f"pool-{digest(dataclasses.asdict(settings))}", settings, lambda: load_model("garden"))
+    return sampled(cache / f"pool-{digest(changed_settings(settings))}", settings, lambda: load_model("garden"))
 
 
 def sampled(folder: Path, settings: Any, load: Callable[[], Any]) -> Path:
-    """A run of the training prompts in a folder, drawn whole or not at all; the model is loaded if it is needed."""
+    """Return a folder with a complete run of the training prompts; if it is not there, load the model and draw it."""
     from d3po_core.app.sampling import sample_groups
     from d3po_core.embedded.prompts import split_prompts
     from d3po_core.run import Run
@@ -196,30 +217,30 @@ def annotate(run: Any, experiment: Experiment, seed: int) -> None:
     from d3po_core.picks import Pick
     from d3po_core.rewards import get_reward
 
-    reward, chance = get_reward(experiment.taste), generator(seed, "picker")
-    said: dict[str, int] = {}
-    for group in itertools.islice(shown(run, experiment, seed, said), experiment.clicks):
+    reward, rng = get_reward(experiment.taste), generator(seed, "picker")
+    favourites: dict[str, int] = {}
+    for group in itertools.islice(shown(run, experiment, seed, favourites), experiment.clicks):
         images = torch.stack([load_image(run.groups.image_path(group.id, c)) for c in range(group.candidates)])
         scores = reward(images, [group.prompt] * group.candidates)
         if experiment.random:
-            scores = torch.rand(group.candidates, generator=chance)
-        if torch.rand((), generator=chance) < experiment.flip:
+            scores = torch.rand(group.candidates, generator=rng)
+        if torch.rand((), generator=rng) < experiment.flip:
             scores = -scores
         order = tuple(scores.argsort(descending=True).tolist())
         pick = Pick("favourite", order[:1]) if experiment.kind == "favourite" else Pick("ranking", order)
         run.picks.add(group.id, pick)
-        said[group.id] = order[0]
+        favourites[group.id] = order[0]
 
 
-def shown(run: Any, experiment: Experiment, seed: int, said: dict[str, int]) -> Iterable[Any]:
-    """Groups in the order in which a person sees them; `said` grows meanwhile: their favourites."""
+def shown(run: Any, experiment: Experiment, seed: int, favourites: dict[str, int]) -> Iterable[Any]:
+    """Return groups in the order in which a person sees them; their favourites are added to `favourites` meanwhile."""
     from d3po_core.diffusion.rollout import generator
 
     groups = run.groups.select()
     if not experiment.least_sure:
         return groups
     return least_sure_first(
-        groups, lambda g: run.groups.trajectory(g)["latents"], said.__getitem__, generator(seed, "next")
+        groups, lambda g: run.groups.trajectory(g)["latents"], favourites.__getitem__, generator(seed, "next")
     )
 
 
@@ -232,12 +253,12 @@ def load_image(path: Path) -> Any:
 
 
 def before(cache: Path, model: Any, experiment: Experiment, sampler: str) -> Any:
-    """The original's pictures, drawn once for each way of sampling."""
+    """Return the original model's images, drawn once for each way of sampling."""
     import torch
     from safetensors.torch import load_file, save_file
 
     settings = dataclasses.replace(sample_settings(experiment, 0), groups=1, candidates=2)  # neither changes pictures
-    path = cache / f"before-{digest(sampler, dataclasses.asdict(settings))}.safetensors"
+    path = cache / f"before-{digest(sampler, changed_settings(settings))}.safetensors"
     if not path.exists():
         images = drawn(model, experiment, sampler)
         half = path.with_suffix(f".{os.getpid()}")
@@ -259,7 +280,7 @@ def drawn(model: Any, experiment: Experiment, sampler: str) -> Any:
 
 
 def teach(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any, dict[str, Any]]:
-    """By judgements, or scores; the result, and what a row tells of it."""
+    """Train by picks, or by scores; return the result, and its part of the row."""
     from d3po_core.rewards import get_reward
     from d3po_core.settings import LoraSettings, TrainSettings, replace
     from d3po_core.training.trainer import Trainer
@@ -286,7 +307,7 @@ def teach(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
 
 
 def climb(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any, dict[str, Any]]:
-    """By a reward's gradient; the result, and what a row tells of it."""
+    """Train by a reward's gradient; return the result, and its part of the row."""
     from d3po_core.rewards import get_reward
     from d3po_core.rewards.judge import fit_judge
     from d3po_core.settings import LoraSettings, RewardSettings, replace
@@ -318,7 +339,7 @@ def climb(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
 
 
 def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
-    """Annotate, teach, evaluate."""
+    """Pick, train and evaluate; return the row of results."""
     from d3po_core.embedded.classifier import GardenClassifier
     from d3po_core.embedded.prompts import split_prompts
     from d3po_core.evaluation import compare
@@ -332,10 +353,10 @@ def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(pool(cache, experiment, seed), folder, dirs_exist_ok=True)
         run = Run.open(folder)
-        way = climb if experiment.draft is not None else teach
-        result, found = way(run, model, experiment, seed)
+        train = climb if experiment.draft is not None else teach
+        result, figures = train(run, model, experiment, seed)
         run.close()
-    row |= found
+    row |= figures
     row["drift"] = round(result.strength_scan[0][1], 5) if result.strength_scan else 0.0
     prompts = split_prompts()[1]
     texts = [prompt for prompt in prompts for _ in range(EVALUATION_SEEDS)]
@@ -359,7 +380,7 @@ def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Means over seeds, a line an experiment."""
+    """Return means over seeds, a line for each experiment."""
     lines = [
         "| experiment | seeds | win (deterministic) | per seed | win (training sampler) | fidelity, change in points |"
     ]
@@ -390,14 +411,14 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def one_thread() -> None:
-    """Each job has a core to itself."""
+    """Use one thread: each job has a core to itself."""
     import torch
 
     torch.set_num_threads(1)
 
 
 def arguments(description: str | None, results: Path) -> argparse.ArgumentParser:
-    """What can be said to a benchmark that runs experiments."""
+    """Return the command line of a benchmark that runs experiments."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", help="names of experiments")
     parser.add_argument("--seeds", type=int, nargs="*", help="instead of each experiment's own number of seeds")
@@ -406,12 +427,12 @@ def arguments(description: str | None, results: Path) -> argparse.ArgumentParser
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "d3po-benchmark")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--list", action="store_true", help="name the experiments and do nothing")
-    parser.add_argument("--known", action="store_true", help="tell of what has been done and do nothing")
+    parser.add_argument("--known", action="store_true", help="print what is in the results and do nothing")
     return parser
 
 
 def outcomes(experiments: list[Experiment], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of all experiments that were asked for; what is in the file of results is not done again."""
+    """Return the rows of the experiments that were asked for, running those that are not in the file of results."""
     chosen = [e for e in experiments if not options.only or e.name in options.only]
     if options.list:
         print("\n".join(f"{e.name}: {e}" for e in chosen))
@@ -434,12 +455,12 @@ def outcomes(experiments: list[Experiment], options: argparse.Namespace) -> list
             with options.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
-    wanted = {(e.name, s, made_of(e, s)) for e, s in jobs}
-    return [row for row in done if (row["experiment"], row["seed"], row["made_of"]) in wanted]
+    requested = {(e.name, s, made_of(e, s)) for e, s in jobs}
+    return [row for row in done if (row["experiment"], row["seed"], row["made_of"]) in requested]
 
 
 def changed(experiment: Experiment, texts: list[str]) -> Experiment:
-    """With other settings of the way that it teaches, `name=value` each."""
+    """Return an experiment with other train or reward settings, `name=value` each."""
     extra = {k: json.loads(v) for k, v in (item.split("=") for item in texts)}
     name = " ".join([experiment.name, *texts])
     if experiment.draft is not None:

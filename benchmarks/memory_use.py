@@ -12,14 +12,14 @@ MIB = 2**20
 
 
 def resident() -> int:
-    """Bytes in memory now."""
+    """Return the resident bytes of this process."""
     import psutil
 
     return psutil.Process().memory_info().rss
 
 
 def peak_resident() -> int:
-    """The most bytes that were ever in memory."""
+    """Return the largest number of resident bytes that this process has had."""
     if sys.platform == "win32":
         import psutil
 
@@ -31,7 +31,7 @@ def peak_resident() -> int:
 
 
 def parameter_bytes() -> int:
-    """Bytes of all parameters of all modules that live in this process, each storage counted once."""
+    """Count the bytes of all parameters of all modules in this process, each storage once."""
     storages: dict[int, int] = {}
     for thing in gc.get_objects():
         if issubclass(type(thing), nn.Module):  # isinstance would wake lazy modules
@@ -42,5 +42,5 @@ def parameter_bytes() -> int:
 
 
 def module_bytes(module: torch.nn.Module) -> int:
-    """Bytes of a module's parameters."""
+    """Count the bytes of a module's parameters."""
     return sum(p.numel() * p.element_size() for p in module.parameters())

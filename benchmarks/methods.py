@@ -1,14 +1,14 @@
-"""One reward, every way to teach it: what each gains, in which time, from how many picks, and what it costs elsewhere.
+"""All methods on the same rewards: what each gains, in which time, from how many picks, and what it costs elsewhere.
 
     python -m benchmarks.methods                        3 rewards x 11 methods x 5 seeds (hours on two cores)
-    python -m benchmarks.methods --only "warmth: d3po"  some of it; --list tells what there is
+    python -m benchmarks.methods --only "warmth: d3po"  some of it; --list names all
     python -m benchmarks.methods --plot methods.svg     draws it too (needs matplotlib)
 
-D3PO, Diffusion-DPO and DiffusionNFT are told which of four pictures a simulated person likes best, and no more. DDPO
-and DPOK are given the reward itself, as in their papers; DRaFT and ReFL its gradient (of the JPEG rewards: of their
-smooth forms, while the table tells of the real file size). Measured as in benchmarks/learning.py. Seconds are those of
+D3PO, Diffusion-DPO and DiffusionNFT learn only which of four images a simulated person likes best. DDPO and DPOK use
+the reward itself, as in their papers; DRaFT and ReFL its gradient (of the JPEG rewards: that of their smooth forms,
+while the table has the real file size). Measured as in benchmarks/learning.py. Seconds are those of
 one core, drawing the pictures to learn from included. Drift is the KL from base in nats per latent element; of
-DRaFT and ReFL down to lower noise levels than of the others, see `training.reward_course.LOWEST_SIGMA`.
+DRaFT and ReFL down to lower noise levels than of the others, see `training.reward_trainer.LOWEST_SIGMA`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "DRaFT-LV, no limit": {"draft": {"variant": "draft-lv", "drift_limit": 0.0}},
     "ReFL": {"draft": {"variant": "refl"}},
 }
-"""Judgements are on 64 groups of four pictures, of two as published; updates by a gradient on four new ones each."""
+"""Picks are in 64 groups of four images, or of two as published; each update by a gradient draws four new images."""
 EXPERIMENTS = [
     Experiment(
         **{
@@ -50,11 +50,11 @@ EXPERIMENTS = [
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over one experiment's seeds."""
+    """Return the means over one experiment's seeds."""
     experiment = next(e for e in EXPERIMENTS if e.name == rows[0]["experiment"])
     candidates = experiment.sample.get("candidates", 2)
     picks = 0 if experiment.draft is not None or experiment.sees_reward else experiment.clicks
-    told = f"{picks} picks" if picks else "its gradient" if experiment.draft is not None else "the reward"
+    learns_from = f"{picks} picks" if picks else "its gradient" if experiment.draft is not None else "the reward"
     pictures = 0 if experiment.draft is not None else experiment.clicks * candidates
 
     def mean(of: list[float]) -> float:
@@ -68,7 +68,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
     return {
         "seeds": len(rows),
-        **{"picks": picks, "told": told},
+        **{"picks": picks, "learns_from": learns_from},
         "seconds": mean([row["train_seconds"] + pictures * row["seconds_a_picture"] for row in rows]),
         **{"win": mean(wins), "win_se": standard_error(wins)},
         **{"gain": mean(gains), "gain_se": standard_error(gains)},
@@ -78,12 +78,12 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def standard_error(values: list[float]) -> float:
-    """Of their mean; 0 for a single one."""
+    """Return the standard error of the mean; 0 for a single value."""
     return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def summaries(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """By reward and method, in the order of `EXPERIMENTS`."""
+    """Return the summaries by reward and method, in the order of `EXPERIMENTS`."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_name.setdefault(row["experiment"], []).append(row)
@@ -91,30 +91,30 @@ def summaries(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any
     return {pair: summary(by_name[": ".join(pair)]) for pair in pairs if ": ".join(pair) in by_name}
 
 
-def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """A line for each method, a column for each reward: win rate, reward gained, points of fidelity lost."""
+def table(results: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """Return a line for each method and a column for each reward: win rate, reward gained, points of fidelity lost."""
     heads = ["method", "learns from", "seconds", *REWARDS, "drift", "seeds"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for method in METHODS:
-        of = {taste: found[taste, method] for taste in REWARDS if (taste, method) in found}
+        of = {taste: results[taste, method] for taste in REWARDS if (taste, method) in results}
         if not of:
             continue
         cells = [cell(of[taste]) if taste in of else "" for taste in REWARDS]
         seconds, drift = (statistics.mean(s[name] for s in of.values()) for name in ("seconds", "drift"))
         seeds = sorted({s["seeds"] for s in of.values()})
-        about = [method, next(iter(of.values()))["told"], f"{seconds:.0f}", *cells, f"{drift:.3f}"]
-        lines.append(f"| {' | '.join(about)} | {' to '.join(map(str, seeds))} |")
+        columns = [method, next(iter(of.values()))["learns_from"], f"{seconds:.0f}", *cells, f"{drift:.3f}"]
+        lines.append(f"| {' | '.join(columns)} | {' to '.join(map(str, seeds))} |")
     return "\n".join(lines)
 
 
 def cell(s: dict[str, Any]) -> str:
-    """One method on one reward."""
+    """Return the cell of one method on one reward."""
     error = f" ± {s['win_se']:.2f}" if s["seeds"] > 1 else ""
     return f"{s['win']:.2f}{error}, {s['gain']:+.1f}, {min(0.0, *s['fidelity'].values()):+.0f}"
 
 
 def left_alone(rows: list[dict[str, Any]]) -> str:
-    """Where a method's own checks found no evidence of a taste and left the model as it was: on how many seeds."""
+    """List the methods whose checks saw no evidence of a taste and left the model as it was, and on how many seeds."""
     lines = []
     for name in dict.fromkeys(row["experiment"] for row in rows if not row["strength"]):
         every = [row for row in rows if row["experiment"] == name]
@@ -124,14 +124,14 @@ def left_alone(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def plot(found: dict[tuple[str, str], dict[str, Any]], path: Path) -> None:
-    """Reward gained, with its standard error over seeds, against seconds and against prompt fidelity lost."""
+def plot(results: dict[tuple[str, str], dict[str, Any]], path: Path) -> None:
+    """Plot the reward gained, with its standard error over seeds, against seconds and against prompt fidelity lost."""
     from matplotlib import pyplot
 
     figure, rows = pyplot.subplots(2, len(REWARDS), figsize=(12, 7), sharey="col", layout="constrained")
     colours = dict(zip(METHODS, pyplot.colormaps["tab20"].colors, strict=False))
     for column, taste in enumerate(REWARDS):
-        for (of, method), s in found.items():
+        for (of, method), s in results.items():
             if of != taste:
                 continue
             # pictures judged by clicks alone, by the reward itself, or by its gradient
@@ -154,10 +154,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="file to draw to")
     options = parser.parse_args()
     rows = outcomes(EXPERIMENTS, options)
-    found = summaries(rows)
-    print(f"\n{table(found)}\n\n{left_alone(rows)}")
+    results = summaries(rows)
+    print(f"\n{table(results)}\n\n{left_alone(rows)}")
     if options.plot:
-        plot(found, options.plot)
+        plot(results, options.plot)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""From which distance of latents on do two pictures look different: `python -m benchmarks.near`.
+"""From which distance of latents do two images look different: `python -m benchmarks.near`.
 
-Pairs of the embedded model that share their start and part by the noise of the early steps, from almost none (eta .01)
-to all (eta 1). For every amount: the distance of final latents as `d3po_core/near.py` measures it, in their standard
-deviations, and that of the decoded pictures, in levels of 255 (both root mean squares).
+Pairs of images of the embedded model that share their start and differ by the noise of the early steps, from almost
+none (eta 0.01) to all (eta 1). For every eta: the distance of final latents, in their standard deviations, as
+`d3po_core/diffusion/duplicates.py` measures it, and that of the decoded images, in levels of 255 (both root mean
+squares).
 
 Seeds: 0 to 7, one pair each.
 """
 
 from __future__ import annotations
+
+import argparse
 
 from d3po_core.diffusion.duplicates import DUPLICATE_DISTANCE, distances
 from d3po_core.diffusion.rollout import CandidateNoise, make_plan
@@ -20,7 +23,7 @@ SEEDS = 8
 
 
 def pairs(eta: float) -> tuple[list[float], list[float]]:
-    """Distances of latents and of pictures, one of each seed."""
+    """Return the distances of latents and of images, one of each for every seed."""
     model = load_model("garden")
     settings = SampleSettings(candidates=2, guidance_scale=2.5, eta=eta)
     plan, shape = make_plan(model.denoiser, settings), model.latent_shape(0, 0)
@@ -37,11 +40,12 @@ def pairs(eta: float) -> tuple[list[float], list[float]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print(f"left out below {DUPLICATE_DISTANCE:g} standard deviations")
     print(f"\n{'eta':>5}{'latents, std':>20}{'pictures, of 255':>20}{'left out':>14}")
     for eta in ETAS:
         latent, picture = pairs(eta)
-        spans = [f"{min(found):.2f} to {max(found):.2f}" for found in (latent, picture)]
+        spans = [f"{min(distance):.2f} to {max(distance):.2f}" for distance in (latent, picture)]
         print(
             f"{eta:>5g}{spans[0]:>20}{spans[1]:>20}{sum(d < DUPLICATE_DISTANCE for d in latent):>8} of {SEEDS}",
             flush=True,

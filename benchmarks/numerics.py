@@ -58,12 +58,12 @@ def errors(recorded: others.Recorded, family: str, dtype: torch.dtype) -> Errors
 
 
 def norm(value: Tensor) -> Tensor:
-    """Length of each row, in float64. (B,)"""
+    """Return the length of each row, (B,), float64."""
     return value.double().flatten(1).norm(dim=1)
 
 
 def cases(counts: tuple[int, ...]) -> Iterator[tuple[others.Recorded, str]]:
-    """All samplers with the name of their step family, at these numbers of steps."""
+    """Return all samplers with the name of their step family, at these numbers of steps."""
     sampling = others.k_diffusion_sampling()
     if sampling is None:
         print("k-diffusion is not installed (pip install --no-deps k-diffusion==0.1.1.post1); left out.\n")
@@ -97,7 +97,7 @@ class Storage:
 
 
 def storage(dtype: torch.dtype, snapped: bool, side: int, window: bool, seed: int, candidates: int = 32) -> Storage:
-    """What storing x and the reference's prediction in `dtype` does to the log-ratio of whole trajectories.
+    """Measure how storing x and the reference's prediction in `dtype` changes the log-ratio of trajectories.
 
     Args:
         dtype: what is stored.

@@ -1,4 +1,5 @@
-"""Reward From Picks on the embedded model: what it foretells of a taste, in how long, and whether chance is refused.
+"""Reward From Picks on the embedded model: how well a judge predicts a taste, how long it takes, and whether random
+picks are refused.
 
     python -m benchmarks.picks_reward                  every taste, 5 seeds, and 100 random pickers (ten minutes)
     python -m benchmarks.picks_reward --random 0       no random pickers
@@ -26,7 +27,7 @@ CLICKS, SEEDS = (64, 128), range(5)
 
 
 def picked(run: Any, who: str, clicks: int, taste: str = "", seed: int = 0) -> None:
-    """Favourites in the first groups; at random where there is no taste."""
+    """Pick favourites in the first groups, at random if there is no taste."""
     import torch
 
     from d3po_core.diffusion.rollout import generator
@@ -34,16 +35,16 @@ def picked(run: Any, who: str, clicks: int, taste: str = "", seed: int = 0) -> N
     from d3po_core.rewards import get_reward
     from d3po_core.run.images import read_images
 
-    reward, chance = get_reward(taste) if taste else None, generator(seed, "picker")
+    reward, rng = get_reward(taste) if taste else None, generator(seed, "picker")
     for group in itertools.islice(run.groups.select(), clicks):
-        scores = torch.rand(group.candidates, generator=chance)
+        scores = torch.rand(group.candidates, generator=rng)
         if reward:
             scores = reward(read_images(run, group), [group.prompt] * group.candidates)
         run.picks.add(group.id, Pick("favourite", (int(scores.argmax()),)), who=who)
 
 
 def runs(cache: Path, seed: int) -> Iterator[Any]:
-    """A copy of the seed's run, for one use."""
+    """Yield a copy of the seed's run, for one use."""
     from d3po_core.run import Run
 
     with tempfile.TemporaryDirectory() as folder:

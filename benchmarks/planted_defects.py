@@ -5,20 +5,20 @@
     python -m benchmarks.planted_defects --detector         how often the detector is wrong, and nothing else
 
 The defect is a purple bar across the picture, behind which part of the bloom disappears. The embedded model is
-trained a little further on drawings of which some have the bar, whatever their captions say, so that it draws one now
-and then, as chance has it. That model is then the original that a simulated person teaches: in 64 groups of four they
-flag as defective every picture with a bar, and say nothing else.
+trained a little further on drawings, some of which have the bar independently of their captions, so that it draws one
+now and then at random. That model is then the original that a simulated person teaches: in 64 groups of four they flag
+every image with a bar as defective, and pick nothing.
 
-A bar is a matter of composition, which is decided at high noise levels. It has to be: the default trains only steps
-above a noise-to-signal ratio of 2.5, and a defect that appears later, such as grain, cannot be taught away by them.
+A bar is a matter of composition, which is decided at high noise levels. This matters: the default trains only steps
+above a noise-to-signal ratio of 2.5, and a defect that appears later, such as grain, cannot be removed by them.
 
-Told beside the rates: prompt fidelity, by a judge that learned from undamaged drawings alone, and how often a picture
-of the taught model has the larger bloom of two (as in `benchmarks.learning`; .5 is chance, but bars hide some blooms).
+Beside the rates: prompt fidelity, by a classifier that was trained on undamaged drawings alone, and how often an image
+of the trained model has the larger bloom of two (as in `benchmarks.learning`; chance is 0.5, but bars hide blooms).
 
 Bars are recognised by counting pixels, not by anything that learned with the model. Rates are of 16 held-out prompts x
 13 pictures = 208, before and after, each pair from a starting noise of its own that no group had, drawn by an ordinary
-deterministic sampler; the noises are other ones for each seed. Outcomes are appended to a file as they come, and what
-is in it is not done again.
+deterministic sampler; the noises differ between seeds. Outcomes are appended to a file, and what is in it is not
+computed again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.learning import GUIDANCE, digest, one_thread, sampled
+from benchmarks.learning import GUIDANCE, changed_settings, digest, one_thread, sampled
 
 RESULTS = Path(__file__).parent / "results" / "planted_defects.jsonl"
 GROUPS, PICTURES = 64, 13  # groups judged; pictures of each held-out prompt
@@ -51,11 +51,11 @@ NEAR, EDGE, SHARE, THICK = 0.25, 6, 0.6, 4  # RGB distance of a pixel to it; col
 
 @dataclass(frozen=True)
 class Planting:
-    """How the defect comes into the model.
+    """How the defect is trained into the model.
 
     Attributes:
-        share: of the drawings that have it.
-        drawings, batch, updates, learning_rate: of training the network further.
+        share: of the drawings that have the defect.
+        drawings, batch, updates, learning_rate: of this training.
     """
 
     share: float = 0.35
@@ -67,11 +67,11 @@ class Planting:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Every seed of it is one job.
+    """A configuration; every seed of it is one job.
 
     Attributes:
-        shuffled: flags are as many, but on pictures drawn by lot.
-        taste: picks a favourite in each group, too.
+        shuffled: the same number of flags is put on random images.
+        taste: reward by which a favourite is picked in each group, too; "" for none.
     """
 
     name: str
@@ -94,16 +94,16 @@ EXPERIMENTS = [
 
 
 def with_bar(picture: np.ndarray) -> np.ndarray:
-    """A drawing, uint8 (64, 64, 3), with the defect."""
+    """Add the defect to a drawing, uint8 (64, 64, 3)."""
     spoilt = picture.copy()
     spoilt[ROWS] = PURPLE
     return spoilt
 
 
 def bar_rows(images: Tensor) -> Tensor:
-    """In images (B, 3, H, W) in [0, 1], how many rows are purple at the left or at the right edge. (B,)
+    """Count the rows that are purple at the left or the right edge, (B,), of images (B, 3, H, W) in [0, 1].
 
-    No bloom reaches an edge, so an undamaged picture has none.
+    No bloom reaches an edge, so an undamaged image has none.
     """
     purple = torch.tensor(PURPLE).view(3, 1, 1) / 255
     near = ((images - purple).square().sum(1).sqrt() < NEAR).float()
@@ -112,33 +112,35 @@ def bar_rows(images: Tensor) -> Tensor:
 
 
 def defective(images: Tensor) -> Tensor:
-    """Which of images (B, 3, H, W) in [0, 1] have a bar, a whole one or one that ends within the picture. (B,)"""
+    """Return which images (B, 3, H, W) in [0, 1] have a bar, across the image or ending inside of it: bool (B,)."""
     return bar_rows(images) >= THICK
 
 
 def detector_errors(count: int = 1000) -> str:
-    """On fresh drawings, as they are and through the autoencoder: how many clean ones are taken for defective, and how
-    many bars are missed."""
+    """Count on fresh drawings how many clean ones are taken for defective, and how many bars are missed.
+
+    Drawings are tried as they are, and after the autoencoder.
+    """
     from d3po_core.models import load_model
     from tools.garden.pictures import render
     from tools.garden.training_tools import as_tensor, scenes_of
 
     model, clean = load_model("garden"), [render(scene) for scene in scenes_of(987_654, count)]
-    said = []
+    lines = []
     for name, pictures in (("clean", clean), ("with a bar", [with_bar(picture) for picture in clean])):
         images = as_tensor(np.stack(pictures))
         with torch.no_grad():
-            again = torch.cat([model.decode(model.encode_images(part)) for part in images.split(50)])
-        found = [int(defective(x).sum()) for x in (images, again)]
-        said.append(f"{name}: defective {found[0]} of {count}, and {found[1]} after the autoencoder")
-    return "; ".join(said) + "."
+            decoded = torch.cat([model.decode(model.encode_images(part)) for part in images.split(50)])
+        counts = [int(defective(x).sum()) for x in (images, decoded)]
+        lines.append(f"{name}: defective {counts[0]} of {count}, and {counts[1]} after the autoencoder")
+    return "; ".join(lines) + "."
 
 
 # -- the model that has it -------------------------------------------------------------------------------------------
 
 
 def plant(planting: Planting) -> dict[str, Tensor]:
-    """Weights of the embedded network, trained further on drawings some of which have the bar: a running average."""
+    """Train the embedded network further on drawings, some of which have the bar; return averaged weights by name."""
     from d3po_core.embedded.prompts import PROMPTS
     from d3po_core.models import load_model
     from tools.garden.pictures import caption, render
@@ -147,8 +149,8 @@ def plant(planting: Planting) -> dict[str, Tensor]:
 
     torch.manual_seed(0)
     model, scenes = load_model("garden"), scenes_of(5, planting.drawings)
-    chance = torch.rand(len(scenes)) < planting.share
-    drawings = [with_bar(render(s)) if bad else render(s) for s, bad in zip(scenes, chance, strict=True)]
+    spoilt = torch.rand(len(scenes)) < planting.share
+    drawings = [with_bar(render(s)) if bad else render(s) for s, bad in zip(scenes, spoilt, strict=True)]
     latents = torch.cat(
         [model.encode_images(as_tensor(np.stack(drawings[i : i + 50]))) for i in range(0, len(drawings), 50)]
     )
@@ -172,7 +174,7 @@ def plant(planting: Planting) -> dict[str, Tensor]:
 
 
 def planted_model(cache: Path, planting: Planting) -> Any:
-    """The embedded model with the defect; made once."""
+    """Return the embedded model with the defect, which is trained once."""
     from safetensors.torch import load_file, save_file
 
     from d3po_core.models import DiffusersModel, load_model
@@ -183,7 +185,7 @@ def planted_model(cache: Path, planting: Planting) -> Any:
         path.with_suffix(".half").replace(path)
     model = load_model("garden")
     model.denoiser.module.load_state_dict(load_file(path))
-    return DiffusersModel(model.pipeline)  # anew: it is another base model now
+    return DiffusersModel(model.pipeline)  # a new object, because it is another base model now
 
 
 # -- teaching --------------------------------------------------------------------------------------------------------
@@ -196,14 +198,14 @@ def sample_settings(seed: int) -> Any:
 
 
 def pool(cache: Path, planting: Planting, seed: int) -> Path:
-    """A run with all groups of a seed, sampled once."""
+    """Return the folder of a run with all groups of a seed, sampled once."""
     settings = sample_settings(seed)
-    folder = cache / f"defects-{digest(dataclasses.asdict(settings), dataclasses.asdict(planting))}"
+    folder = cache / f"defects-{digest(changed_settings(settings), dataclasses.asdict(planting))}"
     return sampled(folder, settings, lambda: planted_model(cache, planting))
 
 
 def judge(run: Any, experiment: Experiment, seed: int) -> dict[str, Any]:
-    """Flag, and pick favourites where there is a taste; what a row tells of it."""
+    """Flag images, and pick favourites if there is a taste; return the part of the row that describes this."""
     from d3po_core.diffusion.rollout import generator
     from d3po_core.picks import Pick
     from d3po_core.rewards import get_reward
@@ -213,22 +215,22 @@ def judge(run: Any, experiment: Experiment, seed: int) -> dict[str, Any]:
     images = [read_images(run, group) for group in groups]
     bad = torch.stack([defective(x) for x in images])
     mixed = float((bad.any(1) & ~bad.all(1)).float().mean())
-    said = bad
+    flagged = bad
     if experiment.shuffled:
-        said = bad.flatten()[torch.randperm(bad.numel(), generator=generator(seed, "flags"))].view_as(bad)
-    for group, x, flags in zip(groups, images, said.tolist(), strict=True):
+        flagged = bad.flatten()[torch.randperm(bad.numel(), generator=generator(seed, "flags"))].view_as(bad)
+    for group, x, flags in zip(groups, images, flagged.tolist(), strict=True):
         if experiment.taste:
             scores = get_reward(experiment.taste)(x, [group.prompt] * len(x))
             best = int(scores.masked_fill(torch.tensor(flags), -torch.inf).argmax())
             run.picks.add(group.id, Pick("favourite", (best,)))
-        for candidate, flagged in enumerate(flags):
-            if flagged:
+        for candidate, has_flag in enumerate(flags):
+            if has_flag:
                 run.flags.add(group.id, candidate, "defective")
     return {"in_groups": round(float(bad.float().mean()), 3), "mixed_groups": round(mixed, 3)}
 
 
 def drawn(model: Any, seed: int) -> tuple[Tensor, list[str]]:
-    """Pictures to measure on and their prompts, prompt after prompt, each from another starting noise."""
+    """Draw the images to measure on, each from another starting noise; return them and their prompts, by prompt."""
     from d3po_core.embedded.prompts import split_prompts
     from d3po_core.evaluation.images import deterministic, draw
 
@@ -243,16 +245,16 @@ def drawn(model: Any, seed: int) -> tuple[Tensor, list[str]]:
 
 
 def made_of(experiment: Experiment, planting: Planting, seed: int) -> str:
-    """Everything but the code that decides a job's outcome."""
-    from d3po_core.settings import LoraSettings, TrainSettings, fill_in, replace
+    """Return a digest of everything that decides a job's outcome but the code and its defaults."""
+    from d3po_core.settings import TrainSettings, replace
 
-    train = fill_in(replace(TrainSettings(seed=seed), experiment.train))
-    says = [experiment.shuffled, experiment.taste, ROWS.start, ROWS.stop, PURPLE, NEAR, EDGE, SHARE, THICK, PICTURES]
-    return digest(says, *map(dataclasses.asdict, (planting, sample_settings(seed), train, LoraSettings())))
+    train = replace(TrainSettings(seed=seed), experiment.train)
+    parts = [experiment.shuffled, experiment.taste, ROWS.start, ROWS.stop, PURPLE, NEAR, EDGE, SHARE, THICK, PICTURES]
+    return digest(parts, dataclasses.asdict(planting), changed_settings(sample_settings(seed)), changed_settings(train))
 
 
 def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) -> dict[str, Any]:
-    """Flag, teach, measure."""
+    """Flag, train and measure; return the row of results."""
     from d3po_core.embedded.classifier import GardenClassifier
     from d3po_core.evaluation import compare
     from d3po_core.lora.attach import applied
@@ -265,7 +267,7 @@ def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) 
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(pool(cache, planting, seed), folder, dirs_exist_ok=True)
         run = Run.open(folder)
-        said = judge(run, experiment, seed)
+        judged = judge(run, experiment, seed)
         started = time.process_time()
         settings = replace(TrainSettings(seed=seed), experiment.train)
         with Trainer.open(run, model.denoiser, settings, LoraSettings()) as trainer:
@@ -275,7 +277,7 @@ def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) 
     original, prompts = drawn(model, seed)
     with applied(model.denoiser, result.weights):
         taught, _ = drawn(model, seed)
-    judged = [GardenClassifier.load().fidelity(x, prompts) for x in (original, taught)]
+    fidelity = [GardenClassifier.load().fidelity(x, prompts) for x in (original, taught)]
     size = [get_reward("garden-size")(x, prompts).double().unflatten(0, (-1, PICTURES)) for x in (original, taught)]
     return {
         "experiment": experiment.name,
@@ -285,9 +287,9 @@ def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) 
         "doubtful": [
             round(float(((bar_rows(x) > 0) & (bar_rows(x) < 2 * THICK)).float().mean()), 4) for x in (original, taught)
         ],
-        "fidelity": {name: [round(said[name], 3) for said in judged] for name in judged[0]},
+        "fidelity": {name: [round(side[name], 3) for side in fidelity] for name in fidelity[0]},
         "larger": round(compare(*size).win_rate, 3),
-        **said,
+        **judged,
         "strength": round(result.strength, 3),
         "z": round(result.z, 2) if result.z is not None else None,
         "guessed": f"{result.guessed:g}/{result.guessed_of}",
@@ -297,17 +299,17 @@ def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) 
     }
 
 
-# -- telling ---------------------------------------------------------------------------------------------------------
+# -- results ---------------------------------------------------------------------------------------------------------
 
 
 def mean(values: list[float], digits: int = 3) -> str:
-    """With its standard error."""
+    """Return the mean with its standard error."""
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
     return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """A line for each job, then means over seeds."""
+    """Return a line for each job, then means over seeds."""
     lines = [
         "| experiment | seed | defective before | after | strength | fidelity, change in points |",
         "|---" * 6 + "|",
@@ -322,12 +324,12 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
         )
     lines += ["", "| experiment | seeds | defective before | after | fidelity, change in points | larger bloom |"]
     lines.append("|---" * 6 + "|")
-    for name, found in by_name.items():
-        before, after = ([row["rate"][i] for row in found] for i in (0, 1))
-        kinds = found[0]["fidelity"]
-        change = [f"{k} {mean([100 * (r['fidelity'][k][1] - r['fidelity'][k][0]) for r in found], 1)}" for k in kinds]
-        larger = mean([row["larger"] for row in found])
-        lines.append(f"| {name} | {len(found)} | {mean(before)} | **{mean(after)}** | {', '.join(change)} | {larger} |")
+    for name, group in by_name.items():
+        before, after = ([row["rate"][i] for row in group] for i in (0, 1))
+        kinds = group[0]["fidelity"]
+        change = [f"{k} {mean([100 * (r['fidelity'][k][1] - r['fidelity'][k][0]) for r in group], 1)}" for k in kinds]
+        larger = mean([row["larger"] for row in group])
+        lines.append(f"| {name} | {len(group)} | {mean(before)} | **{mean(after)}** | {', '.join(change)} | {larger} |")
     return "\n".join(lines)
 
 
@@ -349,7 +351,7 @@ def main() -> None:
     jobs = [(e, s) for e in chosen for s in (options.seeds if options.seeds is not None else range(e.seeds))]
     done = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
     known, planting = {(row["experiment"], row["seed"], row["made_of"]): row for row in done}, Planting()
-    found = []
+    rows = []
     for experiment, seed in jobs:
         row = known.get((experiment.name, seed, made_of(experiment, planting, seed)))
         if row is None:
@@ -357,8 +359,8 @@ def main() -> None:
             with options.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
-        found.append(row)
-    print("\n" + table(found))
+        rows.append(row)
+    print("\n" + table(rows))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Recorded:
 
     @classmethod
     def of(cls, x: Tensor, sigma: Tensor, prompt: Tensor, negative: Tensor, scheduler: Any) -> Recorded:
-        """From latents in sigma space and all their K + 1 noise levels."""
+        """Make the record from latents in sigma space and all their K + 1 noise levels."""
         stride = 1000 // (len(sigma) - 1)
         scheduler.set_timesteps(len(sigma) - 1)
         times = scheduler.timesteps.tolist()

@@ -31,7 +31,7 @@ RECORDED = ("x", "cond", "guided", "latents")
 
 
 def random_unet(channels: tuple[int, ...], side: int, seed: int = 0) -> nn.Module:
-    """A UNet with attention at every level, for 4-channel latents of this size, frozen."""
+    """Make a frozen UNet with attention at every level, for 4-channel latents of this size."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(seed)
@@ -48,7 +48,7 @@ def random_unet(channels: tuple[int, ...], side: int, seed: int = 0) -> nn.Modul
 
 
 def scheduler() -> Any:
-    """Stable Diffusion's noise schedule."""
+    """Return Stable Diffusion's noise schedule."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -63,13 +63,13 @@ def scheduler() -> Any:
 
 
 def denoiser_of(unet: nn.Module) -> DiffusersDenoiser:
-    """The project's denoiser on a network alone, without text encoder and VAE."""
+    """Return the project's denoiser of a network alone, without text encoder and VAE."""
     architecture = ARCHITECTURES["StableDiffusionPipeline"]
     return DiffusersDenoiser(SimpleNamespace(unet=unet), architecture, DiffusionSchedule(scheduler()))
 
 
 def random_prompt(seed: int) -> Conditioning:
-    """Text embeddings of a prompt and of the negative one, one row."""
+    """Return random text embeddings of a prompt and of the negative one, one row."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randn(1, TOKENS, TEXT, generator=generator) for name in ("prompt_embeds", "negative_prompt_embeds")
@@ -77,7 +77,7 @@ def random_prompt(seed: int) -> Conditioning:
 
 
 def random_lora(module: nn.Module, settings: LoraSettings, size: float, seed: int = 1) -> LoraWeights:
-    """A LoRA after some training: its `up` is not zero any more."""
+    """Attach a LoRA as after some training: its `up` is not zero any more."""
     from d3po_core.lora.targets import initial_weights
 
     generator = torch.Generator().manual_seed(seed)
@@ -88,7 +88,7 @@ def random_lora(module: nn.Module, settings: LoraSettings, size: float, seed: in
 
 
 def draw_group(denoiser: DiffusersDenoiser, side: int, settings: SampleSettings, number: int) -> TrainingGroup:
-    """A group of candidates, ranked in the order in which they were drawn, as training sees it."""
+    """Draw a group of candidates, ranked in the order in which they were drawn, as training sees it."""
     plan = make_plan(denoiser, settings)
     prompt, count = random_prompt(number), settings.candidates
     noises = [CandidateNoise(settings.seed, number, c, (4, side, side), settings.start) for c in range(count)]
@@ -122,7 +122,7 @@ def save_groups(groups: list[TrainingGroup], path: Path) -> None:
 
 
 def load_groups(path: Path, guidance_scale: float) -> list[TrainingGroup]:
-    """What `save_groups` saved."""
+    """Load the groups that `save_groups` saved."""
     by_group: dict[str, dict[str, torch.Tensor]] = {}
     for name, value in load_file(path).items():
         number, _, part = name.partition("/")

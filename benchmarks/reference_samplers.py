@@ -58,7 +58,7 @@ class Recorder:
         self.rows: list[tuple[Tensor, ...]] = []
 
     def add(self, x: Tensor, outputs: tuple[Tensor, ...], means: tuple[Tensor, ...], std: Any, x_next: Tensor) -> None:
-        """One step: latents and network outputs in sigma space, means and std in whatever space x_next is in."""
+        """Add one step: latents and network outputs in sigma space, means and std in whatever space x_next is in."""
         log_ratio = kl = x.new_zeros(len(x))
         if std > 0:
             reference, policy = (Normal(mean, torch.as_tensor(std, dtype=torch.float64)) for mean in means)
@@ -72,7 +72,7 @@ class Recorder:
 
 
 def toy_denoised(x: Tensor, signal: Any, noise: Any) -> tuple[Tensor, Tensor]:
-    """Denoised predictions of the two toy policies for x = signal * x0 + noise * n, with x0 of unit variance."""
+    """Return the denoised predictions of both policies for x = signal * x0 + noise * n, with x0 of unit variance."""
     size = (signal**2 + noise**2) ** 0.5
     unit = x / size
     reference = signal / size * unit + 0.3 * torch.tanh(unit.roll(1, -1))
@@ -80,7 +80,7 @@ def toy_denoised(x: Tensor, signal: Any, noise: Any) -> tuple[Tensor, Tensor]:
 
 
 def to_denoised(output: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Tensor:
-    """Denoised latents from a network's output, in sigma space, in the dtypes given.
+    """Compute denoised latents from a network's output, in sigma space, in these dtypes.
 
     Karras et al. 2022 (arXiv 2206.00364, table 1) for epsilon, k-diffusion's v denoiser, and x - sigma * v for flow.
     """
@@ -91,7 +91,7 @@ def to_denoised(output: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Te
 
 
 def ddim(prediction: str, eta: float, steps: int, spacing: str = "leading", seed: int = 0) -> Recorded:
-    """diffusers' DDIMScheduler with Stable Diffusion's schedule, in float64."""
+    """Sample with diffusers' DDIMScheduler and Stable Diffusion's schedule, in float64."""
     from diffusers import DDIMScheduler
 
     scheduler: Any = DDIMScheduler(
@@ -127,13 +127,13 @@ def ddim(prediction: str, eta: float, steps: int, spacing: str = "leading", seed
 
 
 def vp_output(denoised: Tensor, x: Tensor, signal: Tensor, noise: Tensor, prediction: str) -> Tensor:
-    """What a variance-preserving network gives so that its denoised latents are these (Salimans and Ho 2022)."""
+    """Return the output of a variance-preserving network whose denoised latents are these (Salimans and Ho 2022)."""
     epsilon = (x - signal * denoised) / noise
     return {"epsilon": epsilon, "v_prediction": signal * epsilon - noise * denoised, "sample": denoised}[prediction]
 
 
 def k_diffusion_sampling() -> ModuleType | None:
-    """k-diffusion's own sampling.py, or None where the package is not installed."""
+    """Load k-diffusion's own sampling.py; None if the package is not installed."""
     package = importlib.util.find_spec("k_diffusion")
     if package is None or package.origin is None:
         return None
@@ -151,7 +151,7 @@ def k_diffusion_sampling() -> ModuleType | None:
 
 
 def euler_ancestral(sampling: ModuleType, eta: float, steps: int, seed: int = 0) -> Recorded:
-    """k-diffusion's `sample_euler_ancestral` on a Karras schedule that ends in 0, step by step, in float64."""
+    """Run k-diffusion's `sample_euler_ancestral` on a Karras schedule that ends in 0, step by step, in float64."""
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     sigmas = (14.6 ** (1 / 7) + ramp * (0.03 ** (1 / 7) - 14.6 ** (1 / 7))) ** 7
     sigmas = torch.cat([sigmas, sigmas.new_zeros(1)])
@@ -177,8 +177,11 @@ FlowStep = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tenso
 
 
 def renoised_flow_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """Mean and std of an ancestral flow step from its definition: go down further along the straight line from data to
-    noise than asked, shrink so that the signal is right, and fill the noise up to sigma_next."""
+    """Return mean and std of an ancestral flow step from its definition.
+
+    Go further down the straight line from data to noise than to sigma_next, shrink so that the signal is right, and add
+    noise up to sigma_next.
+    """
     data, noise = x - sigma * v, x + (1 - sigma) * v
     down = sigma_next - eta * sigma_next * (sigma - sigma_next) / sigma
     shrink = (1 - sigma_next) / (1 - down)
@@ -186,14 +189,14 @@ def renoised_flow_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, 
 
 
 def flow_grpo_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """Mean and std of Flow-GRPO's step as published, in velocity (Liu et al. 2025, arXiv 2505.05470, eq. 9)."""
+    """Return mean and std of Flow-GRPO's step as published, in velocity (Liu et al. 2025, arXiv 2505.05470, eq. 9)."""
     dt = sigma_next - sigma
     s = eta * (sigma / (1 - (sigma_next if sigma == 1 else sigma))).sqrt()
     return x + (v + s**2 / (2 * sigma) * (x + (1 - sigma) * v)) * dt, s * (-dt).sqrt()
 
 
 def flow(name: str, step: FlowStep, eta: float, steps: int, seed: int = 0) -> Recorded:
-    """A flow sampler on the schedule of SD3 (shift 3), from sigma 1; the last step, to 0, is taken without noise."""
+    """Sample a flow model on SD3's schedule (shift 3), from sigma 1; the last step, to 0, is taken without noise."""
     even = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     sigmas = 3 * even / (1 + 2 * even)
     generator, recorder = torch.Generator().manual_seed(seed), Recorder()
@@ -209,7 +212,7 @@ def flow(name: str, step: FlowStep, eta: float, steps: int, seed: int = 0) -> Re
 
 
 def consistency(steps: int, seed: int = 0) -> Recorded:
-    """LCM's multistep sampling from its definition: the next latents are N(denoised, sigma_next^2)."""
+    """Sample by LCM's multistep sampling from its definition: the next latents are N(denoised, sigma_next^2)."""
     sigmas = torch.cat([torch.logspace(1.16, -0.7, steps, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
     generator, recorder = torch.Generator().manual_seed(seed), Recorder()
     x = torch.randn(SHAPE, generator=generator, dtype=torch.float64) * sigmas[0]

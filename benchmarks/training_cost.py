@@ -107,7 +107,7 @@ class Ours:
         )
 
     def unit(self) -> int:
-        """One epoch; how many pairs it used."""
+        """Train for one epoch; return the number of pairs that it used."""
         self.fit.update()
         while not self.fit.ends_epoch(self.fit.done):
             self.fit.update()
@@ -117,7 +117,7 @@ class Ours:
         return torch.cat([p.grad.flatten() for p in self.fit.parameters if p.grad is not None])
 
     def extra(self) -> dict[str, float]:
-        """Seconds to predict a pair without training, as the cross-check does, and the clamp's share."""
+        """Measure the seconds to predict a pair without training, as the cross-check does, and the clamp's share."""
         begin = time.perf_counter()
         measures = self.fit.measure([group.id for group in self.groups])
         return {"predict": (time.perf_counter() - begin) / self.pairs, "clipped": measures.clip_fraction}
@@ -148,7 +148,7 @@ class Published:
         return len(part)
 
     def gradient(self) -> Tensor:
-        """Mean over all pairs."""
+        """Return the gradient, a mean over all pairs."""
         assert self.sum is not None and self.done == len(self.pairs)
         return self.sum / self.done
 
@@ -192,7 +192,7 @@ def names(scale: Scale) -> list[str]:
 
 
 def worker(name: str, scale: Scale, folder: Path, threads: int, pipe: Connection) -> None:
-    """One procedure, in its own process: does a unit whenever it is told to."""
+    """Run one procedure in its own process: a unit of work for each request."""
     torch.set_num_threads(threads)
     procedure = make(name, scale, folder)
     before = resident()
@@ -210,7 +210,7 @@ def worker(name: str, scale: Scale, folder: Path, threads: int, pipe: Connection
 
 
 def draw(scale: Scale, folder: Path) -> None:
-    """The groups that all procedures train on."""
+    """Draw the groups that all procedures train on."""
     denoiser = denoiser_of(random_unet(scale.channels, scale.side))
     base = SampleSettings(steps=scale.steps, guidance_scale=GUIDANCE, candidates=scale.candidates)
     save_groups([draw_group(denoiser, scale.side, replace(base, PUBLISHED["sample"]), 0)], folder / "all.safetensors")
@@ -255,7 +255,7 @@ def measure(scale: Scale, threads: int) -> dict[str, dict[str, Any]]:
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
-    """Ratios are taken repeat by repeat."""
+    """Return the table; ratios are taken within each repeat."""
     published = found["published"]
     lines = [f"{'':46}{'s a pair':>10}{'cheaper by':>12}{'(range)':>16}{'memory, MiB':>13}{'gradient differs':>18}"]
     for name, own in found.items():

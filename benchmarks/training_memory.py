@@ -98,7 +98,7 @@ def sampling(unet: nn.Module, scale: Scale, folder: Path) -> None:
 
 
 def training(unet: nn.Module, settings: TrainSettings, folder: Path) -> None:
-    """One round on a copy of the run, as the command line teaches it."""
+    """Train one round on a copy of the run, as the command line does."""
     run = Run.open(folder / "run")
     with Trainer.open(run, denoiser_of(unet), settings, LoraSettings()) as trainer:
         for _ in trainer.steps():
@@ -107,7 +107,7 @@ def training(unet: nn.Module, settings: TrainSettings, folder: Path) -> None:
 
 
 def published(unet: nn.Module, scale: Scale) -> None:
-    """One pair, with the deep-copied reference."""
+    """Train on one pair with the published procedure, which has a deep-copied reference."""
     settings = replace(SAMPLE, {**PUBLISHED["sample"], "steps": 4})
     group = draw_group(denoiser_of(unet), scale.side, settings, 0)
     reference = copy.deepcopy(unet)
@@ -119,7 +119,7 @@ def published(unet: nn.Module, scale: Scale) -> None:
 
 
 def worker(way: str, scale: Scale, folder: Path) -> dict[str, int]:
-    """One way, in this process."""
+    """Run one way in this process; return bytes of memory."""
     unet = random_unet(scale.channels, scale.side)
     size = module_bytes(unet)
     watch = Watch(unet)
@@ -133,7 +133,7 @@ def worker(way: str, scale: Scale, folder: Path) -> dict[str, int]:
 
 
 def run_worker(way: str, folder: Path, options: argparse.Namespace) -> dict[str, int]:
-    """The same file as a new process, on a fresh copy of what sampling left."""
+    """Run one way in a new process, on a fresh copy of the run that sampling made."""
     import shutil
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -147,8 +147,8 @@ def run_worker(way: str, folder: Path, options: argparse.Namespace) -> dict[str,
             raise SystemExit(done.stderr)
         if way == "sampling":
             shutil.copytree(own / "run", folder / "run")
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def main() -> None:
@@ -168,12 +168,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         sampled = 0
         for way in ("sampling", *WAYS, "published procedure"):
-            found = run_worker(way, Path(temporary), options)
-            sampled = sampled or found["peak"]
-            over, network = found["peak"] - sampled, found["network"]
+            figures = run_worker(way, Path(temporary), options)
+            sampled = sampled or figures["peak"]
+            over, network = figures["peak"] - sampled, figures["network"]
             print(
-                f"{way:36}{found['peak'] / MIB:>11,.0f}{over / MIB:>15,.0f}{over / network:>13.2f}"
-                f"{found['parameters'] / MIB:>17,.0f}{found['parameters'] / network:>13.2f}",
+                f"{way:36}{figures['peak'] / MIB:>11,.0f}{over / MIB:>15,.0f}{over / network:>13.2f}"
+                f"{figures['parameters'] / MIB:>17,.0f}{figures['parameters'] / network:>13.2f}",
                 flush=True,
             )
     print(f"\nnetwork: {network / MIB:,.0f} MiB")

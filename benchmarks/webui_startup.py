@@ -26,7 +26,7 @@ SHARED = ("create ui", "gradio launch", "add APIs")
 
 
 def profile(host: Path, python: str, data: Path) -> tuple[float, dict[str, float]]:
-    """Seconds that a start took, and its parts', as the host tells them; no checkpoint is loaded."""
+    """Measure the seconds of a start and of its parts, as the host reports them, without loading a checkpoint."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     cpu = ["--always-cpu"] if (host / "modules_forge").is_dir() else ["--use-cpu", "all"]
@@ -51,7 +51,7 @@ def profile(host: Path, python: str, data: Path) -> tuple[float, dict[str, float
 
 
 def installed(host: Path, python: str) -> float:
-    """Seconds that the host waits for install.py."""
+    """Measure the seconds that the host waits for install.py."""
     begin = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(host)}
     subprocess.run([python, str(ROOT / "install.py")], cwd=host, env=environment, check=True)

@@ -12,7 +12,7 @@ from d3po_core.diffusion.image_model import Encoder
 from d3po_core.run import Run
 
 if TYPE_CHECKING:
-    from d3po_core.importing import FoundImages, Imported
+    from d3po_core.importing import Imported, JudgedImages
 
 
 class Importing:
@@ -24,7 +24,7 @@ class Importing:
         who: whose picks they are, where the source does not say.
     """
 
-    def __init__(self, run: Run, found: FoundImages, who: str) -> None:
+    def __init__(self, run: Run, found: JudgedImages, who: str) -> None:
         from d3po_core.importing import import_pictures
 
         self.total = len(found.groups)

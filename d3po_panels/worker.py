@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from d3po_core.app.sampling import add_prompts
 from d3po_core.app.scale_lora import scale_lora
+
+from d3po_core.app.sampling import add_prompts
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.gallery.actions import MIN_PICKS
@@ -29,7 +30,7 @@ from .jobs import Job, Source
 from .run_settings import sample_settings, texts, train_settings
 
 if TYPE_CHECKING:
-    from d3po_core.importing import FoundImages, Imported
+    from d3po_core.importing import Imported, JudgedImages
     from d3po_core.training.round_trainer import RoundTrainer
 
 TURN_SECONDS = 30.0
@@ -88,7 +89,7 @@ class Worker(Drawing):
             raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
         self._begin(run, finish=True)
 
-    def bring(self, run: Run, found: FoundImages, who: str) -> Future[Imported]:
+    def bring(self, run: Run, found: JudgedImages, who: str) -> Future[Imported]:
         """Bring pictures that exist already into a taste, encoded by its model; see `imported.import_pictures`."""
         outcome: Future[Imported] = Future()
         importing = Importing(run, found, who)

@@ -1,1 +1,1 @@
-"""What made things that the project ships, and is not needed to use it."""
+"""Programs that made what the project ships; none is needed to use it."""

@@ -95,15 +95,15 @@ def fidelity_of(source: str) -> Fidelity | None:
 def table(report: Evaluation) -> str:
     """The figures, for people."""
     lines = []
-    for sampler, column in report.columns.items():
-        c = column.comparison
+    for sampler, outcome in report.outcomes.items():
+        c = outcome.comparison
         lines.append(
             f"{sampler + ' sampler:':22} the LoRA's images win {c.win_rate:.1%} (standard error {c.win_rate_se:.1%}; "
-            f"chance 50 %), score {c.gain:+.2f} standard deviations, {c.images} images a side"
+            f"chance 50%), score {c.gain:+.2f} standard deviations, {c.images} images a side"
         )
         shown = [
-            f"{name} {before:.0%} -> {column.fidelity_after[name]:.0%}"
-            for name, before in column.fidelity_before.items()
+            f"{name} {before:.0%} -> {outcome.fidelity_after[name]:.0%}"
+            for name, before in outcome.fidelity_before.items()
         ]
         if shown:
             lines.append(f"{'':22} images that show what the prompt says: {', '.join(shown)}")

@@ -23,7 +23,7 @@ from .progress import Bar
 
 if TYPE_CHECKING:
     from ..diffusion.image_model import Encoder
-    from ..importing import FoundImages, Imported
+    from ..importing import Imported, JudgedImages
     from ..run import Run
 
 EXAMPLE = """  d3po import --run my-taste --from my-pictures --model my-model.safetensors
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bring(run: Run, found: FoundImages, model: Encoder, who: str) -> Imported:
+def _bring(run: Run, found: JudgedImages, model: Encoder, who: str) -> Imported:
     """Import, showing how far it has come; the last report."""
     from ..importing import import_pictures
 

@@ -1,3 +1,5 @@
+"""The prompts of the embedded model: "a {colour} {kind} {sky}"."""
+
 from __future__ import annotations
 
 import re
@@ -10,19 +12,19 @@ PROMPTS = [f"a {colour} {kind} {sky}" for kind in KINDS for colour in COLOURS fo
 
 
 def parse(prompt: str) -> dict[str, str]:
-    """The attributes that a prompt names, e.g. {"kind": "tulip", "colour": "red", "sky": "by day"}."""
+    """Return the attributes that a prompt names, such as {"kind": "tulip", "colour": "red", "sky": "by day"}."""
     text = prompt.lower()
-    found = {}
+    named = {}
     for name, values in ATTRIBUTES.items():
         for value in values:
             if re.search(rf"\b{value}\b", text):
-                found[name] = value
+                named[name] = value
                 break
-    return found
+    return named
 
 
 def split_prompts() -> tuple[list[str], list[str]]:
-    """44 training and 16 held-out prompts, the held-out ones balanced over kinds, colours and skies."""
+    """Return 44 training and 16 held-out prompts, the latter balanced over kinds, colours and skies."""
     held = [
         f"a {colour} {kind} {SKIES[(k + c) % 3]}"
         for k, kind in enumerate(KINDS)

@@ -1,4 +1,13 @@
-"""Does the LoRA do what was asked of it? Before and after, on prompts and seeds that training never saw."""
+"""What a LoRA changes: images before and after, on prompts and seeds that training never saw.
+
+| file | what is in it |
+|---|---|
+| `compare` | win rate and gain, from scores before and after |
+| `evaluate` | draws and scores both sides, compares them and saves the result |
+| `images` | images of fixed prompts and seeds, and a grid of both sides |
+| `previews` | a round's before/after strip, and the pairs of its blind check |
+| `drift` | how far a LoRA is from the base model, in a word, and the strength recommended for that |
+"""
 
 from .compare import Comparison, compare
 

@@ -1,7 +1,7 @@
-"""Before against after, by a scorer: pure functions of scores.
+"""The comparison of scores before and after: pure functions of scores.
 
-The measure is the win rate on independent seeds. On the same seeds an invisible tint already "wins" nine times in ten,
-so same-seed pairs are left out everywhere.
+The measure is the win rate on independent seeds. On the same seeds even an invisible tint can win nine times in ten, so
+pairs of the same seed are left out.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores after against before.
+    """How scores after training compare with those before.
 
     Attributes:
-        win_rate: chance that an image of the tuned model scores above one of the original for the same prompt and a
-            different seed; ties count half.
-        win_rate_se: its standard error over prompts and over seeds, which all prompts share (both jackknifed, added).
-        gain: mean difference of scores, in standard deviations of the original's scores within a prompt.
-        images: images scored on each side.
+        win_rate: probability that an image after scores above one before, of the same prompt and another seed; ties
+            count half.
+        win_rate_se: standard error of the win rate: jackknife variances over prompts and over seeds (which all prompts
+            share), added.
+        gain: mean difference of scores, in standard deviations of the scores before within a prompt.
+        images: number of images on each side.
     """
 
     win_rate: float
@@ -31,10 +32,10 @@ class Comparison:
 
 
 def compare(before: Tensor, after: Tensor) -> Comparison:
-    """Compare scores of P prompts and S seeds, the same seeds in the same columns on both sides.
+    """Compare scores of P prompts and S seeds, with the same seeds in the same columns on both sides.
 
     Args:
-        before, after: scores (P, S), at least two prompts and two seeds.
+        before, after: scores (P, S); at least two prompts and two seeds.
     """
     prompts, seeds = before.shape
     difference = after[:, :, None] - before[:, None, :]  # (P, S after, S before)
@@ -51,15 +52,15 @@ def compare(before: Tensor, after: Tensor) -> Comparison:
 
 
 def _seed_variance(wins: Tensor, other: Tensor) -> Tensor:
-    """Jackknife variance of the win rate over seeds: each seed left out on both sides.
+    """Return the jackknife variance of the win rate over seeds, (): each seed is left out on both sides. 0 for S < 3.
 
     Args:
-        wins: (P, S after, S before).
+        wins: 1 for a win, 1/2 for a tie, (P, S after, S before).
         other: which pairs of seeds count, (S, S).
     """
     seeds = len(other)
     if seeds < 3:
         return wins.new_zeros(())
-    kept = [torch.arange(seeds) != left_out for left_out in range(seeds)]
+    kept = [torch.arange(seeds) != seed for seed in range(seeds)]
     rates = torch.stack([wins[:, k][:, :, k][:, other[k][:, k]].mean() for k in kept])
     return (rates - rates.mean()).square().sum() * (seeds - 1) / seeds

@@ -1,4 +1,4 @@
-"""How far a taught model has gone from the original, in a word, and how strong its LoRA is best used for that."""
+"""How far a trained LoRA is from the base model, in a word, and the strength that is recommended for that."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Sequence
 from ..run import RoundSummary
 
 STRENGTHS = (1.0, 0.7, 0.4)
-"""At which a taught LoRA is tried: whole, and gentler."""
+"""At which a trained LoRA is tried, the full strength first."""
 DRIFT_WORDS = ((0.02, "low"), (0.05, "medium"))
-"""Nats of KL from the base per latent element below which drift is called so; training stops at .06 by default."""
+"""Upper limits of each word, as KL from the base in nats per latent element; training stops at 0.06 by default."""
 
 
 def drift_word(drift: float) -> str:
-    """ "low", "medium" or "high".
+    """Return "low", "medium" or "high".
 
     Args:
         drift: KL from the base, nats per latent element.
     """
-    return next((word for most, word in DRIFT_WORDS if drift < most), "high")
+    return next((word for limit, word in DRIFT_WORDS if drift < limit), "high")
 
 
 def recommended_strength_of(summary: RoundSummary) -> float:
-    """Of a round's LoRA file as it is: the greatest strength whose drift is not high.
+    """Return the greatest strength of a round's LoRA file at which drift is not high, at most 1.
 
     Args:
-        summary: of the round; a file that was made gentler already needs less of that.
+        summary: of the round. If its file was scaled down already, the strength is that much greater.
     """
     strength = recommended_strength(summary.strength_scan) / summary.lora_strength
     return round(min(1.0, strength), 2)
 
 
 def recommended_strength(sweep: Sequence[Sequence[float]]) -> float:
-    """The greatest strength whose drift is not high; the smallest one tried, if that of all is.
+    """Return the greatest strength at which drift is not high; the smallest one if drift is high at all of them.
 
     Args:
-        sweep: strengths, greatest first, each with the drift measured at it; none: 1.
+        sweep: strengths, greatest first, each with the drift measured at it. If there are none, 1 is returned.
     """
     for strength, drift in sweep:
         if drift_word(drift) != "high":

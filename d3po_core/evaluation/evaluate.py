@@ -1,4 +1,4 @@
-"""Before and after on held-out prompts and seeds."""
+"""Before and after: the model without and with a LoRA, on held-out prompts and seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,97 +21,71 @@ from .compare import Comparison, compare
 from .images import before_after, deterministic, draw
 
 Scorer = Callable[[Tensor, list[str]], Tensor]
+"""From images (B, 3, H, W) in [0, 1] and B prompts to scores (B,), such as a `Reward`."""
 Fidelity = Callable[[Tensor, list[str]], dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images of P prompts and S seeds, (P, S, 3, H, W) in [0, 1], and what a scorer says of them, (P, S)."""
-
-    images: Tensor
-    scores: Tensor
-    fidelity: dict[str, float]
-    """For each attribute of the prompt, the share of images that show it; empty without a scorer for it."""
+"""From the same to a bool (B,) for each attribute of the prompt: whether the image shows it."""
+GRID_PROMPTS, GRID_SEEDS = 6, 5
+"""Images of each side in before-after.png, at most."""
 
 
 @dataclass(frozen=True)
 class DrawProgress:
-    """How far drawing has come."""
+    """How many images are drawn, and of how many."""
 
     done: int
     total: int
 
 
-def sampling_plans(model: ImageModel, settings: SampleSettings) -> dict[str, SamplingPlan]:
-    """The samplers of an evaluation: the ordinary deterministic one, and the one that training recorded."""
-    return {"deterministic": deterministic(model, settings), "training": make_plan(model.denoiser, settings)}
+@dataclass(frozen=True)
+class ScoredImages:
+    """Images of one side of a comparison, of P prompts and S seeds.
 
-
-def draw_and_score(
-    model: ImageModel,
-    plan: SamplingPlan,
-    prompts: list[str],
-    seeds: int,
-    settings: SampleSettings,
-    scorer: Scorer,
-    fidelity: Fidelity | None = None,
-) -> Iterator[DrawProgress | ImageSet]:
-    """Draw and score; the last thing yielded is the `Pictures`.
-
-    Args:
-        model: with whatever LoRA is active.
-        plan: the sampler.
-        prompts: P held-out prompts.
-        seeds: S seeds, shared by the prompts.
-        settings: size, guidance and batch.
-        scorer: images (B, 3, H, W) and B prompts to scores (B,).
-        fidelity: the same to a bool (B,) for each attribute of the prompt.
+    Attributes:
+        images: (P, S, 3, H, W) in [0, 1].
+        scores: (P, S), float64.
+        fidelity: for each attribute of the prompt the share of images that show it; empty if it was not measured.
     """
-    parts = []
-    for at, images in draw(model, plan, prompts, seeds, settings):
-        parts.append(images)
-        yield DrawProgress(at + len(images), len(prompts) * seeds)
-    flat = torch.cat(parts)
-    texts = [prompt for prompt in prompts for _ in range(seeds)]
-    found = fidelity(flat, texts) if fidelity else {}
-    yield ImageSet(
-        images=flat.unflatten(0, (len(prompts), seeds)),
-        scores=scorer(flat, texts).double().cpu().unflatten(0, (len(prompts), seeds)),
-        fidelity={name: float(right.double().mean()) for name, right in found.items()},
-    )
+
+    images: Tensor
+    scores: Tensor
+    fidelity: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One sampler's outcome."""
+    """The comparison of both sides for one sampler; fidelity as in `ScoredImages`."""
 
     comparison: Comparison
     fidelity_before: dict[str, float]
     fidelity_after: dict[str, float]
 
 
-def compare_sets(before: ImageSet, after: ImageSet) -> Outcome:
-    """Compare two sets of pictures of the same prompts and seeds."""
-    return Outcome(compare(before.scores, after.scores), before.fidelity, after.fidelity)
-
-
-GRID_PROMPTS, GRID_SEEDS = 6, 5
-
-
 @dataclass(frozen=True)
 class Evaluation:
-    """Outcome by sampler ("deterministic", "training"), and the deterministic sampler's pictures."""
+    """The result of `evaluate`.
 
-    columns: dict[str, Outcome]
-    before: ImageSet
-    after: ImageSet
+    Attributes:
+        outcomes: by sampler, "deterministic" and "training".
+        before, after: images of the deterministic sampler.
+    """
 
-    def figures(self) -> dict[str, Any]:
-        """The numbers, JSON-able."""
-        return {name: dataclasses.asdict(outcome) for name, outcome in self.columns.items()}
+    outcomes: dict[str, Outcome]
+    before: ScoredImages
+    after: ScoredImages
+
+    def figures(self) -> dict[str, object]:
+        """Return the numbers of each sampler's outcome, JSON-able."""
+        return {name: dataclasses.asdict(outcome) for name, outcome in self.outcomes.items()}
 
     def save(self, folder: Path) -> Path:
-        """Write evaluation.json and before-after.png; the picture's path."""
+        """Write evaluation.json and before-after.png to a folder.
+
+        Returns:
+            The path of the PNG.
+
+        Raises:
+            D3POError: the folder cannot be written to.
+        """
         before, after = (side.images[:GRID_PROMPTS, :GRID_SEEDS] for side in (self.before, self.after))
         path = folder / "before-after.png"
         with files.writing(folder):
@@ -132,28 +105,75 @@ def evaluate(
     fidelity: Fidelity | None = None,
     attachment: str = "peft",
 ) -> Iterator[DrawProgress | Evaluation]:
-    """Draw before and after with both samplers and compare; the last thing yielded is the `Report`.
+    """Draw images without and with a LoRA, by both samplers, and compare them.
 
     Args:
         model: the base model.
         lora: weights or a file, used at strength 1 in all steps.
-        prompts: P prompts that were not trained on.
-        seeds: S seeds, shared by the prompts.
-        settings: as sampled.
-        scorer, fidelity: see `pictures`.
-        attachment: how a LoRA is attached to this model.
+        prompts: P prompts that were not trained on, at least two.
+        seeds: S seeds, at least two, shared by the prompts and by both sides.
+        settings: of the training sampler; size, guidance and batch of both.
+        scorer: scores the images.
+        fidelity: measures whether images show their prompts.
+        attachment: how a LoRA is attached to this model, "peft" or "hooks".
+
+    Yields:
+        The progress after each batch, and at last the evaluation.
     """
-    samplers = sampling_plans(model, settings)
-    per_set = len(prompts) * seeds
-    total, done = 2 * per_set * len(samplers), 0
-    found: dict[str, list[ImageSet]] = {}
-    for name, plan in samplers.items():
-        for weights in (None, lora):
+    plans = sampling_plans(model, settings)
+    images_per_side = len(prompts) * seeds
+    total, done = 2 * images_per_side * len(plans), 0
+    sides: dict[tuple[str, str], ScoredImages] = {}
+    for sampler, plan in plans.items():
+        for side, weights in (("before", None), ("after", lora)):
             with applied(model.denoiser, weights, attachment):
                 for step in draw_and_score(model, plan, prompts, seeds, settings, scorer, fidelity):
                     if isinstance(step, DrawProgress):
                         yield DrawProgress(done + step.done, total)
                     else:
-                        found.setdefault(name, []).append(step)
-            done += per_set
-    yield Evaluation({name: compare_sets(*both) for name, both in found.items()}, *found["deterministic"])
+                        sides[sampler, side] = step
+            done += images_per_side
+    outcomes = {sampler: _compare(sides[sampler, "before"], sides[sampler, "after"]) for sampler in plans}
+    yield Evaluation(outcomes, sides["deterministic", "before"], sides["deterministic", "after"])
+
+
+def sampling_plans(model: ImageModel, settings: SampleSettings) -> dict[str, SamplingPlan]:
+    """Return the two samplers of an evaluation by name: an ordinary one without noise, and the one of training."""
+    return {"deterministic": deterministic(model, settings), "training": make_plan(model.denoiser, settings)}
+
+
+def draw_and_score(
+    model: ImageModel,
+    plan: SamplingPlan,
+    prompts: list[str],
+    seeds: int,
+    settings: SampleSettings,
+    scorer: Scorer,
+    fidelity: Fidelity | None = None,
+) -> Iterator[DrawProgress | ScoredImages]:
+    """Draw and score the images of one side, with the LoRA that is active now.
+
+    Args:
+        model: draws the images.
+        plan: the sampler.
+        prompts, seeds, settings, scorer, fidelity: as for `evaluate`.
+
+    Yields:
+        The progress after each batch, and at last the scored images.
+    """
+    batches = []
+    for first, images in draw(model, plan, prompts, seeds, settings):
+        batches.append(images)
+        yield DrawProgress(first + len(images), len(prompts) * seeds)
+    flat = torch.cat(batches)
+    texts = [prompt for prompt in prompts for _ in range(seeds)]
+    shows = fidelity(flat, texts) if fidelity else {}
+    yield ScoredImages(
+        images=flat.unflatten(0, (len(prompts), seeds)),
+        scores=scorer(flat, texts).double().cpu().unflatten(0, (len(prompts), seeds)),
+        fidelity={name: float(right.double().mean()) for name, right in shows.items()},
+    )
+
+
+def _compare(before: ScoredImages, after: ScoredImages) -> Outcome:
+    return Outcome(compare(before.scores, after.scores), before.fidelity, after.fidelity)

@@ -1,4 +1,4 @@
-"""Pictures for a comparison: fixed prompts and fixed seeds, drawn by an ordinary deterministic sampler."""
+"""Images for comparisons: fixed prompts and fixed seeds, drawn by an ordinary deterministic sampler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..settings import SampleSettings
 
 
 def deterministic(model: ImageModel, settings: SampleSettings) -> SamplingPlan:
-    """The same schedule with no noise after the start (consistency models keep theirs)."""
+    """Return the sampler of these settings, without noise after the start (except for lcm, which needs it)."""
     plan = make_plan(model.denoiser, settings)
     sigmas = model.denoiser.sigmas(settings.steps, settings.schedule)
     steps = make_steps(settings.sampler, model.denoiser.family, sigmas, torch.zeros(settings.steps))
@@ -29,32 +29,47 @@ def draw(
 ) -> Iterator[tuple[int, Tensor]]:
     """Draw `seeds` images for each prompt.
 
-    Seeds are shared between prompts and never coincide with a run's groups, whatever the run's seed.
+    Seeds are shared by the prompts, and never coincide with those of a run's groups, whatever the run's seed is.
+
+    Args:
+        model: draws the images, with the LoRA that is active now.
+        plan: the sampler.
+        prompts: P texts.
+        seeds: S, images per prompt.
+        settings: size, guidance, negative prompt, batch and seed.
+        first_seed: number of the first seed.
 
     Yields:
-        The first flat index (prompt-major) and images (b, 3, H, W) in [0, 1] on the CPU, `settings.batch` at a time.
+        Batches of at most `settings.batch`, prompt by prompt: the number of the batch's first image out of P * S, and
+        the images (b, 3, H, W) in [0, 1] on the CPU.
     """
     shape = model.latent_shape(settings.height, settings.width)
     encoded = model.encode(prompts, settings.negative)
     flat = [(prompt, seed) for prompt in range(len(prompts)) for seed in range(seeds)]
-    for at in range(0, len(flat), settings.batch):
-        part = flat[at : at + settings.batch]
+    for first in range(0, len(flat), settings.batch):
+        part = flat[first : first + settings.batch]
         noises = [CandidateNoise(settings.seed, -1 - first_seed - seed, 0, shape, "same") for _, seed in part]
         conditioning = [encoded[prompt] for prompt, _ in part]
         trajectory = model.sample(plan, noises, conditioning, settings.guidance_scale)
-        yield at, model.decode(trajectory.latents).cpu()
+        yield first, model.decode(trajectory.latents).cpu()
 
 
-GAP, HEAD, SCALE_TO = 4, 18, 96
+GAP, HEADING, MIN_WIDTH = 4, 18, 96
+"""Pixels of a grid: between images, above them for the labels, and to which small images are enlarged."""
 
 
 def before_after(before: Tensor, after: Tensor, labels: tuple[str, str] = ("before", "after")) -> Image.Image:
-    """Images (P, S, 3, H, W) of the same prompts and seeds, side by side."""
+    """Return a grid of images of the same prompts and seeds, before and after side by side, a prompt in each row.
+
+    Args:
+        before, after: (P, S, 3, H, W) in [0, 1].
+        labels: written above the sides.
+    """
     prompts, seeds, _, height, width = before.shape
-    scale = max(1, round(SCALE_TO / width))
+    scale = max(1, round(MIN_WIDTH / width))
     w, h = width * scale, height * scale
     half = seeds * (w + GAP)
-    sheet = Image.new("RGB", (2 * half + 3 * GAP, prompts * (h + GAP) + HEAD + GAP), "white")
+    sheet = Image.new("RGB", (2 * half + 3 * GAP, prompts * (h + GAP) + HEADING + GAP), "white")
     pen = ImageDraw.Draw(sheet)
     for side, (images, label) in enumerate(zip((before, after), labels, strict=True)):
         left = GAP + side * (half + GAP)
@@ -62,5 +77,5 @@ def before_after(before: Tensor, after: Tensor, labels: tuple[str, str] = ("befo
         for p in range(prompts):
             for s in range(seeds):
                 tile = to_image(images[p, s]).resize((w, h), Image.Resampling.NEAREST)
-                sheet.paste(tile, (left + s * (w + GAP), HEAD + p * (h + GAP)))
+                sheet.paste(tile, (left + s * (w + GAP), HEADING + p * (h + GAP)))
     return sheet

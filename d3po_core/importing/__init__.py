@@ -1,26 +1,31 @@
-"""Pictures that exist already, with their prompts and who beat whom, brought into a run.
+"""Importing existing images into a run, with their prompts and people's picks.
 
-    folders        winners/ and losers/
-    rows           JSON lines: pairs, rankings, scores, Pick-a-Pic's layout, and the data sets that this project exports
-    caption        what a picture was drawn for: a .txt beside it, or what A1111, Forge and ComfyUI wrote into it
-    contradictions a winner that is also a loser
-    into_run       groups without a trajectory, for the methods that learn from pictures alone
+| file | what is in it |
+|---|---|
+| `sources` | `read_source`, which finds out what kind of source a path is |
+| `folders` | a folder with `winners` and `losers` in it |
+| `jsonl` | JSON lines: pairs, rankings, scores, Pick-a-Pic's rows, and the data sets that this project exports |
+| `judged` | what each kind of source is read into: `JudgedImages` |
+| `captions`, `comfyui` | the prompt of an image file: from a .txt beside it, or written by A1111, Forge or ComfyUI |
+| `images` | the pixels of an image file |
+| `contradictions` | finds groups of which a winner is also a loser |
+| `into_run` | `import_pictures`: groups without a trajectory, for the methods that learn from images alone |
 
-A fault of one picture leaves out what hangs on it and is told; only what leaves nothing to import is an error.
+A fault in one image leaves out only the groups that need it, and is reported; it is an error if nothing is left.
 """
 
 from __future__ import annotations
 
 from .into_run import Encoder, Imported, import_pictures
-from .judged import FoundImages, ImportedPick, JudgedGroup, LeftOut
+from .judged import ImportedPick, JudgedGroup, JudgedImages, LeftOut
 from .sources import read_source
 
 __all__ = [
     "Encoder",
-    "FoundImages",
     "Imported",
     "ImportedPick",
     "JudgedGroup",
+    "JudgedImages",
     "LeftOut",
     "import_pictures",
     "read_source",

@@ -1,4 +1,4 @@
-"""A picture file's pixels."""
+"""The pixels of an image file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells pictures apart.
+    """What tells images apart.
 
     Attributes:
         size: width and height, in pixels.
-        pixels: a hash of the decoded picture, so that a copy under another name or in another lossless format is known.
+        pixels: a hash of the decoded image, the same for a copy under another name or in another lossless format.
     """
 
     size: tuple[int, int]
@@ -30,28 +30,28 @@ class Fingerprint:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """A picture file, not yet decoded; what goes wrong inside is told in words.
+    """Open an image file without decoding it yet.
 
     Raises:
-        D3POError: it is missing, cannot be read, or is no picture.
+        D3POError: it is missing, or cannot be read or decoded, also inside the `with` block.
     """
     try:
         with Image.open(path) as image:
             yield image
     except FileNotFoundError as error:
         raise D3POError(f"There is no file {path}.", "Check the path; paths are relative to the file.") from error
-    # Pillow's decoders raise these for files that are cut, damaged, not pictures, or absurdly large.
+    # Pillow's decoders raise these for files that are cut, damaged, not images, or absurdly large.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise D3POError(f"{path.name} is not a picture that can be read.", "Use PNG, JPEG or WebP.") from error
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """A picture as RGB, the right way up; of an animation the first frame. Raises as `opened`."""
+    """Return an image as RGB, turned upright; of an animation the first frame. Raises as `open_image`."""
     with open_image(path) as image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """A picture's size and hash; raises as `opened`."""
+    """Return the fingerprint of an image file; raises as `open_image`."""
     image = read_rgb(path)
     return Fingerprint(image.size, hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest())

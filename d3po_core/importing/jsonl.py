@@ -2,14 +2,14 @@
 
     {"prompt": "a lake", "winner": "a.png", "loser": "b.png"}
     {"prompt": "a lake", "images": ["a.png", "b.png", "c.png"], "best": 1}         or "best": "b.png"
-    {"prompt": "a lake", "images": [...], "ranking": [1, 0, 2]}                    numbers from 0, the best first
+    {"prompt": "a lake", "images": [...], "ranking": [1, 0, 2]}                    numbers from 0, best first
     {"prompt": "a lake", "images": [...], "scores": [1, -1, 0]}                    thumbs, or numbers of any size
     {"caption": "a lake", "jpg_0": "a.jpg", "jpg_1": "b.jpg", "label_0": 1, "label_1": 0}    Pick-a-Pic (Kirstain et
-        al. 2023, arXiv 2305.01569), its pictures extracted into files; .5 and .5 is a tie
-    {"file_name": "images/000000-0.png", "text": "a lake", "id": ..., "candidate": 0, "picks": [...]}    a picture of
-        `dataset.export_dataset`
+        al. 2023, arXiv 2305.01569), its images extracted into files; 0.5 and 0.5 is a tie
+    {"file_name": "images/000000-0.png", "text": "a lake", "id": ..., "candidate": 0, "picks": [...]}    an image
+        of `exchange.dataset.export_dataset`
 
-"negative_prompt" and "who" may stand in every line. Without a prompt, the pictures' own is taken (see caption.py).
+Every line may have "negative_prompt" and "who". If a line has no prompt, that of the images is taken (captions.py).
 """
 
 from __future__ import annotations
@@ -22,44 +22,49 @@ from typing import Any
 
 from ..errors import D3POError
 from ..picks import Pick
-from .captions import read_caption
+from .captions import read_prompts
 from .folders import NO_PROMPT
-from .judged import FoundImages, ImportedPick, JudgedGroup, checked_group
+from .judged import ImportedPick, JudgedGroup, JudgedImages
 
-LIKE_THIS = 'It should look like {"prompt": "a lake", "winner": "a.png", "loser": "b.png"}.'
+EXAMPLE = 'It should look like {"prompt": "a lake", "winner": "a.png", "loser": "b.png"}.'
 THUMBS = (-1, 0, 1)
-LONGEST_NAME = 80
+MAX_NAME = 80
+"""Characters of a person's name."""
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # a JSON object; what is in it is checked where it is used
 
 
-def read_rows(path: Path, confined: bool = False) -> FoundImages:
-    """The groups of a file of lines; if it is confined, of pictures in its own folder.
+def read_rows(path: Path, confined: bool = False) -> JudgedImages:
+    """Read the groups of a file of JSON lines.
+
+    Args:
+        path: the file.
+        confined: whether lines that name images outside of the file's folder are left out.
 
     Raises:
-        D3POError: it cannot be read, or has no line.
+        D3POError: the file cannot be read, or has no line.
     """
-    found = FoundImages()
-    groups: dict[str, tuple[str, list[Row]]] = {}  # a data set of ours has a line for each picture of a group
-    for where, row in _rows(path, found):
+    judged = JudgedImages()
+    groups: dict[str, tuple[str, list[Row]]] = {}  # an exported data set has a line for each image of a group
+    for where, row in _rows(path, judged):
         key = f"group {row.get('id')}" if "file_name" in row else where
         groups.setdefault(key, (where, []))[1].append(row)
     for where, rows in groups.values():
         try:
-            found.groups.append((_exported if "file_name" in rows[0] else _group)(where, rows, path.parent, confined))
+            judged.groups.append((_exported if "file_name" in rows[0] else _group)(where, rows, path.parent, confined))
         except D3POError as error:
-            found.leave_out(where, error)
+            judged.leave_out(where, error)
         except (KeyError, TypeError, ValueError, IndexError):  # a field is missing or of another kind
-            found.leave_out(where, D3POError("It does not say which pictures were judged how.", LIKE_THIS))
-    if not (found or found.left_out):
-        raise D3POError(f"{path.name} is empty.", LIKE_THIS)
-    return found
+            judged.leave_out(where, D3POError("It does not say which pictures were judged how.", EXAMPLE))
+    if not (judged or judged.left_out):
+        raise D3POError(f"{path.name} is empty.", EXAMPLE)
+    return judged
 
 
-def _rows(path: Path, found: FoundImages) -> Iterator[tuple[str, Row]]:
-    """The lines that are JSON objects, each with its place."""
+def _rows(path: Path, judged: JudgedImages) -> Iterator[tuple[str, Row]]:
+    """Yield the lines that are JSON objects, each with a name for it that is shown to people; leave out the others."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would cut in texts too
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would also split within texts
     except (OSError, UnicodeDecodeError) as error:
         raise D3POError(f"{path} cannot be read as text.", "Choose a file of JSON lines in UTF-8.") from error
     for number, text in enumerate(lines, 1):
@@ -73,11 +78,11 @@ def _rows(path: Path, found: FoundImages) -> Iterator[tuple[str, Row]]:
         if isinstance(row, dict):
             yield where, row
         else:
-            found.leave_out(where, D3POError("It is not a JSON object.", LIKE_THIS))
+            judged.leave_out(where, D3POError("It is not a JSON object.", EXAMPLE))
 
 
 def _group(where: str, rows: list[Row], folder: Path, confined: bool) -> JudgedGroup:
-    """What one line says; raises many things where it is not as it should be."""
+    """Return the group of one line; raises D3POError, KeyError, TypeError, ValueError or IndexError if it is wrong."""
     (row,) = rows
     if "jpg_0" in row:
         names, pick = [row["jpg_0"], row["jpg_1"]], _pick_a_pic(row)
@@ -85,34 +90,31 @@ def _group(where: str, rows: list[Row], folder: Path, confined: bool) -> JudgedG
         names, pick = [row["winner"], row["loser"]], Pick("favourite", (0,))
     else:
         names = list(row["images"])
-        pick = _said(row, names)
-    pictures = _files(names, folder, confined)
-    prompt, negative = _prompt(row, pictures)
-    who = row.get("who") or ""
-    return checked_group(
-        where, prompt, negative, pictures, [ImportedPick(pick, " ".join(str(who).split())[:LONGEST_NAME])]
-    )
+        pick = _pick_of_images(row, names)
+    paths = _paths(names, folder, confined)
+    who = " ".join(str(row.get("who") or "").split())[:MAX_NAME]
+    return JudgedGroup(where, *_prompts(row, paths), paths, (ImportedPick(pick, who),))
 
 
 def _exported(where: str, rows: list[Row], folder: Path, confined: bool) -> JudgedGroup:
-    """What lines of a data set of ours say of one group: each has all that was said of it."""
+    """Return the group of the lines of an exported data set, each of which has all picks; raises as `_group`."""
     rows = sorted(rows, key=lambda row: row["candidate"])
     if [row["candidate"] for row in rows] != list(range(len(rows))):
         raise D3POError("A picture of this group has no line, or has two.", "Export the data set again.")
-    pictures = _files([row["file_name"] for row in rows], folder, confined)
-    verdicts = [
+    paths = _paths([row["file_name"] for row in rows], folder, confined)
+    picks = tuple(
         ImportedPick(
-            Pick(told["kind"], tuple(told["order"]), tuple(told["scores"])), str(told["who"]), tuple(told["shown"])
+            Pick(pick["kind"], tuple(pick["order"]), tuple(pick["scores"])), str(pick["who"]), tuple(pick["shown"])
         )
-        for told in rows[0]["picks"]
-    ]
-    return checked_group(where, *_prompt(rows[0], pictures), pictures, verdicts)
+        for pick in rows[0]["picks"]
+    )
+    return JudgedGroup(where, *_prompts(rows[0], paths), paths, picks)
 
 
-def _files(names: list[str], folder: Path, confined: bool) -> list[Path]:
-    """Paths of files that are there."""
-    paths = [folder / name for name in names]
-    if confined and any(_leads_out(path, folder) for path in paths):  # before anything says whether it is there
+def _paths(names: list[str], folder: Path, confined: bool) -> tuple[Path, ...]:
+    """Return the paths of image files; raises D3POError if one is missing, or outside of a confined folder."""
+    paths = tuple(folder / name for name in names)
+    if confined and any(_leads_out(path, folder) for path in paths):  # before anything shows whether it exists
         raise D3POError(f"It names a picture outside of {folder}.", "Pack it anew, with all its pictures.")
     missing = [str(name) for name, path in zip(names, paths, strict=True) if not path.is_file()]
     if missing:
@@ -121,58 +123,68 @@ def _files(names: list[str], folder: Path, confined: bool) -> list[Path]:
 
 
 def _leads_out(path: Path, folder: Path) -> bool:
-    """By its name alone: on some systems even looking there tells another computer who the user is."""
+    """Return whether a path is outside of a folder, by its name alone.
+
+    Opening a path on a network share would already tell another computer who the user is.
+    """
     return not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
-def _prompt(row: Row, pictures: list[Path]) -> tuple[str, str]:
-    """The line's prompt and negative prompt, else those of the first picture that has one."""
-    told = next((row[name] for name in ("prompt", "caption", "text") if row.get(name)), "")
+def _prompts(row: Row, paths: tuple[Path, ...]) -> tuple[str, str]:
+    """Return a line's prompt and negative prompt, else those of the first image that has a prompt.
+
+    Raises:
+        D3POError: there is no prompt, or an image cannot be read.
+    """
+    prompt = next((row[name] for name in ("prompt", "caption", "text") if row.get(name)), "")
     negative = next((row[name] for name in ("negative_prompt", "negative") if row.get(name)), "")
-    if str(told).strip():
-        return str(told).strip(), str(negative).strip()
-    found = next((both for path in pictures if (both := read_caption(path))[0]), None)
-    if found is None:
-        raise D3POError(f'It has no "prompt", nor has {pictures[0].name}.', NO_PROMPT)
-    return found
+    if str(prompt).strip():
+        return str(prompt).strip(), str(negative).strip()
+    of_image = next((prompts for path in paths if (prompts := read_prompts(path))[0]), None)
+    if of_image is None:
+        raise D3POError(f'It has no "prompt", nor has {paths[0].name}.', NO_PROMPT)
+    return of_image
 
 
 def _pick_a_pic(row: Row) -> Pick:
+    """Return the pick of a row of Pick-a-Pic; raises D3POError if its labels are neither a choice nor a tie."""
     labels = [float(row["label_0"]), float(row["label_1"])]
     if not row.get("has_label", True) or sorted(labels) not in ([0, 1], [0.5, 0.5]):
-        raise D3POError(f"Its labels are {labels[0]:g} and {labels[1]:g}.", "Use 1 and 0, 0 and 1, or .5 and .5.")
+        raise D3POError(f"Its labels are {labels[0]:g} and {labels[1]:g}.", "Use 1 and 0, 0 and 1, or 0.5 and 0.5.")
     return Pick("tie") if labels[0] == labels[1] else Pick("favourite", (int(labels[1] == 1),))
 
 
-def _said(row: Row, names: list[str]) -> Pick:
-    """A favourite, a ranking or scores of "images"; pictures go by number or by name."""
+def _pick_of_images(row: Row, names: list[str]) -> Pick:
+    """Return the favourite, the ranking or the scores of a line with "images", which it refers to by number or name."""
 
-    def number(of: Any) -> int:
-        return of if isinstance(of, int) else names.index(of)
+    def number(image: int | str) -> int:
+        return image if isinstance(image, int) else names.index(image)
 
     if "best" in row:
         return Pick("favourite", (number(row["best"]),))
     if "ranking" in row:
         return Pick("ranking", tuple(number(each) for each in row["ranking"]))
-    return pick_of_scores([float(score) for score in row["scores"]], len(names))
+    return _pick_of_scores([float(score) for score in row["scores"]], len(names))
 
 
-def pick_of_scores(scores: list[float], pictures: int) -> Pick:
-    """What scores say: thumbs stay thumbs, other numbers become a ranking, because only their order means anything.
+def _pick_of_scores(scores: list[float], images: int) -> Pick:
+    """Return the pick that scores express: -1, 0 and 1 stay scores, other numbers become a ranking.
+
+    A ranking, because a source's numbers have no common scale and only their order has a meaning.
 
     Raises:
-        D3POError: there is not one finite number for each picture, or equal ones in the middle of the ranking.
+        D3POError: there is not one finite number for each image, or equal ones above the lowest.
     """
-    if len(scores) != pictures or any(not -float("inf") < score < float("inf") for score in scores):
-        raise D3POError(f"{pictures} pictures need {pictures} scores.", "Give a number for each.")
+    if len(scores) != images or any(not -float("inf") < score < float("inf") for score in scores):
+        raise D3POError(f"{images} pictures need {images} scores.", "Give a number for each.")
     if all(score in THUMBS for score in scores):
         return Pick("scores", scores=tuple(int(score) for score in scores))
-    if pictures == 1:
+    if images == 1:
         raise D3POError("A score of one picture alone says nothing.", "Use 1 for liked and -1 for disliked.")
     if min(scores) == max(scores):
         return Pick("tie")
-    best_first = sorted(range(pictures), key=lambda each: -scores[each])
-    told = [each for each in best_first if scores[each] > min(scores)]  # the rest share the last place
-    if len({scores[each] for each in told}) < len(told):
+    best_first = sorted(range(images), key=lambda each: -scores[each])
+    ranked = [each for each in best_first if scores[each] > min(scores)]  # the rest share the last place
+    if len({scores[each] for each in ranked}) < len(ranked):
         raise D3POError("Two of its scores are equal above the lowest.", "Use -1, 0 and 1, or give each its own.")
-    return Pick("ranking", tuple(told))
+    return Pick("ranking", tuple(ranked))

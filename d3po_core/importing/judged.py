@@ -1,4 +1,4 @@
-"""The one plain structure that every source gives: pictures of one prompt, and what was said of them."""
+"""What every kind of source is read into: groups of images of one prompt, and people's picks in them."""
 
 from __future__ import annotations
 
@@ -10,68 +10,80 @@ from ..errors import D3POError
 from ..picks import Pick, check_pick
 from ..run.recording import check_shown
 
-MAX_PICTURES = 8
-"""Of one group: as many as can be drawn and shown as one."""
+MAX_IMAGES = 8
+"""Images of one group, at most: as many as can be drawn and shown as one."""
 
 
 @dataclass(frozen=True)
 class ImportedPick:
-    """What one person said of a group.
+    """One person's pick in a group.
 
     Attributes:
-        pick: one picture alone is judged by a score: 1 liked, -1 disliked.
-        who: empty where the source does not say.
-        shown: the pictures that the person saw; empty for all.
+        pick: the judgement. A single image is judged by a score: 1 liked, -1 disliked.
+        who: name of the person; empty if the source does not name one.
+        shown_order: the images that the person saw, by number; empty for all.
     """
 
     pick: Pick
     who: str = ""
-    shown: tuple[int, ...] = ()
+    shown_order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class JudgedGroup:
-    """Pictures of one prompt.
+    """Images of one prompt, and the picks in them.
 
     Attributes:
-        where: for people: the line or file that it comes from.
-        prompt, negative: an empty negative is none, or not known.
-        pictures: files, 1 to 8.
-        verdicts: at least one.
+        where: the line or the file that it comes from, to be shown to people.
+        prompt, negative: an empty negative prompt is none, or not known.
+        paths: image files, 1 to `MAX_IMAGES`.
+        picks: at least one.
+
+    Raises:
+        D3POError: there are too many images, or a pick names images that are not there.
     """
 
     where: str
     prompt: str
     negative: str
-    pictures: tuple[Path, ...]
-    verdicts: tuple[ImportedPick, ...]
+    paths: tuple[Path, ...]
+    picks: tuple[ImportedPick, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.paths)
+        if count > MAX_IMAGES:
+            raise D3POError(f"It has {count} pictures.", f"A group has at most {MAX_IMAGES}: split it.")
+        for imported in self.picks:
+            check_pick(imported.pick, count)
+            check_shown(imported.pick.order, imported.shown_order, count)
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something that cannot be used, and why, in sentences that say what to do.
+    """A part of a source that cannot be used.
 
     Attributes:
-        where: the line, the file, or a few of many files.
-        groups: how many are left out with it.
+        where: the line, the file, or the first few of many files.
+        reason: sentences that say what is wrong and what to do.
+        groups: number of groups that are left out for this reason.
     """
 
     where: str
-    why: str
+    reason: str
     groups: int = 1
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.why}"
+        return f"{self.where}: {self.reason}"
 
 
 @dataclass
-class FoundImages:
-    """What a source holds.
+class JudgedImages:
+    """What was read from a source; true if any group can be used.
 
     Attributes:
         groups: those that can be used.
         left_out: the others.
-        notes: sentences about how something was understood.
+        notes: sentences that say how the source was understood.
     """
 
     groups: list[JudgedGroup] = field(default_factory=list)
@@ -79,29 +91,14 @@ class FoundImages:
     notes: list[str] = field(default_factory=list)
 
     def leave_out(self, where: str, error: D3POError) -> None:
+        """Record that a group is left out because of an error."""
         self.left_out.append(LeftOut(where, str(error)))
 
     def __bool__(self) -> bool:
         return bool(self.groups)
 
 
-def checked_group(
-    where: str, prompt: str, negative: str, pictures: Sequence[Path], verdicts: Sequence[ImportedPick]
-) -> JudgedGroup:
-    """A group, once it is sure that its verdicts fit its pictures.
-
-    Raises:
-        D3POError: too many pictures, or a verdict that names pictures which are not there.
-    """
-    if len(pictures) > MAX_PICTURES:
-        raise D3POError(f"It has {len(pictures)} pictures.", f"A group has at most {MAX_PICTURES}: split it.")
-    for verdict in verdicts:
-        check_pick(verdict.pick, len(pictures))
-        check_shown(verdict.pick.order, verdict.shown, len(pictures))
-    return JudgedGroup(where, prompt, negative, tuple(pictures), tuple(verdicts))
-
-
-def abbreviate(names: Sequence[str], most: int = 3) -> str:
-    """A few of many names: "a.png, b.png, c.png and 9 more"."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def abbreviate(names: Sequence[str], count: int = 3) -> str:
+    """Join the first few of many names: "a.png, b.png, c.png and 9 more"."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

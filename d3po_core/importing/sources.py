@@ -1,4 +1,4 @@
-"""Which kind of source a path is."""
+"""Reading a source of any kind, by what its path holds."""
 
 from __future__ import annotations
 
@@ -6,37 +6,40 @@ import os
 from pathlib import Path
 
 from ..errors import D3POError
-from .contradictions import without_contradictions
+from .contradictions import drop_contradictions
 from .folders import LOSERS, WINNERS, read_folders
 from .jsonl import read_rows
-from .judged import FoundImages
+from .judged import JudgedImages
 
 LINES = ".jsonl"
 METADATA = "metadata.jsonl"
 KINDS = f"Choose a {LINES} file, or a folder that holds {METADATA} or {WINNERS} and {LOSERS}."
 
 
-def read_source(path: str | Path, confined: bool = False) -> FoundImages:
-    """All judged pictures of a source that can be used, looked at one by one, and what is left out and why.
+def read_source(path: str | Path, confined: bool = False) -> JudgedImages:
+    """Read the judged images of a source; every image is opened and checked.
 
     Args:
         path: a folder with `winners` and `losers`, a folder with a data set's `metadata.jsonl`, or a `.jsonl` file.
-        confined: whether lines that name pictures outside of the source's folder are left out, and those not even
-            looked for: who wrote the lines may be a stranger to this computer.
+        confined: whether to leave out lines that name images outside of the source's folder, without looking for those:
+            for sources that a stranger may have written.
+
+    Returns:
+        The groups that can be used, and what is left out for which reason.
 
     Raises:
-        D3POError: it is none of these, or nothing in it can be used.
+        D3POError: the path is none of these, or nothing in it can be used.
     """
     path = Path(os.path.expanduser(path))
-    found = without_contradictions(_read(path, confined))
-    if not found:
-        first = found.left_out[0]
-        count = sum(each.groups for each in found.left_out)
+    judged = drop_contradictions(_read(path, confined))
+    if not judged:
+        first = judged.left_out[0]
+        count = sum(each.groups for each in judged.left_out)
         raise D3POError(f"Nothing in {path} can be used ({count} left out). {first}", safe="Nothing was imported.")
-    return found
+    return judged
 
 
-def _read(path: Path, confined: bool) -> FoundImages:
+def _read(path: Path, confined: bool) -> JudgedImages:
     if path.is_dir():
         if (path / METADATA).is_file():
             return read_rows(path / METADATA, confined)

@@ -1,5 +1,19 @@
-"""Rewards: programs that say how much they like a picture. They stand in for a person while testing, measure before and
-after, and are what DRaFT climbs where they are differentiable.
+"""Rewards, judges and auto-pick.
+
+A reward is anything that scores images: a `Reward`. A judge is a preference model that was fitted to a person's picks;
+if it predicts picks better than chance, it can be used as a reward (`Judge.reward`). Auto-pick picks with a reward, in
+place of a person.
+
+| file | what is in it |
+|---|---|
+| `reward` | `Reward`, its checks, and weighted sums |
+| `spec` | the built-in rewards by name, and `get_reward`, which reads texts such as `warmth + 0.5*clip:/folder` |
+| `simple` | built-in rewards that look at colours, at the embedded model's flowers or at the size of a JPEG |
+| `smooth_jpeg` | the size of a JPEG with a gradient |
+| `clip`, `clip_images`, `aesthetic_head` | CLIP, PickScore, HPSv2 and LAION's aesthetic score, from folders |
+| `features` | what a judge sees of an image |
+| `judge`, `cross_validation`, `file` | fitting a judge to picks, measuring it on unseen groups, saving it |
+| `auto_pick` | picks with a reward |
 """
 
 from .reward import Reward, check_varied, weighted_sum

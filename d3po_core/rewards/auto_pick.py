@@ -1,4 +1,4 @@
-"""Picks by a program, as a stand-in for a person."""
+"""Auto-pick: picks with a reward, in place of a person."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .reward import Reward
 
 @dataclass(frozen=True)
 class AutoPickProgress:
-    """How far picking has come, and how many picks so far were mistakes."""
+    """How many groups are picked in, of how many, and how many of those picks were made mistakes on purpose."""
 
     done: int
     total: int
@@ -36,34 +36,46 @@ def auto_pick(
     """Pick in every group that has no pick yet.
 
     Args:
-        run: where.
-        reward: whose taste it is; None picks at random.
+        run: the picks are added to it.
+        reward: scores the images; None picks at random.
         who: the name under which picks are recorded.
         kind: "favourite" or "ranking".
-        flip: chance of a mistake: another favourite, or the ranking upside down.
-        limit: at most so many groups.
-        seed: of mistakes and chance; a group's luck does not depend on the others.
+        flip: probability of a mistake: another favourite, or the ranking upside down.
+        limit: largest number of groups to pick in; None for all.
+        seed: of mistakes and random picks. What is drawn for one group does not depend on the others.
+
+    Yields:
+        The progress, after each group.
     """
     groups = run.groups.select(picked=False)[:limit]
     mistakes = 0
     for done, group in enumerate(groups, 1):
-        luck = generator(seed, "annotator", group.number)
+        rng = generator(seed, "annotator", group.number)
         scores = reward(read_images(run, group), [group.prompt] * group.candidates) if reward else None
-        mistaken = scores is not None and bool(torch.rand((), generator=luck) < flip)
+        mistaken = scores is not None and bool(torch.rand((), generator=rng) < flip)
         pick = pick_of(
-            scores if scores is not None else torch.rand(group.candidates, generator=luck), kind, mistaken, luck
+            scores if scores is not None else torch.rand(group.candidates, generator=rng), kind, mistaken, rng
         )
         run.picks.add(group.id, pick, who=who)
         mistakes += mistaken and pick.kind != "tie"
         yield AutoPickProgress(done, len(groups), mistakes)
 
 
-def pick_of(scores: Tensor, kind: str, mistaken: bool, luck: Generator) -> Pick:
-    """What scores (candidates,) say; a tie where they are all equal."""
+def pick_of(scores: Tensor, kind: str, mistaken: bool, rng: Generator) -> Pick:
+    """Return the pick that follows from scores.
+
+    Args:
+        scores: of a group's candidates, (candidates,), two or more.
+        kind: "favourite" or "ranking".
+        mistaken: whether to pick another favourite than the best, drawn from `rng`, or to turn the ranking round.
+
+    Returns:
+        The pick; a tie if all scores are equal.
+    """
     order = scores.argsort(descending=True, stable=True).tolist()
     if float(scores.max()) == float(scores.min()):
         return Pick("tie")
     if kind == "ranking":
         return Pick("ranking", tuple(reversed(order) if mistaken else order))
-    other = 1 + int(torch.randint(len(order) - 1, (), generator=luck))
+    other = 1 + int(torch.randint(len(order) - 1, (), generator=rng))
     return Pick("favourite", (order[other if mistaken else 0],))

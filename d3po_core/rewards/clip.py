@@ -1,4 +1,7 @@
-"""A CLIP model (Radford et al. 2021, arXiv 2103.00020) from a folder as transformers saves it."""
+"""Rewards from CLIP models (Radford et al. 2021, arXiv 2103.00020), from folders as transformers saves them:
+
+CLIP itself, PickScore, HPSv2, and LAION's aesthetic score.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,25 +21,29 @@ from .aesthetic_head import AestheticHead
 from .clip_images import ImagePreparation
 from .reward import Reward
 
-BOTH = ("clip",)
-VISION = ("clip_vision_model", "aesthetics_predictor")
-"""What config.json calls a model of pictures and text, and one of pictures alone."""
+if TYPE_CHECKING:
+    from transformers import CLIPModel, CLIPVisionModelWithProjection, PreTrainedTokenizerBase
+
+IMAGE_AND_TEXT = ("clip",)
+IMAGE_ONLY = ("clip_vision_model", "aesthetics_predictor")
+"""Names in config.json of models of images and text, and of models of images alone."""
 BATCH = 16
-"""Pictures at once."""
+"""Images in one forward pass."""
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-"""Either will do."""
-DO = "Choose a folder with config.json, model.safetensors and preprocessor_config.json, as transformers saves it."
+"""Sets of files, of which one is enough."""
+CHOOSE = "Choose a folder with config.json, model.safetensors and preprocessor_config.json, as transformers saves it."
 
 
 class Clip:
-    """A frozen CLIP, in float32; it moves to the device of the pictures that it is shown.
+    """A frozen CLIP in float32. It moves to the device of the images that it embeds.
 
     Args:
-        folder: where it lies.
-        text: whether prompts are to be read too.
+        folder: as transformers saves a model.
+        text: whether prompts are embedded too.
 
     Raises:
-        D3POError: the folder is none, of another kind, incomplete, or its weights are not safetensors.
+        D3POError: there is no such folder, it holds another kind of model or is incomplete, or its weights are not
+            safetensors.
     """
 
     def __init__(self, folder: str | Path, text: bool = True) -> None:
@@ -47,61 +54,62 @@ class Clip:
         self.model = _load(self.folder, kind)
         self.tokenizer = _tokenizer(self.folder) if text else None
 
-    def of_pictures(self, images: Tensor) -> Tensor:
-        """Embeddings (B, F) of length 1 of pictures (B, 3, H, W) in [0, 1], with gradient."""
-        with torch.inference_mode(False):  # whose tensors could take no part in gradients later
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Return embeddings (B, F) of length 1 of images (B, 3, H, W) in [0, 1], with gradient."""
+        with torch.inference_mode(False):  # tensors made inside it never allow gradients
             self.model.to(images.device)
         parts = []
         for part in images.float().split(BATCH):
-            seen = self.model.vision_model(pixel_values=self.prepare(part)).pooler_output
-            parts.append(self.model.visual_projection(seen))
+            pooled = self.model.vision_model(pixel_values=self.prepare(part)).pooler_output
+            parts.append(self.model.visual_projection(pooled))
         return F.normalize(torch.cat(parts), dim=1)
 
     @torch.no_grad()
-    def of_texts(self, texts: list[str]) -> Tensor:
-        """Embeddings (B, F) of length 1; what is too long is cut off at its end."""
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """Return embeddings (B, F) of length 1 of B texts; the end of a text that is too long is cut off."""
         assert self.tokenizer is not None
         longest = self.model.config.text_config.max_position_embeddings
-        read = self.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
-        read = {name: read[name].to(self.model.logit_scale.device) for name in ("input_ids", "attention_mask")}
-        return F.normalize(self.model.text_projection(self.model.text_model(**read).pooler_output), dim=1)
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        tokens = {name: tokens[name].to(self.model.logit_scale.device) for name in ("input_ids", "attention_mask")}
+        return F.normalize(self.model.text_projection(self.model.text_model(**tokens).pooler_output), dim=1)
 
     def cosines(self, images: Tensor, texts: list[str]) -> Tensor:
-        """The cosine of each picture's and its text's embeddings, (B,)."""
-        return (self.of_pictures(images) * self.of_texts(texts)).sum(1)
+        """Return the cosine of each image's embedding and its text's, (B,)."""
+        return (self.embed_images(images) * self.embed_texts(texts)).sum(1)
 
     @property
     def width(self) -> int:
-        """Numbers of an embedding, F."""
+        """Return the length F of an embedding."""
         return int(self.model.visual_projection.out_features)
 
     @property
     def scale(self) -> Tensor:
-        """What cosines are multiplied by to make logits."""
+        """Return the factor that turns cosines into logits, ()."""
         return self.model.logit_scale.detach().exp()
 
 
 def _kind(folder: Path, text: bool) -> str:
-    """What config.json says that the folder holds."""
+    """Return the kind of model that config.json names; raises D3POError if it is not a CLIP, or lacks a needed text."""
     path = folder / "config.json"
     if not path.is_file():
-        raise D3POError(f"{folder} is not a CLIP folder: it has no config.json.", DO)
+        raise D3POError(f"{folder} is not a CLIP folder: it has no config.json.", CHOOSE)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise D3POError(f"{path} cannot be read ({error}).", "Use another copy of the folder.") from error
     kind = str(config.get("model_type") or config.get("_class_name") or "something unknown")
-    if kind in BOTH or (kind in VISION and not text):
+    if kind in IMAGE_AND_TEXT or (kind in IMAGE_ONLY and not text):
         return kind
-    if kind in VISION:
+    if kind in IMAGE_ONLY:
         raise D3POError(
             f"{folder} holds a CLIP for pictures alone, and this reward reads the prompt too.",
             "Choose the folder of the whole CLIP model.",
         )
-    raise D3POError(f"{folder} holds {kind}, not a CLIP for pictures{' and text' if text else ''}.", DO)
+    raise D3POError(f"{folder} holds {kind}, not a CLIP for pictures{' and text' if text else ''}.", CHOOSE)
 
 
 def _check_weights(folder: Path) -> None:
+    """Raise D3POError unless the folder has weights as safetensors."""
     if any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         return
     pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in (".bin", ".pt", ".pth", ".ckpt")]
@@ -110,38 +118,40 @@ def _check_weights(folder: Path) -> None:
             f"The weights in {folder} are a pickle ({pickles[0]}), which can run any program and is never read.",
             "Save the model as safetensors: model.save_pretrained(folder, safe_serialization=True).",
         )
-    raise D3POError(f"{folder} has no model.safetensors.", DO)
+    raise D3POError(f"{folder} has no model.safetensors.", CHOOSE)
 
 
-def _load(folder: Path, kind: str) -> Any:
+def _load(folder: Path, kind: str) -> CLIPModel | CLIPVisionModelWithProjection:
+    """Return the frozen model in float32; raises D3POError if it cannot be loaded or tensors are missing."""
     try:
         from transformers import CLIPModel, CLIPVisionModelWithProjection
     except ImportError as error:
         raise D3POError("CLIP-type rewards need transformers, which is not installed.", "Install it.") from error
-    # Not AutoModel: that would want the published head's own program for "aesthetics_predictor".
-    loader = CLIPModel if kind in BOTH else CLIPVisionModelWithProjection
+    # Not AutoModel: for "aesthetics_predictor" it would run the Python code published with the head.
+    loader = CLIPModel if kind in IMAGE_AND_TEXT else CLIPVisionModelWithProjection
     try:
-        model, said = loader.from_pretrained(
+        model, loading_info = loader.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except Exception as error:  # whatever a damaged file makes the library say
+    except Exception as error:  # the library raises many kinds for damaged files
         reason = str(error).strip().partition("\n")[0]
         raise D3POError(f"The CLIP in {folder} cannot be loaded ({reason}).", "Use another copy of it.") from error
-    missing = sorted(said["missing_keys"])
-    if missing:  # the library would fill them with noise
+    missing = sorted(loading_info["missing_keys"])
+    if missing:  # the library fills them with random numbers
         raise D3POError(
             f"The weights in {folder} are not those of the CLIP that config.json describes: {missing[0]} is missing.",
-            DO,
+            CHOOSE,
         )
     return model.float().eval().requires_grad_(False)
 
 
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the folder's tokenizer; raises D3POError if there is none that can be read."""
     from transformers import AutoTokenizer
 
     try:
         if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
-            raise FileNotFoundError  # newer versions of the library would make one that knows no words
+            raise FileNotFoundError  # newer versions of the library would make one with an empty vocabulary
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise D3POError(
@@ -153,7 +163,7 @@ def _tokenizer(folder: Path) -> Any:
 
 @dataclass(frozen=True)
 class ClipScore:
-    """The cosine of a picture's and its prompt's embedding, times the model's logit scale if `scaled`."""
+    """The cosine of an image's embedding and its prompt's, times the model's logit scale if `scaled`."""
 
     clip: Clip
     scaled: bool
@@ -165,35 +175,35 @@ class ClipScore:
 
 @dataclass(frozen=True)
 class AestheticScore:
-    """What the head says of a picture's embedding; about 1 to 10 for LAION's."""
+    """The head's score of an image's embedding; LAION's are roughly from 1 to 10."""
 
     clip: Clip
     head: AestheticHead
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        return self.head(self.clip.of_pictures(images))
+        return self.head(self.clip.embed_images(images))
 
 
 def clip_fit(folder: str) -> Reward:
-    """CLIP's own logit of picture and prompt, as CLIPModel computes it."""
+    """Load a CLIP that scores by its logit of image and prompt, as CLIPModel computes it."""
     clip = Clip(folder)
     return Reward(f"clip:{clip.folder.name}", "pictures that fit their prompt, to CLIP", ClipScore(clip, True), True)
 
 
 def pickscore(folder: str) -> Reward:
-    """PickScore: the logit (section 3 of the paper; about 20 for ordinary pictures)."""
+    """Load PickScore (Kirstain et al. 2023, arXiv 2305.01569, section 3): the logit, near 20 for ordinary images."""
     clip = Clip(folder)
     return Reward(f"pickscore:{clip.folder.name}", "what people picked for a prompt", ClipScore(clip, True), True)
 
 
 def hpsv2(folder: str) -> Reward:
-    """HPSv2: the cosine, without the logit scale, as its authors' code reports it (about .28)."""
+    """Load HPSv2 (Wu et al. 2023, arXiv 2306.09341): the cosine without the logit scale, as in its code (near 0.28)."""
     clip = Clip(folder)
     return Reward(f"hpsv2:{clip.folder.name}", "what people preferred for a prompt", ClipScore(clip, False), True)
 
 
 def aesthetic(folder: str) -> Reward:
-    """LAION's aesthetic score."""
+    """Load LAION's aesthetic score: a CLIP of images with an aesthetic head."""
     clip = Clip(folder, text=False)
     head = AestheticHead.read(clip.folder, clip.width)
     return Reward(
@@ -207,4 +217,4 @@ LOADERS: dict[str, Callable[[str], Reward]] = {
     "hpsv2": hpsv2,
     "aesthetic": aesthetic,
 }
-"""By the kind that stands before the colon; each raises D3POError as `Clip` does."""
+"""Functions that load a reward from a folder, by the word before the colon of a spec. Each raises as `Clip` does."""

@@ -1,12 +1,11 @@
-"""What a CLIP model's image processor does to a picture, with gradient: resize, centre crop, normalise."""
+"""The preprocessing of a CLIP model's images, with gradient: resize, centre crop, normalise."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -15,20 +14,35 @@ from torch import Tensor
 from ..errors import D3POError
 
 FILES = ("preprocessor_config.json", "processor_config.json")
-"""Where transformers keeps it; newer versions in the second, under "image_processor"."""
+"""Where transformers keeps the settings; newer versions keep them in the second, under "image_processor"."""
 FILTERS = {2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers of filters, and torch's names of them."""
+"""Torch's names of filters, by Pillow's numbers of them."""
+Size = int | dict[str, int]
+"""One number of pixels, or {"height": ..., "width": ...}, or {"shortest_edge": ...}."""
+
+
+class ProcessorConfig(TypedDict, total=False):
+    """The settings of transformers' CLIPImageProcessor that are read."""
+
+    do_resize: bool
+    size: Size
+    resample: int
+    do_center_crop: bool
+    crop_size: Size
+    do_normalize: bool
+    image_mean: list[float]
+    image_std: list[float]
 
 
 @dataclass(frozen=True)
 class ImagePreparation:
-    """How pictures are prepared.
+    """How images are resized, cropped and normalised for a model.
 
     Attributes:
-        size: of the shorter side, or (height, width), in pixels; None leaves pictures as they are.
-        crop: (height, width) of the middle to keep, with black around it where there is less; None keeps all.
-        mode: filter of `torch.nn.functional.interpolate`.
-        mean, std: of red, green and blue; their difference and quotient is what the model sees.
+        size: the shorter side, or (height, width), in pixels; None leaves images as they are.
+        crop: (height, width) of the centre that is kept, padded with black if the image is smaller; None keeps all.
+        mode: the filter, as `torch.nn.functional.interpolate` names it.
+        mean, std: of red, green and blue; the model sees (image - mean) / std.
     """
 
     size: int | tuple[int, int] | None
@@ -38,31 +52,31 @@ class ImagePreparation:
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] to what the network takes, (B, 3, height, width)."""
+        """Prepare images (B, 3, H, W) in [0, 1] as the network takes them, (B, 3, height, width)."""
         if self.size is not None:
-            # With antialias the filter is Pillow's, for enlarging too; without it torch's bicubic has another
-            # constant. Where bicubic overshoots, Pillow clips.
+            # With antialias the filter equals Pillow's, for enlarging too; without it torch's bicubic has another
+            # constant. Pillow clips where bicubic overshoots.
             size = _sides(self.size, images.shape[-2], images.shape[-1])
             images = F.interpolate(images, size, mode=self.mode, antialias=True, align_corners=False).clamp(0, 1)
         if self.crop is not None:
-            more = [keep - have for keep, have in zip(self.crop, images.shape[-2:], strict=True)]  # negative crops
-            before = [-(-each // 2) for each in more]
-            images = F.pad(images, (before[1], more[1] - before[1], before[0], more[0] - before[0]))
+            padding = [keep - have for keep, have in zip(self.crop, images.shape[-2:], strict=True)]  # < 0: crop
+            before = [-(-each // 2) for each in padding]
+            images = F.pad(images, (before[1], padding[1] - before[1], before[0], padding[0] - before[0]))
         mean, std = (torch.tensor(values).to(images)[:, None, None] for values in (self.mean, self.std))
         return (images - mean) / std
 
     @classmethod
     def read(cls, folder: Path) -> ImagePreparation:
-        """From a model's folder.
+        """Read the settings of a model's folder.
 
         Raises:
-            D3POError: nothing there says how pictures are prepared, or in a way that is not known.
+            D3POError: the folder has no such settings, or ones that are not understood.
         """
         for name in FILES:
             if (folder / name).is_file():
                 try:
-                    found = json.loads((folder / name).read_text(encoding="utf-8"))
-                    return cls.of(found.get("image_processor", found))
+                    config = json.loads((folder / name).read_text(encoding="utf-8"))
+                    return cls.of(config.get("image_processor", config))
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise D3POError(
                         f"{folder / name} says how pictures are prepared in a way that is not understood ({error!r}).",
@@ -74,8 +88,8 @@ class ImagePreparation:
         )
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> ImagePreparation:
-        """From an image processor's settings."""
+    def of(cls, config: ProcessorConfig) -> ImagePreparation:
+        """Make the preparation from an image processor's settings; raises KeyError or TypeError if they are wrong."""
         return cls(
             size=_size(config["size"]) if config.get("do_resize", True) else None,
             crop=_pair(config["crop_size"]) if config.get("do_center_crop", True) else None,
@@ -85,18 +99,18 @@ class ImagePreparation:
         )
 
 
-def _size(value: int | Mapping[str, int]) -> int | tuple[int, int]:
+def _size(value: Size) -> int | tuple[int, int]:
     if isinstance(value, int):
         return value
     return value["shortest_edge"] if "shortest_edge" in value else (value["height"], value["width"])
 
 
-def _pair(value: int | Mapping[str, int]) -> tuple[int, int]:
+def _pair(value: Size) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value["height"], value["width"])
 
 
 def _sides(size: int | tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """Height and width after resizing; with one number for the shorter side the other keeps the shape, rounded down."""
+    """Return (height, width) after resizing. With one number, the longer side keeps the ratio and is rounded down."""
     if isinstance(size, tuple):
         return size
     return (size, size * width // height) if height <= width else (size * height // width, size)

@@ -1,9 +1,9 @@
-"""The Bradley-Terry model (Bradley and Terry 1952) with a linear score: who wins follows from the scores' difference.
+"""The Bradley-Terry model (Bradley and Terry 1952) with a linear score, fitted and cross-validated.
 
     P(winner is preferred to loser) = sigmoid(beta . (f_winner - f_loser))
 
-beta minimises the weighted log loss of the pairs plus ridge / 2 times its squared length, which has one minimum:
-Newton's method finds it in a few steps.
+beta minimises the weighted log loss of the pairs plus ridge / 2 times its squared length. The sum is strictly convex,
+so it has one minimum, which Newton's method finds in a few steps.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from torch import Tensor
 
 MAX_STEPS = 100
 NEWTON_TOLERANCE = 1e-9
-"""Newton's decrement below which it is done (half of it is how far the loss is above its minimum)."""
+"""Newton decrement at which to stop; half of it estimates how far the loss is above its minimum."""
 
 
 def fit_bradley_terry(differences: Tensor, weights: Tensor, ridge: float, start: Tensor | None = None) -> Tensor:
-    """The minimum beta (F,), float64.
+    """Return the beta (F,), float64, at which `log_loss` is least.
 
     Args:
-        differences: features of each pair's winner less its loser's, (P, F), float64.
+        differences: features of each pair's winner - its loser's, (P, F), float64.
         weights: of the pairs, (P,).
         ridge: above 0.
-        start: where to begin; the nearer the faster.
+        start: a beta near the minimum, from which fewer steps are needed; 0 if None.
     """
     beta = differences.new_zeros(differences.shape[1]) if start is None else start.clone()
     for _ in range(MAX_STEPS):
-        surprise = torch.sigmoid(-(differences @ beta))
-        gradient = ridge * beta - differences.T @ (weights * surprise)
-        curvature = (differences.T * (weights * surprise * (1 - surprise))) @ differences
+        miss = torch.sigmoid(-(differences @ beta))  # predicted probability of the opposite preference
+        gradient = ridge * beta - differences.T @ (weights * miss)
+        curvature = (differences.T * (weights * miss * (1 - miss))) @ differences
         curvature.diagonal().add_(ridge)
         step = torch.cholesky_solve(gradient[:, None], torch.linalg.cholesky(curvature))[:, 0]
         decrement = float(gradient @ step)
@@ -47,15 +47,15 @@ def fit_bradley_terry(differences: Tensor, weights: Tensor, ridge: float, start:
 
 
 def log_loss(differences: Tensor, weights: Tensor, ridge: float, beta: Tensor) -> float:
-    """What `fit` minimises."""
+    """Return the weighted log loss of the pairs plus ridge / 2 times the squared length of beta."""
     return float(weights @ F.softplus(-(differences @ beta)) + ridge / 2 * beta @ beta)
 
 
-OUTER, INNER = 5, 3
+OUTER_FOLDS, INNER_FOLDS = 5, 3
 RIDGES = (1.0, 0.25, 0.06, 0.015)
-"""From the most to the least: each fit begins where the one before it ended."""
-NOTHING = 1e-9
-"""Of the longest direction: what is shorter is rounding."""
+"""In this order, because each fit starts from the one before."""
+RANK_TOLERANCE = 1e-9
+"""Singular values below this share of the largest are rounding."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class PairData:
     Attributes:
         differences: of standardised features, (P, F), float64.
         weights: (P,).
-        groups: which group each pair is of, (P,), from 0 on.
+        groups: number of each pair's group, from 0, (P,).
     """
 
     differences: Tensor
@@ -76,40 +76,60 @@ class PairData:
         return PairData(self.differences[rows], self.weights[rows], self.groups[rows])
 
     def scaled(self, scale: Tensor) -> tuple[PairData, Tensor]:
-        """The same with features times `scale` (F,), in the R coordinates that the pairs span, and the way back (F, R).
+        """Multiply the features by `scale` (F,) and project them to the R dimensions that the pairs span.
 
-        A ridge never leaves that span, so nothing is lost, and with more features than pairs much time is won.
+        The minimiser with a ridge is in that span, so the fit is the same, and faster if there are more features than
+        pairs.
+
+        Returns:
+            The pairs with differences (P, R), and the matrix (F, R) that turns a beta (R,) into one on features.
         """
         left, singular, right = torch.linalg.svd(self.differences * scale, full_matrices=False)
-        rank = int((singular > NOTHING * singular[0]).sum())
-        coordinates = left[:, :rank] * singular[:rank]
-        return PairData(coordinates, self.weights, self.groups), scale[:, None] * right[:rank].T
+        rank = int((singular > RANK_TOLERANCE * singular[0]).sum())
+        projected = left[:, :rank] * singular[:rank]
+        return PairData(projected, self.weights, self.groups), scale[:, None] * right[:rank].T
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which scale of the features, by number, and how much ridge."""
+    """The number of the features' scale, and the ridge."""
 
     scale: int
     ridge: float
 
 
 def fit_head(data: PairData, scales: Sequence[Tensor]) -> tuple[Tensor, Choice]:
-    """The head's weights (F,) on standardised features, and what was chosen for it by cross-validation."""
+    """Fit the head to all pairs, with the scale and the ridge that cross-validation chooses.
+
+    Args:
+        data: the pairs.
+        scales: of the features, (F,) each.
+
+    Returns:
+        Weights (F,) on standardised features, and what was chosen.
+    """
     spans = [data.scaled(scale) for scale in scales]
-    choice = choose_ridge([span for span, _ in spans], OUTER)
+    choice = choose_ridge([span for span, _ in spans], OUTER_FOLDS)
     span, back = spans[choice.scale]
     return back @ fit_bradley_terry(span.differences, span.weights, choice.ridge), choice
 
 
 def hidden_margins(data: PairData, scales: Sequence[Tensor]) -> Tensor:
-    """For each pair the margin, positive where right, that a head foretells which never saw its group. (P,)"""
+    """Predict each pair by a head that has not seen its group, in nested cross-validation.
+
+    Args:
+        data: the pairs.
+        scales: of the features, (F,) each.
+
+    Returns:
+        The predicted margin of winner over loser, (P,): positive where the prediction is right.
+    """
     spans = [data.scaled(scale)[0] for scale in scales]
     margins = torch.zeros_like(data.weights)
-    folds = fold_of(data.groups, OUTER)
-    for fold in range(OUTER):
+    folds = fold_of(data.groups, OUTER_FOLDS)
+    for fold in range(OUTER_FOLDS):
         seen = folds != fold
-        choice = choose_ridge([span[seen] for span in spans], INNER)
+        choice = choose_ridge([span[seen] for span in spans], INNER_FOLDS)
         span = spans[choice.scale]
         margins[~seen] = span.differences[~seen] @ fit_bradley_terry(
             span.differences[seen], span.weights[seen], choice.ridge
@@ -118,7 +138,7 @@ def hidden_margins(data: PairData, scales: Sequence[Tensor]) -> Tensor:
 
 
 def choose_ridge(spans: Sequence[PairData], count: int) -> Choice:
-    """The choice with the least log loss on hidden folds."""
+    """Return the scale and the ridge with the least log loss on the folds left out, of `count` folds."""
     losses: dict[Choice, float] = {}
     folds = fold_of(spans[0].groups, count)
     for fold in range(count):
@@ -133,14 +153,14 @@ def choose_ridge(spans: Sequence[PairData], count: int) -> Choice:
 
 
 def fold_of(groups: Tensor, count: int) -> Tensor:
-    """A fold for each pair, the same for all of one group; groups are dealt out at random, the same each time."""
+    """Assign a fold to each pair, (P,): the same for all pairs of a group. Groups are shuffled with a fixed seed."""
     present = groups.unique()
-    dealt = torch.randperm(len(present), generator=torch.Generator().manual_seed(0)) % count
-    return dealt[torch.searchsorted(present, groups)]
+    fold = torch.randperm(len(present), generator=torch.Generator().manual_seed(0)) % count
+    return fold[torch.searchsorted(present, groups)]
 
 
 def by_group(data: PairData, margins: Tensor) -> Tensor:
-    """For each group the share of its pairs' weight that was foretold right; equal scores count half. (G,)"""
+    """Return the weighted share of each group's pairs that are predicted right, (G,); a margin of 0 counts half."""
     right = (margins > 0).double() + 0.5 * (margins == 0).double()
     count = int(data.groups.max()) + 1
     total = torch.zeros(count, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What a small preference model sees of a picture, with gradient."""
+"""What a judge sees of an image: numbers that describe it, with gradient."""
 
 from __future__ import annotations
 
@@ -14,67 +14,66 @@ from .smooth_jpeg import smooth_jpeg_size, ycbcr
 STATISTICS = "statistics"
 SIDE, SCALES, MAP = 64, (1, 2, 4, 8), 4
 EPSILON = 1e-6
-"""Below square roots, so that their gradient is finite."""
+"""Added below square roots, so that their gradient is finite."""
 
 
 class Features(Protocol):
-    """Numbers that describe a picture.
+    """Numbers that describe an image.
 
     Attributes:
         name: `statistics`, or `clip:` and a folder.
-        scales: how much the features may count beside each other, (F,) each; which one serves best is found out.
+        scales: alternative weightings of the features against each other, (F,) each; cross-validation chooses one.
     """
 
     name: str
     scales: list[Tensor]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] to (B, F)."""
+        """Return the features (B, F) of images (B, 3, H, W) in [0, 1]."""
         ...
 
 
 class Statistics:
-    """Statistics of colours and edges of the whole picture, and the same on a map of 4 x 4 places.
+    """Statistics of colours and edges, of the whole image and on a map of 4 x 4 places.
 
-    The whole picture: mean and spread of luma and both chromas, mean saturation; the logarithm of their mean gradient
-    at full size, and at 64 x 64 pixels smoothed over 1, 2, 4 and 8; smooth JPEG size by pixel. The map: means and
-    gradients.
+    Of the whole image: mean and standard deviation of luma and both chromas, and mean saturation; the logarithm of
+    their mean gradient at full size, and at 64 x 64 pixels smoothed over 1, 2, 4 and 8; smooth JPEG size per pixel.
+    On the map: means and gradients.
 
-    The VAE's latents are left out. Their means, spreads and correlations by channel and their means on such a map, put
-    beside these on the embedded model (64 groups of four, 5 seeds), changed the share of unseen favourites foretold by
-    -.009 to +.003 in four tastes, each within a standard error or two of nothing; and a reward that saw them would need
-    the encoder within the gradient.
+    The VAE's latents are left out. With their means, spreads and correlations by channel and their means on such a map,
+    on the embedded model (64 groups of four, 5 seeds), the share of unseen favourites predicted right changed by -0.009
+    to +0.003 in four tastes, each within two standard errors of 0; and the encoder would have to be in the gradient.
     """
 
     name = STATISTICS
 
     def __init__(self) -> None:
-        whole, places = 3 + 3 + 1 + 3 * (1 + len(SCALES)) + 1, 6 * MAP**2
-        of_whole, of_map = (torch.full((count,), count**-0.5, dtype=torch.float64) for count in (whole, places))
-        # Most tastes are told by the whole picture; places matter where it is about left and right or centre and edge.
-        self.scales = [torch.cat([of_whole, share * of_map]) for share in (0.0, 0.4, 1.0)]
+        counts = 3 + 3 + 1 + 3 * (1 + len(SCALES)) + 1, 6 * MAP**2  # of the whole image, and on the map
+        on_image, on_map = (torch.full((count,), count**-0.5, dtype=torch.float64) for count in counts)
+        # For most tastes the whole image is enough; places matter to those of left and right or centre and edge.
+        self.scales = [torch.cat([on_image, share * on_map]) for share in (0.0, 0.4, 1.0)]
 
     def __call__(self, images: Tensor) -> Tensor:
         planes = torch.stack(ycbcr(images * 255), 1) / 255
         small = F.adaptive_avg_pool2d(planes, SIDE)
         blue, red = planes[:, 1], planes[:, 2]
         edges = [gradient_length(planes), *(gradient_length(F.avg_pool2d(small, scale)) for scale in SCALES)]
-        whole = [
+        statistics = [
             planes.mean((2, 3)),
             (planes.var((2, 3), correction=0) + EPSILON).sqrt(),
             (blue.square() + red.square() + EPSILON).sqrt().mean((1, 2))[:, None],
             *(edge.mean((2, 3)).log() for edge in edges),
             smooth_jpeg_size(images)[:, None] / (images.shape[-2] * images.shape[-1]),
         ]
-        places = [F.adaptive_avg_pool2d(each, MAP).flatten(1) for each in (small, edges[1])]
-        return torch.cat([*whole, *places], 1)
+        maps = [F.adaptive_avg_pool2d(each, MAP).flatten(1) for each in (small, edges[1])]
+        return torch.cat([*statistics, *maps], 1)
 
 
 class ClipFeatures:
-    """A CLIP's embedding of the picture.
+    """A CLIP's embedding of the image.
 
     Args:
-        folder: of a CLIP for pictures, with text or without.
+        folder: of a CLIP for images, with text or without.
 
     Raises:
         D3POError: see `Clip`.
@@ -88,14 +87,14 @@ class ClipFeatures:
         self.scales = [torch.full((self._clip.width,), self._clip.width**-0.5, dtype=torch.float64)]
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self._clip.of_pictures(images)
+        return self._clip.embed_images(images)
 
 
 def get_features(name: str) -> Features:
-    """Features by name: `statistics`, or `clip:` and the folder of a CLIP.
+    """Return features by name: `statistics`, or `clip:` and the folder of a CLIP.
 
     Raises:
-        D3POError: there are none of that name, or see `Clip`.
+        D3POError: there are none of that name, or the CLIP cannot be loaded (see `Clip`).
     """
     if name == STATISTICS:
         return Statistics()
@@ -106,7 +105,7 @@ def get_features(name: str) -> Features:
 
 
 def gradient_length(planes: Tensor) -> Tensor:
-    """Length of the gradient of planes (B, C, H, W) between neighbouring pixels, (B, C, H - 1, W - 1)."""
+    """Return the length (B, C, H - 1, W - 1) of the gradient of planes (B, C, H, W) between neighbouring pixels."""
     across = planes[..., :-1, 1:] - planes[..., :-1, :-1]
     down = planes[..., 1:, :-1] - planes[..., :-1, :-1]
     return (across.square() + down.square() + EPSILON).sqrt()

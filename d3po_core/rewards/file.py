@@ -1,4 +1,4 @@
-"""A reward from picks as one file: safetensors, with all that is known of it as JSON in the metadata."""
+"""A judge as one file: safetensors, with its `JudgeFacts` as JSON in the metadata."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .reward import Reward
 FORM = "d3po.reward_from_picks"
 VERSION = "1"
 PROBE_TOLERANCE = 0.02
-"""Of a feature's standard deviation: how far features may be from those noted, by another machine's rounding."""
+"""Largest difference between stored and present features, in standard deviations; other machines round differently."""
 
 
 def save_judge(fitted: Judge, path: Path | str) -> Path:
-    """Write the file, whole or not at all; one of that name is replaced.
+    """Write a judge to a file, atomically; a file of that name is replaced.
 
     Raises:
-        D3POError: the head is no better than chance, or the file cannot be written.
+        D3POError: the judge is no better than chance, or the file cannot be written.
     """
-    fitted.reward()
+    fitted.reward()  # raises if it is no better than chance
     head = fitted.head
     tensors = {"mean": head.mean, "std": head.std, "weights": head.weights, "probe": _probe(head.features)}
     metadata = {"form": FORM, "version": VERSION, "facts": json.dumps(dataclasses.asdict(fitted.facts))}
@@ -36,12 +36,12 @@ def save_judge(fitted: Judge, path: Path | str) -> Path:
     return Path(path)
 
 
-@torch.inference_mode(False)  # see `get_reward`
+@torch.inference_mode(False)  # as in `get_reward`
 def load_judge(path: Path | str) -> Judge:
-    """What was saved.
+    """Read a judge from a file.
 
     Raises:
-        D3POError: the file is missing, damaged or another kind of file; its features cannot be had any more, or have
+        D3POError: the file is missing, damaged or of another kind; its features cannot be loaded any more, or have
             changed since.
     """
     path = Path(os.path.expanduser(path))
@@ -57,8 +57,8 @@ def load_judge(path: Path | str) -> Judge:
         probe = tensors["probe"]
     except (KeyError, TypeError, ValueError) as error:
         raise D3POError(f"{path.name} is incomplete ({error}).", "Fit it again with Reward From Picks.") from error
-    now = _probe(head.features)
-    if now.shape != probe.shape or float(((now - probe) / head.std).abs().max()) > PROBE_TOLERANCE:
+    present = _probe(head.features)
+    if present.shape != probe.shape or float(((present - probe) / head.std).abs().max()) > PROBE_TOLERANCE:
         raise D3POError(
             f"The features that {path.name} was fitted on ({facts.features}) are not what they were.",
             "Put the folder's earlier files back, or fit it again with Reward From Picks.",
@@ -67,13 +67,13 @@ def load_judge(path: Path | str) -> Judge:
 
 
 def load_judge_reward(path: str) -> Reward:
-    """The reward in a file; raises as `load` and `FromPicks.reward` do."""
+    """Return the reward of the judge in a file; raises as `load_judge` and `Judge.reward` do."""
     return dataclasses.replace(load_judge(path).reward(), name=f"picks:{Path(path).name}")
 
 
 @torch.no_grad()
 def _probe(features: Features) -> Tensor:
-    """Features of a picture that is always the same: waves of colour, (F,)."""
+    """Return the features (F,) of one fixed image, waves of colour, by which changed features are noticed."""
     place = torch.arange(64) / 64
     waves = [(6 * place[:, None] * k + 9 * place * (3 - k) + k).sin() for k in range(3)]
     return features(torch.stack(waves)[None] / 2 + 0.5)[0].double().cpu()

@@ -1,8 +1,8 @@
-"""Reward From Picks: a differentiable reward from nothing but a person's picks.
+"""Reward From Picks: a judge (a preference model fitted to a person's picks), and a differentiable reward from it.
 
-A Bradley-Terry head on features of the pictures (`picture_features`), fitted in seconds. Whether it has understood
-anything is measured on groups that it has not seen, and stands beside how consistent the person is with themselves:
-nobody foretells them much better. One that does no better than chance can be looked at, but not used.
+The model is a Bradley-Terry head on features of the images (`features`), fitted in seconds. Its accuracy is measured on
+groups that it has not seen, and shown beside how consistent the person is, which limits how well anybody can predict
+them. A judge that does no better than chance can be looked at, but gives no reward.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from .features import STATISTICS, Features, get_features
 from .reward import Reward
 
 MIN_GROUPS = 16
-"""Groups with a preference, below which nothing is fitted."""
+"""Fewer groups with a preference are refused."""
 MIN_Z = 2.5
-"""Standard errors above chance, below which the reward is not used.
+"""Standard errors above chance from which a judge is used as a reward.
 
-Of 100 random pickers 1 got there, half of them seen when this was chosen (benchmarks/picks_reward.py): heads of
-different folds share picks, so that z spreads by 1.1 to 1.3 instead of 1. Of 64 groups of two, 2.5 is 66 % foretold."""
+Of 100 random pickers (benchmarks/picks_reward.py; 50 of them were known when this was chosen) 1 reaches it. Their z has
+a standard deviation of 1.1 to 1.3 instead of 1, because heads of different folds share picks. With 64 groups of two,
+2.5 means that 66% are predicted right."""
 
 
 @dataclass(frozen=True)
 class JudgeFacts:
-    """What is known of a reward from picks.
+    """What is known of a judge.
 
     Attributes:
-        features: their name.
-        accuracy: share of pairs foretold right in groups that were not seen, each group counting once; chance is .5.
-        z: how many standard errors that is above chance.
-        groups: how many were foretold.
-        same, times: how often the person chose the same when a group came back, out of how many times.
-        run_id, run_name: whose picks.
-        ridge: what cross-validation chose.
-        scale: which of the features' scales it chose.
+        features: name of its features.
+        accuracy: share of pairs predicted right in groups that were not seen, each group counting once; chance is 0.5.
+        z: how many standard errors the accuracy is above chance.
+        groups: number of groups that were predicted.
+        same, times: how often the person chose the same when a group was shown again, of how many times.
+        run_id, run_name: of the run with the picks.
+        ridge, scale: chosen by cross-validation; the scale is a number of `Features.scales`.
     """
 
     features: str
@@ -58,26 +58,27 @@ class JudgeFacts:
 
     @property
     def usable(self) -> bool:
-        """Whether it foretells picks better than chance, as far as so many groups can tell."""
+        """Return whether it predicts unseen picks significantly better than chance."""
         return self.z >= MIN_Z
 
     def __str__(self) -> str:
-        again = (
+        consistency = (
             f"you chose the same again in {self.same} of {self.times}"
             if self.times
             else "how often you would choose the same again is not known"
         )
-        told = f"It foretells {self.accuracy:.0%} of {self.groups} groups that it has not seen (chance is 50 %)"
-        return f"{told}; {again}."
+        accuracy = f"It predicts {self.accuracy:.0%} of {self.groups} groups that it has not seen (chance is 50%)"
+        return f"{accuracy}; {consistency}."
 
 
 @dataclass(frozen=True)
 class Head:
-    """The score of a picture, in nats: one more means that the odds of being preferred are e times higher.
+    """Scores images in nats: a score higher by 1 means that the odds of being preferred are e times higher.
 
     Attributes:
-        features: of pictures.
-        mean, std: of the features over all pictures, and within groups, (F,), float64.
+        features: of images.
+        mean: of the features over all images, (F,), float64.
+        std: of the features within groups, (F,), float64.
         weights: on standardised features, (F,), float64.
     """
 
@@ -87,22 +88,22 @@ class Head:
     weights: Tensor
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        found = self.features(images)
-        return (found - self.mean.to(found)) @ (self.weights / self.std).to(found)
+        features = self.features(images)
+        return (features - self.mean.to(features)) @ (self.weights / self.std).to(features)
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A fitted head and what is known of it."""
+    """A preference model that was fitted to picks: its head, and what is known of it."""
 
     head: Head
     facts: JudgeFacts
 
     def reward(self) -> Reward:
-        """The reward.
+        """Return the judge as a reward.
 
         Raises:
-            D3POError: it foretells picks no better than chance.
+            D3POError: it predicts picks no better than chance.
         """
         if not self.facts.usable:
             raise D3POError(
@@ -113,18 +114,18 @@ class Judge:
         return Reward(f"picks:{self.facts.run_name}", "what was picked", self.head, True)
 
 
-@torch.inference_mode(False)  # see `get_reward`
+@torch.inference_mode(False)  # as in `get_reward`
 def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None = None, device: str = "cpu") -> Judge:
-    """Fit a head to a run's picks.
+    """Fit a judge to a run's picks.
 
-    Groups that are held out are not trained on; they are foretold by the final head, all others by heads of which the
-    choice of ridge, too, did not see them.
+    Held-out groups are not trained on and are predicted by the final head. Every other group is predicted by a head for
+    which neither the weights nor the ridge were chosen with it.
 
     Args:
-        run: whose pictures and standing picks.
-        features: a name, see `get_features`, or the features themselves.
-        who: whose picks; everybody's if None.
-        device: for the features.
+        run: has the images and the standing picks.
+        features: a name as `get_features` takes it, or the features themselves.
+        who: name of the person whose picks are used; None for everybody's.
+        device: on which features are computed.
 
     Raises:
         D3POError: there are too few picks, or the features cannot be loaded.
@@ -136,18 +137,18 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
             "Pick favourites in more groups.",
             "Your picks are saved.",
         )
-    seer = get_features(features) if isinstance(features, str) else features
-    known = {name: _features(run, name, seer, device) for name in (*training, *held_out)}
-    mean, std = feature_spread([known[name] for name in training])
-    data = pair_data(training, known, std)
-    weights, choice = fit_head(data, seer.scales)
-    right = by_group(data, hidden_margins(data, seer.scales))
+    extractor = get_features(features) if isinstance(features, str) else features
+    by_id = {group_id: _features(run, group_id, extractor, device) for group_id in (*training, *held_out)}
+    mean, std = feature_spread([by_id[group_id] for group_id in training])
+    data = pair_data(training, by_id, std)
+    weights, choice = fit_head(data, extractor.scales)
+    right = by_group(data, hidden_margins(data, extractor.scales))
     if held_out:
-        unseen = pair_data(held_out, known, std)
+        unseen = pair_data(held_out, by_id, std)
         right = torch.cat([right, by_group(unseen, unseen.differences @ weights)])
     same, times = run.history.consistency(who)
     facts = JudgeFacts(
-        features=seer.name,
+        features=extractor.name,
         accuracy=float(right.mean()),
         z=above_chance(right),
         groups=len(right),
@@ -158,47 +159,68 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
         ridge=choice.ridge,
         scale=choice.scale,
     )
-    return Judge(Head(seer, mean, std, weights), facts)
+    return Judge(Head(extractor, mean, std, weights), facts)
 
 
 def preferences(run: Run, who: str | None) -> tuple[dict[str, list[Pair]], dict[str, list[Pair]]]:
-    """Pairs by group, flags counted in, of those to train on and held out; several people's on one group added up."""
+    """Collect the pairs that follow from picks and flags.
+
+    Args:
+        run: has the picks.
+        who: name of a person; None for everybody, whose pairs on one group are put together.
+
+    Returns:
+        Pairs by group id, of the groups to train on and of the held-out groups. Groups without a pair are left out.
+    """
     training: dict[str, list[Pair]] = {}
     held_out: dict[str, list[Pair]] = {}
-    for said in run.picks.judgements(who=who):
-        group = run.groups.get(said.group_id)
-        found = pairs(said.pick, group.candidates, said.shown_order or group.distinct, said.flagged)
-        if found:
-            (held_out if group.held_out else training).setdefault(group.id, []).extend(found)
+    for judgement in run.picks.judgements(who=who):
+        group = run.groups.get(judgement.group_id)
+        shown = judgement.shown_order or group.distinct
+        implied = pairs(judgement.pick, group.candidates, shown, judgement.flagged)
+        if implied:
+            (held_out if group.held_out else training).setdefault(group.id, []).extend(implied)
     return training, held_out
 
 
-def pair_data(groups: dict[str, list[Pair]], known: dict[str, Tensor], std: Tensor) -> PairData:
-    """The pairs' standardised differences."""
-    every = [(number, known[name], pair) for number, (name, found) in enumerate(groups.items()) for pair in found]
+def pair_data(groups: dict[str, list[Pair]], features: dict[str, Tensor], std: Tensor) -> PairData:
+    """Return the standardised differences of all pairs.
+
+    Args:
+        groups: pairs by group id, P together.
+        features: of each group's candidates, (C, F), by group id.
+        std: of the features within groups, (F,).
+    """
+    rows = [(i, features[name], pair) for i, (name, of_group) in enumerate(groups.items()) for pair in of_group]
     return PairData(
-        torch.stack([found[pair.winner] - found[pair.loser] for _, found, pair in every]) / std,
-        torch.tensor([pair.weight for _, _, pair in every], dtype=torch.float64),
-        torch.tensor([number for number, _, _ in every]),
+        torch.stack([values[pair.winner] - values[pair.loser] for _, values, pair in rows]) / std,
+        torch.tensor([pair.weight for _, _, pair in rows], dtype=torch.float64),
+        torch.tensor([i for i, _, _ in rows]),
     )
 
 
 def feature_spread(groups: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean of features (C, F) over all groups, and their standard deviation within groups: what differs between prompts
-    cannot be picked. A feature that never varies gets an infinite one, and so counts for nothing."""
+    """Return the mean (F,) of features over all groups, and their standard deviation (F,) within groups.
+
+    Differences between groups are left out, because nobody picks between prompts. The standard deviation of a feature
+    that never varies is infinite, so that it has no effect.
+
+    Args:
+        groups: features of each group's candidates, (C, F).
+    """
     mean = torch.cat(groups).mean(0)
     within = torch.cat([group - group.mean(0) for group in groups]).square().mean(0).sqrt()
     return mean, torch.where(within > 1e-9 * (1 + mean.abs()), within, math.inf)
 
 
 def above_chance(right: Tensor) -> float:
-    """How many standard errors the mean of shares (G,) in [0, 1] is above 1/2.
+    """Return how many standard errors the mean of shares (G,) in [0, 1] is above 1/2.
 
-    With their spread about 1/2, as it would be by chance, not about their mean: that is 0 where all are right.
+    The spread is taken around 1/2, as under chance, not around the mean: that one is 0 where all are right.
     """
     margin = right - 0.5
-    size = float(margin.square().mean().sqrt())
-    return float(margin.mean()) * math.sqrt(len(margin)) / size if size else 0.0
+    spread = float(margin.square().mean().sqrt())
+    return float(margin.mean()) * math.sqrt(len(margin)) / spread if spread else 0.0
 
 
 @torch.no_grad()

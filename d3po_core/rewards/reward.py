@@ -1,7 +1,7 @@
-"""What a reward is: something that says how much it likes each picture, and whether autograd can follow it.
+"""What a reward is: a function that scores images, and whether autograd can follow it.
 
-Only the order of scores means anything to picking, win rates and D3PO; methods that climb a reward (DRaFT, DDPO) feel
-its scale too, so each built-in one says its units.
+Picking, win rates and D3PO use only the order of scores. Methods that climb a reward (DRaFT, DDPO) depend on its scale
+too, so each built-in one says its units.
 """
 
 from __future__ import annotations
@@ -14,40 +14,39 @@ from torch import Tensor
 
 from ..errors import D3POError
 
-SAME = 1e-6
+RELATIVE_ROUNDING = 1e-6
 """Scores that differ by less than this share of their size differ by rounding only."""
+ABSOLUTE_ROUNDING = 1e-7
+"""So do scores that differ by less than this, whatever their size: the rounding of float32 for values up to 1."""
 
-NOTHING = 1e-7
-"""Nor is a smaller difference one: float32 knows no finer ones between pictures whose values go up to 1."""
-
-Function = Callable[[Tensor, list[str]], Tensor]
-"""Pictures (B, 3, H, W) in [0, 1], float32 or float64, and the prompts they were drawn for, B, to scores (B,)."""
+ScoreFunction = Callable[[Tensor, list[str]], Tensor]
+"""From images (B, 3, H, W) in [0, 1], float32 or float64, and the B prompts they were drawn for, to scores (B,)."""
 
 
 @dataclass(frozen=True)
 class Reward:
-    """A function of pictures and prompts, and what there is to know about it.
+    """A function that scores images, and what there is to know about it.
 
     Attributes:
-        name: as in `get_reward`, without the folders of a path.
+        name: as `get_reward` reads it, without the folders of a path.
         likes: what it prefers, to follow "It likes": "warm colours: mean of red minus mean of blue".
-        function: the scores.
-        differentiable: whether their gradient reaches the pictures.
-        written: what `get_reward` gives the same for, wherever it is called; "" if nothing does.
+        function: computes the scores.
+        differentiable: whether the gradient of the scores reaches the images.
+        written: a text from which `get_reward` makes this reward anywhere; "" if there is none.
     """
 
     name: str
     likes: str
-    function: Function
+    function: ScoreFunction
     differentiable: bool
     written: str = ""
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """Score pictures.
+        """Score images.
 
         Args:
             images: (B, 3, H, W) in [0, 1].
-            prompts: what each was drawn for, B.
+            prompts: the B prompts that they were drawn for.
 
         Returns:
             Scores (B,), higher is better, on the images' device; float32, or float64 if the images are. With gradient
@@ -63,16 +62,17 @@ class Reward:
             return scores.to(images.device, images.dtype)
 
     def _check(self, scores: Tensor, images: Tensor) -> None:
+        """Raise D3POError unless there is one finite score for each image, with a gradient where one is promised."""
         if not isinstance(scores, Tensor) or scores.shape != (len(images),):
-            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            returned = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise D3POError(
-                f"The reward '{self.name}' returned {got} for {len(images)} pictures.",
+                f"The reward '{self.name}' returned {returned} for {len(images)} pictures.",
                 f"It must return one number for each, a tensor of shape ({len(images)},).",
             )
-        bad = int((~scores.isfinite()).sum())
-        if bad:
+        not_finite = int((~scores.isfinite()).sum())
+        if not_finite:
             raise D3POError(
-                f"The reward '{self.name}' returned NaN or infinity for {bad} of {len(images)} pictures.",
+                f"The reward '{self.name}' returned NaN or infinity for {not_finite} of {len(images)} pictures.",
                 "Use another reward, or another numeric format for the model.",
             )
         if torch.is_grad_enabled() and images.requires_grad and not scores.requires_grad:
@@ -83,17 +83,17 @@ class Reward:
 
 
 def check_varied(reward: Reward, scores: Tensor) -> None:
-    """Refuse a reward that cannot tell pictures apart.
+    """Refuse a reward that gives different images the same score.
 
     Args:
-        reward: for its name.
-        scores: of two or more different pictures, (B,).
+        reward: gives its name to the message.
+        scores: of two or more different images, (B,).
 
     Raises:
         D3POError: they are all the same.
     """
     spread, size = float(scores.max() - scores.min()), float(scores.abs().max())
-    if spread <= max(SAME * size, NOTHING):
+    if spread <= max(RELATIVE_ROUNDING * size, ABSOLUTE_ROUNDING):
         raise D3POError(
             f"The reward '{reward.name}' gives every picture the same score ({size:.4g}): there is nothing to learn.",
             "Choose another reward.",
@@ -102,7 +102,7 @@ def check_varied(reward: Reward, scores: Tensor) -> None:
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """The scores' sum, each times its weight; the rewards keep their own units."""
+    """The sum of several rewards' scores, each times its weight. Scores are not normalised before they are added."""
 
     terms: tuple[tuple[float, Reward], ...]
 
@@ -115,33 +115,36 @@ class WeightedSum:
 
 
 def weighted_sum(terms: list[tuple[float, Reward]]) -> Reward:
-    """A reward that is differentiable if all its terms are; a single term of weight 1 is that term.
+    """Return the weighted sum of rewards as one reward, differentiable if all of them are.
 
     Args:
-        terms: at least one, (weight, reward). Of a sum, the weight is that of each of its terms.
+        terms: at least one (weight, reward). A sum among them is replaced by its own terms, each times the weight.
+
+    Returns:
+        The sum, or the reward itself if there is one term and its weight is 1.
     """
     if len(terms) == 1 and terms[0][0] == 1:
         return terms[0][1]
     terms = _flatten_sums(terms)
-    known = all(reward.written for _, reward in terms)
+    all_written = all(reward.written for _, reward in terms)
     return Reward(
         name=write_sum([(weight, reward.name) for weight, reward in terms], "{:g}".format),
         likes="; ".join(f"{weight:g} of {reward.likes}" for weight, reward in terms),
         function=WeightedSum(tuple(terms)),
         differentiable=all(reward.differentiable for _, reward in terms),
-        written=write_sum([(weight, reward.written) for weight, reward in terms]) if known else "",
+        written=write_sum([(weight, reward.written) for weight, reward in terms]) if all_written else "",
     )
 
 
 def write_sum(terms: list[tuple[float, str]], number: Callable[[float], str] = repr) -> str:
-    """A sum as `get_reward` reads it, to the last digit of its weights unless `number` writes them otherwise."""
+    """Return a sum as the text that `get_reward` reads. `number` writes a weight, by default to its last digit."""
     return " + ".join(name if weight == 1 else f"{number(weight)}*{name}" for weight, name in terms)
 
 
 def _flatten_sums(terms: list[tuple[float, Reward]]) -> list[tuple[float, Reward]]:
-    """Terms that are no sums themselves: a text has no brackets to put one in."""
-    found: list[tuple[float, Reward]] = []
+    """Replace sums among the terms by their own terms: the text of a sum has no brackets."""
+    flat: list[tuple[float, Reward]] = []
     for weight, reward in terms:
         inner = reward.function.terms if isinstance(reward.function, WeightedSum) else ((1.0, reward),)
-        found += [(weight * own, term) for own, term in inner]
-    return found
+        flat += [(weight * factor, term) for factor, term in inner]
+    return flat

@@ -1,11 +1,11 @@
 """A differentiable stand-in for the size of a JPEG file.
 
-The parts of a JPEG encoder (ITU-T T.81) that decide the size are smooth but for two: rounding, and the table of codes.
-Both are replaced by a smooth count of bits. Making JPEG differentiable is the idea of Shin and Song (2017,
-"JPEG-resistant adversarial images"), which DRaFT (Clark et al. 2023, arXiv 2309.17400, section on compressibility) uses
-for its reward; there that is the distance of a picture from its decompressed copy, here it is the size, as in DDPO.
+Two parts of a JPEG encoder (ITU-T T.81) that decide the size are not smooth: rounding, and the table of codes. Both are
+replaced by a smooth count of bits. Making JPEG differentiable is the idea of Shin and Song (2017, "JPEG-resistant
+adversarial images"). DRaFT (Clark et al. 2023, arXiv 2309.17400, section on compressibility) uses it for a reward: the
+distance of an image from its decompressed copy. Here the reward is the size, as in DDPO.
 
-On pictures of the embedded model the rank correlation with real sizes is .996; on blurred and faded noise .999.
+On images of the embedded model the rank correlation with real sizes is 0.996; on blurred and faded noise 0.999.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ CHROMA_STEPS = (
     *(99,) * 32,
 )
 FILE_BITS = 2.0
-"""Bits that a file spends for each that is counted here (it also says where the coefficients are that are not 0): the
-slope of real sizes over counted ones, 2.0 on noise, 2.2 on the embedded model's pictures."""
+"""Bits of a file for each bit counted here (a file also stores where the coefficients are that are not 0): the slope of
+real sizes over counted ones, 2.0 on noise, 2.2 on the embedded model's images."""
 
 
 def smooth_compressibility(images: Tensor, prompts: list[str]) -> Tensor:
-    """Minus the smooth size, about in units of 1,000 bytes."""
+    """Return minus the smooth size, roughly in units of 1,000 bytes: (B,). The prompts are not read."""
     return -smooth_jpeg_size(images)
 
 
 def smooth_incompressibility(images: Tensor, prompts: list[str]) -> Tensor:
-    """The smooth size, about in units of 1,000 bytes."""
+    """Return the smooth size, roughly in units of 1,000 bytes: (B,). The prompts are not read."""
     return smooth_jpeg_size(images)
 
 
 def smooth_jpeg_size(images: Tensor, quality: int = QUALITY) -> Tensor:
-    """About the size of each picture as a JPEG, in units of 1,000 bytes, without what every file has.
+    """Return roughly the size of each image as a JPEG without its headers, in units of 1,000 bytes: (B,).
 
     Args:
-        images: (B, 3, H, W) in [0, 1]. At sides that are no multiples of 16 the last row or column is repeated.
-        quality: 1 to 100, as libjpeg understands it.
+        images: (B, 3, H, W) in [0, 1]. Where a side is not a multiple of 16, its last row or column is repeated.
+        quality: 1 to 100, as libjpeg defines it.
     """
     luma, blue, red = ycbcr(images * 255)
     planes = [(luma, LUMA_STEPS), (halved(blue), CHROMA_STEPS), (halved(red), CHROMA_STEPS)]
@@ -59,18 +59,25 @@ def smooth_jpeg_size(images: Tensor, quality: int = QUALITY) -> Tensor:
 
 
 def ycbcr(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Luma less 128, and the chroma of blue and red, of pictures (B, 3, H, W) in [0, 255] (JFIF; ITU-R BT.601)."""
+    """Return luma - 128, blue and red chroma, (B, H, W) each, of images (B, 3, H, W) in [0, 255] (JFIF, BT.601)."""
     luma = brightness(images)
     return luma - 128, (images[:, 2] - luma) / 1.772, (images[:, 0] - luma) / 1.402
 
 
 def halved(plane: Tensor) -> Tensor:
-    """Means of 2 x 2 pixels (4:2:0, the encoders' default)."""
+    """Average 2 x 2 pixels of a plane (B, H, W), as encoders do with chroma by default (4:2:0)."""
     return F.avg_pool2d(padded(plane, 2), 2)
 
 
 def coefficients(plane: Tensor) -> Tensor:
-    """The discrete cosine transform of each block of 8 x 8 (T.81, A.3.3): (B, H, W) to (B, H / 8, W / 8, 8, 8)."""
+    """Transform each 8 x 8 block of a plane by the discrete cosine transform (T.81, A.3.3).
+
+    Args:
+        plane: (B, H, W).
+
+    Returns:
+        Coefficients (B, H / 8, W / 8, 8, 8), H and W rounded up to multiples of 8.
+    """
     place = torch.arange(8, dtype=torch.float64)
     basis = torch.cos((2 * place + 1) * place[:, None] * math.pi / 16) / 2  # rows are frequencies
     basis[0] /= math.sqrt(2)
@@ -79,22 +86,28 @@ def coefficients(plane: Tensor) -> Tensor:
 
 
 def padded(plane: Tensor, multiple: int) -> Tensor:
-    """The plane (B, H, W), its last row and column repeated up to a multiple."""
+    """Repeat the last row and column of a plane (B, H, W) until its sides are multiples of `multiple`."""
     height, width = plane.shape[-2:]
     return F.pad(plane[:, None], (0, -width % multiple, 0, -height % multiple), mode="replicate")[:, 0]
 
 
 def steps(table: tuple[int, ...], quality: int) -> Tensor:
-    """Quantisation steps (8, 8) at a quality, as libjpeg scales the tables of Annex K."""
+    """Return the quantisation steps (8, 8) of a quality, as libjpeg scales the tables of Annex K."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return torch.tensor([min(255, max(1, (step * scale + 50) // 100)) for step in table]).reshape(8, 8)
 
 
 def smooth_bits(quantised: Tensor) -> Tensor:
-    """Bits of quantised coefficients (B, rows, columns, 8, 8), before rounding: the sum of log2(1 + (2c)^2) / 2. (B,)
+    """Count the bits of quantised coefficients smoothly: the sum of log2(1 + (2c)^2) / 2.
 
-    That is 1/2 where rounding turns 0 to 1, about 1 + log2|c| for large ones, and smooth at 0, unlike log2(1 + |c|).
-    A block's mean is coded as its difference from the block before (T.81, F.1.2.1).
+    The summand is 1/2 at c = 1/2, where rounding turns 0 into 1, is close to 1 + log2|c| for large c, and is smooth at
+    0, unlike log2(1 + |c|). A block's mean is coded as its difference from the block before (T.81, F.1.2.1).
+
+    Args:
+        quantised: coefficients divided by the quantisation steps and not rounded, (B, rows, columns, 8, 8).
+
+    Returns:
+        Bits (B,).
     """
     mean = quantised[..., 0, 0].flatten(1)
     difference = mean.diff(dim=1, prepend=mean.new_zeros(len(mean), 1))

@@ -1,4 +1,4 @@
-"""The rewards that need no file, by name."""
+"""The built-in rewards by name, and rewards from a text such as `warmth + 0.5*clip:/folder`."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ FILES = {
     "aesthetic": "a CLIP folder with an aesthetic head",
     "picks": "a file of Reward From Picks",
 }
-"""What comes before the colon, and what path comes after it."""
+"""The word before the colon of a spec, and what the path after it leads to."""
 
 
-@torch.inference_mode(False)  # a host may call from inside it, and its tensors could take no part in gradients later
+@torch.inference_mode(False)  # a host may call this inside it, where tensors are made that never allow gradients
 def get_reward(spec: str, more: Mapping[str, Callable[[], Reward]] | None = None) -> Reward:
-    """The reward that a spec names; those with a path are loaded from it.
+    """Return the reward that a spec names, loaded from its path if it has one.
 
     Args:
-        spec: terms joined by +, each a name, or a kind and a path (`clip:/folder`), with a weight and * before it or
-            none. Behind a path, + needs a space on either side.
-        more: names that mean something where this is called, and what loads them.
+        spec: terms joined by +, each a name, or a kind and a path (`clip:/folder`), optionally with a weight and *
+            before it. After a path, + needs a space on either side.
+        more: further names that are known where this is called, each with a function that loads its reward.
 
     Raises:
         D3POError: a name is unknown, a weight is not a number, or a path holds something else.
@@ -68,7 +68,7 @@ def get_reward(spec: str, more: Mapping[str, Callable[[], Reward]] | None = None
 
 
 def canonical(spec: str) -> str:
-    """A spec as the reward's `written` has it: paths absolute, and spaces and weights in one form.
+    """Return a spec in the form of `Reward.written`: absolute paths, and one way to write spaces and weights.
 
     Raises:
         D3POError: a weight is not a number.
@@ -77,24 +77,24 @@ def canonical(spec: str) -> str:
 
 
 def require_differentiable(reward: Reward) -> Reward:
-    """The reward itself, if its gradient reaches the pictures.
+    """Return the reward itself if it is differentiable.
 
     Raises:
-        D3POError: it does not; names the term that stops it.
+        D3POError: it is not; the message names the terms that are not.
     """
     if reward.differentiable:
         return reward
     terms = reward.function.terms if isinstance(reward.function, WeightedSum) else ((1.0, reward),)
-    stops = ", ".join(f"'{term.name}'" for _, term in terms if not term.differentiable)
-    known = ", ".join(name for name, known in REWARDS.items() if known.differentiable)
+    culprits = ", ".join(f"'{term.name}'" for _, term in terms if not term.differentiable)
+    choices = ", ".join(name for name, known in REWARDS.items() if known.differentiable)
     raise D3POError(
-        f"The reward {stops} is not differentiable, so there is no gradient to follow.",
-        f"Choose one of {known}, a CLIP-type scorer or Reward From Picks, or a method that only needs scores.",
+        f"The reward {culprits} is not differentiable, so there is no gradient to follow.",
+        f"Choose one of {choices}, a CLIP-type scorer or Reward From Picks, or a method that only needs scores.",
     )
 
 
 def _split(spec: str) -> list[str]:
-    """The terms. A path may hold a + of its own, so behind a colon only one between spaces parts terms."""
+    """Split a spec into its terms. A path may contain +, so after a colon only a + between spaces separates terms."""
     parts: list[str] = []
     for text in re.split(r"\s\+\s", spec):
         plain, colon, path = text.partition(":")
@@ -108,6 +108,7 @@ def _terms(spec: str) -> list[tuple[float, str]]:
 
 
 def _term(text: str) -> tuple[float, str]:
+    """Return the weight and the name of a term."""
     weight, name = 1.0, text
     factor, star, rest = text.partition("*")
     if star and ":" not in factor:
@@ -129,6 +130,7 @@ def _absolute(name: str) -> str:
 
 
 def _named(name: str, more: Mapping[str, Callable[[], Reward]]) -> Reward:
+    """Return the reward of a term without its weight; raises D3POError if there is none."""
     if name in more:
         return dataclasses.replace(more[name](), written=name)
     if name in REWARDS:
@@ -136,14 +138,14 @@ def _named(name: str, more: Mapping[str, Callable[[], Reward]]) -> Reward:
     kind, _, path = name.partition(":")
     if kind in FILES:
         if not path.strip():
-            raise D3POError(f"'{name}' does not say where it lies.", f"Write {kind}:/path/to/{FILES[kind]}.")
+            raise D3POError(f"'{name}' has no path.", f"Write {kind}:/path/to/{FILES[kind]}.")
         return dataclasses.replace(_loader(kind)(path.strip()), written=_absolute(name))
-    known = [*more, *REWARDS, *(f"{kind}:PATH" for kind in FILES)]
-    raise D3POError(f"There is no reward called '{name}'.", f"Choose one of {', '.join(known)}.")
+    choices = [*more, *REWARDS, *(f"{kind}:PATH" for kind in FILES)]
+    raise D3POError(f"There is no reward called '{name}'.", f"Choose one of {', '.join(choices)}.")
 
 
 def _loader(kind: str) -> Callable[[str], Reward]:
-    """Imported when it is needed, as these are heavier."""
+    """Return the function that loads a reward of this kind; its module is imported only now, as it takes long."""
     if kind == "picks":
         from .file import load_judge_reward
 

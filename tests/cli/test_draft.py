@@ -94,7 +94,7 @@ def test_a_reward_from_picks_is_written_once_it_is_better_than_chance(
     assert main(["annotate", "--run", str(folder), "--scorer", "warmth"]) == 0
     capsys.readouterr()
     assert main(["reward", "--run", str(folder), "--to", str(target)]) == 0
-    assert "It foretells" in capsys.readouterr().out and target.is_file()
+    assert "It predicts" in capsys.readouterr().out and target.is_file()
     assert main(["reward", "--run", str(folder), "--to", str(target)]) == 2
     assert "already" in capsys.readouterr().err
     assert main(["draft", "--run", str(folder), "--reward", f"picks:{target}", "--updates", "1"]) == 0

@@ -96,7 +96,7 @@ def test_evaluate_writes_figures_and_a_picture(taught, tmp_path, capsys):
     arguments = ["--scorer", "warmth", "--seeds", "3", "--prompt", "a fox", "--prompt", "a tree", "--to", str(tmp_path)]
     assert main(["evaluate", "--run", str(taught), *arguments]) == 0
     said = capsys.readouterr().out
-    assert said.count("chance 50 %") == 2 and "6 images a side" in said
+    assert said.count("chance 50%") == 2 and "6 images a side" in said
     figures = json.loads((tmp_path / "evaluation.json").read_text())
     assert set(figures) == {"deterministic", "training"}
     assert 0 <= figures["deterministic"]["comparison"]["win_rate"] <= 1

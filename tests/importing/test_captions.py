@@ -14,8 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from d3po_core.errors import D3POError
-from d3po_core.importing.a1111 import parse_parameters
-from d3po_core.importing.captions import read_caption
+from d3po_core.importing.captions import parse_parameters, read_prompts
 from d3po_core.importing.comfyui import parse_graph
 
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 965400086, Size: 512x512, Model hash: 45dee52b"
@@ -247,7 +246,7 @@ TOLD = f"a red fox, 赤い狐\nNegative prompt: blurry\n{SETTINGS}"
 
 
 def test_a_png_of_a1111(tmp_path: Path) -> None:
-    assert read_caption(picture(tmp_path / "a.png", parameters=TOLD)) == ("a red fox, 赤い狐", "blurry")
+    assert read_prompts(picture(tmp_path / "a.png", parameters=TOLD)) == ("a red fox, 赤い狐", "blurry")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.png"])
@@ -261,29 +260,29 @@ def test_a_png_of_a1111(tmp_path: Path) -> None:
     ],
 )
 def test_exif_of_a1111(tmp_path: Path, name: str, comment: bytes) -> None:
-    assert read_caption(picture(tmp_path / name, exif=commented(comment))) == ("a red fox, 赤い狐", "blurry")
+    assert read_prompts(picture(tmp_path / name, exif=commented(comment))) == ("a red fox, 赤い狐", "blurry")
 
 
 def test_pictures_of_comfyui(tmp_path: Path) -> None:
     told = json.dumps(graph())
-    assert read_caption(picture(tmp_path / "a.png", prompt=told, workflow="{}")) == ("a glass bottle", "watermark")
+    assert read_prompts(picture(tmp_path / "a.png", prompt=told, workflow="{}")) == ("a glass bottle", "watermark")
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "workflow:{}", f"prompt:{told}"
-    assert read_caption(picture(tmp_path / "a.webp", exif=exif)) == ("a glass bottle", "watermark")
+    assert read_prompts(picture(tmp_path / "a.webp", exif=exif)) == ("a glass bottle", "watermark")
 
 
 def test_parameters_come_before_the_graph_and_a_text_beside_before_both(tmp_path: Path) -> None:
     both = picture(tmp_path / "a.png", prompt=json.dumps(graph()), parameters=TOLD)
-    assert read_caption(both)[0] == "a red fox, 赤い狐"
+    assert read_prompts(both)[0] == "a red fox, 赤い狐"
     (tmp_path / "a.txt").write_text("\ufeffa fox of mine\n", encoding="utf-8")
-    assert read_caption(both) == ("a fox of mine", "")
+    assert read_prompts(both) == ("a fox of mine", "")
     (tmp_path / "a.txt").write_text(TOLD, encoding="utf-8")  # as A1111 writes them
-    assert read_caption(both) == ("a red fox, 赤い狐", "blurry")
+    assert read_prompts(both) == ("a red fox, 赤い狐", "blurry")
 
 
 def test_a_picture_that_says_nothing_and_texts_that_cannot_be_read(tmp_path: Path) -> None:
     plain = picture(tmp_path / "a.png", Comment="made with love")
-    assert read_caption(plain) == ("", "")
+    assert read_prompts(plain) == ("", "")
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(D3POError, match=r"a\.txt cannot be read as text. Save it as UTF-8"):
-        read_caption(plain)
+        read_prompts(plain)

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from d3po_core.errors import D3POError
-from d3po_core.importing import FoundImages, read_source
+from d3po_core.importing import JudgedImages, read_source
 from d3po_core.picks import Pick
 
 SIZE = (16, 8)
@@ -53,10 +53,9 @@ def thumbs(*scores: int) -> Pick:
     return Pick("scores", scores=scores)
 
 
-def told(found: FoundImages) -> list[tuple[str, list[str], Pick]]:
+def told(found: JudgedImages) -> list[tuple[str, list[str], Pick]]:
     return [
-        (each.prompt, ["/".join(path.parts[-2:]) for path in each.pictures], each.verdicts[0].pick)
-        for each in found.groups
+        (each.prompt, ["/".join(path.parts[-2:]) for path in each.paths], each.picks[0].pick) for each in found.groups
     ]
 
 
@@ -117,8 +116,8 @@ def test_who_and_negative_prompts_and_prompts_of_the_pictures(tmp_path: Path) ->
     path = written(tmp_path, first, {"winner": "3.png", "loser": "w.png"})
     picture(tmp_path / "w.png", 50, "a wood")
     one, other = read_source(path).groups
-    assert (one.verdicts[0].who, one.negative) == ("Anna B.", "dull")
-    assert (other.verdicts[0].who, other.prompt, other.negative) == ("", "a wood", "dull")
+    assert (one.picks[0].who, one.negative) == ("Anna B.", "dull")
+    assert (other.picks[0].who, other.prompt, other.negative) == ("", "a wood", "dull")
 
 
 LEFT_OUT: list[tuple[Any, str]] = [
@@ -143,7 +142,7 @@ LEFT_OUT: list[tuple[Any, str]] = [
     (pair("1", "large"), r"different sizes: 1\.png is 16 x 8 and large\.png is 24 x 8 pixels\. Crop or scale"),
     (pair("1", "1"), r"A winner is also a loser: .*/1\.png and .*/1\.png are the same picture"),
     (pair("1", "copy"), r"A winner is also a loser: 1\.png and copy\.png are the same picture"),
-    (pick_a_pic(0, 0), r"Its labels are 0 and 0\. Use 1 and 0, 0 and 1, or \.5 and \.5"),
+    (pick_a_pic(0, 0), r"Its labels are 0 and 0\. Use 1 and 0, 0 and 1, or 0\.5 and 0\.5"),
     (pick_a_pic(1, 0, has_label=False), "Its labels are 1 and 0"),
 ]
 
@@ -157,7 +156,7 @@ def test_a_bad_line_is_left_out_and_the_others_stay(tmp_path: Path, row: Any, wh
     with Image.open(tmp_path / "1.png") as image:
         image.save(tmp_path / "copy.png", compress_level=0)  # other bytes, the same pixels
     found = read_source(path)
-    assert [each.pictures[0].name for each in found.groups] == ["8.png"]
+    assert [each.paths[0].name for each in found.groups] == ["8.png"]
     (left_out,) = found.left_out
     assert re.search(why, str(left_out)) and "\n" not in str(left_out)
 
@@ -174,10 +173,10 @@ def test_whoever_is_confined_learns_nothing_of_other_folders(tmp_path: Path, fol
     exported = {"id": 1, "candidate": 0, "text": "a lake", "file_name": name, "picks": []}
     path = written(tmp_path / "mine", pair(name, "2"), exported, pair("inside/../8", "9"))
     found = read_source(path, confined=True)
-    assert [each.pictures[0].name for each in found.groups] == ["8.png"]
+    assert [each.paths[0].name for each in found.groups] == ["8.png"]
     said = f"It names a picture outside of {tmp_path / 'mine'}. Pack it anew, with all its pictures."
-    assert [each.why for each in found.left_out] == [said, said]
-    assert all(said not in each.why for each in read_source(path).left_out)
+    assert [each.reason for each in found.left_out] == [said, said]
+    assert all(said not in each.reason for each in read_source(path).left_out)
 
 
 def test_people_with_a_few_bad_pictures_get_the_others(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_plain_linear_head(folder):
     save_file(dict(linear.state_dict()), folder / "sa_0_4_vit_l_14_linear.safetensors")
     image = pictures(1, SIDE, SIDE)
     reward = get_reward(f"aesthetic:{folder}")
-    embedding = reward.function.clip.of_pictures(image)  # type: ignore[attr-defined]
+    embedding = reward.function.clip.embed_images(image)  # type: ignore[attr-defined]
     assert float(embedding.norm()) == pytest.approx(1)
     assert torch.allclose(reward(image, [""]), linear(embedding)[:, 0])
 

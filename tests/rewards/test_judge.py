@@ -233,7 +233,7 @@ def test_random_picks_are_refused(tmp_path):
         found = fit_judge(run, who=str(seed))
         passed += found.facts.usable
         if not found.facts.usable:
-            with pytest.raises(D3POError, match=r"do not tell yet what you like\. It foretells \d+% of 32 groups"):
+            with pytest.raises(D3POError, match=r"do not tell yet what you like\. It predicts \d+% of 32 groups"):
                 found.reward()
             with pytest.raises(D3POError, match="do not tell yet what you like"):
                 save_judge(found, tmp_path / "no.safetensors")

@@ -200,7 +200,7 @@ def test_a_sum_is_the_sum(spec, weights):
         ("1e999*warmth", "The weight '1e999'"),
         ("0*warmth", "The weight '0'"),
         ("*warmth", "The weight ''"),
-        ("clip:", "'clip:' does not say where it lies. Write clip:/path/to/a CLIP folder"),
+        ("clip:", "'clip:' has no path. Write clip:/path/to/a CLIP folder"),
         ("2*clip:/no/where", "/no/where is not a CLIP folder"),
         ("warmth + picks:/no/where.safetensors", "is missing: /no/where.safetensors"),
         ("clip:~nobody-of-this-name/x", "~nobody-of-this-name/x is not a CLIP folder"),
@@ -279,7 +279,7 @@ def test_what_was_loaded_in_inference_mode_still_has_gradients():
     """ComfyUI runs nodes inside it."""
     from d3po_core.rewards import simple
 
-    simple._loaded.cache_clear()
+    simple._load_classifier.cache_clear()
     with torch.inference_mode():
         reward = get_reward("garden-size + warmth")
         reward(pictures(2, 64), ["", ""])

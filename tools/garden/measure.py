@@ -1,7 +1,7 @@
-"""Measures the embedded model with its judge: `python -m tools.garden.measure [--model DIR]`.
+"""Measure the embedded model with its classifier: `python -m tools.garden.measure [--model DIR]`.
 
-Three counts: the judge on fresh renderings, the judge on their reconstructions by the autoencoder, and
-samples of all 60 prompts, at the guidances and etas asked for. Printed as JSON.
+The classifier is applied to fresh renderings, to their reconstructions by the autoencoder, and to samples of all 60
+prompts, for each guidance and eta. The counts are printed as JSON.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from tools.garden.training_tools import as_tensor
 
 
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """The pipeline in float32 with its DDIM scheduler, without progress bars."""
+    """Load a pipeline in float32 with its DDIM scheduler, without progress bars."""
     pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def judge_counts(judge: GardenClassifier, images: torch.Tensor, prompts: list[str]) -> dict[str, Any]:
-    """How many pictures are right in each attribute, and in all; mean and spread of size and lean."""
-    right = judge.attribute_correct(images, prompts)
+def count_correct(classifier: GardenClassifier, images: torch.Tensor, prompts: list[str]) -> dict[str, Any]:
+    """Count the images that are right in each attribute and in all; add mean and spread of size and lean."""
+    right = classifier.attribute_correct(images, prompts)
     with torch.no_grad():
-        said = judge(images)
+        outputs = classifier(images)
     facts: dict[str, Any] = {name: int(hits.sum()) for name, hits in right.items()}
     facts["all three"] = int(torch.stack(list(right.values())).all(0).sum())
     facts["of"] = len(prompts)
     for name in ("size", "lean"):
-        facts[name] = {"mean": round(said[name].mean().item(), 3), "std": round(said[name].std().item(), 3)}
+        facts[name] = {"mean": round(outputs[name].mean().item(), 3), "std": round(outputs[name].std().item(), 3)}
     return facts
 
 
 def renderings(count: int, seed: int) -> tuple[torch.Tensor, list[str], dict[str, torch.Tensor]]:
-    """Fresh renderings, their captions, and their true size and lean in the judge's units."""
+    """Return renderings (count, 3, 64, 64), their captions, and their true size and lean in the classifier's units."""
     rng = np.random.default_rng(seed)
     scenes = [random_scene(rng) for _ in range(count)]
     truth = {
@@ -56,13 +56,13 @@ def renderings(count: int, seed: int) -> tuple[torch.Tensor, list[str], dict[str
     return as_tensor(np.stack([render(s) for s in scenes])), [caption(s) for s in scenes], truth
 
 
-def with_errors(
-    judge: GardenClassifier, images: torch.Tensor, prompts: list[str], truth: dict[str, torch.Tensor]
+def count_with_errors(
+    classifier: GardenClassifier, images: torch.Tensor, prompts: list[str], truth: dict[str, torch.Tensor]
 ) -> dict:
-    """Counts, and the root mean square error of size and lean."""
-    facts, said = judge_counts(judge, images, prompts), judge(images)
+    """Return the counts of `count_correct`, with the root mean square errors of size and lean."""
+    facts, outputs = count_correct(classifier, images, prompts), classifier(images)
     for name, value in truth.items():
-        facts[name]["error"] = round((said[name] - value).square().mean().sqrt().item(), 3)
+        facts[name]["error"] = round((outputs[name] - value).square().mean().sqrt().item(), 3)
     return facts
 
 
@@ -70,23 +70,23 @@ def with_errors(
 def sample(
     pipe: StableDiffusionPipeline, prompts: list[str], seed: int, guidance: float, eta: float, steps: int = 20
 ) -> torch.Tensor:
-    """Pictures (B, 3, 64, 64) in [0, 1]."""
+    """Draw images (B, 3, 64, 64) in [0, 1] of B prompts."""
     generator = torch.Generator(pipe.device).manual_seed(seed)
     return pipe(prompts, num_inference_steps=steps, guidance_scale=guidance, eta=eta, generator=generator,
                 output_type="pt").images.float().cpu()  # fmt: skip
 
 
 def contact_sheet(images: torch.Tensor, path: Path, columns: int = 10, zoom: int = 3) -> None:
-    """Writes the pictures as a PNG, row by row."""
+    """Write images (B, 3, H, W) as a PNG, row by row."""
     rows = [torch.cat(list(row), 2) for row in images[: len(images) // columns * columns].split(columns)]
     sheet = (torch.cat(rows, 1).permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
     Image.fromarray(sheet).resize((sheet.shape[1] * zoom, sheet.shape[0] * zoom), Image.Resampling.BICUBIC).save(path)
 
 
-def wrong_cases(judge: GardenClassifier, images: torch.Tensor, prompts: list[str]) -> dict[str, dict[str, int]]:
-    """Which value was missed how often, by attribute."""
+def count_missed(classifier: GardenClassifier, images: torch.Tensor, prompts: list[str]) -> dict[str, dict[str, int]]:
+    """Count how often each value was missed, by attribute."""
     missed: dict[str, dict[str, int]] = {name: {} for name in ATTRIBUTES}
-    for name, hits in judge.attribute_correct(images, prompts).items():
+    for name, hits in classifier.attribute_correct(images, prompts).items():
         for hit, prompt in zip(hits.tolist(), prompts, strict=True):
             if not hit:
                 value = next(v for v in ATTRIBUTES[name] if v in prompt)
@@ -95,30 +95,33 @@ def wrong_cases(judge: GardenClassifier, images: torch.Tensor, prompts: list[str
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=GARDEN_FOLDER)
-    parser.add_argument("--judge", type=Path, help="folder of the judge; by default that of the model")
+    parser.add_argument("--judge", type=Path, help="folder of the classifier; by default that of the model")
     parser.add_argument("--guidance", type=float, nargs="*", default=[2.5])
     parser.add_argument("--eta", type=float, nargs="*", default=[0.0, 1.0])
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--renderings", type=int, default=3000)
     parser.add_argument("--sheet", type=Path, help="PNG of one sample for every prompt at the first setting")
     args = parser.parse_args()
-    judge, pipe = GardenClassifier.load(args.judge or args.model / "judge"), load_pipeline(args.model)
+    classifier, pipe = GardenClassifier.load(args.judge or args.model / "judge"), load_pipeline(args.model)
     if args.renderings:
         images, prompts, truth = renderings(args.renderings, seed=987_654)
-        print(json.dumps({"renderings": with_errors(judge, images, prompts, truth)}), flush=True)
-        again = reconstruct(pipe.vae, images)
-        error = round((again - images).abs().mean().item(), 4)
-        facts = {"reconstructions": with_errors(judge, again, prompts, truth), "mean absolute error": error}
+        print(json.dumps({"renderings": count_with_errors(classifier, images, prompts, truth)}), flush=True)
+        reconstructed = reconstruct(pipe.vae, images)
+        error = round((reconstructed - images).abs().mean().item(), 4)
+        facts = {
+            "reconstructions": count_with_errors(classifier, reconstructed, prompts, truth),
+            "mean absolute error": error,
+        }
         print(json.dumps(facts), flush=True)
     for guidance in args.guidance:
         for eta in args.eta:
             images = torch.cat([sample(pipe, PROMPTS, 1000 + seed, guidance, eta) for seed in range(args.seeds)])
             prompts = PROMPTS * args.seeds
-            facts = {"guidance": guidance, "eta": eta, **judge_counts(judge, images, prompts)}
-            print(json.dumps({**facts, "missed": wrong_cases(judge, images, prompts)}), flush=True)
+            facts = {"guidance": guidance, "eta": eta, **count_correct(classifier, images, prompts)}
+            print(json.dumps({**facts, "missed": count_missed(classifier, images, prompts)}), flush=True)
             if args.sheet:
                 contact_sheet(images[:60], args.sheet.with_stem(f"{args.sheet.stem}-g{guidance:g}-eta{eta:g}"))
 

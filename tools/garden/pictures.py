@@ -1,9 +1,8 @@
-"""Little garden pictures, drawn by rule: the training data and the vocabulary of the embedded model.
+"""Garden pictures, drawn by rule: the training data of the embedded model.
 
-A picture shows one flower in front of a sky. Its caption names the flower's kind, its colour and the
-sky; everything else (bloom size, lean of the stem, height of the grass, place of sun or moon, a butterfly
-or a firefly now and then) is free, independent of the caption, and continuous where that makes sense, so
-that a person can have a taste in it that no prompt expresses.
+A picture shows one flower in front of a sky. Its caption names the flower's kind, its colour and the sky. The rest
+(bloom size, lean of the stem, height of the grass, place of sun or moon, sometimes a butterfly or a firefly) does not
+depend on the caption and is mostly continuous, so that a person can have a taste in it that no prompt expresses.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _ROW, _COLUMN = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a picture shows. The first three are what a caption says, the rest is free."""
+    """What a picture shows. The caption has the first three, the rest is free."""
 
     kind: str
     colour: str
@@ -60,9 +59,9 @@ class Scene:
 
 
 def random_scene(rng: np.random.Generator, prompt: str | None = None) -> Scene:
-    """A scene with all free variables drawn independently of the caption's attributes."""
-    said = parse(prompt) if prompt else {}
-    names = {name: said.get(name) or values[int(rng.integers(len(values)))] for name, values in ATTRIBUTES.items()}
+    """Draw a scene of a prompt, or of any; its free variables do not depend on the caption's attributes."""
+    named = parse(prompt) if prompt else {}
+    names = {name: named.get(name) or values[int(rng.integers(len(values)))] for name, values in ATTRIBUTES.items()}
     free = rng.random(7)
     return Scene(
         **names,
@@ -79,22 +78,22 @@ def random_scene(rng: np.random.Generator, prompt: str | None = None) -> Scene:
 
 
 def caption(scene: Scene) -> str:
-    """The canonical caption."""
+    """Return the canonical caption."""
     return f"a {scene.colour} {scene.kind} {scene.sky}"
 
 
 def radius(scene: Scene) -> float:
-    """The bloom's radius in pixels of a 64-pixel picture."""
+    """Return the bloom's radius, in pixels of a 64-pixel picture."""
     return SMALLEST * SIZE_FACTOR**scene.size
 
 
 def centre(scene: Scene) -> tuple[float, float]:
-    """The bloom's centre in pixels of a 64-pixel picture."""
+    """Return the bloom's centre, in pixels of a 64-pixel picture."""
     return 32 + LEAN_REACH * scene.lean, 24 + 2.5 * scene.lean**2
 
 
 def render(scene: Scene) -> np.ndarray:
-    """The picture, uint8 (64, 64, 3): the same scene always gives the same picture."""
+    """Draw the picture of a scene, uint8 (64, 64, 3); the same scene always gives the same picture."""
     rng = np.random.default_rng(scene.detail)
     side = SIDE * SCALE
     picture = _sky(scene, rng).resize((side, side), Image.Resampling.BICUBIC)
@@ -127,12 +126,12 @@ class _Pen:
 
 
 def _mix(a: RGB, b: RGB, share: float) -> RGB:
-    """Colour `a` with `share` of colour `b`."""
+    """Mix colour `a` with `share` of colour `b`."""
     return tuple(round(p + (q - p) * share) for p, q in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
 def _dim(scene: Scene, colour: RGB) -> RGB:
-    """The colour as the light of this sky shows it."""
+    """Tint a colour by the light of the scene's sky."""
     if scene.sky == "at night":
         return _mix(colour, (30, 40, 110), 0.07)
     return _mix(colour, (255, 150, 90), 0.07) if scene.sky == "at sunset" else colour
@@ -144,7 +143,7 @@ def _stem_colour(scene: Scene) -> RGB:
 
 # --- behind the flower ---------------------------------------------------------------------------------
 def _sky(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """Gradient, glow, sun or moon, stars or clouds; at the small size, for it is smooth anyway."""
+    """Draw gradient, glow, sun or moon, stars or clouds, at 64 pixels, as they are smooth anyway."""
     top, low = (np.array(c, dtype=np.float32) for c in SKY[scene.sky])
     share = np.clip(_ROW / 50, 0, 1)[..., None]
     sky = top * (1 - share) + low * share
@@ -169,7 +168,7 @@ def _sky(scene: Scene, rng: np.random.Generator) -> Image.Image:
 
 
 def _clouds(sky: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One or two flat soft clouds."""
+    """Add one or two flat, soft clouds."""
     cover = np.zeros((SIDE, SIDE), dtype=np.float32)
     for _ in range(int(rng.integers(1, 3))):
         x, y, wide = 64 * rng.random(), 6 + 18 * rng.random(), 6 + 4 * rng.random()
@@ -180,12 +179,12 @@ def _clouds(sky: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _ground(scene: Scene) -> float:
-    """Where the grass begins, in rows."""
+    """Return the row at which the grass begins."""
     return 54.5 - 9 * scene.grass
 
 
 def _hills(draw: ImageDraw.ImageDraw, scene: Scene, rng: np.random.Generator) -> None:
-    """A far, pale hill line behind the meadow."""
+    """Draw a pale line of hills behind the meadow."""
     phase, colour = 6.28 * rng.random(), _mix(GRASS[scene.sky], SKY[scene.sky][1], 0.45)
     level = _ground(scene) - 3
     line = [(x * SCALE, (level + 1.6 * math.sin(x / 9.5 + phase)) * SCALE) for x in range(-1, 66, 2)]
@@ -193,7 +192,7 @@ def _hills(draw: ImageDraw.ImageDraw, scene: Scene, rng: np.random.Generator) ->
 
 
 def _visitor(pen: _Pen, scene: Scene) -> None:
-    """A butterfly, or at night a firefly, somewhere left or right."""
+    """Draw a butterfly, or at night a firefly."""
     x, y = 6 + 52 * scene.extra_x, 12 + 30 * scene.extra_y
     if scene.sky == "at night":
         pen.disc(x, y, 2.0, 2.0, (120, 140, 70))
@@ -207,7 +206,7 @@ def _visitor(pen: _Pen, scene: Scene) -> None:
 
 # --- the flower ----------------------------------------------------------------------------------------
 def _plant(pen: _Pen, scene: Scene) -> None:
-    """Stem, leaves and bloom."""
+    """Draw stem, leaves and bloom."""
     green = _stem_colour(scene)
     stem = _stem(scene)
     pen.line(stem, 1.9, green)
@@ -220,7 +219,7 @@ def _plant(pen: _Pen, scene: Scene) -> None:
 
 
 def _stem(scene: Scene) -> Points:
-    """A curve from the ground to the bloom; a bellflower's goes round it and hooks over."""
+    """Return a curve from the ground to the bloom; a bellflower's goes round the bloom and hooks over."""
     x, y = centre(scene)
     r = radius(scene)
     start, bend = (32 - 2 * scene.lean, 65.0), (32 - 3 * scene.lean, 42.0)
@@ -233,7 +232,7 @@ def _stem(scene: Scene) -> Points:
 
 
 def _curve(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float], steps: int = 20) -> Points:
-    """A quadratic Bezier curve."""
+    """Return points on a quadratic Bezier curve."""
     out = []
     for t in np.linspace(0, 1, steps + 1).tolist():
         u = 1 - t
@@ -242,14 +241,14 @@ def _curve(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float
 
 
 def _leaf(at: tuple[float, float], angle: float, length: float, width: float = 0.34) -> Points:
-    """A pointed oval growing from `at`; angle 0 is up, positive to the right."""
+    """Return a pointed oval that grows from `at`; angle 0 is up, positive angles are to the right."""
     return _petal(at[0], at[1], angle, length, width * length, 0.45, sharp=True)
 
 
 def _petal(
     x: float, y: float, angle: float, length: float, width: float, belly: float = 0.62, sharp: bool = False
 ) -> Points:
-    """A petal's outline from (x, y) outwards; `belly` says where along it is widest."""
+    """Return a petal's outline from (x, y) outwards, widest at the share `belly` of its length."""
     ahead, across = (math.sin(angle), -math.cos(angle)), (math.cos(angle), math.sin(angle))
     out: Points = []
     ts = np.linspace(0, 1, 13).tolist()
@@ -262,7 +261,7 @@ def _petal(
 
 
 def _tulip(pen: _Pen, x: float, y: float, r: float, colour: RGB, scene: Scene) -> None:
-    """An upright cup with three points."""
+    """Draw an upright cup with three points."""
     dark, pale = _mix(colour, (40, 10, 60), 0.26), _mix(colour, (255, 255, 255), 0.28)
     tilt = 0.22 * scene.lean
     foot = (x - 0.95 * r * math.sin(tilt), y + 0.95 * r * math.cos(tilt))
@@ -275,7 +274,7 @@ def _tulip(pen: _Pen, x: float, y: float, r: float, colour: RGB, scene: Scene) -
 
 
 def _daisy(pen: _Pen, x: float, y: float, r: float, colour: RGB, scene: Scene) -> None:
-    """Ten slim petals round a golden heart (a brown one where the petals are yellow)."""
+    """Draw ten slim petals round a golden centre (a brown one if the petals are yellow)."""
     turn = 0.5 * scene.lean
     dark = _mix(colour, (40, 10, 60), 0.2)
     for i in range(10):
@@ -288,7 +287,7 @@ def _daisy(pen: _Pen, x: float, y: float, r: float, colour: RGB, scene: Scene) -
 
 
 def _poppy(pen: _Pen, x: float, y: float, r: float, colour: RGB, scene: Scene) -> None:
-    """Four broad, overlapping, crumpled petals round a black heart."""
+    """Draw four broad, overlapping, crumpled petals round a black centre."""
     dark = _mix(colour, (40, 10, 60), 0.24)
     turn = 0.3 * scene.lean
     for i, shade in ((0, dark), (2, dark), (1, colour), (3, colour)):
@@ -308,7 +307,7 @@ def _poppy(pen: _Pen, x: float, y: float, r: float, colour: RGB, scene: Scene) -
 
 
 def _bellflower(pen: _Pen, x: float, y: float, r: float, colour: RGB, scene: Scene) -> None:
-    """A hanging bell with a flared, toothed lip."""
+    """Draw a hanging bell with a flared, toothed lip."""
     dark, pale = _mix(colour, (40, 10, 60), 0.28), _mix(colour, (255, 255, 255), 0.3)
     green = _stem_colour(scene)
     rows = ((-0.95, 0.1), (-0.88, 0.36), (-0.68, 0.56), (-0.35, 0.66), (0.0, 0.72), (0.3, 0.84), (0.55, 1.06))
@@ -331,7 +330,7 @@ def _bellflower(pen: _Pen, x: float, y: float, r: float, colour: RGB, scene: Sce
 
 
 def _shade(plant: Image.Image, scene: Scene) -> Image.Image:
-    """Soft light on the bloom: brighter above, darker below."""
+    """Shade the bloom softly: brighter above, darker below."""
     x, y = centre(scene)
     r = radius(scene)
     far = np.hypot(_COLUMN - x + 0.35 * r, _ROW - y + 0.5 * r) / (1.9 * r)
@@ -345,7 +344,7 @@ def _shade(plant: Image.Image, scene: Scene) -> Image.Image:
 
 # --- before the flower ---------------------------------------------------------------------------------
 def _grass(pen: _Pen, scene: Scene, rng: np.random.Generator) -> None:
-    """The meadow in front: a base and blades in three tones."""
+    """Draw the meadow in front: a base and blades in three tones."""
     base, level = GRASS[scene.sky], _ground(scene)
     light, dark = _mix(base, (255, 255, 140), 0.2), _mix(base, (0, 30, 30), 0.28)
     for depth, (tone, count, lift) in enumerate(((dark, 13, 0.0), (base, 14, 3.5), (light, 9, 7.5))):

@@ -1,9 +1,8 @@
-"""Trains the embedded model from nothing: `python -m tools.garden.train --out DIR`.
+"""Train the embedded model from random weights: `python -m tools.garden.train --out DIR`.
 
-Stages: vae (autoencoder), unet (denoiser and text encoder, ends with the whole pipeline), decoder (the
-autoencoder's second half alone, for longer), judge. Each stage is stopped by the clock. The record (losses,
-seeds, times) goes to training.json beside the model; a stage recorded there is skipped, so that a run can
-be taken up again.
+Stages: vae (autoencoder), unet (denoiser and text encoder; writes the pipeline), decoder (the autoencoder's second half
+alone, for longer), judge (the classifier). Each stage is stopped by the clock. Its record (losses, seeds, times) is
+written to training.json beside the model. A stage with a record is skipped, so that training can be resumed.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ STAGES = ("vae", "unet", "decoder", "judge")
 
 
 def options() -> argparse.Namespace:
-    """The command line; the minutes are those of the shipped model (its vae and judge took theirs in two parts)."""
+    """Read the command line. The default minutes are those of the shipped model, whose vae and judge had two parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
@@ -29,7 +28,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--unet-minutes", type=float, default=22)
     parser.add_argument("--decoder-minutes", type=float, default=8)
     parser.add_argument("--judge-minutes", type=float, default=7)
-    parser.add_argument("--pictures", type=int, default=40_000, help="renderings to learn from")
+    parser.add_argument("--pictures", type=int, default=40_000, help="renderings to train on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pool", type=Path, help="file (.npy) in which the drawn pictures are kept for later runs")
@@ -38,7 +37,7 @@ def options() -> argparse.Namespace:
 
 
 def record(out: Path, stage: str, facts: dict) -> None:
-    """Adds a stage to training.json."""
+    """Add a stage to training.json."""
     all_facts = recorded(out)
     all_facts[stage] = {**facts, "torch": torch.__version__, "machine": platform.machine()}
     lines = [f" {json.dumps(name)}: {json.dumps(fact)}" for name, fact in all_facts.items()]
@@ -46,13 +45,13 @@ def record(out: Path, stage: str, facts: dict) -> None:
 
 
 def recorded(out: Path) -> dict[str, dict]:
-    """The finished stages and their facts."""
+    """Return the records of the finished stages."""
     path = out / "training.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def main() -> None:
-    """Runs the missing stages in order."""
+    """Run the missing stages in order."""
     args = options()
     torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -69,11 +68,11 @@ def main() -> None:
 
         record(args.out, "vae", train_vae(scenes, pictures, args.out, args.vae_minutes, device, args.seed))
     if "unet" in missing:
-        from tools.garden.train_unet import Plan, train_unet
+        from tools.garden.train_unet import UnetJob, train_unet
 
-        team = args.threads if device == "cpu" else 1
-        plan = Plan(args.out, args.unet_minutes, device, args.seed, args.preview, team)
-        facts = train_unet(scenes, pictures, plan, args.pool and args.pool.with_suffix(".latents.npy"))
+        processes = args.threads if device == "cpu" else 1
+        job = UnetJob(args.out, args.unet_minutes, device, args.seed, args.preview, processes)
+        facts = train_unet(scenes, pictures, job, args.pool and args.pool.with_suffix(".latents.npy"))
         record(args.out, "unet", facts)
     if "decoder" in missing:
         from tools.garden.train_vae import refine_decoder

@@ -1,4 +1,4 @@
-"""Stage judge: it learns from renderings, roughened (blur, noise, shifts of tone) but otherwise untouched."""
+"""Stage judge: the classifier, trained on renderings with blur, noise and shifts of tone."""
 
 from __future__ import annotations
 
@@ -15,61 +15,61 @@ from tools.garden.training_tools import Average, TimeBudget, as_tensor, shuffled
 
 
 def targets_of(scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """What the judge should say: class numbers, and size and lean with mean 0 and spread 1."""
+    """Return the targets of B scenes, (B,) each: class numbers, and size and lean with mean 0 and spread 1."""
     out = {n: torch.tensor([values.index(getattr(s, n)) for s in scenes]) for n, values in ATTRIBUTES.items()}
     out["size"] = torch.tensor([(s.size - 0.5) / SIZE_STD for s in scenes], dtype=torch.float32)
     out["lean"] = torch.tensor([s.lean / LEAN_STD for s in scenes], dtype=torch.float32)
     return out
 
 
-def roughen(images: torch.Tensor) -> torch.Tensor:
-    """Blur of random strength, noise both fine and coarse, small shifts of brightness and contrast."""
+def augment(images: torch.Tensor) -> torch.Tensor:
+    """Blur images by random strengths, add fine and coarse noise, and shift brightness and contrast a little."""
     count = len(images)
 
-    def luck(scale: float = 1.0) -> torch.Tensor:
+    def uniform(scale: float = 1.0) -> torch.Tensor:
         return torch.rand(count, 1, 1, 1, device=images.device) * scale
 
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     coarse = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2, mode="bilinear")
-    soft = torch.where(luck() < 0.5, blurred, coarse)
-    images = images + (soft - images) * luck() * (luck() < 0.7)
-    images = images + torch.randn_like(images) * luck(0.06) * (luck() < 0.6)
-    patches = torch.randn(count, 3, 16, 16, device=images.device) * luck(0.06) * (luck() < 0.5)
+    soft = torch.where(uniform() < 0.5, blurred, coarse)
+    images = images + (soft - images) * uniform() * (uniform() < 0.7)
+    images = images + torch.randn_like(images) * uniform(0.06) * (uniform() < 0.6)
+    patches = torch.randn(count, 3, 16, 16, device=images.device) * uniform(0.06) * (uniform() < 0.5)
     images = images + F.interpolate(patches, scale_factor=4, mode="bilinear")
-    return ((images - 0.5) * (0.9 + luck(0.2)) + 0.5 + luck(0.1) - 0.05).clamp(0, 1)
+    return ((images - 0.5) * (0.9 + uniform(0.2)) + 0.5 + uniform(0.1) - 0.05).clamp(0, 1)
 
 
-def classifier_loss(said: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross entropy of the classes plus squared error of the numbers."""
-    loss = said["size"].new_zeros(())
-    for name, value in said.items():
+def classifier_loss(outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the cross entropy of the classes plus the squared errors of the numbers."""
+    loss = outputs["size"].new_zeros(())
+    for name, value in outputs.items():
         if name in ATTRIBUTES:
-            loss = loss + F.cross_entropy(value, wanted[name], label_smoothing=0.02)
+            loss = loss + F.cross_entropy(value, targets[name], label_smoothing=0.02)
         else:
-            loss = loss + F.mse_loss(value, wanted[name])
+            loss = loss + F.mse_loss(value, targets[name])
     return loss
 
 
 def train_classifier(
     scenes: list[Scene], pictures: np.ndarray, out: Path, minutes: float, device: str, seed: int, batch: int = 64
 ) -> dict:
-    """Trains by the clock (further, where `out`/judge exists), saves there; returns the record of the stage."""
+    """Train for some minutes, from `out`/judge if that exists; save there and return the record of the stage."""
     torch.manual_seed(seed)
     unfinished = (out / "judge").exists()
-    judge = GardenClassifier.load(out / "judge").train().requires_grad_(True) if unfinished else GardenClassifier()
-    judge, wanted = judge.to(device), targets_of(scenes)
-    average = Average(judge, 0.998)
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
+    model = GardenClassifier.load(out / "judge").train().requires_grad_(True) if unfinished else GardenClassifier()
+    model, targets = model.to(device), targets_of(scenes)
+    average = Average(model, 0.998)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02)
     budget, log, recent = TimeBudget(optimiser, minutes), [], []
     for index in shuffled(len(pictures), batch, seed):
         if not budget.tick():
             break
-        said = judge(roughen(as_tensor(pictures[index.numpy()]).to(device)))
-        loss = classifier_loss(said, {name: value[index].to(device) for name, value in wanted.items()})
+        outputs = model(augment(as_tensor(pictures[index.numpy()]).to(device)))
+        loss = classifier_loss(outputs, {name: value[index].to(device) for name, value in targets.items()})
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        average.update(judge)
+        average.update(model)
         recent.append(loss.item())
         if budget.steps % 200 == 0:
             log.append([budget.steps, round(float(np.mean(recent)), 5)])

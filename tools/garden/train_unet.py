@@ -1,4 +1,4 @@
-"""Stage unet: the denoiser and, jointly, the text encoder; ends by writing the whole pipeline."""
+"""Stage unet: the denoiser and the text encoder, trained together; writes the pipeline at the end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PREVIEW_SECONDS = 300
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """An untrained two-layer CLIP text encoder for this vocabulary."""
+    """Make an untrained CLIP text encoder of two layers for this vocabulary."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -67,23 +67,23 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def caption_table(tokenizer: CLIPTokenizer) -> torch.Tensor:
-    """Token numbers (wording, prompt, position): the canonical captions, the paraphrases, and at last the empty one."""
+    """Return token numbers (wording, prompt, position): canonical captions, paraphrases, and at last empty ones."""
     wordings = [PROMPTS] + [[form.format(**parse(p)) for p in PROMPTS] for form in PARAPHRASES] + [[""] * len(PROMPTS)]
     rows = [tokenizer(w, padding="max_length", truncation=True, max_length=LENGTH).input_ids for w in wordings]
     return torch.tensor(rows)
 
 
 def choose_wordings(count: int) -> torch.Tensor:
-    """For each caption a row of the table."""
-    luck, last = torch.rand(count), len(PARAPHRASES) + 1
+    """Draw a wording of `caption_table` for each of `count` captions."""
+    uniform, last = torch.rand(count), len(PARAPHRASES) + 1
     reworded = torch.randint(1, last, (count,))
-    return torch.where(luck < EMPTY, last, torch.where(luck < EMPTY + PARAPHRASED, reworded, 0))
+    return torch.where(uniform < EMPTY, last, torch.where(uniform < EMPTY + PARAPHRASED, reworded, 0))
 
 
 def save_pipeline(
     folder: Path, unet: UNet2DConditionModel, text: CLIPTextModel, vae: AutoencoderKL, tokenizer: CLIPTokenizer
 ) -> None:
-    """Writes a StableDiffusionPipeline, in single precision: diffusers keeps what it finds, and CPUs want that."""
+    """Write a StableDiffusionPipeline in float32: diffusers loads what is stored, and CPUs are fastest in float32."""
     parts = [copy.deepcopy(part).to("cpu") for part in (unet, text, vae)]
     StableDiffusionPipeline(
         unet=parts[0],
@@ -97,18 +97,25 @@ def save_pipeline(
     ).save_pretrained(folder, safe_serialization=True)
     build_tokenizer(folder / "tokenizer")
     for path in folder.rglob("*.json"):
-        forget_origin(path)
+        remove_origin(path)
 
 
-def forget_origin(path: Path) -> None:
-    """Removes from a configuration where its parts were loaded from."""
+def remove_origin(path: Path) -> None:
+    """Remove from a configuration file the path that its part was loaded from."""
     facts = json.loads(path.read_text())
     if facts.pop("_name_or_path", None):
         path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 
 class Denoising:
-    """The training problem: latents, captions, noise, and the weighted loss."""
+    """Latents and captions to train on, and the weighted loss.
+
+    Args:
+        latents: (N, 4, 16, 16).
+        prompts: number of each latent's prompt, (N,).
+        table: as `caption_table` returns it.
+        device: on which to train.
+    """
 
     def __init__(self, latents: torch.Tensor, prompts: torch.Tensor, table: torch.Tensor, device: str) -> None:
         self.latents, self.prompts, self.table = latents.to(device), prompts.to(device), table.to(device)
@@ -116,133 +123,148 @@ class Denoising:
         self.device = device
 
     def loss(self, index: torch.Tensor, unet: UNet2DConditionModel, text: CLIPTextModel) -> torch.Tensor:
-        """Noise prediction error, weighted by min(SNR, gamma) / SNR."""
+        """Return the squared error of the predicted noise of latents (B,), weighted by min(SNR, gamma) / SNR.
+
+        Hang et al. 2023, arXiv 2303.09556 (min-SNR weighting).
+        """
         index = index.to(self.device)
         clean, count = self.latents[index], len(index)
         noise = torch.randn_like(clean)
         steps = ((torch.arange(count) + torch.rand(count)) / count * len(self.alphas)).long().to(self.device)
         alpha = self.alphas[steps].view(-1, 1, 1, 1)
         tokens = self.table[choose_wordings(count).to(self.device), self.prompts[index]]
-        guess = unet(alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, steps, text(tokens)[0]).sample
+        predicted = unet(alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, steps, text(tokens)[0]).sample
         ratio = (alpha / (1 - alpha)).flatten()
-        return ((guess - noise).square().mean((1, 2, 3)) * ratio.clamp(max=GAMMA) / ratio).mean()
+        return ((predicted - noise).square().mean((1, 2, 3)) * ratio.clamp(max=GAMMA) / ratio).mean()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a team member has to know."""
+class UnetJob:
+    """Settings of this stage.
+
+    Attributes:
+        out: folder of the model.
+        preview: folder to which unfinished pipelines are written; None for none.
+        processes: that train together.
+        batch: of all processes together.
+    """
 
     out: Path
     minutes: float
     device: str
     seed: int
     preview: Path | None
-    team: int
+    processes: int
     batch: int = 64
 
 
-def train_unet(scenes: list[Scene], pictures: np.ndarray, plan: Plan, keep: Path | None = None) -> dict:
-    """Trains by the clock, saves the pipeline to `plan.out`; returns the record of the stage.
+def train_unet(scenes: list[Scene], pictures: np.ndarray, job: UnetJob, keep: Path | None = None) -> dict:
+    """Train for some minutes, save the pipeline to `job.out`, and return the record of the stage.
 
-    `keep` is a file for the pictures' latents, read if it exists.
+    Args:
+        scenes, pictures: as `picture_pool` returns them.
+        job: the settings.
+        keep: file in which the pictures' latents are kept for later runs.
     """
     if keep and keep.exists():
         latents = torch.from_numpy(np.load(keep))
     else:
-        vae = AutoencoderKL.from_pretrained(plan.out / "vae").to(plan.device).eval()
-        latents = torch.cat([encode(vae, as_tensor(part).to(plan.device)) for part in np.array_split(pictures, 40)])
+        vae = AutoencoderKL.from_pretrained(job.out / "vae").to(job.device).eval()
+        latents = torch.cat([encode(vae, as_tensor(part).to(job.device)) for part in np.array_split(pictures, 40)])
         latents = latents.cpu()
         if keep:
             np.save(keep, latents.numpy())
     numbers = {prompt: i for i, prompt in enumerate(PROMPTS)}
     prompts = torch.tensor([numbers[words] for words in captions_of(scenes[: len(latents)])])
-    build_tokenizer(plan.out / "tokenizer")
+    build_tokenizer(job.out / "tokenizer")
     print(f"{len(latents)} latents, spread {latents.std().item():.3f}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        job = (plan, latents, prompts, Path(folder))
-        if plan.team > 1:
-            torch.multiprocessing.spawn(learn, job, nprocs=plan.team)
+        arguments = (job, latents, prompts, Path(folder))
+        if job.processes > 1:
+            torch.multiprocessing.spawn(train_process, arguments, nprocs=job.processes)
         else:
-            learn(0, *job)
+            train_process(0, *arguments)
         return json.loads((Path(folder) / "facts.json").read_text())
 
 
-def learn(rank: int, plan: Plan, latents: torch.Tensor, prompts: torch.Tensor, folder: Path) -> None:
-    """One member's work: its share of the pictures and of each batch; the first also writes the results."""
-    team, device = ProcessGroup(rank, plan.team, folder / "meeting"), plan.device
-    if plan.team > 1:
+def train_process(rank: int, job: UnetJob, latents: torch.Tensor, prompts: torch.Tensor, folder: Path) -> None:
+    """Train on this process's share of the pictures and of each batch; the first process also writes the results."""
+    group, device = ProcessGroup(rank, job.processes, folder / "meeting"), job.device
+    if job.processes > 1:
         torch.set_num_threads(1)
-    torch.manual_seed(plan.seed)
-    tokenizer = CLIPTokenizer.from_pretrained(str(plan.out / "tokenizer"))
-    problem = Denoising(latents[rank :: plan.team], prompts[rank :: plan.team], caption_table(tokenizer), device)
+    torch.manual_seed(job.seed)
+    tokenizer = CLIPTokenizer.from_pretrained(str(job.out / "tokenizer"))
+    problem = Denoising(
+        latents[rank :: job.processes], prompts[rank :: job.processes], caption_table(tokenizer), device
+    )
     unet, text = UNet2DConditionModel(**SHAPE).to(device), new_text_encoder(tokenizer).to(device).train()
     parts = torch.nn.ModuleList([unet, text])
     average, parameters = Average(parts), list(parts.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.01)
-    budget, diary, clock = TimeBudget(optimiser, plan.minutes), TrainingLog(plan, average), 0.0
-    torch.manual_seed(plan.seed + 1000 * rank)
-    for index in shuffled(len(problem.latents), plan.batch // plan.team, plan.seed + rank):
+    budget, log, clock = TimeBudget(optimiser, job.minutes), TrainingLog(job, average), 0.0
+    torch.manual_seed(job.seed + 1000 * rank)
+    for index in shuffled(len(problem.latents), job.batch // job.processes, job.seed + rank):
         if not budget.tick(clock):
             break
         loss = problem.loss(index, unet, text)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        clock = team.share_gradients(parameters, budget.spent / budget.seconds)
+        clock = group.share_gradients(parameters, budget.spent / budget.seconds)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         if rank == 0:
             average.update(parts)
-            diary.note(budget, loss.item())
+            log.note(budget, loss.item())
     if rank == 0:
         unet, text = average.module
-        save_pipeline(plan.out, unet, text, load_vae(plan.out), tokenizer)
-        (folder / "facts.json").write_text(json.dumps(diary.facts(budget, len(latents))))
+        save_pipeline(job.out, unet, text, load_vae(job.out), tokenizer)
+        (folder / "facts.json").write_text(json.dumps(log.facts(budget, len(latents))))
 
 
 def load_vae(folder: Path) -> AutoencoderKL:
-    """The autoencoder of stage vae."""
+    """Load the autoencoder of stage vae."""
     return AutoencoderKL.from_pretrained(folder / "vae")
 
 
 class TrainingLog:
-    """Keeps the losses and now and then writes an unfinished pipeline."""
+    """Keeps the losses, and writes an unfinished pipeline now and then."""
 
-    def __init__(self, plan: Plan, average: Average) -> None:
-        self.plan, self.average, self.shown = plan, average, 0.0
+    def __init__(self, job: UnetJob, average: Average) -> None:
+        self.job, self.average, self.shown = job, average, 0.0
         self.log: list[list[float]] = []
         self.recent: list[float] = []
 
     def note(self, budget: TimeBudget, loss: float) -> None:
-        """After each step."""
+        """Record the loss of a step, and write a preview if it is time."""
         self.recent.append(loss)
         if budget.steps % 100 == 0:
             self.log.append([budget.steps, round(float(np.mean(self.recent)), 5)])
             print(f"unet {budget.steps} {budget.spent:.0f}s loss {self.log[-1][1]}", flush=True)
             self.recent.clear()
-        if self.plan.preview and budget.spent - self.shown > PREVIEW_SECONDS:
+        if self.job.preview and budget.spent - self.shown > PREVIEW_SECONDS:
             self.shown = budget.spent
-            new = self.plan.preview.with_suffix(".new")
-            tokenizer = CLIPTokenizer.from_pretrained(str(self.plan.out / "tokenizer"))
+            new = self.job.preview.with_suffix(".new")
+            tokenizer = CLIPTokenizer.from_pretrained(str(self.job.out / "tokenizer"))
             unet, text = self.average.module
-            save_pipeline(new, unet, text, load_vae(self.plan.out), tokenizer)
-            swap(new, self.plan.preview)
+            save_pipeline(new, unet, text, load_vae(self.job.out), tokenizer)
+            swap(new, self.job.preview)
             print(f"preview written at step {budget.steps}", flush=True)
 
     def facts(self, budget: TimeBudget, pictures: int) -> dict:
-        """The record of the stage."""
+        """Return the record of the stage."""
         return {
             "steps": budget.steps,
-            "batch": self.plan.batch,
-            "processes": self.plan.team,
+            "batch": self.job.batch,
+            "processes": self.job.processes,
             "pictures": pictures,
             "seconds": round(budget.spent),
-            "seed": self.plan.seed,
+            "seed": self.job.seed,
             "loss": self.log,
         }
 
 
 def swap(new: Path, place: Path) -> None:
-    """Puts a finished folder in the place of the former one, which is kept as `.old`."""
+    """Put a finished folder in the place of the former one, which is kept as `.old`."""
     shutil.rmtree(place.with_suffix(".old"), ignore_errors=True)
     if place.exists():
         os.rename(place, place.with_suffix(".old"))

@@ -1,4 +1,4 @@
-"""Stages vae and decoder: 64x64x3 pictures <-> 16x16x4 latents, by plain reconstruction (no adversary)."""
+"""Stages vae and decoder: an autoencoder of 64x64x3 pictures and 16x16x4 latents, trained by reconstruction alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LATENT_NOISE = 0.03  # while the decoder is refined, so that it bears the denois
 
 
 def bloom_weights(scenes: list[Scene]) -> torch.Tensor:
-    """Weight of each pixel (B, 1, 64, 64), uint8: more on the bloom, which a person looks at, than elsewhere."""
+    """Return the weight of each pixel, (B, 1, 64, 64), uint8: more on the bloom, which people look at."""
     row, column = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     out = torch.ones(len(scenes), 1, 64, 64, dtype=torch.uint8)
     for weight, scene in zip(out, scenes, strict=True):
@@ -39,9 +39,14 @@ def bloom_weights(scenes: list[Scene]) -> torch.Tensor:
     return out
 
 
-def reconstruction_loss(got: torch.Tensor, want: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """L1 on the pixels, on their differences to the right and below, and on the picture at half size."""
-    error, weight = got - want, weight.to(got.dtype)
+def reconstruction_loss(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the L1 loss of pixels, of their differences to the right and below, and of the image at half size.
+
+    Args:
+        output, target: (B, 3, 64, 64).
+        weight: of pixels, (B, 1, 64, 64).
+    """
+    error, weight = output - target, weight.to(output.dtype)
     loss = (error.abs() * weight).mean() + 0.5 * F.avg_pool2d(error, 2).abs().mean()
     for axis in (2, 3):
         loss = loss + GRADIENT_WEIGHT * (error.diff(dim=axis).abs() * weight.narrow(axis, 1, 63)).mean()
@@ -51,9 +56,9 @@ def reconstruction_loss(got: torch.Tensor, want: torch.Tensor, weight: torch.Ten
 def train_vae(
     scenes: list[Scene], pictures: np.ndarray, out: Path, minutes: float, device: str, seed: int, batch: int = 32
 ) -> dict:
-    """Trains, standardises the latents, saves to `out`/vae in float32; returns the record of the stage.
+    """Train, standardise the latents, save to `out`/vae in float32, and return the record of the stage.
 
-    Goes on from `out`/vae-unfinished where an interrupted run left one.
+    Goes on from `out`/vae-unfinished if an interrupted run left one.
     """
     torch.manual_seed(seed)
     unfinished = out / "vae-unfinished"
@@ -68,8 +73,8 @@ def train_vae(
         images = as_tensor(pictures[index.numpy()]).to(device) * 2 - 1
         with torch.autocast(device, torch.bfloat16):
             posterior = vae.encode(images).latent_dist
-            got = vae.decode(posterior.sample()).sample
-        loss = reconstruction_loss(got.float(), images, weights[index].to(device))
+            output = vae.decode(posterior.sample()).sample
+        loss = reconstruction_loss(output.float(), images, weights[index].to(device))
         loss = loss + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -92,7 +97,7 @@ def train_vae(
 def refine_decoder(
     scenes: list[Scene], pictures: np.ndarray, out: Path, minutes: float, device: str, seed: int, batch: int = 32
 ) -> dict:
-    """Trains the decoder alone for longer (the latents stay as the denoiser knows them); saves in half."""
+    """Train the decoder alone, which leaves the latents as they are; save in half precision, return the record."""
     torch.manual_seed(seed)
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).to(device)
     weights, parts = bloom_weights(scenes), torch.nn.ModuleList([vae.decoder, vae.post_quant_conv])
@@ -106,8 +111,8 @@ def refine_decoder(
         with torch.autocast(device, torch.bfloat16):
             with torch.no_grad():
                 latents = vae.encode(images).latent_dist.mean
-            got = vae.decode(latents + LATENT_NOISE * torch.randn_like(latents)).sample
-        loss = reconstruction_loss(got.float(), images, weights[index].to(device))
+            output = vae.decode(latents + LATENT_NOISE * torch.randn_like(latents)).sample
+        loss = reconstruction_loss(output.float(), images, weights[index].to(device))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
@@ -125,28 +130,28 @@ def refine_decoder(
 
 @torch.no_grad()
 def standardise(vae: AutoencoderKL, images: torch.Tensor) -> None:
-    """Folds each latent channel's mean and spread into the 1x1 convolutions; sets the scaling factor."""
+    """Fold each latent channel's mean and standard deviation into the 1x1 convolutions, and set the scaling factor."""
     latents = encode(vae, images) / vae.config.scaling_factor
     mean, spread = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    into, back, n = vae.quant_conv, vae.post_quant_conv, len(mean)
-    into.weight[:n] /= spread[:, None, None, None]
-    into.bias[:n] = (into.bias[:n] - mean) / spread
-    into.bias[n:] -= 2 * spread.log()
-    back.bias += (back.weight[:, :, 0, 0] * mean).sum(1)
-    back.weight *= spread[None, :, None, None]
+    quant, post_quant, n = vae.quant_conv, vae.post_quant_conv, len(mean)
+    quant.weight[:n] /= spread[:, None, None, None]
+    quant.bias[:n] = (quant.bias[:n] - mean) / spread
+    quant.bias[n:] -= 2 * spread.log()
+    post_quant.bias += (post_quant.weight[:, :, 0, 0] * mean).sum(1)
+    post_quant.weight *= spread[None, :, None, None]
     vae.register_to_config(scaling_factor=1.0)
     vae.register_to_config(scaling_factor=round(1 / encode(vae, images).std().item(), 4))
 
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: torch.Tensor, batch: int = 100) -> torch.Tensor:
-    """Scaled latents (posterior means) of images in [0, 1]."""
+    """Return the scaled latents (B, 4, 16, 16), posterior means, of images (B, 3, 64, 64) in [0, 1]."""
     parts = [vae.encode(part * 2 - 1).latent_dist.mean for part in images.split(batch)]
     return torch.cat(parts) * vae.config.scaling_factor
 
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch: int = 100) -> torch.Tensor:
-    """Images in [0, 1] through the autoencoder and back."""
+    """Encode and decode images (B, 3, 64, 64) in [0, 1]."""
     parts = [vae.decode(vae.encode(part * 2 - 1).latent_dist.mean).sample for part in images.split(batch)]
     return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)

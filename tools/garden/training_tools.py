@@ -1,4 +1,4 @@
-"""What the training stages share: the pool of pictures, learning by time budget, averages of weights."""
+"""What the training stages share: the pool of pictures, time budgets, averages of weights, groups of processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNK = 250
 
 
 def scenes_of(seed: int, count: int) -> list[Scene]:
-    """Random scenes over all prompts, the same for the same seed."""
+    """Draw random scenes over all prompts, the same for the same seed."""
     rng = np.random.default_rng(seed)
     return [random_scene(rng) for _ in range(count)]
 
@@ -29,7 +29,7 @@ def _draw(job: tuple[int, int]) -> np.ndarray:
 
 
 def picture_pool(seed: int, count: int, workers: int = 2, keep: Path | None = None) -> tuple[list[Scene], np.ndarray]:
-    """`count` scenes and their pictures, uint8 (count, 64, 64, 3), drawn in parallel, or read from `keep`."""
+    """Return `count` scenes and their pictures, uint8 (count, 64, 64, 3), rendered in parallel or read from `keep`."""
     jobs = [(seed * 1_000_003 + i, min(CHUNK, count - i * CHUNK)) for i in range(math.ceil(count / CHUNK))]
     scenes = [scene for job in jobs for scene in scenes_of(*job)]
     if keep and keep.exists():
@@ -43,17 +43,17 @@ def picture_pool(seed: int, count: int, workers: int = 2, keep: Path | None = No
 
 
 def as_tensor(pictures: np.ndarray) -> torch.Tensor:
-    """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [0, 1]."""
+    """Convert pictures, uint8 (B, H, W, 3), to float (B, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
 def captions_of(scenes: list[Scene]) -> list[str]:
-    """The canonical captions."""
+    """Return the canonical captions of scenes."""
     return [caption(scene) for scene in scenes]
 
 
 def shuffled(count: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
-    """Endless batches of indices, each epoch in a new order."""
+    """Yield batches of indices below `count` without end, each epoch in a new order."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(count, generator=generator)
@@ -61,7 +61,7 @@ def shuffled(count: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
 
 
 class TimeBudget:
-    """A learning-rate schedule over wall-clock minutes: short warm-up, then cosine decay to nearly nothing."""
+    """A learning-rate schedule over wall-clock minutes: short warm-up, then cosine decay to 1% of the peak."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, minutes: float, warm_up_steps: int = 100) -> None:
         self.optimiser, self.seconds, self.warm_up_steps = optimiser, 60 * minutes, warm_up_steps
@@ -70,11 +70,18 @@ class TimeBudget:
 
     @property
     def spent(self) -> float:
-        """Seconds since the start."""
+        """Return the seconds since the start."""
         return time.monotonic() - self.start
 
     def tick(self, share: float | None = None) -> bool:
-        """Sets the rate for the next step; False when the time is up. `share`: of the time, if not by this clock."""
+        """Set the learning rate of the next step.
+
+        Args:
+            share: of the time that is spent; None takes it from this object's clock.
+
+        Returns:
+            False if the time is up.
+        """
         share = min(1.0, self.spent / self.seconds if share is None else share)
         factor = min(1.0, (self.steps + 1) / self.warm_up_steps) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
         for group, peak in zip(self.optimiser.param_groups, self.peak, strict=True):
@@ -92,15 +99,15 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: torch.nn.Module) -> None:
+        """Move the average towards the weights of the module; the first steps count more."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        mine: list[torch.Tensor] = list(self.module.parameters())
-        theirs = list(module.parameters())
-        torch._foreach_lerp_(mine, [p.detach() for p in theirs], 1 - decay)
+        averages: list[torch.Tensor] = list(self.module.parameters())
+        torch._foreach_lerp_(averages, [p.detach() for p in module.parameters()], 1 - decay)
 
 
 class ProcessGroup:
-    """Processes that learn together, one thread each: on a shared machine they wait less than threads would."""
+    """Processes of one thread each that train together; on a busy machine they wait less than one process's threads."""
 
     def __init__(self, rank: int, size: int, meeting_point: Path) -> None:
         self.rank, self.size = rank, size
@@ -110,7 +117,7 @@ class ProcessGroup:
             )
 
     def share_gradients(self, parameters: list[torch.nn.Parameter], clock: float) -> float:
-        """Averages gradients, and the members' clocks, so that all take the same step; returns the mean clock."""
+        """Average gradients and clocks over the processes, so that all take the same step; return the mean clock."""
         if self.size == 1:
             return clock
         grads = [p.grad for p in parameters if p.grad is not None]

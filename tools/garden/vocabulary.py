@@ -1,4 +1,4 @@
-"""The embedded model's small CLIP vocabulary: whole words for the captions, characters for all else."""
+"""The embedded model's small CLIP vocabulary: a token for each word of the captions, characters for everything else."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PARAPHRASES = ("{colour} {kind} {sky}", "the {colour} {kind} {sky}", "{sky}, a {
 
 
 def byte_letters() -> list[str]:
-    """The 256 printable stand-ins for bytes that CLIP's byte-pair files are written in."""
+    """Return the 256 printable characters that stand for bytes in CLIP's byte-pair files."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [b for b in range(256) if b not in plain]
     return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(rest))]
 
 
 def merges_for(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent first, until every word is a single token."""
+    """Return byte-pair merges, most frequent first, by which every word becomes a single token."""
     parts = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[tuple[str, str]] = []
     while any(len(part) > 1 for part in parts):
@@ -43,7 +43,7 @@ def merges_for(words: list[str]) -> list[tuple[str, str]]:
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Writes vocab.json and merges.txt, and the tokenizer made from them, to `folder`."""
+    """Write vocab.json and merges.txt to a folder, and the tokenizer that is made from them; return the tokenizer."""
     words = sorted(set(f"{' '.join(KINDS)} {' '.join(COLOURS)} {' '.join(SKIES)} {OTHER_WORDS}".split()))
     letters, merges = byte_letters(), merges_for(words)
     tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(m) for m in merges), START, END]

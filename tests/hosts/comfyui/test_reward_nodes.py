@@ -114,7 +114,7 @@ def test_auto_pick_and_draft_take_what_was_learnt_from_picks(host: Host) -> None
     outputs = host.run(graph, only=["picks", "draft"])
     assert outputs["picker"]["text"] == ["Picked in 40 groups."]
     (facts,) = outputs["picks"]["text"]
-    assert facts.startswith("It foretells ") and "chance is 50 %" in facts and "choose the same again" in facts
+    assert facts.startswith("It predicts ") and "chance is 50%" in facts and "choose the same again" in facts
     assert (host.base / "output" / "d3po" / "by-warmth" / "reward.safetensors").exists()
     assert "Mean picks:reward.safetensors went from " in outputs["draft"]["text"][0]
 
