@@ -100,7 +100,7 @@ def _settings(left: Round) -> RewardSettings:
 
 def _loaded(run: Run, written: str, anew: bool) -> Reward:
     from d3po_core.rewards import get_reward, require_differentiable
-    from d3po_core.rewards.file import load_judge_reward, save_judge
+    from d3po_core.rewards.judge import load_judge_reward, save_judge
 
     def own() -> Reward:
         if anew:

@@ -19,7 +19,7 @@ import torch
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions
-from d3po_core.gallery.progress import WorkProgress
+from d3po_core.gallery.actions import WorkProgress
 from d3po_core.run import Run
 
 from .report import where

@@ -14,8 +14,7 @@ from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS
 from d3po_core.embedded.prompts import split_prompts
 from d3po_core.errors import D3POError
 from d3po_core.evaluation.images import deterministic, draw
-from d3po_core.exchange.dataset import export_dataset
-from d3po_core.exchange.lines import import_file
+from d3po_core.exchange.lines import export_dataset, import_file
 from d3po_core.exchange.share import share
 from d3po_core.lora import import_lora
 from d3po_core.lora.attach import applied

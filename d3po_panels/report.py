@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 from d3po_core.run import Run, device_name
-from d3po_core.run.manifest import versions
+from d3po_core.run.run import versions
 from d3po_core.settings import SampleSettings
 
 PRIVATE = {"negative"}

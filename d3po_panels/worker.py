@@ -155,7 +155,7 @@ class Worker(Drawing):
 
     def _teach_round(self, run: Run, model: ImageModel, lesson: RewardRequest | None, finish: bool) -> bool:
         """Teach a round and show what came of it; whether it is to go on later, because others have their turn."""
-        from d3po_core.evaluation.previews import draw_previews
+        from d3po_core.evaluation.images import draw_previews
         from d3po_core.training.round_trainer import save_round
 
         while True:

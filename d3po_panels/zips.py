@@ -93,7 +93,7 @@ def _leads_out(name: str) -> bool:
 
 
 def _is_wanted(name: str) -> bool:
-    from d3po_core.importing.images import SUFFIXES
+    from d3po_core.importing.captions import SUFFIXES
 
     return Path(name).suffix.lower() in (*SUFFIXES, *TEXTS) and not name.startswith(f"{BESIDE}/")
 

@@ -15,11 +15,11 @@ from typing import Any
 from PIL import Image
 from safetensors.torch import save
 
-from d3po_core.evaluation.drift import recommended_strength_of
+from d3po_core.evaluation.compare import recommended_strength_of
 from d3po_core.lora import load_lora, unused_path, write_new
-from d3po_core.lora.metadata import hashes
+from d3po_core.lora.file import hashes
 from d3po_core.run import Round, Run, files
-from d3po_core.run.previews import strip_side
+from d3po_core.run.blind_checks import strip_side
 
 FOLDER = "d3po"
 """Ours in the host's LoRA folder."""

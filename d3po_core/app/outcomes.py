@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..evaluation.drift import drift_word, recommended_strength
+from ..evaluation.compare import drift_word, recommended_strength
 from ..gallery.actions import MIN_PICKS
 from ..importing import Imported
 from ..run import Run

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from d3po_core.embedded import GARDEN_FOLDER
-from d3po_core.evaluation import previews
+from d3po_core.evaluation import images
 from d3po_core.models import load_model
 from d3po_core.run import Run
 from d3po_core.run.library import RunLibrary
@@ -50,6 +50,6 @@ def run(tmp_path: Path, models: Garden) -> Run:
 @pytest.fixture
 def fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of before and after, which are shown as they are after every round."""
-    monkeypatch.setattr(previews, "CHECK_PAIRS", 1)
-    monkeypatch.setattr(previews, "STRIP_IMAGES", 1)
+    monkeypatch.setattr(images, "CHECK_PAIRS", 1)
+    monkeypatch.setattr(images, "STRIP_IMAGES", 1)
     monkeypatch.setattr(reward_trainer, "WATCHED", 2)

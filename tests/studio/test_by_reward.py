@@ -15,7 +15,7 @@ from d3po_core.gallery.state import state
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
 from d3po_core.run import Run
-from d3po_core.run.previews import strip_side
+from d3po_core.run.blind_checks import strip_side
 from d3po_core.settings import RewardSettings
 from d3po_panels import by_reward
 from d3po_panels import worker as module

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from d3po_core.errors import D3POError
-from d3po_core.evaluation.drift import STRENGTHS
+from d3po_core.evaluation.compare import STRENGTHS
 from d3po_core.lora import load_lora
 from d3po_core.models import DiffusersModel
 from d3po_core.picks import Pick
 from d3po_core.run import Run
+from d3po_core.run.blind_checks import strip_side
 from d3po_core.run.library import RunLibrary
-from d3po_core.run.previews import strip_side
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_panels import drawing, tastes
 from d3po_panels import worker as module
