@@ -258,8 +258,8 @@ def test_picks_are_counted_that_the_method_can_use(run: Run, source: Path) -> No
     assert imported == sum(group.judged == 3 for group in run.groups.select(recorded=False)) > 0
     for method, usable in (("d3po", 1), ("dpok", 1), ("diffusion-nft", 1 + imported), (None, 1 + imported)):
         known = Knowing(method)
-        assert known.picks.counts(run).usable == state(run, known, "")["picks"]["usable"] == usable
-        assert known.picks.counts(run).picks == run.picks.counts("").picks  # they were made all the same
+        assert known.counts(run).usable == state(run, known, "")["picks"]["usable"] == usable
+        assert known.counts(run).picks == run.picks.counts("").picks  # they were made all the same
     judged = len({pick.group_id for pick in run.picks.standing()})
     assert judged > 1 and Knowing("diffusion-nft").untaught(run) == judged and Knowing("d3po").untaught(run) == 1
     run.rounds.begin({})
