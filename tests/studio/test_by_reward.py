@@ -101,7 +101,7 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
         another.finish(run)
         until(lambda: taught(another, run), 120)
         (finished,) = run.rounds.all()
-        assert finished.summary["reason"] == "Stopped before the end." and len(run.metrics.read()) == len(found)
+        assert finished.summary.reason == "Stopped before the end." and len(run.metrics.read()) == len(found)
         with pytest.raises(D3POError, match="No round of this taste was stopped"):
             another.finish(run)
     finally:

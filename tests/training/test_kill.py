@@ -22,7 +22,7 @@ from d3po_core.app.sampling import sample_groups
 from d3po_core.cli.export import export
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run
 from d3po_core.settings import SampleSettings
 from d3po_core.training.round_trainer import save_round
 from tests.kill_helpers import die_in_export, die_in_keep, die_while_state_is_written, learn, toy_model, train
@@ -41,7 +41,7 @@ class Lesson:
     before: Path
     trained: Path
     after: Path
-    summary: dict[str, Any]
+    summary: RoundSummary
     lora: dict[str, Tensor]
 
 
@@ -72,7 +72,7 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Lesson]:
         run = Run.open(shutil.copytree(trained, after))
         save_round(learn(run))
         summary = run.rounds.all()[-1].summary
-        assert summary["strength"] > 0.1  # or all LoRAs would be the same
+        assert summary.strength > 0.1  # or all LoRAs would be the same
         found[number] = Lesson(number, before, trained, after, summary, lora_of(run, number))
         run.close()
     return found
