@@ -190,8 +190,8 @@ def _body(data: bytes | bytearray) -> memoryview:
 
 
 HOLDER = ".holder.json"
-"""End of the name of the file that says who holds the lock. The lock file itself is emptied by older versions of
-filelock."""
+"""End of the name of the file that says who holds the lock, or held it last. Some versions of filelock empty the lock
+file itself."""
 POLL_SECONDS = 0.02
 
 
@@ -214,14 +214,11 @@ def hold(path: Path, wait: float = 0.0) -> Iterator[None]:
             lock.acquire(timeout=wait, poll_interval=POLL_SECONDS)
         except Timeout:  # an OSError too, so it must not reach `writing`
             raise _held(path) from None
-    holder = path.with_name(path.name + HOLDER)
     try:
         with suppress(OSError):  # on a full disk the lock must work all the same: it guards the freeing of space
-            holder.write_text(json.dumps(_this_process()), encoding="utf-8")
+            path.with_name(path.name + HOLDER).write_text(json.dumps(_this_process()), encoding="utf-8")
         yield
     finally:
-        with suppress(OSError):  # before the release: afterwards it may be the next holder's
-            holder.unlink()
         lock.release()
 
 
@@ -233,7 +230,7 @@ def _held(path: Path) -> D3POError:
     try:
         facts = json.loads(path.with_name(path.name + HOLDER).read_text(encoding="utf-8"))
         holder = f"process {facts['pid']} on {facts['host']}, since {facts['start']}"
-    except (OSError, ValueError, KeyError, TypeError):  # the holder has just taken the lock and not yet written
+    except (OSError, ValueError, KeyError, TypeError):  # the holder could not write it, or has not yet
         holder = "another process"
     return D3POError(
         f"The run in {path.parent} is being trained already: {holder}.",
