@@ -1,4 +1,4 @@
-"""The door for AUTOMATIC1111 and the Forge family, which load every file of this folder when they start.
+"""Register the tab with AUTOMATIC1111 and the Forge family, which load every file of this folder when they start.
 
 The extension's folder is on the path only while this file is loaded, so everything is imported here and now, under
 names that nobody else has.
