@@ -84,7 +84,7 @@ def test_the_registry_finds_what_it_needs():
 def test_the_pack_runs_no_text_as_code_and_starts_no_program():
     """The registry forbids eval, exec, and installing packages at run time."""
     files = shipped()
-    assert ROOT / "nodes" / "sampler.py" in files and ROOT / "quickstart.py" not in files
+    assert ROOT / "nodes" / "pick.py" in files and ROOT / "quickstart.py" not in files
     for path in files:
         for found in ast.walk(ast.parse(path.read_text("utf-8"))):
             called = found.func if isinstance(found, ast.Call) else None

@@ -15,10 +15,10 @@ from inside import say
 import comfy.clip_vision
 import torch
 from pack.d3po_core.picks import Pick
-from pack.d3po_core.rewards.from_picks import fit_picks
+from pack.d3po_core.rewards.judge import fit_judge
 from pack.d3po_core.run import Run
-from pack.d3po_core.sampling import to_image
-from pack.nodes.clip_vision import HostClip
+from pack.d3po_core.run.images import to_image
+from pack.nodes.host.clip_vision import HostClip
 from torch import Tensor
 
 SIDE, FAR = 32, 1e-3
@@ -90,7 +90,7 @@ def measured() -> dict[str, Any]:
         told: dict[str, Any] = {f"{h}x{w}": off(seen, vision, h, w) for h, w in ((SIDE, SIDE), (80, 48), (24, 40))}
         with tempfile.TemporaryDirectory() as folder:
             run = picked(Path(folder) / "run")
-            fitted = fit_picks(run, seen)
+            fitted = fit_judge(run, seen)
             run.close()
         reward = fitted.reward()
         told["accuracy"], told["groups"] = fitted.facts.accuracy, fitted.facts.groups

@@ -42,12 +42,13 @@ pack = importlib.util.module_from_spec(spec)
 sys.modules["pack"] = pack
 spec.loader.exec_module(pack)
 
-from pack.d3po_core.denoiser import stack
-from pack.d3po_core.lora import LayerWeights, attach, base_model, import_lora, save_lora
-from pack.d3po_core.rollout import CandidateNoise, make_plan
+from pack.d3po_core.diffusion.denoiser import stack
+from pack.d3po_core.diffusion.rollout import CandidateNoise, make_plan
+from pack.d3po_core.lora import LayerWeights, attach, import_lora, model_family, save_lora
 from pack.d3po_core.settings import LoraSettings, SampleSettings
-from pack.nodes.host import HostModel, host_sampling
-from pack.nodes.memory import checkpointed
+from pack.nodes.host.memory import checkpointed, large_blocks
+from pack.nodes.host.model import HostModel
+from pack.nodes.host.sampling import host_sampling
 
 CANDIDATES, STEPS, SCALE = 2, 4, 3.0
 
@@ -200,7 +201,7 @@ with torch.inference_mode():
 found["host"] = type(patcher.model).__name__
 found["loading"], complaints.said = complaints.said, []
 network = patcher.model.diffusion_model
-found["base"] = base_model(network)
+found["base"] = model_family(network)
 
 
 def noises(model: HostModel) -> list[CandidateNoise]:
@@ -263,7 +264,7 @@ def train() -> None:
     found["untaught"] = [
         path for path, up in zip(weights, gradient[1::2], strict=True) if not float(up.abs().sum()) > 0
     ]
-    with checkpointed(network, True):
+    with checkpointed(large_blocks(network)):
         again = torch.autograd.grad(loss(), parameters, allow_unused=True, materialize_grads=True)
     found["computed twice"] = max(
         float((a - b).norm() / b.norm()) for a, b in zip(again, gradient, strict=True) if b.any()

@@ -13,7 +13,7 @@ import comfy.sd
 import torch
 from pack.d3po_core.lora import LayerWeights, attach, save_lora
 from pack.d3po_core.settings import LoraSettings
-from pack.nodes.host import HostModel
+from pack.nodes.host.model import HostModel
 
 folder = Path(sys.argv.pop())
 chance = torch.Generator().manual_seed(4)

@@ -12,8 +12,9 @@ import logging
 
 import comfy.utils
 import torch
-from pack.d3po_core.policies import applied
-from pack.nodes.host import HostModel, host_sampling, with_lora
+from pack.d3po_core.lora.attach import applied
+from pack.nodes.host.model import HostModel, with_lora
+from pack.nodes.host.sampling import host_sampling
 from torch import Tensor
 
 said: list[str] = []

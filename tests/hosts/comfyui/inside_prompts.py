@@ -8,8 +8,9 @@ from inside import checkpoint, host_nodes, models, ours, plan_of, say
 import comfy.controlnet
 import comfy.hooks
 import torch
-from pack.nodes.conditioning import Cond, key_of, pack
-from pack.nodes.host import HostModel
+from pack.nodes.host.conditioning import key_of, pack
+from pack.nodes.host.model import HostModel
+from pack.nodes.host.types import Cond
 
 loaded = checkpoint("tiny")
 picture = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))

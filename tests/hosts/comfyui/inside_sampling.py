@@ -9,13 +9,13 @@ from inside import EVERYWHERE, STEPS, by_the_host, checkpoint, differs, ours, pl
 # isort: split
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
-from pack.d3po_core.rollout import Plan, Trajectory
-from pack.nodes.host import HostModel
+from pack.d3po_core.diffusion.rollout import SamplingPlan, Trajectory
+from pack.nodes.host.model import HostModel
 
 found: dict[str, Any] = {}
 
 
-def off_the_steps(trajectory: Trajectory, plan: Plan, shape: tuple[int, ...]) -> float:
+def off_the_steps(trajectory: Trajectory, plan: SamplingPlan, shape: tuple[int, ...]) -> float:
     """How far recorded latents are from x_coef * x + denoised_coef * D + std * noise, relative, in the worst step."""
     drawn, worst = seeds(shape), 0.0
     for noise in drawn:

@@ -24,9 +24,9 @@ from comfy_extras import (
 )
 from inside_upstream import CASES
 from pack.d3po_core.errors import D3POError
-from pack.nodes.conditioning import Cond
-from pack.nodes.host import HostModel
-from pack.nodes.support import check_teachable
+from pack.nodes.host.checks import check_trainable
+from pack.nodes.host.model import HostModel
+from pack.nodes.host.types import Cond
 
 loaded, flow = checkpoint("tiny"), checkpoint("tiny-sd3")
 advanced = nodes_model_advanced
@@ -112,7 +112,7 @@ for name, make in REFUSED.items():
     with torch.inference_mode():
         given = make()
         try:
-            check_teachable(*given)
+            check_trainable(*given)
         except D3POError as error:
             found["refused"][name] = [error.what, error.do]
 LET_THROUGH: dict[str, Callable[[], tuple[Any, ...]]] = {
@@ -123,10 +123,10 @@ LET_THROUGH: dict[str, Callable[[], tuple[Any, ...]]] = {
 for name, make in CASES.items():
     with torch.inference_mode():
         case = make()
-    check_teachable(case.patcher, case.latent, case.positive)
+    check_trainable(case.patcher, case.latent, case.positive)
     found["let through"].append(name)
 for name, make in LET_THROUGH.items():
-    check_teachable(*make())
+    check_trainable(*make())
     found["let through"].append(name)
 torch.manual_seed(0)
 for name in ("HyperTile", "TomePatchModel"):

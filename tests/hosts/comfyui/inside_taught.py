@@ -10,7 +10,7 @@ from inside_lora_file import examined
 
 # isort: split
 import torch
-from pack.nodes.host import HostModel
+from pack.nodes.host.model import HostModel
 
 with torch.inference_mode():
     loaded = checkpoint("sd15")

@@ -29,11 +29,12 @@ from comfy_extras import (
     nodes_sag,
     nodes_slg,
 )
-from pack.d3po_core.denoiser import stack
+from pack.d3po_core.diffusion.denoiser import stack
 from pack.d3po_core.lora import attach
 from pack.d3po_core.settings import LoraSettings
-from pack.nodes.conditioning import Cond
-from pack.nodes.host import HostModel, host_sampling
+from pack.nodes.host.model import HostModel
+from pack.nodes.host.sampling import host_sampling
+from pack.nodes.host.types import Cond
 from torch import Tensor
 
 chance = torch.Generator().manual_seed(2)

@@ -165,7 +165,11 @@ def test_existing_pictures_teach(host: Host, source: Path, method: str) -> None:
     graph["trainer"]["inputs"] |= {"method": method, "epochs": 1, "draws": 1, "batch": 8}
     outputs = host.run(graph, only=["trainer"])
     (said,) = outputs["import"]["text"]
-    assert said.startswith("Imported 20 groups.") and "were cropped" in said and "There is no file missing.png" in said
+    assert (
+        said.startswith("Imported 20 groups of pictures.")
+        and "were cropped" in said
+        and "There is no file missing.png" in said
+    )
     assert outputs["trainer"]["text"][0].startswith("Taught.")
     assert len(files(host, name.replace(" ", "-"))) == 1
     graph["compare"] = node(
@@ -191,7 +195,7 @@ def test_importing_again_adds_nothing_and_d3po_says_what_it_needs(host: Host, so
     assert state["picks"]["usable"] == 20 and "teach" in state["can"]
     source.touch()
     outputs = host.run(graph, only=["import"])
-    assert outputs["import"]["text"][0].startswith("Imported 0 groups. 20 were there already.")
+    assert outputs["import"]["text"][0].startswith("Imported 0 groups of pictures. 20 were there already.")
     graph["import"]["inputs"]["source"] = str(source.parent)
     with pytest.raises(Refused, match="holds neither metadata"):
         host.run(graph, only=["import"])
