@@ -324,9 +324,9 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     for name, found in by_name.items():
         before, after = ([row["rate"][i] for row in found] for i in (0, 1))
         kinds = found[0]["fidelity"]
-        change = [f"{k} {mean([100 * (r['fidelity'][k][1] - r['fidelity'][k][0]) for r in found], 1)}" for k in kinds]
+        shift = [f"{k} {mean([100 * (r['fidelity'][k][1] - r['fidelity'][k][0]) for r in found], 1)}" for k in kinds]
         larger = mean([row["larger"] for row in found])
-        lines.append(f"| {name} | {len(found)} | {mean(before)} | **{mean(after)}** | {', '.join(change)} | {larger} |")
+        lines.append(f"| {name} | {len(found)} | {mean(before)} | **{mean(after)}** | {', '.join(shift)} | {larger} |")
     return "\n".join(lines)
 
 
