@@ -137,7 +137,7 @@ def _input(item: dataclasses.Field[object], default: object, advanced: bool) -> 
     if isinstance(default, int):
         return io.Int.Input(item.name, default=default, min=low, max=high, **facts)
     if default is None:  # the host's widgets cannot be empty
-        facts["tooltip"] += " 0 is empty here."
+        facts["tooltip"] += " Here 0 stands for empty."
         default = low = 0.0
     step = 10.0 ** (-4 if isinstance(default, float) and default < 0.1 else -2)
     return io.Float.Input(item.name, default=default, min=low, max=high, step=step, **facts)
