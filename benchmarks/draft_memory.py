@@ -26,7 +26,8 @@ from torch import nn
 
 from benchmarks.memory_use import MIB, module_bytes, peak_resident
 from benchmarks.random_models import denoiser_of, draw_group, random_prompt, random_unet
-from d3po_core.diffusion.draft import renoised, sample_through, starting_latents
+from d3po_core.diffusion.denoiser import starting_latents
+from d3po_core.diffusion.draft import renoised, sample_through
 from d3po_core.diffusion.rollout import make_plan
 from d3po_core.diffusion.tiled_decoding import decode_in_tiles
 from d3po_core.lora import attach

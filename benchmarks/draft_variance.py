@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.learning import one_thread
-from d3po_core.diffusion.draft import renoised, sample_through, starting_latents
+from d3po_core.diffusion.denoiser import starting_latents
+from d3po_core.diffusion.draft import renoised, sample_through
 from d3po_core.diffusion.rollout import generator, make_plan
 from d3po_core.embedded.prompts import split_prompts
 from d3po_core.lora import attach

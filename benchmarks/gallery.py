@@ -36,15 +36,16 @@ SIDE = 512
 SERVER = """
 import sys, uvicorn
 from pathlib import Path
-from d3po_core.gallery import Actions, Shelf
+from d3po_core.gallery import Actions
 from d3po_core.gallery.asgi import GalleryApp
-app = GalleryApp(Shelf(sys.argv[1]), Actions(), Path(sys.argv[3]))
+from d3po_core.run.library import RunLibrary
+app = GalleryApp(RunLibrary(sys.argv[1]), Actions(), Path(sys.argv[3]))
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """
 PAGE = '<!doctype html><meta charset="utf-8"><style>html,body,d3po-gallery{display:block;height:100%;margin:0}</style>'
 # before the gallery, which keeps keys that it takes to itself
 PAGE += '<script>addEventListener("keydown", (event) => { window.began = event.timeStamp; }, true);</script>'
-PAGE += '<script type="module" src="/web/gallery.js"></script><d3po-gallery base="" taste="TASTE" lang="en">'
+PAGE += '<script type="module" src="/web/gallery.mjs"></script><d3po-gallery base="" taste="TASTE" lang="en">'
 WATCH = """() => {
   // A group is on screen two frames after its pictures came into the page: the first begins to draw it, in the second
   // it has been presented.
@@ -161,9 +162,13 @@ def one_person(server: Server, picks: int, seconds: float, sent: list[str], late
             cards = ask(server, f"/taste/{server.taste}/next", {"client": client, "want": 8})["cards"]
         card = cards.pop(0)
         time.sleep(max(0.0, begin + n * seconds / picks - time.perf_counter()))
-        pick = {"client": client, "pick_id": uuid.uuid4().hex, "group": card["group"], "kind": "favourite"}
+        pick = {"client": client, "pick_id": uuid.uuid4().hex, "group_id": card["group_id"], "kind": "favourite"}
         asked = time.perf_counter()
-        answer = ask(server, f"/taste/{server.taste}/pick", {**pick, "order": [0], "shown": [0, 1], "why": card["why"]})
+        answer = ask(
+            server,
+            f"/taste/{server.taste}/pick",
+            {**pick, "order": [0], "shown_order": [0, 1], "reason": card["reason"]},
+        )
         late.append(1000 * (time.perf_counter() - asked))
         sent.append(answer["pick_id"])
 

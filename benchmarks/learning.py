@@ -269,8 +269,8 @@ def teach(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
     started = time.process_time()
     settings, lora = replace(TrainSettings(seed=seed), experiment.train), replace(LoraSettings(), experiment.lora)
     reward = get_reward(experiment.taste) if experiment.sees_reward else None
-    trainer = Trainer(run, model.denoiser, settings, lora, reward=reward)
-    reports = list(trainer.steps())
+    with Trainer.open(run, model.denoiser, settings, lora, reward=reward) as trainer:
+        reports = list(trainer.steps())
     result, teach = trainer.result(), [r for r in reports if r.phase == "teach"]
     return result, {
         "train_seconds": round(time.process_time() - started, 1),
@@ -299,12 +299,12 @@ def climb(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
     reward = fit_judge(run).reward() if experiment.from_picks else get_reward(named)
     settings = replace(RewardSettings(seed=seed), experiment.draft or {})
     lora, sample = replace(LoraSettings(), experiment.lora), sample_settings(experiment, seed)
-    trainer = RewardTrainer(run, model, reward, settings, lora, sample)
     curve, updates = [], 0
-    for report in trainer.steps():
-        updates = report.update
-        if report.watched is not None:
-            curve.append([round(time.process_time() - started, 1), round(report.watched, 5)])
+    with RewardTrainer.open(run, model, reward, settings, lora, sample) as trainer:
+        for report in trainer.steps():
+            updates = report.update
+            if report.watched is not None:
+                curve.append([round(time.process_time() - started, 1), round(report.watched, 5)])
     result = trainer.result()
     return result, {
         "train_seconds": round(time.process_time() - started, 1),
@@ -336,7 +336,7 @@ def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
         result, found = way(run, model, experiment, seed)
         run.close()
     row |= found
-    row["drift"] = round(result.sweep[0][1], 5) if result.sweep else 0.0
+    row["drift"] = round(result.strength_scan[0][1], 5) if result.strength_scan else 0.0
     prompts = split_prompts()[1]
     texts = [prompt for prompt in prompts for _ in range(EVALUATION_SEEDS)]
     for sampler in experiment.samplers:

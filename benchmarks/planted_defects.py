@@ -267,8 +267,9 @@ def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) 
         run = Run.open(folder)
         said = judge(run, experiment, seed)
         started = time.process_time()
-        trainer = Trainer(run, model.denoiser, replace(TrainSettings(seed=seed), experiment.train), LoraSettings())
-        reports, result = list(trainer.steps()), trainer.result()
+        settings = replace(TrainSettings(seed=seed), experiment.train)
+        with Trainer.open(run, model.denoiser, settings, LoraSettings()) as trainer:
+            reports, result = list(trainer.steps()), trainer.result()
         seconds = time.process_time() - started
         run.close()
     original, prompts = drawn(model, seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ class Jobs(Actions):
 
     # -- what is asked for -------------------------------------------------------------------------------------------
 
-    def work(self, run: Run) -> dict[str, Any] | None:
+    def work(self, run: Run) -> Mapping[str, object] | None:
         now, progress = self._now
         return progress.shown(len(self._jobs)) if now == run.run_id else None
 

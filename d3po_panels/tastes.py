@@ -13,7 +13,7 @@ from d3po_core.app.sampling import check_drawable
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.embedded import GARDEN
 from d3po_core.errors import D3POError
-from d3po_core.run import Run, device_name
+from d3po_core.run import BaseModelFacts, Run, device_name
 from d3po_core.run.files import move, writing
 from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
@@ -60,12 +60,16 @@ def begin_run(plan: NewRun, model: ImageModel, shelf: RunLibrary) -> Run:
     check_drawable(model, plan.sample)
     model.encode(list(plan.prompts), plan.sample.negative)  # a prompt that is empty or too long is told now
     sections = {name: dataclasses.asdict(getattr(plan, name)) for name in ("sample", "train", "lora")}
-    about = {
-        **{"identity": model.identity, "source": plan.source, "name": Path(plan.source).stem, "dtype": plan.dtype},
-        **{"base_config": plan.base_config, "family": model.denoiser.family},
-        "prediction_type": getattr(model, "prediction_type", ""),
-    }
-    run = Run.create(shelf.unused(plan.name), name=unused_name(plan.name, shelf), model=about, settings=sections)
+    facts = BaseModelFacts(
+        identity=model.identity,
+        source=plan.source,
+        name=Path(plan.source).stem,
+        family=model.denoiser.family,
+        dtype=plan.dtype,
+        base_config=plan.base_config,
+        prediction_type=getattr(model, "prediction_type", ""),
+    )
+    run = Run.create(shelf.unused(plan.name), name=unused_name(plan.name, shelf), model=facts, settings=sections)
     for prompt in plan.prompts:
         run.prompts.add(prompt, plan.sample.negative)
     run.write_manifest(device=device_name(model.denoiser.device), seed=plan.sample.seed)

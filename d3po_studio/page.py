@@ -13,7 +13,7 @@ from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
 
 HEAD = """
-<script type="module" src="/d3po/web/gallery.js"></script>
+<script type="module" src="/d3po/web/gallery.mjs"></script>
 <style>
   d3po-gallery { display: block; height: calc(100vh - 200px); min-height: 420px; }
   .d3po-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(260px, 100%), 1fr)); }

@@ -72,7 +72,7 @@ class Cards:
     def picture(self, run: Run, number: int) -> None:
         """Give the card of a round's LoRA a picture, the first one after teaching, where it has none yet."""
         round = next(found for found in run.rounds.all() if found.number == number)
-        side = strip_side(round.summary.get("gentler", 1.0))
+        side = strip_side(round.summary.lora_strength)
         found = self._with(run, round.lora_hash)
         if found is None or found.with_suffix(".png").exists() or not run.previews.has(number, side):
             return

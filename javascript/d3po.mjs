@@ -1,7 +1,13 @@
 /** The D3PO tab's page: the gallery's element, and what shows the host that something of ours is being done. */
 
-if (window.d3po_cards) throw new Error("D3PO is installed twice: delete one of its folders in extensions.");
+/** @typedef {import("../web/types").State} State */
+/** @typedef {import("../web/gallery.mjs").D3POGallery} D3POGallery */
 
+if (Object.hasOwn(window, "d3po_cards")) {
+  throw new Error("D3PO is installed twice: delete one of its folders in extensions.");
+}
+
+/** An element of the host's page; what it is, the host decides. @param {string} selector @returns {any} */
 const find = (selector) => gradioApp().querySelector(selector);
 
 const TITLES = {
@@ -17,6 +23,7 @@ let task = "";
 /**
  * The host's own progress bar, for as long as something of ours is done or waits in its queue. Each task is followed
  * once: the host ends at once where its server does not answer, and the gallery then shows what it last heard.
+ * @param {State} state
  */
 function showProgress(state) {
   const now = state?.work?.task ?? "";
@@ -25,9 +32,13 @@ function showProgress(state) {
   requestProgress(now, find("#d3po_progress"), null, () => gallery()?.session?.hear());
 }
 
+/** @returns {D3POGallery | null} */
 const gallery = () => find("#tab_d3po d3po-gallery");
 
-/** Only what is of use can be pressed. The host interrupts and skips with its keys where these buttons are shown. */
+/**
+ * Only what is of use can be pressed. The host interrupts and skips with its keys where these buttons are shown.
+ * @param {State | null} state
+ */
 function showButtons(state) {
   find("#d3po_generate").disabled = !state;
   find("#d3po_use").disabled = !state?.rounds.some((round) => round.lora);
@@ -40,21 +51,28 @@ function showButtons(state) {
 /** @type {Map<string, string>} what each taste's LoRAs were when the cards were last looked at */
 const shown = new Map();
 
-/** The host's cards of LoRAs are asked to look again whenever a taste has a new one, or a picture for one. */
+/**
+ * The host's cards of LoRAs are asked to look again whenever a taste has a new one, or an image for one.
+ * @param {State} state
+ */
 function refreshCards(state) {
-  const loras = state.rounds.filter((round) => round.lora);
-  if (!loras.length || TEACHING.includes(state.work?.kind)) return;
-  const now = JSON.stringify(loras.map((round) => [round.lora, round.strip.length]));
+  const loras = state.rounds.flatMap(({ lora, strip }) => (lora ? [{ lora, images: strip.length }] : []));
+  if (!loras.length || (state.work && TEACHING.includes(state.work.kind))) return;
+  const now = JSON.stringify(loras);
   const before = shown.get(state.taste.id);
   shown.set(state.taste.id, now);
-  if (before === undefined ? !hasCard(loras.at(-1).lora) : before !== now) window.d3po_cards();
+  if (before === undefined ? !hasCard(loras[loras.length - 1].lora) : before !== now) window.d3po_cards();
 }
 
-/** Whether there is a card for a LoRA's file. Hosts keep their cards from one loading of the page to the next. */
+/**
+ * Whether there is a card for a LoRA's file. Hosts keep their cards from one loading of the page to the next.
+ * @param {string} file
+ */
 function hasCard(file) {
   const name = file.replace(/\.safetensors$/, "").replaceAll(" ", "-");
-  const cards = [...gradioApp().querySelectorAll("#txt2img_lora_cards .card")];
-  return cards.some((card) => card.dataset.name?.startsWith(name));
+  /** @type {NodeListOf<HTMLElement>} */
+  const cards = gradioApp().querySelectorAll("#txt2img_lora_cards .card");
+  return [...cards].some((card) => card.dataset.name?.startsWith(name));
 }
 
 /** For gradio too. */
@@ -66,7 +84,7 @@ window.d3po_cards = () => {
 };
 
 document.addEventListener("d3po-state", (event) => {
-  if (!gallery()?.contains(event.target)) return;
+  if (event.target !== gallery()) return;
   showProgress(event.detail);
   showButtons(event.detail);
   refreshCards(event.detail);
@@ -77,13 +95,13 @@ function fetchGallery() {
   const { pathname } = new URL("d3po", document.baseURI);
   const { key } = find("#d3po_progress").dataset;
   document.cookie = `d3po-key-${location.port}=${key}; path=${pathname}; samesite=strict`;
-  import(`${pathname}/web/gallery.js`);
+  import(`${pathname}/web/gallery.mjs`);
 }
 
 onUiLoaded(() => {
   if (!find("#d3po_top")) return; // hidden by the host's settings
   const opened = new IntersectionObserver((changes) => {
-    if (!changes.at(-1).isIntersecting) return;
+    if (!changes[changes.length - 1].isIntersecting) return;
     opened.disconnect();
     fetchGallery();
   });

@@ -3,8 +3,10 @@
  * with are handed on from it, and Escape ends what is open in the gallery before it interrupts any work.
  */
 
+/** @returns {import("../web/gallery.mjs").D3POGallery | null} */
 const gallery = () => gradioApp().querySelector("#tab_d3po d3po-gallery");
 
+/** @param {KeyboardEvent} event */
 function enter(event) {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey || event.altKey)) return;
   event.stopImmediatePropagation();
@@ -18,7 +20,7 @@ window.addEventListener(
   "keydown",
   (event) => {
     const open = gallery();
-    if (!open?.checkVisibility()) return;
+    if (!open || !open.checkVisibility()) return;
     if (event.composedPath().includes(open)) enter(event);
     else if (event.key === "Escape" && open.leave()) event.stopImmediatePropagation();
   },

@@ -1,13 +1,21 @@
 /** Between txt2img and the D3PO tab: a button that sends its settings, and the LoRA's tag into its prompt. */
 
-if (window.d3po_open) throw new Error("D3PO is installed twice: delete one of its folders in extensions.");
+if (Object.hasOwn(window, "d3po_open")) {
+  throw new Error("D3PO is installed twice: delete one of its folders in extensions.");
+}
 
+/** An element of the host's page; what it is, the host decides. @param {string} selector @returns {any} */
 const find = (selector) => gradioApp().querySelector(selector);
+/** @param {string} selector @returns {any[]} */
 const all = (selector) => [...gradioApp().querySelectorAll(selector)];
+/** @param {string} id */
 const text = (id) => find(`#txt2img_${id} textarea`)?.value ?? "";
+/** @param {string} id */
 const number = (id) => Number(find(`#txt2img_${id} input[type=number]`)?.value ?? 0);
+/** @param {string} id */
 const choice = (id) => find(`#${id} input`)?.value ?? "";
-const words = (node) => node?.textContent.trim() ?? "";
+/** @param {Node | null | undefined} node */
+const words = (node) => node?.textContent?.trim() ?? "";
 
 /** Press the tab that shows a panel: the panel's place among its neighbours is the button's. */
 window.d3po_open = (id) => {
@@ -17,10 +25,10 @@ window.d3po_open = (id) => {
   tabs.querySelectorAll(":scope > .tab-nav > button")[at].click();
 };
 
-/** A text as it is on the page, and all that the host may have translated it from. */
-const originals = (text) => {
+/** A text as it is on the page, and all that the host may have translated it from. @param {string} shown */
+const originals = (shown) => {
   const translated = window.localization ?? {};
-  return [text, ...Object.keys(translated).filter((original) => translated[original] === text)];
+  return [shown, ...Object.keys(translated).filter((original) => translated[original] === shown)];
 };
 const SWITCH = /^(enabled?|activated?|active)\b/i;
 
@@ -29,10 +37,12 @@ function switchedOn() {
   const accordions = all("#tab_txt2img .input-accordion")
     .filter((one) => one.querySelector(".input-accordion-checkbox")?.checked)
     .map((one) => words(one.querySelector(".label-wrap span")));
+  /** @param {Element} box */
   const label = (box) => words(box.closest("label"));
+  /** @param {Element} box */
   const holder = (box) => words(box.closest(".gradio-accordion")?.querySelector(".label-wrap span"));
   const enabled = all("#txt2img_script_container input[type=checkbox]:checked")
-    .filter((box) => originals(label(box)).some((text) => SWITCH.test(text)))
+    .filter((box) => originals(label(box)).some((title) => SWITCH.test(title)))
     .map((box) => holder(box) || label(box));
   return [...new Set([...accordions, ...enabled])];
 }
@@ -70,12 +80,14 @@ window.d3po_use = (message) => {
   pressed = message;
   const { tag, names } = JSON.parse(message);
   let placed = false;
-  const replaced = prompt.value.replace(/<lora:([^:>]+)(:[^>]*)?>/g, (found, name) => {
+  /** @param {string} found @param {string} name */
+  const placeOnce = (found, name) => {
     if (!names.includes(name)) return found;
     const first = !placed;
     placed = true;
     return first ? tag : "";
-  });
+  };
+  const replaced = prompt.value.replace(/<lora:([^:>]+)(:[^>]*)?>/g, placeOnce);
   prompt.value = placed ? replaced.trimEnd() : `${prompt.value.trimEnd()} ${tag}`.trimStart();
   updateInput(prompt);
   switch_to_txt2img();

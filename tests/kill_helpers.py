@@ -55,14 +55,20 @@ def toy_model() -> ToyModel:
 
 def new_trainer(run: Run) -> Trainer:
     """For a new round, or the one that was interrupted."""
-    return Trainer(run, toy_model().denoiser, TRAIN, LoraSettings(rank=2, alpha=2.0), attachment="hooks")
+    return Trainer.open(run, toy_model().denoiser, TRAIN, LoraSettings(rank=2, alpha=2.0), attachment="hooks")
 
 
-def learn(run: Run) -> Trainer:
-    """A round from where it is to its end; nothing is kept yet."""
-    trainer = new_trainer(run)
-    list(trainer.steps())
-    return trainer
+def learn(run: Run) -> None:
+    """Train a round from where it is to its end; nothing is saved yet."""
+    with new_trainer(run) as trainer:
+        list(trainer.steps())
+
+
+def learn_and_save(run: Run, save: Callable[..., Any] = save_round) -> None:
+    """Train a round from where it is to its end, and save its LoRA."""
+    with new_trainer(run) as trainer:
+        list(trainer.steps())
+        save(trainer)
 
 
 class Killer:
@@ -92,10 +98,10 @@ def train(folder: Path, log: Path, save_every: float) -> None:
     """Train a round and keep it; a line in the log for every report."""
     torch.set_num_threads(1)
     module.SAVE_EVERY_SECONDS = save_every
-    trainer = new_trainer(Run.open(folder))
-    for _ in trainer.steps():
-        acknowledge(log, "report")
-    save_round(trainer)
+    with new_trainer(Run.open(folder)) as trainer:
+        for _ in trainer.steps():
+            acknowledge(log, "report")
+        save_round(trainer)
 
 
 def die_while_state_is_written(folder: Path, log: Path, call: int) -> None:
@@ -113,7 +119,7 @@ def die_in_keep(folder: Path, log: Path, call: int) -> None:
     """Train in peace what is left to train, and die while the LoRA is kept."""
     torch.set_num_threads(1)
     killer = Killer(call)
-    killer.watch(save_round)(learn(Run.open(folder)))
+    learn_and_save(Run.open(folder), killer.watch(save_round))
     acknowledge(log, str(killer.calls))
 
 

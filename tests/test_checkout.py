@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HOST_PACKAGES = {"numpy", "pillow", "safetensors"}
+HOST_PACKAGES = {"filelock", "numpy", "pillow", "safetensors"}
 HEAVY = {"torch", "diffusers", "transformers", "peft", "gradio", "PIL", "numpy"}
 
 

@@ -1,64 +1,100 @@
 /**
- * The pack's part in ComfyUI's page: the gallery in the Preference Collector and in a tab of the sidebar, the buttons
- * in it that queue nodes, rare settings folded away, and news from the server passed on.
+ * The pack's part in ComfyUI's page. ComfyUI imports every *.js below this folder when the page opens; this is the only
+ * one. It gives our nodes what they need on the canvas, and keeps a place for each gallery. The gallery's own modules
+ * (*.mjs) are fetched when the first gallery is to be seen: in a Preference Collector, or in the sidebar.
  */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { foldMenu, foldSettings } from "./comfyui_fold.js";
-import { followPage, galleries, intoNode, nowRunning, ofTaste, showGroup, sidebarTab } from "./comfyui_gallery.js";
-import { eachNode } from "./comfyui_graph.js";
-import { readOlder } from "./comfyui_older.js";
-import { queueSamplers, queueTrainers } from "./comfyui_queue.js";
-import { learnWords, words } from "./comfyui_words.js";
+import { addGallery, foldMenu, foldSettings, showText } from "./comfyui_node.mjs";
+import { loadWords, words } from "./comfyui_words.mjs";
 
 const COLLECTOR = "D3PO_PreferenceCollector";
-const TRAINER = "D3PO_LoraTrainer";
 const OURS = /^D3PO_/;
 
-/** A LoRA was made: the lists of all nodes know it without a reload. */
+/** What the server last said, also before there was a gallery to hear it. */
+const server = {
+  /** @type {string | null} the node that this page is running */
+  running: null,
+  /** how many prompts are in the queue */
+  queued: 0,
+};
+
+api.addEventListener("status", ({ detail }) => (server.queued = detail?.exec_info?.queue_remaining ?? 0));
+
+/** @typedef {typeof import("./comfyui_gallery.mjs")} Galleries */
+
+/** @type {Promise<Galleries> | undefined} */
+let loading;
+
+/** The galleries' module, fetched at the first call; after a failure, anew. @returns {Promise<Galleries>} */
+function galleries() {
+  loading ??= import("./comfyui_gallery.mjs").then(
+    (module) => {
+      module.begin(server);
+      return module;
+    },
+    (error) => {
+      loading = undefined;
+      throw error;
+    },
+  );
+  return loading;
+}
+
+/**
+ * A LoRA was made: the lists of all nodes know it without a reload.
+ * @param {{taste: string, lora: string}} detail
+ */
 async function taught({ taste, lora }) {
-  for (const gallery of ofTaste(taste)) gallery.session?.hear();
+  loading?.then((module) => module.hear(taste));
   if (!lora) return;
-  // The second asks for a notice of its own; it is what older pages have.
+  // The second asks for a notice of its own; it is what earlier pages have.
   await (app.reloadNodeDefs ?? app.refreshComboInNodes).call(app);
   const detail = words().t("comfyui.taught.how", { name: lora });
   app.extensionManager.toast.add({ severity: "success", summary: words().t("comfyui.taught"), detail, life: 15000 });
 }
 
-/** What a node said when it was done ("Waiting for picks: 3 of 16") stands in it, as what it says meanwhile does. */
-function showSaid(node) {
-  const { onExecuted } = node;
-  node.onExecuted = function (said) {
-    onExecuted?.apply(this, arguments);
-    const [text] = said?.text ?? [];
-    if (!text || node.graph !== app.canvas.graph) return;
-    api.dispatchCustomEvent("progress_text", { nodeId: node.id, text });
-    const needed = node.computeSize();
-    node.setSize(node.size.map((length, at) => Math.max(length, needed[at])));
+/** The gallery's tab in the sidebar. The page calls `render` again whenever it draws the panel anew. */
+function sidebarTab() {
+  /** @type {HTMLElement | null} */
+  let panel = null;
+  return {
+    id: "d3po",
+    icon: "pi pi-heart",
+    title: words().t("comfyui.tab"),
+    tooltip: words().t("comfyui.tab.tooltip"),
+    type: "custom",
+    /** @param {HTMLElement} room */
+    render: async (room) => {
+      panel = room;
+      const { fillSidebar } = await galleries();
+      if (panel === room) fillSidebar(room);
+    },
+    destroy: () => {
+      panel = null;
+      loading?.then((module) => module.closeSidebar());
+    },
   };
 }
 
 app.registerExtension({
   name: "d3po",
   async setup() {
-    await learnWords();
-    followPage();
+    await loadWords();
     app.extensionManager.registerSidebarTab(sidebarTab());
-    api.addEventListener("executing", ({ detail }) => nowRunning(detail));
-    api.addEventListener("d3po.group", ({ detail }) => showGroup(detail.taste));
-    api.addEventListener("d3po.taught", ({ detail }) => taught(detail));
-    document.addEventListener("d3po-asked", ({ target, detail }) => {
-      if (detail === "teach") queueTrainers(target);
-      if (detail === "draw") queueSamplers(target);
+    api.addEventListener("executing", ({ detail }) => (server.running = detail));
+    api.addEventListener("d3po.group", ({ detail }) => {
+      const { running } = server;
+      loading?.then((module) => module.showGroup(detail.taste, running));
     });
+    api.addEventListener("d3po.taught", ({ detail }) => taught(detail));
   },
   nodeCreated(node) {
     if (!OURS.test(node.comfyClass)) return;
     foldSettings(node);
-    showSaid(node);
-    if (node.comfyClass === COLLECTOR) intoNode(node);
-    if (node.comfyClass === TRAINER) readOlder(node);
+    showText(node);
+    if (node.comfyClass === COLLECTOR) addGallery(node, galleries());
   },
   getNodeMenuItems(node) {
     return OURS.test(node.comfyClass) ? foldMenu(node) : [];

@@ -61,7 +61,7 @@ def scale_lora(run: Run, number: int, strength: float) -> Path:
     round = next((each for each in run.rounds.all() if each.number == number), None)
     if round is None or round.lora_file is None:
         raise D3POError(f"There is no round {number} to make gentler.")
-    original = run.folder / round.summary.get("whole_file", round.lora_file)
+    original = run.folder / (round.summary.whole_file or round.lora_file)
     tensors, metadata = load_lora(original)
     tensors = {key: value * strength if key.endswith(UP) else value for key, value in tensors.items()}
     path = unused_path(original.parent, f"{run.name}-round{number}-{strength:.0%}".rstrip("%"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..diffusion.image_model import ImageModel
-from ..run import Run, device_name
+from ..run import BaseModelFacts, Run, device_name
 from ..run.library import RunLibrary
 from ..settings import LoraSettings, SampleSettings, TrainSettings
 from .sampling import check_drawable
@@ -30,7 +30,7 @@ class NewRun:
     """
 
     name: str
-    model: Mapping[str, object]
+    model: BaseModelFacts
     sample: SampleSettings
     train: TrainSettings | None = None
     lora: LoraSettings | None = None
@@ -57,7 +57,7 @@ def begin_run(folder: Path, new: NewRun, model: ImageModel | None) -> Run:
     sections = {
         name: dataclasses.asdict(value) for name in ("sample", "train", "lora") if (value := getattr(new, name))
     }
-    run = Run.create(folder, name=new.name, model=dict(new.model), settings={**sections, **new.more})
+    run = Run.create(folder, name=new.name, model=new.model, settings={**sections, **new.more})
     for prompt in new.prompts:
         run.prompts.add(prompt, new.sample.negative)
     device = {} if model is None else {"device": device_name(model.denoiser.device)}

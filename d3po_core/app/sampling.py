@@ -14,8 +14,8 @@ from torch import Tensor
 from ..diffusion.denoiser import Conditioning
 from ..diffusion.duplicates import duplicates
 from ..diffusion.image_model import ImageModel
-from ..diffusion.rollout import STORE_DTYPE, CandidateNoise, SamplingPlan, Trajectory, generator, make_plan
-from ..diffusion.steps import LinearSteps
+from ..diffusion.recording import to_tensors
+from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, generator, make_plan
 from ..run import Run
 from ..run.images import to_image
 from ..settings import SampleSettings
@@ -127,7 +127,7 @@ def draw_groups(
                 **{"policy": policy, "round": round, "settings": stored, "near": duplicates(latents)},
                 "held_out": is_held_out(number, settings.held_out, settings.seed),
             }
-            found.append(DrawnGroup(latents, pack_trajectory(trajectory, part, plan), about))
+            found.append(DrawnGroup(latents, to_tensors(trajectory, part, plan), about))
         yield found
 
 
@@ -192,10 +192,3 @@ def is_held_out(number: int, share: float, seed: int) -> bool:
     block = int(number * share)
     first, last = math.ceil(block / share), math.ceil((block + 1) / share)
     return number == first + int(torch.randint(last - first, (), generator=generator(seed, "held out", block)))
-
-
-def pack_trajectory(trajectory: Trajectory, part: slice, plan: SamplingPlan) -> dict[str, Tensor]:
-    """One group's tensors as stored: latents in STORE_DTYPE, the K trained steps' numbers in float64 (5, K)."""
-    fields = [getattr(plan.steps, name)[: plan.trained] for name in LinearSteps.__dataclass_fields__]
-    tensors = {name: getattr(trajectory, name)[part].to(STORE_DTYPE) for name in ("x", "cond", "guided", "latents")}
-    return {**tensors, "steps": torch.stack(fields)}

@@ -12,7 +12,7 @@ from ..errors import D3POError
 
 if TYPE_CHECKING:
     from ..models import DiffusersModel
-    from ..run import Run
+    from ..run import BaseModelFacts, Run
     from ..training.round_trainer import SavedRound
 
 
@@ -137,7 +137,7 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
     return model
 
 
-def model_facts(options: argparse.Namespace, model: DiffusersModel) -> dict[str, Any]:
+def model_facts(options: argparse.Namespace, model: DiffusersModel) -> BaseModelFacts:
     """What a new run remembers of its model."""
     source, base = source_of(options, None), options.base_config
     return {

@@ -81,6 +81,6 @@ def _groups(groups: list[Group]) -> str:
 def _round(round: Round) -> str:
     if round.finished is None:
         return "unfinished; d3po train goes on with it"
-    said = round.summary
-    share = f"{said['guessed'] / said['guessed_of']:.0%} of hidden picks guessed, " if said["guessed_of"] else ""
-    return f"{share}strength {said['strength']:.0%}, {round.lora_file}"
+    summary = round.summary
+    share = f"{summary.guessed / summary.guessed_of:.0%} of hidden picks guessed, " if summary.guessed_of else ""
+    return f"{share}strength {summary.strength:.0%}, {round.lora_file}"

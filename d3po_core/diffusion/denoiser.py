@@ -1,7 +1,7 @@
-"""What the core knows of a diffusion model: a denoised prediction, and the module that a LoRA attaches to.
+"""What the core needs of a diffusion model: a denoised prediction, and the module that a LoRA attaches to.
 
 Epsilon, v and x0 prediction, SD1.x, SDXL and flow models differ only inside a `Denoiser` and in the three numbers per
-step of `steps.py`. diffusers, ComfyUI and A1111 each supply one, in one file each.
+step of `steps.py`. There is one implementation for diffusers, one for ComfyUI and one for A1111 and Forge.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 Family = Literal["diffusion", "flow"]
-"""How noise is mixed in: diffusion x = x0 + sigma*n (k-diffusion's space), flow x = (1 - sigma)*x0 + sigma*n."""
+"""How noise is added: diffusion x = x0 + sigma*n (k-diffusion's space), flow x = (1 - sigma)*x0 + sigma*n."""
 
 Conditioning = dict[str, Tensor]
-"""All that a prompt (and its negative) gives the network. Every tensor has the batch as its first dimension."""
+"""The network's inputs for a prompt and its negative. Every tensor has the batch as its first dimension."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Denoised predictions of one forward pass, each of the shape of x.
+    """Denoised predictions of one forward pass, each with the shape of x.
 
     Attributes:
         cond: the conditional branch D(x, sigma, prompt).
-        guided: uncond + guidance_scale * (cond - uncond); the same tensor as `cond` where nothing guides.
+        guided: uncond + guidance_scale * (cond - uncond); the same tensor as `cond` without guidance.
     """
 
     cond: Tensor
@@ -34,7 +34,7 @@ class Prediction:
 
 
 class Denoiser(Protocol):
-    """A model as the core sees it."""
+    """A denoising network with its noise schedule."""
 
     module: torch.nn.Module
     """Where a LoRA attaches: the UNet or transformer."""
@@ -51,36 +51,47 @@ class Denoiser(Protocol):
         Args:
             x: noisy latents (B, ...), in the family's own space, float32.
             sigma: noise levels (B,), float64 on the CPU; rows may differ.
-            conditioning: as `encode` gave it, B rows.
-            guidance_scale: classifier-free guidance (Ho and Salimans 2022), or the scale that a guidance-distilled
-                network takes as an input.
-            guided: False evaluates the conditional branch only, and `Prediction.guided` is that branch too.
+            conditioning: B rows, from `ImageModel.encode`.
+            guidance_scale: classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598), or the scale that a
+                guidance-distilled network takes as an input.
+            guided: False evaluates the conditional branch only; `Prediction.guided` is then that branch too.
         """
         ...
 
     def clean(self, latents: Tensor) -> Tensor:
-        """Finished latents (B, ...), as `ImageModel.sample` gives them and a run keeps them, in the space of x."""
+        """Convert finished latents (B, ...) to the space of x.
+
+        Finished latents are what `ImageModel.sample` returns and a run stores.
+        """
         ...
 
     def finished(self, x: Tensor) -> Tensor:
-        """The inverse of `clean`; gradients flow."""
+        """Convert x at noise level 0 (B, ...) to finished latents, the inverse of `clean`; gradients flow."""
         ...
 
     def sigmas(self, steps: int, schedule: str) -> Tensor:
-        """Noise levels of a sampling schedule, descending, float64 (steps + 1,): step i goes from i to i + 1.
+        """Return the noise levels of a sampling schedule, descending, float64 (steps + 1,).
 
         Args:
-            steps: number of steps.
+            steps: number of steps; step i goes from level i to level i + 1.
             schedule: "model" (spacing and end as in the model's own scheduler configuration) or "karras".
         """
         ...
 
 
+def starting_latents(denoiser: Denoiser, noise: Tensor, sigma: float) -> Tensor:
+    """Scale unit noise (B, ...) to latents of the highest noise level, in the model family's own space."""
+    return noise * (1 + sigma**2) ** 0.5 if denoiser.family == "diffusion" else noise
+
+
 def stack(conditionings: Sequence[Conditioning]) -> Conditioning:
-    """Several conditionings as one batch; they must be of one size."""
+    """Concatenate conditionings of equal `size` to one batch."""
     return {name: torch.cat([c[name] for c in conditionings]) for name in conditionings[0]}
 
 
 def size(conditioning: Conditioning) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """What must be equal for conditionings to be one batch: a long prompt's is larger in some hosts."""
+    """Return names and shapes without the batch, which must be equal within one batch.
+
+    In some hosts a long prompt has more tokens.
+    """
     return tuple((name, tuple(tensor.shape[1:])) for name, tensor in sorted(conditioning.items()))

@@ -1,4 +1,4 @@
-"""Candidates that a person could not tell apart: nobody should be asked which one is better."""
+"""Candidates that a person could not tell apart, so that nobody is asked which one is better."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from torch import Tensor
 DUPLICATE_DISTANCE = 0.1
 """Root mean square difference of final latents, in their standard deviations, below which two images look the same.
 
-Measured on the embedded model with pairs that share their start, at eta from .01 to 1 (benchmarks/near.py): below .1
+Measured on the embedded model with pairs that share their start, at eta from 0.01 to 1 (benchmarks/near.py): below 0.1
 the decoded images differ by 0.2 to 3.2 of 255 (root mean square), at eta 1 by 18 to 38.
 """
 
 
 def distances(latents: Tensor) -> Tensor:
-    """Root mean square differences (B, B) of latents (B, C, ...), in standard deviations of them all."""
+    """Compute root mean square differences (B, B) of latents (B, C, ...), in units of their standard deviation."""
     flat = latents.float().flatten(1)
     return torch.cdist(flat, flat) / flat.shape[1] ** 0.5 / flat.std()
 
 
 def duplicates(latents: Tensor) -> list[int]:
-    """Candidates that look like an earlier one.
+    """Find the candidates that look like an earlier one.
 
     Args:
         latents: final latents (C, ...) of one group.
+
+    Returns:
+        Their numbers, ascending.
     """
     distance = distances(latents)
     kept: list[int] = []

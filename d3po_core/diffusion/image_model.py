@@ -1,4 +1,4 @@
-"""What the core knows of a whole image model: text in, pictures out, a denoiser in between."""
+"""What the core needs of an image model: text in, images out, a denoiser in between."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from .rollout import CandidateNoise, SamplingPlan, Trajectory
 
 
 class Encoder(Protocol):
-    """What brings prompts and pictures into a model's own space."""
+    """A model's text encoder and the encoder of its VAE."""
 
     @property
     def unit(self) -> int:
-        """Pixels that a picture's height and width must be multiples of."""
+        """Return the pixels that an image's height and width must be multiples of."""
         ...
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """Conditioning of each prompt, one row."""
+        """Encode each prompt to a conditioning of one row."""
         ...
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] to latents (B, ...), what `decode` decodes; without chance."""
+        """Encode images (B, 3, H, W) in [0, 1] to latents (B, ...) for `decode`, deterministically."""
         ...
 
 
 class ImageModel(Protocol):
-    """A denoiser with its text encoder and VAE: what a whole round needs."""
+    """A denoiser with its text encoder and VAE: all that a round of training needs."""
 
     identity: str
-    """Tells base models apart: a hash of the weights' names, shapes and a sample of their values."""
+    """Identifies the base model: a hash of the weights' names, shapes and a sample of their values."""
 
     @property
     def denoiser(self) -> Denoiser: ...
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """Conditioning of each prompt, one row."""
+        """Encode each prompt to a conditioning of one row."""
         ...
 
     def sample(
@@ -52,12 +52,12 @@ class ImageModel(Protocol):
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, ...) to images (B, 3, H, W) in [0, 1], float32.
+        """Decode latents (B, ...) to images (B, 3, H, W) in [0, 1], float32.
 
-        Teaching by a reward needs it to pass gradients on.
+        Training by a reward needs gradients to flow through it.
         """
         ...
 
     def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
-        """Shape of one image's latents, without batch; 0 means the model's native size (pixels)."""
+        """Return the shape of one image's latents, without batch; 0 pixels means the model's native size."""
         ...

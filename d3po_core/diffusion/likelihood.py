@@ -8,34 +8,30 @@ the normal densities' constants cancel and
 
     log pi_theta(x_next | x) - log pi_ref(x_next | x) = k <z, delta> - k^2 |delta|^2 / 2,        KL = k^2 |delta|^2 / 2.
 
-D_theta, D_ref and z must be of one policy: all guided, or all conditional. `residual` makes z from whatever D_ref is
-given, so it is the injected noise only where D_ref is the prediction that sampled.
+D_theta, D_ref and z must be of one kind: all guided, or all conditional. z equals the injected noise only if D_ref is
+the prediction that sampled.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from .steps import LinearSteps
-
-
-def per_row(value: Tensor, like: Tensor) -> Tensor:
-    """A number per row (B,) shaped to multiply `like` (B, ...), in its dtype and on its device."""
-    return value.to(like).reshape(-1, *[1] * (like.dim() - 1))
+from .steps import LinearSteps, per_row, step_mean
 
 
 def residual(x: Tensor, x_next: Tensor, ref: Tensor, steps: LinearSteps) -> Tensor:
-    """The noise z that takes x to x_next under the reference's prediction.
+    """Compute the noise z that takes x to x_next under the reference's prediction, (B, ...).
 
     Args:
-        x, x_next, ref: latents before and after the step and the reference's denoised prediction, (B, ...).
+        x, x_next: latents before and after the step, (B, ...).
+        ref: the reference's denoised prediction, (B, ...).
         steps: one step for each row, fields (B,), std above 0.
     """
-    return (x_next - per_row(steps.x_coef, x) * x - per_row(steps.denoised_coef, x) * ref) / per_row(steps.std, x)
+    return (x_next - step_mean(steps, x, ref)) / per_row(steps.std, x)
 
 
 def log_ratio(denoised: Tensor, ref: Tensor, z: Tensor, steps: LinearSteps) -> Tensor:
-    """log pi_theta - log pi_ref of each row's step, in nats, summed over latent elements. (B,)
+    """Compute log pi_theta - log pi_ref of each row's step, in nats, summed over latent elements: (B,).
 
     Args:
         denoised: the trained policy's denoised prediction, (B, ...).
@@ -49,6 +45,11 @@ def log_ratio(denoised: Tensor, ref: Tensor, z: Tensor, steps: LinearSteps) -> T
 
 
 def kl(denoised: Tensor, ref: Tensor, steps: LinearSteps) -> Tensor:
-    """KL divergence between the two policies' steps, in nats, summed over latent elements. (B,)"""
+    """Compute the KL divergence between the two policies' steps, in nats, summed over latent elements: (B,).
+
+    Args:
+        denoised, ref: denoised predictions of policy and reference, (B, ...).
+        steps: one step for each row, fields (B,), std above 0.
+    """
     k = (steps.denoised_coef / steps.std).to(denoised)
     return k**2 / 2 * (denoised - ref).flatten(1).square().sum(1)

@@ -1,7 +1,7 @@
 """Preference objectives: pure functions of log-ratios, each beside its paper.
 
-Log-ratios come in as means over latent elements, so that beta means the same at every image size: for a fixed change
-of the picture the sum grows with the number of elements, 1,024 in a toy and 16,384 in SD1.5.
+Log-ratios are means over latent elements, so that beta means the same at every image size: for a fixed change of the
+image the sum grows with the number of elements (16,384 in SD1.5 at 512x512).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch.nn import functional as F
 
 
 def d3po(winner: Tensor, loser: Tensor, beta: float, clip: float = 0.0, label_smoothing: float = 0.0) -> Tensor:
-    """Direct preference for denoising diffusion policy optimisation (Yang et al. 2024, arXiv 2311.13231, eq. 14).
+    """Compute the loss of D3PO (Yang et al. 2024, arXiv 2311.13231, eq. 14).
 
-    -log sigmoid(beta * (r_w - r_l)), with r the log-ratio of policy to reference. Given log-ratios of single steps it
-    is the published loss; given sums over a trajectory it is DPO on whole trajectories. As in the authors' code the
-    ratio exp(r) may be clamped to 1 +/- clip: then |beta * (r_w - r_l)| <= beta * log((1 + clip) / (1 - clip)).
+    -log sigmoid(beta * (r_w - r_l)), with r the log-ratio of policy to reference. On log-ratios of single steps this
+    is the published loss; on their sums over a trajectory it is DPO on whole trajectories. As in the authors' code the
+    ratio exp(r) may be clamped to 1 ± clip: then |beta * (r_w - r_l)| <= beta * log((1 + clip) / (1 - clip)).
 
     Args:
-        winner, loser: log-ratios, mean over latent elements, any one shape.
+        winner, loser: log-ratios, mean over latent elements, both of one shape.
         beta: inverse temperature.
         clip: half-width of the clamp on the ratio; 0 is off.
-        label_smoothing: share of pairs taken to be swapped (conservative DPO, Mitchell 2023); 0 is the paper's loss.
+        label_smoothing: assumed share of swapped pairs (conservative DPO, Mitchell 2023); 0 is the paper's loss.
 
     Returns:
         Loss of the same shape.
@@ -40,15 +40,15 @@ def _clamp(log_ratio: Tensor, clip: float) -> Tensor:
 
 
 def clipped(log_ratio: Tensor, clip: float) -> Tensor:
-    """Share of log-ratios at which the clamp of `d3po` bites, so that they contribute no gradient. ()"""
+    """Return the share of log-ratios that the clamp of `d3po` changes, which contribute no gradient: ()."""
     return (_clamp(log_ratio, clip) != log_ratio).float().mean() if clip else torch.zeros(())
 
 
 def advantages(scores: Tensor) -> Tensor:
-    """Scores of one prompt's images, less their mean, in units of their standard deviation (Black et al. 2024, sec. 5).
+    """Standardise the scores of one prompt's images to mean 0 and standard deviation 1 (Black et al. 2024, sec. 5).
 
     Args:
-        scores: (C,); all alike gives zeros.
+        scores: (C,); equal scores give zeros.
     """
     centred = scores - scores.mean()
     spread = centred.square().mean().sqrt()
@@ -56,13 +56,13 @@ def advantages(scores: Tensor) -> Tensor:
 
 
 def ddpo(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """Denoising diffusion policy optimisation, DDPO-IS (Black et al. 2024, arXiv 2305.13301, with PPO's clipping).
+    """Compute the loss of DDPO-IS (Black et al. 2024, arXiv 2305.13301) with PPO's clipping.
 
     max(-A rho, -A clamp(rho, 1 - clip, 1 + clip)), rho = exp(log-ratio to the policy that sampled).
 
     Args:
-        log_ratio: of single steps, any shape; as in the authors' code a mean over latent elements.
-        advantage: of the images, broadcast to it.
+        log_ratio: of single steps, any shape; a mean over latent elements, as in the authors' code.
+        advantage: of the images, broadcast to log_ratio's shape.
         clip: half-width of the clamp; 0 is off.
 
     Returns:
@@ -74,14 +74,14 @@ def ddpo(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
 
 
 def dpok(log_ratio: Tensor, kl: Tensor, advantage: Tensor, alpha: float, beta: float, clip: float) -> Tensor:
-    """Policy gradient with KL regularisation (DPOK, Fan et al. 2023, arXiv 2305.16381, eq. 7 and algorithm 1).
+    """Compute the loss of DPOK: policy gradient with KL penalty (Fan et al. 2023, arXiv 2305.16381, eq. 7).
 
-    -alpha A clamp(rho, 1 - clip, 1 + clip) + beta KL(policy || base), a step's.
+    -alpha A clamp(rho, 1 - clip, 1 + clip) + beta KL(policy || base), for each step.
 
     Args:
         log_ratio: log rho to the policy that sampled, of single steps, any shape.
         kl: of the same steps, to the base model, in the same units (a mean over latent elements).
-        advantage: reward less its value, broadcast to them.
+        advantage: reward minus value, broadcast to log_ratio's shape.
         alpha, beta: weights of reward and KL.
         clip: half-width of the clamp; 0 is off.
     """
@@ -93,30 +93,33 @@ def dpok(log_ratio: Tensor, kl: Tensor, advantage: Tensor, alpha: float, beta: f
 def diffusion_dpo(
     winner: Tensor, winner_ref: Tensor, loser: Tensor, loser_ref: Tensor, beta: float, label_smoothing: float = 0.0
 ) -> Tensor:
-    """DPO on clean images (Diffusion-DPO, Wallace et al. 2024, arXiv 2311.12908, eq. 14).
+    """Compute the loss of Diffusion-DPO: DPO on clean images (Wallace et al. 2024, arXiv 2311.12908, eq. 14).
 
-    -log sigmoid(-beta/2 * ((e_w - e_w_ref) - (e_l - e_l_ref))), e the error of predicting the noise that an image was
-    noised with; both images of a pair at the same noise and level. The authors' code has the same beta/2; the paper's
-    T omega(lambda) are in it. With log-ratio (e_ref - e)/2 this is `d3po`, see training/images.py.
+    -log sigmoid(-beta/2 * ((e_w - e_w_ref) - (e_l - e_l_ref))), where e is the error of predicting the noise that was
+    added to an image; both images of a pair have the same noise and level. The authors' code has the same beta/2, into
+    which the paper's T omega(lambda) are absorbed. With the log-ratio (e_ref - e)/2 this equals `d3po`.
 
     Args:
-        winner, loser: the policy's squared errors, mean over latent elements, any one shape.
+        winner, loser: the policy's squared errors, mean over latent elements, both of one shape.
         winner_ref, loser_ref: the reference's.
     """
     return d3po((winner_ref - winner) / 2, (loser_ref - loser) / 2, beta, label_smoothing=label_smoothing)
 
 
 def diffusion_kto(log_ratio: Tensor, liked: Tensor, beta: float, offset: Tensor | None = None) -> Tensor:
-    """Kahneman-Tversky optimisation on clean images (Diffusion-KTO, Li et al. 2024, arXiv 2404.04465, eq. 8).
+    """Compute the loss of Diffusion-KTO: KTO on clean images (Li et al. 2024, arXiv 2404.04465, eq. 8).
 
-    1 - sigmoid(y beta (r - max(0, mean r))), y = 1 for a liked image and -1 for a disliked one: images are judged one
-    by one, without pairs.
+    1 - sigmoid(y beta (r - max(0, mean r))), with y = 1 for a liked image and -1 for a disliked one: images are judged
+    one by one, without pairs.
 
     Args:
-        log_ratio: r, of each image (B,), mean over latent elements.
+        log_ratio: r of each image (B,), mean over latent elements.
         liked: (B,) bool.
         beta: inverse temperature.
-        offset: the mean of r to compare with, without gradient; that of the given images if None.
+        offset: the mean of r to compare with, without gradient; None takes the mean of log_ratio.
+
+    Returns:
+        Loss (B,).
     """
     offset = log_ratio.detach().mean() if offset is None else offset
     sign = torch.where(liked, 1.0, -1.0).to(log_ratio)
@@ -124,21 +127,21 @@ def diffusion_kto(log_ratio: Tensor, liked: Tensor, beta: float, offset: Tensor 
 
 
 def nft(denoised: Tensor, old: Tensor, clean: Tensor, score: Tensor, beta: float) -> Tensor:
-    """DiffusionNFT (Zheng et al. 2026, arXiv 2509.16117, eq. 5 and its self-normalised x0 regression).
+    """Compute the loss of DiffusionNFT (Zheng et al. 2026, arXiv 2509.16117, eq. 5, self-normalised x0 regression).
 
     s |D+ - x0|^2 / |D+ - x0|_1 + (1 - s) |D- - x0|^2 / |D- - x0|_1, the implicit positive and negative predictions
-    being D+ = D_old + beta (D - D_old) and D- = D_old - beta (D - D_old); the norms below the line carry no gradient.
+    being D+ = D_old + beta (D - D_old) and D- = D_old - beta (D - D_old); the denominators carry no gradient.
     As in the authors' code the sum is divided by beta, so that beta does not scale the gradient at D = D_old.
 
     Args:
         denoised: the policy's predictions (B, ...) of noised clean latents.
-        old: those of the policy that the images came from (last round's), without gradient.
+        old: those of the policy that sampled the images (last round's), without gradient, (B, ...).
         clean: the latents before noise was added, (B, ...).
         score: optimality of each image (B,) in [0, 1].
-        beta: how far the implicit predictions reach; below 1 the policy moves further than they do.
+        beta: scale of the implicit predictions' shift; below 1 the policy moves further than they do.
 
     Returns:
-        (B,)
+        Loss (B,).
     """
     shift = beta * (denoised - old)
 

@@ -1,6 +1,6 @@
-"""What a diffusion network is to be told at each noise level, and what its answer means.
+"""Timestep and preconditioning of a diffusion network at each noise level.
 
-Diffusion models are taken into k-diffusion's space, x = x0 + sigma*n, where sigma = sqrt((1 - abar) / abar).
+Diffusion models are converted to k-diffusion's space, x = x0 + sigma*n, where sigma = sqrt((1 - abar) / abar).
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from torch import Tensor
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 SMALLEST_ALPHA = 2.0**-24
-"""Stands in for abar = 0 where betas are rescaled to zero terminal SNR (Lin et al. 2023, arXiv 2305.08891), as in
+"""Replaces abar = 0 where betas are rescaled to zero terminal SNR (Lin et al. 2023, arXiv 2305.08891), as in
 diffusers' EulerDiscreteScheduler: the noise level is then 4096 instead of infinite."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """D = skip * x + out * F(into * x, t), Karras et al. 2022 (arXiv 2206.00364) eq. 7. Each float64 (B,)."""
+    """Preconditioning D = skip * x + out * F(into * x, t), Karras et al. 2022 (arXiv 2206.00364) eq. 7.
+
+    Each field is float64 (B,).
+    """
 
     into: Tensor
     skip: Tensor
@@ -27,7 +30,7 @@ class Scaling:
 
 
 class NoiseSchedule:
-    """A network's noise levels, timestep by timestep.
+    """The noise level of each timestep of a network.
 
     Args:
         alphas_cumprod: abar at each timestep, descending, (T,).
@@ -38,9 +41,10 @@ class NoiseSchedule:
         self.table, self.prediction = sigma_of(alphas_cumprod), prediction
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """The network's timestep at noise levels (B,), float64: log sigma interpolated in the table, as in k-diffusion.
+        """Return the network's timestep at noise levels (B,), float64.
 
-        A level that is the table's to float32's precision gives exactly its integer; levels outside give its ends.
+        Interpolates log sigma in the table, as k-diffusion does. A level that equals one of the table in float32's
+        precision gives exactly its integer; levels outside the table give its ends.
         """
         log, table = sigma.clamp(self.table[0], self.table[-1]).log(), self.table.log()
         high = torch.searchsorted(table, log).clamp(1, len(table) - 1)
@@ -49,7 +53,7 @@ class NoiseSchedule:
         return torch.where((t - t.round()).abs() < 1e-3, t.round(), t)
 
     def scaling(self, sigma: Tensor) -> Scaling:
-        """How the network's output becomes D at noise levels (B,)."""
+        """Return the preconditioning at noise levels (B,)."""
         into = (1 + sigma**2).rsqrt()
         if self.prediction == "epsilon":
             return Scaling(into, torch.ones_like(sigma), -sigma)
@@ -58,7 +62,7 @@ class NoiseSchedule:
         return Scaling(into, torch.zeros_like(sigma), torch.ones_like(sigma))
 
     def levels(self, steps: int) -> Tensor:
-        """Noise levels at evenly spaced timesteps from the last to the first, then 0, as k-diffusion's `get_sigmas`.
+        """Return noise levels at evenly spaced timesteps from last to first, then 0, as k-diffusion's `get_sigmas`.
 
         Returns:
             float64 (steps + 1,), descending.
@@ -69,17 +73,21 @@ class NoiseSchedule:
 
 
 def sigma_of(alpha_bar: Tensor) -> Tensor:
-    """Noise level at abar, float64."""
+    """Compute the noise level sqrt((1 - abar) / abar), float64."""
     alpha_bar = alpha_bar.double()
     alpha_bar = torch.where(alpha_bar > 0, alpha_bar, SMALLEST_ALPHA)
     return ((1 - alpha_bar) / alpha_bar).sqrt()
 
 
 def karras(levels: Tensor, rho: float = 7.0) -> Tensor:
-    """As many levels between the same first and last, spaced by Karras et al. 2022 (arXiv 2206.00364) eq. 5, then 0.
+    """Return levels with the same first and last, spaced by Karras et al. 2022 (arXiv 2206.00364) eq. 5, then 0.
 
     Args:
         levels: a schedule without its end, descending, (S,).
+        rho: exponent of the spacing.
+
+    Returns:
+        float64 (S + 1,), descending.
     """
     ramp = torch.linspace(0, 1, len(levels), dtype=torch.float64)
     high, low = levels[0] ** (1 / rho), levels[-1] ** (1 / rho)

@@ -1,7 +1,7 @@
-"""Sampling groups of candidates, with everything that training needs recorded on the way.
+"""Sampling groups of candidates while recording everything that training needs.
 
 A group is drawn for one prompt. Its candidates start from one noise (or, as a setting, each from its own) and differ by
-the noise injected in the window. Each candidate has a generator of its own, so it can be drawn again alone.
+the noise injected in the window. Each candidate has its own generator, so it can be drawn again alone.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from torch import Tensor
 
 from ..errors import D3POError
 from ..settings import SampleSettings
-from .denoiser import Conditioning, Denoiser
-from .steps import LinearSteps, early_window, first_window, make_steps
-
-STORE_DTYPE = torch.float16
+from .denoiser import Conditioning, Denoiser, starting_latents
+from .steps import LinearSteps, early_window, first_window, make_steps, take_step
 
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """A sampler's steps, of which the first `trained` carry noise, are recorded and can be trained."""
+    """A sampler's steps. The first `trained` of them carry noise, are recorded and can be trained."""
 
     steps: LinearSteps
     trained: int
@@ -31,7 +29,7 @@ class SamplingPlan:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What was recorded of B images over K trained steps.
+    """B sampled images with a record of their K trained steps.
 
     Attributes:
         x: latents before each trained step, and after the last, (B, K + 1, ...).
@@ -46,7 +44,7 @@ class Trajectory:
 
 
 def make_plan(denoiser: Denoiser, settings: SampleSettings) -> SamplingPlan:
-    """Steps and window for a model.
+    """Compute the steps for a model and how many of them are trained.
 
     Raises:
         D3POError: the sampler does not fit the model, or no step of the window carries noise.
@@ -65,13 +63,21 @@ def make_plan(denoiser: Denoiser, settings: SampleSettings) -> SamplingPlan:
 
 
 def generator(*parts: int | str) -> torch.Generator:
-    """A CPU generator seeded by a path such as (run seed, group number, candidate)."""
+    """Seed a CPU generator by a path such as (run seed, group number, candidate)."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 class CandidateNoise:
-    """The noise of one candidate: its start, then one draw per step; the same on every device and in every batch."""
+    """The noise of one candidate: its start, then one draw per step; the same on every device and in every batch.
+
+    Args:
+        seed: of the run.
+        number: of the group.
+        candidate: its number in the group.
+        shape: of the latents, without batch.
+        start: "same" for the start that all candidates of the group share, "independent" for its own.
+    """
 
     def __init__(self, seed: int, number: int, candidate: int, shape: tuple[int, ...], start: str) -> None:
         self._shape = shape
@@ -79,9 +85,11 @@ class CandidateNoise:
         self._start = generator(seed, number, "start") if start == "same" else self._steps
 
     def start(self) -> Tensor:
+        """Draw unit noise to start from, on the CPU."""
         return torch.randn(self._shape, generator=self._start)
 
     def step(self) -> Tensor:
+        """Draw unit noise of the next step, on the CPU."""
         return torch.randn(self._shape, generator=self._steps)
 
 
@@ -96,7 +104,7 @@ def sample(
     """Draw one image per noise, all in one batch, and record the trained steps.
 
     Args:
-        denoiser: the sampling policy (whatever LoRA is active belongs to it).
+        denoiser: the sampling policy, including the active LoRA.
         plan: steps and window.
         noises: B sources of noise.
         conditioning: B rows.
@@ -107,14 +115,16 @@ def sample(
     """
     device, steps = denoiser.device, plan.steps
     start = torch.stack([noise.start() for noise in noises]).to(device)
-    x = start * (1 + float(steps.sigma[0]) ** 2) ** 0.5 if denoiser.family == "diffusion" else start
+    x = starting_latents(denoiser, start, float(steps.sigma[0]))
+
+    def step_noise() -> Tensor:
+        return torch.stack([noise.step() for noise in noises]).to(device)
+
     xs, cond, guided = [x], [], []
     for i in range(len(steps)):
         sigma = torch.full((len(noises),), float(steps.sigma[i]), dtype=torch.float64)
         prediction = denoiser(x, sigma, conditioning, guidance_scale)
-        x = float(steps.x_coef[i]) * x + float(steps.denoised_coef[i]) * prediction.guided
-        if steps.std[i] > 0:
-            x = x + float(steps.std[i]) * torch.stack([noise.step() for noise in noises]).to(device)
+        x = take_step(steps, i, x, prediction.guided, step_noise)
         if i < plan.trained:
             xs.append(x)
             cond.append(prediction.cond)

@@ -1,11 +1,11 @@
-"""Step families: every sampler trained here is a linear Gaussian step in the model's own sigma space,
+"""Samplers as linear Gaussian steps in the model's own sigma space. Every sampler trained here has the form
 
     x_next = x_coef * x  +  denoised_coef * D(x, sigma)  +  std * eps,      eps ~ N(0, I),
 
 where D is the denoised prediction. A sampler is therefore three numbers per step, and nothing else in the core knows
-which sampler it was. Written in float64: the numbers are few and small differences between them matter.
+which sampler it was. The numbers are float64: they are few, and small differences between them matter.
 
-Diffusion models live in k-diffusion's space (x = x0 + sigma*n), where a variance-preserving DDIM step is the same step
+Diffusion models use k-diffusion's space (x = x0 + sigma*n), where a variance-preserving DDIM step is the same step
 times a constant. Multistep and second-order samplers are not of this form and are left out on purpose.
 """
 
@@ -22,9 +22,10 @@ from ..errors import D3POError
 
 @dataclass(frozen=True)
 class LinearSteps:
-    """A schedule and its three numbers per step, each float64 of shape (S,).
+    """Noise levels of S steps and their three numbers, each float64 of shape (S,).
 
-    A step with std 0 is deterministic: it has no density and is never trained.
+    Indexing by a tensor of B step numbers gives one step for each row of a batch: fields (B,). A step with std 0 is
+    deterministic: it has no density and is never trained.
     """
 
     sigma: Tensor
@@ -36,15 +37,45 @@ class LinearSteps:
     def __len__(self) -> int:
         return len(self.sigma)
 
-    def __getitem__(self, index: slice | Tensor) -> LinearSteps:
-        """Some of the steps; by a tensor of step numbers (B,), one step for each row of a batch."""
+    def __getitem__(self, index: int | slice | Tensor) -> LinearSteps:
+        """Select steps: a slice, one for each row of a batch (a tensor of step numbers, (B,)), or one (fields ())."""
         return LinearSteps(
             self.sigma[index], self.sigma_next[index], self.x_coef[index], self.denoised_coef[index], self.std[index]
         )
 
 
+def per_row(value: Tensor, like: Tensor) -> Tensor:
+    """Reshape a number per row (B,), or one for all rows (), to multiply `like` (B, ...), in its dtype and device."""
+    return value.to(like).reshape(-1, *[1] * (like.dim() - 1))
+
+
+def step_mean(steps: LinearSteps, x: Tensor, denoised: Tensor) -> Tensor:
+    """Return the mean of x_next, x_coef * x + denoised_coef * denoised, (B, ...).
+
+    Args:
+        steps: one step for each row, fields (B,), or one for all rows, fields ().
+        x: latents before the step, (B, ...).
+        denoised: the prediction D(x, sigma), (B, ...).
+    """
+    return per_row(steps.x_coef, x) * x + per_row(steps.denoised_coef, x) * denoised
+
+
+def take_step(steps: LinearSteps, i: int, x: Tensor, denoised: Tensor, noise: Callable[[], Tensor]) -> Tensor:
+    """Take step i: return x_next = x_coef * x + denoised_coef * denoised + std * noise, (B, ...).
+
+    Args:
+        steps: S steps.
+        i: number of the step, from 0.
+        x: latents before the step, (B, ...).
+        denoised: the prediction D(x, sigma_i), (B, ...).
+        noise: draws unit noise (B, ...) on x's device; not called where the step is deterministic (std = 0).
+    """
+    mean = step_mean(steps[i], x, denoised)
+    return mean + float(steps.std[i]) * noise() if steps.std[i] > 0 else mean
+
+
 def ancestral(sigmas: Tensor, eta: Tensor) -> LinearSteps:
-    """Ancestral Euler steps, which are DDIM(eta) (Song et al. 2021, arXiv 2010.02502, eq. 16) without the VP rescale.
+    """Compute ancestral Euler steps: DDIM(eta) (Song et al. 2021, arXiv 2010.02502, eq. 16) without the VP rescale.
 
     Args:
         sigmas: noise levels, descending, (S + 1,).
@@ -58,8 +89,10 @@ def ancestral(sigmas: Tensor, eta: Tensor) -> LinearSteps:
 
 
 def flow_ancestral(sigmas: Tensor, eta: Tensor) -> LinearSteps:
-    """Ancestral Euler steps for rectified flow, as ComfyUI's `euler_ancestral` takes them: step down to
-    sigma_down = sigma' * (1 + (sigma'/sigma - 1) * eta), then renoise so that signal and noise fit sigma' again.
+    """Compute ancestral Euler steps for rectified flow, as ComfyUI's `euler_ancestral` takes them.
+
+    Step down to sigma_down = sigma' * (1 + (sigma'/sigma - 1) * eta), then renoise so that signal and noise fit sigma'
+    again.
 
     Args:
         sigmas: noise levels in [0, 1], descending, (S + 1,).
@@ -73,10 +106,10 @@ def flow_ancestral(sigmas: Tensor, eta: Tensor) -> LinearSteps:
 
 
 def flow_sde(sigmas: Tensor, eta: Tensor) -> LinearSteps:
-    """Euler-Maruyama steps of the flow's SDE (Flow-GRPO, Liu et al. 2025, arXiv 2505.05470, eq. 9).
+    """Compute Euler-Maruyama steps of the flow's SDE (Flow-GRPO, Liu et al. 2025, arXiv 2505.05470, eq. 9).
 
     Its diffusion coefficient is s = a * sqrt(sigma / (1 - sigma)); at sigma = 1, where that is singular, the next level
-    stands in for sigma inside s, as in the authors' code. The last step, to sigma 0, is taken without noise.
+    replaces sigma inside s, as in the authors' code. The last step, to sigma 0, is taken without noise.
 
     Args:
         sigmas: noise levels in [0, 1], descending, (S + 1,).
@@ -91,9 +124,10 @@ def flow_sde(sigmas: Tensor, eta: Tensor) -> LinearSteps:
 
 
 def lcm(sigmas: Tensor, eta: Tensor) -> LinearSteps:
-    """Consistency sampling for diffusion models (Luo et al. 2023, arXiv 2310.04378, algorithm 3): predict, renoise.
+    """Compute steps of consistency sampling (Luo et al. 2023, arXiv 2310.04378, algorithm 3): predict, renoise.
 
-    `eta` is accepted for a common signature and unused: these models need fresh noise in every step.
+    For diffusion models. `eta` is accepted for a common signature and unused: these models need fresh noise in every
+    step.
     """
     sigma, sigma_next = sigmas[:-1].double(), sigmas[1:].double()
     return LinearSteps(sigma, sigma_next, torch.zeros_like(sigma), torch.ones_like(sigma), sigma_next.clone())
@@ -108,7 +142,13 @@ SAMPLERS: dict[str, Callable[[Tensor, Tensor], LinearSteps]] = {
 
 
 def make_steps(sampler: str, family: str, sigmas: Tensor, eta: Tensor) -> LinearSteps:
-    """The steps of a named sampler on a model of the given family ("diffusion" or "flow").
+    """Compute the steps of a named sampler.
+
+    Args:
+        sampler: one of `SAMPLERS`; "ancestral" means `flow_ancestral` on a flow model.
+        family: of the model, "diffusion" or "flow".
+        sigmas: noise levels, descending, (S + 1,).
+        eta: share of noise in each step, (S,).
 
     Raises:
         D3POError: the sampler does not fit the family, or the noise levels do not fall.
@@ -126,15 +166,18 @@ def make_steps(sampler: str, family: str, sigmas: Tensor, eta: Tensor) -> Linear
 
 
 def early_window(sigmas: Tensor, family: str, threshold: float) -> Tensor:
-    """Which steps belong to the early window: those that start at or above a noise level. (S,) bool, never empty.
+    """Mark the steps that start at or above a noise level, and the first in any case.
 
-    The window is what makes a small number of picks teach anything: the last steps rule the log-ratio
-    ((denoised_coef/std)^2 spans five orders of magnitude) and hardly change the picture.
+    Training on these alone is what makes a small number of picks teach anything: the last steps dominate the log-ratio
+    ((denoised_coef/std)^2 spans five orders of magnitude) and hardly change the image.
 
     Args:
         sigmas: noise levels, descending, (S + 1,).
         family: "diffusion", or "flow", whose levels are compared by their noise-to-signal ratio sigma / (1 - sigma).
         threshold: noise-to-signal ratio, in diffusion's sigma.
+
+    Returns:
+        bool (S,).
     """
     start = sigmas[:-1].double()
     ratio = start / (1 - start) if family == "flow" else start
@@ -144,6 +187,6 @@ def early_window(sigmas: Tensor, family: str, threshold: float) -> Tensor:
 
 
 def first_window(sigmas: Tensor, fraction: float) -> Tensor:
-    """The first `fraction` of the steps, at least one. (S,) bool."""
+    """Mark the first `fraction` of the S steps between sigmas (S + 1,), at least one: bool (S,)."""
     count = len(sigmas) - 1
     return torch.arange(count) < max(1, round(fraction * count))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from ..run import RoundSummary
 
 STRENGTHS = (1.0, 0.7, 0.4)
 """At which a taught LoRA is tried: whole, and gentler."""
@@ -20,13 +21,13 @@ def drift_word(drift: float) -> str:
     return next((word for most, word in DRIFT_WORDS if drift < most), "high")
 
 
-def recommended_strength_of(summary: Mapping[str, Any]) -> float:
+def recommended_strength_of(summary: RoundSummary) -> float:
     """Of a round's LoRA file as it is: the greatest strength whose drift is not high.
 
     Args:
         summary: of the round; a file that was made gentler already needs less of that.
     """
-    strength = recommended_strength(summary.get("sweep") or ()) / float(summary.get("gentler", 1.0))
+    strength = recommended_strength(summary.strength_scan) / summary.lora_strength
     return round(min(1.0, strength), 2)
 
 

@@ -5,8 +5,8 @@ per image: 1 liked, -1 disliked, 0 neither (`[[0, 0, 1, 0, 0, 1, 1], [1, 0, 0, 1
 draws 7 images per prompt and calls column k of row j `images/{7 * j + k:05}.png`; its trainer prefers the image with
 the larger number in each of the 21 pairs. Here row j is the run's j-th group by number, and column k its candidate k.
 
-It reads a whole folder of such files and averages the annotators, after cutting all files to the shortest. Here each
-annotator's picks stay their own and weigh the same. Its recorded latents are a pickle, which is never read.
+It reads a folder of such files and averages the annotators, after cutting all files to the shortest. Here each
+annotator's picks are stored separately and weigh the same. Its recorded latents are a pickle, which is never read.
 """
 
 from __future__ import annotations
@@ -21,22 +21,28 @@ from ..run import Group, Run
 from ..run.files import replace
 
 IMAGES_PER_PROMPT = 7
-"""What the authors' trainer takes for granted; other numbers are imported and exported alike."""
+"""The number that the authors' trainer assumes; other numbers are imported and exported too."""
 
 
 def image_name(row: int, column: int, images: int = IMAGES_PER_PROMPT) -> str:
-    """The authors' file name of the image that a number in their JSON judges."""
+    """Return the authors' file name of the image that a number in their JSON judges.
+
+    Args:
+        row: index of the row, 0 and up.
+        column: index in the row, 0 and up.
+        images: how many numbers each row has.
+    """
     return f"images/{images * row + column:05}.png"
 
 
 def import_picks(run: Run, path: str | Path, who: str | None = None) -> int:
     """Record an annotator's file, or every `.json` file of a folder, as picks of kind "scores".
 
-    A row of zeros says nothing, so it is recorded only where it takes back what the person said before. Importing a
-    file twice records nothing new. Either all rows of a file fit the run, or none is recorded.
+    A row of zeros is recorded only where the same person judged the group before: it replaces that judgement. Importing
+    a file twice records nothing new. Either all rows of a file fit the run, or none is recorded.
 
     Args:
-        run: its groups are judged, by number; groups behind the last row stay as they are.
+        run: row j judges its j-th group by number; groups after the last row stay as they are.
         path: the file or folder.
         who: the annotator; None takes each file's name without its ending.
 
@@ -51,12 +57,17 @@ def import_picks(run: Run, path: str | Path, who: str | None = None) -> int:
     if not sources:
         raise D3POError(f"There is no .json file in {path}.", "Choose a feedback file, or a folder that holds some.")
     groups = run.groups.select()
-    read = [(who if who is not None else source.stem, _read(source, groups)) for source in sources]
-    return sum(_record(run, groups, person, rows) for person, rows in read)
+    feedback = [(who if who is not None else source.stem, _read(source, groups)) for source in sources]
+    return sum(_record(run, groups, person, rows) for person, rows in feedback)
 
 
 def export_picks(run: Run, path: str | Path, who: str = "") -> int:
     """Write one person's standing picks as an annotator's file, see `feedback_rows`.
+
+    Args:
+        run: with groups of the same number of candidates.
+        path: the file; it is replaced if it exists.
+        who: the person.
 
     Returns:
         How many pairs could not be expressed.
@@ -70,19 +81,23 @@ def export_picks(run: Run, path: str | Path, who: str = "") -> int:
 
 
 def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
-    """One person's standing picks and flags in the authors' form, a row for each of the run's groups by number.
+    """Convert one person's standing picks and flags to the authors' form, a row for each group by number.
 
-    A favourite is 1 and the others 0; a ranking's first is 1, its last place -1, and what lies between 0, because there
-    are no more than three levels: such a ranking loses the pairs between its middle places. Ties, skipped groups and
-    groups without a pick are rows of zeros; all bad is a row of -1. What is flagged is -1, and then a ranking's last
-    place is 0. The trainer that the file is meant for takes 7 images in each row.
+    A favourite is 1 and the others 0. A ranking's first place is 1, its last -1, and all places between are 0, because
+    there are only three levels: such a ranking loses the pairs between its middle places. Ties, skipped groups and
+    groups without a pick are rows of zeros; all bad is a row of -1. A flagged candidate is -1, and then a ranking's
+    last place is 0. The authors' trainer takes 7 images in each row.
+
+    Args:
+        run: with groups of the same number of candidates.
+        who: the person.
 
     Returns:
         The rows, and how many pairs they could not express.
 
     Raises:
         D3POError: the groups differ in their number of candidates, which the authors' code cannot read, or there is
-            none.
+            no group.
     """
     groups = run.groups.select()
     if len({group.candidates for group in groups}) != 1:
@@ -90,19 +105,26 @@ def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
             "The D3PO repository's JSON needs groups with the same number of images, and at least one group.",
             "Export from a run whose groups were all drawn with the same number of candidates.",
         )
-    judged = {said.group_id: said for said in run.picks.judgements(who=who)}
+    judgements = {judgement.group_id: judgement for judgement in run.picks.judgements(who=who)}
     rows, lost = [], 0
     for group in groups:
-        said = judged.get(group.id)
-        row = _scores(said.pick, group.candidates, said.flagged) if said else [0] * group.candidates
+        judgement = judgements.get(group.id)
+        if judgement is None:
+            rows.append([0] * group.candidates)
+            continue
+        row = _scores(judgement.pick, group.candidates, judgement.flagged)
         rows.append(row)
-        if said:
-            kept = pairs(Pick("scores", scores=tuple(row)), group.candidates)
-            lost += len(pairs(said.pick, group.candidates, flagged=said.flagged)) - len(kept)
+        kept = pairs(Pick("scores", scores=tuple(row)), group.candidates)
+        lost += len(pairs(judgement.pick, group.candidates, flagged=judgement.flagged)) - len(kept)
     return rows, lost
 
 
 def _read(path: Path, groups: list[Group]) -> list[tuple[int, ...]]:
+    """Read a feedback file whose rows fit these groups, in order.
+
+    Raises:
+        D3POError: it is missing, damaged, or does not fit.
+    """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -133,11 +155,12 @@ def _read(path: Path, groups: list[Group]) -> list[tuple[int, ...]]:
 
 
 def _record(run: Run, groups: list[Group], who: str, rows: list[tuple[int, ...]]) -> int:
-    said = {stored.group_id: stored.pick for stored in run.picks.standing(who=who)}
+    """Record the rows that change a person's standing picks, and return how many there were."""
+    standing = {stored.group_id: stored.pick for stored in run.picks.standing(who=who)}
     count = 0
     for group, scores in zip(groups, rows, strict=False):
         pick = Pick("scores", scores=scores)
-        if said.get(group.id) == pick or (not any(scores) and group.id not in said):
+        if standing.get(group.id) == pick or (not any(scores) and group.id not in standing):
             continue
         run.picks.add(group.id, pick, who=who)
         count += 1
@@ -145,7 +168,7 @@ def _record(run: Run, groups: list[Group], who: str, rows: list[tuple[int, ...]]
 
 
 def _scores(pick: Pick | None, candidates: int, flagged: Collection[int] = ()) -> list[int]:
-    """The judgement in three levels; no pair is turned round, some become ties."""
+    """Reduce a judgement to the levels -1, 0 and 1; no pair is turned round, some become ties."""
     scores = _three_levels(pick, candidates, not flagged)
     return [-1 if candidate in flagged else score for candidate, score in enumerate(scores)]
 

@@ -1,6 +1,6 @@
-"""A run's pictures and picks as a folder that Hugging Face's `load_dataset("imagefolder", data_dir=...)` reads.
+"""A run's images and picks as a folder that Hugging Face's `load_dataset("imagefolder", data_dir=...)` reads.
 
-One line of `metadata.jsonl` for every picture: its prompt, its group, and what was said of it.
+`metadata.jsonl` has one line for every image: its prompt, its group, and all picks and flags on it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 
 from ..picks import pairs
-from ..run import Group, Judgement, Run, files
+from ..run import Group, Judgement, Run, StoredPick, files
+from ..run.records import JsonObject
 from .lines import to_line
 
 
@@ -22,47 +23,51 @@ def export_dataset(run: Run, folder: Path) -> int:
         folder: new or empty.
 
     Returns:
-        How many pictures were written.
+        How many images were written.
 
     Raises:
-        D3POError: a picture is missing, or the folder cannot be written to.
+        D3POError: an image is missing, or the folder cannot be written to.
     """
-    judged: dict[str, list[Judgement]] = {}
+    judgements: dict[str, list[Judgement]] = {}
     for judgement in run.picks.judgements():
-        judged.setdefault(judgement.group_id, []).append(judgement)
-    lines = []
+        judgements.setdefault(judgement.group_id, []).append(judgement)
+    lines: list[JsonObject] = []
     with files.writing(folder):
         (folder / "images").mkdir(parents=True, exist_ok=True)
-    for group in (group for group in run.groups.select() if group.id in judged):
+    for group in (group for group in run.groups.select() if group.id in judgements):
         for candidate in range(group.candidates):
             name = f"images/{group.number:06}-{candidate}.png"
             source = run.groups.image_path(group.id, candidate)
             with files.writing(folder):
                 shutil.copyfile(source, folder / name)
-            picks = [_said(each, candidate, group) for each in judged[group.id] if each.stored]
-            flags = [to_line(flag) for each in judged[group.id] for flag in each.flags if flag.candidate == candidate]
-            about = {
-                "file_name": name,
-                "text": group.prompt,
-                "negative": group.negative,
-                "group": group.number,
-                "id": group.id,
-                "candidate": candidate,
-            }
-            drawn = {"seed": group.seed, "round": group.round, "policy": group.policy}
-            lines.append({**about, **drawn, "picks": picks, "flags": flags})
+            lines.append({"file_name": name, **_line(group, candidate, judgements[group.id])})
     data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     files.replace(folder / "metadata.jsonl", data.encode())
     return len(lines)
 
 
-def _said(judgement: Judgement, candidate: int, group: Group) -> dict[str, object]:
-    """One person's judgement as it concerns a candidate: the others that it beat and lost to, flags counted in."""
-    assert judgement.stored is not None
-    shown = judgement.shown_order or group.distinct
-    found = pairs(judgement.pick, group.candidates, shown, judgement.flagged)
+def _line(group: Group, candidate: int, judgements: list[Judgement]) -> JsonObject:
+    """Return what `metadata.jsonl` holds of a candidate, apart from its file's name."""
     return {
-        **to_line(judgement.stored),
-        "better_than": [pair.loser for pair in found if pair.winner == candidate],
-        "worse_than": [pair.winner for pair in found if pair.loser == candidate],
+        "text": group.prompt,
+        "negative": group.negative,
+        "group": group.number,
+        "id": group.id,
+        "candidate": candidate,
+        "seed": group.seed,
+        "round": group.round,
+        "policy": group.policy,
+        "picks": [_pick(each, each.stored, candidate, group) for each in judgements if each.stored],
+        "flags": [to_line(flag) for each in judgements for flag in each.flags if flag.candidate == candidate],
+    }
+
+
+def _pick(judgement: Judgement, stored: StoredPick, candidate: int, group: Group) -> JsonObject:
+    """Return a pick with the candidates that this one won and lost against, flags counted in."""
+    shown = judgement.shown_order or group.distinct
+    all_pairs = pairs(judgement.pick, group.candidates, shown, judgement.flagged)
+    return {
+        **to_line(stored),
+        "better_than": [pair.loser for pair in all_pairs if pair.winner == candidate],
+        "worse_than": [pair.winner for pair in all_pairs if pair.loser == candidate],
     }

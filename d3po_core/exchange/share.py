@@ -1,4 +1,4 @@
-"""One zip to give away: the LoRA, a before/after picture, a card. Nothing personal is in it unless asked for."""
+"""One zip to give away: the LoRA, a before/after image, a card. Nothing personal is in it unless asked for."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from ..run import Round, Run, files
 from ..run.previews import strip_side
 
 NEUTRAL = "taste"
-"""What the LoRA is called where the taste's own name stays out."""
+"""Name of the LoRA where the run's own name is left out."""
 IMPERSONAL = (
     *("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_base_model_version", "ss_v2", "ss_sd_model_name"),
     *("modelspec.sai_model_spec", "modelspec.architecture", "modelspec.implementation", "modelspec.prediction_type"),
     *("modelspec.resolution", "d3po_version", "d3po_round", "d3po_strength", "d3po_groups"),
 )
-"""Metadata that programs need, and that tells nothing of a person; the base model's name is told on purpose."""
+"""Keys of metadata that programs need and that identify no person; the base model's name is kept on purpose."""
 
 
 def share(
     run: Run, path: Path, *, with_name: bool = False, with_prompts: bool = False, with_picks: bool = False
 ) -> Path:
-    """Write the zip of the policy that a run stands at.
+    """Write the zip of a run's current policy, and return its path.
 
     Args:
-        run: taught at least once.
-        path: of the zip; it is replaced if it is there.
-        with_name: call the LoRA as the taste is called.
-        with_prompts, with_picks: put these in too.
+        run: trained at least once.
+        path: of the zip; it is replaced if it exists.
+        with_name: name the LoRA after the run.
+        with_prompts, with_picks: add these.
 
     Raises:
         D3POError: nothing was taught yet, the LoRA file is missing or damaged, or the zip cannot be written.
@@ -56,15 +56,19 @@ def share(
         if with_prompts:
             archive.writestr("prompts.txt", "".join(f"{prompt.text}\n" for prompt in run.prompts.all()))
         if with_picks:
-            _, found = run.history.page(0, 10**9)
-            rows = [{"group": p.number, "kind": p.kind, "order": list(p.order), "flags": p.flags} for p in found]
+            _, past = run.history.page(0, 10**9)
+            rows = [{"group": p.number, "kind": p.kind, "order": list(p.order), "flags": p.flags} for p in past]
             archive.writestr("picks.json", json.dumps(rows))
     files.replace(path, content.getvalue())
     return path
 
 
 def anonymous(lora: Path, name: str) -> bytes:
-    """A LoRA file's content under another name, with nothing in its metadata that could tell whose it was."""
+    """Return a LoRA file's content under another name, without metadata that could identify a person.
+
+    Raises:
+        D3POError: the file is missing or damaged.
+    """
     from safetensors.torch import save
 
     tensors, metadata = load_lora(lora)
@@ -74,20 +78,20 @@ def anonymous(lora: Path, name: str) -> bytes:
 
 
 def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
-    """What a stranger needs to use the LoRA."""
-    said = round.summary
-    share = f"{said['guessed'] / said['guessed_of']:.0%}" if said.get("guessed_of") else None
+    """Write the card, in Markdown, with what a stranger needs to use the LoRA."""
+    summary = round.summary
     lines = [
         f"# {name}",
         "",
         "A LoRA taught with D3PO: by picking favourites among pictures of one prompt.",
         "",
         f"- Base model: {run.model.get('name') or run.model.get('family', 'unknown')}",
-        f"- Recommended strength: {recommended_strength_of(said):g} (weaker is gentler)",
+        f"- Recommended strength: {recommended_strength_of(summary):g} (weaker is gentler)",
         f"- Picks: {run.picks.counts('').picks}",
     ]
-    if share:
-        lines.append(f"- Guessed {share} of picks that it had not seen (chance: 50 %)")
+    if summary.guessed_of:
+        share = f"{summary.guessed / summary.guessed_of:.0%}"
+        lines.append(f"- Guessed {share} of picks that it had not seen (chance: 50%)")
     if prompts:
         lines += ["", "Rows of before-after.png:", "", *(f"{n}. {prompt}" for n, prompt in enumerate(prompts, 1))]
     return "\n".join(lines) + "\n"
@@ -102,8 +106,8 @@ def _round(run: Run) -> Round:
 
 
 def _strip(run: Run, round: Round) -> Image.Image | None:
-    """The round's strip as one picture: originals left, taught ones right."""
-    sides = ("before", strip_side(round.summary.get("gentler", 1.0)))
+    """Draw a round's strip as one image: before training on the left, after it on the right."""
+    sides = ("before", strip_side(round.summary.lora_strength))
     count = len(run.previews.prompts(round.number))
     if not count or not run.previews.has(round.number, sides[1]):
         return None

@@ -1,6 +1,17 @@
-"""The gallery's side of the conversation with its page: host-free, so that every host shows the same thing.
+"""The gallery's server side, without any host's code, so that every host shows the same page.
 
-A host gives `handle` the requests that it gets and sends back what it answers; `web/` holds the page.
+A host passes the requests that it gets to `handle` and sends back the responses; `web/` holds the page, API.md says
+what it asks for.
+
+| file | content |
+| --- | --- |
+| requests.py | `Request`, `Response`, `handle`: which function answers which address, status codes, headers |
+| answers.py | the answers, a function for each address |
+| state.py | the JSON of a run, its rounds, groups and blind checks |
+| fields.py | reading and checking of a request's fields |
+| actions.py | `Actions`: what a host can do besides showing images; hosts override it |
+| progress.py | how far a piece of work is, and how long it will still take |
+| asgi.py | the gallery as an ASGI application |
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a host can do for the gallery besides showing pictures: draw, teach, stop. The core's default can do nothing."""
+"""What a host can do for the gallery besides showing images: draw, teach, stop. The core's default can do nothing."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from ..errors import D3POError
 from ..run import Run
@@ -11,54 +11,61 @@ from ..settings import TrainSettings
 from ..training.methods import needs_recording
 
 MIN_PICKS = 16
-"""Picks that are worth teaching from."""
+"""Number of picks from which training is worthwhile."""
 
 
 class Actions:
-    """A host that only shows; hosts override what they can do.
+    """A host that only shows groups; hosts override what they can do.
 
-    `draw`, `teach` and `stop` only ask for the work and return at once.
+    `draw`, `teach` and `stop` only request the work and return at once.
     """
 
     def can(self, run: Run) -> list[str]:
-        """Names of the actions that the page may offer now: "draw", "teach", "stop", "decide"."""
+        """Return the names of the actions that the page may offer now: "draw", "teach", "stop", "decide"."""
         return []
 
     def method(self, run: Run) -> str | None:
-        """The method that this run is taught with; None if that is not known yet."""
+        """Return the method that this run is trained with; None if that is not known yet."""
         return str(run.settings.get("train", {}).get("method", TrainSettings.method))
 
     def counts(self, run: Run, who: str = "") -> Counts:
-        """How much was done and is to do, for a person; of use is what the run's method can learn from."""
+        """Count groups and picks for a person; those that the run's method can learn from are usable."""
         return run.picks.counts(who, needs_recording(self.method(run)))
 
     def untaught(self, run: Run) -> int:
-        """Groups judged since the last round was begun that the run's method can learn from."""
+        """Count groups judged since the last round was begun that the run's method can learn from."""
         return run.picks.untaught(needs_recording(self.method(run)))
 
     def seen(self, run: Run) -> None:
-        """Somebody has this taste before them: it is worth drawing ahead for it."""
+        """Note that a page shows this run, so that drawing ahead for it is worthwhile."""
 
-    def work(self, run: Run) -> dict[str, Any] | None:
-        """What is being done for this run: kind, done, of, left_s (seconds, None if unknown), queued, text."""
+    def work(self, run: Run) -> Mapping[str, object] | None:
+        """Return the work in progress for this run, as a `WorkState`, to which hosts may add; None if there is none."""
         return None
 
     def problem(self, run: Run) -> D3POError | None:
-        """What went wrong last, until something is asked for again."""
+        """Return the last error, until other work is requested; None if there is none."""
         return None
 
     def draw(self, run: Run, groups: int) -> None:
-        """Draw more groups."""
+        """Draw this many more groups."""
         raise NotImplementedError
 
     def teach(self, run: Run) -> None:
-        """Teach a round from the picks, then prepare its blind check."""
+        """Train a round from the picks, then prepare its blind check."""
         raise NotImplementedError
 
     def stop(self, run: Run) -> None:
-        """Stop what is being done, keeping what was done."""
+        """Stop the work in progress, and keep its results so far."""
         raise NotImplementedError
 
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
-        """What a person decided after a blind check: "keep", "gentler" (at a strength below 1) or "back" to a round."""
+        """Apply what a person decided after a blind check.
+
+        Args:
+            run: with the check.
+            round: number of the round that is meant.
+            decision: "keep" its LoRA, make it "gentler", or go "back" to it.
+            strength: of the LoRA, below 1 for "gentler".
+        """
         raise NotImplementedError

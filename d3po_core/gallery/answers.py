@@ -69,13 +69,13 @@ def pick(asked: Asked) -> dict[str, Any]:
     given = asked.fields
     kind, order = fields.choice(given, "kind", KINDS), fields.numbers(given, "order")
     recorded = asked.run.picks.add(
-        fields.an_id(given, "group", GROUP),
+        fields.an_id(given, "group_id", GROUP),
         Pick(kind, order),  # type: ignore[arg-type]  # one of KINDS
         pick_id=fields.an_id(given, "pick_id"),
         who=asked.who(),
-        shown_order=fields.numbers(given, "shown"),
-        decision_ms=fields.number(given, "ms", 0, fields.MAX_MS),
-        reason=fields.choice(given, "why", REASONS, "random"),
+        shown_order=fields.numbers(given, "shown_order"),
+        decision_ms=fields.number(given, "decision_ms", 0, fields.MAX_MS),
+        reason=fields.choice(given, "reason", REASONS, "random"),
     )
     return {"pick_id": recorded.pick_id, "new": recorded.new, **asked.state()}
 
@@ -84,14 +84,14 @@ def flag(asked: Asked) -> dict[str, Any]:
     """POST flag"""
     given = asked.fields
     recorded = asked.run.flags.add(
-        fields.an_id(given, "group", GROUP),
+        fields.an_id(given, "group_id", GROUP),
         fields.whole(given, "candidate", 0, 7),
         fields.choice(given, "kind", FLAGS),  # type: ignore[arg-type]  # one of FLAGS
         on=fields.truth(given, "on"),
         flag_id=fields.an_id(given, "pick_id"),
         who=asked.who(),
-        shown_order=fields.numbers(given, "shown"),
-        reason=fields.choice(given, "why", REASONS, "random"),
+        shown_order=fields.numbers(given, "shown_order"),
+        reason=fields.choice(given, "reason", REASONS, "random"),
     )
     return {"pick_id": recorded.pick_id, "new": recorded.new, **asked.state()}
 
@@ -130,9 +130,9 @@ def history(asked: Asked) -> dict[str, Any]:
     same, times = run.history.consistency()
     items = [
         {
-            **{"pick_id": past.pick_id, "group": past.group_id, "number": past.number, "prompt": past.prompt},
+            **{"pick_id": past.pick_id, "group_id": past.group_id, "number": past.number, "prompt": past.prompt},
             **{"kind": past.kind, "order": list(past.order), "scores": list(past.scores)},
-            **{"who": past.who, "when": past.when, "why": past.why},
+            **{"who": past.who, "when": past.when, "reason": past.why},
             **{"round": past.round, "held_out": past.held_out},
             "flags": [
                 {"candidate": candidate, "kind": kind} for candidate, kinds in past.flags.items() for kind in kinds
@@ -192,8 +192,9 @@ def blind_answer(asked: Asked) -> dict[str, Any]:
     """POST blind/answer"""
     given = asked.fields
     side = None if given.get("side") is None else fields.whole(given, "side", 0, 1)
-    ms = fields.number(given, "ms", 0, fields.MAX_MS)
-    check = asked.run.blind_checks.answer(fields.an_id(given, "check"), fields.whole(given, "index", 0, 1000), side, ms)
+    decision_ms = fields.number(given, "decision_ms", 0, fields.MAX_MS)
+    index = fields.whole(given, "index", 0, 1000)
+    check = asked.run.blind_checks.answer(fields.an_id(given, "check"), index, side, decision_ms)
     return {"blind": blind(check)}
 
 
@@ -216,7 +217,7 @@ def blind_decide(asked: Asked) -> dict[str, Any]:
 def group_image(run: Run, group: str, candidate: str) -> Path:
     """GET image/GROUP/CANDIDATE"""
     return run.groups.image_path(
-        fields.an_id({"group": group}, "group", GROUP), fields.whole({"candidate": candidate}, "candidate", 0, 7)
+        fields.an_id({"group_id": group}, "group_id", GROUP), fields.whole({"candidate": candidate}, "candidate", 0, 7)
     )
 
 

@@ -15,32 +15,34 @@ from ..run.library import RunLibrary
 from .actions import Actions
 from .requests import MAX_BYTES, SAFE, Request, Response, handle
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Message = dict[str, Any]
+"""An event of ASGI; its keys depend on its "type"."""
+Scope = Message
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 KINDS = {
-    ".js": "text/javascript",
+    ".mjs": "text/javascript",
     ".css": "text/css",
     ".json": "application/json",
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
-"""Kinds of the page's own files; others are not served."""
+"""Content types of the page's own files by their ending; others are not served."""
 
 
 class GalleryApp:
     """Answers the gallery's requests, and serves the page's own files under `web/`.
 
     Args:
-        shelf: the tastes.
-        actions: what the host can do.
+        library: the runs.
+        actions: of the host.
         web: the folder with the page's files.
     """
 
-    def __init__(self, shelf: RunLibrary, actions: Actions, web: Path) -> None:
-        self._shelf, self._actions = shelf, actions
-        # Only what is there at the start can be asked for, by its name: an address never becomes a path.
+    def __init__(self, library: RunLibrary, actions: Actions, web: Path) -> None:
+        self._library, self._actions = library, actions
+        # Files are looked up by their name in this list, made at the start: an address never becomes a path.
         self._files = {
             f"web/{path.relative_to(web).as_posix()}": path
             for path in sorted(web.rglob("*"))
@@ -73,11 +75,11 @@ class GalleryApp:
             return Response(200, {**headers, "Content-Type": kind}, self._files[path])
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        return handle(self._shelf, self._actions, Request(scope["method"], path, query, headers, body))
+        return handle(self._library, self._actions, Request(scope["method"], path, query, headers, body))
 
 
 async def _body(receive: Receive) -> bytes:
-    """The request's body; what is longer than any of ours is cut one byte behind the limit, and refused there."""
+    """Read the request's body, at most one byte more than `MAX_BYTES`: `handle` refuses such a body."""
     body, more = b"", True
     while more:
         message = await receive()

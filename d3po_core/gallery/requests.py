@@ -1,7 +1,7 @@
-"""Requests in, answers out, whatever web server a host has.
+"""Requests and responses of the gallery, independent of the host's web server.
 
-Ids are the server's own and never a path; a POST needs a JSON content type, which no cross-site form can send, and a
-request that a browser says comes from another site is refused.
+Ids are made by this program and never used as a path. A POST needs a JSON content type, which no cross-site form can
+send, and a request that comes from another site by the browser's headers is refused.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import D3POError
 from ..run import Run
-from ..run.library import RunLibrary
+from ..run.library import RunLibrary, UnknownRunError
 from . import answers, fields
 from .actions import Actions
 from .answers import Asked, Download
@@ -25,12 +24,12 @@ from .state import taste
 
 MAX_BYTES = 64 * 1024
 
-GETS: dict[str, Callable[[Asked], Any]] = {
+GETS: dict[str, Callable[[Asked], object]] = {
     "state": answers.show_state,
     "history": answers.history,
     "export": answers.export,
 }
-POSTS: dict[str, Callable[[Asked], Any]] = {
+POSTS: dict[str, Callable[[Asked], object]] = {
     "next": answers.next_cards,
     "pick": answers.pick,
     "flag": answers.flag,
@@ -47,18 +46,19 @@ IMAGES: dict[str, tuple[int, Callable[..., Path]]] = {
     "blind/image": (3, answers.blind_image),
     "strip": (3, answers.strip_image),
 }
-"""With how many parts of the address follow."""
+"""By the beginning of their address: how many parts follow it, and which function returns the file."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a host's server was asked.
+    """A request that a host's server got.
 
     Attributes:
         method: "GET" or "POST".
-        path: behind the place where the host mounted the gallery, such as "taste/<id>/state".
+        path: relative to where the host mounted the gallery, such as "taste/<id>/state".
         query: of the address, each name once.
         headers: names in lower case.
+        body: at most `MAX_BYTES` are accepted.
     """
 
     method: str
@@ -70,7 +70,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What the host's server is to answer; the body may be a file to be sent as it is."""
+    """The response for the host's server to send; the body may be a file to be sent as it is."""
 
     status: int
     headers: dict[str, str]
@@ -78,59 +78,66 @@ class Response:
 
 
 class _Refused(Exception):
-    """A request that gets this status and sentence."""
+    """A request is refused with this status and message."""
 
-    def __init__(self, status: int, what: str) -> None:
-        super().__init__(what)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
-def handle(shelf: RunLibrary, actions: Actions, request: Request) -> Response:
-    """Answer a request. Never raises for what the request says or what the disk does."""
+def handle(library: RunLibrary, actions: Actions, request: Request) -> Response:
+    """Answer a request; bad requests and errors of disk or database become responses too.
+
+    Args:
+        library: the runs.
+        actions: of the host.
+        request: the request.
+    """
     try:
         if from_another_site(request.headers):
             raise _Refused(403, "This request comes from another site.")
-        return _answer(shelf, actions, request)
+        return _answer(library, actions, request)
     except _Refused as error:
-        return _json(error.status, {"error": {"what": str(error), "do": "", "safe": ""}})
+        return _error(error.status, str(error))
     except BadRequest as error:
-        status = 404 if isinstance(error, NotFound) else 400
-        return _json(status, {"error": {"what": str(error), "do": "", "safe": ""}})
+        return _error(404 if isinstance(error, NotFound) else 400, str(error))
+    except UnknownRunError as error:
+        return _error(404, error.what)
     except D3POError as error:
-        status = 503 if error.__cause__ is not None else 400  # a cause: disk or database
-        return _json(status, {"error": {"what": error.what, "do": error.do, "safe": error.safe}})
+        # An error with a cause comes from the disk or the database.
+        return _error(503 if error.__cause__ is not None else 400, error.what, error.do, error.safe)
 
 
 def from_another_site(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says so.
+    """Tell whether a request comes from another site, by the headers that browsers send.
 
     Args:
         headers: names in lower case.
     """
     site = headers.get("sec-fetch-site")
-    if site is not None:  # the browser has compared what it asked for, which a proxy may have hidden from us
+    if site is not None:  # the browser compared the addresses that it knows, which a proxy may have changed for us
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
     return origin is not None and _host_of(origin) != headers.get("host")
 
 
 def _host_of(origin: str) -> str | None:
-    """Host and port of an origin, None if it is none."""
+    """Return host and port of an origin; None if it is not one."""
     try:
         return urlsplit(origin).netloc or None
     except ValueError:
         return None
 
 
-def _answer(shelf: RunLibrary, actions: Actions, request: Request) -> Response:
+def _answer(library: RunLibrary, actions: Actions, request: Request) -> Response:
     if request.method not in ("GET", "POST"):
         raise _Refused(405, "Only GET and POST are answered.")
     parts = request.path.strip("/").split("/")
     if parts == ["tastes"] and request.method == "GET":
-        return _json(200, {"tastes": [taste(run) for run in shelf.runs()]})
+        return _json(200, {"tastes": [taste(run) for run in library.runs()]})
     if len(parts) < 3 or parts[0] != "taste":
         raise _Refused(404, "There is nothing at this address.")
-    run = shelf.run(fields.an_id({"taste": parts[1]}, "taste"))
+    run = library.run(fields.an_id({"taste": parts[1]}, "taste"))
     if request.method == "POST":
         return _post(run, actions, "/".join(parts[2:]), request)
     return _get(run, actions, parts[2:], request)
@@ -149,11 +156,11 @@ def _post(run: Run, actions: Actions, name: str, request: Request) -> Response:
 def _get(run: Run, actions: Actions, parts: list[str], request: Request) -> Response:
     name = "/".join(parts)
     if name in GETS:
-        found = GETS[name](Asked(run, actions, request.query))
-        return _download(found) if isinstance(found, Download) else _json(200, found)
-    for place, (count, find) in IMAGES.items():
+        answer = GETS[name](Asked(run, actions, request.query))
+        return _download(answer) if isinstance(answer, Download) else _json(200, answer)
+    for place, (count, image_path) in IMAGES.items():
         if len(parts) == place.count("/") + 1 + count and name.startswith(place + "/"):
-            path = find(run, *parts[-count:])
+            path = image_path(run, *parts[-count:])
             return Response(200, {**SAFE, "Content-Type": "image/png", "Cache-Control": KEEP}, path)
     raise _Refused(404, "There is nothing at this address.")
 
@@ -166,12 +173,16 @@ SAFE = {
 KEEP = "private, max-age=31536000, immutable"
 
 
-def _json(status: int, value: Any) -> Response:
+def _error(status: int, what: str, do: str = "", safe: str = "") -> Response:
+    return _json(status, {"error": {"what": what, "do": do, "safe": safe}})
+
+
+def _json(status: int, value: object) -> Response:
     headers = {**SAFE, "Content-Type": "application/json", "Cache-Control": "no-store"}
     return Response(status, headers, json.dumps(value).encode())
 
 
-def _download(found: Download) -> Response:
-    headers = {**SAFE, "Content-Type": found.kind, "Cache-Control": "no-store"}
-    headers["Content-Disposition"] = f'attachment; filename="{found.name}"'
-    return Response(200, headers, found.data)
+def _download(download: Download) -> Response:
+    headers = {**SAFE, "Content-Type": download.kind, "Cache-Control": "no-store"}
+    headers["Content-Disposition"] = f'attachment; filename="{download.name}"'
+    return Response(200, headers, download.data)

@@ -59,10 +59,10 @@ def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None =
     group = run.groups.get(lease.group_id)
     flags = [] if lease.why == "repeat" else run.flags.standing(who=who, group_id=group.id)
     return {
-        "group": group.id,
+        "group_id": group.id,
         "number": group.number,
         "prompt": group.prompt,
-        "why": lease.why,
+        "reason": lease.why,
         "images": [image(run, group.id, candidate) for candidate in lease.order],
         "flags": [{"candidate": flag.candidate, "kind": flag.kind} for flag in flags],
         "was": {"kind": was.pick.kind, "order": list(was.pick.order), "pick_id": was.pick_id}
@@ -101,8 +101,8 @@ def next_milestone(picks: int) -> int:
 
 def _last(said: StoredPick | StoredFlag) -> dict[str, Any]:
     if isinstance(said, StoredFlag):
-        return {"pick_id": said.flag_id, "group": said.group_id, "kind": said.kind}
-    return {"pick_id": said.pick_id, "group": said.group_id, "kind": said.pick.kind}
+        return {"pick_id": said.flag_id, "group_id": said.group_id, "kind": said.kind}
+    return {"pick_id": said.pick_id, "group_id": said.group_id, "kind": said.pick.kind}
 
 
 def _named(run: Run) -> dict[str, Any]:
@@ -111,15 +111,15 @@ def _named(run: Run) -> dict[str, Any]:
 
 
 def _round(run: Run, round: Round) -> dict[str, Any]:
-    said = round.summary
-    drifts, chosen = dict(said.get("sweep") or ()), said.get("gentler", 1.0)
+    summary = round.summary
+    drifts, chosen = dict(summary.strength_scan), summary.lora_strength
     return {
         "number": round.number,
         "finished": round.finished is not None,
-        **{name: said.get(name) for name in ("guessed", "guessed_of", "reason", "curve")},
+        **{name: getattr(summary, name) for name in ("guessed", "guessed_of", "reason", "curve")},
         "reward": round.settings.get("reward_name") if round.finished or run.rounds.stopped() else None,
-        "strength": recommended_strength_of(said),
-        "details": said.get("figures"),
+        "strength": recommended_strength_of(summary),
+        "details": summary.figures or None,
         "drift": drift_word(drifts[chosen]) if chosen in drifts else None,
         "lora": round.lora_file and round.lora_file.rpartition("/")[2],
         "strip": _strip(run, round, chosen),

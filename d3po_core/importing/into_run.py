@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..diffusion.image_model import Encoder
-from ..diffusion.rollout import STORE_DTYPE
+from ..diffusion.recording import STORE_DTYPE
 from ..errors import D3POError
 from ..run import Run
 from ..run.part import IMPORTED

@@ -1,4 +1,18 @@
-"""LoRA: what is trained, how it attaches to a network, and the files it lives in."""
+"""LoRA: what is trained, how it attaches to a network, and its files.
+
+    weights      a LoRA's values, apart from any network
+    targets      which layers a LoRA attaches to, and its initial values
+    interface    an attached LoRA: `Lora`
+    attach       attaches a LoRA in one of two ways
+    peft         attachment by PEFT, for diffusers modules
+    hooks        attachment by forward hooks, for modules that a host owns
+    layer_names  diffusers' and original names of a network's layers, and its family
+    keys         keys of LoRA files, written and read
+    metadata     metadata of LoRA files
+    file         LoRA files, written and read
+
+Nothing here depends on what a LoRA is trained on.
+"""
 
 from __future__ import annotations
 

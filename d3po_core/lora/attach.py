@@ -1,4 +1,4 @@
-"""A LoRA put on a network, in whichever way suits it."""
+"""Attaching a LoRA to a network, by PEFT or by forward hooks."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def attach(
     Args:
         module: UNet or transformer, with diffusers' or with original (ldm) names.
         settings: rank, alpha, targets.
-        kind: "peft" for diffusers modules; "hooks" for modules that a host owns, which then needs neither peft nor
+        kind: "peft" for diffusers modules, or "hooks" for modules that a host owns; hooks need neither peft nor
             diffusers.
-        start: a LoRA to go on training. Its layers keep their rank and effect; targeted layers that it lacks start
+        start: a LoRA to continue training. Its layers keep their rank and effect; targeted layers that it lacks start
             fresh.
         reference: a LoRA for `Lora.reference`, frozen.
         seed: of the fresh layers.
 
     Raises:
         D3POError: settings out of range, no layer matches, `start` or `reference` does not fit the network, or (peft)
-            a LoRA is fused into the network, is being trained there already, or peft is missing.
+            a LoRA is fused into the network, one is being trained there already, or peft is missing.
     """
     weights = initial_weights(module, validate(settings), start, seed)
     frozen = fitted(reference or {}, module)
     if kind == "hooks":
         return HookLora(module, weights, frozen)
     if kind == "peft":
-        from .peft import PeftLora  # which a host need not have
+        from .peft import PeftLora  # hosts need not have peft
 
         return PeftLora(module, weights, frozen)
     raise D3POError(f"'{kind}' is not a way to attach a LoRA.", "Use peft or hooks.")
@@ -56,7 +56,16 @@ def attach(
 
 @contextmanager
 def applied(denoiser: Denoiser, lora: LoraWeights | Path | None, kind: str = "peft") -> Iterator[None]:
-    """The denoiser as a policy: with a LoRA (weights, or a file) at strength 1, or the base model for None."""
+    """Apply a LoRA to the denoiser at strength 1 until the context ends.
+
+    Args:
+        denoiser: becomes the policy.
+        lora: weights, a file, or None for the base model.
+        kind: as in `attach`.
+
+    Raises:
+        D3POError: the LoRA cannot be read, or does not fit the network.
+    """
     if lora is None:
         yield
         return

@@ -1,16 +1,16 @@
-"""LoRA by forward hooks, for networks that a host owns, moves between devices and keeps in dtypes of its own.
+"""LoRA by forward hooks, for networks that a host owns, moves between devices and stores in its own dtypes.
 
-Nothing is registered in the host's modules and no weight of theirs is touched or read, so fp8 storage, offloading and
-the host's own patches keep working. A hook computes in float32, or in autocast's dtype where autocast is on, and hands
-back the layer's own dtype. Neither peft nor diffusers is needed.
+No parameter or submodule is added to the host's modules and none of their weights is changed or read, so fp8 storage,
+offloading and the host's own patches keep working. A hook computes in float32, or in autocast's dtype under autocast,
+and returns the layer's own dtype. Neither peft nor diffusers is needed.
 
-Left out: every other operation in place that a host might do on what backward needs. Norms are where they do it.
+Inputs of norms are protected against the host's in-place operations, because that is where hosts use them; other
+in-place operations on tensors that the backward pass needs are not handled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from .interface import Lora
-from .targets import layers
+from .targets import Layer, layers
 from .weights import LayerWeights, LoraWeights
 
 
 class HookLora(Lora):
-    """See `Lora`. The parameters live where the layer's weight was; each use moves them to the input's device."""
+    """See `Lora`. Parameters are made on the device of the layer's weight; each use moves them to the input's."""
 
     def __init__(self, module: nn.Module, weights: LoraWeights, reference: LoraWeights) -> None:
         super().__init__(module)
@@ -37,11 +37,13 @@ class HookLora(Lora):
             for path in known
             if path in weights or path in reference
         ] + [
-            norm.register_forward_pre_hook(_own_input) for norm in module.modules() if hasattr(norm, "normalized_shape")
+            norm.register_forward_pre_hook(_copy_input)
+            for norm in module.modules()
+            if hasattr(norm, "normalized_shape")
         ]
 
-    def _hook(self, path: str, layer: Any) -> Callable[..., Tensor | None]:
-        def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def _hook(self, path: str, layer: Layer) -> Callable[..., Tensor | None]:
+        def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             weights = self._active.get(path)
             if weights is None:
                 return None
@@ -58,18 +60,19 @@ class HookLora(Lora):
             handle.remove()
 
 
-def _own_input(_norm: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """A copy of the tokens that a norm is given, where it keeps them for backward.
+def _copy_input(_norm: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Copy the tokens (B, T, C) that a norm keeps for the backward pass.
 
-    Hosts write their networks for inference: Flux's blocks go on to add to those tokens in place, which autograd
-    refuses, or under gradient checkpointing takes for what they were. A head's queries and keys are left as they are.
+    Hosts write their networks for inference: Flux's blocks later add to those tokens in place. Autograd refuses that,
+    and under gradient checkpointing would silently use the changed values. Queries and keys of heads (4-d) are not
+    copied.
     """
     x = args[0]
     return (x.clone(), *args[1:]) if x.dim() == 3 and x.requires_grad and torch.is_grad_enabled() else None
 
 
-def _placed(weights: LayerWeights, layer: Any, trainable: bool) -> LayerWeights:
-    """Parameters in float32 on the device of the layer's weight, if it has any yet."""
+def _placed(weights: LayerWeights, layer: Layer, trainable: bool) -> LayerWeights:
+    """Make float32 parameters on the device of the layer's weight; on the CPU if it has no weight yet."""
     device = getattr(layer.weight, "device", torch.device("cpu"))
     if device.type == "meta":
         device = torch.device("cpu")
@@ -80,8 +83,8 @@ def _placed(weights: LayerWeights, layer: Any, trainable: bool) -> LayerWeights:
     return LayerWeights(down, up, weights.alpha)
 
 
-def _low_rank(x: Tensor, weights: LayerWeights, layer: Any) -> Tensor:
-    """up(down(x)), not yet scaled."""
+def _low_rank(x: Tensor, weights: LayerWeights, layer: Layer) -> Tensor:
+    """Compute up(down(x)), unscaled."""
     down, up = weights.down.to(x.device), weights.up.to(x.device)
     x = x.to(down.dtype)
     if down.dim() == 2:

@@ -1,7 +1,7 @@
-"""One LoRA interface for both attachments: PEFT on diffusers modules, forward hooks on modules that a host owns.
+"""The interface of an attached LoRA, for both attachments: PEFT, and forward hooks on modules that a host owns.
 
-Both compute the same numbers, from the same start, in the same order of parameters. While a LoRA is attached the
-network's own parameters are frozen; `remove` undoes everything.
+Both compute the same numbers from the same initial values, with parameters in the same order. While a LoRA is attached
+the network's own parameters are frozen; `remove` undoes everything.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Mode = Literal["policy", "reference", "off"]
 
 
 class Lora(ABC):
-    """A LoRA attached to a network: on, unless one of the context managers says otherwise.
+    """A LoRA attached to a network: active at strength 1, unless inside one of the context managers.
 
-    The context managers nest, the innermost deciding, and put back what was before them after an exception too.
+    The context managers nest: the innermost decides, and each restores the previous state, after an exception too.
     """
 
     _trained: LoraWeights
-    """The trainable adapter; its tensors are the parameters themselves, float32."""
+    """The trainable adapter; its tensors are float32 parameters."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -36,11 +36,11 @@ class Lora(ABC):
         self._strength = 1.0
 
     def parameters(self) -> list[nn.Parameter]:
-        """The trainable parameters, float32 whatever the network's dtype: down, up, layer by layer."""
+        """Return the trainable parameters, float32 whatever the network's dtype: down, up, layer by layer."""
         return [p for w in self._trained.values() for p in (w.down, w.up) if isinstance(p, nn.Parameter)]
 
     def weights(self) -> LoraWeights:
-        """A copy of what was learnt, on the CPU."""
+        """Copy the trained values to the CPU."""
         return {
             path: LayerWeights(w.down.detach().to("cpu", copy=True), w.up.detach().to("cpu", copy=True), w.alpha)
             for path, w in self._trained.items()
@@ -48,7 +48,7 @@ class Lora(ABC):
 
     @torch.no_grad()
     def load(self, weights: LoraWeights) -> None:
-        """Take over values for every layer, in place.
+        """Copy values into every layer, in place.
 
         Raises:
             D3POError: the layers or their sizes differ from this LoRA's.
@@ -56,27 +56,27 @@ class Lora(ABC):
         if weights.keys() != self._trained.keys():
             raise D3POError(f"The LoRA to load has {len(weights)} layers, not these {len(self._trained)}.")
         for path, own in self._trained.items():
-            given = rescaled(weights[path], own.alpha)
-            if given.down.shape != own.down.shape or given.up.shape != own.up.shape:
+            values = rescaled(weights[path], own.alpha)
+            if values.down.shape != own.down.shape or values.up.shape != own.up.shape:
                 raise D3POError(f"The LoRA to load has another size or rank in {path}.")
-            own.down.copy_(given.down)
-            own.up.copy_(given.up)
+            own.down.copy_(values.down)
+            own.up.copy_(values.up)
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """The base policy: bit-identical to the untouched network."""
+        """Switch to the base policy, bit-identical to the untouched network, until the context ends."""
         with self._switched("off", self._strength):
             yield
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """The frozen second adapter instead of the trained one; the base policy if there is none."""
+        """Switch to the frozen reference adapter until the context ends; to the base policy if there is none."""
         with self._switched("reference", self._strength):
             yield
 
     @contextmanager
     def scale(self, strength: float) -> Iterator[None]:
-        """The trained adapter at another strength; 1 is as trained. The reference keeps its own."""
+        """Scale the trained adapter until the context ends; 1 is as trained. The reference keeps strength 1."""
         with self._switched(self._mode, strength):
             yield
 
@@ -96,12 +96,12 @@ class Lora(ABC):
         self._detach()
         self._module.requires_grad_(False)
         for parameter in self._thawed:
-            with torch.inference_mode(parameter.is_inference()):  # such tensors do not let it be done elsewhere
+            with torch.inference_mode(parameter.is_inference()):  # inference tensors refuse it outside
                 parameter.requires_grad_(True)
 
     @abstractmethod
     def _apply(self) -> None:
-        """Make the network what `_mode` and `_strength` say."""
+        """Switch the network's layers to `_mode` and `_strength`."""
 
     @abstractmethod
     def _detach(self) -> None:

@@ -1,21 +1,22 @@
-"""Keys of LoRA files: written in the one form that every program reads, read in all forms that are about.
+"""Keys of LoRA files: written in the one form that every program reads, read in all forms in use.
 
 Written:
 
 - SD 1 and 2: kohya's, `lora_unet_<diffusers path with _>.lora_down.weight`, `.lora_up.weight`, `.alpha`.
-- SDXL: the same with original (sgm) paths, as sd-scripts writes them, `lora_unet_input_blocks_4_1_...`. The only form
-  that sd-scripts, A1111, Forge, ComfyUI and diffusers all read.
+- SDXL: the same with original (sgm) paths, as sd-scripts writes them, `lora_unet_input_blocks_4_1_...`. This is the
+  only form that sd-scripts, A1111, Forge, ComfyUI and diffusers all read.
 - SD3 and Flux: `transformer.<diffusers path>.lora_A.weight` and `.lora_B.weight`, with alpha / rank multiplied into B.
   ComfyUI (`model_lora_keys_unet` in comfy/lora.py) and diffusers both read these; kohya's form is read by ComfyUI but
   not by diffusers' SD3 loader, and that loader refuses a file with `.alpha` keys.
 - Later families: `diffusion_model.<path>.lora_A.weight` and `.lora_B.weight` in the same way. ComfyUI reads these for
-  every model that it knows.
+  every model that it supports.
 
-One alpha for the whole file: diffusers loses track of several (`get_peft_kwargs` matches them against converted names).
+A file has one alpha for all layers: diffusers mixes up several (`get_peft_kwargs` matches them against converted
+names).
 
 Read, onto networks with diffusers' or with original names: kohya's form with either kind of paths; diffusers' with
-`unet.` or `transformer.`, with PEFT's `base_model.model.` or with nothing before the path, with or without alphas
-(keys, or the `lora_adapter_metadata` that diffusers writes); the older `.lora.down` and `processor.to_q_lora.down`.
+`unet.` or `transformer.`, with PEFT's `base_model.model.` or with no prefix, with or without alphas (keys, or the
+`lora_adapter_metadata` that diffusers writes); the older `.lora.down` and `processor.to_q_lora.down`.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import D3POError
-from .layer_names import LayerNames, ModelFamily, layer_names
-from .targets import fitted, layers
+from .layer_names import LayerNames, ModelFamily, Parts, layer_names
+from .targets import Layer, fitted, layers
 from .weights import LayerWeights, LoraWeights, rescaled
 
-PEFT = {"sd3": "transformer", "flux1": "transformer", "other": "diffusion_model"}
-"""What stands before a path, of the families whose files have `lora_A` and `lora_B`."""
-TEXT_ENCODER = ("lora_te", "text_encoder")
+PEFT_PREFIXES = {"sd3": "transformer", "flux1": "transformer", "other": "diffusion_model"}
+"""Prefix of the paths, for the families whose files have `lora_A` and `lora_B`."""
+TEXT_ENCODER_PREFIXES = ("lora_te", "text_encoder")
 PREFIXES = (
     "lora_unet_",
     "lora_transformer_",
@@ -46,9 +47,9 @@ PREFIXES = (
     "base_model_model_",
     "diffusion_model_",
 )
-"""What may stand before a path, in flattened form; several may follow each other."""
+"""Prefixes that a path may have, in flattened form, one or several."""
 ADAPTER_METADATA = "lora_adapter_metadata"
-"""Where diffusers keeps PEFT's configuration in a file."""
+"""Metadata key of PEFT's configuration, which diffusers writes as JSON."""
 
 _KEY = re.compile(
     r"(?P<name>.+?)(?:"
@@ -61,7 +62,7 @@ _MADE_FOR = "Use the base model that it was made for."
 
 
 def to_file(weights: LoraWeights, module: nn.Module) -> dict[str, Tensor]:
-    """A LoRA under the keys that files of this network's family carry, on the CPU.
+    """Name a LoRA's tensors by the keys of files for this network's family; copy them to the CPU.
 
     Args:
         weights: by the network's own paths.
@@ -77,7 +78,7 @@ def to_file(weights: LoraWeights, module: nn.Module) -> dict[str, Tensor]:
         for part, piece in zip(naming.own[path], _split(w, len(naming.own[path])), strict=True)
     }
     tensors: dict[str, Tensor] = {}
-    if prefix := PEFT.get(naming.base):
+    if prefix := PEFT_PREFIXES.get(naming.base):
         for path, w in parts.items():
             tensors[f"{prefix}.{path}.lora_A.weight"] = w.down
             tensors[f"{prefix}.{path}.lora_B.weight"] = w.up
@@ -92,8 +93,8 @@ def to_file(weights: LoraWeights, module: nn.Module) -> dict[str, Tensor]:
 
 
 def one_alpha(weights: LoraWeights, base: ModelFamily) -> LoraWeights:
-    """The same LoRA with the alphas that files of this family have: the commonest one, or each layer's rank."""
-    if base in PEFT:
+    """Rescale a LoRA to the alphas of files of this family: the most common alpha, or each layer's rank."""
+    if base in PEFT_PREFIXES:
         return {path: rescaled(w, float(w.rank)) for path, w in weights.items()}
     alpha = Counter(w.alpha for w in weights.values()).most_common(1)[0][0]
     return {path: rescaled(w, alpha) for path, w in weights.items()}
@@ -102,43 +103,44 @@ def one_alpha(weights: LoraWeights, base: ModelFamily) -> LoraWeights:
 def from_file(
     tensors: dict[str, Tensor], module: nn.Module, metadata: dict[str, str], skip_text_encoder: bool = False
 ) -> LoraWeights:
-    """A file's LoRA by the paths of this network, float32.
+    """Convert a file's tensors to a LoRA by the paths of a network, float32.
 
     Args:
-        tensors, metadata: the file's.
-        module: the network that it is for.
-        skip_text_encoder: leave out what the file changes in text encoders, instead of refusing it.
+        tensors, metadata: of the file.
+        module: the network.
+        skip_text_encoder: leave out layers of text encoders, instead of refusing the file.
 
     Raises:
-        D3POError: not a plain LoRA, keys that the network does not have, another base model's sizes, or a text encoder.
+        D3POError: not a plain LoRA, layers that the network does not have, sizes of another base model, or layers of
+            a text encoder.
     """
     grouped = _grouped(tensors)
-    text = [name for name in grouped if name.startswith(TEXT_ENCODER)]
-    if text and not skip_text_encoder:
+    text_layers = {name for name in grouped if name.startswith(TEXT_ENCODER_PREFIXES)}
+    if text_layers and not skip_text_encoder:
         raise D3POError(
-            f"This LoRA also changes the text encoder ({len(text)} layers), which is not trained here.",
+            f"This LoRA also changes the text encoder ({len(text_layers)} layers), which is not trained here.",
             "Choose to leave that part out, or use a LoRA of the image network only.",
         )
     naming = layer_names(module)
-    known = _spellings(naming)
-    found = {name: _lookup(name, known) for name in grouped if name not in text}
-    strangers = [name for name, parts in found.items() if not parts]
-    if strangers or not found:
+    spellings = _spellings(naming)
+    paths = {name: _lookup(name, spellings) for name in grouped if name not in text_layers}
+    unknown = [name for name, parts in paths.items() if not parts]
+    if unknown or not paths:
         raise D3POError(
-            f"{len(strangers)} of the LoRA's {len(found)} layers do not exist in this model: "
-            f"{', '.join(strangers[:3])}{' ...' if len(strangers) > 3 else ''}.",
+            f"{len(unknown)} of the LoRA's {len(paths)} layers do not exist in this model: "
+            f"{', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}.",
             _MADE_FOR,
         )
-    adapter = _adapter_metadata(metadata)
+    adapter = _adapter_config(metadata)
     pieces: LoraWeights = {}
-    for name, parts in found.items():
+    for name, parts in paths.items():
         weights = _layer(name, grouped[name], adapter, parts[0])
         pieces.update(zip(parts, _split(weights, len(parts)), strict=True))
     return fitted(_joined(pieces, naming, module), module)
 
 
 def is_lora_key(key: str) -> bool:
-    """Whether a tensor of this name belongs to a plain LoRA."""
+    """Check whether a tensor of this name belongs to a plain LoRA."""
     return _KEY.fullmatch(key) is not None
 
 
@@ -147,81 +149,92 @@ def _flat(path: str) -> str:
 
 
 def _grouped(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Tensors by layer name as the file has it, then by "down", "up", "alpha"."""
+    """Group tensors by the file's name of the layer, then by "down", "up", "alpha"."""
     grouped: dict[str, dict[str, Tensor]] = {}
-    strange = []
+    unknown = []
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None:
-            strange.append(key)
+            unknown.append(key)
             continue
         role = match["kohya"] or match["old"] or match["alpha"] or {"A": "down", "B": "up"}[match["peft"]]
         grouped.setdefault(match["name"], {})[role] = tensor
-    if strange:
+    if unknown:
         raise D3POError(
-            f"{len(strange)} of the file's {len(tensors)} tensors are not those of a plain LoRA, {strange[0]} among "
+            f"{len(unknown)} of the file's {len(tensors)} tensors are not those of a plain LoRA, {unknown[0]} among "
             "them.",
             "DoRA, LoHa, LoKr and the like cannot be trained further here.",
         )
     return grouped
 
 
-def _spellings(naming: LayerNames) -> dict[str, tuple[str, ...]]:
-    """Diffusers' paths by every flattened name of a layer."""
-    known: dict[str, tuple[str, ...]] = {}
+def _spellings(naming: LayerNames) -> dict[str, Parts]:
+    """Map every flattened name of a layer to its diffusers' paths."""
+    spellings: dict[str, Parts] = {}
     for parts in naming.own.values():
         for part in parts:
-            known[_flat(part)] = (part,)
-            known[_flat(part.removesuffix(".0"))] = (part,)  # old files say to_out for to_out.0
-    known.update({_flat(name): parts for name, parts in naming.original.items()})
-    return known
+            spellings[_flat(part)] = (part,)
+            spellings[_flat(part.removesuffix(".0"))] = (part,)  # old files have to_out for to_out.0
+    spellings.update({_flat(name): parts for name, parts in naming.original.items()})
+    return spellings
 
 
-def _lookup(name: str, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """What a name in a file stands for; empty if nothing."""
-    spelled = [*_stripped(_flat(name)), *_stripped(_flat(name.replace(".processor", "")))]
-    return next((known[flat] for flat in spelled if flat in known), ())
+def _lookup(name: str, spellings: dict[str, Parts]) -> Parts:
+    """Find the diffusers' paths of a name in a file; empty if there are none."""
+    candidates = [*_stripped(_flat(name)), *_stripped(_flat(name.replace(".processor", "")))]
+    return next((spellings[flat] for flat in candidates if flat in spellings), ())
 
 
 def _stripped(flat: str) -> Iterator[str]:
+    """Yield a flattened name with none, one and more of its prefixes removed."""
     yield flat
     for prefix in PREFIXES:
         if flat.startswith(prefix):
             yield from _stripped(flat.removeprefix(prefix))
 
 
-def _layer(name: str, roles: dict[str, Tensor], adapter: dict[str, Any], path: str) -> LayerWeights:
-    """One layer's tensors in float32, with the alpha that the file gives, or its rank."""
+@dataclass(frozen=True)
+class _AdapterConfig:
+    """PEFT's configuration of an adapter, as far as it decides alpha."""
+
+    alpha: float | None = None
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    rank_stabilised: bool = False
+
+    def alpha_of(self, path: str, rank: int) -> float:
+        """Return alpha of a layer; its rank where the configuration has none."""
+        patterns = (value for pattern, value in self.alpha_pattern.items() if re.match(rf"(.*\.)?({pattern})$", path))
+        alpha = next(patterns, float(rank) if self.alpha is None else self.alpha)
+        return alpha * rank**0.5 if self.rank_stabilised else alpha
+
+
+def _adapter_config(metadata: dict[str, str]) -> _AdapterConfig:
+    """Read PEFT's configuration, if diffusers wrote it into the file."""
+    try:
+        stored = json.loads(metadata.get(ADAPTER_METADATA, "{}"))
+        config = {key.removeprefix("unet.").removeprefix("transformer."): value for key, value in stored.items()}
+        return _AdapterConfig(
+            float(config["lora_alpha"]) if "lora_alpha" in config else None,
+            {pattern: float(alpha) for pattern, alpha in (config.get("alpha_pattern") or {}).items()},
+            bool(config.get("use_rslora")),
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise D3POError("The LoRA file's adapter metadata is damaged.", "Use another copy of it.") from error
+
+
+def _layer(name: str, roles: dict[str, Tensor], adapter: _AdapterConfig, path: str) -> LayerWeights:
+    """Take one layer's tensors in float32, with the file's alpha, or the rank where it has none."""
     if "down" not in roles or "up" not in roles:
         raise D3POError(f"The LoRA file is damaged: it holds only one half of {name}.", "Use another copy of it.")
     down, up = (roles[role].to(torch.float32, copy=True) for role in ("down", "up"))
     if down.dim() not in (2, 4) or up.dim() != down.dim() or up.shape[1] != down.shape[0]:
         raise D3POError(f"The LoRA file is damaged: the two halves of {name} do not fit.", "Use another copy of it.")
-    alpha = float(roles["alpha"]) if "alpha" in roles else _adapter_alpha(adapter, path, down.shape[0])
+    alpha = float(roles["alpha"]) if "alpha" in roles else adapter.alpha_of(path, down.shape[0])
     return LayerWeights(down, up, alpha)
 
 
-def _adapter_metadata(metadata: dict[str, str]) -> dict[str, Any]:
-    """PEFT's configuration, if diffusers left it in the file."""
-    try:
-        stored = json.loads(metadata.get(ADAPTER_METADATA, "{}"))
-        return {key.removeprefix("unet.").removeprefix("transformer."): value for key, value in stored.items()}
-    except (ValueError, AttributeError) as error:
-        raise D3POError("The LoRA file's adapter metadata is damaged.", "Use another copy of it.") from error
-
-
-def _adapter_alpha(adapter: dict[str, Any], path: str, rank: int) -> float:
-    """Alpha of a layer by PEFT's configuration; its rank where there is none."""
-    alpha = float(adapter.get("lora_alpha", rank))
-    for pattern, value in (adapter.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
-            alpha = float(value)
-            break
-    return alpha * rank**0.5 if adapter.get("use_rslora") else alpha
-
-
 def _split(weights: LayerWeights, count: int) -> list[LayerWeights]:
-    """A LoRA on a fused layer as LoRAs on its parts, which share `down`: q, k and v, then the rest if there is any."""
+    """Split a LoRA on a fused layer into LoRAs on its parts: q, k and v, then the rest if any; they share `down`."""
     if count == 1:
         return [weights]
     inputs, outputs = weights.down.shape[1], weights.up.shape[0]
@@ -232,7 +245,7 @@ def _split(weights: LayerWeights, count: int) -> list[LayerWeights]:
 
 
 def _joined(pieces: LoraWeights, naming: LayerNames, module: nn.Module) -> LoraWeights:
-    """By the network's own paths, with q, k and v in one where the network has them so."""
+    """Rename pieces by the network's own paths, with q, k and v fused where the network has them fused."""
     known = layers(module)
     weights: LoraWeights = {}
     for path, parts in naming.own.items():
@@ -244,16 +257,16 @@ def _joined(pieces: LoraWeights, naming: LayerNames, module: nn.Module) -> LoraW
     return weights
 
 
-def _fused(parts: tuple[str, ...], present: LoraWeights, layer: Any) -> LayerWeights:
-    """LoRAs on parts of a layer as one on the whole: with a common `down` if they share it, else block by block."""
+def _fused(parts: Parts, present: LoraWeights, layer: Layer) -> LayerWeights:
+    """Fuse LoRAs on parts of a layer into one: with a common `down` if they share it, else block by block."""
     inputs = layer.in_features
     sizes = dict(zip(parts, [inputs] * 3 + [layer.out_features - 3 * inputs], strict=False))
     for part, w in present.items():
         if tuple(w.down.shape[1:]) != (inputs,) or w.up.shape[0] != sizes[part]:
             raise D3POError(f"This LoRA was made for another base model: {part} has another size.", _MADE_FOR)
     first = next(iter(present.values()))
-    alike = all(w.alpha == first.alpha and w.down.equal(first.down) for w in present.values())
-    if alike and len(present) == len(parts):
+    shared = all(w.alpha == first.alpha and w.down.equal(first.down) for w in present.values())
+    if shared and len(present) == len(parts):
         return LayerWeights(first.down, torch.cat([present[part].up for part in parts]), first.alpha)
     scaled = {part: rescaled(w, float(w.rank)) for part, w in present.items()}
     down = torch.cat([w.down for w in scaled.values()])

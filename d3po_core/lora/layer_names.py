@@ -1,12 +1,12 @@
 """The two names of every layer: diffusers' and the original (ldm, sgm) one.
 
-Both are read off the paths that a network really has, so any number of blocks and layers will do and no configuration
-is needed. Diffusers' name is the common one: where the original network holds q, k and v in one layer, the layer stands
-for several of diffusers'. Later families are known in hosts only, and there by their original names alone.
+Both are derived from the paths that a network really has, so any number of blocks and layers will do and no
+configuration is needed. Diffusers' name is the common one: where the original network has q, k and v in one layer, that
+layer corresponds to several of diffusers'. Later families are supported in hosts only, by their original names.
 
 Sources of the correspondence: the layouts of CompVis' `openaimodel.py`, Stability's `mmdit.py` and Black Forest Labs'
-`model.py` beside diffusers' `UNet2DConditionModel`, `SD3Transformer2DModel` and `FluxTransformer2DModel`. Modulations
-and the final layers of the transformers are left out: nothing here trains them, and their halves are swapped.
+`model.py`, and diffusers' `UNet2DConditionModel`, `SD3Transformer2DModel` and `FluxTransformer2DModel`. Modulations and
+the final layers of the transformers are left out: nothing here trains them, and their halves are swapped.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..errors import D3POError
 from .targets import layers, matching
 
 ModelFamily = Literal["sd_v1", "sd_v2", "sdxl", "sd3", "flux1", "other"]
-"""Model families as LoRA files tell them apart; "other" is every later one, which only its host knows."""
+"""Model families that LoRA files distinguish; "other" is every later one, which only its host supports."""
 
 Parts = tuple[str, ...]
-"""Diffusers' paths of what the original network keeps in one layer; mostly just one."""
+"""Diffusers' paths for one layer of the original network; mostly just one."""
 
 _FIXED = {
     "conv_in": "input_blocks.0.0",
@@ -80,13 +80,13 @@ _TRANSFORMERS = {
 
 
 _UNET_BLOCK = re.compile(r"input_blocks\.|down_blocks\.\d+\.(attentions|resnets)\.")
-_TEXT = "time_text_embed.text_embedder.linear_1"
-_MARKS: tuple[tuple[ModelFamily, frozenset[str]], ...] = (
+_TEXT_EMBEDDER = "time_text_embed.text_embedder.linear_1"
+_FAMILY_MARKS: tuple[tuple[ModelFamily, frozenset[str]], ...] = (
     ("flux1", frozenset({"txt_in", "vector_in.in_layer"})),
-    ("flux1", frozenset({"x_embedder", "context_embedder", _TEXT})),
-    ("sd3", frozenset({"pos_embed.proj", "context_embedder", _TEXT})),
+    ("flux1", frozenset({"x_embedder", "context_embedder", _TEXT_EMBEDDER})),
+    ("sd3", frozenset({"pos_embed.proj", "context_embedder", _TEXT_EMBEDDER})),
 )
-"""Layers that a family has all of. Names of blocks would not tell: Flux's are also Flux.2's, Chroma's and
+"""Layers by which a family is recognised. Names of blocks are ambiguous: Flux's are also Flux.2's, Chroma's and
 HunyuanImage's, whose layers have other sizes, and SD3's in diffusers are also Qwen-Image's."""
 
 
@@ -96,9 +96,9 @@ class LayerNames:
 
     Attributes:
         base: the model family.
-        own: for each path in the network, diffusers' paths for it.
-        original: for each path of the original network, diffusers' paths for it; the same as `own` where the network
-            has original names.
+        own: for each path in the network, its diffusers' paths.
+        original: for each path in the original network, its diffusers' paths; equal to `own` if the network has
+            original names.
     """
 
     base: ModelFamily
@@ -107,7 +107,7 @@ class LayerNames:
 
 
 def layer_names(module: nn.Module) -> LayerNames:
-    """Both names of every layer of a network.
+    """Return both names of every layer of a network.
 
     Raises:
         D3POError: the network is of no known family.
@@ -124,15 +124,15 @@ def layer_names(module: nn.Module) -> LayerNames:
 
 
 def model_family(module: nn.Module) -> ModelFamily:
-    """Which family a network belongs to, told from its layers.
+    """Determine the family of a network by its layers.
 
     Raises:
-        D3POError: none that is known.
+        D3POError: the network is of no known family.
     """
     known = layers(module)
     if _has(known, "joint_blocks."):
         return "sd3"
-    for base, marks in _MARKS:
+    for base, marks in _FAMILY_MARKS:
         if marks <= known.keys():
             return base
     if not any(_UNET_BLOCK.match(path) for path in known):
@@ -143,12 +143,12 @@ def model_family(module: nn.Module) -> ModelFamily:
         return "other"
     if _has(known, "add_embedding.", "label_emb."):
         return "sdxl"
-    text = {layer.in_features for path, layer in known.items() if path.endswith("attn2.to_k")}
-    return "sd_v2" if text == {1024} else "sd_v1"
+    text_widths = {layer.in_features for path, layer in known.items() if path.endswith("attn2.to_k")}
+    return "sd_v2" if text_widths == {1024} else "sd_v1"
 
 
 def _of_diffusers(module: nn.Module) -> bool:
-    """Whether a network is one of diffusers' own, whose loaders want keys that differ from family to family."""
+    """Check whether a network's class is diffusers' own, whose loaders expect different keys for each family."""
     return any(kind.__module__.startswith("diffusers.models.") for kind in type(module).__mro__)
 
 
@@ -157,8 +157,8 @@ def _has(paths: Iterable[str], *beginnings: str) -> bool:
 
 
 def _transformer(paths: list[str], base: str) -> dict[str, Parts]:
-    """Original names of SD3's and Flux's layers, given the paths of either naming."""
-    found: dict[str, Parts] = {}
+    """Map original names of SD3's and Flux's layers to diffusers', from the paths of either naming."""
+    original_names: dict[str, Parts] = {}
     present = set(paths)
     for original, diffusers, table in _TRANSFORMERS[base]:
         for i in count():
@@ -167,29 +167,29 @@ def _transformer(paths: list[str], base: str) -> dict[str, Parts]:
             for inner, parts in table.items():
                 name, full = f"{original}.{i}.{inner}", tuple(f"{diffusers}.{i}.{part}" for part in parts)
                 if name in present or present.issuperset(full):
-                    found[name] = full
-    return found
+                    original_names[name] = full
+    return original_names
 
 
 def _unet(paths: list[str]) -> dict[str, Parts]:
-    """Original names of a UNet's layers, given the paths of either naming."""
-    found: dict[str, Parts] = {}
+    """Map original names of a UNet's layers to diffusers', from the paths of either naming."""
+    original_names: dict[str, Parts] = {}
     if _has(paths, "input_blocks."):
         blocks = {original: diffusers for diffusers, original in _blocks_of_original(paths).items()}
         inner = {original: diffusers for diffusers, original in _RESNET.items()}
         for path in paths:
             if diffusers := _renamed(path, blocks, inner):
-                found[path] = (diffusers,)
+                original_names[path] = (diffusers,)
     else:
         blocks = _blocks_of_diffusers(paths)
         for path in paths:
             if original := _renamed(path, blocks, _RESNET):
-                found[original] = (path,)
-    return found
+                original_names[original] = (path,)
+    return original_names
 
 
 def _renamed(path: str, blocks: dict[str, str], inner: dict[str, str]) -> str:
-    """The path with its block's and, in a residual block, its layer's other name; empty if the block is unknown."""
+    """Rename a path's block and, in a residual block, its layer; return "" if the block is unknown."""
     block = path
     while block and block not in blocks:
         block = block.rpartition(".")[0]
@@ -198,7 +198,7 @@ def _renamed(path: str, blocks: dict[str, str], inner: dict[str, str]) -> str:
 
 
 def _blocks_of_diffusers(paths: list[str]) -> dict[str, str]:
-    """Original names of the blocks in a UNet with diffusers' names."""
+    """Map diffusers' names of blocks to original ones, from the paths of a UNet with diffusers' names."""
     present = {".".join(path.split(".")[:4]) for path in paths}
     blocks = dict(_FIXED)
     numbers = count(1)
@@ -225,7 +225,7 @@ def _blocks_of_diffusers(paths: list[str]) -> dict[str, str]:
 
 
 def _blocks_of_original(paths: list[str]) -> dict[str, str]:
-    """The same correspondence, read off a UNet with original names."""
+    """Map diffusers' names of blocks to original ones, from the paths of a UNet with original names."""
     layers_present, present = set(paths), {".".join(path.split(".")[:3]) for path in paths}
     blocks = dict(_FIXED)
     x = i = 0

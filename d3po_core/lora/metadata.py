@@ -1,9 +1,9 @@
-"""What a LoRA file says of itself: sd-scripts' `ss_*` and `sshs_*` keys, Stability's `modelspec.*`, and our `d3po_*`.
+"""Metadata of LoRA files: sd-scripts' `ss_*` and `sshs_*` keys, Stability's `modelspec.*`, and our `d3po_*`.
 
-A1111 and Forge tell the base model by `ss_base_model_version`, `ss_v2` and `modelspec.architecture` (Forge knows Flux
-by `modelspec.implementation`), show `ss_output_name` as the LoRA's name, and index it by `sshs_model_hash`. Of a
-later family nothing is said but what is known: there is no architecture to name, and so no claim to the specification.
-Prompts, people's names and paths never get in here by themselves.
+A1111 and Forge recognise the base model by `ss_base_model_version`, `ss_v2` and `modelspec.architecture` (Forge
+recognises Flux by `modelspec.implementation`), show `ss_output_name` as the LoRA's name, and index it by
+`sshs_model_hash`. A later family has no registered architecture, so its files leave out the keys of the specification
+that need one. Prompts, people's names and paths are never included unless a caller passes them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from typing import TypedDict
 
 from torch import Tensor
 
@@ -41,6 +42,17 @@ VERSIONS: dict[ModelFamily, str] = {
 }
 
 
+class Description(TypedDict, total=False):
+    """Metadata that a caller may add, see `describe`."""
+
+    title: str
+    base_name: str
+    comment: str
+    prediction_type: str
+    resolution: str
+    date: datetime | None
+
+
 def describe(
     weights: LoraWeights,
     base: ModelFamily,
@@ -54,19 +66,19 @@ def describe(
     extra: Mapping[str, object] | None = None,
     date: datetime | None = None,
 ) -> dict[str, str]:
-    """Metadata of a LoRA, without the hashes, all strings; what is left empty is left out.
+    """Compose the metadata of a LoRA, without the hashes: strings only, empty ones left out.
 
     Args:
-        weights: as they are in the file, for rank and alpha.
+        weights: as in the file, for rank and alpha.
         base: the model family.
         name: the file's name without its ending.
-        title: for people; the name where empty.
+        title: shown to people; empty takes the name.
         base_name: file name of the base model.
         comment: a line for people.
         prediction_type: "epsilon" or "v".
-        resolution: "512x512".
-        extra: more, each kept as `d3po_<key>`.
-        date: when it was made; now where left out.
+        resolution: such as "512x512".
+        extra: more metadata, each stored as `d3po_<key>`.
+        date: of training; None takes the present.
     """
     ranks, alphas = {str(w.rank) for w in weights.values()}, {f"{w.alpha:g}" for w in weights.values()}
     architecture = ARCHITECTURES.get(base, "")
@@ -95,10 +107,11 @@ def describe(
 
 
 def hashes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, str]:
-    """The hashes that user interfaces index LoRAs by, as sd-scripts' `precalculate_safetensors_hashes` defines them.
+    """Compute the hashes that user interfaces index LoRAs by, as sd-scripts' `precalculate_safetensors_hashes` does.
 
-    `sshs_model_hash` is SHA-256 of the file without its header; `modelspec.hash_sha256` is the same by another name.
-    `sshs_legacy_hash` is A1111's old one, eight digits from 64 KiB at 1 MiB of a file whose header holds only `ss_*`.
+    `sshs_model_hash` is the SHA-256 of the file without its header; `modelspec.hash_sha256` is the same hash.
+    `sshs_legacy_hash` is A1111's old one: eight digits of the hash of 64 KiB at offset 1 MiB of a file whose header
+    has only the `ss_*` keys.
     """
     from safetensors.torch import save
 

@@ -1,8 +1,8 @@
-"""LoRA by PEFT, for diffusers modules, beside whatever LoRAs the pipeline has loaded already.
+"""LoRA by PEFT, for diffusers modules, on top of the LoRAs that the pipeline has loaded already.
 
-PEFT's own switches (`set_adapter`, `disable_adapters`) also change which parameters want gradients, and know one list
-of active adapters for everybody. Here each layer's list is set directly: the adapters that were active before stay so,
-and ours comes and goes on top of them.
+PEFT's own switches (`set_adapter`, `disable_adapters`) also change which parameters require gradients, and set one list
+of active adapters for all layers. Here each layer's list is set directly: the adapters that were active before stay
+active, and ours is added and removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from .weights import LayerWeights, LoraWeights
 
 TRAINED = "d3po"
 REFERENCE = "d3po_reference"
-"""Names of our two adapters inside PEFT's layers."""
+"""Names of our two adapters in PEFT's layers."""
+PeftLayer = Any
+"""A layer that PEFT has wrapped (`BaseTunerLayer`), with its adapters by name."""
 
 
 class PeftLora(Lora):
@@ -33,7 +35,7 @@ class PeftLora(Lora):
         self._had_config = hasattr(module, "peft_config")
         self._before = {p: (layer._disable_adapters, list(layer.active_adapters)) for p, layer in self._wrapped()}
         self._check_free()
-        self._layers: dict[str, Any] = {}
+        self._layers: dict[str, PeftLayer] = {}
         try:
             self._trained = self._inject(TRAINED, weights)
             if reference:
@@ -47,8 +49,8 @@ class PeftLora(Lora):
             parameter.requires_grad_(True)
         self._apply()
 
-    def _wrapped(self) -> list[tuple[str, Any]]:
-        """The layers that PEFT has wrapped, by path."""
+    def _wrapped(self) -> list[tuple[str, PeftLayer]]:
+        """List the layers that PEFT has wrapped, with their paths."""
         return [(path, m) for path, m in self._module.named_modules() if isinstance(m, self._wrapper)]
 
     def _check_free(self) -> None:
@@ -60,9 +62,10 @@ class PeftLora(Lora):
             )
 
     def _inject(self, name: str, weights: LoraWeights) -> LoraWeights:
-        """Add an adapter and give it the weights; its parameters by path.
+        """Add an adapter with these weights, and return its parameters by path.
 
-        PEFT makes the layers without memory for values, with one rank; the real parameters then bring their own.
+        PEFT makes all layers with one rank and no memory for values; then the real parameters, whose ranks may differ,
+        replace them.
         """
         from peft import LoraConfig, inject_adapter_in_model
 
@@ -73,7 +76,7 @@ class PeftLora(Lora):
         known = layers(self._module)
         adapter: LoraWeights = {}
         for path, w in weights.items():
-            layer: Any = self._module.get_submodule(path)
+            layer: PeftLayer = self._module.get_submodule(path)
             device = known[path].weight.device
             down, up = (nn.Parameter(t.detach().to(device, torch.float32, copy=True)) for t in (w.down, w.up))
             layer.lora_A[name].weight, layer.lora_B[name].weight = down, up
@@ -99,16 +102,16 @@ class PeftLora(Lora):
             else:
                 parent, _, child = path.rpartition(".")
                 setattr(self._module.get_submodule(parent), child, layer.base_layer)
-        config: Any = getattr(self._module, "peft_config", {})
+        config: dict[str, object] = getattr(self._module, "peft_config", {})
         for name in (TRAINED, REFERENCE):
             config.pop(name, None)
         if not self._had_config and hasattr(self._module, "peft_config"):
             del self._module.peft_config
 
     def _restore_others(self) -> None:
-        """Give the layers that PEFT had before their switches back."""
+        """Restore which adapters are active in the layers that PEFT had wrapped before."""
         for path, (disabled, active) in self._before.items():
-            layer: Any = self._module.get_submodule(path)
+            layer: PeftLayer = self._module.get_submodule(path)
             layer._disable_adapters, layer._active_adapter = disabled, list(active)
 
 

@@ -1,9 +1,9 @@
-"""Which layers of a network a LoRA attaches to, and how it starts there.
+"""Which layers of a network a LoRA attaches to, and its initial values.
 
 A small table of name patterns covers diffusers' networks and the original names that ComfyUI and A1111 use. UNets have
-rows of their own; of transformers, whatever their attention and feed-forward modules hold, which is what later models
-still call much the same. Layers are known by what they hold, not by their class: hosts bring linear layers of their
-own, some of which do not even derive from `torch.nn.Linear`. Embeddings, normalisations and modulations are left out.
+their own rows; of transformers all layers of attention and feed-forward modules are taken, whose names hardly differ
+from model to model. Layers are recognised by their attributes, not by their class: hosts have their own linear layers,
+some of which do not derive from `torch.nn.Linear`. Embeddings, normalisations and modulations are left out.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..settings import LoraSettings
 from .weights import LayerWeights, LoraWeights, rescaled
 
 BLOCK = r"(language_model\.)?\w+\.\d+\.((x_|context_)?block\.|\d+\.)?"
-"""Where a transformer's blocks begin. Blocks deeper inside belong to what prepares a prompt, and a host may run that
-once for all steps, out of training's sight; only HiDream-O1 is a language model itself."""
+"""Paths of a transformer's top-level blocks. Blocks deeper inside belong to text processing, which a host may run once
+for all steps, without gradient; only HiDream-O1 is a language model itself."""
 ATTENTION = (
     r"(.*\.)?attn\d?\.to_([qkv]|out)(\.0)?",  # UNets, both namings
     BLOCK + r"((self|cross|img|txt|img_self|img_instruct)_)?(attn\d?|attention)\.[\w.]+",
-    r"single_blocks\.\d+\.linear1",  # Flux and its like: q, k, v and the feed-forward's first half in one
+    r"single_blocks\.\d+\.linear1",  # Flux and its relatives: q, k, v and the feed-forward's first half in one
 )
 FEEDFORWARD = (
     r"(.*\.)?ff\.net\.(0\.proj|2)",
@@ -44,15 +44,17 @@ TARGETS = {
     "attention+feedforward": ATTENTION + FEEDFORWARD,
     "all": ATTENTION + FEEDFORWARD + CONVOLUTIONS,
 }
-"""Dotted module paths, for each value of the setting `targets`."""
+"""Patterns of dotted module paths, for each value of the setting `targets`."""
+Layer = Any
+"""A linear or 2-d convolution layer: torch's, or a host's own class with the same attributes."""
 
 
-def layers(module: nn.Module) -> dict[str, Any]:
-    """All linear and 2-d convolution layers by their dotted path.
+def layers(module: nn.Module) -> dict[str, Layer]:
+    """Return all linear and 2-d convolution layers by their dotted path.
 
     A layer that PEFT has wrapped is listed under its own path, and is the layer inside the wrapper.
     """
-    found: dict[str, Any] = {}
+    by_path: dict[str, Layer] = {}
     wrapper = "\0"
     for path, layer in module.named_modules():
         if path.startswith(wrapper):
@@ -62,65 +64,65 @@ def layers(module: nn.Module) -> dict[str, Any]:
             while hasattr(layer, "base_layer"):
                 layer = layer.base_layer
         if _is_linear(layer) or _is_conv(layer):
-            found[path] = layer
-    return found
+            by_path[path] = layer
+    return by_path
 
 
-def _is_linear(layer: Any) -> bool:
+def _is_linear(layer: Layer) -> bool:
     return hasattr(layer, "in_features") and hasattr(layer, "out_features")
 
 
-def _is_conv(layer: Any) -> bool:
+def _is_conv(layer: Layer) -> bool:
     return hasattr(layer, "kernel_size") and hasattr(layer, "in_channels") and len(layer.kernel_size) == 2
 
 
-def low_rank_shapes(layer: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of `down` and `up` for a layer of `layers`."""
+def low_rank_shapes(layer: Layer, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of `down` and `up` for a layer."""
     if _is_conv(layer):
         return (rank, layer.in_channels, *layer.kernel_size), (layer.out_channels, rank, 1, 1)
     return (rank, layer.in_features), (layer.out_features, rank)
 
 
 def find_targets(module: nn.Module, targets: str) -> list[str]:
-    """Paths of the layers that a value of the setting `targets` means, in the network's order.
+    """List the paths of the layers that a value of the setting `targets` selects, in the network's order.
 
     Raises:
         D3POError: no layer of the network has such a name.
     """
-    found = matching(layers(module), targets)
-    if not found:
+    paths = matching(layers(module), targets)
+    if not paths:
         raise D3POError(
             f"No layer of this {type(module).__name__} is known to be '{targets}'.",
             "Use a Stable Diffusion 1, 2, XL, 3 or Flux network.",
         )
-    return found
+    return paths
 
 
 def matching(paths: Iterable[str], targets: str) -> list[str]:
-    """Those of a network's paths that a value of the setting `targets` means."""
+    """Filter a network's paths by a value of the setting `targets`."""
     pattern = re.compile("|".join(TARGETS[targets]))
     return [path for path in paths if pattern.fullmatch(path)]
 
 
 def initial_weights(module: nn.Module, settings: LoraSettings, start: LoraWeights | None, seed: int) -> LoraWeights:
-    """Where training begins: `start` on the layers that it has, elsewhere a LoRA that changes nothing yet.
+    """Return the weights that training begins with: `start` on its layers, a fresh LoRA without effect on the others.
 
     A fresh layer gets a uniform `down` within 1/sqrt(inputs) (Kaiming with a = sqrt 5, as in Hu et al. 2021, arXiv
-    2106.09685, and every trainer since) and a zero `up`. The settings' alpha / rank is the scale of all layers, those
-    of `start` too: they keep their rank and their effect, and learn at the same pace as fresh ones.
+    2106.09685, and every trainer since) and a zero `up`. All layers, those of `start` too, get the scale alpha / rank
+    of the settings: layers of `start` keep their rank and effect, and learn at the same rate as fresh ones.
 
     Args:
         module: the network.
         settings: rank, alpha and targets.
-        start: a LoRA to go on from, in the names of this network.
-        seed: of the fresh layers' numbers, which do not depend on device, dtype or attachment.
+        start: a LoRA to continue from, by this network's paths.
+        seed: of the fresh layers' values, which do not depend on device, dtype or attachment.
 
     Raises:
         D3POError: no layer matches, or `start` does not fit the network.
     """
     known = layers(module)
     start = fitted(start or {}, module)
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     scale = settings.alpha / settings.rank
     weights: LoraWeights = {}
     for path in dict.fromkeys([*find_targets(module, settings.targets), *start]):
@@ -129,13 +131,13 @@ def initial_weights(module: nn.Module, settings: LoraSettings, start: LoraWeight
         else:
             down, up = low_rank_shapes(known[path], settings.rank)
             bound = 1 / math.sqrt(math.prod(down[1:]))
-            values = torch.empty(down).uniform_(-bound, bound, generator=generator)
+            values = torch.empty(down).uniform_(-bound, bound, generator=rng)
             weights[path] = LayerWeights(values, torch.zeros(up), settings.alpha)
     return {path: weights[path] for path in known if path in weights}
 
 
 def fitted(weights: LoraWeights, module: nn.Module) -> LoraWeights:
-    """The weights shaped as the network's layers want them (a linear layer's for a 1x1 convolution and back).
+    """Reshape weights to the network's layers (a linear layer's to a 1x1 convolution's and back).
 
     Raises:
         D3POError: the network lacks a layer, or a layer has another size.
@@ -150,7 +152,7 @@ def fitted(weights: LoraWeights, module: nn.Module) -> LoraWeights:
     return {path: _fit_layer(path, w, known[path]) for path, w in weights.items()}
 
 
-def _fit_layer(path: str, w: LayerWeights, layer: Any) -> LayerWeights:
+def _fit_layer(path: str, w: LayerWeights, layer: Layer) -> LayerWeights:
     shapes = low_rank_shapes(layer, w.rank)
     for tensor, shape in zip((w.down, w.up), shapes, strict=True):
         sides = tuple(size for size in shape[2:] if size > 1)

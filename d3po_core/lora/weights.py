@@ -1,4 +1,4 @@
-"""What a LoRA is, apart from any network that it is attached to."""
+"""A LoRA's values, apart from any network that it is attached to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..diffusion.rollout import generator
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """A LoRA on one layer, which adds alpha / rank * up(down(x)) to the layer's output.
+    """A LoRA on one layer: adds alpha / rank * up(down(x)) to the layer's output.
 
     Attributes:
         down: (rank, inputs), for a convolution (rank, inputs, height, width).
@@ -30,23 +30,23 @@ class LayerWeights:
 
 
 LoraWeights = dict[str, LayerWeights]
-"""A LoRA by the dotted paths of the layers inside the network."""
+"""A LoRA, by the dotted paths of its layers in the network."""
 
 
 def rescaled(weights: LayerWeights, alpha: float) -> LayerWeights:
-    """The same LoRA with another alpha, `up` making up for it; untouched where alpha is the same already."""
+    """Change alpha and scale `up` so that the LoRA's effect stays; unchanged where alpha is equal already."""
     if alpha == weights.alpha:
         return weights
     return LayerWeights(weights.down, weights.up * (weights.alpha / alpha), alpha)
 
 
 def scale_weights(weights: LoraWeights, strength: float) -> LoraWeights:
-    """A LoRA whose whole strength is another's part of it."""
+    """Scale a LoRA's effect, so that its strength 1 equals the given strength of the original."""
     return {path: LayerWeights(w.down, w.up * strength, w.alpha) for path, w in weights.items()}
 
 
 def blend(start: LoraWeights, end: LoraWeights, share: float) -> LoraWeights:
-    """The way from one LoRA to another of the same layers, gone by `share`."""
+    """Interpolate linearly between the values of two LoRAs of the same layers: `start` at share 0, `end` at 1."""
 
     def between(a: LayerWeights, b: LayerWeights) -> LayerWeights:
         return LayerWeights(torch.lerp(a.down, b.down, share), torch.lerp(a.up, b.up, share), b.alpha)
@@ -55,11 +55,11 @@ def blend(start: LoraWeights, end: LoraWeights, share: float) -> LoraWeights:
 
 
 def reinitialised(weights: LoraWeights, seed: int) -> LoraWeights:
-    """A LoRA of the same layers and sizes that changes nothing and remembers nothing."""
-    chance = generator(seed, "unlearnt")
+    """Draw a fresh LoRA of the same layers and sizes: random `down` of the same standard deviation, zero `up`."""
+    rng = generator(seed, "unlearnt")
 
-    def forget(w: LayerWeights) -> LayerWeights:
-        down = torch.randn(w.down.shape, generator=chance) * w.down.std()
+    def draw(w: LayerWeights) -> LayerWeights:
+        down = torch.randn(w.down.shape, generator=rng) * w.down.std()
         return LayerWeights(down, torch.zeros_like(w.up), w.alpha)
 
-    return {path: forget(w) for path, w in weights.items()}
+    return {path: draw(w) for path, w in weights.items()}

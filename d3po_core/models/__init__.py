@@ -1,12 +1,11 @@
-"""The core's denoiser for diffusers pipelines: SD1.x, SD2, SDXL, latent-consistency models, SD3 and Flux.
+"""Image models from diffusers pipelines: SD1.x, SD2, SDXL, latent-consistency models, SD3 and Flux.
 
-    loading        a pipeline folder or a single .safetensors checkpoint becomes a model
-    model          text encoder, network and VAE as the core's `ImageModel`
-    text           prompts as conditioning
+    loading        loads a model from a pipeline folder or a .safetensors checkpoint
+    model          text encoder, network and VAE as the core's `ImageModel`, and the base model's identity
+    text           encodes prompts to conditioning
     denoiser       the network as the core's `Denoiser`
     schedule       noise levels and timesteps, from the pipeline's own scheduler configuration
     architectures  what differs from one kind of pipeline to the next
-    identity       which base model this is
 
 Left out: EDM-parametrised models (Playground 2.5), the SDXL refiner, inpainting and editing networks, offloading.
 """

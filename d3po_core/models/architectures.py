@@ -1,4 +1,4 @@
-"""What differs from one kind of diffusers pipeline to the next: how the network is called, and how text is encoded.
+"""What differs from one kind of diffusers pipeline to the next: calling the network, and encoding text.
 
 Everything else (noise levels, guidance, VAE) is common. diffusers' pipeline classes are the reference for each call.
 """
@@ -14,13 +14,22 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning
 
-Forward = Callable[[Any, Tensor, Tensor, Conditioning, float], Tensor]
+Pipeline = Any
+"""A diffusers pipeline; diffusers' annotations say little of its parts."""
+
+Network = Any
+"""A pipeline's UNet or transformer, with its configuration."""
+
+Scheduler = Any
+"""A diffusers scheduler, with its configuration."""
+
+Forward = Callable[[Pipeline, Tensor, Tensor, Conditioning, float], Tensor]
 """(pipeline, scaled latents (B, C, h, w), timesteps (B,) float32, conditioning of B rows, guidance) to the raw output.
 
 Guidance matters only to networks that were distilled to take it as an input."""
 
-Encode = Callable[[Any, str], Conditioning]
-"""(pipeline, one text) to prompt_embeds (1, T, C) and, where the network wants it, pooled_prompt_embeds (1, C)."""
+Encode = Callable[[Pipeline, str], Conditioning]
+"""(pipeline, one text) to prompt_embeds (1, T, C) and, if the network takes it, pooled_prompt_embeds (1, C)."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +37,13 @@ class Architecture:
     """One kind of pipeline.
 
     Attributes:
-        label: what a person calls it.
+        label: its name for people.
         module: the pipeline's attribute that holds the network.
-        mark: part of a key that only such a single-file checkpoint has; None where it has no layout of its own.
-        patch: latent pixels per side that the network takes as one token, so sizes are multiples of it.
-        reads: tokens that the pipeline lets a tokenizer give, where that is not the tokenizer's own limit.
+        forward: calls the network.
+        encode: encodes one text.
+        mark: part of a key that only single-file checkpoints of this kind have; None if it has no layout of its own.
+        patch: side of a token in latent pixels; sizes are multiples of it.
+        reads: (tokenizer, tokens) for tokenizers that the pipeline limits otherwise than they do themselves.
     """
 
     label: str
@@ -44,7 +55,7 @@ class Architecture:
     reads: tuple[tuple[str, int], ...] = ()
 
 
-def _unet(pipe: Any, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
+def _unet(pipe: Pipeline, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
     embedding = None
     if pipe.unet.config.time_cond_proj_dim is not None:
         weight = torch.full((len(x),), guidance - 1)
@@ -52,20 +63,20 @@ def _unet(pipe: Any, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> 
     return pipe.unet(x, t, c["prompt_embeds"], timestep_cond=embedding, return_dict=False)[0]
 
 
-def _unet_xl(pipe: Any, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
-    """SDXL is also told the picture's size and crop; as in its pipeline: the size drawn, and no crop."""
+def _unet_xl(pipe: Pipeline, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
+    """Call SDXL's UNet, which also takes the image's size and crop: the size drawn and no crop, as in its pipeline."""
     height, width = (side * pipe.vae_scale_factor for side in x.shape[-2:])
     time_ids = torch.tensor([[height, width, 0, 0, height, width]]).to(x).expand(len(x), -1)
     added = {"text_embeds": c["pooled_prompt_embeds"], "time_ids": time_ids}
     return pipe.unet(x, t, c["prompt_embeds"], added_cond_kwargs=added, return_dict=False)[0]
 
 
-def _sd3(pipe: Any, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
+def _sd3(pipe: Pipeline, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
     return pipe.transformer(x, c["prompt_embeds"], c["pooled_prompt_embeds"], t, return_dict=False)[0]
 
 
-def _flux(pipe: Any, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
-    """Flux sees 2x2 latent pixels as one token, and every token's place: (0, row, column), text at (0, 0, 0)."""
+def _flux(pipe: Pipeline, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
+    """Call Flux's transformer, whose tokens are 2x2 latent pixels at place (0, row, column); text is at (0, 0, 0)."""
     batch, channels, height, width = x.shape
     h, w = height // 2, width // 2
     tokens = x.reshape(batch, channels, h, 2, w, 2).permute(0, 2, 4, 1, 3, 5).reshape(batch, h * w, channels * 4)
@@ -83,21 +94,21 @@ def _flux(pipe: Any, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> 
     return out.reshape(batch, h, w, channels, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
 
 
-def _encode_sd(pipe: Any, text: str) -> Conditioning:
+def _encode_sd(pipe: Pipeline, text: str) -> Conditioning:
     return {"prompt_embeds": pipe.encode_prompt(text, pipe.device, 1, False)[0]}
 
 
-def _encode_sdxl(pipe: Any, text: str) -> Conditioning:
+def _encode_sdxl(pipe: Pipeline, text: str) -> Conditioning:
     embeds, _, pooled, _ = pipe.encode_prompt(text, device=pipe.device, do_classifier_free_guidance=False)
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
-def _encode_sd3(pipe: Any, text: str) -> Conditioning:
+def _encode_sd3(pipe: Pipeline, text: str) -> Conditioning:
     embeds, _, pooled, _ = pipe.encode_prompt(text, None, None, device=pipe.device, do_classifier_free_guidance=False)
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
-def _encode_flux(pipe: Any, text: str) -> Conditioning:
+def _encode_flux(pipe: Pipeline, text: str) -> Conditioning:
     embeds, pooled, _ = pipe.encode_prompt(text, None, device=pipe.device)
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
@@ -121,4 +132,4 @@ ARCHITECTURES: dict[str, Architecture] = {
     "StableDiffusionPipeline": _SD,
     "LatentConsistencyModelPipeline": Architecture("LCM", "unet", _unet, _encode_sd, None),
 }
-"""By diffusers' class name. Marks are tried in this order: SDXL's checkpoints have Stable Diffusion's keys too."""
+"""By diffusers' class name. Marks are tried in this order, because SDXL's checkpoints have Stable Diffusion's too."""

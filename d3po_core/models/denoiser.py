@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning, Family, Prediction
-from ..diffusion.likelihood import per_row
 from ..diffusion.noise_schedule import karras
-from .architectures import Architecture
+from ..diffusion.steps import per_row
+from .architectures import Architecture, Network, Pipeline
 from .schedule import Schedule
 
 
 class DiffusersDenoiser:
     """The UNet or transformer of a pipeline: denoised predictions in float32, whatever the network's dtype.
 
-    Whatever LoRA is active in the module belongs to the prediction, and gradients flow to its parameters. An autocast
-    that is active around a call is respected.
+    A LoRA that is active in the module takes part in the prediction, and gradients flow to its parameters. An autocast
+    around a call is respected.
     """
 
     module: torch.nn.Module
     family: Family
 
-    def __init__(self, pipeline: Any, architecture: Architecture, schedule: Schedule) -> None:
+    def __init__(self, pipeline: Pipeline, architecture: Architecture, schedule: Schedule) -> None:
         self._pipeline, self._forward, self._schedule = pipeline, architecture.forward, schedule
-        network: Any = getattr(pipeline, architecture.module)
+        network: Network = getattr(pipeline, architecture.module)
         self.module, self.family, config = network, schedule.family, network.config
         # Guidance-distilled networks take the scale as an input and have no unconditional branch.
         self._distilled = bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
@@ -43,8 +41,8 @@ class DiffusersDenoiser:
         Args:
             x: noisy latents (B, C, h, w), float32, on the network's device.
             sigma: noise levels (B,), in any dtype, best on the CPU; rows may differ.
-            conditioning: B rows, as `DiffusersModel.encode` gave them, on any device.
-            guidance_scale: classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598), or what a
+            conditioning: B rows from `DiffusersModel.encode`, on any device.
+            guidance_scale: classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598), or the scale that a
                 guidance-distilled network takes as an input.
             guided: False evaluates the conditional branch only.
         """
@@ -66,31 +64,31 @@ class DiffusersDenoiser:
         return Prediction(cond, uncond + guidance_scale * (cond - uncond))
 
     def clean(self, latents: Tensor) -> Tensor:
-        """Finished latents in the space of x: they are."""
+        """Return the latents unchanged: finished latents are x at noise level 0."""
         return latents
 
     def finished(self, x: Tensor) -> Tensor:
-        """The inverse of `clean`."""
+        """Return x unchanged, the inverse of `clean`."""
         return x
 
     def sigmas(self, steps: int, schedule: str) -> Tensor:
-        """Noise levels of a sampling schedule, descending, float64 (steps + 1,).
+        """Return the noise levels of a sampling schedule, descending, float64 (steps + 1,).
 
         Args:
             steps: number of steps.
-            schedule: "model", the levels that the pipeline's own scheduler configuration leads to (DDIM for diffusion,
-                Euler for flow; shifts that depend on the picture's size take the native one), or "karras", between the
-                same highest and lowest level, then 0.
+            schedule: "model", the levels of the pipeline's own scheduler configuration (with DDIM for diffusion, Euler
+                for flow; shifts that depend on the image's size use the native one), or "karras", between the same
+                highest and lowest level, then 0.
 
         Raises:
-            D3POError: the model's schedule does not have as many steps.
+            D3POError: the model's schedule has fewer steps.
         """
         levels = self._schedule.sigmas(steps)
         return karras(levels[:-1]) if schedule == "karras" else levels
 
 
 def _branches(conditioning: Conditioning, guided: bool) -> Conditioning:
-    """The network's rows: prompts alone, or negatives and then prompts, under the prompts' names."""
+    """Select the network's rows: prompts alone, or negatives followed by prompts, under the prompts' names."""
     prompts = {name: value for name, value in conditioning.items() if not name.startswith("negative_")}
     if not guided:
         return prompts

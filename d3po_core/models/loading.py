@@ -1,7 +1,7 @@
 """Loading a model from disk: a diffusers pipeline folder, or a single .safetensors checkpoint.
 
-Only safetensors and JSON are read. Whatever is wrong with the files is told before anything large is loaded, as far as
-file names and headers can tell it.
+Only safetensors and JSON are read. What is wrong with the files is reported before anything large is loaded, as far as
+file names and headers show it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import inspect
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..errors import D3POError
-from .architectures import ARCHITECTURES
+from .architectures import ARCHITECTURES, Pipeline
 from .model import DiffusersModel
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WEIGHTED = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+"""Parts of a pipeline that have weights."""
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts of a pipeline that drawing from a prompt does not need."""
 ABSENT = [None, None]
-"""What a pipeline's index says of a part that it does not have."""
+"""Entry in a pipeline's index for a part that it does not have."""
+Index = dict[str, object]
+"""A pipeline's model_index.json: its class, and the class of each of its parts."""
 
 
 def load_model(
@@ -33,10 +35,10 @@ def load_model(
 
     Args:
         path: a pipeline folder, a .safetensors checkpoint, or "garden" for the embedded model.
-        base_config: for a checkpoint, a pipeline folder of the same kind that gives configuration and tokenizer (its
-            weights are not used). Without it diffusers asks the Hugging Face hub for the standard ones.
+        base_config: for a checkpoint, a pipeline folder of the same kind with configuration and tokenizer (its weights
+            are not used). Without it diffusers asks the Hugging Face hub for the standard ones.
         dtype: of network and text encoders, "float32", "float16" or "bfloat16". The VAE is always float32.
-        device: such as "cuda:1"; None takes the GPU where there is one.
+        device: such as "cuda:1"; None takes the GPU if there is one.
 
     Raises:
         D3POError: the model is missing, damaged, not in safetensors, or of an unknown kind.
@@ -68,7 +70,7 @@ def _default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
+def _from_folder(folder: Path, dtype: torch.dtype) -> Pipeline:
     index = _read_index(folder)
     kind = _pipeline_class(folder, index)
     weighted = [name for name in WEIGHTED if name in index and index[name] != ABSENT]
@@ -85,11 +87,11 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
         )
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever diffusers and transformers raise on bad files
+    except Exception as error:  # diffusers and transformers raise errors of many kinds on bad files
         raise D3POError(f"'{folder}' could not be loaded: {_reason(error)}", "Get the model anew.") from error
 
 
-def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Any:
+def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Pipeline:
     import diffusers
 
     if file.suffix != ".safetensors":
@@ -99,7 +101,7 @@ def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Any:
         )
     keys = _keys(file)
     kind = getattr(diffusers, _kind_of_checkpoint(file, keys))
-    index: dict[str, Any] = {}
+    index: Index = {}
     if base_config is not None:
         index = _read_index(base_config)
         expected = _pipeline_class(base_config, index)
@@ -110,13 +112,14 @@ def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Any:
                 "Give a base configuration of the same kind.",
             )
     if "text_encoder_3" in index and not any(".t5xxl." in key for key in keys):
-        index |= {"text_encoder_3": ABSENT, "tokenizer_3": ABSENT}  # SD3 draws without its T5, and is often shared so
+        # SD3 works without its T5, and is often shared without it.
+        index |= {"text_encoder_3": ABSENT, "tokenizer_3": ABSENT}
     config = {} if base_config is None else {"config": str(base_config), "local_files_only": True}
     try:
         return kind.from_single_file(str(file), dtype=dtype, **config, **_left_out(kind, index))
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever diffusers, transformers and the hub's client raise
+    except Exception as error:  # diffusers, transformers and the hub's client raise errors of many kinds
         if base_config is None:
             raise D3POError(
                 f"The configuration for '{file.name}' is not on this machine and could not be downloaded.",
@@ -128,7 +131,7 @@ def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Any:
         ) from error
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _read_index(folder: Path) -> Index:
     index = folder / "model_index.json"
     if not index.is_file():
         raise D3POError(
@@ -141,10 +144,10 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise D3POError(f"'{index}' is damaged.", "Get the model anew.") from error
 
 
-def _pipeline_class(folder: Path, index: dict[str, Any]) -> Any:
+def _pipeline_class(folder: Path, index: Index) -> type[Pipeline]:
     import diffusers
 
-    name = index.get("_class_name")
+    name = str(index.get("_class_name"))
     if name not in ARCHITECTURES:
         raise D3POError(
             f"'{folder}' is a {name}, which is not supported.", f"Supported are {', '.join(ARCHITECTURES)}."
@@ -152,18 +155,18 @@ def _pipeline_class(folder: Path, index: dict[str, Any]) -> Any:
     return getattr(diffusers, name)
 
 
-def _left_out(kind: Any, index: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that keep the parts that are unneeded or not there from being loaded, or asked for."""
+def _left_out(kind: type[Pipeline], index: Index) -> dict[str, object]:
+    """Return arguments that keep parts that are unneeded or absent from being loaded or required."""
     known = inspect.signature(kind.__init__).parameters
-    options: dict[str, Any] = {name: None for name in known if name in UNUSED or index.get(name) == ABSENT}
+    options: dict[str, object] = {name: None for name in known if name in UNUSED or index.get(name) == ABSENT}
     return {**options, "requires_safety_checker": False} if "requires_safety_checker" in known else options
 
 
 def _check_weights(folder: Path) -> str | None:
-    """The variant ("fp16") in which a part's weights must be loaded, None for the plain one.
+    """Return the variant of a part's weights to load: "fp16" if there is no other, else None.
 
     Raises:
-        D3POError: they are missing, damaged, or there as pickle only.
+        D3POError: the weights are missing, damaged, or in pickle files only.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -179,7 +182,7 @@ def _check_weights(folder: Path) -> str | None:
 
 
 def _kind_of_checkpoint(file: Path, keys: list[str]) -> str:
-    """Name of the pipeline class that a checkpoint's keys belong to."""
+    """Name the pipeline class that a checkpoint's keys belong to."""
     if any("lora_" in key for key in keys):
         raise D3POError(f"'{file.name}' is a LoRA, not a model.", "Give the model that it was made for.")
     for name, architecture in ARCHITECTURES.items():
@@ -189,17 +192,18 @@ def _kind_of_checkpoint(file: Path, keys: list[str]) -> str:
 
 
 def _keys(file: Path) -> list[str]:
-    """Names of a file's tensors; its header is read, and its length checked against it."""
+    """Name a file's tensors, from its header; check the file's length against it."""
     from safetensors import safe_open
 
     try:
         with safe_open(file, "pt") as tensors:
             return list(tensors.keys())
-    except Exception as error:  # safetensors has one error of its own, and raises OSError besides
+    except Exception as error:  # safetensors has its own error class, and raises OSError too
         raise D3POError(f"'{file}' is damaged or incomplete.", "Get the file anew.") from error
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, NotImplementedError):  # what torch says of parameters that were never filled
+    """Put an error of diffusers or transformers into one line."""
+    if isinstance(error, NotImplementedError):  # torch raises it for parameters without values
         return "some weights are missing."
     return (str(error).strip() or type(error).__name__).splitlines()[0]

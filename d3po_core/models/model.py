@@ -1,11 +1,10 @@
-"""Which base model this is, in a moment, and whatever device, dtype or LoRA it has at the moment."""
+"""A diffusers pipeline as the core's `ImageModel`, and the identity of its weights."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,40 +12,38 @@ from torch import Tensor
 from ..diffusion.denoiser import Conditioning, stack
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, sample
 from ..errors import D3POError
-from .architectures import ARCHITECTURES
+from .architectures import ARCHITECTURES, Network, Pipeline
 from .denoiser import DiffusersDenoiser
 from .schedule import DiffusionSchedule, FlowSchedule, Schedule
 from .text import encode
 
+DECODE_PIXELS = 2**18
+"""Pixels decoded at once: one image of 512x512, or 64 of 64x64."""
 SAMPLED_VALUES = 1024
-"""Values looked at per tensor."""
+"""Values per tensor that the identity depends on."""
 
 
 def model_identity(module: torch.nn.Module) -> str:
-    """A hash of the parameters' names, shapes, and the signs of about a thousand values of each.
+    """Hash the parameters' names, shapes, and the signs of about a thousand values of each.
 
-    Signs, because a cast to float16 or bfloat16 keeps every one of them, while they still tell models apart: a
-    fine-tune that moves weights by a thousandth of their size turns hundreds of them. LoRA layers that PEFT has put
-    into the module are not looked at; a LoRA that was merged into the weights is.
+    A cast to float16 or bfloat16 keeps all signs, and still they distinguish models: a fine-tune that moves weights by
+    a thousandth of their size flips hundreds of them. LoRA layers that PEFT has added to the module are left out; a
+    LoRA that was merged into the weights changes the hash.
     """
     digest = hashlib.sha256()
     named = {name.replace(".base_layer.", "."): value for name, value in module.named_parameters()}
     for name in sorted(name for name in named if ".lora_" not in name):
         values = named[name].detach().flatten()
-        stride = values.numel() // SAMPLED_VALUES | 1  # odd, so that it does not stay within one column of a matrix
+        stride = values.numel() // SAMPLED_VALUES | 1  # odd, so that not all values are of one column of a matrix
         digest.update(f"{name} {tuple(named[name].shape)}".encode())
         digest.update(torch.signbit(values[::stride]).cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
-DECODE_PIXELS = 2**18
-"""Pixels decoded at once: one picture of 512x512, or 64 of 64x64."""
-
-
 class DiffusersModel:
-    """A pipeline, frozen and ready; its weights are used where they are and never copied.
+    """A frozen pipeline; its weights are used in place and never copied.
 
-    A LoRA that is loaded in the pipeline beforehand belongs to the base model.
+    A LoRA that was loaded into the pipeline beforehand belongs to the base model.
 
     Args:
         pipeline: of one of the classes in `ARCHITECTURES`, on its device.
@@ -55,7 +52,7 @@ class DiffusersModel:
         D3POError: the pipeline is of another class, or its network predicts something else or needs more inputs.
     """
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         kind = type(pipeline).__name__
         if kind not in ARCHITECTURES:
             raise D3POError(f"{kind} is not supported.", f"Use one of {', '.join(ARCHITECTURES)}.")
@@ -78,15 +75,13 @@ class DiffusersModel:
 
     @property
     def prediction_type(self) -> str:
-        """What the network predicts, as LoRA files name it: "epsilon", "v", or nothing for other kinds."""
-        said = self.pipeline.scheduler.config.get("prediction_type", "epsilon")
+        """Name what the network predicts, as LoRA files do: "epsilon", "v", or "" for other kinds."""
+        prediction = self.pipeline.scheduler.config.get("prediction_type", "epsilon")
         names = {"epsilon": "epsilon", "v_prediction": "v"}
-        return names.get(said, "") if self.denoiser.family == "diffusion" else ""
+        return names.get(prediction, "") if self.denoiser.family == "diffusion" else ""
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """Conditioning of each prompt, one row, on the CPU in the text encoder's dtype.
-
-        See `text.encode`.
+        """Encode each prompt to a conditioning of one row, on the CPU, see `text.encode`.
 
         Raises:
             D3POError: a prompt is empty, or longer than the model reads.
@@ -104,9 +99,9 @@ class DiffusersModel:
         return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], float32, on the model's device.
+        """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], float32, on the model's device.
 
-        Gradients flow, where the caller wants them.
+        Gradients flow where they are enabled.
         """
         vae, factor = self.pipeline.vae, self.pipeline.vae_scale_factor
         latents = latents.to(vae.device, torch.float32)
@@ -118,8 +113,9 @@ class DiffusersModel:
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] to latents (B, C, h, w), float32, on the model's device: the mean of the VAE's
-        posterior, so that a picture always has the same latents.
+        """Encode images (B, 3, H, W) in [0, 1] to latents (B, C, h, w), float32, on the model's device.
+
+        Takes the mean of the VAE's posterior, so that an image always has the same latents.
 
         Raises:
             D3POError: a side is not a multiple of `unit`, or larger than the model can place.
@@ -134,31 +130,31 @@ class DiffusersModel:
 
     @property
     def unit(self) -> int:
-        """Pixels that a picture's height and width must be multiples of."""
+        """Return the pixels that an image's height and width must be multiples of."""
         return self.pipeline.vae_scale_factor * self.architecture.patch
 
     def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
-        """Shape (C, h, w) of one image's latents; 0 means the model's native size (pixels).
+        """Return the shape (C, h, w) of one image's latents; 0 pixels means the model's native size.
 
         Raises:
-            D3POError: a side is not a multiple of what the model needs, or larger than it can place.
+            D3POError: a side is not a multiple of `unit`, or larger than the model can place.
         """
         factor, unit = self.pipeline.vae_scale_factor, self.unit
         native = self._native_size()
-        sides = [given or side for given, side in zip((height, width), native, strict=True)]
+        sides = [height or native[0], width or native[1]]
         if any(side < unit or side % unit for side in sides):
             raise D3POError(
                 f"This model cannot draw pictures of {sides[0]} by {sides[1]} pixels (height by width).",
                 f"Choose multiples of {unit}; its native size is {native[0]} by {native[1]}.",
             )
-        config: Any = self.denoiser.module.config
-        largest = config.get("pos_embed_max_size")
+        network: Network = self.denoiser.module
+        largest = network.config.get("pos_embed_max_size")
         if largest is not None and max(sides) > largest * unit:
             raise D3POError(f"This model draws at most {largest * unit} pixels per side.", "Choose a smaller size.")
         return (self._channels, sides[0] // factor, sides[1] // factor)
 
     def _latent_scale(self, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """Scale and shift from the network's latents (B, C, h, w) to the VAE's."""
+        """Return scale and shift from the network's latents (B, C, h, w) to the VAE's."""
         config = self.pipeline.vae.config
         mean, std = config.get("latents_mean"), config.get("latents_std")
         scale = 1.0 if std is None else _channel(std, like)
@@ -173,7 +169,7 @@ class DiffusersModel:
         return FlowSchedule(scheduler, tokens, even=self.architecture.label == "Flux")
 
     def _native_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Return height and width in pixels."""
         network = getattr(self.pipeline, self.architecture.module)
         size = getattr(self.pipeline, "default_sample_size", None) or network.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -181,5 +177,5 @@ class DiffusersModel:
 
 
 def _channel(values: list[float], like: Tensor) -> Tensor:
-    """Numbers per channel, to multiply latents (B, C, h, w)."""
+    """Reshape numbers per channel to multiply latents (B, C, h, w)."""
     return torch.tensor(values, device=like.device).reshape(-1, 1, 1)

@@ -1,12 +1,6 @@
-"""Noise levels, and what the network is to be told at each of them.
-
-A schedule knows its family's space, the network's timestep at any noise level, and the levels that the pipeline's own
-scheduler would visit.
-"""
+"""Noise levels, timesteps and preconditioning from a pipeline's own scheduler configuration."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,24 +8,25 @@ from torch import Tensor
 from ..diffusion.denoiser import Family
 from ..diffusion.noise_schedule import NoiseSchedule, Scaling, sigma_of
 from ..errors import D3POError
+from .architectures import Scheduler
 
 
 class DiffusionSchedule(NoiseSchedule):
-    """Epsilon, v and x0 prediction.
+    """The schedule of a diffusion network that predicts epsilon, v or x0.
 
-    Clipping of x0, which DDIM's configuration can ask for, is left out: diffusers' latent pipelines switch it off, and
-    a clipped step is not Gaussian in D.
+    Clipping of x0, an option of DDIM, is left out: diffusers' latent pipelines switch it off, and a clipped step is not
+    Gaussian in D.
 
     Args:
-        scheduler: the pipeline's. Its configuration is used by DDIM or, for a consistency model's, by LCM.
+        scheduler: of the pipeline. Its configuration is used with DDIM or, for a consistency model, with LCM.
 
     Raises:
-        D3POError: its prediction type is not one of the three.
+        D3POError: the prediction type is not one of the three.
     """
 
     family: Family = "diffusion"
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(self, scheduler: Scheduler) -> None:
         from diffusers import DDIMScheduler, LCMScheduler
 
         kind = LCMScheduler if isinstance(scheduler, LCMScheduler) else DDIMScheduler
@@ -45,12 +40,13 @@ class DiffusionSchedule(NoiseSchedule):
         super().__init__(self._scheduler.alphas_cumprod, prediction)
 
     def sigmas(self, steps: int) -> Tensor:
-        """The levels at the timesteps that the scheduler visits, then its end: sigma at t = 0 with
-        `set_alpha_to_one=False`, else 0. Where the last timestep is already that end, DDIM's last step would do
-        nothing; it goes to 0 instead.
+        """Return the levels at the timesteps that the scheduler visits, then its end, float64 (steps + 1,).
+
+        The end is sigma at t = 0 with `set_alpha_to_one=False`, else 0. If the last timestep is that end already,
+        DDIM's last step would change nothing; it goes to 0 instead.
 
         Raises:
-            D3POError: there are not as many timesteps.
+            D3POError: the scheduler has fewer timesteps.
         """
         try:
             self._scheduler.set_timesteps(steps)
@@ -62,32 +58,32 @@ class DiffusionSchedule(NoiseSchedule):
 
 
 class FlowSchedule:
-    """Rectified flow, x = (1 - sigma)*x0 + sigma*n, whose network predicts n - x0.
+    """The schedule of a rectified flow, x = (1 - sigma)*x0 + sigma*n, whose network predicts n - x0.
 
     Args:
-        scheduler: the pipeline's, a flow-matching one.
+        scheduler: of the pipeline, a flow-matching one.
         tokens: number of image tokens at the native size, for schedules that shift with it.
-        even: whether the pipeline asks for evenly spaced levels before shifting, as Flux's does.
+        even: whether the pipeline spaces levels evenly before shifting, as Flux's does.
     """
 
     family: Family = "flow"
 
-    def __init__(self, scheduler: Any, tokens: int, even: bool) -> None:
+    def __init__(self, scheduler: Scheduler, tokens: int, even: bool) -> None:
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
         self._tokens, self._even = tokens, even
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """The network's timestep at noise levels (B,), float64."""
+        """Return the network's timestep at noise levels (B,), float64."""
         return sigma * self._scheduler.config.num_train_timesteps
 
     def scaling(self, sigma: Tensor) -> Scaling:
-        """How the network's output becomes D at noise levels (B,)."""
+        """Return the preconditioning at noise levels (B,)."""
         return Scaling(torch.ones_like(sigma), torch.ones_like(sigma), -sigma)
 
     def sigmas(self, steps: int) -> Tensor:
-        """The levels that the scheduler visits, shifted as its configuration says, then 0."""
+        """Return the levels that the scheduler visits, shifted by its configuration, then 0: float64 (steps + 1,)."""
         config, options = self._scheduler.config, {}
         if config.use_dynamic_shifting:  # a straight line in the number of tokens, as in diffusers' calculate_shift
             slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)

@@ -1,6 +1,6 @@
-"""Blind checks: unnamed before/after pairs that tell whether a person really prefers what was taught.
+"""Blind checks: before/after pairs without labels that show whether a person really prefers the trained model.
 
-They are kept apart from picks and never trained on.
+They are stored apart from picks and never trained on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..errors import D3POError
 from . import files
-from .part import ROUNDS, Part
+from .part import Part
 
 SIDES = ("before", "taught")
 
@@ -26,8 +26,8 @@ class BlindPair:
     """A before/after pair of a check.
 
     Attributes:
-        first: what is shown first, "before" or "taught".
-        answer: what was preferred: "before", "taught", "neither"; None while nobody has said.
+        first: the side that is shown first, "before" or "taught".
+        answer: the side that was preferred, or "neither"; None before it was answered.
     """
 
     index: int
@@ -36,7 +36,7 @@ class BlindPair:
     answer: str | None
 
     def side(self, number: int) -> str:
-        """What is shown on side 0 or 1."""
+        """Return "before" or "taught": what is shown at place 0 or 1."""
         return self.first if number == 0 else SIDES[1 - SIDES.index(self.first)]
 
 
@@ -45,7 +45,7 @@ class BlindCheck:
     """A blind check of one round.
 
     Attributes:
-        decision: what the person decided afterwards; None while they have not.
+        decision: "keep", "gentler" or "back", as the person decided afterwards; None before they did.
     """
 
     id: str
@@ -55,15 +55,15 @@ class BlindCheck:
 
 
 class BlindChecks(Part):
-    """The part of a run that keeps blind checks."""
+    """Keeps blind checks."""
 
     def add(
         self, round: int, prompts: Sequence[str], before: Sequence[Image.Image], taught: Sequence[Image.Image]
     ) -> BlindCheck:
-        """Keep a check's pairs, each with its sides in random order.
+        """Save a check's pairs, each with its sides in random order.
 
         Args:
-            round: whose LoRA is checked.
+            round: the round with the LoRA that is checked.
             prompts: one for each pair.
             before, taught: images of the same prompts and seeds.
 
@@ -88,33 +88,33 @@ class BlindChecks(Part):
         return self.get(check_id)
 
     def get(self, check_id: str) -> BlindCheck:
-        """A check.
+        """Return a check.
 
         Raises:
             D3POError: there is none with this id.
         """
         with self._database.read() as connection:
             row = connection.execute("SELECT * FROM checks WHERE id = ?", (check_id,)).fetchone()
-            pairs = connection.execute("SELECT * FROM check_pairs WHERE check_id = ? ORDER BY number", (check_id,))
-            found = tuple(BlindPair(p["number"], p["prompt"], p["first"], p["answer"]) for p in pairs)
+            rows = connection.execute("SELECT * FROM check_pairs WHERE check_id = ? ORDER BY number", (check_id,))
+            pairs = tuple(BlindPair(each["number"], each["prompt"], each["first"], each["answer"]) for each in rows)
         if row is None:
             raise D3POError(f"This run has no blind check with the id '{check_id}'.")
-        return BlindCheck(row["id"], row["round"], found, row["decision"])
+        return BlindCheck(row["id"], row["round"], pairs, row["decision"])
 
     def last(self) -> BlindCheck | None:
-        """The newest check."""
+        """Return the newest check; None if there is none."""
         with self._database.read() as connection:
             row = connection.execute("SELECT id FROM checks ORDER BY created DESC LIMIT 1").fetchone()
         return row and self.get(row["id"])
 
-    def answer(self, check_id: str, index: int, side: int | None, ms: float | None = None) -> BlindCheck:
-        """Keep what a person preferred; the first answer to a pair counts.
+    def answer(self, check_id: str, index: int, side: int | None, decision_ms: float | None = None) -> BlindCheck:
+        """Save which side of a pair a person preferred; the first answer counts.
 
         Args:
             check_id: the check.
             index: the pair.
             side: 0 or 1 as shown; None for no difference.
-            ms: milliseconds between showing and answering, if it was told.
+            decision_ms: milliseconds between showing and answering, if known.
 
         Raises:
             D3POError: there is no such check or pair.
@@ -127,12 +127,12 @@ class BlindChecks(Part):
             connection.execute(
                 """UPDATE check_pairs SET answer = ?, ms = ?, answered = ?
                 WHERE check_id = ? AND number = ? AND answer IS NULL""",
-                (answer, ms, time.time(), check_id, index),
+                (answer, decision_ms, time.time(), check_id, index),
             )
         return self.get(check_id)
 
     def decide(self, check_id: str, decision: str) -> None:
-        """Keep what the person decided after a check.
+        """Save what the person decided after a check.
 
         Raises:
             D3POError: there is no such check.
@@ -144,7 +144,7 @@ class BlindChecks(Part):
             )
 
     def image(self, check_id: str, index: int, side: int) -> Path:
-        """Where a pair's PNG for side 0 or 1 lies.
+        """Return the path of a pair's PNG for side 0 or 1.
 
         Raises:
             D3POError: there is no such check, pair or side, or the file is missing.
@@ -157,4 +157,4 @@ class BlindChecks(Part):
         raise D3POError(f"This check has no picture {side} in pair {index}.")
 
     def _check_folder(self, round: int, check_id: str) -> Path:
-        return self.folder / ROUNDS / f"{round:04}" / f"check-{check_id}"
+        return self._round_folder(round) / f"check-{check_id}"

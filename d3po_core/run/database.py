@@ -1,6 +1,6 @@
 """SQLite in WAL mode for several threads and processes: one connection per thread, immediate transactions.
 
-A transaction takes the write lock at its start, so it never fails half way because somebody else wrote in between.
+A transaction takes the write lock at its start, so it never fails half way because another connection wrote meanwhile.
 `synchronous=FULL` makes a commit return only when the operating system has the data on the disk.
 """
 
@@ -25,7 +25,7 @@ class _Connection(sqlite3.Connection):
 
 
 def connect(path: Path) -> _Connection:
-    """A connection whose transactions are begun by hand. Only its own thread uses it; any thread may close it."""
+    """Open a connection without automatic transactions. Only its own thread uses it; any thread may close it."""
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
     )
@@ -37,7 +37,7 @@ def connect(path: Path) -> _Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """All or nothing."""
+    """Run what is inside as one transaction: all of it is committed, or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
@@ -58,18 +58,22 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection, for single statements.
+        """Yield this thread's connection, for single statements.
 
         Raises:
             D3POError: the database is gone, damaged, busy, or cannot be written; the disk is full.
         """
-        with _in_words(self.path):
+        with _explained(self.path):
             yield self._connection()
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection inside a transaction; raises as `read` does."""
-        with _in_words(self.path), transaction(self._connection()) as connection:
+        """Yield this thread's connection inside a transaction.
+
+        Raises:
+            D3POError: as `read` does.
+        """
+        with _explained(self.path), transaction(self._connection()) as connection:
             yield connection
 
     def close(self) -> None:
@@ -91,7 +95,7 @@ class Database:
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -99,7 +103,7 @@ def _in_words(path: Path) -> Iterator[None]:
 
 
 def _explain(error: sqlite3.DatabaseError, path: Path) -> D3POError:
-    """SQLite tells its cases apart by message alone before Python 3.11."""
+    """Choose the message for an SQLite error by its text: before Python 3.11 it has no code."""
     text = str(error)
     if "full" in text:
         return disk_full(path.parent)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and clear words when they cannot be written or read.
+"""Atomic files, and clear messages when they cannot be written or read.
 
 A file is written under a temporary name in the same folder, flushed to the disk and renamed. Tensors are safetensors
 with a checksum of their data in the header, because the format itself notices a cut file but not a changed byte.
@@ -33,7 +33,7 @@ _NO_TENSOR = "d3po.none"
 
 
 def disk_full(folder: Path) -> D3POError:
-    """The error for a disk without room."""
+    """Make the error for a full disk."""
     return D3POError(
         f"The disk that holds {folder} is full.",
         "Free some space, then try again.",
@@ -41,10 +41,10 @@ def disk_full(folder: Path) -> D3POError:
     )
 
 
-def unwritable(folder: Path, why: str) -> D3POError:
-    """The error for a folder that cannot be written to."""
+def unwritable(folder: Path, reason: str) -> D3POError:
+    """Make the error for a folder that cannot be written to."""
     return D3POError(
-        f"{folder} cannot be written to ({why}).",
+        f"{folder} cannot be written to ({reason}).",
         "Change its permissions or choose another folder.",
         "All that was saved before is kept.",
     )
@@ -52,7 +52,7 @@ def unwritable(folder: Path, why: str) -> D3POError:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Tell the failure of a write inside in words that a person can act on.
+    """Turn the failure of a write inside into a message that a person can act on.
 
     Raises:
         D3POError: the disk is full, or the folder cannot be written to.
@@ -98,7 +98,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def temporary(path: Path) -> Path:
-    """A fresh name beside a path, for what is not whole yet."""
+    """Return an unused name in the same folder, for a file that is not complete yet."""
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
@@ -121,7 +121,7 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Tensors as safetensors, with a checksum of their data beside the given metadata."""
+    """Serialise tensors as safetensors, with a checksum of their data added to the metadata."""
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     plain = plain or {_NO_TENSOR: torch.zeros(1)}  # safetensors 0.4.2, which A1111 has, cannot read a file without any
     data = bytearray(safetensors.torch.save(plain, {**(metadata or {}), "crc32": _NO_SUM.decode()}))
@@ -131,7 +131,7 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = Non
 
 
 def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What `pack` packed: tensors and metadata. A file without a checksum, as others write it, is taken as it is.
+    """Read what `pack` made: tensors and metadata. Files of others, without a checksum, are read too.
 
     Raises:
         ValueError: the data are damaged.
@@ -150,12 +150,12 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read(path: Path, what: str, do: str, safe: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file.
+    """Read tensors and metadata of a file.
 
     Args:
         path: the file.
-        what: what it holds, for the error ("The trajectory of group 12").
-        do, safe: what to do and what is safe, for the error.
+        what: its content, for the error ("The trajectory of group 12").
+        do, safe: as in `D3POError`, for the error.
 
     Raises:
         D3POError: the file is missing, damaged or cannot be read.
@@ -171,12 +171,12 @@ def read(path: Path, what: str, do: str, safe: str = "") -> tuple[dict[str, Tens
 
 
 def png(image: Image.Image) -> bytes:
-    """An image as PNG, without whatever metadata it carried."""
+    """Encode an image as PNG, without its metadata."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _body(data: bytes | bytearray) -> memoryview:
-    """The tensors' bytes of a safetensors file, after its header."""
+    """Return the tensors' bytes of a safetensors file, which follow its header."""
     return memoryview(data)[8 + int.from_bytes(data[:8], "little") :]

@@ -1,8 +1,8 @@
-"""Flags: a person says of one candidate that it is defective, or unsafe. They stand beside the pick on its group.
+"""Flags: a person marks one candidate as defective or unsafe, beside the pick on its group.
 
-Recorded as picks are: before the call returns, once for each id, taken back but never deleted. The last word of a
-person on a candidate counts, and so does preferring it: a flag on a picture that the person then picked as the
-favourite does not stand, until that pick is taken back.
+They are recorded as picks are: before the call returns, once for each id, taken back but never deleted. A person's
+newest flag on a candidate counts. A flag on an image that the same person picked as the favourite afterwards does not
+stand until that pick is taken back.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ class StoredFlag:
     """A recorded flag.
 
     Attributes:
-        flag_id: among those of picks.
+        flag_id: unique among the ids of picks and flags.
         candidate: its number in the group.
-        on: put, or taken off again.
+        on: whether the flag was put on; False if it was taken off.
         who: the person, as the client named them.
         when: seconds since 1970.
-        shown_order: candidate numbers in the order in which they were shown, if it was told.
-        undone: when it was taken back; None while it was not.
+        shown_order: candidate numbers in the order in which they were shown, if known.
+        reason: why the group was shown, as in `Lease`, or "imported".
+        undone: when it was taken back; None if it was not.
     """
 
     flag_id: str
@@ -46,7 +47,7 @@ class StoredFlag:
 
 
 class Flags(Part):
-    """The part of a run that keeps flags."""
+    """Keeps flags."""
 
     def add(
         self,
@@ -63,10 +64,11 @@ class Flags(Part):
         """Put a flag on a candidate, or take it off; it is on the disk when this returns.
 
         Args:
-            group_id, candidate: what is flagged.
+            group_id: of the candidate.
+            candidate: its number in the group.
             kind: "defective" or "unsafe"; a candidate may have both.
             on: False takes the person's flag of this kind off again.
-            flag_id: the client's own id: a second call with it records nothing, whatever else it says.
+            flag_id: the client's own id: a second call with the same one records nothing, whatever its other values.
             who, shown_order, reason: as in `StoredFlag`.
 
         Raises:
@@ -91,45 +93,54 @@ class Flags(Part):
             return Recorded(flag_id, True, count_up(connection, "pick_revision"))
 
     def standing(self, *, who: str | None = None, group_id: str | None = None) -> list[StoredFlag]:
-        """The flags that stand, in the order in which they were put.
+        """Return the flags that stand, in the order in which they were put.
 
         Args:
             who: one person; None for everybody.
             group_id: one group; None for all.
         """
-        return self._flags("flags", who, group_id)
+        with self._database.read() as connection:
+            return standing_flags(connection, who=who, group_id=group_id)
 
     def history(self, *, who: str | None = None) -> list[StoredFlag]:
-        """All that was ever said with flags, what was taken off or back too, in the order in which it was said."""
-        return self._flags("picks", who, None)
-
-    def _flags(self, table: str, who: str | None, group_id: str | None) -> list[StoredFlag]:
+        """Return every flag ever put or taken off, also those taken back, in the order in which they came."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                f"""SELECT * FROM {table} WHERE kind IN ('defective', 'unsafe') AND (:who IS NULL OR who = :who)
-                AND (:group_id IS NULL OR group_id = :group_id) ORDER BY serial""",
-                {"who": who, "group_id": group_id},
-            ).fetchall()
-        return [flag_of(row) for row in rows]
+            return _select(connection, "picks", who, None)
+
+
+def standing_flags(
+    connection: sqlite3.Connection, *, who: str | None = None, group_id: str | None = None
+) -> list[StoredFlag]:
+    """Return what `Flags.standing` returns, for other parts of a run."""
+    return _select(connection, "flags", who, group_id)
+
+
+def _select(connection: sqlite3.Connection, table: str, who: str | None, group_id: str | None) -> list[StoredFlag]:
+    rows = connection.execute(
+        f"""SELECT * FROM {table} WHERE kind IN ('defective', 'unsafe') AND (:who IS NULL OR who = :who)
+        AND (:group_id IS NULL OR group_id = :group_id) ORDER BY serial""",
+        {"who": who, "group_id": group_id},
+    )
+    return [flag_of(row) for row in rows]
 
 
 def flag_of(row: sqlite3.Row) -> StoredFlag:
-    """A row of `picks` that holds a flag."""
+    """Convert a row of `picks` that holds a flag."""
     (candidate,), (on,) = json.loads(row["chosen"]), json.loads(row["scores"])
     return StoredFlag(
-        row["pick_id"],
-        row["group_id"],
-        candidate,
-        row["kind"],
-        bool(on),
-        row["who"],
-        row["created"],
-        tuple(json.loads(row["shown_order"])),
-        row["reason"],
-        row["undone"],
+        flag_id=row["pick_id"],
+        group_id=row["group_id"],
+        candidate=candidate,
+        kind=row["kind"],
+        on=bool(on),
+        who=row["who"],
+        when=row["created"],
+        shown_order=tuple(json.loads(row["shown_order"])),
+        reason=row["reason"],
+        undone=row["undone"],
     )
 
 
 def is_flag(row: sqlite3.Row) -> bool:
-    """Whether a row of `picks` holds a flag."""
+    """Tell whether a row of `picks` holds a flag."""
     return row["kind"] in FLAGS

@@ -1,8 +1,8 @@
 """Groups: candidates drawn for one prompt, with their recorded trajectories and images.
 
 A group's files are written into a temporary folder, and inside one transaction that folder is renamed and the row is
-added. A killed process therefore leaves a whole group, or something that no row names and that `sweep` may remove: who
-holds the database's write lock knows that nobody else stands between the rename and the row.
+added. A killed process therefore leaves a complete group, or a folder without a row that `remove_leftovers` may delete:
+nobody else is between rename and row while one holds the database's write lock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -25,9 +24,10 @@ from torch import Tensor
 from ..errors import D3POError
 from . import files
 from .part import GROUPS, IMPORTED, TRAJECTORY, Part, count_up
+from .records import JsonObject
 
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
-"""What a group's id, and so its folder's name, looks like: number and something random."""
+"""Form of a group's id, which is also its folder's name: its number and 8 random digits."""
 
 _SELECT = """SELECT groups.*, prompts.text AS prompt, prompts.negative AS negative
     FROM groups JOIN prompts ON prompts.id = groups.prompt_id"""
@@ -38,15 +38,15 @@ class Group:
     """A group as the database knows it; its tensors and images are read on demand.
 
     Attributes:
-        id: made by the run; fit for file names and addresses.
+        id: made by the run; safe in file names and addresses.
         number: counts the run's groups; a killed sampler may leave a gap.
         policy: "base", the hash of the LoRA that sampled it, or `IMPORTED`.
         held_out: never trained on; decided when the group was added.
         freed: its trajectory was deleted to save space.
-        near: candidates that look like another one.
+        near: duplicates: candidates that look like another one.
         showable: at least two candidates differ.
-        judged: what standing picks say: 0 nothing, 1 skipped, 2 that no candidate is better, 3 that one is.
-        flagged: what standing flags say: 0 nothing, 2 that all candidates are bad, 3 that some are worse than others.
+        judged: by standing picks: 0 not at all, 1 skipped, 2 no candidate is better, 3 one is.
+        flagged: by standing flags: 0 not at all, 2 all candidates are bad, 3 some are worse than others.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Group:
     candidates: int
     policy: str
     round: int
-    settings: dict[str, Any]
+    settings: JsonObject
     held_out: bool
     freed: bool
     created: float
@@ -69,21 +69,23 @@ class Group:
 
     @property
     def recorded(self) -> bool:
-        """Whether its candidates were drawn here, so that they have a trajectory (until it is freed). The tensors of
-        pictures that were imported are `latents` at most."""
+        """Tell whether the candidates were drawn here, so that they have a trajectory until it is freed.
+
+        Imported images have `latents` at most.
+        """
         return self.policy != IMPORTED
 
     @property
     def distinct(self) -> list[int]:
-        """Candidates that do not look like another one."""
+        """Return the candidates that are no duplicates."""
         return [candidate for candidate in range(self.candidates) if candidate not in self.near]
 
 
 class Groups(Part):
-    """The part of a run that keeps groups."""
+    """Keeps groups."""
 
     def next_number(self) -> int:
-        """Claim a group number, 0 and up; no two processes get the same, and none is given twice."""
+        """Reserve a group number, 0 and up, that no other call in any process gets."""
         with self._database.write() as connection:
             (highest,) = connection.execute("SELECT COALESCE(MAX(number), -1) FROM groups").fetchone()
             return count_up(connection, "last_number", highest + 1)
@@ -97,16 +99,16 @@ class Groups(Part):
         candidates: int,
         policy: str,
         round: int,
-        settings: dict[str, Any],
+        settings: JsonObject,
         held_out: bool,
         tensors: dict[str, Tensor],
         images: list[Image.Image],
         near: Sequence[int] = (),
     ) -> str:
-        """Add a group with all that belongs to it, or nothing.
+        """Add a group with its files and its row, or nothing, and return its id.
 
         Args:
-            prompt_id: from `add_prompt`.
+            prompt_id: from `Prompts.add`.
             number: from `next_number`.
             seed: seed of the group, 0 to 2**64 - 1.
             candidates: how many images it has.
@@ -114,21 +116,19 @@ class Groups(Part):
             round: the round it was drawn for.
             settings: sampling settings, JSON-able.
             held_out: never to be trained on.
-            tensors: the trajectory; of imported pictures their `latents` (candidates, ...), or nothing.
+            tensors: the trajectory; of imported images their `latents` (candidates, ...), or nothing.
             images: one for each candidate, in order.
-            near: candidates that look like another one, which nobody need be asked about.
-
-        Returns:
-            The group's id.
+            near: duplicates, which are not shown.
 
         Raises:
             D3POError: the number is taken, the prompt is unknown, the disk is full or the folder cannot be written to.
+            ValueError: the number of images is not that of candidates.
         """
         if len(images) != candidates:
             raise ValueError(f"{len(images)} images for {candidates} candidates")
         group_id = f"{number:06}-{secrets.token_hex(4)}"
-        whole = self.folder / GROUPS / group_id
-        half = whole.with_name(whole.name + files.TEMPORARY)
+        final = self.folder / GROUPS / group_id
+        half = final.with_name(final.name + files.TEMPORARY)
         row = {
             **{"id": group_id, "number": number, "prompt_id": prompt_id, "seed": str(seed), "candidates": candidates},
             **{"policy": policy, "round": round, "settings": json.dumps(settings), "held_out": held_out},
@@ -145,12 +145,12 @@ class Groups(Part):
                 with self._database.write() as connection:
                     _check_new(connection, number, prompt_id)
                     connection.execute(insert, row)
-                    files.move(half, whole)
+                    files.move(half, final)
         except BaseException:
             shutil.rmtree(half, ignore_errors=True)
             with suppress(D3POError):
                 if not self._known(group_id):  # the commit itself may have failed, or an interrupt came after it
-                    shutil.rmtree(whole, ignore_errors=True)
+                    shutil.rmtree(final, ignore_errors=True)
             raise
         return group_id
 
@@ -165,17 +165,17 @@ class Groups(Part):
         freed: bool | None = None,
         recorded: bool | None = None,
     ) -> list[Group]:
-        """The groups that fit all given filters, by number.
+        """Return the groups that pass all filters, by number.
 
         Args:
             round, policy: as the group was added.
-            picked: whether somebody's pick stands on it; flags alone are none.
-            who: whose picks `picked` looks at; everybody's if None.
+            picked: whether a pick stands on it; flags alone do not count.
+            who: the person whose picks `picked` looks at; everybody's if None.
             held_out, freed, recorded: as in `Group`.
         """
-        wanted = {"round": round, "policy": policy, "held_out": held_out, "freed": freed}
-        wanted = {name: value for name, value in wanted.items() if value is not None}
-        conditions = [f"groups.{name} = :{name}" for name in wanted]
+        columns = {"round": round, "policy": policy, "held_out": held_out, "freed": freed}
+        columns = {name: value for name, value in columns.items() if value is not None}
+        conditions = [f"groups.{name} = :{name}" for name in columns]
         if picked is not None:
             theirs = "" if who is None else "AND picks.who = :who"
             standing = f"undone IS NULL AND reason <> 'repeat' AND kind NOT IN ('defective', 'unsafe') {theirs}"
@@ -184,13 +184,13 @@ class Groups(Part):
         if recorded is not None:
             conditions.append(f"groups.policy {'<>' if recorded else '='} :imported")
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        values = {**wanted, "who": who, "imported": IMPORTED}
+        values = {**columns, "who": who, "imported": IMPORTED}
         with self._database.read() as connection:
             rows = connection.execute(f"{_SELECT} {where} ORDER BY groups.number", values).fetchall()
         return [_group(row) for row in rows]
 
     def get(self, group_id: str) -> Group:
-        """One group.
+        """Return one group.
 
         Raises:
             D3POError: there is none with this id.
@@ -202,12 +202,12 @@ class Groups(Part):
         return _group(row)
 
     def rounds(self) -> list[int]:
-        """The rounds that groups were drawn for."""
+        """Return the numbers of the rounds that groups were drawn for."""
         with self._database.read() as connection:
             return [row["round"] for row in connection.execute("SELECT DISTINCT round FROM groups ORDER BY round")]
 
     def trajectory(self, group_id: str) -> dict[str, Tensor]:
-        """A group's tensors, as they were added.
+        """Return a group's tensors, as they were added.
 
         Raises:
             D3POError: the group is unknown or was freed, or its file is missing or damaged.
@@ -228,7 +228,7 @@ class Groups(Part):
         return tensors
 
     def save_latents(self, group_id: str, latents: Tensor) -> None:
-        """Keep the clean latents (candidates, ...) of imported pictures, which were imported without a VAE.
+        """Save the clean latents (candidates, ...) of a group whose images were imported without a VAE.
 
         Raises:
             D3POError: the group is unknown, the disk is full or the folder cannot be written to.
@@ -238,7 +238,7 @@ class Groups(Part):
         files.replace(self.folder / GROUPS / group.id / TRAJECTORY, files.pack({"latents": latents}))
 
     def image_path(self, group_id: str, candidate: int) -> Path:
-        """Where a candidate's PNG lies.
+        """Return the path of a candidate's PNG.
 
         Raises:
             D3POError: the group or candidate is unknown, or the image is missing.

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
-from pathlib import Path
 
-from .database import Database
-from .flags import Flags
+from .flags import standing_flags
 from .part import Part
 
 
 @dataclass(frozen=True)
 class PastPick:
-    """All that one person says of one group, with what is needed to show it.
+    """One person's pick and flags on one group, with what is needed to show them.
 
     Attributes:
-        pick_id: of the pick that stands, or of the last flag where there is none.
-        kind: of the pick, "flagged" where there are only flags.
+        pick_id: of the pick that stands, or of the newest flag where there is no pick.
+        kind: of the pick; "flagged" where there are only flags.
         order, scores: as in `Pick`.
         flags: kinds of standing flags by candidate.
-        why: why the group was shown.
+        reason: why the group was shown, as in `Lease`, or "imported".
         when: seconds since 1970.
     """
 
@@ -38,32 +36,28 @@ class PastPick:
     flags: dict[int, list[str]]
     who: str
     when: float
-    why: str
+    reason: str
+
+    @property
+    def why(self) -> str:
+        """Return `reason`."""
+        return self.reason
 
 
-_SAID = """WITH said AS (
+_JUDGED = """WITH judged AS (
     SELECT serial, pick_id, group_id, who, kind, chosen, scores, created, reason FROM standing
     UNION ALL SELECT MAX(serial), pick_id, group_id, who, 'flagged', '[]', '[]', created, reason FROM flags
     WHERE NOT EXISTS (SELECT 1 FROM standing WHERE standing.group_id = flags.group_id AND standing.who = flags.who)
     GROUP BY group_id, who)"""
-_FROM = """FROM said JOIN groups ON groups.id = said.group_id JOIN prompts ON prompts.id = groups.prompt_id
-    WHERE (:who IS NULL OR said.who = :who) AND (:round IS NULL OR groups.round = :round)
+_FROM = """FROM judged JOIN groups ON groups.id = judged.group_id JOIN prompts ON prompts.id = groups.prompt_id
+    WHERE (:who IS NULL OR judged.who = :who) AND (:round IS NULL OR groups.round = :round)
     AND (:text IS NULL OR instr(lower(prompts.text), lower(:text)))
-    AND (:kind IS NULL OR said.kind = :kind OR EXISTS (SELECT 1 FROM flags
-        WHERE flags.group_id = said.group_id AND flags.who = said.who AND flags.kind = :kind))"""
+    AND (:kind IS NULL OR judged.kind = :kind OR EXISTS (SELECT 1 FROM flags
+        WHERE flags.group_id = judged.group_id AND flags.who = judged.who AND flags.kind = :kind))"""
 
 
 class History(Part):
-    """Looks back at picks and flags.
-
-    Args:
-        folder, database: see `Part`.
-        flags: of the same run.
-    """
-
-    def __init__(self, folder: Path, database: Database, flags: Flags) -> None:
-        super().__init__(folder, database)
-        self._flags = flags
+    """Looks back at picks and flags."""
 
     def page(
         self,
@@ -75,46 +69,37 @@ class History(Part):
         round: int | None = None,
         text: str | None = None,
     ) -> tuple[int, list[PastPick]]:
-        """How many standing picks fit the filters, and a page of them, the newest first.
+        """Return how many standing picks pass the filters, and a page of them, the newest first.
 
-        What a person has only flagged is among them.
+        Groups that a person only flagged are among them.
 
         Args:
-            offset, limit: the page.
+            offset: how many to pass over.
+            limit: the page's length.
             kind: of the pick, or of one of the flags.
-            who: said it.
-            round: that the group was drawn for.
+            who: the person.
+            round: the round that the group was drawn for.
             text: part of the prompt.
         """
         values = {"kind": kind, "who": who, "round": round, "text": text, "offset": offset, "limit": limit}
         with self._database.read() as connection:
-            (total,) = connection.execute(f"{_SAID} SELECT COUNT(*) {_FROM}", values).fetchone()
+            (total,) = connection.execute(f"{_JUDGED} SELECT COUNT(*) {_FROM}", values).fetchone()
             rows = connection.execute(
-                f"""{_SAID} SELECT pick_id, said.group_id, number, candidates, prompts.text AS prompt, round, held_out,
-                said.kind, chosen, scores, said.who, said.created AS "when", reason AS why {_FROM}
+                f"""{_JUDGED} SELECT pick_id, judged.group_id, number, candidates, prompts.text AS prompt, round,
+                held_out, judged.kind, chosen, scores, judged.who, judged.created AS "when", reason {_FROM}
                 ORDER BY serial DESC LIMIT :limit OFFSET :offset""",
                 values,
             ).fetchall()
-        return total, [self._past(row) for row in rows]
-
-    def _past(self, row: sqlite3.Row) -> PastPick:
-        values = dict(row)
-        values["order"] = tuple(json.loads(values.pop("chosen")))
-        values["scores"] = tuple(json.loads(values["scores"]))
-        values["held_out"] = bool(values["held_out"])
-        flags: dict[int, list[str]] = {}
-        for flag in self._flags.standing(who=row["who"], group_id=row["group_id"]):
-            flags.setdefault(flag.candidate, []).append(flag.kind)
-        return PastPick(flags=flags, **values)
+            return total, [_past_pick(connection, row) for row in rows]
 
     def people(self) -> list[str]:
-        """Who has picked, as they named themselves."""
+        """Return the names of all people who have picked, as they named themselves."""
         with self._database.read() as connection:
             rows = connection.execute("SELECT who FROM standing UNION SELECT who FROM flags ORDER BY who")
             return [row["who"] for row in rows]
 
     def consistency(self, who: str | None = None) -> tuple[int, int]:
-        """How often the same was chosen when a group came back with its sides swapped, and out of how many times.
+        """Count how often a group that came back with its sides swapped got the same pick, and out of how many.
 
         Args:
             who: one person; None for everybody.
@@ -132,3 +117,14 @@ class History(Part):
                 {"who": who},
             ).fetchone()
         return row["same"], row["times"]
+
+
+def _past_pick(connection: sqlite3.Connection, row: sqlite3.Row) -> PastPick:
+    values = dict(row)
+    values["order"] = tuple(json.loads(values.pop("chosen")))
+    values["scores"] = tuple(json.loads(values["scores"]))
+    values["held_out"] = bool(values["held_out"])
+    flags: dict[int, list[str]] = {}
+    for flag in standing_flags(connection, who=row["who"], group_id=row["group_id"]):
+        flags.setdefault(flag.candidate, []).append(flag.kind)
+    return PastPick(flags=flags, **values)

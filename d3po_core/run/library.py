@@ -1,4 +1,4 @@
-"""All tastes of a host: the runs in its folder, by the ids that they were given when they were made."""
+"""The runs in a host's folder, by their ids."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import threading
 from pathlib import Path
 
 from ..errors import D3POError
-from ..gallery.fields import NotFound
 from . import Run, files
 from .part import DATABASE
 
 
+class UnknownRunError(D3POError):
+    """There is no run with the id that was asked for."""
+
+
 class RunLibrary:
-    """The runs that lie in a folder, each in a folder of its own; opened once and kept open. Any thread may use it.
+    """The runs in a folder, each in a folder of its own; opened once and kept open. All threads may use it.
 
     Args:
-        folder: where; it need not exist yet.
+        folder: the folder; it need not exist yet.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -25,27 +28,27 @@ class RunLibrary:
         self._lock = threading.Lock()
 
     def runs(self) -> list[Run]:
-        """All runs that can be opened, the newest first.
+        """Return all runs that can be opened, the newest first.
 
-        Of two with the same id, as a copied folder has it, the one with the first name counts.
+        Of two with the same id, as a copied folder has it, the one whose folder's name sorts first counts.
         """
         with self._lock:
-            found = sorted(path.parent for path in self.folder.glob(f"[!.]*/{DATABASE}"))
-            for gone in set(self._open) - set(found):
+            folders = sorted(path.parent for path in self.folder.glob(f"[!.]*/{DATABASE}"))
+            for gone in set(self._open) - set(folders):
                 self._open.pop(gone).close()
-            known: dict[str, Run] = {}
-            for path in found:
-                run = self._open.get(path) or _opened(path)
+            by_id: dict[str, Run] = {}
+            for folder in folders:
+                run = self._open.get(folder) or _open_or_none(folder)
                 if run is not None:
-                    self._open[path] = run
-                    known.setdefault(run.run_id, run)
-        return sorted(known.values(), key=lambda run: -run.created)
+                    self._open[folder] = run
+                    by_id.setdefault(run.run_id, run)
+        return sorted(by_id.values(), key=lambda run: -run.created)
 
     def unused(self, name: str) -> Path:
-        """A folder for a new taste of this name; it is not there yet.
+        """Choose a folder for a new run of this name; it does not exist yet.
 
         Raises:
-            D3POError: the shelf's folder cannot be written to.
+            D3POError: the library's folder cannot be written to.
         """
         stem = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "taste"
         with files.writing(self.folder):
@@ -57,29 +60,29 @@ class RunLibrary:
         return path
 
     def run(self, run_id: str) -> Run:
-        """A run by its id.
+        """Return a run by its id.
 
         Raises:
-            NotFound: there is none.
+            UnknownRunError: there is none.
         """
         with self._lock:
-            known = [run for run in self._open.values() if run.run_id == run_id]
-        if len(known) == 1 and (known[0].folder / DATABASE).is_file():
-            return known[0]
+            matching = [run for run in self._open.values() if run.run_id == run_id]
+        if len(matching) == 1 and (matching[0].folder / DATABASE).is_file():
+            return matching[0]
         for run in self.runs():
             if run.run_id == run_id:
                 return run
-        raise NotFound("There is no such taste. It may have been deleted or moved.")
+        raise UnknownRunError("There is no such taste. It may have been deleted or moved.")
 
     def close(self) -> None:
-        """Close all runs, so that their folders can be moved on every system. Use opens them again."""
+        """Close all runs, so that their folders can be moved on every system; the next use opens them again."""
         with self._lock:
             for run in self._open.values():
                 run.close()
 
 
-def _opened(path: Path) -> Run | None:
+def _open_or_none(folder: Path) -> Run | None:
     try:
-        return Run.open(path)
+        return Run.open(folder)
     except D3POError:  # a damaged one must not hide the others
         return None

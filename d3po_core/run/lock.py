@@ -1,7 +1,7 @@
-"""A lock that dies with its process: two trainers on one run would overwrite each other's state.
+"""A lock that ends with its process: two trainers on one run would overwrite each other's state.
 
-The operating system holds the lock, so a killed process leaves none. What stands in the file (process, computer, start)
-is for the message alone.
+The operating system holds the lock, so a killed process leaves none. The facts about its holder (process, computer,
+start) are in a file beside it, for the message alone.
 """
 
 from __future__ import annotations
@@ -9,28 +9,20 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ..errors import D3POError
 from .files import writing
 
-if sys.platform == "win32":
-    import msvcrt
-
-    _FAR = 1 << 30  # Windows' locks forbid reading too, so the locked byte lies far behind the text
-
-    def _try_lock(handle: int) -> None:
-        os.lseek(handle, _FAR, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _try_lock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+HOLDER = ".holder.json"
+"""End of the name of the file that says who holds the lock. The lock file itself is emptied by older versions of
+filelock."""
+POLL_SECONDS = 0.02
 
 
 @contextmanager
@@ -38,37 +30,40 @@ def hold(path: Path, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock file while inside. It is not re-entrant, not even within one process.
 
     Args:
-        path: the lock file; it is made when missing and never deleted.
+        path: the lock file; it is made when missing.
         wait: seconds to wait for another holder.
 
     Raises:
-        D3POError: another holder has it; the message names its process, computer and start.
+        D3POError: another holder has it (the message names its process, computer and start), the disk is full or the
+            folder cannot be written to.
     """
+    lock = FileLock(path, thread_local=False)  # a new one each time: filelock's own objects are re-entrant
     with writing(path.parent):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        path.parent.stat()  # filelock would make a missing folder again, even that of a run that was moved
+        try:
+            lock.acquire(timeout=wait, poll_interval=POLL_SECONDS)
+        except Timeout:  # an OSError too, so it must not reach `writing`
+            raise _held(path) from None
+    holder = path.with_name(path.name + HOLDER)
     try:
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                _try_lock(handle)
-                break
-            except (BlockingIOError, PermissionError):
-                if time.monotonic() >= deadline:
-                    raise _held(path) from None
-                time.sleep(0.02)
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "start": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.lseek(handle, 0, os.SEEK_SET)
-        os.write(handle, json.dumps(who).ljust(500).encode())  # always as long, so nothing of an older holder stays
+        with suppress(OSError):  # on a full disk the lock must work all the same: it guards the freeing of space
+            holder.write_text(json.dumps(_this_process()), encoding="utf-8")
         yield
     finally:
-        os.close(handle)
+        with suppress(OSError):  # before the release: afterwards it may be the next holder's
+            holder.unlink()
+        lock.release()
+
+
+def _this_process() -> dict[str, str | int]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "start": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def _held(path: Path) -> D3POError:
     try:
-        who = json.loads(path.read_text())
-        holder = f"process {who['pid']} on {who['host']}, since {who['start']}"
-    except (OSError, ValueError, KeyError):  # the holder has just locked and not yet written
+        facts = json.loads(path.with_name(path.name + HOLDER).read_text(encoding="utf-8"))
+        holder = f"process {facts['pid']} on {facts['host']}, since {facts['start']}"
+    except (OSError, ValueError, KeyError, TypeError):  # the holder has just taken the lock and not yet written
         holder = "another process"
     return D3POError(
         f"The run in {path.parent} is being trained already: {holder}.",

@@ -1,7 +1,7 @@
-"""manifest.json: with what a run was made, for whoever wants to repeat or understand it.
+"""manifest.json: the versions, settings and devices that a run was made with, for people who repeat or study it.
 
-Versions are read from the installed packages' metadata, so nothing heavy is imported for them. The file is for people;
-nothing reads it to decide anything.
+Versions are read from the installed packages' metadata, so nothing heavy is imported for them. No code decides
+anything by this file.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from .. import __version__
 from . import files
 from .part import MANIFEST
+from .records import JsonObject
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> JsonObject:
     """Return a run's manifest as last written; empty if it is missing or damaged."""
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
-def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Write a run's manifest, with the versions of what is installed now.
+def write_manifest(folder: Path, content: JsonObject) -> None:
+    """Write a run's manifest, with the versions that are installed now.
 
     Args:
         folder: of the run.
@@ -45,18 +45,18 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, the system, this package and, where installed, what it builds on."""
-    found = {"d3po_core": __version__, "python": platform.python_version(), "system": platform.platform()}
+    """Return the versions of Python, the system, this package and those of `PACKAGES` that are installed."""
+    installed = {"d3po_core": __version__, "python": platform.python_version(), "system": platform.platform()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def device_name(device: torch.device | str) -> str:
-    """What a person calls the device: the GPU's name, or the processor and its number of cores."""
+    """Name a device as a person does: the GPU's name, or the processor and its number of cores."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -8,19 +8,19 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from typing import Any
 
 from .files import writing
-from .part import METRICS, Part, finite
+from .part import METRICS, Part
+from .records import JsonObject, finite
 
 UPDATE = ("round", "phase", "update")
-"""What names an update."""
+"""The values that identify an update."""
 
 
 class Metrics(Part):
-    """The part of a run that keeps what the trainer reported."""
+    """Keeps what the trainer reported."""
 
-    def append(self, values: dict[str, Any]) -> None:
+    def append(self, values: JsonObject) -> None:
         """Append a JSON-able report; NaN and infinity become null.
 
         Raises:
@@ -34,15 +34,15 @@ class Metrics(Part):
                     line = b"\n" + line
             file.write(line)
 
-    def read(self) -> list[dict[str, Any]]:
-        """All reports that are whole, oldest first; of an update that was done again after a kill, the later one."""
+    def read(self) -> list[JsonObject]:
+        """Return all complete reports, oldest first; of an update done again after a kill only the later one."""
         path = self.folder / METRICS
-        found: dict[Any, dict[str, Any]] = {}
+        reports: dict[object, JsonObject] = {}
         for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else []):
             with suppress(ValueError):
-                each = json.loads(line)
-                if isinstance(each, dict):
-                    update = tuple(str(each.get(name)) for name in UPDATE) if "update" in each else number
-                    found.pop(update, None)
-                    found[update] = each
-        return list(found.values())
+                report = json.loads(line)
+                if isinstance(report, dict):
+                    update = tuple(str(report.get(name)) for name in UPDATE) if "update" in report else number
+                    reports.pop(update, None)
+                    reports[update] = report
+        return list(reports.values())

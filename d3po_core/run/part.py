@@ -1,11 +1,9 @@
-"""What every part of a run stands on: its folder, its database, and the names of the files in it."""
+"""What every part of a run has: its folder, its database, and the names of the files in it."""
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 from .database import Database
 
@@ -19,14 +17,14 @@ ROUNDS = "rounds"
 TRAJECTORY = "trajectory.safetensors"
 STATE = "state.safetensors"
 IMPORTED = "imported"
-"""In the place of a policy: a group of pictures that nobody here drew, so it has no trajectory."""
+"""Stored as the policy of a group whose images were imported, so that it has no trajectory."""
 
 
 class Part:
     """One part of a run.
 
     Args:
-        folder: where the run lies now.
+        folder: where the run is now.
         database: of the run; all parts share it.
     """
 
@@ -34,19 +32,14 @@ class Part:
         self.folder = folder
         self._database = database
 
+    def _round_folder(self, round: int) -> Path:
+        """Return where the files of a round belong; it may not exist yet."""
+        return self.folder / ROUNDS / f"{round:04}"
+
 
 def count_up(connection: sqlite3.Connection, key: str, at_least: int = 0) -> int:
-    """Raise a counter kept in `meta` by one, or to `at_least`, inside the caller's transaction; the new value."""
+    """Raise a counter in `meta` by one, or to `at_least`, inside the caller's transaction, and return the new value."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     value = max(int(row["value"]) + 1, at_least)
     connection.execute("UPDATE meta SET value = ? WHERE key = ?", (str(value), key))
     return value
-
-
-def finite(value: Any) -> Any:
-    """The same JSON-able value with None for NaN and infinity, which JSON does not have and browsers refuse."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

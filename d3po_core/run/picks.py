@@ -1,7 +1,8 @@
 """Picks as they were made: recorded before the call returns, superseded and taken back, never deleted.
 
-A person's picks and flags are a stack. The pick that stands on a group is their last one there that was not taken
-back, so undo after a change of mind brings the earlier pick back. Pairs are derived elsewhere and never stored.
+A person's picks and flags are a stack. The pick that stands on a group is their newest one there that was not taken
+back, so undo after a change of mind brings the earlier pick back. Pairs are derived in d3po_core/picks.py and never
+stored.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import D3POError
 from ..picks import Pick, check_pick
-from .database import Database
-from .flags import Flags, StoredFlag, flag_of, is_flag
+from .flags import StoredFlag, flag_of, is_flag, standing_flags
 from .part import IMPORTED, Part, count_up
 from .recording import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
 
@@ -29,9 +28,10 @@ class StoredPick:
     Attributes:
         who: the person, as the client named them.
         when: seconds since 1970.
-        shown_order: candidate numbers in the order in which they were shown, if it was told.
-        decision_ms: milliseconds between showing and picking, if it was told.
-        undone: when it was taken back; None while it was not.
+        shown_order: candidate numbers in the order in which they were shown, if known.
+        decision_ms: milliseconds between showing and picking, if known.
+        reason: why the group was shown, as in `Lease`, or "imported".
+        undone: when it was taken back; None if it was not.
     """
 
     pick_id: str
@@ -47,7 +47,7 @@ class StoredPick:
 
 @dataclass(frozen=True)
 class Judgement:
-    """All that one person says of one group: a pick, or flags, or both.
+    """One person's judgement of one group: a pick, or flags, or both.
 
     Attributes:
         stored: the pick that stands; None if there are only flags.
@@ -61,32 +61,32 @@ class Judgement:
 
     @property
     def pick(self) -> Pick | None:
-        """What was said of the group as a whole."""
+        """Return the pick that stands; None if there are only flags."""
         return self.stored.pick if self.stored else None
 
     @property
     def flagged(self) -> frozenset[int]:
-        """The candidates with a flag of any kind."""
+        """Return the candidates with a flag of any kind."""
         return frozenset(flag.candidate for flag in self.flags)
 
     @property
     def shown_order(self) -> tuple[int, ...]:
-        """Candidates in the order in which they were shown, if it was told."""
+        """Return the candidates in the order in which they were shown; empty if unknown."""
         return self.stored.shown_order if self.stored else self.flags[-1].shown_order
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Groups and picks in numbers.
+    """Numbers of groups and picks.
 
     Attributes:
         drawn: groups that can be shown.
-        near: groups that cannot, their candidates being too alike.
-        waiting: unpicked ones that no page has on lease.
-        picks: groups that somebody judged, be it by a flag alone, and did not just skip.
+        near: groups that cannot be shown because their candidates are duplicates.
+        waiting: groups without a pick that no page has on lease.
+        picks: groups that somebody judged by a pick or a flag, and did not just skip.
         yours: those that one person judged.
-        usable: groups whose picks or flags tell a better candidate from a worse one; imported ones may not count, see
-            `Showing.counts`.
+        usable: groups whose picks or flags say that one candidate is better than another; see `Picks.counts` for
+            imported ones.
     """
 
     drawn: int
@@ -98,16 +98,7 @@ class Counts:
 
 
 class Picks(Part):
-    """Keeps picks, and tells what is said with picks and flags together.
-
-    Args:
-        folder, database: see `Part`.
-        flags: of the same run.
-    """
-
-    def __init__(self, folder: Path, database: Database, flags: Flags) -> None:
-        super().__init__(folder, database)
-        self._flags = flags
+    """Keeps picks, and joins them with flags to judgements."""
 
     def add(
         self,
@@ -124,8 +115,8 @@ class Picks(Part):
 
         Args:
             group_id: the group judged.
-            pick: what was said.
-            pick_id: the client's own id of this pick: a second call with it records nothing, whatever else it says.
+            pick: the judgement.
+            pick_id: the client's own id: a second call with the same one records nothing, whatever its other values.
             who, shown_order, decision_ms, reason: as in `StoredPick`.
 
         Raises:
@@ -137,7 +128,7 @@ class Picks(Part):
             check_pick(pick, candidates)
             check_shown(pick.order, shown_order, candidates)
             if reason == "repeat" and not _stands(connection, group_id, who):
-                reason = ""  # there is nothing to be consistent with, so it is a pick like any other
+                reason = ""  # without an earlier pick to compare it with it is a pick like any other
             if is_recorded(connection, pick_id):
                 return Recorded(pick_id, False, revision(connection))
             connection.execute(
@@ -155,13 +146,13 @@ class Picks(Part):
     def undo(self, who: str = "") -> StoredPick | StoredFlag | None:
         """Take back a person's last pick or flag that still counts, and return it; None if there is none left.
 
-        A flag that was taken off is put again by that.
+        If that took a flag off, the flag stands again.
         """
         row = self._last_row(who)
         return self.take_back(row["pick_id"]) if row else None
 
     def take_back(self, pick_id: str) -> StoredPick | StoredFlag:
-        """Take back one pick or flag, the last or an older one; doing it twice changes nothing more.
+        """Take back one pick or flag, the newest or an older one, and return it; twice is the same as once.
 
         Raises:
             D3POError: there is no such pick.
@@ -176,21 +167,24 @@ class Picks(Part):
                 count_up(connection, "pick_revision")
         if row is None:
             raise D3POError(f"This run has no pick with the id '{pick_id}'.")
-        return _said(row)
+        return _pick_or_flag(row)
 
     def remove(self, pick_id: str) -> None:
-        """Take back a pick and all earlier ones of the same person on the same group, so that none comes back to life.
+        """Take back a pick and all earlier ones of the same person on the same group, so that none stands again.
 
-        All flags of that person there go too, so that nothing of them is left; so they do with the id of a flag.
+        All flags of that person on the group are taken back too.
+
+        Args:
+            pick_id: of a pick or a flag.
 
         Raises:
-            D3POError: there is no such pick.
+            D3POError: there is no such pick or flag.
         """
         with self._database.write() as connection:
             row = connection.execute("SELECT * FROM picks WHERE pick_id = ?", (pick_id,)).fetchone()
             if row is None:
                 raise D3POError(f"This run has no pick with the id '{pick_id}'.")
-            if row["undone"] is None:  # else it was said before, and what came after is meant
+            if row["undone"] is None:  # a repeated request must not touch what was picked since
                 connection.execute(
                     """UPDATE picks SET undone = ? WHERE group_id = ? AND who = ? AND undone IS NULL
                     AND (serial <= ? OR kind IN ('defective', 'unsafe'))""",
@@ -200,40 +194,44 @@ class Picks(Part):
                 count_up(connection, "pick_revision")
 
     def has(self, pick_id: str) -> bool:
-        """Whether this pick or flag was ever recorded."""
+        """Tell whether this pick or flag was ever recorded."""
         with self._database.read() as connection:
             return is_recorded(connection, pick_id)
 
     def last(self, who: str = "") -> StoredPick | StoredFlag | None:
-        """A person's last pick or flag that still counts: what `undo` would take back."""
+        """Return a person's last pick or flag that was not taken back: the one that `undo` would take back."""
         row = self._last_row(who)
-        return _said(row) if row else None
+        return _pick_or_flag(row) if row else None
 
     def standing(self, *, who: str | None = None) -> list[StoredPick]:
-        """The picks that stand: one for each person and group, in the order in which they were made."""
+        """Return the picks that stand: one for each person and group, in the order in which they were made."""
         return self._picks("standing", who)
 
     def history(self, *, who: str | None = None) -> list[StoredPick]:
-        """Every pick ever made, superseded and undone ones too, in the order in which they were made."""
+        """Return every pick ever made, also superseded and undone ones, in the order in which they were made."""
         return self._picks("picks", who)
 
     def judgements(self, *, who: str | None = None) -> list[Judgement]:
-        """What stands, by group and person: first where there is a pick, in the order of `picks`, then mere flags."""
+        """Return the judgements that stand, one for each person and group.
+
+        Those with a pick come first, in the order of `standing`, then those with flags alone.
+        """
         flags: dict[tuple[str, str], list[StoredFlag]] = {}
-        for flag in self._flags.standing(who=who):
-            flags.setdefault((flag.group_id, flag.who), []).append(flag)
-        found = [
+        with self._database.read() as connection:
+            for flag in standing_flags(connection, who=who):
+                flags.setdefault((flag.group_id, flag.who), []).append(flag)
+        picked = [
             Judgement(stored.group_id, stored.who, stored, tuple(flags.pop((stored.group_id, stored.who), ())))
             for stored in self.standing(who=who)
         ]
-        return found + [Judgement(group_id, name, None, tuple(rest)) for (group_id, name), rest in flags.items()]
+        return picked + [Judgement(group_id, name, None, tuple(rest)) for (group_id, name), rest in flags.items()]
 
     def counts(self, who: str, recorded: bool = False) -> Counts:
-        """How much was done and is to do, for a person.
+        """Count groups that were drawn, wait, and were judged, for a person.
 
         Args:
             who: the person.
-            recorded: groups of imported pictures are of no use: what is to be taught needs to know how they were drawn.
+            recorded: do not count groups of imported images as usable: the method needs recorded trajectories.
         """
         with self._database.read() as connection:
             (imported,) = connection.execute(
@@ -261,10 +259,10 @@ class Picks(Part):
         )
 
     def untaught(self, recorded: bool = False) -> int:
-        """How many groups have a standing pick or flag from after the last round was begun, for each person.
+        """Count groups with a standing pick or flag since the last round was begun, each person's separately.
 
         Args:
-            recorded: groups of imported pictures do not count, see `Showing.counts`.
+            recorded: do not count groups of imported images, as in `counts`.
         """
         with self._database.read() as connection:
             (count,) = connection.execute(
@@ -278,7 +276,7 @@ class Picks(Part):
 
     @property
     def revision(self) -> int:
-        """A number that changes whenever the standing picks change."""
+        """Return a number that changes whenever the standing picks change."""
         with self._database.read() as connection:
             return revision(connection)
 
@@ -304,20 +302,20 @@ def _stands(connection: sqlite3.Connection, group_id: str, who: str) -> bool:
     return connection.execute(query, (group_id, who)).fetchone() is not None
 
 
-def _said(row: sqlite3.Row) -> StoredPick | StoredFlag:
+def _pick_or_flag(row: sqlite3.Row) -> StoredPick | StoredFlag:
     return flag_of(row) if is_flag(row) else _stored(row)
 
 
 def _stored(row: sqlite3.Row) -> StoredPick:
     pick = Pick(row["kind"], tuple(json.loads(row["chosen"])), tuple(json.loads(row["scores"])))
     return StoredPick(
-        row["pick_id"],
-        row["group_id"],
-        pick,
-        row["who"],
-        row["created"],
-        tuple(json.loads(row["shown_order"])),
-        row["decision_ms"],
-        row["reason"],
-        row["undone"],
+        pick_id=row["pick_id"],
+        group_id=row["group_id"],
+        pick=pick,
+        who=row["who"],
+        when=row["created"],
+        shown_order=tuple(json.loads(row["shown_order"])),
+        decision_ms=row["decision_ms"],
+        reason=row["reason"],
+        undone=row["undone"],
     )

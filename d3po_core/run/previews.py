@@ -1,4 +1,4 @@
-"""Previews: a round's pictures of fixed prompts and seeds, before it was trained and after, at a few strengths."""
+"""Previews: a round's images of fixed prompts and seeds, before it was trained and after, at a few strengths."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image
 
 from ..errors import D3POError
 from . import files
-from .part import ROUNDS, Part
+from .part import Part
 
 SIDE = re.compile(r"before|after(-\d{1,2})?")
-"""What a side of a strip may be called, and so its files: see `strip_side`."""
+"""Names of the sides of a strip, which are in its files' names: see `strip_side`."""
 
 
 def strip_side(strength: float) -> str:
-    """Which side of a strip shows what was taught at this strength: "after" (1), "after-70" and so on."""
+    """Name the side of a strip that shows the LoRA at this strength: "after" for 1, "after-70" for 0.7."""
     return "after" if strength == 1 else f"after-{strength * 100:.0f}"
 
 
@@ -26,12 +26,12 @@ class Previews(Part):
     """Keeps previews, by round."""
 
     def save(self, round: int, prompts: Sequence[str], sides: Mapping[str, Sequence[Image.Image]]) -> None:
-        """Keep a round's pictures of fixed prompts and seeds.
+        """Save a round's images of fixed prompts and seeds.
 
         Args:
             round: its number.
-            prompts: one for each picture of a side.
-            sides: "before", "after" and, at smaller strengths, what `after` calls them.
+            prompts: one for each image of a side.
+            sides: images by side: "before", and at each strength the name from `strip_side`.
 
         Raises:
             D3POError: the disk is full or the folder cannot be written to.
@@ -43,22 +43,23 @@ class Previews(Part):
         files.replace(folder / "prompts.json", json.dumps(list(prompts)).encode())
 
     def prompts(self, round: int) -> list[str]:
-        """The prompts of a round's before/after pictures; empty if there are none."""
+        """Return the prompts of a round's before/after images; empty if there are none."""
         try:
-            found = json.loads((self._strip_folder(round) / "prompts.json").read_text(encoding="utf-8"))
+            prompts = json.loads((self._strip_folder(round) / "prompts.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return []
-        return [str(prompt) for prompt in found]
+        return [str(prompt) for prompt in prompts]
 
     def image(self, round: int, index: int, side: str) -> Path:
-        """Where one of them lies.
+        """Return the path of one image.
 
         Args:
-            round, index: which.
+            round: its number.
+            index: of the prompt.
             side: as in `save`.
 
         Raises:
-            D3POError: there is none.
+            D3POError: there is no such image.
         """
         path = self._strip_folder(round) / f"{index}-{side}.png"
         if not SIDE.fullmatch(side) or not path.is_file():
@@ -66,8 +67,8 @@ class Previews(Part):
         return path
 
     def has(self, round: int, side: str) -> bool:
-        """Whether a round's strip has this side."""
+        """Tell whether a round's strip has this side."""
         return (self._strip_folder(round) / f"0-{side}.png").is_file()
 
     def _strip_folder(self, round: int) -> Path:
-        return self.folder / ROUNDS / f"{round:04}" / "strip"
+        return self._round_folder(round) / "strip"

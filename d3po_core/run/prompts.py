@@ -1,4 +1,4 @@
-"""Prompts, and what the text encoder made of them."""
+"""Prompts and their conditioning, the output of the text encoder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .part import CONDITIONING, Part
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of the run, with its negative.
+    """A prompt of the run, with its negative prompt.
 
     Attributes:
-        asked: somebody wanted pictures of it drawn; nobody did of one that only came with imported pictures.
+        asked: a person asked for images of it; False if it only came with imported images.
     """
 
     id: int
@@ -28,15 +28,21 @@ class Prompt:
 
 
 class Prompts(Part):
-    """The part of a run that keeps prompts."""
+    """Keeps prompts and their conditioning."""
 
     def to_show(self) -> list[Prompt]:
-        """Encoded ones that somebody wanted pictures of; where nobody did of any, all that are encoded."""
+        """Return the encoded prompts that a person asked for; if there is none, all encoded ones."""
         encoded = [prompt for prompt in self.all() if self.has_conditioning(prompt.id)]
         return [prompt for prompt in encoded if prompt.asked] or encoded
 
     def add(self, text: str, negative: str = "", asked: bool = True) -> int:
-        """The prompt's id; the same text and negative always have the same, and once asked for it stays so."""
+        """Add a prompt unless it is there, and return its id.
+
+        Args:
+            text: the prompt; with the same negative it always has the same id.
+            negative: its negative prompt.
+            asked: as in `Prompt`; once True it stays so.
+        """
         with self._database.write() as connection:
             connection.execute(
                 """INSERT INTO prompts (text, negative, asked) VALUES (?, ?, ?)
@@ -49,12 +55,12 @@ class Prompts(Part):
         return int(row["id"])
 
     def all(self) -> list[Prompt]:
-        """All prompts, in the order in which they came."""
+        """Return all prompts, in the order in which they were added."""
         with self._database.read() as connection:
             return [_prompt(row) for row in connection.execute("SELECT * FROM prompts ORDER BY id")]
 
     def save_conditioning(self, prompt_id: int, tensors: dict[str, Tensor]) -> None:
-        """Keep a prompt's conditioning, once: when a readable one is there, nothing is written.
+        """Save a prompt's conditioning; nothing is written if a readable one is there.
 
         Raises:
             D3POError: the prompt is unknown, the disk is full or the folder cannot be written to.
@@ -64,7 +70,7 @@ class Prompts(Part):
             files.replace(self._conditioning_path(prompt_id), files.pack(tensors))
 
     def has_conditioning(self, prompt_id: int) -> bool:
-        """Whether a prompt's conditioning is there and can be read."""
+        """Tell whether a prompt's conditioning is there and can be read."""
         try:
             self.conditioning(prompt_id)
         except D3POError:
@@ -72,7 +78,7 @@ class Prompts(Part):
         return True
 
     def conditioning(self, prompt_id: int) -> dict[str, Tensor]:
-        """A prompt's conditioning, as it was saved.
+        """Return a prompt's conditioning, as it was saved.
 
         Raises:
             D3POError: the prompt is unknown, or its file is missing or damaged.

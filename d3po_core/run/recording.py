@@ -1,4 +1,4 @@
-"""What recording a pick and recording a flag have in common. Both are rows of one table, see schema.py."""
+"""Recording of picks and flags, in as far as it is the same: both are rows of one table, see schema.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from .schema import FLAGGED, JUDGED
 
 @dataclass(frozen=True)
 class Recorded:
-    """A pick or flag is on the disk. `new` is False if it was there before; `revision` is the pick revision since."""
+    """A pick or flag that is on the disk.
+
+    Attributes:
+        pick_id: its id.
+        new: False if it was recorded before.
+        revision: the pick revision afterwards.
+    """
 
     pick_id: str
     new: bool
@@ -20,7 +26,7 @@ class Recorded:
 
 
 def candidates_of(connection: sqlite3.Connection, group_id: str) -> int:
-    """How many candidates a group has.
+    """Return how many candidates a group has.
 
     Raises:
         D3POError: there is no such group.
@@ -32,31 +38,34 @@ def candidates_of(connection: sqlite3.Connection, group_id: str) -> int:
 
 
 def is_recorded(connection: sqlite3.Connection, pick_id: str) -> bool:
-    """Whether a pick or flag with this id was ever recorded."""
+    """Tell whether a pick or flag with this id was ever recorded."""
     return connection.execute("SELECT 1 FROM picks WHERE pick_id = ?", (pick_id,)).fetchone() is not None
 
 
 def update_judged(connection: sqlite3.Connection, group_id: str) -> None:
-    """Bring what the group's row says of picks and flags up to date, in the transaction that changes them."""
+    """Update `judged` and `flagged` of a group's row, in the transaction that changes its picks or flags."""
     connection.execute(f"UPDATE groups SET judged = {JUDGED}, flagged = {FLAGGED} WHERE id = ?", (group_id,))
 
 
 def revision(connection: sqlite3.Connection) -> int:
-    """The pick revision as it is."""
+    """Return the pick revision, a number that grows with each change of picks or flags."""
     return int(connection.execute("SELECT value FROM meta WHERE key = 'pick_revision'").fetchone()["value"])
 
 
-def check_shown(named: Collection[int], shown: Sequence[int], candidates: int) -> None:
-    """Raises D3POError unless a group of so many candidates can have been shown in this order, or in none.
+def check_shown(judged: Collection[int], shown: Sequence[int], candidates: int) -> None:
+    """Refuse an order in which a group cannot have been shown.
 
     Args:
-        named: candidates of which something was said, so that they must have been seen.
-        shown: in the order in which they were shown; empty if it was not told.
+        judged: candidates that were picked or flagged, so that they must have been seen.
+        shown: candidate numbers in the order in which they were shown; empty if unknown.
         candidates: how many the group has.
+
+    Raises:
+        D3POError: `shown` repeats a candidate, names one that is not in the group, or lacks one that was judged.
     """
     if not shown:
         return
     if len(set(shown)) < len(shown) or not set(shown) <= set(range(candidates)):
         raise D3POError(f"This group of {candidates} candidates was not shown as {tuple(shown)}.")
-    if not set(named) <= set(shown):
-        raise D3POError(f"Something is said of candidates {tuple(named)}, of which not all were shown.")
+    if not set(judged) <= set(shown):
+        raise D3POError(f"Candidates {tuple(judged)} were judged, but not all were shown.")

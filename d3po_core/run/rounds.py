@@ -1,4 +1,4 @@
-"""Rounds of teaching: which one is unfinished, what came out of the finished ones, and the trainer's state.
+"""Rounds of training: which one is unfinished, what came out of the finished ones, and the trainer's state.
 
 The state is one file, tensors and counters together, so that they can never disagree after a kill.
 """
@@ -10,71 +10,69 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from ..errors import D3POError
 from . import files
 from .lock import hold
-from .part import LOCK, ROUNDS, STATE, Part, finite
+from .part import LOCK, STATE, Part
+from .records import JsonObject, RoundSummary
 
 
 @dataclass(frozen=True)
 class Round:
-    """A round.
+    """A round of training.
 
     Attributes:
         number: 1 and up.
-        settings: of the trainer, as given when the round was begun or last resumed.
+        settings: of the trainer, as they were when the round was begun or last resumed.
         reference: the policy that it departs from: "base" or a LoRA's hash.
         begun, finished: seconds since 1970; `finished` is None while it is open.
-        lora_file: what came out, relative to the run's folder; None while it is open.
-        lora_hash: names the policy that came out.
-        summary: what the trainer had to say at the end.
+        lora_file: the LoRA that came out, relative to the run's folder; None while it is open.
+        lora_hash: id of the policy that came out.
+        summary: what the trainer reported at the end; all defaults while it is open.
     """
 
     number: int
-    settings: dict[str, Any]
+    settings: JsonObject
     reference: str
     begun: float
     finished: float | None
     lora_file: str | None
     lora_hash: str | None
-    summary: dict[str, Any]
+    summary: RoundSummary
 
 
-_TAUGHT = "SELECT COALESCE(MAX(last_pick), 0) FROM rounds"
+_LAST_PICK = "SELECT COALESCE(MAX(serial), 0) FROM picks"
+_LAST_TRAINED_PICK = "SELECT COALESCE(MAX(last_pick), 0) FROM rounds"
 
 
 class Rounds(Part):
-    """The part of a run that keeps rounds."""
+    """Keeps rounds of training."""
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold this while training.
+        """Return a context manager to hold while training.
 
         Raises:
             D3POError: on entering, if another trainer holds it; the message names its process.
         """
         return hold(self.folder / LOCK)
 
-    def begin(
-        self, settings: dict[str, Any], reference: str = "base", *, anew: bool = False, by_picks: bool = True
-    ) -> int:
-        """Begin a round, or resume the unfinished one with these settings; its number.
+    def begin(self, settings: JsonObject, reference: str = "base", *, anew: bool = False, by_picks: bool = True) -> int:
+        """Begin a round, or resume the unfinished one with these settings, and return its number.
 
         Args:
             settings: of the trainer, JSON-able.
             reference: the policy that it departs from.
-            anew: an unfinished round takes the picks of now, as a new one does.
-            by_picks: the round learns from the picks of now; else they stay untaught.
+            anew: let an unfinished round train on the present picks, as a new one does.
+            by_picks: the round trains on the present picks; otherwise they still count as untaught.
         """
         with self._database.write() as connection:
             row = connection.execute("SELECT number FROM rounds WHERE finished IS NULL").fetchone()
-            known = "SELECT COALESCE(MAX(serial), 0) FROM picks" if by_picks else _TAUGHT
-            (last_pick,) = connection.execute(known).fetchone()
+            (last_pick,) = connection.execute(_LAST_PICK if by_picks else _LAST_TRAINED_PICK).fetchone()
             if row is not None and anew:
                 connection.execute("UPDATE rounds SET last_pick = ? WHERE number = ?", (last_pick, row["number"]))
             if row is not None:
@@ -91,16 +89,16 @@ class Rounds(Part):
             return int(number)
 
     def open(self) -> Round | None:
-        """The unfinished round, if there is one."""
+        """Return the unfinished round, if there is one."""
         return next((round for round in self.all() if round.finished is None), None)
 
     def stopped(self) -> Round | None:
-        """The unfinished round, if it has learnt anything; one that was given up before that is begun anew."""
-        found = self.open()
-        return found if found and (self.folder / ROUNDS / f"{found.number:04}" / STATE).is_file() else None
+        """Return the unfinished round if a state of its trainer was saved; without one it is begun anew."""
+        round = self.open()
+        return round if round and (self._round_folder(round.number) / STATE).is_file() else None
 
     def all(self) -> list[Round]:
-        """All rounds, by number."""
+        """Return all rounds, by number."""
         with self._database.read() as connection:
             return [_round(row) for row in connection.execute("SELECT * FROM rounds ORDER BY number")]
 
@@ -109,18 +107,18 @@ class Rounds(Part):
         number: int,
         lora_file: str | Path,
         lora_hash: str,
-        summary: dict[str, Any],
+        summary: RoundSummary,
         *,
         groups: Sequence[str] | None = None,
     ) -> None:
         """Close a round.
 
         Args:
-            number: from `begin_round`.
+            number: from `begin`.
             lora_file: the LoRA that came out, inside the run's folder; relative to it, or absolute.
             lora_hash: the policy id of groups that this LoRA samples.
-            summary: JSON-able.
-            groups: ids of the groups trained on, whose tensors `free_space` may drop. None: every group that is not
+            summary: what the trainer reports.
+            groups: ids of the groups trained on, whose tensors `Space.free` may delete. None: every group that is not
                 held out and had a standing pick or flag made before the round was begun.
 
         Raises:
@@ -136,21 +134,15 @@ class Rounds(Part):
                 raise D3POError(f"This run has no unfinished round {number}.")
             connection.execute(
                 "UPDATE rounds SET finished = ?, lora_file = ?, lora_hash = ?, summary = ? WHERE number = ?",
-                (time.time(), relative, lora_hash, json.dumps(finite(summary)), number),
+                (time.time(), relative, lora_hash, summary.to_json(), number),
             )
             if groups is None:
-                found = connection.execute(
-                    """SELECT id AS group_id FROM groups WHERE NOT held_out AND id IN (
-                    SELECT group_id FROM standing WHERE serial <= :last
-                    UNION SELECT group_id FROM flags WHERE serial <= :last)""",
-                    {"last": row["last_pick"]},
-                )
-                groups = [each["group_id"] for each in found]
+                groups = _judged_before(connection, row["last_pick"])
             connection.execute("DELETE FROM meta WHERE key = 'policy'")
             connection.executemany("INSERT OR IGNORE INTO trained VALUES (?, ?)", [(number, each) for each in groups])
 
     def lora(self, policy: str) -> Path | None:
-        """The LoRA file of a policy: None for "base", else by the LoRA's hash or the number of its round.
+        """Return the LoRA file of a policy, named by its hash or the number of its round; None for "base".
 
         Raises:
             D3POError: no finished round made this policy, or its file is missing.
@@ -170,9 +162,9 @@ class Rounds(Part):
         raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Draw with the base model.")
 
     def current_policy(self) -> str:
-        """The policy that samples, and that the next round goes on from: "base" or a LoRA's hash.
+        """Return the policy that samples and that the next round departs from: "base" or a LoRA's hash.
 
-        It is the one that a person went back to, until another round is finished; else the newest.
+        It is the one that a person went back to, until another round is finished; otherwise the newest.
         """
         with self._database.read() as connection:
             row = connection.execute("SELECT value FROM meta WHERE key = 'policy'").fetchone()
@@ -182,7 +174,7 @@ class Rounds(Part):
         return finished[-1] if finished else "base"
 
     def go_back(self, policy: str) -> None:
-        """Let an earlier policy sample again and be taught on; later rounds are kept, in case.
+        """Let an earlier policy sample again, and the next round depart from it; later rounds are kept.
 
         Raises:
             D3POError: no finished round made it, or its file is missing.
@@ -192,35 +184,48 @@ class Rounds(Part):
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (policy,))
 
     def replace_lora(self, number: int, lora_file: Path, lora_hash: str, strength: float) -> None:
-        """Let another file stand for a finished round, and sample from now on: the same LoRA, weaker.
+        """Use another file for a finished round, and sample with it from now on: the same LoRA, weaker.
 
-        The file that was taught stays where it is; the summary names it as `whole_file`.
+        The file that was trained stays where it is; the summary names it as `whole_file`.
 
         Args:
             number: of the round.
             lora_file: inside the run's folder.
             lora_hash: the policy's id from now on.
-            strength: its share of what was taught.
+            strength: of the new file, as a share of the trained one's.
+
+        Raises:
+            D3POError: there is no such finished round.
         """
         relative = lora_file.relative_to(self.folder).as_posix()
         with self._database.write() as connection:
+            row = connection.execute(
+                "SELECT * FROM rounds WHERE number = ? AND finished IS NOT NULL", (number,)
+            ).fetchone()
+            if row is None:
+                raise D3POError(f"This run has no finished round {number}.")
+            before = _round(row)
+            whole_file = before.summary.whole_file or before.lora_file
+            summary = replace(before.summary, lora_strength=strength, whole_file=whole_file)
             connection.execute(
-                """UPDATE rounds SET lora_file = ?, lora_hash = ?, summary = json_set(summary, '$.gentler', ?,
-                    '$.whole_file', COALESCE(json_extract(summary, '$.whole_file'), lora_file))
-                WHERE number = ? AND finished IS NOT NULL""",
-                (relative, lora_hash, strength, number),
+                "UPDATE rounds SET lora_file = ?, lora_hash = ?, summary = ? WHERE number = ?",
+                (relative, lora_hash, summary.to_json(), number),
             )
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (lora_hash,))
 
     def folder_of(self, number: int) -> Path:
-        """The folder for what belongs to a round; made when missing."""
-        folder = self.folder / ROUNDS / f"{number:04}"
+        """Return the folder for the files of a round; it is made when missing.
+
+        Raises:
+            D3POError: the disk is full or the folder cannot be written to.
+        """
+        folder = self._round_folder(number)
         with files.writing(self.folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def save_state(self, number: int, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
-        """Keep the trainer's state: the last one or this one is there, whatever happens.
+    def save_state(self, number: int, tensors: dict[str, Tensor], info: JsonObject) -> None:
+        """Save the trainer's state atomically: a kill leaves the last one or this one.
 
         Args:
             number: the round.
@@ -232,8 +237,8 @@ class Rounds(Part):
         """
         files.replace(self.folder_of(number) / STATE, files.pack(tensors, {"info": json.dumps(info)}))
 
-    def load_state(self, number: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The trainer's state as last saved, or None.
+    def load_state(self, number: int) -> tuple[dict[str, Tensor], JsonObject] | None:
+        """Return the trainer's state as last saved: tensors and `info`; None if there is none.
 
         Raises:
             D3POError: the file is damaged.
@@ -250,9 +255,20 @@ class Rounds(Part):
         return tensors, json.loads(metadata["info"])
 
 
+def _judged_before(connection: sqlite3.Connection, last_pick: int) -> list[str]:
+    """Return ids of groups, not held out, with a standing pick or flag up to this serial."""
+    rows = connection.execute(
+        """SELECT id FROM groups WHERE NOT held_out AND id IN (
+        SELECT group_id FROM standing WHERE serial <= :last
+        UNION SELECT group_id FROM flags WHERE serial <= :last)""",
+        {"last": last_pick},
+    )
+    return [row["id"] for row in rows]
+
+
 def _round(row: sqlite3.Row) -> Round:
     values = dict(row)
     del values["last_pick"]
     values["settings"] = json.loads(values["settings"])
-    values["summary"] = json.loads(values["summary"] or "{}")
+    values["summary"] = RoundSummary.from_json(values["summary"])
     return Round(**values)

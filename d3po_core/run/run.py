@@ -1,4 +1,4 @@
-"""A run: one taste being taught, as a folder that can be resumed, moved, copied and deleted."""
+"""A run: the images, picks and LoRA files of one taste, in a folder that can be moved, copied and deleted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ..errors import D3POError
 from . import files
@@ -26,22 +25,25 @@ from .part import DATABASE, LOCK
 from .picks import Picks
 from .previews import Previews
 from .prompts import Prompts
+from .records import BaseModelFacts, JsonObject
 from .rounds import Rounds
 from .schema import VERSION, create_tables
 from .space import Space, remove_leftovers
 
 
 class Run:
-    """A run on disk. Any number of threads and processes may use one folder at once, each through a Run of its own
-    process; a Run must not be carried over a fork.
+    """A run on disk.
+
+    Several threads and processes may use one folder at once, each process through a Run of its own; a Run must not be
+    used after a fork.
 
     Attributes:
-        folder: where the run lies now.
+        folder: where the run is now.
         run_id: 32 hexadecimal digits that stay when the folder is renamed, moved or copied.
-        name: what the user called it.
+        name: chosen by the user.
         created: seconds since 1970.
-        model: the base model, as given to `Run.create`.
-        settings: as given to `Run.create`, changed by `change_settings` since.
+        model: the base model, from `Run.create`.
+        settings: from `Run.create`, with later changes by `change_settings`.
         prompts, groups, flags, picks, history, rounds, leases, blind_checks, previews, metrics, space: its parts, each
             in the file of that name.
     """
@@ -55,13 +57,13 @@ class Run:
         self.run_id: str = meta["run_id"]
         self.name: str = meta["name"]
         self.created: float = float(meta["created"])
-        self.model: dict[str, Any] = json.loads(meta["model"])
-        self.settings: dict[str, Any] = json.loads(meta["settings"])
+        self.model: BaseModelFacts = json.loads(meta["model"])
+        self.settings: JsonObject = json.loads(meta["settings"])
         self.prompts = Prompts(folder, database)
         self.groups = Groups(folder, database)
         self.flags = Flags(folder, database)
-        self.picks = Picks(folder, database, self.flags)
-        self.history = History(folder, database, self.flags)
+        self.picks = Picks(folder, database)
+        self.history = History(folder, database)
         self.rounds = Rounds(folder, database)
         self.leases = Leases(folder, database)
         self.blind_checks = BlindChecks(folder, database)
@@ -70,19 +72,19 @@ class Run:
         self.space = Space(folder, database)
 
     @classmethod
-    def create(cls, folder: str | Path, *, name: str = "", model: dict[str, Any], settings: dict[str, Any]) -> Run:
+    def create(cls, folder: str | Path, *, name: str = "", model: BaseModelFacts, settings: JsonObject) -> Run:
         """Make a run.
 
         Args:
-            folder: where; it is made when missing.
-            name: what the user calls it; the folder's name if empty.
-            model: JSON-able facts about the base model: identity, source, family.
-            settings: JSON-able.
+            folder: the run's folder; it is made when missing.
+            name: chosen by the user; the folder's name if empty.
+            model: the base model.
+            settings: JSON-able, by section.
 
         Raises:
             D3POError: there is a run already, the disk is full or the folder cannot be written to.
         """
-        if not _make(Path(folder), name, model, settings):
+        if not _make_unless_there(Path(folder), name, model, settings):
             raise D3POError(
                 f"There is a run in {folder} already.", "Open it, or choose another folder.", "It was not changed."
             )
@@ -113,16 +115,18 @@ class Run:
             raise
 
     @classmethod
-    def open_or_create(
-        cls, folder: str | Path, *, name: str = "", model: dict[str, Any], settings: dict[str, Any]
-    ) -> Run:
-        """Open the run in a folder, or make it there; raises as `open` and `create` do."""
+    def open_or_create(cls, folder: str | Path, *, name: str = "", model: BaseModelFacts, settings: JsonObject) -> Run:
+        """Open the run in a folder, or make it there.
+
+        Raises:
+            D3POError: as `open` and `create` do.
+        """
         if not (Path(folder) / DATABASE).is_file():
-            _make(Path(folder), name, model, settings)
+            _make_unless_there(Path(folder), name, model, settings)
         return cls.open(folder)
 
     def rename(self, name: str) -> None:
-        """Call the run something else; its folder and id stay.
+        """Change the run's name; its folder and id stay.
 
         Raises:
             D3POError: the name is empty or longer than 120 characters.
@@ -135,42 +139,42 @@ class Run:
         self.name = name
         self.write_manifest()
 
-    def change_settings(self, section: str, values: dict[str, Any]) -> None:
-        """Let some settings of a section be others from now on; a round that is open keeps those it was begun with.
+    def change_settings(self, section: str, values: JsonObject) -> None:
+        """Change some settings of a section; an open round keeps those that it was begun with.
 
         Args:
             section: of `settings`.
-            values: JSON-able; None forgets what was said, so that the preset or the default holds again.
+            values: JSON-able, by name; None removes a setting, so that the preset or the default holds again.
         """
         with self._database.write() as connection:
             (stored,) = connection.execute("SELECT value FROM meta WHERE key = 'settings'").fetchone()
             settings = json.loads(stored)  # another process may have changed others
-            said = {**settings.get(section, {}), **values}
-            settings[section] = {name: value for name, value in said.items() if value is not None}
+            changed = {**settings.get(section, {}), **values}
+            settings[section] = {name: value for name, value in changed.items() if value is not None}
             connection.execute("UPDATE meta SET value = ? WHERE key = 'settings'", (json.dumps(settings),))
         self.settings = settings
         self.write_manifest(settings=settings)
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> JsonObject:
         """Return the manifest as last written; empty if it is missing or damaged."""
         return read_manifest(self.folder)
 
-    def write_manifest(self, **facts: Any) -> None:
-        """Write the manifest with present versions; facts (device, seeds, settings, ...) are added or replaced.
+    def write_manifest(self, **facts: object) -> None:
+        """Write the manifest with present versions; JSON-able facts (device, seeds, ...) are added or replaced.
 
         Raises:
             D3POError: the disk is full or the folder cannot be written to.
         """
-        about = {"run_id": self.run_id, "name": self.name, "created": self.created, "model": self.model}
-        write_manifest(self.folder, {"settings": self.settings, **self.manifest(), **about, **facts})
+        identity = {"run_id": self.run_id, "name": self.name, "created": self.created, "model": self.model}
+        write_manifest(self.folder, {"settings": self.settings, **self.manifest(), **identity, **facts})
 
     def close(self) -> None:
-        """Close the database, so that the folder can be moved or deleted on every system. Use opens it again."""
+        """Close the database, so that every system can move or delete the folder; the next use opens it again."""
         self._database.close()
 
 
-def _make(folder: Path, name: str, model: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Make a run unless there is one; whether it was made. Killed half way it leaves none."""
+def _make_unless_there(folder: Path, name: str, model: BaseModelFacts, settings: JsonObject) -> bool:
+    """Make a run unless there is one, and tell whether it was made. Killed half way it leaves none."""
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     meta = {
@@ -213,7 +217,11 @@ def _build(path: Path, meta: dict[str, str]) -> None:
 
 
 def _check_version(database: Database) -> None:
-    """Raises D3POError where the database is damaged, or of a version that this program does not know."""
+    """Refuse a database that is damaged, or of a version that this program does not know.
+
+    Raises:
+        D3POError: it is.
+    """
     with database.read() as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()

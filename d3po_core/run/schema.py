@@ -1,7 +1,7 @@
 """The database's tables and their version.
 
-Prompts, groups, picks and rounds live here; tensors and images are files whose names follow from the ids. Nothing
-absolute is stored, so a run's folder can be moved or copied.
+Prompts, groups, picks and rounds are stored here; tensors and images are files, named by the ids. No absolute path is
+stored, so a run's folder can be moved or copied.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import sqlite3
 
 VERSION = 4
-"""Kept as SQLite's `user_version`; whoever changes a table raises it and says what becomes of databases of 4."""
+"""Stored as SQLite's `user_version`. Who changes a table raises it, and decides how databases of version 4 are read."""
 
 JUDGED = """COALESCE((SELECT MAX(CASE WHEN kind = 'skipped' THEN 1 WHEN kind IN ('tie', 'all_bad') THEN 2 ELSE 3 END)
     FROM standing WHERE standing.group_id = groups.id), 0)"""
-"""What standing picks say of a group: 0 nothing, 1 skipped, 2 that no candidate is better, 3 that one is."""
+"""How standing picks judge a group: 0 not at all, 1 skipped, 2 no candidate is better, 3 one is."""
 
 FLAGGED = """COALESCE((SELECT MAX(CASE WHEN bad < groups.candidates - json_array_length(groups.near) THEN 3 ELSE 2 END)
     FROM (SELECT COUNT(DISTINCT candidate) AS bad FROM flags WHERE group_id = groups.id GROUP BY who)), 0)"""
-"""What standing flags say of a group: 0 nothing, 2 that all candidates are bad, 3 that some are worse than others."""
+"""How standing flags judge a group: 0 not at all, 2 all candidates are bad, 3 some are worse than others."""
 
 _IS_FLAG = "kind IN ('defective', 'unsafe')"
 
@@ -27,7 +27,7 @@ _TABLES = (
         id INTEGER PRIMARY KEY,
         text TEXT NOT NULL,
         negative TEXT NOT NULL,
-        asked INTEGER NOT NULL DEFAULT 1,   -- somebody wanted pictures of it drawn; else it came with imported ones
+        asked INTEGER NOT NULL DEFAULT 1,   -- a person asked for images of it; else it came with imported ones
         UNIQUE (text, negative))""",
     """CREATE TABLE groups (
         id TEXT PRIMARY KEY,
@@ -35,21 +35,21 @@ _TABLES = (
         prompt_id INTEGER NOT NULL REFERENCES prompts (id),
         seed TEXT NOT NULL,             -- up to 2**64 - 1, which SQLite's integers cannot hold
         candidates INTEGER NOT NULL,
-        policy TEXT NOT NULL,           -- "base", a LoRA's hash, or "imported": who sampled it
+        policy TEXT NOT NULL,           -- that sampled it: "base", a LoRA's hash, or "imported"
         round INTEGER NOT NULL,
         settings TEXT NOT NULL,         -- JSON
         held_out INTEGER NOT NULL,
         created REAL NOT NULL,
         freed INTEGER NOT NULL DEFAULT 0,
-        near TEXT NOT NULL DEFAULT '[]',        -- candidates that look like another one, JSON
+        near TEXT NOT NULL DEFAULT '[]',        -- duplicates: candidates that look like another one, JSON
         showable INTEGER NOT NULL DEFAULT 1,    -- at least two candidates differ visibly
-        -- Kept beside the picks, in the same transactions, so that a page opens as fast with 10,000 groups as with 10.
+        -- Updated in the transactions that change picks, so that a page opens as fast with 10,000 groups as with 10.
         judged INTEGER NOT NULL DEFAULT 0,      -- see JUDGED
         flagged INTEGER NOT NULL DEFAULT 0)     -- see FLAGGED""",
     """CREATE TRIGGER held_out_is_for_ever BEFORE UPDATE OF held_out ON groups
         BEGIN SELECT RAISE (ABORT, 'held_out never changes'); END""",
-    # A flag is a row of `picks` too, so that picks and flags have one order, in which they are taken back and taught.
-    # Its kind says which flag, `chosen` holds the one candidate, `scores` is [1] for put and [0] for taken off again.
+    # A flag is a row of `picks` too, so that picks and flags have one order, in which they are taken back and trained.
+    # `kind` is the flag's, `chosen` holds its one candidate, `scores` is [1] for put on and [0] for taken off.
     """CREATE TABLE picks (
         serial INTEGER PRIMARY KEY AUTOINCREMENT,
         pick_id TEXT NOT NULL UNIQUE,   -- made by the client, so that a repeated request is recorded once
@@ -93,7 +93,7 @@ _TABLES = (
         check_id TEXT NOT NULL REFERENCES checks (id),
         number INTEGER NOT NULL,
         prompt TEXT NOT NULL,
-        first TEXT NOT NULL,            -- what is shown first: 'before' or 'taught'
+        first TEXT NOT NULL,            -- the side shown first: 'before' or 'taught'
         answer TEXT,                    -- 'before', 'taught' or 'neither'
         ms REAL,                        -- between showing and answering
         answered REAL,
@@ -101,12 +101,12 @@ _TABLES = (
 )
 
 _VIEWS = (
-    # A repeat measures the person and is never trained on, so it does not stand.
+    # A repeat measures how consistent the person is and is never trained on, so it does not stand.
     f"""CREATE VIEW standing AS SELECT * FROM picks AS p
         WHERE undone IS NULL AND reason <> 'repeat' AND NOT {_IS_FLAG} AND NOT EXISTS (
         SELECT 1 FROM picks AS later WHERE later.group_id = p.group_id AND later.who = p.who
         AND later.undone IS NULL AND later.reason <> 'repeat' AND NOT later.{_IS_FLAG} AND later.serial > p.serial)""",
-    # Flags that stand: the person's last word on it, and they have not preferred that very picture since.
+    # A flag stands if it is the person's newest one on the candidate and they have not preferred that image since.
     f"""CREATE VIEW flags AS SELECT *, json_extract(chosen, '$[0]') AS candidate FROM picks AS f
         WHERE undone IS NULL AND {_IS_FLAG} AND scores = '[1]' AND NOT EXISTS (
         SELECT 1 FROM picks AS later WHERE later.group_id = f.group_id AND later.who = f.who AND later.undone IS NULL
@@ -129,7 +129,7 @@ _INDEXES = (
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables in an empty database, inside the caller's transaction."""
+    """Create the tables in an empty database, inside the caller's transaction."""
     for statement in (*_TABLES, *_VIEWS, *_INDEXES):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {VERSION}")

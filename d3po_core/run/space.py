@@ -1,4 +1,4 @@
-"""How much room a run takes, and how to get some back."""
+"""Disk space: how many bytes a run takes, how to free some, and how leftovers of killed processes are removed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from .lock import hold
 from .part import CONDITIONING, DATABASE, GROUPS, IMPORTED, LOCK, ROUNDS, STATE, TRAJECTORY, Part
 
 KINDS = ("tensors", "images", "loras", "database", "other")
+ABANDONED_SECONDS = 600.0
+"""Age from which a temporary file counts as abandoned."""
 
 
 class Space(Part):
-    """The part of a run that minds the disk."""
+    """Measures and frees disk space."""
 
     def size(self) -> dict[str, int]:
-        """Bytes by kind (tensors, images, loras, database, other) and their total."""
+        """Return the run's bytes by kind (one of `KINDS`) and their "total"."""
         sizes = dict.fromkeys(KINDS, 0)
         for path in self.folder.rglob("*"):
             if path.is_file():
@@ -32,50 +34,54 @@ class Space(Part):
     def free(self, keep_rounds: int = 0) -> str:
         """Delete the trajectories of groups that finished rounds were trained on, and those rounds' trainer states.
 
-        Images, picks, LoRA files, held-out groups and the latents of imported pictures, which are small, stay.
+        Images, picks, LoRA files, held-out groups and the latents of imported images, which are small, stay.
 
         Args:
             keep_rounds: how many of the last finished rounds to spare.
 
         Returns:
-            A sentence that says how many bytes that gave and what can no longer be retrained.
+            A sentence that says how many bytes were freed and which groups can no longer be retrained.
 
         Raises:
-            D3POError: the run is being trained right now, or a half-trained round waits to be resumed.
+            D3POError: the run is being trained now, or has a round that is not finished.
         """
         with hold(self.folder / LOCK):
             with self._database.write() as connection:
-                rounds = self._done_with(connection, keep_rounds)
-                spent = _spent(connection, rounds)
-                # The rows first: a kill in between leaves files that `sweep` removes, never a group without its file.
-                connection.executemany("UPDATE groups SET freed = 1 WHERE id = ?", [(each,) for each in spent])
-            states = [self.folder / ROUNDS / f"{number:04}" / STATE for number in rounds]
-            removed = _delete([self.folder / GROUPS / each / TRAJECTORY for each in spent] + states)
-        if not removed:
+                rounds = _rounds_to_free(connection, keep_rounds)
+                group_ids = _groups_to_free(connection, rounds)
+                # The rows first: a kill in between leaves files for `remove_leftovers`, never a group without its file.
+                connection.executemany("UPDATE groups SET freed = 1 WHERE id = ?", [(each,) for each in group_ids])
+            states = [self._round_folder(number) / STATE for number in rounds]
+            freed = _delete([self.folder / GROUPS / each / TRAJECTORY for each in group_ids] + states)
+        if not freed:
             return "There was nothing to free: no finished round holds tensors that are not needed any more."
         which = f"round {rounds[0]}" if len(rounds) == 1 else f"rounds {rounds[0]} to {rounds[-1]}"
-        groups = "1 group" if len(spent) == 1 else f"{len(spent)} groups"
+        groups = "1 group" if len(group_ids) == 1 else f"{len(group_ids)} groups"
         return (
-            f"Freed {readable(removed)}: {groups} trained in {which} can no longer be retrained. "
+            f"Freed {readable(freed)}: {groups} trained in {which} can no longer be retrained. "
             "All images, picks and LoRA files are kept."
         )
 
-    def _done_with(self, connection: sqlite3.Connection, keep_rounds: int) -> list[int]:
-        """Numbers of the finished rounds, but for the last `keep_rounds`."""
-        rows = connection.execute("SELECT number, finished FROM rounds ORDER BY number").fetchall()
-        for row in rows:
-            if row["finished"] is None:
-                raise D3POError(
-                    f"Round {row['number']} is not finished and still needs the recorded trajectories.",
-                    "Train it to its end, then free space.",
-                    "Nothing was deleted.",
-                )
-        finished = [row["number"] for row in rows if row["finished"] is not None]
-        return finished[: max(0, len(finished) - keep_rounds)]
+
+def _rounds_to_free(connection: sqlite3.Connection, keep_rounds: int) -> list[int]:
+    """Return the numbers of the finished rounds, except the last `keep_rounds`.
+
+    Raises:
+        D3POError: a round is not finished.
+    """
+    rows = connection.execute("SELECT number, finished FROM rounds ORDER BY number").fetchall()
+    for row in rows:
+        if row["finished"] is None:
+            raise D3POError(
+                f"Round {row['number']} is not finished and still needs the recorded trajectories.",
+                "Train it to its end, then free space.",
+                "Nothing was deleted.",
+            )
+    return [row["number"] for row in rows[: max(0, len(rows) - keep_rounds)]]
 
 
-def _spent(connection: sqlite3.Connection, rounds: list[int]) -> list[str]:
-    """Groups with tensors that these rounds, and no others, were trained on."""
+def _groups_to_free(connection: sqlite3.Connection, rounds: list[int]) -> list[str]:
+    """Return ids of groups with tensors that these rounds, and no others, were trained on."""
     marks = ", ".join("?" * len(rounds))
     return [
         row["id"]
@@ -89,7 +95,7 @@ def _spent(connection: sqlite3.Connection, rounds: list[int]) -> list[str]:
 
 
 def readable(count: int) -> str:
-    """A number of bytes as people read it, in powers of 1,000."""
+    """Format a number of bytes for people, in powers of 1,000."""
     amount, unit = float(count), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if amount < 1000:
@@ -99,13 +105,13 @@ def readable(count: int) -> str:
 
 
 def _delete(paths: list[Path]) -> int:
-    """Delete the files that are there; bytes given back."""
-    gone = 0
+    """Delete those files that exist, and return how many bytes they had."""
+    freed = 0
     for path in paths:
         if path.is_file():
-            gone += path.stat().st_size
+            freed += path.stat().st_size
             path.unlink()
-    return gone
+    return freed
 
 
 def _kind(path: Path) -> str:
@@ -116,10 +122,6 @@ def _kind(path: Path) -> str:
     if path.suffix != ".safetensors":
         return "other"
     return "tensors" if path.parts[0] in (GROUPS, CONDITIONING) or path.name == STATE else "loras"
-
-
-ABANDONED_SECONDS = 600.0
-"""Seconds after which a temporary file is taken for abandoned."""
 
 
 def remove_leftovers(folder: Path, database: Database) -> None:
@@ -135,7 +137,7 @@ def remove_leftovers(folder: Path, database: Database) -> None:
         with suppress(OSError):
             (folder / GROUPS / row["id"] / TRAJECTORY).unlink(missing_ok=True)
     if _orphans(folder, database):
-        with database.write():  # nobody stands between renaming a folder and adding its row now
+        with database.write():  # now nobody is between renaming a folder and adding its row
             for path in _orphans(folder, database):
                 _remove(path)
 
@@ -146,10 +148,11 @@ def _temporaries(folder: Path) -> list[Path]:
 
 
 def _orphans(folder: Path, database: Database) -> list[Path]:
-    found = [path for path in (folder / GROUPS).glob("*") if ID.fullmatch(path.name)]
+    """Return group folders without a row."""
+    folders = [path for path in (folder / GROUPS).glob("*") if ID.fullmatch(path.name)]
     with database.read() as connection:  # after the listing: a group added in between is known
         known = {row["id"] for row in connection.execute("SELECT id FROM groups")}
-    return [path for path in found if path.name not in known]
+    return [path for path in folders if path.name not in known]
 
 
 def _remove(path: Path) -> None:

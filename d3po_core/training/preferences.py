@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.steps import LinearSteps
+from ..diffusion.recording import from_tensors
 from ..errors import D3POError
 from ..picks import Pair, ordered, pairs, scores
 from ..rewards import Reward, check_varied
@@ -160,18 +160,16 @@ class GroupLoader:
             raise UnusableGroup(group_id, error) from error
         if "latents" not in tensors:
             raise UnusableGroup(group_id, _without_latents(stored.number))
-        latents = tensors["latents"].float()
-        nothing = latents[:, None][:, :0]  # of pictures that were imported there is no step
-        x, cond, guided = (tensors[name].float() if name in tensors else nothing for name in ("x", "cond", "guided"))
+        trajectory, steps = from_tensors(tensors)
         return TrainingGroup(
             id=group_id,
             pairs=self._pairs[group_id],
-            scores=self._scores.get(group_id) or [0.0] * len(latents),
-            steps=LinearSteps(*tensors.get("steps", torch.zeros(5, 0)).double()),
-            x=x,
-            cond=cond,
-            guided=guided,
-            latents=latents,
+            scores=self._scores.get(group_id) or [0.0] * len(trajectory.latents),
+            steps=steps,
+            x=trajectory.x,
+            cond=trajectory.cond,
+            guided=trajectory.guided,
+            latents=trajectory.latents,
             policy=stored.policy,
             conditioning=self._run.prompts.conditioning(stored.prompt_id),
             guidance_scale=stored.settings.get("guidance_scale", 1.0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..lora import LoraWeights
+from ..run import RoundSummary
 from .preference_optimizer import Measures
 
 
@@ -94,12 +95,18 @@ class RoundResult:
         """Whether the LoRA changes anything: one that was taken back entirely does not."""
         return any(bool(layer.up.any()) for layer in self.weights.values())
 
-    def summary(self) -> dict[str, object]:
-        """Return what a run keeps of it, JSON-able."""
-        return {
-            **{"strength": self.strength, "z": self.z, "guessed": self.guessed, "guessed_of": self.guessed_of},
-            **{"curve": self.curve, "sweep": self.strength_scan, "figures": self.figures, "reason": self.reason},
-        }
+    def summary(self) -> RoundSummary:
+        """Return what a run keeps of it."""
+        return RoundSummary(
+            strength=self.strength,
+            z=self.z,
+            guessed=self.guessed,
+            guessed_of=self.guessed_of,
+            curve=tuple(self.curve),
+            strength_scan=tuple(self.strength_scan),
+            figures=self.figures,
+            reason=self.reason,
+        )
 
 
 @dataclass

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import Conditioning, size, stack
-from ..diffusion.draft import renoised, sample_through, starting_latents
+from ..diffusion.denoiser import Conditioning, size, stack, starting_latents
+from ..diffusion.draft import renoised, sample_through
 from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import generator
 from ..diffusion.steps import LinearSteps

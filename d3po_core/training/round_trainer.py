@@ -109,11 +109,13 @@ class RoundTrainer(ABC, Generic[R]):
         self._lora, self._initial = opened.lora, opened.lora.weights()
         self._saved, self._exit = opened.saved, opened.exit
         self._begun = self._saved_at = time.monotonic()
+        self.is_open = True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.is_open = False
         self._exit.close()
 
     @abstractmethod
@@ -296,7 +298,10 @@ def save_round(trainer: RoundTrainer[R]) -> SavedRound:
 
     Raises:
         D3POError: the disk is full or the folder cannot be written to; the round then stays open.
+        ValueError: the trainer was closed: another one may be at the round by now.
     """
+    if not trainer.is_open:
+        raise ValueError("a round is saved before its trainer is closed")
     run, result = trainer.run, trainer.result()
     facts = {"round": result.round, "strength": f"{result.strength:.3f}", "groups": len(trainer.trained_on)}
     path = save_lora(

@@ -42,6 +42,8 @@ def as_flags(values: dict[str, Any]) -> list[str]:
     """Written as a person would type them; `=` because a text may begin with a dash."""
     flags = []
     for name, value in values.items():
+        if value is None:  # as it is without the flag
+            continue
         if isinstance(value, bool):
             flags.append(flag_of(name) if value else "--no-" + flag_of(name)[2:])
         else:
@@ -51,15 +53,15 @@ def as_flags(values: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize(("section", "item"), FIELDS, ids=IDS)
 def test_every_setting_has_a_flag_that_sets_it(section, item):
-    choices, default, high = item.metadata["choices"], item.default, item.metadata["high"]
+    choices, kind, high = item.metadata["choices"], item.metadata["kind"], item.metadata["high"]
     if choices:
         value = choices[-1]
-    elif isinstance(default, bool):
-        value = not default
+    elif kind is bool:
+        value = not item.default
+    elif kind is str:
+        value = "some text"
     else:
-        value = (
-            "some text" if isinstance(default, str) else type(default)(item.metadata["high"] if high else default + 1)
-        )
+        value = kind(high or (item.default or 0) + 1)
     options = parse(section, *as_flags({item.name: value}))
     assert getattr(settings_of(options, section), item.name) == value
 
@@ -87,7 +89,8 @@ def test_config_round_trips_and_flags_win_over_it(tmp_path, data, section, neste
     path = tmp_path / "config.json"
     path.write_text(json.dumps({section: from_file} if nested else from_file))
     made = settings_of(parse(section, "--config", str(path), *as_flags(from_flags)), section)
-    assert made == dataclasses.replace(SECTIONS[section](), **{**from_file, **from_flags})
+    given = {name: value for name, value in from_flags.items() if value is not None}
+    assert made == dataclasses.replace(SECTIONS[section](), **{**from_file, **given})
 
 
 def test_layers_win_in_their_order(tmp_path):
@@ -113,9 +116,9 @@ def test_a_preset_may_stand_in_the_config(tmp_path):
     path.write_text('{"preset": "published", "train": {"epochs": 7}}')
     made = settings_of(parse("train", "--config", str(path)), "train")
     assert (made.clip, made.level, made.epochs) == (0.1, "step", 7)
-    assert settings_of(parse("train", "--config", str(path), "--preset", "taste"), "train").clip == 0
+    assert settings_of(parse("train", "--config", str(path), "--preset", "taste"), "train").clip is None
     other = settings_of(parse("train", "--preset", "published", "--method", "diffusion-nft"), "train")
-    assert (other.beta, other.clip, other.guided_loss) == (0, 0, True)  # the first two are D3PO's only
+    assert (other.beta, other.clip, other.guided_loss) == (None, None, True)  # the first two are D3PO's only
 
 
 def test_toml_reads_the_same(tmp_path):

@@ -22,7 +22,7 @@ def test_a_reward_becomes_a_lora(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "Round 1 took" in said and "Mean warmth went from" in said
     run = Run.open(folder)
     (round,) = run.rounds.all()
-    assert round.settings["reward_name"] == "warmth" and round.summary["figures"]["reward"] != 0
+    assert round.settings["reward_name"] == "warmth" and round.summary.figures["reward"] != 0
     lora = run.rounds.lora(run.rounds.current_policy())
     assert lora is not None
     with safe_open(lora, "pt") as file:
@@ -58,7 +58,7 @@ def test_a_stopped_round_is_finished_without_its_reward(
     assert "There is no folder" in capsys.readouterr().err
     assert main(["draft", "--run", str(folder), *QUICK]) == 2
     assert "No reward is named. Add --reward" in capsys.readouterr().err and not folder.exists()
-    told, tell = [], RewardTrainer._tell
+    told, tell = [], RewardTrainer.log
 
     def pressed(trainer: RewardTrainer, report: RewardReport) -> RewardReport:
         told.append(tell(trainer, report))
@@ -66,7 +66,7 @@ def test_a_stopped_round_is_finished_without_its_reward(
             raise KeyboardInterrupt
         return told[-1]
 
-    monkeypatch.setattr(RewardTrainer, "_tell", pressed)
+    monkeypatch.setattr(RewardTrainer, "log", pressed)
     assert main(["draft", "--run", str(folder), "--reward", "warmth+contrast", *QUICK, "--updates", "5"]) == 130
     run = Run.open(folder)
     stopped = run.rounds.stopped()

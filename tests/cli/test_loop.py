@@ -75,7 +75,7 @@ def test_the_loop_leaves_a_whole_run(taught):
     assert {group.prompt for group in run.groups.select()} == set(PROMPTS)
     assert {stored.who for stored in run.picks.standing()} == {"warmth"}
     (round,) = run.rounds.all()
-    assert round.finished and run.rounds.lora("1") and 0 <= round.summary["strength"] <= 1
+    assert round.finished and run.rounds.lora("1") and 0 <= round.summary.strength <= 1
     manifest = run.manifest()
     assert manifest["device"] and manifest["train"]["epochs"] == 1 and manifest["lora"]["rank"] == 2
     assert run.metrics.read()
@@ -165,7 +165,7 @@ def test_a_run_of_another_program_asks_for_its_model(model, taught, tmp_path, ca
 
 
 def test_ctrl_c_while_drawing_keeps_what_was_drawn(model, tmp_path, monkeypatch, capsys):
-    real, calls = Run.add_group, []
+    real, calls = Groups.add, []
 
     def add_group(self, **what):
         if len(calls) == 3:
@@ -190,7 +190,7 @@ def test_a_size_that_the_model_cannot_draw_leaves_no_run_behind(model, tmp_path,
 
 def test_ctrl_c_while_training_keeps_what_was_learnt(drawn, monkeypatch, capsys):
     assert main(["annotate", "--run", str(drawn), "--scorer", "warmth", "--kind", "ranking"]) == 0
-    real, calls = Run.append_metrics, []
+    real, calls = Metrics.append, []
 
     def append_metrics(self, values):
         calls.append(values)
@@ -209,7 +209,7 @@ def test_ctrl_c_while_training_keeps_what_was_learnt(drawn, monkeypatch, capsys)
 
     assert main(["train", "--run", str(drawn), "--finish"]) == 0
     (round,) = Run.open(drawn).rounds.all()
-    assert round.finished and "Stopped" in round.summary["reason"]
+    assert round.finished and "Stopped" in round.summary.reason
 
 
 def test_training_without_a_usable_pick_is_told(drawn, capsys):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from d3po_core.diffusion.draft import renoised, sample_through, starting_latents
+from d3po_core.diffusion.denoiser import starting_latents
+from d3po_core.diffusion.draft import renoised, sample_through
 from d3po_core.diffusion.steps import LinearSteps, ancestral, flow_sde
 from tests.toy import SHAPE, SIGMAS, ToyDenoiser
 
@@ -27,8 +28,8 @@ def setting(kind: str) -> tuple[ToyDenoiser, LinearSteps, Tensor, list[Tensor]]:
     denoiser = ToyDenoiser() if kind == "diffusion" else FlowToy()
     denoiser.module.double()
     steps = ancestral(SIGMAS, torch.full((4,), 0.7)) if kind == "diffusion" else flow_sde(FLOW, torch.full((4,), 0.7))
-    chance = torch.Generator().manual_seed(1)
-    noises = [torch.randn(COUNT, *SHAPE, generator=chance, dtype=torch.float64) for _ in range(5)]
+    rng = torch.Generator().manual_seed(1)
+    noises = [torch.randn(COUNT, *SHAPE, generator=rng, dtype=torch.float64) for _ in range(5)]
     return denoiser, steps, starting_latents(denoiser, noises[4], float(steps.sigma[0])), noises[:4]
 
 
@@ -71,8 +72,8 @@ def test_gradients_are_those_of_plain_autograd(kind: str, last: int, checkpointi
 
 def test_more_steps_in_the_gradient_are_another_gradient() -> None:
     denoiser, steps, x, noises = setting("diffusion")
-    found = [gradient(denoiser, sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, k)) for k in (1, 2, 4)]
-    assert (found[0] - found[1]).norm() > 1e-3 and (found[1] - found[2]).norm() > 1e-3
+    by_last = [gradient(denoiser, sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, k)) for k in (1, 2, 4)]
+    assert (by_last[0] - by_last[1]).norm() > 1e-3 and (by_last[1] - by_last[2]).norm() > 1e-3
 
 
 def test_a_gradient_through_all_steps_is_that_of_finite_differences() -> None:
@@ -81,7 +82,7 @@ def test_a_gradient_through_all_steps_is_that_of_finite_differences() -> None:
     def value() -> Tensor:
         return reward(sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, 4))
 
-    (found,) = torch.autograd.grad(value(), denoiser.module.attn1["to_q"].weight)
+    (slopes,) = torch.autograd.grad(value(), denoiser.module.attn1["to_q"].weight)
     weight = denoiser.module.attn1["to_q"].weight
     for place in ((0, 0), (7, 3), (17, 21)):
         sides = []
@@ -90,26 +91,25 @@ def test_a_gradient_through_all_steps_is_that_of_finite_differences() -> None:
                 weight[place] += shift
                 sides.append(float(value()))
                 weight[place] -= shift
-        assert float(found[place]) == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-5, abs=1e-8)
+        assert float(slopes[place]) == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-5, abs=1e-8)
 
 
 def test_stopping_early_predicts_the_clean_latents_from_there() -> None:
     """ReFL: two ordinary steps, then the denoised prediction, which alone carries gradient."""
     denoiser, steps, x, noises = setting("diffusion")
-    found = sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, 1, stop=2)
-    cut = LinearSteps(*(getattr(steps, f.name)[:2] for f in dataclasses.fields(LinearSteps)))
+    latents = sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, 1, stop=2)
     with torch.no_grad():
-        before = sample_through(denoiser, cut, x, noises, PROMPT, GUIDANCE, 2)
+        before = sample_through(denoiser, steps[:2], x, noises, PROMPT, GUIDANCE, 2)
     expected = denoiser(before, steps.sigma[2].expand(COUNT), PROMPT, GUIDANCE).guided
-    assert torch.allclose(found, expected, atol=1e-12)
-    assert torch.allclose(gradient(denoiser, found), gradient(denoiser, expected), atol=1e-12)
+    assert torch.allclose(latents, expected, atol=1e-12)
+    assert torch.allclose(gradient(denoiser, latents), gradient(denoiser, expected), atol=1e-12)
 
 
 def test_draft_1_is_refl_at_the_last_step_where_that_ends_at_zero() -> None:
     denoiser, steps, x, noises = setting("diffusion")
-    whole = sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, 1)
+    last_step = sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, 1)
     longer = LinearSteps(*(torch.cat([getattr(steps, f.name)] * 2) for f in dataclasses.fields(LinearSteps)))
-    assert torch.allclose(whole, sample_through(denoiser, longer, x, noises * 2, PROMPT, GUIDANCE, 1, stop=3))
+    assert torch.allclose(last_step, sample_through(denoiser, longer, x, noises * 2, PROMPT, GUIDANCE, 1, stop=3))
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "flow"])
@@ -120,20 +120,20 @@ def test_renoising_puts_the_sample_back_to_the_level(kind: str) -> None:
     sigma = float(steps.sigma[-1])
     noisy = clean + sigma * noises[0] if kind == "diffusion" else torch.lerp(clean, noises[0], sigma)
     expected = denoiser(noisy, steps.sigma[-1].expand(COUNT), PROMPT, GUIDANCE).guided
-    found = renoised(denoiser, clean, sigma, noises[0], PROMPT, GUIDANCE)
-    assert torch.allclose(found, expected, atol=1e-12) and found.requires_grad
+    latents = renoised(denoiser, clean, sigma, noises[0], PROMPT, GUIDANCE)
+    assert torch.allclose(latents, expected, atol=1e-12) and latents.requires_grad
 
 
 def test_variance_of_draft_lv_at_a_fixed_sample_falls_as_one_over_n() -> None:
-    """256 draws for each n; two seeds. A mean of n independent gradients: the ratio of variances is n, within 25 %."""
+    """256 draws for each n; two seeds. A mean of n independent gradients: the ratio of variances is n, within 25%."""
     denoiser, steps, x, noises = setting("diffusion")
     with torch.no_grad():
         clean = sample_through(denoiser, steps, x, noises, PROMPT, GUIDANCE, 1)
     for seed in range(2):
-        chance = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
 
-        def draw(n: int, chance: torch.Generator = chance) -> Tensor:
-            noises = torch.randn(n, *clean.shape, generator=chance, dtype=torch.float64)
+        def draw(n: int, rng: torch.Generator = rng) -> Tensor:
+            noises = torch.randn(n, *clean.shape, generator=rng, dtype=torch.float64)
             again = [renoised(denoiser, clean, float(steps.sigma[-1]), noise, PROMPT, GUIDANCE) for noise in noises]
             return torch.stack([gradient(denoiser, latents) for latents in again]).mean(0)
 

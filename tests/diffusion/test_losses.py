@@ -16,7 +16,7 @@ ratios = st.floats(-3, 3)
 
 @given(ratios, ratios)
 def test_equals_the_published_loss(winner: float, loser: float) -> None:
-    """Yang et al., eq. 14: -log sigmoid(beta log(pi_w / ref_w) - beta log(pi_l / ref_l)), ratios in [.9, 1.1]."""
+    """Yang et al., eq. 14: -log sigmoid(beta log(pi_w / ref_w) - beta log(pi_l / ref_l)), ratios in [0.9, 1.1]."""
     w, lo = (min(max(math.exp(r), 0.9), 1.1) for r in (winner, loser))
     expected = -math.log(1 / (1 + (w**0.1 / lo**0.1) ** -1))
     got = d3po(torch.tensor(winner, dtype=torch.float64), torch.tensor(loser, dtype=torch.float64), 0.1, 0.1)

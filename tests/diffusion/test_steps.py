@@ -17,6 +17,7 @@ from d3po_core.diffusion.steps import (
     flow_sde,
     lcm,
     make_steps,
+    take_step,
 )
 from d3po_core.errors import D3POError
 
@@ -184,6 +185,23 @@ def test_indexing_takes_steps_and_rows() -> None:
     s = ancestral(levels([8.0, 4.0, 2.0, 1.0]), torch.ones(3))
     assert len(s) == 3 and len(s[:2]) == 2
     assert torch.equal(s[torch.tensor([2, 0, 2])].std, torch.stack([s.std[2], s.std[0], s.std[2]]))
+
+
+def test_a_step_is_its_mean_and_std_times_the_noise() -> None:
+    s = ancestral(levels([8.0, 4.0, 0.0]), torch.ones(2))
+    x, denoised, noise = torch.randn(3, 2, 4, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = s.x_coef[0] * x + s.denoised_coef[0] * denoised + s.std[0] * noise
+    assert torch.equal(take_step(s, 0, x, denoised, lambda: noise), expected)
+
+
+def test_a_deterministic_step_draws_no_noise() -> None:
+    s = ancestral(levels([8.0, 4.0, 0.0]), torch.ones(2))
+    x, denoised = torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(0))
+
+    def noise() -> torch.Tensor:
+        raise AssertionError("drawn")
+
+    assert torch.equal(take_step(s, 1, x, denoised, noise), denoised)
 
 
 def test_ancestral_means_the_flow_step_on_a_flow_model() -> None:

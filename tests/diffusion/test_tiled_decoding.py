@@ -1,4 +1,4 @@
-"""Decoding in tiles: the whole's picture and gradient where the decoder is local, the blend's anywhere."""
+"""Decoding in tiles: equal to undivided decoding if the decoder is local, to a blend of tiles in any case."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FACTOR = 2
 
 
 class Convolutions(nn.Module):
-    """A decoder that sees `reach` latents far: so many 3x3 convolutions, then larger."""
+    """A decoder that sees `reach` latents far: `reach` 3x3 convolutions, then upsampling."""
 
     def __init__(self, reach: int) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class Convolutions(nn.Module):
         return F.interpolate(x, scale_factor=FACTOR, mode="nearest")
 
 
-def picture_and_gradient(decode: Callable[[Tensor], Tensor], latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a sum with different weights for all pixels."""
+def image_and_gradient(decode: Callable[[Tensor], Tensor], latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Decode, and differentiate a sum with different weights for all pixels."""
     leaf = latents.detach().requires_grad_()
     image = decode(leaf)
     weights = torch.randn(image.shape, dtype=image.dtype, generator=torch.Generator().manual_seed(7))
@@ -59,19 +59,19 @@ def test_a_decoder_that_sees_no_further_than_the_context_decodes_as_if_whole(siz
         seen.append(tuple(part.shape[-2:]))
         return decoder(part)
 
-    tiled = picture_and_gradient(lambda x: decode_in_tiles(decode, x, 16 * FACTOR), latents)
-    for got, expected in zip(tiled, picture_and_gradient(decoder, latents), strict=True):
+    tiled = image_and_gradient(lambda x: decode_in_tiles(decode, x, 16 * FACTOR), latents)
+    for got, expected in zip(tiled, image_and_gradient(decoder, latents), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     assert set(seen) == {(8, 8), (16, 16)} and seen.count((16, 16)) > 2
 
 
 @pytest.mark.parametrize("reach", [2, 3, 4])
 def test_away_from_seams_a_decoder_that_sees_less_than_the_overlap_decodes_as_if_whole(reach: int) -> None:
-    """Of 28 latents tiles of 16 begin at 0 and 12: what is not within 12 to 16 is one tile's alone."""
+    """Tiles of 16 latents begin at 0 and 12 of 28: only latents 12 to 16 are in both."""
     decoder, latents = Convolutions(reach), some_latents(1, 3, 28, 28)
     with torch.no_grad():
-        whole, tiled = decoder(latents), decode_in_tiles(decoder, latents, 16 * FACTOR)
-    off = (whole - tiled).abs().amax((0, 1))
+        undivided, tiled = decoder(latents), decode_in_tiles(decoder, latents, 16 * FACTOR)
+    off = (undivided - tiled).abs().amax((0, 1))
     alone = torch.ones(28 * FACTOR, dtype=torch.bool)
     alone[12 * FACTOR : 16 * FACTOR] = False
     assert off[alone][:, alone].max() < 1e-12 and 1e-9 < off.max() < 0.2
@@ -100,11 +100,11 @@ def test_the_gradient_is_that_of_the_blend_whatever_the_decoder() -> None:
         return vae.decode(part).sample
 
     latents = some_latents(2, 4, 28, 28)
-    tiled = picture_and_gradient(lambda x: decode_in_tiles(decode, x, 16 * FACTOR), latents)
-    for got, expected in zip(tiled, picture_and_gradient(lambda x: blended(decode, x), latents), strict=True):
+    tiled = image_and_gradient(lambda x: decode_in_tiles(decode, x, 16 * FACTOR), latents)
+    for got, expected in zip(tiled, image_and_gradient(lambda x: blended(decode, x), latents), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
-    whole, _ = picture_and_gradient(decode, latents)
-    assert (tiled[0] - whole).abs().max() > 1e-4  # such a decoder sees everything
+    undivided, _ = image_and_gradient(decode, latents)
+    assert (tiled[0] - undivided).abs().max() > 1e-4  # such a decoder sees everything
 
 
 def test_only_latents_are_kept_of_each_tile() -> None:
@@ -126,13 +126,13 @@ def test_only_latents_are_kept_of_each_tile() -> None:
     assert kept(lambda x: decode_in_tiles(decoder, x, 16 * FACTOR)) < weights + latents.nbytes * 3 < kept(decoder)
 
 
-def test_a_picture_that_fits_into_one_tile_is_decoded_whole() -> None:
+def test_an_image_that_fits_into_one_tile_is_decoded_at_once() -> None:
     decoder, latents = Convolutions(2), some_latents(1, 3, 16, 12)
     for tile in (0, 16 * FACTOR, 8192):
         assert torch.equal(decode_in_tiles(decoder, latents, tile), decoder(latents))
 
 
-def test_the_smallest_tile_still_covers_the_picture() -> None:
+def test_the_smallest_tile_still_covers_the_image() -> None:
     ones = some_latents(1, 3, 11, 7) * 0 + 1
 
     def decode(part: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def test_a_round_decodes_in_tiles_and_the_gradient_reaches_the_lora(monkeypatch:
     sample = SampleSettings(steps=2, guidance_scale=2.0)
     reward = Reward("redness", "red", lambda images, prompts: images[:, 0].mean((1, 2)), True)
     scenes = [PromptSample("a hill", model.encode(["a hill"])[0], 0)]
-    found, sizes = [], set()
+    gradients, sizes = [], set()
     original = tiled_decoding.checkpoint
 
     def noted(decode: Callable[[Tensor], Tensor], part: Tensor, **how: bool) -> Tensor:
@@ -162,6 +162,6 @@ def test_a_round_decodes_in_tiles_and_the_gradient_reaches_the_lora(monkeypatch:
         for parameter in lora.parameters():
             parameter.grad = None
         gradient.backward(scenes, 0, 1)
-        found.append(torch.cat([p.grad.flatten() for p in lora.parameters() if p.grad is not None]))
+        gradients.append(torch.cat([p.grad.flatten() for p in lora.parameters() if p.grad is not None]))
     assert sizes == {(4, 4)}
-    assert F.cosine_similarity(*found, dim=0) > 0.5 and not torch.equal(*found)
+    assert F.cosine_similarity(*gradients, dim=0) > 0.5 and not torch.equal(*gradients)

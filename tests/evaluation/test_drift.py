@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from d3po_core.evaluation.drift import drift_word, recommended_strength, recommended_strength_of
+from d3po_core.run import RoundSummary
 from d3po_core.settings import TrainSettings
 
 
@@ -28,7 +29,9 @@ def test_drift_is_called_high_before_training_stops_for_it() -> None:
 
 
 def test_a_file_that_was_made_gentler_needs_no_more_of_it() -> None:
-    sweep = [(1.0, 0.055), (0.7, 0.027), (0.4, 0.009)]
-    assert [recommended_strength_of({"sweep": sweep, "gentler": part}) for part in (1.0, 0.7, 0.4)] == [0.7, 1.0, 1.0]
-    assert recommended_strength_of({"sweep": [(1.0, 0.9), (0.7, 0.4), (0.4, 0.1)], "gentler": 0.7}) == 0.57
-    assert recommended_strength_of({}) == 1.0
+    scan = ((1.0, 0.055), (0.7, 0.027), (0.4, 0.009))
+    summaries = [RoundSummary(strength_scan=scan, lora_strength=strength) for strength in (1.0, 0.7, 0.4)]
+    assert [recommended_strength_of(summary) for summary in summaries] == [0.7, 1.0, 1.0]
+    all_high = RoundSummary(strength_scan=((1.0, 0.9), (0.7, 0.4), (0.4, 0.1)), lora_strength=0.7)
+    assert recommended_strength_of(all_high) == 0.57
+    assert recommended_strength_of(RoundSummary()) == 1.0

@@ -15,7 +15,7 @@ from d3po_core.exchange.share import share
 from d3po_core.lora import load_lora, save_lora
 from d3po_core.lora.file import policy_id
 from d3po_core.picks import Pick
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run
 from tests.lora_networks import tiny_sd1, trained
 from tests.run_helpers import make_run, picture
 
@@ -34,7 +34,7 @@ def taught(folder: Path) -> Run:
     weights = trained(network)
     file = save_lora(run.folder / "loras" / "Anna-round1.safetensors", weights, network, comment=SECRET)
     number = run.rounds.begin({})
-    run.rounds.finish(number, file, policy_id(file), {"guessed": 8, "guessed_of": 10, "strength": 1.0})
+    run.rounds.finish(number, file, policy_id(file), RoundSummary(guessed=8, guessed_of=10))
     run.previews.save(number, [f"{SECRET} 0"], {"before": [picture(0, 0)], "after": [picture(0, 1)]})
     return run
 

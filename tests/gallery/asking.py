@@ -43,9 +43,14 @@ class Page:
 
     def pick(self, card: dict[str, Any], kind: str = "favourite", pick_id: str = "", **values: Any) -> dict[str, Any]:
         shown = [image["candidate"] for image in card["images"]]
-        given = {"order": shown[:1] if kind == "favourite" else [], "shown": shown, "ms": 900, "why": card["why"]}
+        given = {
+            "order": shown[:1] if kind == "favourite" else [],
+            "shown_order": shown,
+            "decision_ms": 900,
+            "reason": card["reason"],
+        }
         status, answer = self.post(
-            "pick", pick_id=pick_id or uuid.uuid4().hex, group=card["group"], kind=kind, **{**given, **values}
+            "pick", pick_id=pick_id or uuid.uuid4().hex, group_id=card["group_id"], kind=kind, **{**given, **values}
         )
         assert status == 200, answer
         return answer

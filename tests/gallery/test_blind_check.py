@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from d3po_core.gallery.state import chance_range
+from d3po_core.run import RoundSummary
 from tests.gallery.asking import Page, shelf_with
 from tests.run_helpers import picture
 
@@ -40,7 +41,7 @@ def test_a_whole_check(page: Page) -> None:
         index = answer["pair"]["index"]
         taught = 0 if check.pairs[index].first == "taught" else 1
         side = None if n == 11 else taught if n < 9 else 1 - taught
-        _, told = page.post("blind/answer", check=check.id, index=index, side=side, ms=700)
+        _, told = page.post("blind/answer", check=check.id, index=index, side=side, decision_ms=700)
         _, again = page.post("blind/answer", check=check.id, index=index, side=1 - taught)  # the first one counts
         assert again == told and told["blind"]["done"] == n + 1
     result = told["blind"]["result"]
@@ -73,7 +74,8 @@ def test_chance_is_what_a_coin_does(n: int) -> None:
 def test_a_gentler_round_shows_itself_gentler(page: Page) -> None:
     run = page.run
     number = run.rounds.begin({})
-    run.rounds.finish(number, "loras/a.safetensors", "a", {"sweep": [(1.0, 0.055), (0.7, 0.027), (0.4, 0.009)]})
+    summary = RoundSummary(strength_scan=((1.0, 0.055), (0.7, 0.027), (0.4, 0.009)))
+    run.rounds.finish(number, "loras/a.safetensors", "a", summary)
     sides = {"before": [picture(0, 0)], "after": [picture(0, 1)], "after-70": [picture(0, 2)]}
     run.previews.save(number, ["a lake"], sides)
     (round,) = page.get("state")[1]["rounds"]

@@ -19,9 +19,9 @@ def test_a_page_gets_groups_in_the_order_drawn_and_each_once(tmp_path: Path) -> 
     page = Page(*shelf_with(tmp_path))
     first = page.next(3)
     assert [card["number"] for card in first] == [0, 1, 2]
-    again = page.next(3, tuple(card["group"] for card in first))
+    again = page.next(3, tuple(card["group_id"] for card in first))
     assert [card["number"] for card in again] == [3, 4, 5]
-    assert page.next(1, tuple(card["group"] for card in first + again)) == []
+    assert page.next(1, tuple(card["group_id"] for card in first + again)) == []
 
 
 def test_a_reloaded_page_gets_back_what_it_had(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_every_candidate_is_shown_on_every_side(tmp_path: Path) -> None:
 def test_several_pages_get_different_groups(tmp_path: Path) -> None:
     shelf, run = shelf_with(tmp_path)
     pages = [Page(shelf, run, who) for who in ("", "Ada", "Ada")]
-    shown = [card["group"] for page in pages for card in page.next(2)]
+    shown = [card["group_id"] for page in pages for card in page.next(2)]
     assert len(set(shown)) == 6
 
 
@@ -88,7 +88,7 @@ def test_other_judgements(tmp_path: Path, kind: str) -> None:
     assert (stored.pick.kind, list(stored.pick.order)) == (kind, order)
     assert answer["state"]["picks"]["all"] == (kind != "skipped")
     assert answer["state"]["picks"]["usable"] == (kind == "ranking")
-    assert card["group"] not in [card["group"] for card in page.next(6)]
+    assert card["group_id"] not in [card["group_id"] for card in page.next(6)]
 
 
 def test_undo_goes_back_any_number_of_times_even_on_another_page(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_undo_goes_back_any_number_of_times_even_on_another_page(tmp_path: Path)
     for card in reversed(cards):
         _, state = reloaded.get("state", who="Ada")
         _, answer = reloaded.post("undo", pick_id=state["last"]["pick_id"])
-        again = {name: answer["card"][name] for name in ("group", "images", "prompt")}
+        again = {name: answer["card"][name] for name in ("group_id", "images", "prompt")}
         assert again == {name: card[name] for name in again}
         assert answer["card"]["was"]["order"] == [card["images"][0]["candidate"]]
     assert answer["state"]["last"] is None and run.picks.standing() == []
@@ -126,12 +126,12 @@ def test_now_and_then_a_group_comes_back_with_sides_swapped_and_is_not_trained_o
     for _ in range(50):
         (card,) = page.next()
         order = [image["candidate"] for image in card["images"]]
-        if card["why"] == "repeat":
-            assert order == shown[card["group"]][::-1]
-            repeats.append(card["group"])
-            page.pick(card, order=[shown[card["group"]][0 if len(repeats) < 3 else 1]])
+        if card["reason"] == "repeat":
+            assert order == shown[card["group_id"]][::-1]
+            repeats.append(card["group_id"])
+            page.pick(card, order=[shown[card["group_id"]][0 if len(repeats) < 3 else 1]])
         else:
-            shown[card["group"]] = order
+            shown[card["group_id"]] = order
             page.pick(card)
     assert 2 <= len(repeats) <= 3 and len(set(repeats)) == len(repeats)
     assert len(run.picks.standing()) == 50 - len(repeats)
@@ -139,7 +139,7 @@ def test_now_and_then_a_group_comes_back_with_sides_swapped_and_is_not_trained_o
     _, history = page.get("history")
     assert history["total"] == 50 - len(repeats) and history["consistency"]["of"] == len(repeats)
     _, answer = page.post("undo", pick_id=run.picks.last().pick_id)
-    assert answer["card"]["group"] in shown
+    assert answer["card"]["group_id"] in shown
 
 
 def test_history_filters_corrects_and_removes(tmp_path: Path) -> None:
@@ -157,8 +157,15 @@ def test_history_filters_corrects_and_removes(tmp_path: Path) -> None:
 
     first = whole["items"][2]
     other = 1 - first["order"][0]
-    ada.post("pick", pick_id=uuid.uuid4().hex, group=first["group"], kind="favourite", order=[other], why="correction")
-    (corrected,) = [p for p in run.picks.standing() if p.group_id == first["group"]]
+    ada.post(
+        "pick",
+        pick_id=uuid.uuid4().hex,
+        group_id=first["group_id"],
+        kind="favourite",
+        order=[other],
+        reason="correction",
+    )
+    (corrected,) = [p for p in run.picks.standing() if p.group_id == first["group_id"]]
     assert corrected.pick.order == (other,)
     _, after = ada.post("remove", pick_id=whole["items"][0]["pick_id"])
     assert after["state"]["picks"]["all"] == 2
@@ -179,8 +186,8 @@ def test_picks_can_be_taken_away_as_files(tmp_path: Path) -> None:
 
 def flag(page: Page, card: dict[str, Any], candidate: int, kind: str = "defective", **values: Any) -> dict[str, Any]:
     shown = [image["candidate"] for image in card["images"]]
-    given = {"pick_id": uuid.uuid4().hex, "shown": shown, "why": card["why"], "on": True, **values}
-    status, answer = page.post("flag", group=card["group"], candidate=candidate, kind=kind, **given)
+    given = {"pick_id": uuid.uuid4().hex, "shown_order": shown, "reason": card["reason"], "on": True, **values}
+    status, answer = page.post("flag", group_id=card["group_id"], candidate=candidate, kind=kind, **given)
     assert status == 200, answer
     return answer
 
@@ -197,11 +204,11 @@ def test_a_flag_is_on_the_disk_once_and_the_group_stays_in_front(tmp_path: Path)
     assert answers[0]["state"]["picks"] | {"milestone": 0} == {
         **{"yours": 1, "all": 1, "usable": 1, "untaught": 1, "milestone": 0, "previous": 0},
     }
-    assert answers[0]["state"]["last"] == {"pick_id": pick_id, "group": card["group"], "kind": "defective"}
+    assert answers[0]["state"]["last"] == {"pick_id": pick_id, "group_id": card["group_id"], "kind": "defective"}
     (again,) = page.next()  # a reloaded page
     assert again == {**card, "flags": [{"candidate": 1, "kind": "defective"}]}
     other = Page(page.shelf, page.run, "Bob")
-    assert card["group"] not in [one["group"] for one in other.next(2)]
+    assert card["group_id"] not in [one["group_id"] for one in other.next(2)]
     flag(page, card, 1, on=False)
     assert page.next()[0]["flags"] == []
 
@@ -224,7 +231,7 @@ def test_the_history_tells_and_corrects_flags(tmp_path: Path) -> None:
     page = Page(*shelf_with(tmp_path, candidates=3))
     first, second = page.next(2)
     page.pick(first, order=[0])
-    flag(page, first, 2, "unsafe", why="correction")
+    flag(page, first, 2, "unsafe", reason="correction")
     flag(page, second, 1)
     _, history = page.get("history")
     assert [(item["kind"], item["flags"]) for item in history["items"]] == [
@@ -232,7 +239,7 @@ def test_the_history_tells_and_corrects_flags(tmp_path: Path) -> None:
         ("favourite", [{"candidate": 2, "kind": "unsafe"}]),
     ]
     assert page.get("history", kind="unsafe")[1]["total"] == page.get("history", kind="favourite")[1]["total"] == 1
-    flag(page, second, 1, on=False, why="correction")
+    flag(page, second, 1, on=False, reason="correction")
     assert page.get("history")[1]["total"] == 1
     page.post("remove", pick_id=history["items"][1]["pick_id"])
     assert page.get("history")[1]["total"] == 0 and page.run.flags.standing() == []
@@ -243,14 +250,14 @@ def test_a_repeat_comes_without_its_flags_and_flags_make_no_repeat(tmp_path: Pat
     page, flagged = Page(shelf, run), set()
     for _ in range(17):
         (card,) = page.next()
-        if card["why"] == "repeat":
+        if card["reason"] == "repeat":
             break
         shown = [image["candidate"] for image in card["images"]]
         for candidate in shown[1:]:
             flag(page, card, candidate)
-        flagged.add(card["group"])
+        flagged.add(card["group_id"])
         page.pick(card)
-    assert len(flagged) == 16 and card["why"] == "repeat" and card["group"] in flagged and card["flags"] == []
+    assert len(flagged) == 16 and card["reason"] == "repeat" and card["group_id"] in flagged and card["flags"] == []
     assert run.history.consistency() == (0, 0)
     page.pick(card, order=[run.picks.standing()[0].pick.order[0]])
     assert run.history.consistency()[1] == 1
@@ -260,13 +267,13 @@ def test_a_repeat_comes_without_its_flags_and_flags_make_no_repeat(tmp_path: Pat
     "wrong",
     [
         *({"kind": "ugly"}, {"kind": "favourite"}, {"candidate": 3}, {"candidate": "1;"}, {"on": 1}, {"on": None}),
-        *({"pick_id": "x"}, {"group": "000099-00000000"}, {"shown": [0, 2]}),
+        *({"pick_id": "x"}, {"group_id": "000099-00000000"}, {"shown_order": [0, 2]}),
     ],
 )
 def test_flags_that_no_page_of_ours_sends_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     page = Page(*shelf_with(tmp_path, groups=1, candidates=3))
     (card,) = page.next()
-    given = {"pick_id": uuid.uuid4().hex, "group": card["group"], "candidate": 1, "kind": "unsafe", "on": True}
+    given = {"pick_id": uuid.uuid4().hex, "group_id": card["group_id"], "candidate": 1, "kind": "unsafe", "on": True}
     assert page.post("flag", **{**given, **wrong})[0] == 400
     assert page.run.flags.history() == []
 

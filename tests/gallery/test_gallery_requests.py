@@ -21,7 +21,8 @@ REQUESTS = int(os.environ.get("D3PO_BAD_REQUESTS", "1000"))
 """The full measure is 10,000; `D3PO_BAD_REQUESTS=10000 pytest tests/gallery/test_gallery_requests.py` sends it."""
 
 NAMES = (
-    *("client", "who", "group", "kind", "order", "shown", "ms", "why", "pick_id", "want", "holding", "offset", "limit"),
+    *("client", "who", "group_id", "kind", "order", "shown_order", "decision_ms", "reason", "pick_id"),
+    *("want", "holding", "offset", "limit"),
     *("round", "text", "by", "form", "name", "check", "index", "side", "decision", "strength", "groups"),
 )
 WORDS = ("favourite", "ranking", "jsonl", "d3po", "../../etc/passwd", "\x00", "%2e%2e/", "a" * 300, "\ud800", "repeat")
@@ -140,7 +141,7 @@ GOOD = {"content-type": "application/json", "host": "localhost:7860"}
 def test_other_sites_cannot_pick(tmp_path: Path, headers: dict[str, str], status: int) -> None:
     page = Page(*shelf_with(tmp_path))
     (card,) = page.next()
-    body = {"pick_id": uuid.uuid4().hex, "group": card["group"], "kind": "tie", "why": "random"}
+    body = {"pick_id": uuid.uuid4().hex, "group_id": card["group_id"], "kind": "tie", "reason": "random"}
     path = f"taste/{page.run.run_id}/pick"
     response = handle(page.shelf, Actions(), Request("POST", path, {}, headers, json.dumps(body).encode()))
     assert response.status == status
@@ -193,7 +194,7 @@ def test_a_full_disk_is_told_and_the_page_may_try_again(tmp_path: Path) -> None:
         connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
     statuses = set()
     for _ in range(400):
-        body = {"pick_id": uuid.uuid4().hex, "group": card["group"], "kind": "tie", "why": "random"}
+        body = {"pick_id": uuid.uuid4().hex, "group_id": card["group_id"], "kind": "tie", "reason": "random"}
         status, answer = page.post("pick", **body)
         statuses.add(status)
         if status != 200:

@@ -29,9 +29,10 @@ uvicorn = pytest.importorskip("uvicorn", reason="uvicorn comes with the standalo
 SERVER = """
 import sys, uvicorn
 from pathlib import Path
-from d3po_core.gallery import Actions, Shelf
+from d3po_core.gallery import Actions
 from d3po_core.gallery.asgi import GalleryApp
-app = GalleryApp(Shelf(sys.argv[1]), Actions(), Path("web"))
+from d3po_core.run.library import RunLibrary
+app = GalleryApp(RunLibrary(sys.argv[1]), Actions(), Path("web"))
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """
 ROOT = Path(__file__).parents[2]
@@ -87,8 +88,14 @@ def person(server: Server, run_id: str, picks: int, acknowledged: list[str]) -> 
         try:
             _, answer, _ = server.ask("POST", f"/taste/{run_id}/next", {"client": client, "who": client[:4], "want": 2})
             for card in answer["cards"][: min(2, picks)]:
-                pick = {"client": client, "who": client[:4], "pick_id": uuid.uuid4().hex, "group": card["group"]}
-                pick |= {"kind": "favourite", "order": [0], "shown": [0, 1], "ms": 5, "why": card["why"]}
+                pick = {"client": client, "who": client[:4], "pick_id": uuid.uuid4().hex, "group_id": card["group_id"]}
+                pick |= {
+                    "kind": "favourite",
+                    "order": [0],
+                    "shown_order": [0, 1],
+                    "decision_ms": 5,
+                    "reason": card["reason"],
+                }
                 while True:
                     try:
                         status, _, _ = server.ask("POST", f"/taste/{run_id}/pick", pick)
@@ -145,9 +152,15 @@ def test_pictures_and_the_pages_own_files_are_served_and_nothing_else(tmp_path: 
     _, answer, _ = server.ask("POST", f"/taste/{run.run_id}/next", {"client": "0" * 32, "want": 1})
     status, data, headers = server.ask("GET", "/" + answer["cards"][0]["images"][0]["url"])
     assert status == 200 and data.startswith(b"\x89PNG") and "immutable" in headers["cache-control"]
-    status, data, headers = server.ask("GET", "/web/gallery.js")
+    status, data, headers = server.ask("GET", "/web/gallery.mjs")
     assert status == 200 and headers["content-type"].startswith("text/javascript")
-    for path in ("/web/../pyproject.toml", "/web/%2e%2e/pyproject.toml", "/web/", "//etc/passwd", "/web/gallery.js/.."):
+    for path in (
+        "/web/../pyproject.toml",
+        "/web/%2e%2e/pyproject.toml",
+        "/web/",
+        "//etc/passwd",
+        "/web/gallery.mjs/..",
+    ):
         assert server.ask("GET", path)[0] in (400, 404)
 
 

@@ -26,7 +26,7 @@ from d3po_core.gallery.state import state
 from d3po_core.importing import Imported, import_pictures
 from d3po_core.picks import Pick, pairs
 from d3po_core.rewards import get_reward
-from d3po_core.run import Run, files
+from d3po_core.run import RoundSummary, Run, files
 from d3po_core.run.picks import Picks
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training.preferences import collect_preferences
@@ -240,7 +240,7 @@ def test_the_gallery_shows_them_in_its_history_and_asks_of_none(run: Run, tmp_pa
 
 def test_d3po_learns_from_recorded_groups_only_and_says_so(run: Run, source: Path) -> None:
     last(import_pictures(run, source, Halving()))
-    for teach in (collect_preferences, lambda run: Trainer(run, ToyDenoiser(), TrainSettings(), LoraSettings())):
+    for teach in (collect_preferences, lambda run: Trainer.open(run, ToyDenoiser(), TrainSettings(), LoraSettings())):
         with pytest.raises(
             D3POError, match=r"of imported pictures, and d3po needs to have recorded how .* Draw groups"
         ):
@@ -258,8 +258,8 @@ def test_picks_are_counted_that_the_method_can_use(run: Run, source: Path) -> No
     assert imported == sum(group.judged == 3 for group in run.groups.select(recorded=False)) > 0
     for method, usable in (("d3po", 1), ("dpok", 1), ("diffusion-nft", 1 + imported), (None, 1 + imported)):
         known = Knowing(method)
-        assert known.picks.counts(run).usable == state(run, known, "")["picks"]["usable"] == usable
-        assert known.picks.counts(run).picks == run.picks.counts("").picks  # they were made all the same
+        assert known.counts(run).usable == state(run, known, "")["picks"]["usable"] == usable
+        assert known.counts(run).picks == run.picks.counts("").picks  # they were made all the same
     judged = len({pick.group_id for pick in run.picks.standing()})
     assert judged > 1 and Knowing("diffusion-nft").untaught(run) == judged and Knowing("d3po").untaught(run) == 1
     run.rounds.begin({})
@@ -283,12 +283,14 @@ def test_prompts_of_imported_pictures_are_drawn_for_once_somebody_asks(run: Run,
     with pytest.raises(D3POError, match="nothing to draw yet"):
         usual_prompts(Namespace(model="mine.safetensors"), run)
     with pytest.raises(D3POError, match="no prompts yet"):
-        RewardTrainer(run, ToyModel(), get_reward("warmth"), RewardSettings(), LoraSettings(), SampleSettings())
+        RewardTrainer.open(run, ToyModel(), get_reward("warmth"), RewardSettings(), LoraSettings(), SampleSettings())
     run.prompts.add("a drawn one")
     assert usual_prompts(Namespace(model=""), run) == ["a drawn one"]
     (wanted,) = add_prompts(run, Halving(), [first.text], first.negative)  # type: ignore[arg-type]
     assert usual_prompts(Namespace(model=""), run) == [first.text, "a drawn one"]
-    taught = RewardTrainer(run, ToyModel(), get_reward("warmth"), RewardSettings(), LoraSettings(), SampleSettings())
+    taught = RewardTrainer.open(
+        run, ToyModel(), get_reward("warmth"), RewardSettings(), LoraSettings(), SampleSettings()
+    )
     assert [prompt.id for prompt in taught.prompts] == [wanted]  # the other was never encoded
     assert [prompt.id for prompt in run.prompts.to_show()] == [wanted]
     last(import_pictures(run, source, Halving()))
@@ -300,7 +302,7 @@ def test_freeing_space_spares_what_is_all_there_is_to_train_on(run: Run, source:
     drawn = put_group(run)
     run.picks.add(drawn, Pick("favourite", (1,)))
     number = run.rounds.begin({})
-    run.rounds.finish(number, run.folder / "loras" / "x.safetensors", "hash", {})
+    run.rounds.finish(number, run.folder / "loras" / "x.safetensors", "hash", RoundSummary())
     assert "1 group trained in round 1" in run.space.free()
     again = Run.open(run.folder)  # opening sweeps freed tensors away
     assert [(group.freed, group.recorded) for group in again.groups.select()] == [
@@ -325,7 +327,7 @@ def test_the_command_on_the_embedded_model(tmp_path: Path, capsys: pytest.Captur
     command = ["import", "--run", str(tmp_path / "run"), "--from", str(tmp_path / "source")]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert f"Imported 2 groups of pictures from {tmp_path / 'source'} into {tmp_path / 'run'}.\n" in said
+    assert "Imported 2 groups of pictures." in said
     assert "Left out 1:\n  winners/9.png: 9.png is not a picture that can be read." in said
     run = Run.open(tmp_path / "run")
     assert run.model["source"] == "garden" and len(run.groups.select(picked=True)) == 2

@@ -35,13 +35,13 @@ from tests.lora_networks import (
     warnings_of_diffusers,
 )
 
-said = pytest.fixture(warnings_of_diffusers)
+loader_warnings = pytest.fixture(warnings_of_diffusers)
 
 
 @pytest.mark.parametrize("targets", ["attention", "all"])
 @pytest.mark.parametrize("family", NETWORKS)
 def test_plain_diffusers_predicts_as_the_trained_model(
-    family: str, targets: str, tmp_path: Path, said: list[str]
+    family: str, targets: str, tmp_path: Path, loader_warnings: list[str]
 ) -> None:
     network = NETWORKS[family]()
     settings = LoraSettings(rank=4, alpha=3.0, targets=targets)
@@ -54,14 +54,14 @@ def test_plain_diffusers_predicts_as_the_trained_model(
     load_with_diffusers(network, file)
     with torch.no_grad():
         assert relative(predict(network), expected) < 1e-6
-    assert said == [], "every key was used"
+    assert loader_warnings == [], "every key was used"
     loaded = {name.partition(".lora_")[0] for name, _ in network.named_parameters() if ".lora_" in name}
     assert loaded == set(lora.weights())
     assert same(import_lora(file, NETWORKS[family]()), lora.weights())
 
 
 @pytest.mark.parametrize("pipeline", ["tiny_sd", "tiny_sdxl", "tiny_sd3", "tiny_flux"])
-def test_a_whole_pipeline_loads_the_file(pipeline: str, tmp_path: Path, said: list[str]) -> None:
+def test_a_whole_pipeline_loads_the_file(pipeline: str, tmp_path: Path, loader_warnings: list[str]) -> None:
     pipe = getattr(tiny_pipelines, pipeline)()
     network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     weights = trained(network)
@@ -69,7 +69,9 @@ def test_a_whole_pipeline_loads_the_file(pipeline: str, tmp_path: Path, said: li
     for path, w in weights.items():
         assert relative(network.get_submodule(path).get_delta_weight("taste").flatten(1).double(), delta(w)) < 1e-6
     assert network.active_adapters() == ["taste"]
-    assert all(message.startswith("No LoRA keys associated to CLIP") for message in said), "of the text encoders"
+    assert all(message.startswith("No LoRA keys associated to CLIP") for message in loader_warnings), (
+        "of the text encoders"
+    )
 
 
 def test_float16_halves_the_file_and_costs_exactness(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from tests.lora_networks import (
     warnings_of_diffusers,
 )
 
-said = pytest.fixture(warnings_of_diffusers)
+loader_warnings = pytest.fixture(warnings_of_diffusers)
 
 
 def test_keys_of_each_family(tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def original_name(path: str, table: str) -> str:
 def original_network(network: nn.Module, table: str) -> tuple[nn.Module, dict[str, str]]:
     """This network's layers under their original names, and diffusers' name of each."""
     kinds = (nn.Linear, nn.Conv2d)
-    found = {name: layer for name, layer in network.named_modules() if isinstance(layer, kinds)}
-    renamed = {original_name(path, table): path for path in found}
-    return network_of({name: found[path] for name, path in renamed.items()}), renamed
+    by_path = {name: layer for name, layer in network.named_modules() if isinstance(layer, kinds)}
+    renamed = {original_name(path, table): path for path in by_path}
+    return network_of({name: by_path[path] for name, path in renamed.items()}), renamed
 
 
 @pytest.mark.parametrize(("make", "table"), [(tiny_sd1, SD1_BLOCKS), (tiny_sdxl, SDXL_BLOCKS)])
@@ -198,13 +198,15 @@ def original_transformer(network: nn.Module, table: dict[str, str]) -> tuple[nn.
                 holds[name.format(i)] = paths
                 outputs = sum(linear[path].out_features for path in paths)
                 made[name.format(i)] = nn.Linear(linear[paths[0]].in_features, outputs)
-    if table is FLUX_LAYERS:  # by which it is told from later models with blocks of the same names
+    if table is FLUX_LAYERS:  # which later models with blocks of the same names lack
         made |= {"txt_in": nn.Linear(8, 16), "vector_in.in_layer": nn.Linear(8, 16)}
     return network_of(made), holds
 
 
 @pytest.mark.parametrize(("make", "table"), [(tiny_sd3, SD3_LAYERS), (tiny_flux, FLUX_LAYERS)])
-def test_fused_layers_split_and_join(make: Any, table: dict[str, str], tmp_path: Path, said: list[str]) -> None:
+def test_fused_layers_split_and_join(
+    make: Any, table: dict[str, str], tmp_path: Path, loader_warnings: list[str]
+) -> None:
     network = make()
     host, holds = original_transformer(network, table)
     assert model_family(host) == model_family(network)
@@ -218,7 +220,7 @@ def test_fused_layers_split_and_join(make: Any, table: dict[str, str], tmp_path:
     joined = import_lora(file, host)
     assert same(joined, weights) and all(w.rank == 4 for w in joined.values()), "a shared down stays shared"
     load_with_diffusers(network, file)
-    assert said == []
+    assert loader_warnings == []
 
 
 @pytest.mark.parametrize(("make", "table"), [(tiny_sd3, SD3_LAYERS), (tiny_flux, FLUX_LAYERS)])
@@ -242,21 +244,21 @@ def unet_layers(draw: st.DrawFn) -> dict[str, nn.Module]:
     levels, depth = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     attends = draw(st.lists(st.booleans(), min_size=levels, max_size=levels))
     per_level = draw(st.integers(1, 3))
-    found = ["conv_in", "conv_out", "time_embedding.linear_1", "mid_block.resnets.0.conv1", "mid_block.resnets.1.conv2"]
+    paths = ["conv_in", "conv_out", "time_embedding.linear_1", "mid_block.resnets.0.conv1", "mid_block.resnets.1.conv2"]
     transformer = [f"transformer_blocks.{i}.attn{n}.to_out.0" for i in range(depth) for n in (1, 2)] + ["proj_in"]
-    found += [f"mid_block.attentions.0.{inner}" for inner in transformer]
+    paths += [f"mid_block.attentions.0.{inner}" for inner in transformer]
     for side, number, sampler in (("down", per_level, "downsamplers"), ("up", per_level + 1, "upsamplers")):
         for x in range(levels):
             block = f"{side}_blocks.{x}"
             for i in range(number):
-                found += [f"{block}.resnets.{i}.{inner}" for inner in ("conv1", "conv2", "conv_shortcut")]
+                paths += [f"{block}.resnets.{i}.{inner}" for inner in ("conv1", "conv2", "conv_shortcut")]
                 if attends[x if side == "down" else levels - 1 - x]:
-                    found += [f"{block}.attentions.{i}.{inner}" for inner in transformer]
+                    paths += [f"{block}.attentions.{i}.{inner}" for inner in transformer]
             if x < levels - 1:
-                found.append(f"{block}.{sampler}.0.conv")
+                paths.append(f"{block}.{sampler}.0.conv")
     if draw(st.booleans()):
-        found.append("add_embedding.linear_1")
-    return {path: nn.Linear(2, 3) if "to_out" in path else nn.Conv2d(2, 3, 1) for path in found}
+        paths.append("add_embedding.linear_1")
+    return {path: nn.Linear(2, 3) if "to_out" in path else nn.Conv2d(2, 3, 1) for path in paths}
 
 
 @settings(deadline=None, max_examples=40)

@@ -107,8 +107,8 @@ def paths(table: str) -> list[str]:
 
 def network(model: str, width: int = 8) -> nn.Module:
     attention, feedforward, rest = MODELS[model]
-    found = [*paths(attention), *paths(feedforward), *rest.split()]
-    return network_of({path: nn.Linear(width, 3 * width if "qkv" in path else width) for path in found})
+    names = [*paths(attention), *paths(feedforward), *rest.split()]
+    return network_of({path: nn.Linear(width, 3 * width if "qkv" in path else width) for path in names})
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -135,7 +135,7 @@ def test_the_file_has_the_hosts_names_and_comes_back(model: str, tmp_path: Path)
     assert same(import_lora(file, later), weights)
     assert metadata["ss_network_alpha"] == "4" and metadata["ss_sd_model_name"] == "later.safetensors"
     unknown = {"ss_base_model_version", "modelspec.architecture", "modelspec.implementation"}
-    assert not (unknown | {"modelspec.sai_model_spec"}) & metadata.keys(), "what is not known is not said"
+    assert not (unknown | {"modelspec.sai_model_spec"}) & metadata.keys(), "unknown values are left out"
 
 
 def kohya(path: str) -> str:
@@ -172,7 +172,7 @@ def test_a_lora_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_flux1_files_keep_their_names_and_are_refused_by_later_models(tmp_path: Path) -> None:
-    """The blocks are called the same; Flux.1 is told by how it takes text."""
+    """Their blocks have the same names; Flux.1 is recognised by its text inputs."""
     attention, feedforward, _ = MODELS["Chroma"]
     marks = ["txt_in", "vector_in.in_layer"]
     sizes = {"qkv": 24, "linear1": 24 + 32}
@@ -214,7 +214,7 @@ def test_a_network_without_attention_is_refused() -> None:
 
 
 class AddsInPlace(nn.Module):
-    """As Flux's blocks in ComfyUI: what a norm was given is added to while backward still wants it."""
+    """Like Flux's blocks in ComfyUI: adds in place to the input of a norm, which the backward pass needs."""
 
     def __init__(self) -> None:
         super().__init__()

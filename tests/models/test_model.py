@@ -1,4 +1,4 @@
-"""Text, pictures, sizes and identity of a diffusers model."""
+"""Text, images, sizes and identity of a diffusers model."""
 
 from __future__ import annotations
 
@@ -90,18 +90,18 @@ def test_decoding_in_parts_with_statistics_and_gradients(monkeypatch: pytest.Mon
     pipe.vae = tiny_vae(scaling_factor=0.5, latents_mean=mean, latents_std=std)
     model = DiffusersModel(pipe)
     latents = torch.randn(3, 4, 8, 8, requires_grad=True)
-    whole = model.decode(latents)
+    at_once = model.decode(latents)
     monkeypatch.setattr("d3po_core.models.model.DECODE_PIXELS", 300)
-    torch.testing.assert_close(model.decode(latents), whole)
+    torch.testing.assert_close(model.decode(latents), at_once)
     per_channel = [torch.tensor(v).reshape(1, 4, 1, 1) for v in (mean, std)]
     plain = pipe.vae.decode(latents * per_channel[1] / 0.5 + per_channel[0]).sample
-    torch.testing.assert_close(whole, (plain / 2 + 0.5).clamp(0, 1))
-    whole.sum().backward()
+    torch.testing.assert_close(at_once, (plain / 2 + 0.5).clamp(0, 1))
+    at_once.sum().backward()
     assert latents.grad is not None and bool(latents.grad.any())
 
 
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sd3])
-def test_encoding_pictures_equals_the_pipelines(make: Any):
+def test_encoding_images_equals_the_pipelines(make: Any):
     """The mean of the posterior, scaled as diffusers' own training scripts and image-to-image pipelines scale it."""
     pipe = make()
     model = DiffusersModel(pipe)
@@ -116,22 +116,22 @@ def test_encoding_pictures_equals_the_pipelines(make: Any):
     assert torch.equal(got, model.encode_images(images))
 
 
-def test_encoding_pictures_in_parts_and_with_statistics(monkeypatch: pytest.MonkeyPatch):
+def test_encoding_images_in_parts_and_with_statistics(monkeypatch: pytest.MonkeyPatch):
     pipe = tiny_sdxl()
     mean, std = [0.1, -0.2, 0.3, 0.0], [1.5, 1.0, 0.5, 2.0]
     torch.manual_seed(0)
     pipe.vae = tiny_vae(scaling_factor=0.5, latents_mean=mean, latents_std=std).requires_grad_(False)
     model = DiffusersModel(pipe)
     images = torch.rand(3, 3, 16, 16)
-    whole = model.encode_images(images)
+    at_once = model.encode_images(images)
     monkeypatch.setattr("d3po_core.models.model.DECODE_PIXELS", 300)
-    torch.testing.assert_close(model.encode_images(images), whole)
+    torch.testing.assert_close(model.encode_images(images), at_once)
     per_channel = [torch.tensor(v).reshape(1, 4, 1, 1) for v in (mean, std)]
     plain = pipe.vae.encode(images * 2 - 1).latent_dist.mean
-    torch.testing.assert_close(whole, (plain - per_channel[0]) * 0.5 / per_channel[1])
+    torch.testing.assert_close(at_once, (plain - per_channel[0]) * 0.5 / per_channel[1])
 
 
-def test_pictures_whose_size_does_not_fit_are_not_encoded():
+def test_images_of_unfit_sizes_are_not_encoded():
     model = DiffusersModel(tiny_sd3())
     assert model.unit == 4
     with pytest.raises(D3POError, match=r"18 by 16 pixels.*multiples of 4"):

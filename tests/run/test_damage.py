@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.run import Run, database, files
+from d3po_core.run.schema import VERSION
 from tests.run_helpers import MODEL, make_run, put_group, trajectory
 
 
@@ -52,7 +53,7 @@ def test_a_damaged_database(forty, tmp_path, damage):
     else:
         path.unlink()
         with sqlite3.connect(path) as connection:
-            connection.execute("PRAGMA user_version = 1")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.close()
     with pytest.raises(D3POError, match=r"run\.sqlite3 is damaged .* were not touched"):
         Run.open(tmp_path)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run
 from d3po_core.training.preferences import collect_preferences
 from tests.run_helpers import make_run, put_group
 
@@ -119,7 +119,7 @@ def test_counts_and_what_comes_next(tmp_path):
     assert run.picks.untaught() == 0
     run.flags.add(d, 0, "unsafe")
     assert run.picks.untaught() == 1
-    run.rounds.finish(number, run.folder / "x.safetensors", "hash", {})
+    run.rounds.finish(number, run.folder / "x.safetensors", "hash", RoundSummary())
     with run._database.read() as connection:
         trained = {row["group_id"] for row in connection.execute("SELECT group_id FROM trained")}
     assert trained == {a, b, c, d}

@@ -1,16 +1,16 @@
-"""Rounds can be resumed, one trainer works at a time, and space can be freed without losing what people did."""
+"""Rounds can be resumed, and space can be freed without losing picks."""
 
 from __future__ import annotations
 
-import os
+import json
 
 import pytest
 import torch
 
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
-from d3po_core.run import Run, space
-from tests.run_helpers import hold_trainer_lock, make_run, processes, put_group
+from d3po_core.run import RoundSummary, Run, space
+from tests.run_helpers import make_run, put_group
 
 
 def test_an_unfinished_round_is_resumed(tmp_path):
@@ -22,18 +22,40 @@ def test_an_unfinished_round_is_resumed(tmp_path):
     assert run.rounds.begin({"lr": 2}, "base") == 1
     assert run.rounds.open().settings == {"lr": 2}
     (run.rounds.folder_of(1) / "a.safetensors").write_bytes(b"")
-    run.rounds.finish(1, "rounds/0001/a.safetensors", "hash1", {"kl": float("nan"), "accuracy": 0.75})
+    run.rounds.finish(1, "rounds/0001/a.safetensors", "hash1", RoundSummary(figures={"kl": float("nan"), "loss": 0.75}))
     assert run.rounds.open() is None
     assert run.rounds.begin({}, "hash1") == 2
     first, second = run.rounds.all()
     assert (first.lora_file, first.lora_hash) == ("rounds/0001/a.safetensors", "hash1")
-    assert first.summary == {"kl": None, "accuracy": 0.75}
+    assert first.summary == RoundSummary(figures={"kl": None, "loss": 0.75})
     assert (second.reference, second.finished, second.lora_file) == ("hash1", None, None)
     assert run.rounds.lora("base") is None
     assert run.rounds.lora("hash1") == run.rounds.lora("1") == tmp_path / "rounds" / "0001" / "a.safetensors"
     run.rounds.lora("1").unlink()
     with pytest.raises(D3POError, match="LoRA of round 1 is missing"):
         run.rounds.lora("hash1")
+
+
+def test_a_summary_is_stored_under_its_own_keys():
+    summary = RoundSummary(guessed=7.5, guessed_of=8, strength_scan=((1.0, 0.05), (0.7, float("inf"))))
+    stored = json.loads(summary.to_json())
+    assert stored["sweep"] == [[1.0, 0.05], [0.7, None]] and stored["guessed"] == 7.5
+    assert not {"strength_scan", "lora_strength", "gentler", "whole_file"} & stored.keys()
+    assert RoundSummary.from_json(None) == RoundSummary.from_json('{"z": null, "guessed_of": null}') == RoundSummary()
+    assert RoundSummary.from_json('{"newer": 1, "gentler": 0.7}') == RoundSummary(lora_strength=0.7)
+
+
+def test_a_weaker_lora_stands_for_a_finished_round(tmp_path):
+    run = make_run(tmp_path)
+    with pytest.raises(D3POError, match="no finished round 1"):
+        run.rounds.replace_lora(1, tmp_path / "a-70.safetensors", "weaker", 0.7)
+    run.rounds.finish(run.rounds.begin({}), "a.safetensors", "hash", RoundSummary(guessed_of=3))
+    run.rounds.replace_lora(1, tmp_path / "a-70.safetensors", "weaker", 0.7)
+    run.rounds.replace_lora(1, tmp_path / "a-40.safetensors", "weakest", 0.4)
+    (round,) = run.rounds.all()
+    assert (round.lora_file, round.lora_hash) == ("a-40.safetensors", "weakest")
+    assert round.summary == RoundSummary(guessed_of=3, lora_strength=0.4, whole_file="a.safetensors")
+    assert run.rounds.current_policy() == "weakest"
 
 
 def test_state_and_counters_are_one_file(tmp_path):
@@ -53,38 +75,12 @@ def test_state_and_counters_are_one_file(tmp_path):
         run.rounds.load_state(1)
 
 
-def test_two_trainers_in_one_process(tmp_path):
-    run = make_run(tmp_path)
-    with run.rounds.lock():
-        with pytest.raises(D3POError, match=f"process {os.getpid()} on"), Run.open(tmp_path).rounds.lock():
-            pass
-        with pytest.raises(D3POError, match="trained already"):
-            run.space.free()
-    with run.rounds.lock():
-        pass
-
-
-def test_the_lock_dies_with_its_process(tmp_path):
-    run = make_run(tmp_path)
-    context = processes()
-    ready = context.Event()
-    process = context.Process(target=hold_trainer_lock, args=(tmp_path, ready))
-    process.start()
-    assert ready.wait(60)
-    with pytest.raises(D3POError, match=f"process {process.pid} on"), run.rounds.lock():
-        pass
-    process.kill()
-    process.join()
-    with run.rounds.lock():
-        pass
-
-
 def _finish(run: Run, **kwargs) -> int:
     number = run.rounds.begin({})
     run.rounds.save_state(number, {"w": torch.zeros(100)}, {})
     path = run.rounds.folder_of(number) / f"{number}.safetensors"
     path.write_bytes(b"lora")
-    run.rounds.finish(number, path, f"hash{number}", {}, **kwargs)
+    run.rounds.finish(number, path, f"hash{number}", RoundSummary(), **kwargs)
     return number
 
 

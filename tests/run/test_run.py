@@ -14,7 +14,7 @@ from PIL import Image
 from d3po_core import run as run_package
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run
 from tests.run_helpers import MODEL, make_run, open_or_create, picture, processes, put_group, trajectory
 
 
@@ -108,7 +108,7 @@ def test_unknown_things_are_refused_in_words(tmp_path):
         (lambda: run.picks.add(group.id, Pick("favourite", (2,))), "does not have"),
         (lambda: run.prompts.conditioning(77), "no prompt"),
         (lambda: put_group(run, prompt_id=77), "no prompt"),
-        (lambda: run.rounds.finish(3, "x", "y", {}), "no unfinished round 3"),
+        (lambda: run.rounds.finish(3, "x", "y", RoundSummary()), "no unfinished round 3"),
         (lambda: run.rounds.lora("y"), "policy 'y'"),
     ]:
         with pytest.raises(D3POError, match=re.escape(what)):
@@ -163,7 +163,7 @@ def test_a_moved_or_copied_folder_is_the_same_run(tmp_path):
     run.picks.add(group.id, Pick("favourite", (1,)))
     number = run.rounds.begin({})
     (run.rounds.folder_of(number) / "x.safetensors").write_bytes(b"lora")
-    run.rounds.finish(number, run.rounds.folder_of(number) / "x.safetensors", "hash", {})
+    run.rounds.finish(number, run.rounds.folder_of(number) / "x.safetensors", "hash", RoundSummary())
     run.close()
     shutil.copytree(tmp_path / "here", tmp_path / "copy")
     (tmp_path / "else").mkdir()

@@ -59,7 +59,7 @@ def test_a_round_by_a_reward_is_kept_and_shown_as_others_are(worker: Worker, run
     until(lambda: taught(worker, run), 120)
     (round,) = run.rounds.all()
     assert [line["update"] for line in run.metrics.read()] == [1, 2, 3]
-    assert round.summary["figures"]["reward"] > round.summary["figures"]["reward_before"]  # warmer than it was
+    assert round.summary.figures["reward"] > round.summary.figures["reward_before"]  # warmer than it was
     tensors, _ = load_lora(run.folder / round.lora_file)
     assert any(value.any() for name, value in tensors.items() if "lora_up" in name)
     assert run.rounds.current_policy() == round.lora_hash and len(run.blind_checks.last().pairs) == 1
@@ -101,7 +101,7 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
         another.finish(run)
         until(lambda: taught(another, run), 120)
         (finished,) = run.rounds.all()
-        assert finished.summary["reason"] == "Stopped before the end." and len(run.metrics.read()) == len(found)
+        assert finished.summary.reason == "Stopped before the end." and len(run.metrics.read()) == len(found)
         with pytest.raises(D3POError, match="No round of this taste was stopped"):
             another.finish(run)
     finally:

@@ -105,7 +105,7 @@ def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> N
     (round,) = run.rounds.all()
     assert round.lora_file and run.rounds.current_policy() == round.lora_hash
     assert len(run.previews.prompts(1)) == 4 and len(run.blind_checks.last().pairs) == 12
-    strengths, drifts = zip(*round.summary["sweep"], strict=True)
+    strengths, drifts = zip(*round.summary.strength_scan, strict=True)
     assert strengths == STRENGTHS
     # predictions move in proportion to a small LoRA, and KL with their square
     assert [drift / drifts[0] for drift in drifts] == pytest.approx([s**2 for s in strengths], rel=0.25)
@@ -116,7 +116,7 @@ def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> N
     worker.decide(run, 1, "gentler", 0.4)
     until(lambda: run.rounds.all()[0].lora_hash != round.lora_hash)
     assert run.rounds.current_policy() == run.rounds.all()[0].lora_hash
-    assert run.rounds.all()[0].summary["gentler"] == 0.4
+    assert run.rounds.all()[0].summary.lora_strength == 0.4
     weaker = run.rounds.all()[0].lora_hash
     worker.decide(run, 1, "gentler", 0.4)  # once more: still .4 of what was taught, not .16
     until(lambda: run.rounds.all()[0].lora_file.endswith("40-2.safetensors"))

@@ -24,8 +24,15 @@ from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
 from d3po_core.run import Run
 from d3po_core.settings import SampleSettings
-from d3po_core.training.round_trainer import save_round
-from tests.kill_helpers import die_in_export, die_in_keep, die_while_state_is_written, learn, toy_model, train
+from tests.kill_helpers import (
+    die_in_export,
+    die_in_keep,
+    die_while_state_is_written,
+    learn,
+    learn_and_save,
+    toy_model,
+    train,
+)
 from tests.run_helpers import processes
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
@@ -70,9 +77,9 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Lesson]:
         learn(run)
         run.close()
         run = Run.open(shutil.copytree(trained, after))
-        save_round(learn(run))
+        learn_and_save(run)
         summary = run.rounds.all()[-1].summary
-        assert summary["strength"] > 0.1  # or all LoRAs would be the same
+        assert summary.strength > 0.1  # or all LoRAs would be the same
         found[number] = Lesson(number, before, trained, after, summary, lora_of(run, number))
         run.close()
     return found
@@ -137,7 +144,7 @@ def check_finishes(folder: Path, lesson: Lesson) -> None:
     age(folder)
     run = Run.open(folder)
     if not finished(run, lesson.number):
-        save_round(learn(run))
+        learn_and_save(run)
     (*_, last) = run.rounds.all()
     assert (last.number, last.summary) == (lesson.number, lesson.summary)
     assert same(lora_of(run, lesson.number), lesson.lora)

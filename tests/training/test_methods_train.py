@@ -10,7 +10,6 @@ import torch
 
 from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
-from d3po_core.lora import attach
 from d3po_core.lora.attach import applied
 from d3po_core.lora.file import policy_id
 from d3po_core.picks import Pick
@@ -23,6 +22,7 @@ from d3po_core.training.preferences import score_preferences
 from d3po_core.training.round_trainer import save_round
 from d3po_core.training.trainer import Trainer
 from tests.toy import ToyModel, toy_group
+from tests.training.rounds import train_some, train_to_end
 
 SAMPLE = SampleSettings(groups=24, candidates=4, steps=8, window_sigma=4.0, guidance_scale=3.0, held_out=0.0)
 PROMPTS = ["a hill", "a lake", "a tree", "a road"]
@@ -58,12 +58,12 @@ def test_a_method_learns_what_was_liked(tmp_path: Path, method: str, pick_of: ob
     model = ToyModel()
     run = picked(tmp_path / "run", model, pick_of, METHODS[method].rows)
     settings = TrainSettings(method=method, epochs=6, drift_limit=0.0, learning_rate=1e-2, lowest_sigma=4.0)
-    trainer = Trainer(run, model.denoiser, settings, LoraSettings(rank=2))
-    reports = list(trainer.steps())
+    trainer = Trainer.open(run, model.denoiser, settings, LoraSettings(rank=2))
+    reports = train_to_end(trainer)
     result = trainer.result()
     assert result.z is not None and result.z > 1.5
     assert result.guessed / result.guessed_of > 0.6
-    assert result.sweep and reports[-1].kl_base is not None
+    assert result.strength_scan and reports[-1].kl_base is not None
     assert max(float(weights.up.abs().max()) for weights in result.weights.values()) > 0
 
 
@@ -75,8 +75,8 @@ def test_thumbs_that_are_all_alike_in_a_group_teach_too(tmp_path: Path, method: 
     for number, found in enumerate(list(sample_groups(run, model, SAMPLE, PROMPTS))):
         liked = 1 if number % 2 else -1
         run.picks.add(found.group_id, Pick("scores", scores=(liked,) * 4))
-    trainer = Trainer(run, model.denoiser, TrainSettings(method=method, epochs=2), LoraSettings(rank=2))
-    assert {report.phase for report in trainer.steps()} == {"teach"}
+    trainer = Trainer.open(run, model.denoiser, TrainSettings(method=method, epochs=2), LoraSettings(rank=2))
+    assert {report.phase for report in train_to_end(trainer)} == {"teach"}
     assert trainer.result().guessed_of == 0
     assert any(bool(torch.any(weights.up != 0)) for weights in trainer.result().weights.values())
 
@@ -92,17 +92,16 @@ def test_a_reward_stands_for_picks(tmp_path: Path) -> None:
     for group, pairs in lesson.training.items():
         scores = lesson.scores[group]
         assert all(scores[pair.winner] > scores[pair.loser] for pair in pairs) and len(pairs) == 6
-    trainer = Trainer(run, model.denoiser, TrainSettings(method="ddpo"), LoraSettings(rank=2), reward=redness)
-    assert len(list(trainer.steps())) > 10
+    trainer = Trainer.open(run, model.denoiser, TrainSettings(method="ddpo"), LoraSettings(rank=2), reward=redness)
+    assert len(train_to_end(trainer)) > 10
     constant = Reward("same", "all", lambda images, prompts: images.mean((1, 2, 3)) * 0, True)
     with pytest.raises(D3POError, match="same score"):
         score_preferences(run, constant, "ddpo")
 
 
-def drawn_again(run: Run, model: ToyModel, trainer: Trainer) -> None:
-    """The round is kept, and its LoRA draws as many groups again, judged as before."""
-    policy = policy_id(save_round(trainer))
-    with applied(model.denoiser, run.rounds.lora(policy)):
+def drawn_again(run: Run, model: ToyModel, trainer: Trainer, policy: str) -> None:
+    """A round's LoRA draws as many groups again, judged as before."""
+    with applied(model.denoiser, trainer.result().weights):
         for found in list(sample_groups(run, model, SAMPLE, PROMPTS, policy, 2)):
             run.picks.add(found.group_id, favourite(found.latents[:, 0].mean((1, 2)).argsort(descending=True).tolist()))
 
@@ -114,12 +113,13 @@ def test_the_second_round_departs_from_what_sampled(
     """Whichever policy drew a group, its ratio to the policy in training is 1 at first; for NFT, to last round's."""
     model = ToyModel()
     monkeypatch.setattr(round_trainer, "import_lora", lambda path, network: first.result().weights)
-    monkeypatch.setattr(attach, "import_lora", lambda path, network: first.result().weights)
     run = picked(tmp_path / "run", model, favourite, METHODS[method].rows)
     settings = TrainSettings(method=method, epochs=2, learning_rate=1e-2, cross_check=False, lowest_sigma=4.0)
-    first = Trainer(run, model.denoiser, settings, LoraSettings(rank=2))
-    list(first.steps())
-    drawn_again(run, model, first)
+    first = Trainer.open(run, model.denoiser, settings, LoraSettings(rank=2))
+    with first:
+        list(first.steps())
+        policy = policy_id(save_round(first).path)
+    drawn_again(run, model, first, policy)
     seen: list[torch.Tensor] = []
     real = METHODS[method]
 
@@ -129,11 +129,9 @@ def test_the_second_round_departs_from_what_sampled(
         return values
 
     monkeypatch.setitem(METHODS, method, dataclasses.replace(real, values=noted))
-    second = Trainer(run, model.denoiser, dataclasses.replace(settings, seed=5), LoraSettings(rank=2))
-    steps = second.steps()
-    next(steps)
+    second = Trainer.open(run, model.denoiser, dataclasses.replace(settings, seed=5), LoraSettings(rank=2))
+    train_some(second, 1)
     policies_drawn = {run.groups.get(name).policy for name in second.trained_on}
-    steps.close()
     assert len(policies_drawn) == 2
     if method == "diffusion-nft":
         assert max(float(found.abs().max()) for found in seen) < 1e-4  # float16's rounding of what was recorded

@@ -15,13 +15,14 @@ from d3po_core.errors import D3POError
 from d3po_core.lora.attach import applied
 from d3po_core.picks import Pick
 from d3po_core.rewards import REWARDS, Reward
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training import reward_gradient
 from d3po_core.training.reward_gradient import PromptSample, RewardGradient
-from d3po_core.training.reward_trainer import RewardTrainer, StoppedReward
+from d3po_core.training.reward_trainer import RewardTrainer
 from d3po_core.training.trainer import Trainer
 from tests.toy import SHAPE, ToyModel
+from tests.training.rounds import train_some, train_to_end
 
 SAMPLE = SampleSettings(steps=8, window_sigma=4.0, guidance_scale=3.0)
 PROMPTS = ["a hill", "a lake", "a tree"]
@@ -37,7 +38,7 @@ def run_of(folder: Path, model: ToyModel) -> Run:
 
 def trainer(run: Run, model: ToyModel, reward: Reward = REDNESS, **changes: object) -> RewardTrainer:
     settings = RewardSettings(**{"updates": 30, "drift_limit": 0.0, "learning_rate": 0.01, **changes})  # type: ignore[arg-type]
-    return RewardTrainer(run, model, reward, settings, LoraSettings(rank=2), SAMPLE)
+    return RewardTrainer.open(run, model, reward, settings, LoraSettings(rank=2), SAMPLE)
 
 
 def made(function: object, name: str = "made", differentiable: bool = True) -> Reward:
@@ -59,26 +60,23 @@ def test_every_variant_raises_the_reward_on_other_noise(tmp_path: Path, variant:
     model = ToyModel()
     before = model.denoiser.module.attn1["to_q"].weight.clone()
     teaching = trainer(run_of(tmp_path / "run", model), model, variant=variant, last=2, seed=seed)
-    reports = list(teaching.steps())
+    reports = train_to_end(teaching)
     result = teaching.result()
     assert len(reports) == 30 and reports[-1].watched is not None
     assert reports[-1].watched == result.figures["reward"] > result.figures["reward_before"]
     untaught, taught = (rewards_on_other_noise(model, w) for w in (None, result.weights))
     assert (taught - untaught).mean() > 3 * (taught - untaught).std() / 24**0.5
     assert torch.equal(model.denoiser.module.attn1["to_q"].weight, before)
-    assert [part for part, _ in result.sweep] == [1.0, 0.7, 0.4]
-    assert result.sweep[0][1] > result.sweep[2][1] > 0
+    assert [part for part, _ in result.strength_scan] == [1.0, 0.7, 0.4]
+    assert result.strength_scan[0][1] > result.strength_scan[2][1] > 0
 
 
 def test_a_stopped_round_goes_on_to_the_same_end(tmp_path: Path) -> None:
     model = ToyModel()
     whole = trainer(run_of(tmp_path / "a", model), model, updates=12)
-    list(whole.steps())
+    train_to_end(whole)
     run = run_of(tmp_path / "b", model)
-    steps = trainer(run, model, updates=12).steps()
-    for _ in range(5):
-        next(steps)
-    steps.close()
+    train_some(trainer(run, model, updates=12), 5)
     again = trainer(run, model, updates=99)  # the settings that it was begun with count
     assert again.resumed
     assert [report.update for report in again.steps()] == list(range(6, 13))
@@ -91,30 +89,29 @@ def test_a_stopped_round_is_finished_without_its_reward(tmp_path: Path) -> None:
     empty = Run.create(tmp_path / "empty", name="empty", model={}, settings={})
     for run in (empty, run_of(tmp_path / "new", model)):
         with pytest.raises(D3POError, match="No round of this taste was stopped"):
-            StoppedReward(run, model, RewardSettings())
+            RewardTrainer.open_stopped(run, model, RewardSettings())
     five = trainer(run_of(tmp_path / "five", model), model, updates=5, warmup=0)
-    list(five.steps())
+    train_to_end(five)
     run = run_of(tmp_path / "run", model)
-    steps = trainer(run, model, updates=12, warmup=0).steps()
-    for _ in range(5):
-        next(steps)
-    steps.close()
-    stopped = StoppedReward(run, model, RewardSettings(micro_batch=1))
-    assert list(stopped.steps()) == []
+    train_some(trainer(run, model, updates=12, warmup=0), 5)
+    stopped = RewardTrainer.open_stopped(run, model, RewardSettings(micro_batch=1))
+    assert train_to_end(stopped) == []
     result = stopped.result()
     assert stopped.reward_name == "redness" and result.round == 1 and result.reason == "Stopped before the end."
     for path, expected in five.result().weights.items():
         assert torch.equal(result.weights[path].up, expected.up) and bool(expected.up.any())
-    assert [drift for _, drift in result.sweep] == pytest.approx([drift for _, drift in five.result().sweep])
+    assert [drift for _, drift in result.strength_scan] == pytest.approx(
+        [drift for _, drift in five.result().strength_scan]
+    )
 
 
 def test_it_is_kept_as_a_round_and_the_next_goes_on_from_it(tmp_path: Path) -> None:
     model = ToyModel()
     run = run_of(tmp_path / "run", model)
     first = trainer(run, model, updates=8, watch=4)
-    list(first.steps())
+    train_to_end(first)
     (tmp_path / "run" / "one.safetensors").touch()
-    run.rounds.finish(first.round, "one.safetensors", "one", {})
+    run.rounds.finish(first.round, "one.safetensors", "one", RoundSummary())
     assert run.rounds.open() is None and run.rounds.current_policy() == "one"
 
 
@@ -123,11 +120,14 @@ def test_drift_is_measured_on_the_late_steps_too(tmp_path: Path, eta: float) -> 
     """Against the closed form of two Gaussians' KL for Euler ancestral steps (eta 1), from 8 down to the last with
     noise, however little the run's own pictures have; picks are about those down to 4 (`SAMPLE.window_sigma`)."""
     model = ToyModel()
-    teaching = trainer(run_of(tmp_path / "run", model), model, updates=10)
-    teaching.sample = dataclasses.replace(SAMPLE, eta=eta)
-    list(teaching.steps())
-    ((strength, drift), *_), found = teaching.result().sweep, []
-    for group in teaching._watched:
+    settings = RewardSettings(updates=10, drift_limit=0.0, learning_rate=0.01)
+    run, sample = run_of(tmp_path / "run", model), dataclasses.replace(SAMPLE, eta=eta)
+    teaching = RewardTrainer.open(run, model, REDNESS, settings, LoraSettings(rank=2), sample)
+    train_to_end(teaching)
+    watched = teaching._watched
+    groups = watched.groups(watched.draw(4))
+    ((strength, drift), *_), found = teaching.result().strength_scan, []
+    for group in groups:
         for k, now in enumerate(range(8, 1, -1)):
             then = now - 1
             std = (then**2 * (now**2 - then**2) / now**2) ** 0.5
@@ -137,18 +137,18 @@ def test_drift_is_measured_on_the_late_steps_too(tmp_path: Path, eta: float) -> 
             with applied(model.denoiser, teaching.result().weights):
                 apart = (model.denoiser(*args).guided - base).square().sum()
             found.append(float(gain**2 * apart.detach() / (2 * std**2)))
-    assert strength == 1 and len(found) == 7 * len(teaching._watched)
-    assert drift == pytest.approx(sum(found) / len(teaching._watched) / 18, rel=1e-3)
+    assert strength == 1 and len(found) == 7 * len(groups)
+    assert drift == pytest.approx(sum(found) / len(groups) / 18, rel=1e-3)
 
 
 def test_drift_ends_it(tmp_path: Path) -> None:
     model = ToyModel()
     teaching = trainer(run_of(tmp_path / "run", model), model, drift_limit=1e-4, watch=2, updates=100)
-    reports = list(teaching.steps())
+    reports = train_to_end(teaching)
     assert len(reports) < 100 and reports[-1].kl_base is not None and reports[-1].kl_base > 1e-4 * 18
     said = teaching.result().reason
     assert f"drift from the base reached {reports[-1].kl_base / 18:.3g}, over its limit of 0.0001" in said
-    teaching._watch_drift(float("nan"), 1e-4)
+    teaching.watch_drift(float("nan"), 1e-4)
     assert "cannot be measured any more" in teaching.result().reason
 
 
@@ -172,11 +172,11 @@ def test_prompts_of_different_sizes_are_taught_together_and_only_those_that_are_
 
     model.denoiser.__class__ = Cutting
     settings = RewardSettings(updates=4, batch=3, drift_limit=0.0)
-    teaching = RewardTrainer(run, model, REDNESS, settings, LoraSettings(rank=2), SAMPLE, prompts=[2, 4])
+    teaching = RewardTrainer.open(run, model, REDNESS, settings, LoraSettings(rank=2), SAMPLE, prompts=[2, 4])
     assert [prompt.text for prompt in teaching.prompts] == ["a lake", "a longer one"]
-    assert len(list(teaching.steps())) == 4
+    assert len(train_to_end(teaching)) == 4
     assert len(set().union(*seen)) == 2
-    again = RewardTrainer(run, model, REDNESS, settings, LoraSettings(rank=2), SAMPLE, prompts=[1])
+    again = RewardTrainer.open(run, model, REDNESS, settings, LoraSettings(rank=2), SAMPLE, prompts=[1])
     assert again.resumed and [prompt.id for prompt in again.prompts] == [2, 4]  # those that it was begun with
 
 
@@ -216,7 +216,7 @@ def test_memory_running_out_halves_the_batch(tmp_path: Path, monkeypatch: pytest
         return real(self, scenes, update, at_once, scale)
 
     monkeypatch.setattr(RewardGradient, "backward", scarce)
-    list(trainer(run_of(tmp_path / "run", model), model, updates=2).steps())
+    train_to_end(trainer(run_of(tmp_path / "run", model), model, updates=2))
     assert sizes == [4, 2, 1, 1]
 
 
@@ -242,7 +242,7 @@ def test_bad_rewards_are_told_and_leave_the_model_alone(tmp_path: Path, function
     names = list(model.denoiser.module.state_dict())
     teaching = trainer(run_of(tmp_path / "run", model), model, made(function))
     with pytest.raises(D3POError, match=told):
-        list(teaching.steps())
+        train_to_end(teaching)
     assert teaching.run.rounds.stopped() is None  # nothing was learnt: another reward, or picks, may have their turn
     assert list(model.denoiser.module.state_dict()) == names
 
@@ -257,11 +257,9 @@ def test_a_run_without_prompts_is_told(tmp_path: Path) -> None:
 def test_a_round_of_another_kind_is_not_taken_over(tmp_path: Path) -> None:
     model = ToyModel()
     run = run_of(tmp_path / "run", model)
-    steps = trainer(run, model).steps()
-    next(steps)
-    steps.close()
+    train_some(trainer(run, model), 1)
     with pytest.raises(D3POError, match="learns from a reward, was stopped"):
-        Trainer(run, model.denoiser, TrainSettings(), LoraSettings(rank=2))
+        Trainer.open(run, model.denoiser, TrainSettings(), LoraSettings(rank=2))
 
 
 def test_a_gradient_that_is_no_number_leaves_the_last_good_state(tmp_path: Path) -> None:
@@ -277,25 +275,23 @@ def test_a_gradient_that_is_no_number_leaves_the_last_good_state(tmp_path: Path)
         return red + (red * 0).sqrt() if calls > 10 else red
 
     with pytest.raises(D3POError, match="gradient is not a number"):
-        list(trainer(run, model, made(rotten, "redness")).steps())
+        train_to_end(trainer(run, model, made(rotten, "redness")))
     again = trainer(run, model)
     assert again.resumed
-    list(again.steps())
+    train_to_end(again)
     assert all(bool(weights.up.isfinite().all()) for weights in again.result().weights.values())
 
 
 def test_an_interrupted_round_goes_on_with_its_own_reward_only(tmp_path: Path) -> None:
     model = ToyModel()
     run = run_of(tmp_path / "run", model)
-    steps = trainer(run, model).steps()
-    next(steps)
-    steps.close()
+    train_some(trainer(run, model), 1)
     other = made(lambda images, prompts: images.mean((1, 2, 3)), "brightness")
     with pytest.raises(D3POError, match="middle of learning from 'redness'"):
         trainer(run, model, other)
     settings = RewardSettings(micro_batch=1, updates=3)
-    again = RewardTrainer(run, model, REDNESS, settings, LoraSettings(rank=2), SampleSettings(steps=4))
-    next(again.steps())
+    again = RewardTrainer.open(run, model, REDNESS, settings, LoraSettings(rank=2), SampleSettings(steps=4))
+    train_some(again, 1)
     assert again.sample == SAMPLE  # as it was begun
     assert (again.settings.updates, again.settings.micro_batch) == (30, 1)  # what only changes memory is taken anew
 
@@ -303,14 +299,14 @@ def test_an_interrupted_round_goes_on_with_its_own_reward_only(tmp_path: Path) -
 def test_a_measure_that_is_interrupted_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ToyModel()
     whole = trainer(run_of(tmp_path / "a", model), model, updates=12, watch=4)
-    list(whole.steps())
+    train_to_end(whole)
     run = run_of(tmp_path / "b", model)
     stopped = trainer(run, model, updates=12, watch=4)
-    monkeypatch.setattr(stopped, "_measured", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(stopped, "_measured", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        list(stopped.steps())
+        train_to_end(stopped)
     again = trainer(run, model, updates=12, watch=4)
-    reports = list(again.steps())
+    reports = train_to_end(again)
     assert [report.update for report in reports] == list(range(4, 13)) and reports[0].kl_base is not None
     for path, expected in whole.result().weights.items():
         assert torch.equal(again.result().weights[path].up, expected.up)
@@ -322,5 +318,5 @@ def test_picks_stay_untaught(tmp_path: Path) -> None:
     for found in list(sample_groups(run, model, dataclasses.replace(SAMPLE, groups=3), PROMPTS)):
         run.picks.add(found.group_id, Pick("favourite", (0,)))
     teaching = trainer(run, model, updates=2)
-    list(teaching.steps())
+    train_to_end(teaching)
     assert run.picks.untaught() == 3

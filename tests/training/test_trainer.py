@@ -12,13 +12,14 @@ from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
 from d3po_core.lora import LayerWeights
 from d3po_core.picks import Pick
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
 from d3po_core.training import round_trainer as module
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
 from d3po_core.training.round_trainer import save_round
 from d3po_core.training.trainer import Trainer, blend, doubts
 from tests.toy import ToyModel
+from tests.training.rounds import train_some, train_to_end
 
 PROMPTS = ["one", "two", "three"]
 SAMPLE = SampleSettings(groups=24, steps=8, window_sigma=4.0, guidance_scale=3.0, batch=8)
@@ -41,7 +42,7 @@ def picked_run(folder: Path, model: ToyModel, picks: str = "bright", settings: S
 
 
 def trainer(run: Run, model: ToyModel, **settings: object) -> Trainer:
-    return Trainer(run, model.denoiser, replace(TRAIN, settings), LORA, attachment="hooks")
+    return Trainer.open(run, model.denoiser, replace(TRAIN, settings), LORA, attachment="hooks")
 
 
 def flat(weights: dict) -> torch.Tensor:  # type: ignore[type-arg]
@@ -51,7 +52,7 @@ def flat(weights: dict) -> torch.Tensor:  # type: ignore[type-arg]
 def test_checks_then_teaches_and_says_how_it_goes(tmp_path: Path) -> None:
     model = ToyModel()
     work = trainer(picked_run(tmp_path / "run", model), model)
-    reports = list(work.steps())
+    reports = train_to_end(work)
     result = work.result()
     assert [name for name, _ in itertools.groupby(r.phase for r in reports)] == ["check A", "check B", "teach"]
     assert result.guessed_of == 21  # every group that is not held out was hidden once
@@ -70,7 +71,7 @@ def test_checks_then_teaches_and_says_how_it_goes(tmp_path: Path) -> None:
 def test_learns_its_picks(tmp_path: Path, picks: str) -> None:
     model = ToyModel()
     work = trainer(picked_run(tmp_path / "run", model, picks), model, epochs=10, cross_check=False, patience=0)
-    reports = list(work.steps())
+    reports = train_to_end(work)
     final = [r.training.accuracy for r in reports if r.epoch == 9]
     assert sum(final) / len(final) > 0.9
     assert flat(work.result().weights).abs().max() > 0
@@ -95,7 +96,7 @@ def test_training_leaves_no_trace_in_the_network(tmp_path: Path) -> None:
     x, sigma, prompt = torch.randn(1, 2, 3, 3), torch.tensor([3.0]), model.encode(["one"])[0]
     before = model.denoiser(x, sigma, prompt, 2.0).guided
     names = list(model.denoiser.module.state_dict())
-    list(work.steps())
+    train_to_end(work)
     assert torch.equal(model.denoiser(x, sigma, prompt, 2.0).guided, before)
     assert list(model.denoiser.module.state_dict()) == names
 
@@ -104,20 +105,17 @@ def test_training_leaves_no_trace_in_the_network(tmp_path: Path) -> None:
 def test_a_stopped_round_goes_on_to_the_same_end(tmp_path: Path, stop_after: int) -> None:
     model = ToyModel()
     straight = trainer(picked_run(tmp_path / "a", model), model)
-    list(straight.steps())
+    train_to_end(straight)
 
     run = picked_run(tmp_path / "b", model)
     first = trainer(run, model)
-    steps = first.steps()
-    for _ in range(stop_after):
-        next(steps)
-    steps.close()
+    train_some(first, stop_after)
     assert flat(first.result().weights).isfinite().all()
     assert first.result().reason.startswith("Stopped")
 
     run.close()
     second = trainer(Run.open(tmp_path / "b"), model, epochs=1)  # a round goes on with the settings it began with
-    list(second.steps())
+    train_to_end(second)
     assert second.settings.epochs == 3
     assert torch.allclose(flat(second.result().weights), flat(straight.result().weights), atol=1e-6)
     assert second.result().guessed == straight.result().guessed
@@ -127,9 +125,9 @@ def test_a_round_that_was_killed_after_its_last_step_is_not_trained_again(tmp_pa
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
     first = trainer(run, model)
-    list(first.steps())
+    train_to_end(first)
     again = trainer(run, model)
-    assert list(again.steps()) == []
+    assert train_to_end(again) == []
     assert torch.equal(flat(again.result().weights), flat(first.result().weights))
 
 
@@ -144,7 +142,7 @@ def test_another_base_model_is_noticed(tmp_path: Path) -> None:
     run = picked_run(tmp_path / "run", ToyModel())
     other = ToyModel(seed=1)
     with pytest.raises(D3POError, match="another base model"):
-        next(trainer(run, other).steps())
+        trainer(run, other)
     assert "_forward_hooks" not in other.denoiser.module.attn1["to_q"].__dict__ or not (
         other.denoiser.module.attn1["to_q"]._forward_hooks
     )
@@ -158,55 +156,52 @@ def test_pictures_of_another_model_are_noticed_wherever_they_are(tmp_path: Path)
         run.picks.add(sampled.group_id, Pick("favourite", (0,)))
     for each in (model, other):
         with pytest.raises(D3POError, match="another base model"):
-            next(trainer(run, each).steps())
-    assert len(list(trainer(run, model, reevaluate_reference=True).steps())) > 3
+            trainer(run, each)
+    assert len(train_to_end(trainer(run, model, reevaluate_reference=True))) > 3
 
 
 def test_a_round_that_learnt_nothing_takes_new_picks_and_settings(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
     with pytest.raises(D3POError, match="another base model"):
-        next(trainer(run, ToyModel(seed=1)).steps())
+        trainer(run, ToyModel(seed=1))
     for sampled in sample_groups(run, model, replace(SAMPLE, {"groups": 8}), PROMPTS):
         run.picks.add(sampled.group_id, Pick("favourite", (0,)))
     again = trainer(run, model, epochs=2)
-    list(again.steps())
+    with again:
+        list(again.steps())
+        save_round(again)
     assert not again.resumed and again.settings.epochs == 2
     assert len(again.trained_on) == len([group for group in run.groups.select() if not group.held_out])
-    save_round(again)
     assert run.picks.untaught() == 0 and len(run.rounds.all()) == 1
 
 
 def test_two_trainers_on_one_run(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
-    first, second = trainer(run, model), trainer(Run.open(tmp_path / "run"), model)
-    steps = first.steps()
-    next(steps)
+    first = trainer(run, model)
     with pytest.raises(D3POError, match=r"[Aa]nother|already"):
-        next(second.steps())
-    assert len(list(steps)) > 3
+        trainer(Run.open(tmp_path / "run"), model)
+    assert len(train_to_end(first)) > 3
+    with trainer(Run.open(tmp_path / "run"), model) as second:
+        assert second.resumed
 
 
 def test_a_round_is_not_closed_while_another_trainer_is_at_it(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
-    first, second = trainer(run, model), trainer(Run.open(tmp_path / "run"), model)
-    steps = first.steps()
-    next(steps)
-    steps.close()
-    others = second.steps()
-    next(others)
-    with pytest.raises(D3POError, match=r"[Aa]nother|already"):
-        save_round(first)
-    assert run.rounds.open() is not None
-    others.close()
+    first = trainer(run, model)
+    train_some(first, 1)
+    with trainer(Run.open(tmp_path / "run"), model):
+        with pytest.raises(ValueError, match="before its trainer is closed"):
+            save_round(first)
+        assert run.rounds.open() is not None
 
 
 def test_drift_limit_stops_and_says_so(tmp_path: Path) -> None:
     model = ToyModel()
     work = trainer(picked_run(tmp_path / "run", model), model, drift_limit=1e-8, cross_check=False)
-    reports = list(work.steps())
+    reports = train_to_end(work)
     assert reports[-1].epoch == 0
     assert "drift" in work.result().reason
 
@@ -216,7 +211,7 @@ def test_held_out_groups_are_never_trained_on(tmp_path: Path) -> None:
     run = picked_run(tmp_path / "run", model)
     held_out = {g.id for g in run.groups.select(held_out=True)}
     work = trainer(run, model)
-    next(work.steps())
+    train_some(work, 1)
     assert len(held_out) == 3  # one in every eight
     assert not held_out & {name for phase in work._phases for name in phase.groups}
     assert set(work._phases[-1].hidden) == held_out
@@ -226,13 +221,11 @@ def test_picks_made_meanwhile_are_for_the_next_round(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
     first = trainer(run, model)
-    steps = first.steps()
-    next(steps)
-    steps.close()
+    train_some(first, 1)
     run.picks.undo()
     second = trainer(run, model)
     assert second.resumed
-    list(second.steps())
+    train_to_end(second)
     assert second.trained_on == first._phases[-1].groups
 
 
@@ -241,14 +234,14 @@ def test_an_interruption_while_hidden_picks_are_measured_loses_nothing(
 ) -> None:
     model = ToyModel()
     straight = trainer(picked_run(tmp_path / "a", model), model)
-    list(straight.steps())
+    train_to_end(straight)
     run = picked_run(tmp_path / "b", model)
     with monkeypatch.context() as patched:
         patched.setattr(PreferenceOptimizer, "measure", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            list(trainer(run, model).steps())
+            train_to_end(trainer(run, model))
     second = trainer(run, model)
-    reports = list(second.steps())
+    reports = train_to_end(second)
     (first_epoch,) = {report.update for report in reports if report.phase == "check A" and report.epoch == 0}
     assert first_epoch > 1  # the epoch's last update alone is repeated
     assert torch.allclose(flat(second.result().weights), flat(straight.result().weights), atol=1e-6)
@@ -261,9 +254,9 @@ def test_a_damaged_group_is_left_out_of_the_next_try(tmp_path: Path) -> None:
     (path,) = (run.folder / "groups" / victim).glob("*.safetensors")
     path.write_bytes(b"not a tensor")
     with pytest.raises(D3POError, match="left out from now on"):
-        list(trainer(run, model).steps())
+        train_to_end(trainer(run, model))
     second = trainer(run, model)
-    list(second.steps())
+    train_to_end(second)
     assert victim not in second.trained_on and len(second.trained_on) == 20
 
 
@@ -274,11 +267,11 @@ def test_a_later_round_does_not_take_remembered_picks_for_guessed_ones(
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
     first = trainer(run, model, epochs=10, cross_check=False, patience=0)
-    list(first.steps())
+    train_to_end(first)
     (tmp_path / "run" / "one.safetensors").touch()
-    run.rounds.finish(first.round, "one.safetensors", "one", {})
+    run.rounds.finish(first.round, "one.safetensors", "one", RoundSummary())
     monkeypatch.setattr(module, "import_lora", lambda path, network: first.result().weights)
     second = trainer(run, model)
-    reports = list(second.steps())
+    reports = train_to_end(second)
     assert next(r for r in reports if r.phase == "check A").training.accuracy == 0.5  # it begins knowing nothing
     assert next(r for r in reports if r.phase == "teach").training.accuracy > 0.8  # this one goes on from round 1

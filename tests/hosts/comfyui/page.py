@@ -52,6 +52,8 @@ class Page:
     def __init__(self, context: Any, host: Host, settings: dict[str, Any] | None = None) -> None:
         self.context, self.host = context, host
         self.errors: list[str] = []
+        self.modules: list[str] = []
+        """Our modules that the page has asked for."""
         for name, value in {"Comfy.TutorialCompleted": True, **(settings or {})}.items():
             host.post(f"/settings/{name}", value)
         context.set_default_timeout(20_000)
@@ -59,12 +61,17 @@ class Page:
         self.page = context.new_page()
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", self._asked)
         self.page.on("response", self._answered)
         self.open()
 
     def _said(self, message: Any) -> None:
         if message.type in ("error", "warning") and PACK in message.text:
             self.errors.append(message.text)
+
+    def _asked(self, request: Any) -> None:
+        if PACK in request.url and request.url.endswith((".js", ".mjs")):
+            self.modules.append(request.url.rpartition("/")[2])
 
     def _answered(self, response: Any) -> None:
         if response.status >= 400 and ("/d3po/" in response.url or PACK in response.url or "/prompt" in response.url):
@@ -134,7 +141,7 @@ class Page:
         self.wait_for_group("sidebar")
 
     def wait_for_group(self, where: str) -> None:
-        self.until("(where) => window.shown(where)?.shadowRoot.querySelector('.frame img')?.checkVisibility()", where)
+        self.until("(where) => window.shown(where)?.shadowRoot?.querySelector('.frame img')?.checkVisibility()", where)
         self.page.wait_for_timeout(AFTER_THE_GUARD_MS)  # input so soon is not taken for meant
 
     def picks(self, where: str) -> int:

@@ -190,6 +190,21 @@ def test_lists_know_a_new_lora(opened: Callable[..., Page], own: Host) -> None:
     assert "fresh.safetensors" in page.toast("Your model has learnt")
 
 
+@pytest.mark.parametrize("where", ["node", "sidebar"])
+def test_the_gallerys_modules_come_when_a_gallery_is_first_seen(opened: Callable[..., Page], where: str) -> None:
+    page = opened()
+    page.page.get_by_test_id("queue-button").wait_for()  # the page is complete
+    page.page.wait_for_timeout(500)
+    assert sorted(page.modules) == ["comfyui.js", "comfyui_node.mjs", "comfyui_words.mjs", "text.mjs"]
+    if where == "node":
+        page.load(whole("guest"))
+    else:
+        page.toggle_sidebar()
+    page.until("(where) => window.shown(where)?.shadowRoot", where)
+    assert {"comfyui_gallery.mjs", "gallery.mjs", "session.mjs", "pick_view.mjs"} <= set(page.modules)
+    assert len(page.modules) == len(set(page.modules))  # each once, by one address
+
+
 VISIBLE = """(kind) => window.kind(kind)[0].widgets
     .filter((widget) => window.kind(kind)[0].isWidgetVisible(widget)).map((widget) => widget.name)"""
 
@@ -369,17 +384,16 @@ TRAINERS_OWN = """() => Object.fromEntries(window.kind("LoraTrainer")[0].widgets
     .map(({ name, value }) => [name, value]))"""
 
 
-@pytest.mark.parametrize("older", [False, True])
-def test_a_workflow_from_before_the_methods_leaves_each_its_own(opened: Callable[..., Page], older: bool) -> None:
-    """205 and .001 stood in it as the defaults, which were D3PO's; where somebody wrote them since, they are meant."""
+def test_a_workflow_keeps_the_values_that_somebody_wrote(opened: Callable[..., Page]) -> None:
+    """Also those that were defaults once; 0 stands for the method's own."""
     page = opened()
     workflow = quick_start()
     (trainer,) = [each for each in workflow["nodes"] if each["type"] == "D3PO_LoraTrainer"]
     said = {**trainer.pop("widgets_values_named"), "beta": 205.0, "learning_rate": 0.001, "epochs": 7}
-    trainer["widgets_values"] = list(said.values())[: -3 if older else None]  # method, draws, lowest_sigma
+    trainer["widgets_values"] = list(said.values())
     page.run("async (workflow) => { await window.app.loadGraphData(workflow); }", workflow)
-    theirs = {"beta": 0, "learning_rate": 0} if older else {"beta": 205, "learning_rate": 0.001}
-    assert page.run(TRAINERS_OWN) == {"method": "d3po", "clip": 0, "epochs": 7, **theirs}
+    kept = {"beta": 205, "learning_rate": 0.001, "clip": 0, "epochs": 7, "method": "d3po"}
+    assert page.run(TRAINERS_OWN) == kept
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "example_workflows").glob("*.json")), ids=lambda path: path.stem)

@@ -26,8 +26,11 @@ def pick_all(host: Host, run: str) -> int:
             return done
         for card in cards:
             shown = [image["candidate"] for image in card["images"]]
-            pick = {"client": client, "pick_id": uuid.uuid4().hex, "group": card["group"], "kind": "favourite"}
-            host.post(f"/d3po/taste/{run}/pick", {**pick, "order": [min(shown)], "shown": shown, "why": card["why"]})
+            pick = {"client": client, "pick_id": uuid.uuid4().hex, "group_id": card["group_id"], "kind": "favourite"}
+            host.post(
+                f"/d3po/taste/{run}/pick",
+                {**pick, "order": [min(shown)], "shown_order": shown, "reason": card["reason"]},
+            )
             done += 1
 
 

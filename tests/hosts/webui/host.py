@@ -137,9 +137,9 @@ class WebUI:
             self.until(taste, lambda state: state["groups"]["waiting"])
             (card,) = self.ask(f"/d3po/taste/{taste}/next", asked)["cards"]
             light = {each["candidate"]: self.picture(each["url"]).mean() for each in card["images"]}
-            pick = {"client": CLIENT, "pick_id": uuid.uuid4().hex, "group": card["group"], "kind": "favourite"}
+            pick = {"client": CLIENT, "pick_id": uuid.uuid4().hex, "group_id": card["group_id"], "kind": "favourite"}
             order = [max(light, key=lambda candidate: light[candidate])]
-            pick |= {"order": order, "shown": list(light), "why": card["why"]}
+            pick |= {"order": order, "shown_order": list(light), "reason": card["reason"]}
             self.ask(f"/d3po/taste/{taste}/pick", pick)
 
     def picture(self, url: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from d3po_core.errors import D3POError
 from d3po_core.lora.file import policy_id
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run
 from d3po_core.run.library import RunLibrary
 from d3po_panels import tastes
 from d3po_panels.words import WORDS
@@ -44,7 +44,7 @@ def taught(run: Run, drift: float = 0.0) -> Path:
     path.parent.mkdir(exist_ok=True)
     tensors = {"lora_unet_a.lora_down.weight": torch.ones(1, 2), "lora_unet_a.lora_up.weight": torch.ones(2, 1)}
     save_file(tensors, path, {"ss_base_model_version": "sd_v1", "ss_output_name": path.stem, "round": str(number)})
-    run.rounds.finish(number, path, policy_id(path), {"sweep": [[1.0, drift], [0.7, 0.01]]})
+    run.rounds.finish(number, path, policy_id(path), RoundSummary(strength_scan=((1.0, drift), (0.7, 0.01))))
     return path
 
 

@@ -1,0 +1,97 @@
+"""Typed records of what hosts and trainers hand to a run, and how they are stored as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+JsonObject = dict[str, Any]
+"""A JSON-able object whose keys its user knows, such as settings by name."""
+
+
+class BaseModelFacts(TypedDict, total=False):
+    """The base model that a run was begun with, as its host knew it; hosts leave out what they do not know.
+
+    Attributes:
+        identity: hash or name that tells this model from others.
+        source: where it was loaded from: a path, a repository or "garden".
+        name: what a person calls it.
+        family: kind of denoiser, as in `Denoiser.family`.
+        dtype: of the weights, such as "float32".
+        base_config: folder with the configuration of a single-file checkpoint.
+        prediction_type: "epsilon", "v_prediction" and so on, as in diffusers.
+    """
+
+    identity: str
+    source: str
+    name: str
+    family: str
+    dtype: str
+    base_config: str | None
+    prediction_type: str
+
+
+@dataclass(frozen=True)
+class RoundSummary:
+    """What a trainer reported at the end of a round.
+
+    Attributes:
+        strength: share of what was learnt that the evidence allows; it is applied to the LoRA already.
+        z: how many standard errors above chance hidden picks were predicted; None without a check.
+        guessed, guessed_of: hidden picks guessed right (ties half), out of how many; 0 of 0 without any.
+        curve: share of hidden picks guessed right after each epoch of the checks.
+        strength_scan: strengths at which the LoRA was tried, greatest first, each with its drift: the KL from the base
+            model in nats per latent element.
+        figures: measures of the last epoch by name, such as "loss" and "kl_base"; None for NaN and infinity.
+        reason: why training stopped, a sentence.
+        lora_strength: strength of the round's present LoRA file, as a share of `whole_file`'s.
+        whole_file: the LoRA at full strength where a weaker file replaced it, relative to the run's folder.
+    """
+
+    strength: float = 1.0
+    z: float | None = None
+    guessed: float = 0.0
+    guessed_of: int = 0
+    curve: tuple[float, ...] = ()
+    strength_scan: tuple[tuple[float, float], ...] = ()
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+    reason: str = ""
+    lora_strength: float = 1.0
+    whole_file: str | None = None
+
+    @classmethod
+    def from_json(cls, text: str | None) -> RoundSummary:
+        """Read what `to_json` wrote; what is missing or null gets its default, what is unknown is dropped."""
+        stored = json.loads(text or "{}")
+        values = {name: stored[key] for name, key in _STORED.items() if stored.get(key) is not None}
+        for name in ("curve", "strength_scan"):
+            values[name] = tuple(tuple(each) if isinstance(each, list) else each for each in values.get(name, ()))
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """Return the JSON that is stored in a run; NaN and infinity become null."""
+        values = dataclasses.asdict(self)
+        if self.whole_file is None:  # the LoRA was never replaced by a weaker one
+            del values["lora_strength"], values["whole_file"]
+        return json.dumps(finite({_STORED[name]: value for name, value in values.items()}))
+
+
+_STORED = {
+    **{each.name: each.name for each in dataclasses.fields(RoundSummary)},
+    "strength_scan": "sweep",
+    "lora_strength": "gentler",
+}
+"""The stored key of each field of a `RoundSummary`."""
+
+
+def finite(value: object) -> object:
+    """Return a JSON-able value with None for NaN and infinity, which JSON does not have and browsers refuse."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,284 @@
+"""What the other views show and do, and that nothing a server or a person writes becomes anything but text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from d3po_core.errors import D3POError
+from d3po_core.picks import Pick
+from tests.hosts.browser.gallery_page import Gallery, until
+from tests.hosts.browser.gallery_server import GalleryServer
+
+Opened = Callable[..., Gallery]
+HOSTILE = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script>{n}'
+
+
+def test_progress_and_time_left_and_a_pause_at_the_milestone(opened: Opened, server: GalleryServer) -> None:
+    server.taste.picked(12)
+    server.taste.draw(20, size=(64, 64))
+    gallery = opened()
+    gallery.focus()
+    assert gallery.find(".foot .progress").inner_text() == "12 of 16"
+    for _ in range(3):
+        gallery.press("1")
+    assert re.fullmatch(r"15 of 16 · about \d+ s", gallery.find(".foot .progress").inner_text())
+    assert gallery.find(".foot .rest").is_hidden()
+    gallery.press("1")
+    assert "16 picks." in gallery.find(".foot .rest").inner_text()
+    gallery.press("1")
+    assert gallery.find(".foot .rest").is_hidden()
+    until(lambda: len(server.taste.standing()) == 17)
+
+
+def test_waiting_says_for_what_and_how_long_and_ends_by_itself(opened: Opened, server: GalleryServer) -> None:
+    server.actions.busy("drawing", 3, 8, 41)
+    gallery = opened(groups=1)
+    gallery.focus()
+    gallery.press("1")
+    gallery.find(".pick .empty .work .words").first.wait_for()
+    assert gallery.find(".pick .empty .work .words").first.inner_text() == "Drawing 3 of 8 · about 40 s left"
+    server.taste.draw(1, size=(64, 64))
+    gallery.wait_for_group()
+    gallery.press("2")
+    until(lambda: len(server.taste.standing()) == 2)
+
+
+def test_drawing_more_is_offered_where_it_can_be_done(opened: Opened, server: GalleryServer) -> None:
+    server.actions.possible.append("draw")
+    gallery = opened(groups=1)
+    gallery.focus()
+    gallery.press("1")
+    gallery.find(".pick .empty button").first.click()
+    gallery.wait_for_group()
+    assert server.actions.asked[0][0] == "draw"
+
+
+def test_hostile_words_are_shown_as_words(opened: Opened, server: GalleryServer) -> None:
+    server.taste.run.rename(HOSTILE)
+    server.taste.draw(12, prompt=HOSTILE, size=(64, 64))
+    server.taste.add_round(reason=HOSTILE, lora=HOSTILE.replace("/", ""), drift="high")
+    server.actions.trouble = D3POError(HOSTILE, HOSTILE, HOSTILE)
+    server.actions.busy("teaching", 1, 2, 5, HOSTILE)
+    gallery = opened(who=HOSTILE)
+    gallery.focus()
+    assert gallery.find(".pick:not(.asking) .prompt .words").inner_text() == HOSTILE
+    assert gallery.find("h1").first.inner_text() == HOSTILE
+    gallery.press("1")
+    until(lambda: len(server.taste.standing()) == 1)
+    gallery.view("teach")
+    gallery.find(".round").first.wait_for()
+    gallery.view("history")
+    gallery.find(".pickcard").first.wait_for()
+    assert gallery.find(".pickcard .said").first.inner_text() == HOSTILE
+    assert gallery.page.evaluate("window.hurt") is None
+    scripts = "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('script, [onerror]').length"
+    assert gallery.page.evaluate(scripts) == 0
+
+
+def test_teaching_is_told_in_words_and_details_stay_folded(opened: Opened, server: GalleryServer) -> None:
+    server.taste.add_round()
+    server.taste.add_round()
+    gallery = opened()
+    gallery.view("teach")
+    latest = gallery.find(".latest .round")
+    assert "Predicts 81% of your hidden picks (50% by chance)" in latest.inner_text()
+    assert "Drift from the original: medium" in latest.inner_text()
+    assert latest.locator(".strip img").count() == 2
+    assert latest.locator("dl").is_hidden()
+    latest.locator("summary").click()
+    assert "KL from the base" in latest.locator("dl").inner_text()
+    assert latest.locator("svg.chart circle").count() == 3
+    assert gallery.find(".earlier .round").count() == 1
+
+
+def test_a_round_by_a_reward_is_told_as_one(opened: Opened, server: GalleryServer) -> None:
+    server.taste.add_round(reward="warmth", figures={"reward_before": 0.125, "reward": 0.5, "kl_base": 3.0})
+    server.taste.begin_round("warmth")
+    gallery = opened()
+    gallery.view("teach")
+    lead = gallery.find(".teaching .lead").filter(has_text="Round 2 was stopped while it learnt from a reward: warmth")
+    lead.wait_for()
+    assert "It learns from a reward: warmth." in gallery.find(".latest .round").inner_text()
+    gallery.find(".earlier summary").first.click()
+    earlier = gallery.find(".earlier .round").inner_text()
+    assert "Its reward, warmth, went from 0.125 to 0.5." in earlier and "too few picks" not in earlier
+
+
+def test_teach_and_stop(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened()
+    gallery.focus()
+    server.delay = 0.15
+    gallery.press("1")
+    gallery.view("teach")
+    gallery.find("[data-action=teach]").click()
+    until(lambda: server.actions.asked)
+    assert server.actions.asked[0][0] == "teach" and len(server.taste.standing()) == 1
+    server.delay = 0
+    server.actions.possible = ["stop"]
+    server.actions.busy("teaching", 1, 8, 190)
+    gallery.find("[data-action=stop]").click()
+    until(lambda: server.actions.asked[-1][0] == "stop")
+    assert "Teaching: 1 of 8 · about 3 min left" in gallery.find(".teaching .work").inner_text()
+
+
+def test_the_blind_check_from_start_to_decision(opened: Opened, server: GalleryServer) -> None:
+    server.taste.add_round()
+    server.taste.add_round()
+    server.taste.prepare_blind()
+    gallery = opened()
+    gallery.view("teach")
+    gallery.find("[data-action=blind]").click()
+    wanted = [*["taught"] * 4, "neither", *["taught"] * 2, "before", *["taught"] * 3, "before"]
+    keys = [("1", "2"), ("ArrowLeft", "ArrowRight"), ("Numpad1", "Numpad2")]
+    for done, answer in enumerate(wanted):
+        gallery.find(".asking .frame").first.wait_for()
+        assert gallery.find(".asking .bead.on").count() == done
+        side = server.taste.side_of_taught(done)
+        gallery.press("t" if answer == "neither" else keys[done % 3][side if answer == "taught" else 1 - side])
+        until(lambda done=done: len(server.taste.answers()) == done + 1)  # type: ignore[misc]
+    assert server.taste.answers() == wanted
+    gallery.find(".result h2").wait_for()
+    assert gallery.find(".result h2").inner_text() == "You preferred the taught model in 9 of 12 (2–9 by chance)"  # noqa: RUF001
+    beads = gallery.find(".result .beads .bead").evaluate_all("all => all.map((one) => one.className.split(' ')[1])")
+    assert beads == wanted
+    gallery.find(".result select").first.select_option("0.4")
+    gallery.find(".result summary").click()
+    assert gallery.find(".result .strip:visible img").count() == 0
+    gallery.find(".result select").first.select_option("0.7")
+    assert "after-70" in gallery.find(".result .strip:visible img").last.get_attribute("src")
+    gallery.find("[data-action=gentler]").click()
+    until(lambda: server.actions.asked)
+    assert server.actions.asked == [("decide", 2, "gentler", 0.7)]
+    gallery.find(".result .lead + .action").click()  # only there once the decision is taken
+    gallery.wait_for_group()
+    assert not server.taste.made()
+
+
+def test_going_back_names_the_round(opened: Opened, server: GalleryServer) -> None:
+    server.taste.add_round()
+    server.taste.add_round()
+    server.taste.prepare_blind(of=1)
+    gallery = opened()
+    gallery.view("teach")
+    gallery.find("[data-action=blind]").click()
+    gallery.find(".asking .frame").first.wait_for()
+    gallery.press("2")
+    assert gallery.find(".result select").last.locator("option").all_inner_texts() == ["to round 1", "to the original"]
+    gallery.find("[data-action=back]").click()
+    until(lambda: server.actions.asked)
+    assert server.actions.asked[0][:3] == ("decide", 1, "back")
+
+
+def test_history_pages_filters_corrects_and_deletes(opened: Opened, server: GalleryServer) -> None:
+    groups = server.taste.picked(100, who="Anna")
+    server.taste.picked(5, who="Ben")
+    for number, group_id in enumerate(groups[10:19]):
+        server.taste.pick(group_id, Pick("favourite", (0 if number < 7 else 1,)), "Anna", "repeat")
+    server.taste.pick(groups[3], Pick("tie"), "Anna")
+    server.taste.draw(4, size=(64, 64))
+    gallery = opened(who="Cleo")
+    assert "same 7" not in gallery.find(".pick").first.inner_text()
+    gallery.view("history")
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length >= 60"
+    )
+    assert "you chose the same 7 of 9 times" in gallery.find(".history").inner_text()
+    gallery.find(".history .end").scroll_into_view_if_needed()
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length === 105"
+    )
+    gallery.find('.filters select[aria-label="Which kind of pick"]').select_option("tie")
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length === 1"
+    )
+    gallery.find(".pickcard .pictures button").nth(1).click()
+    until(lambda: server.taste.made()[-1].reason == "correction")
+    corrected = server.taste.made()[-1]
+    assert (corrected.group_id, corrected.kind, corrected.order, corrected.who) == (groups[3], "favourite", [1], "Anna")
+    assert gallery.find(".pickcard .pictures button").nth(1).get_attribute("aria-pressed") == "true"
+    gallery.find(".pickcard .asks button").click()
+    gallery.find(".pickcard .danger").click()
+    until(lambda: len(server.taste.standing()) == 104)
+    assert gallery.find(".pickcard").count() == 0
+    gallery.find('.filters select[aria-label="Which kind of pick"]').select_option("")
+    gallery.find('.filters select[aria-label="Whose picks"]').select_option("Ben")
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length === 5"
+    )
+    gallery.find(".filters input").fill("northern")
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length < 5"
+    )
+    links = gallery.find(".exports a").evaluate_all("all => all.map((one) => one.getAttribute('href'))")
+    assert links == [f"/d3po/taste/{server.taste.id}/export?form={form}" for form in ("jsonl", "d3po")]
+
+
+def test_history_shows_which_pictures_were_liked(opened: Opened, server: GalleryServer) -> None:
+    """Scores come with imported pictures, which may be alone in their group."""
+    for group_id, scores in zip(server.taste.draw(2, size=(64, 64)), ((1, -1), (-1, 0)), strict=True):
+        server.taste.pick(group_id, Pick("scores", (), scores), "Anna", "")
+    server.taste.draw(4, size=(64, 64))
+    gallery = opened(who="Cleo")
+    gallery.view("history")
+    gallery.page.wait_for_function(
+        "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length === 2"
+    )
+    cards = [gallery.find(".pickcard").nth(at).locator(".pictures button") for at in (1, 0)]  # the newest is first
+    pressed = [[card.nth(at).get_attribute("aria-pressed") for at in (0, 1)] for card in cards]
+    assert pressed == [["true", "false"], ["false", "false"]]
+    cards[1].nth(1).click()
+    until(lambda: server.taste.made()[-1].reason == "correction")
+    assert cards[1].nth(1).get_attribute("aria-pressed") == "true"
+
+
+def test_typing_in_a_field_is_typing(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened()
+    gallery.view("history")
+    gallery.find(".filters input").focus()
+    gallery.page.keyboard.type("1 tx zh?")
+    assert gallery.find(".filters input").input_value() == "1 tx zh?"
+    assert gallery.heard() == [] and not server.taste.made()
+
+
+def test_a_name_is_remembered_and_goes_with_each_pick(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened()
+    gallery.find("[data-head=person]").click()
+    gallery.find("#your-name").fill("Zoë 李")
+    gallery.find("#taste-name").fill("Hills at dusk")
+    gallery.find("#taste-name").press("Enter")
+    gallery.find("[data-head=person] .name").wait_for()
+    gallery.wait_for_group()
+    gallery.focus()
+    gallery.press("1")
+    until(lambda: [pick.who for pick in server.taste.standing()] == ["Zoë 李"])
+    assert server.taste.run.name == "Hills at dusk"
+    gallery.reload()
+    gallery.focus()
+    gallery.press("1")
+    until(lambda: [pick.who for pick in server.taste.standing()] == ["Zoë 李"] * 2)
+
+
+def test_without_a_taste_one_is_chosen(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened(taste="", wait=False)
+    gallery.find(".taste").click()
+    gallery.wait_for_group()
+
+
+def test_a_taste_that_is_gone_says_so(opened: Opened, server: GalleryServer) -> None:
+    server.fail("/next", 404, 99)
+    gallery = opened(wait=False)
+    gallery.find(".pick:not(.asking) .empty .title").wait_for()
+    assert gallery.find(".pick:not(.asking) .empty .title").inner_text() == "It went wrong with 404."
+
+
+def test_changes_are_spoken(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened()
+    gallery.focus()
+    gallery.press("2")
+    said = gallery.find(".voice[aria-live=polite]").inner_text()
+    assert re.fullmatch(r"Picked 2\. Next: .+", said)
+    stage = gallery.find(".pick:not(.asking) .stage")
+    assert stage.get_attribute("role") == "listbox" and "Choose one of 2 pictures" in str(
+        stage.get_attribute("aria-label")
+    )

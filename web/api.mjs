@@ -1,0 +1,102 @@
+/**
+ * Talking to the server. A failure is one of two kinds: it is away (try again later), or it refused (trying again will
+ * not help).
+ */
+
+/** @typedef {import("./types").Answer} Answer */
+/** @typedef {import("./types").Problem} Problem */
+
+const PATIENCE_MS = 30000;
+const TRY_AGAIN = new Set([408, 425, 429]);
+
+/** The server could not be reached or is in trouble; the same request may be sent again. */
+export class Away extends Error {
+  /** @param {Problem | null} said what the server itself says, if it could */
+  constructor(said = null) {
+    super("away");
+    this.said = said;
+  }
+}
+
+/** The server understood and will not do it. */
+export class Refused extends Error {
+  /** @param {number} status @param {Problem} [said] */
+  constructor(status, said) {
+    super("refused");
+    this.status = status;
+    this.said = said ?? { what: "", do: "", safe: "" };
+  }
+}
+
+export class Api extends EventTarget {
+  /** @param {string} base */
+  constructor(base) {
+    super();
+    this.base = base.replace(/\/+$/, "");
+    this.away = false;
+    /** @type {Problem | null} */
+    this.trouble = null;
+  }
+
+  /** An address under the base, whatever the path says. @param {string} path */
+  url(path) {
+    return `${this.base}/${String(path).replace(/^\/+/, "")}`;
+  }
+
+  /**
+   * @param {string} path
+   * @param {Record<string, string | number | undefined>} query what is empty is left out
+   * @returns {Promise<any>}
+   */
+  get(path, query = {}) {
+    const search = new URLSearchParams();
+    for (const [name, value] of Object.entries(query)) {
+      if (value !== "" && value !== undefined) search.set(name, String(value));
+    }
+    return this.#ask(search.size ? `${path}?${search}` : path, {});
+  }
+
+  /** @param {string} path @param {object} body @returns {Promise<Answer>} */
+  post(path, body) {
+    return this.#ask(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  }
+
+  /** @param {string} path @param {RequestInit} options */
+  async #ask(path, options) {
+    let answer;
+    let said;
+    try {
+      answer = await fetch(this.url(path), { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+      said = await answer.json();
+    } catch {
+      // A proxy's page or a server's last words are not JSON; a 4xx stays a refusal all the same.
+      if (!answer || answer.ok || answer.status >= 500) throw this.#lost(null);
+    }
+    if (answer.status >= 500 || TRY_AGAIN.has(answer.status)) throw this.#lost(said?.error ?? null);
+    this.#reached();
+    if (!answer.ok) throw new Refused(answer.status, said?.error);
+    return said;
+  }
+
+  /** @param {Problem | null} said */
+  #lost(said) {
+    this.#set(true, said);
+    return new Away(said);
+  }
+
+  #reached() {
+    this.#set(false, null);
+  }
+
+  /** @param {boolean} away @param {Problem | null} trouble */
+  #set(away, trouble) {
+    if (this.away === away && this.trouble?.what === trouble?.what) return;
+    this.away = away;
+    this.trouble = trouble;
+    this.dispatchEvent(new Event("change"));
+  }
+}

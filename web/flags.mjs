@@ -1,0 +1,104 @@
+/**
+ * Flags: what makes a single image bad, whatever is picked beside it. A list of {candidate, kind}, as the server
+ * tells it, and the marks on an image that show its flags and, pressed, put them or take them off.
+ */
+
+import { el, mark } from "./dom.mjs";
+
+/** @typedef {import("./types").Card} Card */
+/** @typedef {import("./types").Flag} Flag */
+/** @typedef {import("./text.mjs").Text} Text */
+
+export const FLAGS = ["defective", "unsafe"];
+
+/** @param {string} kind */
+export const isFlag = (kind) => FLAGS.includes(kind);
+
+/**
+ * Whether an image has this flag, or any if no kind is named.
+ * @param {Flag[]} flags
+ * @param {number} candidate
+ */
+export function hasFlag(flags, candidate, kind = "") {
+  return flags.some((flag) => flag.candidate === candidate && (!kind || flag.kind === kind));
+}
+
+/**
+ * The list with a flag put or taken off.
+ * @param {Flag[]} flags
+ * @param {number} candidate
+ * @param {string} kind
+ * @param {boolean} on
+ */
+export function withFlag(flags, candidate, kind, on) {
+  const others = flags.filter((flag) => flag.candidate !== candidate || flag.kind !== kind);
+  return on ? [...others, { candidate, kind }] : others;
+}
+
+/** What was said of flags in this sitting, which the server may not know yet. */
+export class FlagsSaid {
+  constructor() {
+    /** @type {Map<string, {candidate: number, kind: string, on: boolean}[]>} by group */
+    this.said = new Map();
+  }
+
+  /**
+   * @param {string} group_id
+   * @param {number} candidate
+   * @param {string} kind
+   * @param {boolean} on
+   */
+  note(group_id, candidate, kind, on) {
+    this.said.set(group_id, [...(this.said.get(group_id) ?? []), { candidate, kind, on }]);
+  }
+
+  /** @param {string} group_id */
+  forget(group_id) {
+    this.said.delete(group_id);
+  }
+
+  /**
+   * A card with its flags as they are now. A repeat comes as it came the first time, without what was said since.
+   * @param {Card} card
+   */
+  on(card) {
+    const said = (card.reason !== "repeat" && this.said.get(card.group_id)) || [];
+    const flags = said.reduce((all, { candidate, kind, on }) => withFlag(all, candidate, kind, on), card.flags ?? []);
+    return { ...card, flags };
+  }
+}
+
+/**
+ * Marks for an image that itself is pressed: for the eye and a pointer only. Keys and labels do the same.
+ * @param {Text} text
+ */
+export function flagMarks(text) {
+  const marks = FLAGS.map((kind) => el("span", { class: "flag", "data-kind": kind }, text.t(`kind.${kind}`)));
+  return el("span", { class: "flags", "aria-hidden": "true" }, ...marks);
+}
+
+/** @param {HTMLElement} picture holds marks @param {Flag[]} flags @param {number} candidate */
+export function showFlags(picture, flags, candidate) {
+  mark(picture, "flagged", hasFlag(flags, candidate));
+  for (const one of picture.querySelectorAll(".flag")) {
+    mark(one, "on", hasFlag(flags, candidate, /** @type {HTMLElement} */ (one).dataset.kind));
+  }
+}
+
+/** Which mark was pressed, or "". @param {Event} event */
+export function pressedFlag(event) {
+  const pressed = event.target instanceof Element ? event.target.closest(".flag") : null;
+  return pressed instanceof HTMLElement ? (pressed.dataset.kind ?? "") : "";
+}
+
+/**
+ * An image's name with its flags, for the ear.
+ * @param {Text} text
+ * @param {string} name
+ * @param {Flag[]} flags
+ * @param {number} candidate
+ */
+export function nameWithFlags(text, name, flags, candidate) {
+  const words = FLAGS.filter((kind) => hasFlag(flags, candidate, kind)).map((kind) => text.t(`flag.${kind}`));
+  return [name, ...words].join(", ");
+}

@@ -1,0 +1,94 @@
+/**
+ * Which key means what, and the wall that keeps keys inside. Digits go by their place on the keyboard (event.code), so
+ * that they work where they need Shift to be typed (AZERTY). Letters go by what is printed on the key, as that is how
+ * the page names them, and by place where the keyboard has no Latin letters.
+ */
+
+/** @type {Record<string, string>} */
+const LETTERS = { T: "tie", X: "all_bad", S: "skip", Z: "undo", D: "defective", U: "unsafe", F: "full", H: "history" };
+/** @type {Record<string, [number, number]>} */
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const TYPING = new Set(["INPUT", "TEXTAREA", "SELECT"]);
+const PRESSABLE = new Set(["BUTTON", "A", "SUMMARY"]);
+
+/** @typedef {import("./types").Command} Command */
+
+/**
+ * What a key press asks for, or null.
+ * @param {KeyboardEvent} event
+ * @returns {Command | null}
+ */
+export function commandFor(event) {
+  if (event.code === "Escape" || event.key === "Escape") return { name: "leave" };
+  const target = /** @type {Element} */ (event.composedPath()[0]);
+  if (TYPING.has(target.tagName)) return null;
+  if (event.ctrlKey || event.metaKey) {
+    if (event.altKey || event.shiftKey) return null;
+    // The browser would mark all text of the page around.
+    const name = { Z: "undo", A: "nothing" }[letterOf(event)];
+    return name ? { name } : null;
+  }
+  if (event.altKey) return null;
+  return digit(event) ?? arrow(event) ?? big(event, target) ?? (isHelp(event) ? { name: "help" } : letter(event));
+}
+
+/** @param {KeyboardEvent} event */
+function digit(event) {
+  const found = /^(Digit|Numpad)([1-8])$/.exec(event.code);
+  if (!found) return null;
+  // Windows hides Shift from a numpad with NumLock on, and sends End for 1 and so on.
+  const hiddenShift = found[1] === "Numpad" && !/^\d$/.test(event.key) && event.getModifierState("NumLock");
+  return { name: event.shiftKey || hiddenShift ? "rank" : "choose", at: Number(found[2]) - 1 };
+}
+
+/** @param {KeyboardEvent} event */
+function arrow(event) {
+  const by = ARROWS[event.key] ?? ARROWS[event.code];
+  return by ? { name: "move", by } : null;
+}
+
+/** Space and Enter press the button that has the focus. @param {KeyboardEvent} event @param {Element} target */
+function big(event, target) {
+  if (PRESSABLE.has(target.tagName)) return null;
+  if (event.code === "Space") return { name: "zoom" };
+  if (event.code === "Enter" || event.code === "NumpadEnter") return { name: "confirm" };
+  return null;
+}
+
+/** @param {KeyboardEvent} event */
+function isHelp(event) {
+  return event.key === "?" || event.key === "？" || (event.code === "Slash" && event.shiftKey);
+}
+
+/** @param {KeyboardEvent} event */
+function letter(event) {
+  const name = event.shiftKey ? undefined : LETTERS[letterOf(event)];
+  return name ? { name } : null;
+}
+
+/** @param {KeyboardEvent} event */
+function letterOf(event) {
+  if (/^[a-z]$/i.test(event.key)) return event.key.toUpperCase();
+  return /^Key[A-Z]$/.test(event.code) ? event.code.slice(3) : "";
+}
+
+const HELD_BACK = /** @type {const} */ (["keydown", "keyup", "keypress", "paste", "copy", "cut"]);
+
+/**
+ * Keys from inside `host` are handled here and go nowhere else; keys from outside are not touched. It listens at the
+ * window, before the event travels down, because some hosts' shortcuts listen on the way down too.
+ * @param {HTMLElement} host
+ * @param {{keydown: (event: KeyboardEvent) => void, keyup: (event: KeyboardEvent) => void}} handlers
+ * @returns {() => void} takes the wall down
+ */
+export function wall(host, handlers) {
+  /** @param {Event} event */
+  const guard = (event) => {
+    if (!event.composedPath().includes(host)) return;
+    event.stopImmediatePropagation();
+    if (event.type === "keydown") handlers.keydown(/** @type {KeyboardEvent} */ (event));
+    if (event.type === "keyup") handlers.keyup(/** @type {KeyboardEvent} */ (event));
+  };
+  for (const type of HELD_BACK) window.addEventListener(type, guard, true);
+  return () => HELD_BACK.forEach((type) => window.removeEventListener(type, guard, true));
+}

@@ -1,0 +1,167 @@
+/** What is below the images: the buttons, and the line that says how far one has come. */
+
+import { el, icon, mark, say } from "./dom.mjs";
+
+/** @typedef {import("./dom.mjs").IconName} IconName */
+/** @typedef {import("./session.mjs").Made} Made */
+/** @typedef {import("./pick_view.mjs").PickView} PickView */
+/** @typedef {import("./session.mjs").Session} Session */
+/** @typedef {import("./types").ShellLike} ShellLike */
+/** @typedef {import("./text.mjs").Text} Text */
+
+const SAYINGS = /** @type {const} */ ([
+  ["tie", "T"],
+  ["all_bad", "X"],
+  ["skipped", "S"],
+]);
+
+export class PickBar {
+  /** @param {PickView} view @param {Text} text */
+  constructor(view, text) {
+    this.view = view;
+    this.text = text;
+    /** @type {string | undefined} id of the pick on the undo button */
+    this.shownLast = "";
+    this.thumb = el("span", { class: "thumb", "aria-hidden": "true" });
+    this.undo = this.#button("undo", "Z", () => view.undo());
+    this.undo.prepend(this.thumb);
+    this.sayings = SAYINGS.map(([kind, key]) => this.#button(kind, key, (event) => view.say(kind, event.timeStamp)));
+    this.rank = this.#button("ranking", "", () => view.setRankMode(!view.rankMode));
+    this.done = this.#button("favourite", "", (event) => view.confirm(event.timeStamp), "rank_done");
+    this.done.classList.add("main");
+    this.flag = this.#button("flag", "", () => view.setFlagMode(!view.flagMode));
+    this.flag.append(...["D", "U"].map((key) => el("kbd", { "aria-hidden": "true" }, key)));
+    this.zoom = this.#button("zoom", "", () => view.stage.zoom.toggle());
+    const tools = [this.undo, ...this.sayings, this.rank, this.flag, this.zoom, this.done];
+    this.element = el("div", { class: "bar", role: "toolbar", "aria-label": text.t("bar.title") }, ...tools);
+  }
+
+  refresh() {
+    const { session, stage, ranking, rankMode, flagMode } = this.view;
+    const idle = !session.current;
+    this.undo.disabled = !session.canUndo && !ranking.order.length;
+    for (const button of [...this.sayings, this.rank, this.flag, this.zoom]) button.disabled = idle;
+    // Between groups it stays as it was, so that the row of buttons does not move.
+    if (!idle) this.rank.hidden = stage.frames.length === 2 && !rankMode;
+    this.done.hidden = !ranking.order.length;
+    this.rank.setAttribute("aria-pressed", String(rankMode));
+    this.flag.setAttribute("aria-pressed", String(flagMode));
+    this.zoom.setAttribute("aria-pressed", String(stage.zoom.on));
+    this.#lastPick(session.made.at(-1));
+  }
+
+  /**
+   * What undo would take back, as a small image: the quiet answer to "did it take my click?"
+   * @param {Made | undefined} last
+   */
+  #lastPick(last) {
+    if (this.shownLast === last?.pick_id) return;
+    this.shownLast = last?.pick_id;
+    this.thumb.replaceChildren(...(last ? [this.#picture(last)] : []));
+    mark(this.thumb, "empty", !last);
+  }
+
+  /** @param {Made} made */
+  #picture({ card, kind, order }) {
+    const best = card.images.find((image) => image.candidate === order[0]);
+    if (!best) return icon(/** @type {IconName} */ (kind));
+    return el("img", { src: this.view.session.api.url(best.url), alt: "", decoding: "async" });
+  }
+
+  /**
+   * @param {IconName} name
+   * @param {string} key its key, or ""
+   * @param {(event: MouseEvent) => void} press
+   * @param {string} label
+   */
+  #button(name, key, press, label = name) {
+    /** @param {MouseEvent} event */
+    const clicked = (event) => {
+      press(event);
+      // After a mouse, the keys go on acting on the images, and Space must not press the same button again.
+      if (event.detail > 0) this.view.focus();
+    };
+    const words = el("span", { class: "label" });
+    say(words, this.text.t(`bar.${label}`));
+    const hint = key && el("kbd", { "aria-hidden": "true" }, key);
+    const attributes = {
+      type: "button",
+      class: "tool",
+      "data-tool": label,
+      title: this.text.t(`bar.${label}.title`),
+      "aria-keyshortcuts": key || null,
+    };
+    return el("button", { ...attributes, onclick: clicked }, icon(name), words, hint);
+  }
+}
+
+export class PickFoot {
+  /**
+   * @param {Session} session
+   * @param {Text} text
+   * @param {ShellLike} shell
+   */
+  constructor(session, text, shell) {
+    this.session = session;
+    this.text = text;
+    this.fill = el("span", { class: "fill" });
+    this.track = el(
+      "div",
+      { class: "track", role: "progressbar", "aria-label": text.t("foot.progress"), "aria-valuemin": 0 },
+      this.fill,
+    );
+    this.progress = el("span", { class: "progress" });
+    this.teach = el(
+      "button",
+      { class: "small", type: "button", onclick: () => shell.go("teach") },
+      text.t("foot.teach"),
+    );
+    this.restWords = el("span", { class: "words" });
+    this.rest = el("span", { class: "rest", hidden: true }, this.restWords, this.teach);
+    this.status = el("span", { class: "status", role: "status" });
+    this.element = el(
+      "footer",
+      { class: "foot" },
+      this.track,
+      el("div", { class: "line" }, this.progress, this.rest, this.status),
+    );
+  }
+
+  refresh() {
+    const { session, text } = this;
+    const progress = session.progress();
+    if (!progress) return;
+    const { done, of, previous } = progress;
+    const seconds = session.secondsLeft();
+    const left = seconds === null ? "" : text.t("foot.left", { time: text.duration(seconds) });
+    say(this.progress, text.t("foot.done", { done, of }) + left);
+    this.fill.style.inlineSize = `${Math.min(100, (100 * (done - previous)) / Math.max(1, of - previous))}%`;
+    this.track.setAttribute("aria-valuemax", String(of));
+    this.track.setAttribute("aria-valuenow", String(Math.min(done, of)));
+    this.#refreshRest();
+    this.#refreshStatus();
+  }
+
+  #refreshRest() {
+    const { rest, state } = this.session;
+    this.rest.hidden = !rest;
+    this.progress.hidden = Boolean(rest);
+    this.teach.hidden = !state?.can.includes("teach");
+    if (rest) say(this.restWords, this.text.t("foot.rest", { n: rest }));
+  }
+
+  #refreshStatus() {
+    const { session, text } = this;
+    const { api, outbox, state } = session;
+    const waiting = outbox.waiting.length;
+    const parts = [];
+    // Without images, the place where they were says it.
+    if (api.away && session.current) parts.push(text.t(api.trouble ? "foot.trouble" : "foot.away"));
+    // One entry on its way for a moment is no news.
+    if (waiting > 2 || (waiting && api.away)) parts.push(text.t("foot.waiting", { n: waiting }));
+    if (!outbox.kept && waiting) parts.push(text.t("foot.not_kept"));
+    if (!parts.length && state?.groups.near) parts.push(text.t("foot.near", { n: state.groups.near }));
+    say(this.status, parts.join(" · "));
+    mark(this.status, "worry", api.away);
+  }
+}

@@ -1,0 +1,118 @@
+/** One round of teaching: what it learned, how far it moved, what it looks like. */
+
+import { el } from "./dom.mjs";
+import { beforeAndAfter, predictionChart } from "./figures.mjs";
+
+/** @typedef {import("./api.mjs").Api} Api */
+/** @typedef {import("./types").Round} Round */
+/** @typedef {import("./text.mjs").Text} Text */
+
+const DRIFTS = ["low", "medium", "high"];
+
+export class RoundCard {
+  /** @param {Round} round @param {Text} text @param {Api} api */
+  constructor(round, text, api) {
+    this.round = round;
+    this.text = text;
+    this.api = api;
+    const parts = [this.#head(), this.#predictions(), this.#drift(), this.#strip(), this.#file(), this.#details()];
+    this.element = el("article", { class: "card round" }, ...parts);
+  }
+
+  #head() {
+    const { number, finished, reason } = this.round;
+    const title = el("h3", {}, this.text.t("round.title", { n: number }));
+    return el(
+      "header",
+      {},
+      title,
+      !finished && el("span", { class: "tag" }, this.text.t("round.stopped")),
+      reason && el("p", { class: "hint" }, reason),
+    );
+  }
+
+  #predictions() {
+    const { guessed, guessed_of, reward } = this.round;
+    if (reward) return this.#reward(reward);
+    if (!guessed_of && !this.round.finished) return null;
+    if (!guessed_of || guessed === null) return el("p", { class: "hint" }, this.text.t("round.no_hidden"));
+    const share = guessed / guessed_of;
+    const percent = this.text.percent(share);
+    const fill = el("span", { class: "fill" });
+    fill.style.inlineSize = `${share * 100}%`;
+    const words = this.text.t("round.predicts", { percent, chance: this.text.percent(0.5) });
+    const meter = { class: "meter", role: "img", "aria-label": words };
+    return el(
+      "div",
+      { class: "predictions" },
+      el("p", { class: "big" }, words),
+      el("div", meter, fill, el("span", { class: "chance" })),
+      el("p", { class: "hint" }, this.text.t("round.predicts.of", { done: guessed, of: guessed_of })),
+    );
+  }
+
+  /**
+   * What was learnt from instead of picks, and how much of it the images had before and have now.
+   * @param {string} name
+   */
+  #reward(name) {
+    const { text } = this;
+    const { reward_before: before, reward: now } = this.round.details ?? {};
+    if (typeof before !== "number" || typeof now !== "number") {
+      return el("p", { class: "hint" }, text.t("round.reward", { name }));
+    }
+    const moved = { name, before: text.fine.format(before), now: text.fine.format(now) };
+    return el("p", { class: "big" }, text.t("round.reward.moved", moved));
+  }
+
+  #drift() {
+    const { drift } = this.round;
+    if (!drift) return null;
+    const reached = DRIFTS.indexOf(drift);
+    const dots = DRIFTS.map((_, at) => el("span", { class: at <= reached ? "dot on" : "dot" }));
+    const scale = el("span", { class: "drift", "data-drift": drift, "aria-hidden": "true" }, ...dots);
+    const hint = el("p", { class: "hint" }, this.text.t(`round.drift.${drift}.hint`));
+    return el("div", {}, el("p", { class: "big" }, this.text.t(`round.drift.${drift}`), " ", scale), hint);
+  }
+
+  #strip() {
+    const { strip } = this.round;
+    if (!strip?.length) return null;
+    return beforeAndAfter(strip, this.text, this.api);
+  }
+
+  #file() {
+    const { lora, strength } = this.round;
+    if (!lora) return null;
+    const file = el("code", {}, lora);
+    const advice = strength ? this.text.t("round.strength", { n: this.text.fine.format(strength) }) : "";
+    return el(
+      "p",
+      { class: "file" },
+      el("span", { class: "hint" }, this.text.t("round.saved")),
+      " ",
+      file,
+      advice && el("span", { class: "hint" }, advice),
+    );
+  }
+
+  #details() {
+    const { details, curve } = this.round;
+    if (!details && !curve?.length) return null;
+    const list = Object.entries(details ?? {}).flatMap(([name, value]) => {
+      if (value === null || !this.text.has(`details.${name}`)) return [];
+      return [
+        el("dt", { title: this.text.t(`details.${name}.help`) }, this.text.t(`details.${name}`)),
+        el("dd", {}, name === "clip_fraction" ? this.text.percent(value) : this.text.fine.format(value)),
+      ];
+    });
+    const chart = curve && curve.length > 1 ? predictionChart(curve, this.text) : null;
+    return el(
+      "details",
+      { class: "fold" },
+      el("summary", {}, this.text.t("details.title")),
+      el("dl", {}, ...list),
+      chart,
+    );
+  }
+}

@@ -1,0 +1,88 @@
+/** The gallery's words, from text/<language>.json. The code itself holds none. */
+
+const HERE = new URL("./text/", import.meta.url);
+const RETRY_MS = 1500;
+
+/** @typedef {Record<string, string | Record<string, string>>} Words a phrase, or one for each plural */
+
+/** @type {Map<string, Promise<Words>>} */
+const loaded = new Map();
+
+/** "en" or "zh" for what the host asked for, or else what the browser prefers. @param {string | null} wanted */
+export function chooseLanguage(wanted) {
+  const language = (wanted || navigator.language || "en").toLowerCase();
+  return language.startsWith("zh") ? "zh" : "en";
+}
+
+/** @param {string | null} wanted @returns {Promise<Text>} */
+export async function loadText(wanted) {
+  const language = chooseLanguage(wanted);
+  const words = loaded.get(language) ?? fetchWords(language);
+  loaded.set(language, words);
+  return new Text(language, await words);
+}
+
+/** @param {string} language @returns {Promise<Words>} */
+async function fetchWords(language) {
+  for (;;) {
+    try {
+      const answer = await fetch(new URL(`${language}.json`, HERE));
+      if (answer.ok) return await answer.json();
+    } catch {
+      // The server is restarting; without words there is nothing to show yet.
+    }
+    await new Promise((done) => setTimeout(done, RETRY_MS));
+  }
+}
+
+export class Text {
+  /** @param {string} language @param {Words} words */
+  constructor(language, words) {
+    this.language = language;
+    this.words = words;
+    this.plural = new Intl.PluralRules(language);
+    this.whole = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
+    this.fine = new Intl.NumberFormat(language, { maximumSignificantDigits: 3 });
+    this.moment = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "short" });
+  }
+
+  /**
+   * The words under `key`, with {names} filled in. An entry with "one" and "other" is chosen by `n`.
+   * @param {string} key
+   * @param {Record<string, string|number>} values
+   */
+  t(key, values = {}) {
+    const entry = this.words[key] ?? key;
+    const phrase = typeof entry === "string" ? entry : (entry[this.plural.select(Number(values.n))] ?? entry.other);
+    return phrase.replace(/\{(\w+)\}/g, (_, name) => this.value(values[name]));
+  }
+
+  /** @param {string} key */
+  has(key) {
+    return key in this.words;
+  }
+
+  /** @param {string | number | undefined} value */
+  value(value) {
+    return typeof value === "number" ? this.whole.format(value) : String(value ?? "");
+  }
+
+  /** "about 40 s", "about 3 min", "about 1 h 20 min". @param {number} seconds */
+  duration(seconds) {
+    if (seconds < 55) return this.t("time.seconds", { n: Math.max(5, Math.round(seconds / 5) * 5) });
+    const minutes = Math.max(1, Math.round(seconds / 60));
+    if (minutes < 60) return this.t("time.minutes", { n: minutes });
+    return this.t("time.hours", { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
+  }
+
+  /** A share between 0 and 1 as "81%". @param {number} share */
+  percent(share) {
+    return this.t("percent", { n: Math.round(share * 100) });
+  }
+
+  /** @param {string|number} when ISO text, or seconds since 1970 */
+  when(when) {
+    const date = new Date(typeof when === "number" ? when * 1000 : when);
+    return Number.isNaN(date.getTime()) ? "" : this.moment.format(date);
+  }
+}
