@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from ..d3po_core.app.run_settings import next_round
 from ..d3po_core.app.sampling import DrawnGroup, SampledGroup, draw_groups, prompt_of, sample_groups
 from ..d3po_core.errors import D3POError
 from ..d3po_core.lora.attach import applied
-from ..d3po_core.run import Run
+from ..d3po_core.run import BaseModelFacts, Run
 from ..d3po_core.settings import SampleSettings
 from . import folders, graph
 from .host.model import SHAPE, HostModel
@@ -63,10 +63,9 @@ def begin_run(taste: str, host: HostModel, settings: SampleSettings) -> Run:
     """
     auto = folders.is_auto(taste)
     name = host.identity if auto else taste.strip()
-    facts: Mapping[str, object] = {
-        **dict.fromkeys(("identity", "name", "source"), host.identity),
-        "family": host.denoiser.family,
-    }
+    facts = BaseModelFacts(
+        identity=host.identity, name=host.identity, source=host.identity, family=host.denoiser.family
+    )
     more = {folders.IS_AUTO: auto, folders.NAMED: name}
     if host.image is not None:
         more[SHAPE] = list(host.latent_shape())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from aiohttp import web
 from server import PromptServer
@@ -13,6 +13,7 @@ from ..d3po_core.app import decisions
 from ..d3po_core.app.outcomes import why_not_train
 from ..d3po_core.app.publish import publish
 from ..d3po_core.gallery import Actions, Request, Response, handle
+from ..d3po_core.gallery.progress import WorkState
 from ..d3po_core.gallery.requests import MAX_BYTES
 from ..d3po_core.run import Run
 from . import folders, progress, train
@@ -37,7 +38,7 @@ class ComfyActions(Actions):
             return ["draw", "teach", *taken_back]
         return ["draw", "decide", *(["teach"] if trainable else []), *taken_back]
 
-    def work(self, run: Run) -> dict[str, Any] | None:
+    def work(self, run: Run) -> WorkState | None:
         return progress.work_of(run)
 
     def draw(self, run: Run, groups: int) -> None:

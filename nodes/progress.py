@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
 
 from server import PromptServer
 
 from ..d3po_core.app.cost import duration
-from ..d3po_core.gallery.progress import WorkProgress
+from ..d3po_core.gallery.progress import WorkProgress, WorkState
 from ..d3po_core.run import Run
 from .host.process import ProgressBar
 
@@ -16,7 +15,7 @@ _now: dict[str, WorkProgress] = {}
 _seconds_per_image: dict[str, float] = {}
 
 
-def work_of(run: Run) -> dict[str, Any] | None:
+def work_of(run: Run) -> WorkState | None:
     """Return work on a taste as the gallery shows it; None if there is none."""
     progress = _now.get(run.run_id)
     return progress.shown(0) if progress else None
