@@ -105,9 +105,13 @@ def train(round: HostRound[R]) -> tuple[str, list[float]]:
     Raises:
         D3POError: it cannot be trained, memory ran out, or the disk is full; what was learnt so far is kept.
     """
-    safe = "Your picks and what was learnt so far are saved."
     return within_memory(
-        lambda: _train(round), round.memory_advice, safe, free=free_memory, recognises=is_out_of_memory
+        lambda: _train(round),
+        round.memory_advice,
+        "Your picks and what was learnt so far are saved.",
+        what="There is not enough memory to teach this model.",
+        free=free_memory,
+        recognises=is_out_of_memory,
     )
 
 
