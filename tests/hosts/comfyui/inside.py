@@ -138,6 +138,6 @@ def differs(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def say(found: dict[str, Any]) -> None:
+def report(measures: dict[str, Any]) -> None:
     """What the test reads."""
-    print(json.dumps(found))
+    print(json.dumps(measures))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inside import checkpoint, host_nodes, models, ours, plan_of, say
+from inside import checkpoint, host_nodes, models, ours, plan_of, report
 
 # isort: split
 import comfy.controlnet
@@ -51,4 +51,4 @@ with torch.inference_mode():
         model = HostModel(loaded.patcher, loaded.latent, prompts={"lake": prompts[name]})
         ours(model, plan_of(model))
         again[f"{name}, used"] = key_of(model.encode(["lake"])[0])
-say({"keys": keys, "again": again})
+report({"keys": keys, "again": again})

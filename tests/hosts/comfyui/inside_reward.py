@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from inside import by_the_host, checkpoint, prompt, say
+from inside import by_the_host, checkpoint, prompt, report
 
 # isort: split
 import comfy.model_management
@@ -94,8 +94,8 @@ class Examined:
     def __init__(self, model: DifferentiableModel) -> None:
         self.model = model
         self.lora = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
-        chance = torch.Generator().manual_seed(1)
-        ups = {path: 0.1 * torch.randn(w.up.shape, generator=chance) for path, w in self.lora.weights().items()}
+        rng = torch.Generator().manual_seed(1)
+        ups = {path: 0.1 * torch.randn(w.up.shape, generator=rng) for path, w in self.lora.weights().items()}
         self.lora.load({path: LayerWeights(w.down, ups[path], w.alpha) for path, w in self.lora.weights().items()})
         self.parameters = self.lora.parameters()
         self.steps = make_plan(model.denoiser, SAMPLE).steps
@@ -116,13 +116,13 @@ class Examined:
 
     def value(self) -> float:
         """The mean reward, the samples being as they were before any of the LoRA was changed."""
-        level, found = float(self.steps.sigma[-1]), []
+        level, rewards = float(self.steps.sigma[-1]), []
         with torch.no_grad():
             for noise in self.gradient._noises(self.scenes, "0 again", SETTINGS.noises):
                 latents = renoised(self.model.denoiser, self.clean, level, noise, self.rows, SCALE)
                 images = self.model.decode(self.model.denoiser.finished(latents))
-                found.append(float(reward(images.double(), ["lake"] * PICTURES).mean()))
-        return sum(found) / len(found)
+                rewards.append(float(reward(images.double(), ["lake"] * PICTURES).mean()))
+        return sum(rewards) / len(rewards)
 
     def slope(self, way: list[Tensor]) -> float:
         """How fast the reward really rises that way, which is of length 1."""
@@ -152,7 +152,7 @@ def in_the_smallest_tiles(examined: Examined) -> float:
 
 def gradients(model: DifferentiableModel, name: str) -> dict[str, Any]:
     """The gradient beside differences, in one entry of the LoRA and along all of it; decoding beside the VAE's own."""
-    told: dict[str, Any] = {}
+    measures: dict[str, Any] = {}
     kept: list[Tensor] = []
 
     def work() -> None:
@@ -161,14 +161,18 @@ def gradients(model: DifferentiableModel, name: str) -> dict[str, Any]:
         with checkpointed([*large_blocks(model.denoiser.module), *blocks]):
             again = examined.taken()
         off = [float((a - b).norm() / b.norm()) for a, b in zip(again, plain, strict=True)]
-        told["tiles"] = in_the_smallest_tiles(examined)
-        told["blocks"], told["computed twice"], told["reached"] = len(blocks), max(off), all(g.any() for g in plain)
+        measures["tiles"] = in_the_smallest_tiles(examined)
+        measures["blocks"], measures["computed twice"], measures["reached"] = (
+            len(blocks),
+            max(off),
+            all(g.any() for g in plain),
+        )
         length = float(torch.stack([g.square().sum() for g in plain]).sum().sqrt())
-        told["slope"] = examined.slope([g / length for g in plain]) / length
+        measures["slope"] = examined.slope([g / length for g in plain]) / length
         which = max(range(len(plain)), key=lambda i: float(plain[i].abs().max()))
         largest = plain[which].abs() == plain[which].abs().max()
         entry = [(largest if i == which else torch.zeros_like(g)).to(g) for i, g in enumerate(plain)]
-        told["entry"] = examined.slope(entry) / float(plain[which][largest])
+        measures["entry"] = examined.slope(entry) / float(plain[which][largest])
         with torch.no_grad():
             latents = model.denoiser.finished(examined.clean)
             kept.extend([latents.clone(), model.decode(latents)])
@@ -178,7 +182,7 @@ def gradients(model: DifferentiableModel, name: str) -> dict[str, Any]:
     latents, images = kept
     with torch.inference_mode():
         by_vae = checkpoint(name).vae.decode(latents).movedim(-1, 1)
-    return {**told, "off the VAE": float((images - by_vae).abs().max())}
+    return {**measures, "off the VAE": float((images - by_vae).abs().max())}
 
 
 def taught(model: DifferentiableModel, folder: Path, stop: int | None = None) -> Tensor | None:
@@ -209,15 +213,15 @@ def taught(model: DifferentiableModel, folder: Path, stop: int | None = None) ->
 def examined(name: str) -> dict[str, Any]:
     model = model_of(name)
     before, then = host_draws(model, name), state(name)
-    told = gradients(model, name)
+    measures = gradients(model, name)
     with tempfile.TemporaryDirectory() as temporary:
         whole = taught(model, Path(temporary) / "whole")
-        told["interrupted"] = taught(model, Path(temporary) / "parts", stop=2) is None
+        measures["interrupted"] = taught(model, Path(temporary) / "parts", stop=2) is None
         gone_on = taught(model, Path(temporary) / "parts")
     assert whole is not None and gone_on is not None
-    told["gone on"] = float((gone_on - whole).norm() / whole.norm())
+    measures["gone on"] = float((gone_on - whole).norm() / whole.norm())
     gc.collect()
-    return {**told, "same picture": torch.equal(host_draws(model, name), before), "unharmed": state(name) == then}
+    return {**measures, "same picture": torch.equal(host_draws(model, name), before), "unharmed": state(name) == then}
 
 
-say({name: examined(name) for name in ("tiny", "tiny-sd3")})
+report({name: examined(name) for name in ("tiny", "tiny-sd3")})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from inside import by_the_host, checkpoint, host_nodes, prompt, say
+from inside import by_the_host, checkpoint, host_nodes, prompt, report
 
 # isort: split
 import comfy.clip_model
@@ -110,9 +110,9 @@ def again(patcher: Any) -> bool:
 found: dict[str, Any] = {"refused": {}, "let through": [], "same again": {}}
 for name, make in REFUSED.items():
     with torch.inference_mode():
-        given = make()
+        values = make()
         try:
-            check_trainable(*given)
+            check_trainable(*values)
         except D3POError as error:
             found["refused"][name] = [error.what, error.do]
 LET_THROUGH: dict[str, Callable[[], tuple[Any, ...]]] = {
@@ -133,4 +133,4 @@ for name in ("HyperTile", "TomePatchModel"):
     found["same again"][name] = again(REFUSED[name]()[0])
 for name in ("HyperTile, two sizes", "APG without momentum"):
     found["same again"][name] = again(LET_THROUGH[name]()[0])
-say(found)
+report(found)

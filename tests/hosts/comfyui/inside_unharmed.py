@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from inside import by_the_host, checkpoint, host_nodes, models, prompt, say
+from inside import by_the_host, checkpoint, host_nodes, models, prompt, report
 
 # isort: split
 import sys
@@ -160,7 +160,7 @@ def tried(work: Callable[[], Any], number: int, happens: Callable[[], None]) -> 
     return "done"
 
 
-found: dict[str, Any] = {"lengths": lengths}
+measures: dict[str, Any] = {"lengths": lengths}
 before = picture()
 with tempfile.TemporaryDirectory() as temporary:
     folder = Path(temporary)
@@ -195,7 +195,7 @@ with tempfile.TemporaryDirectory() as temporary:
     for name, event in events.items():
         ended = tried(*event)
         now, still = state(), tensors()
-        found[name] = {
+        measures[name] = {
             "ended": ended,
             "changed": [key for key in then if then[key] != now[key]],
             "tensors": still[0] - live[0],
@@ -204,5 +204,5 @@ with tempfile.TemporaryDirectory() as temporary:
         }
         with contextlib.suppress(StopIteration):
             gc.collect()
-found["evaluations"] = (drawing[0], teaching[0])
-say(found)
+measures["evaluations"] = (drawing[0], teaching[0])
+report(measures)
