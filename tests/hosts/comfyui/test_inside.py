@@ -42,9 +42,9 @@ def of(name: str, measures: Found) -> dict[str, Any]:
     return {case: values[name] for case, values in measures.items()}
 
 
-def of_first(said: dict[str, list[str]]) -> list[str]:
+def of_first(refusals: dict[str, list[str]]) -> list[str]:
     """What was wrong, of each."""
-    return [what for what, _ in said.values()]
+    return [what for what, _ in refusals.values()]
 
 
 def test_pictures_are_bit_equal_to_the_hosts(measured: Callable[[str], Found]) -> None:
@@ -149,13 +149,13 @@ DIFFUSERS: dict[str, dict[str, Any]] = {
 }
 """The tiny networks as diffusers knows them (its middle block takes the last depth, the tiny one has 1)."""
 
-said = pytest.fixture(warnings_of_diffusers)
+diffusers_warnings = pytest.fixture(warnings_of_diffusers)
 
 
 @pytest.mark.parametrize("targets", ["attention", "all"])
 @pytest.mark.parametrize("family", DIFFUSERS)
 def test_diffusers_takes_every_key(
-    measured: Callable[[str], Found], family: str, targets: str, said: list[str]
+    measured: Callable[[str], Found], family: str, targets: str, diffusers_warnings: list[str]
 ) -> None:
     from diffusers import UNet2DConditionModel
 
@@ -163,7 +163,7 @@ def test_diffusers_takes_every_key(
     unet = UNet2DConditionModel(**UNET, **DIFFUSERS[family])
     load_with_diffusers(unet, Path(values["file"]))
     layers = [module for module in unet.modules() if hasattr(module, "lora_A") and module.lora_A]
-    assert len(layers) == values["layers"] and not said
+    assert len(layers) == values["layers"] and not diffusers_warnings
     tensors, _ = load_lora(values["file"])
     sizes = sorted(float(value.norm()) for key, value in tensors.items() if "lora_up" in key)
     taken = sorted(float(parameter.detach().norm()) for layer in layers for parameter in layer.lora_B.parameters())
