@@ -24,6 +24,7 @@ def within_memory(
     do: str,
     safe: str,
     *,
+    what: str = "There is not enough memory for this.",
     free: Callable[[], object] = lambda: None,
     recognises: Callable[[Exception], bool] = is_out_of_memory,
 ) -> T:
@@ -31,7 +32,7 @@ def within_memory(
 
     Args:
         work: what to do.
-        do, safe: as for `D3POError`, if memory runs out.
+        do, safe, what: as for `D3POError`, if memory runs out.
         free: called then: gives back what is not needed.
         recognises: tells a lack of memory from other errors.
 
@@ -44,4 +45,4 @@ def within_memory(
         if not recognises(error):
             raise
     free()  # only here, where the error's traceback holds no tensors any more
-    raise D3POError("There is not enough memory for this.", do, safe)
+    raise D3POError(what, do, safe)
