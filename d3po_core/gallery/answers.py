@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ..evaluation.compare import STRENGTHS
 from ..exchange.authors_json import feedback_rows
@@ -14,14 +13,24 @@ from ..exchange.lines import pick_lines
 from ..picks import FLAGS, Pick
 from ..run import Run
 from ..run.blind_checks import strip_side
+from ..run.records import JsonObject
 from . import fields
 from .actions import Actions
-from .fields import GROUP, BadRequest, NotFound
-from .state import blind, card, image, state
+from .fields import GROUP, BadRequest, Fields, NotFound
+from .state import State, blind, card, image, state
 
 KINDS = ("favourite", "ranking", "tie", "all_bad", "skipped")
 REASONS = ("random", "repeat", "undo", "correction")
 DECISIONS = ("keep", "gentler", "back")
+
+
+class Filters(TypedDict):
+    """Which picks of the history are shown; None for all."""
+
+    kind: str | None
+    who: str | None
+    round: int | None
+    text: str | None
 
 
 @dataclass(frozen=True)
@@ -39,65 +48,67 @@ class Asked:
 
     run: Run
     actions: Actions
-    fields: Mapping[str, Any]
+    fields: Fields
 
     def who(self) -> str:
+        """Return the name that the page sends, in one line; empty for nobody in particular."""
         return " ".join(fields.text(self.fields, "who", "", 80).split())
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
+        """Return the state as a part of an answer."""
         return {"state": state(self.run, self.actions, self.who())}
 
 
-def show_state(asked: Asked) -> dict[str, Any]:
-    """GET state"""
+def show_state(asked: Asked) -> State:
+    """Return the state (GET state); a page that asks for it keeps its leases."""
     if "client" in asked.fields:
         asked.run.leases.renew(fields.an_id(asked.fields, "client"))
         asked.actions.seen(asked.run)
     return state(asked.run, asked.actions, asked.who())
 
 
-def next_cards(asked: Asked) -> dict[str, Any]:
-    """POST next"""
+def next_cards(asked: Asked) -> JsonObject:
+    """Lease the next groups to a page (POST next)."""
     client, want = fields.an_id(asked.fields, "client"), fields.whole(asked.fields, "want", 1, 8)
     asked.actions.seen(asked.run)
     leases = asked.run.leases.take(client, asked.who(), want, fields.ids(asked.fields, "holding"))
     return {"cards": [card(asked.run, lease, asked.who()) for lease in leases], **asked.state()}
 
 
-def pick(asked: Asked) -> dict[str, Any]:
-    """POST pick"""
-    given = asked.fields
-    kind, order = fields.choice(given, "kind", KINDS), fields.numbers(given, "order")
+def pick(asked: Asked) -> JsonObject:
+    """Record a pick (POST pick); the same id twice is recorded once."""
+    sent = asked.fields
+    kind, order = fields.choice(sent, "kind", KINDS), fields.numbers(sent, "order")
     recorded = asked.run.picks.add(
-        fields.an_id(given, "group_id", GROUP),
+        fields.an_id(sent, "group_id", GROUP),
         Pick(kind, order),  # type: ignore[arg-type]  # one of KINDS
-        pick_id=fields.an_id(given, "pick_id"),
+        pick_id=fields.an_id(sent, "pick_id"),
         who=asked.who(),
-        shown_order=fields.numbers(given, "shown_order"),
-        decision_ms=fields.number(given, "decision_ms", 0, fields.MAX_MS),
-        reason=fields.choice(given, "reason", REASONS, "random"),
+        shown_order=fields.numbers(sent, "shown_order"),
+        decision_ms=fields.number(sent, "decision_ms", 0, fields.MAX_MS),
+        reason=fields.choice(sent, "reason", REASONS, "random"),
     )
     return {"pick_id": recorded.pick_id, "new": recorded.new, **asked.state()}
 
 
-def flag(asked: Asked) -> dict[str, Any]:
-    """POST flag"""
-    given = asked.fields
+def flag(asked: Asked) -> JsonObject:
+    """Record that a candidate is defective or unsafe, or that it is not (POST flag)."""
+    sent = asked.fields
     recorded = asked.run.flags.add(
-        fields.an_id(given, "group_id", GROUP),
-        fields.whole(given, "candidate", 0, 7),
-        fields.choice(given, "kind", FLAGS),  # type: ignore[arg-type]  # one of FLAGS
-        on=fields.truth(given, "on"),
-        flag_id=fields.an_id(given, "pick_id"),
+        fields.an_id(sent, "group_id", GROUP),
+        fields.whole(sent, "candidate", 0, 7),
+        fields.choice(sent, "kind", FLAGS),  # type: ignore[arg-type]  # one of FLAGS
+        on=fields.truth(sent, "on"),
+        flag_id=fields.an_id(sent, "pick_id"),
         who=asked.who(),
-        shown_order=fields.numbers(given, "shown_order"),
-        reason=fields.choice(given, "reason", REASONS, "random"),
+        shown_order=fields.numbers(sent, "shown_order"),
+        reason=fields.choice(sent, "reason", REASONS, "random"),
     )
     return {"pick_id": recorded.pick_id, "new": recorded.new, **asked.state()}
 
 
-def undo(asked: Asked) -> dict[str, Any]:
-    """POST undo"""
+def undo(asked: Asked) -> JsonObject:
+    """Take a pick back and show its group again (POST undo)."""
     client, pick_id = fields.an_id(asked.fields, "client"), fields.an_id(asked.fields, "pick_id")
     if not asked.run.picks.has(pick_id):
         raise NotFound("There is no such pick.")
@@ -107,8 +118,8 @@ def undo(asked: Asked) -> dict[str, Any]:
     return {"card": card(asked.run, lease, asked.who(), taken), **asked.state()}
 
 
-def remove(asked: Asked) -> dict[str, Any]:
-    """POST remove"""
+def remove(asked: Asked) -> JsonObject:
+    """Take a pick back for good (POST remove)."""
     pick_id = fields.an_id(asked.fields, "pick_id")
     if not asked.run.picks.has(pick_id):
         raise NotFound("There is no such pick.")
@@ -116,30 +127,30 @@ def remove(asked: Asked) -> dict[str, Any]:
     return asked.state()
 
 
-def history(asked: Asked) -> dict[str, Any]:
-    """GET history"""
-    given, run = asked.fields, asked.run
-    filters: dict[str, Any] = {
-        "kind": fields.choice(given, "kind", (*KINDS, *FLAGS, "scores", ""), "") or None,
-        "who": fields.text(given, "by", "", 80) if "by" in given else None,
-        "round": fields.whole(given, "round", 0, 10**9) if given.get("round") else None,
-        "text": fields.text(given, "text", "") or None,
+def history(asked: Asked) -> JsonObject:
+    """Return a page of earlier picks and flags (GET history)."""
+    sent, run = asked.fields, asked.run
+    filters: Filters = {
+        "kind": fields.choice(sent, "kind", (*KINDS, *FLAGS, "scores", ""), "") or None,
+        "who": fields.text(sent, "by", "", 80) if "by" in sent else None,
+        "round": fields.whole(sent, "round", 0, 10**9) if sent.get("round") else None,
+        "text": fields.text(sent, "text", "") or None,
     }
-    page = fields.whole(given, "offset", 0, 10**9, 0), fields.whole(given, "limit", 1, 200, 60)
-    total, found = run.history.page(*page, **filters)
+    page = fields.whole(sent, "offset", 0, 10**9, 0), fields.whole(sent, "limit", 1, 200, 60)
+    total, past_picks = run.history.page(*page, **filters)
     same, times = run.history.consistency()
     items = [
         {
             **{"pick_id": past.pick_id, "group_id": past.group_id, "number": past.number, "prompt": past.prompt},
             **{"kind": past.kind, "order": list(past.order), "scores": list(past.scores)},
-            **{"who": past.who, "when": past.when, "reason": past.why},
+            **{"who": past.who, "when": past.when, "reason": past.reason},
             **{"round": past.round, "held_out": past.held_out},
             "flags": [
                 {"candidate": candidate, "kind": kind} for candidate, kinds in past.flags.items() for kind in kinds
             ],
             "images": [image(run, past.group_id, candidate) for candidate in range(past.candidates)],
         }
-        for past in found
+        for past in past_picks
     ]
     return {
         **{"total": total, "items": items, "people": run.history.people(), "rounds": run.groups.rounds()},
@@ -148,7 +159,7 @@ def history(asked: Asked) -> dict[str, Any]:
 
 
 def export(asked: Asked) -> Download:
-    """GET export"""
+    """Return all picks as a file (GET export)."""
     form = fields.choice(asked.fields, "form", ("jsonl", "d3po"), "jsonl")
     if form == "d3po":
         rows, _ = feedback_rows(asked.run, asked.who())
@@ -156,14 +167,14 @@ def export(asked: Asked) -> Download:
     return Download("picks.jsonl", "application/jsonl", pick_lines(asked.run).encode())
 
 
-def rename(asked: Asked) -> dict[str, Any]:
-    """POST rename"""
+def rename(asked: Asked) -> JsonObject:
+    """Rename the taste (POST rename)."""
     asked.run.rename(fields.text(asked.fields, "name"))
     return asked.state()
 
 
-def act(asked: Asked, action: str) -> dict[str, Any]:
-    """POST draw, teach, stop"""
+def act(asked: Asked, action: str) -> JsonObject:
+    """Request work of the host (POST draw, teach, stop)."""
     if action not in asked.actions.can(asked.run):
         raise BadRequest(f"'{action}' cannot be done now.")
     if action == "draw":
@@ -175,8 +186,8 @@ def act(asked: Asked, action: str) -> dict[str, Any]:
     return asked.state()
 
 
-def blind_next(asked: Asked) -> dict[str, Any]:
-    """POST blind/next"""
+def blind_next(asked: Asked) -> JsonObject:
+    """Return the next pair of a blind check (POST blind/next)."""
     check = asked.run.blind_checks.get(fields.an_id(asked.fields, "check"))
     waiting = next((pair for pair in check.pairs if pair.answer is None), None)
     address = f"taste/{asked.run.run_id}/blind/image/{check.id}"
@@ -188,25 +199,25 @@ def blind_next(asked: Asked) -> dict[str, Any]:
     return {"pair": pair, "blind": blind(check)}
 
 
-def blind_answer(asked: Asked) -> dict[str, Any]:
-    """POST blind/answer"""
-    given = asked.fields
-    side = None if given.get("side") is None else fields.whole(given, "side", 0, 1)
-    decision_ms = fields.number(given, "decision_ms", 0, fields.MAX_MS)
-    index = fields.whole(given, "index", 0, 1000)
-    check = asked.run.blind_checks.answer(fields.an_id(given, "check"), index, side, decision_ms)
+def blind_answer(asked: Asked) -> JsonObject:
+    """Record an answer in a blind check (POST blind/answer)."""
+    sent = asked.fields
+    side = None if sent.get("side") is None else fields.whole(sent, "side", 0, 1)
+    decision_ms = fields.number(sent, "decision_ms", 0, fields.MAX_MS)
+    index = fields.whole(sent, "index", 0, 1000)
+    check = asked.run.blind_checks.answer(fields.an_id(sent, "check"), index, side, decision_ms)
     return {"blind": blind(check)}
 
 
-def blind_decide(asked: Asked) -> dict[str, Any]:
-    """POST blind/decide"""
-    given = asked.fields
-    decision = fields.choice(given, "decision", DECISIONS)
-    check = asked.run.blind_checks.get(fields.an_id(given, "check"))
-    round = fields.whole(given, "round", 0, 10**6, check.round)
+def blind_decide(asked: Asked) -> JsonObject:
+    """Apply what a person decided after a blind check (POST blind/decide)."""
+    sent = asked.fields
+    decision = fields.choice(sent, "decision", DECISIONS)
+    check = asked.run.blind_checks.get(fields.an_id(sent, "check"))
+    round = fields.whole(sent, "round", 0, 10**6, check.round)
     if "decide" not in asked.actions.can(asked.run):
         raise BadRequest("Nothing can be decided here.")
-    strength = fields.number(given, "strength", 0, 1) or 1.0
+    strength = fields.number(sent, "strength", 0, 1) or 1.0
     if decision == "gentler" and strength not in STRENGTHS[1:]:
         raise BadRequest("'strength' is none of those that were tried.")
     asked.actions.decide(asked.run, round, decision, strength)
@@ -215,22 +226,22 @@ def blind_decide(asked: Asked) -> dict[str, Any]:
 
 
 def group_image(run: Run, group: str, candidate: str) -> Path:
-    """GET image/GROUP/CANDIDATE"""
+    """Return a candidate's image file (GET image/GROUP/CANDIDATE)."""
     return run.groups.image_path(
         fields.an_id({"group_id": group}, "group_id", GROUP), fields.whole({"candidate": candidate}, "candidate", 0, 7)
     )
 
 
 def blind_image(run: Run, check: str, index: str, side: str) -> Path:
-    """GET blind/image/CHECK/INDEX/SIDE"""
-    given = {"check": check, "index": index, "side": side}
+    """Return an image file of a blind check (GET blind/image/CHECK/INDEX/SIDE)."""
+    sent = {"check": check, "index": index, "side": side}
     return run.blind_checks.image(
-        fields.an_id(given, "check"), fields.whole(given, "index", 0, 1000), fields.whole(given, "side", 0, 1)
+        fields.an_id(sent, "check"), fields.whole(sent, "index", 0, 1000), fields.whole(sent, "side", 0, 1)
     )
 
 
 def strip_image(run: Run, round: str, index: str, side: str) -> Path:
-    """GET strip/ROUND/INDEX/SIDE"""
-    given = {"round": round, "index": index, "side": side}
-    numbers = fields.whole(given, "round", 0, 10**6), fields.whole(given, "index", 0, 1000)
-    return run.previews.image(*numbers, fields.choice(given, "side", ("before", *map(strip_side, STRENGTHS))))
+    """Return an image file of a round's before/after strip (GET strip/ROUND/INDEX/SIDE)."""
+    sent = {"round": round, "index": index, "side": side}
+    numbers = fields.whole(sent, "round", 0, 10**6), fields.whole(sent, "index", 0, 1000)
+    return run.previews.image(*numbers, fields.choice(sent, "side", ("before", *map(strip_side, STRENGTHS))))

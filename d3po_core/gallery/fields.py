@@ -1,4 +1,4 @@
-"""Reading what a page sent: every field is of the right kind, or the request is refused with one sentence."""
+"""Reading what a page sent: every field is of the right kind, or `BadRequest` says in one sentence what is wrong."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+Fields = Mapping[str, Any]
+"""What a page sent, by name; nothing of it is checked yet."""
 ID = re.compile(r"[0-9a-f]{32}")
 GROUP = re.compile(r"[0-9]{6,12}-[0-9a-f]{8}")
 MAX_MS = 1e9
@@ -23,27 +25,27 @@ class NotFound(BadRequest):
     """It names something that is not there, or not any more."""
 
 
-def body_of(data: bytes) -> dict[str, Any]:
-    """The JSON object in a request's body.
+def body_of(data: bytes) -> Fields:
+    """Return the JSON object in a request's body.
 
     Raises:
         BadRequest: it is something else.
     """
     try:
-        found = json.loads(data, parse_constant=_no_constant)
+        body = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest("The request is not JSON.") from error
-    if not isinstance(found, dict):
+    if not isinstance(body, dict):
         raise BadRequest("The request is not a JSON object.")
-    return found
+    return body
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> object:
     raise ValueError(name)
 
 
-def text(fields: Mapping[str, Any], name: str, usual: str | None = None, most: int = MAX_TEXT) -> str:
-    """A short text without control characters; `usual` where it is left out."""
+def text(fields: Fields, name: str, usual: str | None = None, most: int = MAX_TEXT) -> str:
+    """Return a short text without control characters; `usual` where it is left out."""
     value = fields.get(name, usual)
     if not isinstance(value, str) or len(value) > most:
         raise BadRequest(f"'{name}' must be a text of at most {most} characters.")
@@ -52,16 +54,16 @@ def text(fields: Mapping[str, Any], name: str, usual: str | None = None, most: i
     return value
 
 
-def an_id(fields: Mapping[str, Any], name: str, pattern: re.Pattern[str] = ID) -> str:
-    """An id as this project makes them."""
+def an_id(fields: Fields, name: str, pattern: re.Pattern[str] = ID) -> str:
+    """Return an id as this project makes them."""
     value = fields.get(name)
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise BadRequest(f"'{name}' is not an id.")
     return value
 
 
-def whole(fields: Mapping[str, Any], name: str, low: int, high: int, usual: int | None = None) -> int:
-    """A whole number in a range, also as text, as addresses carry it."""
+def whole(fields: Fields, name: str, low: int, high: int, usual: int | None = None) -> int:
+    """Return a whole number in a range, also of a text, as addresses carry it."""
     value = fields.get(name, usual)
     if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII):
         value = int(value)
@@ -70,8 +72,8 @@ def whole(fields: Mapping[str, Any], name: str, low: int, high: int, usual: int 
     return value
 
 
-def numbers(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    """At most 8 different candidate numbers."""
+def numbers(fields: Fields, name: str) -> tuple[int, ...]:
+    """Return at most 8 different candidate numbers."""
     value = fields.get(name, [])
     if not isinstance(value, list) or len(value) > 8 or any(type(n) is not int or not 0 <= n < 8 for n in value):
         raise BadRequest(f"'{name}' must be a list of candidate numbers.")
@@ -80,8 +82,8 @@ def numbers(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def number(fields: Mapping[str, Any], name: str, low: float, high: float) -> float | None:
-    """A number in a range, or None where it is left out or null."""
+def number(fields: Fields, name: str, low: float, high: float) -> float | None:
+    """Return a number in a range, or None where it is left out or null."""
     value = fields.get(name)
     if value is None:
         return None
@@ -90,24 +92,24 @@ def number(fields: Mapping[str, Any], name: str, low: float, high: float) -> flo
     return float(value)
 
 
-def truth(fields: Mapping[str, Any], name: str) -> bool:
-    """True or false."""
+def truth(fields: Fields, name: str) -> bool:
+    """Return true or false."""
     value = fields.get(name)
     if type(value) is not bool:
         raise BadRequest(f"'{name}' must be true or false.")
     return value
 
 
-def choice(fields: Mapping[str, Any], name: str, known: tuple[str, ...], usual: str | None = None) -> str:
-    """One of some words."""
+def choice(fields: Fields, name: str, known: tuple[str, ...], usual: str | None = None) -> str:
+    """Return one of the known words."""
     value = fields.get(name, usual)
     if value not in known or not isinstance(value, str):
         raise BadRequest(f"'{name}' must be one of {', '.join(known)}.")
     return value
 
 
-def ids(fields: Mapping[str, Any], name: str, most: int = 64) -> tuple[str, ...]:
-    """Group ids."""
+def ids(fields: Fields, name: str, most: int = 64) -> tuple[str, ...]:
+    """Return group ids."""
     value = fields.get(name, [])
     if not isinstance(value, list) or len(value) > most:
         raise BadRequest(f"'{name}' must be a list of at most {most} ids.")

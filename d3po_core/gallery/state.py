@@ -1,9 +1,10 @@
-"""What chance alone does, so that a person can tell luck from taste."""
+"""What a page is told of a run, its rounds, groups and blind checks: typed, in the words of API.md."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import TypedDict
 
 from ..evaluation.compare import drift_word, recommended_strength_of
 from ..run import Round, Run, StoredFlag, StoredPick
@@ -12,22 +13,155 @@ from ..run.leases import Lease
 from .actions import MIN_PICKS, Actions
 
 
+class ModelName(TypedDict):
+    family: str
+    name: str
+
+
+class NamedTaste(TypedDict):
+    id: str
+    name: str
+    model: ModelName
+
+
+class ListedTaste(NamedTaste):
+    picks: int
+    groups: int
+    created: float
+
+
+class PickCounts(TypedDict):
+    yours: int
+    all: int
+    usable: int
+    untaught: int
+    milestone: int
+    previous: int
+
+
+class LastPick(TypedDict):
+    pick_id: str
+    group_id: str
+    kind: str
+
+
+class GroupCounts(TypedDict):
+    drawn: int
+    waiting: int
+    near: int
+
+
+class Problem(TypedDict):
+    what: str
+    do: str
+    safe: str
+
+
+class StripImage(TypedDict):
+    prompt: str
+    before: str
+    after: str
+
+
+class GentlerLora(TypedDict):
+    strength: float
+    drift: str
+    strip: list[StripImage]
+
+
+class RoundState(TypedDict):
+    number: int
+    finished: bool
+    guessed: float
+    guessed_of: int
+    reason: str
+    curve: tuple[float, ...]
+    reward: str | None
+    strength: float
+    details: Mapping[str, float | None] | None
+    drift: str | None
+    lora: str | None
+    strip: list[StripImage]
+    gentler: list[GentlerLora]
+
+
+class BlindResult(TypedDict):
+    taught: int
+    before: int
+    neither: int
+    low: int
+    high: int
+    answers: list[str]
+
+
+class BlindState(TypedDict):
+    check: str
+    round: int
+    of: int
+    done: int
+    result: BlindResult | None
+    decision: str | None
+
+
+class State(TypedDict):
+    """All that changes while a page is open."""
+
+    taste: NamedTaste
+    revision: int
+    can: list[str]
+    picks: PickCounts
+    last: LastPick | None
+    groups: GroupCounts
+    work: Mapping[str, object] | None
+    problem: Problem | None
+    rounds: list[RoundState]
+    blind: BlindState | None
+
+
+class CandidateImage(TypedDict):
+    candidate: int
+    url: str
+
+
+class CandidateFlag(TypedDict):
+    candidate: int
+    kind: str
+
+
+class EarlierPick(TypedDict):
+    kind: str
+    order: list[int]
+    pick_id: str
+
+
+class Card(TypedDict):
+    """A group to pick in."""
+
+    group_id: str
+    number: int
+    prompt: str
+    reason: str
+    images: list[CandidateImage]
+    flags: list[CandidateFlag]
+    was: EarlierPick | None
+
+
 def chance_range(n: int, share: float = 0.95) -> tuple[int, int]:
-    """The narrowest symmetric range of heads in n tosses of a fair coin that holds at least `share` of all outcomes."""
+    """Return the narrowest symmetric range of heads in n tosses of a coin with at least `share` of all outcomes."""
     low = n // 2
     while sum(math.comb(n, heads) for heads in range(low, n - low + 1)) < share * 2**n:
         low -= 1
     return low, n - low
 
 
-def taste(run: Run) -> dict[str, Any]:
-    """A taste in a list."""
+def taste(run: Run) -> ListedTaste:
+    """Return a run as it stands in a list."""
     counts = run.picks.counts("")
     return {**_named(run), "picks": counts.picks, "groups": counts.drawn, "created": run.created}
 
 
-def state(run: Run, actions: Actions, who: str) -> dict[str, Any]:
-    """Everything that changes while a page is open."""
+def state(run: Run, actions: Actions, who: str) -> State:
+    """Return all that changes while a page is open, for one person."""
     counts, last, problem, check = (
         actions.counts(run, who),
         run.picks.last(who),
@@ -40,28 +174,31 @@ def state(run: Run, actions: Actions, who: str) -> dict[str, Any]:
         "revision": run.picks.revision,
         "can": actions.can(run),
         "picks": {
-            **{"yours": counts.yours, "all": counts.picks, "usable": counts.usable},
-            **{"untaught": actions.untaught(run), "milestone": milestone},
+            "yours": counts.yours,
+            "all": counts.picks,
+            "usable": counts.usable,
+            "untaught": actions.untaught(run),
+            "milestone": milestone,
             "previous": milestone // 2 if milestone > MIN_PICKS else 0,
         },
-        "last": last and _last(last),
+        "last": _last(last) if last else None,
         "groups": {"drawn": counts.drawn, "waiting": counts.waiting, "near": counts.near},
         "work": actions.work(run),
-        "problem": problem and {"what": problem.what, "do": problem.do, "safe": problem.safe},
+        "problem": {"what": problem.what, "do": problem.do, "safe": problem.safe} if problem else None,
         "rounds": [_round(run, round) for round in run.rounds.all()],
-        "blind": check and blind(check),
+        "blind": blind(check) if check else None,
     }
 
 
-def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None = None) -> dict[str, Any]:
-    """A group to show to a person, with their flags; a repeat comes without, as it did the first time."""
+def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None = None) -> Card:
+    """Return a group to show to a person, with their flags; a repeat comes without, as it did the first time."""
     group = run.groups.get(lease.group_id)
-    flags = [] if lease.why == "repeat" else run.flags.standing(who=who, group_id=group.id)
+    flags = [] if lease.reason == "repeat" else run.flags.standing(who=who, group_id=group.id)
     return {
         "group_id": group.id,
         "number": group.number,
         "prompt": group.prompt,
-        "reason": lease.why,
+        "reason": lease.reason,
         "images": [image(run, group.id, candidate) for candidate in lease.order],
         "flags": [{"candidate": flag.candidate, "kind": flag.kind} for flag in flags],
         "was": {"kind": was.pick.kind, "order": list(was.pick.order), "pick_id": was.pick_id}
@@ -70,52 +207,65 @@ def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None =
     }
 
 
-def image(run: Run, group_id: str, candidate: int) -> dict[str, Any]:
-    """A candidate and where its picture is."""
+def image(run: Run, group_id: str, candidate: int) -> CandidateImage:
+    """Return a candidate's number and the address of its image."""
     return {"candidate": candidate, "url": f"taste/{run.run_id}/image/{group_id}/{candidate}"}
 
 
-def blind(check: BlindCheck) -> dict[str, Any]:
-    """A blind check: how far it is and, at its end, what came out."""
+def blind(check: BlindCheck) -> BlindState:
+    """Return how far a blind check is and, at its end, what came out."""
     answers = [pair.answer for pair in check.pairs if pair.answer]
-    result = None
+    result: BlindResult | None = None
     if len(answers) == len(check.pairs):
-        told = len(answers) - answers.count("neither")
-        low, high = chance_range(told)
-        counted = {name: answers.count(name) for name in ("taught", "before", "neither")}
-        result = {**counted, "low": low, "high": high, "answers": answers}
+        neither = answers.count("neither")
+        low, high = chance_range(len(answers) - neither)
+        result = {
+            "taught": answers.count("taught"),
+            "before": answers.count("before"),
+            "neither": neither,
+            "low": low,
+            "high": high,
+            "answers": list(answers),
+        }
     return {
-        **{"check": check.id, "round": check.round, "of": len(check.pairs), "done": len(answers)},
-        **{"result": result, "decision": check.decision},
+        "check": check.id,
+        "round": check.round,
+        "of": len(check.pairs),
+        "done": len(answers),
+        "result": result,
+        "decision": check.decision,
     }
 
 
 def next_milestone(picks: int) -> int:
-    """The next number of picks at which it is good to stop and teach: 16, 32, 64, ..."""
+    """Return the next number of picks at which it is good to stop and teach: 16, 32, 64, ..."""
     milestone = MIN_PICKS
     while milestone <= picks:
         milestone *= 2
     return milestone
 
 
-def _last(said: StoredPick | StoredFlag) -> dict[str, Any]:
-    if isinstance(said, StoredFlag):
-        return {"pick_id": said.flag_id, "group_id": said.group_id, "kind": said.kind}
-    return {"pick_id": said.pick_id, "group_id": said.group_id, "kind": said.pick.kind}
+def _last(stored: StoredPick | StoredFlag) -> LastPick:
+    if isinstance(stored, StoredFlag):
+        return {"pick_id": stored.flag_id, "group_id": stored.group_id, "kind": stored.kind}
+    return {"pick_id": stored.pick_id, "group_id": stored.group_id, "kind": stored.pick.kind}
 
 
-def _named(run: Run) -> dict[str, Any]:
-    model = {"family": run.model.get("family", ""), "name": run.model.get("name", "")}
+def _named(run: Run) -> NamedTaste:
+    model: ModelName = {"family": run.model.get("family", ""), "name": run.model.get("name", "")}
     return {"id": run.run_id, "name": run.name, "model": model}
 
 
-def _round(run: Run, round: Round) -> dict[str, Any]:
+def _round(run: Run, round: Round) -> RoundState:
     summary = round.summary
     drifts, chosen = dict(summary.strength_scan), summary.lora_strength
     return {
         "number": round.number,
         "finished": round.finished is not None,
-        **{name: getattr(summary, name) for name in ("guessed", "guessed_of", "reason", "curve")},
+        "guessed": summary.guessed,
+        "guessed_of": summary.guessed_of,
+        "reason": summary.reason,
+        "curve": summary.curve,
         "reward": round.settings.get("reward_name") if round.finished or run.rounds.stopped() else None,
         "strength": recommended_strength_of(summary),
         "details": summary.figures or None,
@@ -130,8 +280,8 @@ def _round(run: Run, round: Round) -> dict[str, Any]:
     }
 
 
-def _strip(run: Run, round: Round, strength: float) -> list[dict[str, Any]]:
-    """A round's pictures before, and after at this strength; none where that was not drawn."""
+def _strip(run: Run, round: Round, strength: float) -> list[StripImage]:
+    """Return a round's images before, and after at this strength; none where that was not drawn."""
     address, side = f"taste/{run.run_id}/strip/{round.number}", strip_side(strength)
     if not run.previews.has(round.number, side):
         return []

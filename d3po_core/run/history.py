@@ -38,11 +38,6 @@ class PastPick:
     when: float
     reason: str
 
-    @property
-    def why(self) -> str:
-        """Return `reason`."""
-        return self.reason
-
 
 _JUDGED = """WITH judged AS (
     SELECT serial, pick_id, group_id, who, kind, chosen, scores, created, reason FROM standing

@@ -34,11 +34,6 @@ class Lease:
     order: tuple[int, ...]
     reason: str
 
-    @property
-    def why(self) -> str:
-        """Return `reason`."""
-        return self.reason
-
 
 class Leases(Part):
     """Hands out groups to pages."""
