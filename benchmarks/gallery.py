@@ -37,8 +37,8 @@ SERVER = """
 import sys, uvicorn
 from pathlib import Path
 from d3po_core.gallery import Actions
-from d3po_core.gallery.asgi import GalleryApp
-from d3po_core.run.library import RunLibrary
+from d3po_core.gallery.requests import GalleryApp
+from d3po_core.run.run import RunLibrary
 app = GalleryApp(RunLibrary(sys.argv[1]), Actions(), Path(sys.argv[3]))
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import reference_samplers as others
-from d3po_core.diffusion.likelihood import kl, log_ratio, residual
+from d3po_core.diffusion.losses import kl, log_ratio, residual
 from d3po_core.diffusion.steps import SAMPLERS, LinearSteps, ancestral, early_window
 
 BOUND = {torch.float32: 1e-5, torch.float64: 1e-12}

@@ -13,8 +13,8 @@ from d3po_core.app.run_settings import train_settings
 from d3po_core.errors import D3POError
 from d3po_core.importing import read_source
 from d3po_core.run import Run
-from d3po_core.run.library import RunLibrary
-from d3po_core.run.part import IMPORTED
+from d3po_core.run.database import IMPORTED
+from d3po_core.run.run import RunLibrary
 
 from . import tastes
 from .controls import Component, Upload, path_of, show_errors

@@ -8,7 +8,7 @@ from d3po_core.app.run_settings import train_settings
 from d3po_core.errors import D3POError
 from d3po_core.rewards.judge import fit_judge
 from d3po_core.run import Run
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_core.settings import METHOD_DECIDES, TrainSettings
 
 from . import controls, tastes

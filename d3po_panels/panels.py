@@ -21,7 +21,7 @@ from d3po_core.lora import import_lora
 from d3po_core.lora.weights import scale_weights
 from d3po_core.run import Run
 from d3po_core.run.images import to_image
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 
 from . import controls, tastes
 from .controls import Component, Update, Upload, path_of, show_errors

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 
 from . import panels, tastes
 from .controls import Component, Refresh

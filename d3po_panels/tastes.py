@@ -13,7 +13,7 @@ from d3po_core.embedded import GARDEN
 from d3po_core.errors import D3POError
 from d3po_core.run import Run
 from d3po_core.run.files import move, writing
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 
 from .worker import Worker

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS
 from d3po_core.embedded.prompts import split_prompts
 from d3po_core.errors import D3POError
-from d3po_core.gallery.asgi import GalleryApp
-from d3po_core.run.library import RunLibrary
+from d3po_core.gallery.requests import GalleryApp
+from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_panels import tastes
 from d3po_panels.host import Models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_panels import panels
 from d3po_panels.controls import Component
 from d3po_panels.tabs import gallery_element, panel_tabs

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from d3po_core.diffusion.denoiser import Conditioning, Family, Prediction
-from d3po_core.diffusion.likelihood import per_row
+from d3po_core.diffusion.losses import per_row
 from d3po_core.diffusion.noise_schedule import NoiseSchedule, karras
 from d3po_core.errors import D3POError
 

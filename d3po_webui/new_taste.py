@@ -10,7 +10,7 @@ import gradio as gr
 
 from d3po_core.errors import D3POError
 from d3po_core.run import Run
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_panels import controls, panels, tastes
 from d3po_panels.controls import Component, Update, show_errors
 from d3po_panels.words import WORDS

@@ -11,8 +11,8 @@ from typing import Protocol, cast
 from modules import script_callbacks, shared
 from starlette.types import ASGIApp
 
-from d3po_core.gallery.asgi import GalleryApp
-from d3po_core.run.library import RunLibrary
+from d3po_core.gallery.requests import GalleryApp
+from d3po_core.run.run import RunLibrary
 from d3po_panels.controls import Component
 from d3po_panels.worker import Worker
 

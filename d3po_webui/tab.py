@@ -9,7 +9,7 @@ import secrets
 import gradio as gr
 
 from d3po_core.errors import D3POError
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_panels import panels, tastes
 from d3po_panels.controls import Component, Update, show_errors
 from d3po_panels.tabs import gallery_element, panel_tabs

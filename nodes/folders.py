@@ -10,7 +10,7 @@ import folder_paths
 from ..d3po_core.errors import D3POError
 from ..d3po_core.lora.file import policy_id
 from ..d3po_core.run import Run
-from ..d3po_core.run.library import RunLibrary
+from ..d3po_core.run.run import RunLibrary
 
 AUTO = "auto"
 """The taste that belongs to the checkpoint."""

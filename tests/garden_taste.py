@@ -11,7 +11,7 @@ from d3po_core.embedded import GARDEN_FOLDER
 from d3po_core.evaluation import previews
 from d3po_core.models import load_model
 from d3po_core.run import Run
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_core.training import reward_trainer
 from d3po_panels import tastes

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..diffusion.image_model import ImageModel
 from ..run import BaseModelFacts, Run, device_name
-from ..run.library import RunLibrary
+from ..run.run import RunLibrary
 from ..settings import LoraSettings, SampleSettings, TrainSettings
 from .sampling import check_drawable
 

@@ -5,8 +5,7 @@
     denoiser        what the core needs of a network: `Denoiser`
     image_model     what the core needs of text encoder, network and VAE together: `ImageModel`
     rollout         draws groups of candidates, records the steps to train, and stores them as tensors
-    likelihood      log-ratio and KL of two policies on recorded steps
-    losses          preference objectives, each beside its paper
+    losses          log-ratio and KL of two policies, and preference objectives, each beside its paper
     draft           sampling that a reward's gradient flows through
     tiled_decoding  decoding with gradient in the memory of one tile
     trainable       lets gradients through networks that a host loaded for inference

@@ -2,6 +2,8 @@
 
 Log-ratios are means over latent elements, so that beta means the same at every image size: for a fixed change of the
 image the sum grows with the number of elements (16,384 in SD1.5 at 512x512).
+
+The policies' likelihood is here too: log-ratio and KL on recorded steps.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .steps import LinearSteps, per_row, step_mean
 
 
 def d3po(winner: Tensor, loser: Tensor, beta: float, clip: float = 0.0, label_smoothing: float = 0.0) -> Tensor:
@@ -150,3 +154,39 @@ def nft(denoised: Tensor, old: Tensor, clean: Tensor, score: Tensor, beta: float
         return difference.square().mean(1) / difference.detach().abs().mean(1).clamp(min=1e-5)
 
     return (score * error(old + shift) + (1 - score) * error(old - shift)) / beta
+
+
+def residual(x: Tensor, x_next: Tensor, ref: Tensor, steps: LinearSteps) -> Tensor:
+    """Compute the noise z that takes x to x_next under the reference's prediction, (B, ...).
+
+    Args:
+        x, x_next: latents before and after the step, (B, ...).
+        ref: the reference's denoised prediction, (B, ...).
+        steps: one step for each row, fields (B,), std above 0.
+    """
+    return (x_next - step_mean(steps, x, ref)) / per_row(steps.std, x)
+
+
+def log_ratio(denoised: Tensor, ref: Tensor, z: Tensor, steps: LinearSteps) -> Tensor:
+    """Compute log pi_theta - log pi_ref of each row's step, in nats, summed over latent elements: (B,).
+
+    Args:
+        denoised: the trained policy's denoised prediction, (B, ...).
+        ref: the reference's, of the same kind (guided or conditional).
+        z: `residual` against that reference.
+        steps: one step for each row, fields (B,), std above 0.
+    """
+    k = (steps.denoised_coef / steps.std).to(z)
+    delta = (denoised - ref).flatten(1)
+    return k * (z.flatten(1) * delta).sum(1) - k**2 / 2 * delta.square().sum(1)
+
+
+def kl(denoised: Tensor, ref: Tensor, steps: LinearSteps) -> Tensor:
+    """Compute the KL divergence between the two policies' steps, in nats, summed over latent elements: (B,).
+
+    Args:
+        denoised, ref: denoised predictions of policy and reference, (B, ...).
+        steps: one step for each row, fields (B,), std above 0.
+    """
+    k = (steps.denoised_coef / steps.std).to(denoised)
+    return k**2 / 2 * (denoised - ref).flatten(1).square().sum(1)

@@ -5,12 +5,11 @@ what it asks for.
 
 | file | content |
 | --- | --- |
-| requests.py | `Request`, `Response`, `handle`: which function answers which address, status codes, headers |
+| requests.py | `handle`: which function answers which address, status codes, headers; `GalleryApp`: the same by ASGI |
 | answers.py | the answers, a function for each address |
 | state.py | the JSON of a run, its rounds, groups and blind checks |
 | fields.py | reading and checking of a request's fields |
 | actions.py | `Actions`: what a host can do besides showing images; hosts override it |
-| asgi.py | the gallery as an ASGI application |
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ A `Run` (run.py) is opened or created, and has these parts, each in the file of 
 | `metrics` | the trainer's reports, a line each (rounds.py) |
 | `space` | how many bytes a run takes, and how to free some |
 
-They share part.py (names of files), database.py (tables, connections and transactions), files.py (atomic files, and the
-lock of one trainer at a time) and records.py (typed records). images.py turns images into tensors and back; library.py
-finds the runs in a folder.
+They share database.py (tables, transactions, and the class `Part`), files.py (atomic files, and the lock of one trainer
+at a time) and records.py (typed records). images.py turns images into tensors and back; `RunLibrary` in run.py finds
+the runs in a folder.
 """
 
 from __future__ import annotations

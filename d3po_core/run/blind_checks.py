@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..errors import D3POError
 from . import files
-from .part import Part
+from .database import Part
 
 SIDES = ("before", "taught")
 

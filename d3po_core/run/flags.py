@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..picks import FLAGS, FlagKind, check_flag
-from .part import Part, count_up
+from .database import Part, count_up
 from .records import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import D3POError
 from . import files
-from .part import GROUPS, IMPORTED, TRAJECTORY, Part, count_up
+from .database import GROUPS, IMPORTED, TRAJECTORY, Part, count_up
 from .records import JsonObject
 
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")

@@ -6,8 +6,8 @@ import json
 import sqlite3
 from dataclasses import dataclass
 
+from .database import Part
 from .flags import standing_flags
-from .part import Part
 
 
 @dataclass(frozen=True)

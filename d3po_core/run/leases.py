@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .part import Part
+from .database import Part
 
 LEASE_SECONDS = 120.0
 """How long a page that has gone silent keeps its groups from others."""

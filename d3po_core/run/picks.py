@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from ..errors import D3POError
 from ..picks import Pick, check_pick
+from .database import IMPORTED, Part, count_up
 from .flags import StoredFlag, flag_of, is_flag, standing_flags
-from .part import IMPORTED, Part, count_up
 from .records import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
 
 

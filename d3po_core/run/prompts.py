@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import D3POError
 from . import files
-from .part import CONDITIONING, Part
+from .database import CONDITIONING, Part
 
 
 @dataclass(frozen=True)

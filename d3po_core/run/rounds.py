@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..errors import D3POError
 from . import files
+from .database import LOCK, METRICS, STATE, Part
 from .files import hold, writing
-from .part import LOCK, METRICS, STATE, Part
 from .records import JsonObject, RoundSummary, finite
 
 

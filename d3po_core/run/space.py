@@ -9,10 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import D3POError
-from .database import Database
+from .database import CONDITIONING, DATABASE, GROUPS, IMPORTED, LOCK, ROUNDS, STATE, TRAJECTORY, Database, Part
 from .files import TEMPORARY, hold
 from .groups import ID
-from .part import CONDITIONING, DATABASE, GROUPS, IMPORTED, LOCK, ROUNDS, STATE, TRAJECTORY, Part
 
 KINDS = ("tensors", "images", "loras", "database", "other")
 ABANDONED_SECONDS = 600.0

@@ -14,8 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..diffusion.likelihood import kl, log_ratio, per_row
-from ..diffusion.losses import advantages, d3po, ddpo, diffusion_kto, dpok, nft
+from ..diffusion.losses import advantages, d3po, ddpo, diffusion_kto, dpok, kl, log_ratio, nft, per_row
 from ..settings import FilledTrainSettings
 from .rows import Rows, TrainingGroup
 

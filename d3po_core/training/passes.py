@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.likelihood import kl, log_ratio
+from ..diffusion.losses import kl, log_ratio
 from .rows import Rows, TrainingGroup, group_rows
 
 MEMORY_SHARE = 0.5

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.likelihood import per_row, residual
+from ..diffusion.losses import per_row, residual
 from ..diffusion.rollout import STORE_DTYPE
 from .passes import predict
 from .rows import Rows, TrainingGroup, group_rows

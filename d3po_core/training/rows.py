@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning, Denoiser
-from ..diffusion.likelihood import per_row, residual
+from ..diffusion.losses import per_row, residual
 from ..diffusion.steps import LinearSteps, early_window
 from ..picks import Pair
 

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import reference_samplers as others
 from benchmarks.numerics import BOUND, errors, stable_diffusion_sigmas
-from d3po_core.diffusion.likelihood import kl, log_ratio, per_row, residual
+from d3po_core.diffusion.losses import kl, log_ratio, per_row, residual
 from d3po_core.diffusion.steps import SAMPLERS, ancestral
 
 DTYPES = list(BOUND)

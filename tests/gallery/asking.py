@@ -9,7 +9,7 @@ from typing import Any
 
 from d3po_core.gallery import Actions, Request, Response, handle
 from d3po_core.run import Run
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from tests.run_helpers import make_run
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from d3po_core.gallery import Actions, Request, handle
 from d3po_core.gallery.requests import GETS, IMAGES, MAX_BYTES, POSTS
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from tests.gallery.asking import Page, shelf_with
 
 REQUESTS = int(os.environ.get("D3PO_BAD_REQUESTS", "1000"))

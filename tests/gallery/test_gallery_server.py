@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from d3po_core.gallery import Actions
-from d3po_core.gallery.asgi import GalleryApp
+from d3po_core.gallery.requests import GalleryApp
 from d3po_core.run import Run
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from tests.gallery.asking import shelf_with
 
 uvicorn = pytest.importorskip("uvicorn", reason="uvicorn comes with the standalone extra")
@@ -30,8 +30,8 @@ SERVER = """
 import sys, uvicorn
 from pathlib import Path
 from d3po_core.gallery import Actions
-from d3po_core.gallery.asgi import GalleryApp
-from d3po_core.run.library import RunLibrary
+from d3po_core.gallery.requests import GalleryApp
+from d3po_core.run.run import RunLibrary
 app = GalleryApp(RunLibrary(sys.argv[1]), Actions(), Path("web"))
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """
@@ -165,7 +165,9 @@ def test_pictures_and_the_pages_own_files_are_served_and_nothing_else(tmp_path: 
 
 
 def test_the_application_needs_no_web_framework() -> None:
-    code = "import sys, d3po_core.gallery.asgi; print(sorted({'fastapi', 'starlette', 'aiohttp'} & set(sys.modules)))"
+    code = (
+        "import sys, d3po_core.gallery.requests; print(sorted({'fastapi', 'starlette', 'aiohttp'} & set(sys.modules)))"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert said.stdout.strip() == "[]"
     assert callable(GalleryApp(RunLibrary(ROOT / "nowhere"), Actions(), ROOT / "web"))

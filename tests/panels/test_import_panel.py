@@ -17,7 +17,7 @@ from d3po_core.app.run_settings import lora_settings, prompts_to_draw, train_set
 from d3po_core.errors import D3POError
 from d3po_core.importing import read_source
 from d3po_core.run import Run
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_core.settings import TrainSettings
 from d3po_core.training.trainer import Trainer
 from d3po_panels import tastes

@@ -9,7 +9,7 @@ import pytest
 
 from d3po_core.errors import D3POError
 from d3po_core.run import Run
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_panels.tastes import chosen, find, labels
 from tests.run_helpers import MODEL
 

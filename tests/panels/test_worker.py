@@ -17,7 +17,7 @@ from d3po_core.models import DiffusersModel
 from d3po_core.picks import Pick
 from d3po_core.run import Run
 from d3po_core.run.blind_checks import strip_side
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_panels import drawing, tastes, training
 from d3po_panels.drawing import AHEAD

@@ -15,7 +15,7 @@ from PIL import Image
 from d3po_core.app.run_settings import train_settings
 from d3po_core.lora import load_lora
 from d3po_core.run import Run
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_panels.worker import Worker
 from d3po_studio.host import StudioHost
 from tests.panels.test_by_reward import taught

@@ -21,10 +21,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions
-from d3po_core.gallery.asgi import GalleryApp
+from d3po_core.gallery.requests import GalleryApp
 from d3po_core.picks import Pick
 from d3po_core.run import BaseModelFacts, RoundSummary, Run, StoredFlag, StoredPick
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from tests.hosts.browser.pictures import landscape
 
 WEB = Path(__file__).parents[3] / "web"

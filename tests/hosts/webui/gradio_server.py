@@ -17,9 +17,9 @@ import gradio as gr
 import torch
 from torch import Tensor
 
-from d3po_core.gallery.asgi import GalleryApp
+from d3po_core.gallery.requests import GalleryApp
 from d3po_core.run import Run
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_panels.worker import Worker
 from d3po_studio.host import StudioHost
 from d3po_webui.auth import MOUNT, AuthMiddleware

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from d3po_core.errors import D3POError
 from d3po_core.lora.file import policy_id
 from d3po_core.run import RoundSummary, Run
-from d3po_core.run.library import RunLibrary
+from d3po_core.run.run import RunLibrary
 from d3po_panels import tastes
 from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
