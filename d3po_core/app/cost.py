@@ -1,9 +1,17 @@
-"""What work will take, told before it begins."""
+"""What work takes, said before it begins: time and room on disk; and what is done where memory runs out.
+
+Training halves its micro-batches by itself first (`training.preference_optimizer`, `training.reward_trainer`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import D3POError
 from ..settings import SampleSettings, TrainSettings
 
+T = TypeVar("T")
 BYTES_PER_PIXEL = 5.0
 """Of an image on disk: a PNG takes about 2 bytes a pixel, its recorded steps about 2.5 with SD's latents (six steps of
 three tensors in float16, a sixteenth of an element a pixel)."""
@@ -46,3 +54,37 @@ def training_cost(groups: int, rows: int, settings: TrainSettings, seconds_per_r
 def duration(seconds: float) -> str:
     """A time as people say it."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error is torch's, whose class differs by version and device, or the processor's allocator's."""
+    kind, message = type(error).__name__.lower(), str(error).lower()
+    return isinstance(error, MemoryError) or "outofmemory" in kind or "not enough memory" in message
+
+
+def within_memory(
+    work: Callable[[], T],
+    do: str,
+    safe: str,
+    *,
+    free: Callable[[], object] = lambda: None,
+    recognises: Callable[[Exception], bool] = is_out_of_memory,
+) -> T:
+    """Return what a piece of work returns.
+
+    Args:
+        work: what to do.
+        do, safe: as for `D3POError`, if memory runs out.
+        free: called then: gives back what is not needed.
+        recognises: tells a lack of memory from other errors.
+
+    Raises:
+        D3POError: memory ran out. Other errors pass.
+    """
+    try:
+        return work()
+    except Exception as error:
+        if not recognises(error):
+            raise
+    free()  # only here, where the error's traceback holds no tensors any more
+    raise D3POError("There is not enough memory for this.", do, safe)

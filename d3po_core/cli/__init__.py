@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 
 from .. import __version__
-from ..app.memory import within_memory
+from ..app.cost import within_memory
 from ..errors import D3POError
 from .flags import make_parser
 

@@ -17,7 +17,6 @@ from ..errors import D3POError
 from ..rewards import REWARDS, get_reward
 from . import common
 from .flags import number
-from .progress import Bar
 
 if TYPE_CHECKING:
     from ..rewards.auto_pick import AutoPickProgress
@@ -84,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 def shown(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
     """Show a bar while a program picks; how many picks were recorded, and how many of them were mistakes."""
     done = mistakes = 0
-    with closing(Bar("Picking")) as bar:
+    with closing(common.ProgressBar("Picking")) as bar:
         for judged in picking:
             done, mistakes = judged.done, judged.mistakes
             bar.show(done, judged.total)

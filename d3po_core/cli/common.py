@@ -1,11 +1,14 @@
-"""What several commands share: naming a run, a model, a policy and prompts."""
+"""What several commands share: naming a run, a model, a policy and prompts, and showing how far work has come."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tqdm import tqdm
 
 from ..embedded import GARDEN, GARDEN_DEFAULTS
 from ..errors import D3POError
@@ -17,6 +20,40 @@ if TYPE_CHECKING:
 
 
 GOING_ON = "Going on with the unfinished round, with the settings that it was begun with."
+SECONDS_BETWEEN_LINES = 10.0
+"""Of a progress bar that goes into a file: it is written this seldom."""
+
+
+class ProgressBar:
+    """tqdm's bar on stderr, begun at the first report, because only that says how much there is to do.
+
+    Args:
+        label: what is being done.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: tqdm[NoReturn] | None = None
+
+    def show(self, done: int, total: int, note: str = "") -> None:
+        """Draw the bar anew, with the time that is left."""
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=self._label,
+                total=total,
+                initial=done,
+                mininterval=0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES,
+                bar_format="{desc} [{bar:24}] {n_fmt} of {total_fmt}, {remaining} left{postfix}",
+                ascii="-#",
+                dynamic_ncols=True,
+            )
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Draw the bar a last time and leave its line, so that what follows begins on its own."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..app.outcomes import understanding
+    from ..app.training import understanding
     from ..embedded import GARDEN_FOLDER
     from ..embedded.prompts import split_prompts
     from ..rewards import get_reward

@@ -16,7 +16,6 @@ from ..errors import D3POError
 from ..rewards import REWARDS, get_reward, require_differentiable
 from . import common
 from .flags import add_settings, preset_of, settings_of
-from .progress import Bar
 from .sample import new_run, usual_prompts
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _finish(options: argparse.Namespace) -> int:
     """Make a LoRA of a stopped round without the reward, which may be gone."""
-    from ..app.train_round import Next, train_round
+    from ..app.training import Next, train_round
     from ..run import Run
     from ..training.reward_trainer import RewardTrainer
 
@@ -88,9 +87,9 @@ def _finish(options: argparse.Namespace) -> int:
 
 def _trained(trainer: RewardTrainer, reward_name: str) -> SavedRound | None:
     """Train, showing how far it has come; None if it was stopped by Ctrl+C."""
-    from ..app.train_round import Next, train_round
+    from ..app.training import Next, train_round
 
-    with closing(Bar("Teaching")) as bar:
+    with closing(common.ProgressBar("Teaching")) as bar:
 
         def after_update(report: RewardReport) -> Next:
             bar.show(report.update, report.total, f"{reward_name} {report.reward:.4g}")
@@ -103,7 +102,7 @@ def _trained(trainer: RewardTrainer, reward_name: str) -> SavedRound | None:
 
 
 def _report(saved: SavedRound, reward_name: str, folder: str, start: float) -> int:
-    from ..app.outcomes import round_outcome
+    from ..app.training import round_outcome
 
     print(f"Round {saved.result.round} took {time.monotonic() - start:.0f} s.")
     print(round_outcome(saved.result, reward_name))

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from ..errors import D3POError
 from . import common
 from .flags import add_settings, number, settings_of
-from .progress import Bar
 
 if TYPE_CHECKING:
     from ..diffusion.image_model import ImageModel
@@ -75,7 +74,7 @@ def judge(
     """Evaluate a LoRA file, showing how far it has come."""
     from ..evaluation.evaluate import DrawProgress, evaluate
 
-    with closing(Bar("Comparing")) as bar:
+    with closing(common.ProgressBar("Comparing")) as bar:
         for step in evaluate(model, lora, prompts, seeds, settings, reward, fidelity):
             if isinstance(step, DrawProgress):
                 bar.show(step.done, step.total)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from ..settings import SampleSettings
 from . import common
-from .progress import Bar
 
 if TYPE_CHECKING:
     from ..diffusion.image_model import Encoder
@@ -41,8 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..app.outcomes import import_outcome
-    from ..app.run_settings import train_settings
+    from ..app.runs import import_outcome, train_settings
     from ..importing import read_source
     from .sample import new_run
 
@@ -60,7 +58,7 @@ def _bring(run: Run, found: JudgedImages, model: Encoder, who: str) -> Imported:
     """Import, showing how far it has come; the last report."""
     from ..importing import import_pictures
 
-    with closing(Bar("Importing")) as bar:
+    with closing(common.ProgressBar("Importing")) as bar:
         for said in import_pictures(run, found, model, who):
             bar.show(said.done, said.total)
     return said

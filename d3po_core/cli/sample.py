@@ -16,7 +16,6 @@ from ..errors import D3POError
 from ..settings import SampleSettings
 from . import common
 from .flags import add_settings, preset_of, settings_of
-from .progress import Bar
 
 if TYPE_CHECKING:
     from ..diffusion.image_model import ImageModel
@@ -61,11 +60,11 @@ def run(options: argparse.Namespace) -> int:
 
 def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[str], policy: str) -> bool:
     """Draw groups with a policy of the run, showing how far it has come; False if it was stopped by Ctrl+C."""
-    from ..app.run_settings import next_round
+    from ..app.runs import next_round
     from ..app.sampling import sample_groups
     from ..lora.attach import applied
 
-    bar = Bar("Drawing")
+    bar = common.ProgressBar("Drawing")
     groups = sample_groups(run, model, settings, prompts, policy, next_round(run))
     try:
         with applied(model.denoiser, run.rounds.lora(policy)), closing(groups), closing(bar):
@@ -83,7 +82,7 @@ def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
     Raises:
         D3POError: there are none.
     """
-    from ..app.run_settings import prompts_to_draw
+    from ..app.runs import prompts_to_draw
 
     if old and (prompts := prompts_to_draw(old)):
         return prompts

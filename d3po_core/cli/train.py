@@ -12,12 +12,13 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from . import common
 from .flags import add_settings, settings_of
-from .progress import Bar
 
 if TYPE_CHECKING:
-    from ..app.train_round import Next
+    from ..app.training import Next
     from ..diffusion.image_model import ImageModel
     from ..rewards import Reward
     from ..run import Run
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..app.outcomes import understanding
+    from ..app.training import understanding
     from ..rewards import get_reward
     from ..run import Run
 
@@ -85,7 +86,7 @@ def train_run(
     Returns:
         The saved round; None if it was stopped by Ctrl+C, with the state kept in the run.
     """
-    from ..app.train_round import Next, train_round
+    from ..app.training import Next, train_round
     from ..training.trainer import Trainer
 
     trainer = Trainer.open(run, model.denoiser, train, lora, reward=reward)
@@ -107,17 +108,16 @@ class _Progress:
     """A bar for each phase, and figures of every epoch if they are wanted."""
 
     def __init__(self, details: bool) -> None:
-        self._details, self._phase, self._bar = details, "", Bar("")
+        self._details, self._phase, self._bar = details, "", common.ProgressBar("")
 
     def show(self, report: StepReport) -> None:
         if report.phase != self._phase:
             self._bar.close()
-            self._bar, self._phase = Bar(PHASES[report.phase]), report.phase
+            self._bar, self._phase = common.ProgressBar(PHASES[report.phase]), report.phase
         note = f"predicts {report.hidden.accuracy:.0%} of hidden picks" if report.hidden else ""
         self._bar.show(report.update, report.total, note)
         if self._details and report.hidden:
-            self._bar.close()
-            print(_figures(report))
+            tqdm.write(_figures(report))
 
     def close(self) -> None:
         self._bar.close()

@@ -11,6 +11,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..diffusion.rollout import generator
+from ..settings import TrainSettings
+from .preferences import PreferenceData
 
 NONE, FULL = 0.0, 0.7
 """z-scores below which a LoRA is taken back to the original, and above which it is used in full.
@@ -55,3 +62,34 @@ def epochs_to_teach(margins: Sequence[Sequence[float]]) -> int:
         return statistics.fmean(worse) <= statistics.stdev(worse) / math.sqrt(len(worse))
 
     return max(number for number, epoch in enumerate(losses, 1) if as_good(epoch))
+
+
+CHECKABLE = 8
+"""Fewer groups than this are not worth halving."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One fit: ids of the groups to train on, and of groups that it does not see."""
+
+    name: str
+    groups: list[str]
+    hidden: list[str]
+
+
+def plan_phases(data: PreferenceData, settings: TrainSettings) -> list[Phase]:
+    """Return a round's fits: two checks on halves of the groups if they are enough, then one on all."""
+    ids = sorted(data.training)
+    last = Phase("teach", ids, sorted(data.held_out))
+    if not settings.cross_check or sum(map(bool, data.training.values())) < CHECKABLE:
+        return [last]
+    order = torch.randperm(len(ids), generator=generator(settings.seed, "halves")).tolist()
+    a, b = [ids[i] for i in order[::2]], [ids[i] for i in order[1::2]]
+    return [Phase("check A", a, b), Phase("check B", b, a), last]
+
+
+def doubts(share: float) -> list[str]:
+    """Return what a person should know where the evidence did not allow all of what was learnt."""
+    if share == 0:
+        return ["Hidden picks were not predicted better than by chance, so the model was left as it was."]
+    return [f"The evidence is thin, so {share:.0%} of what was learnt was kept."] if share < 1 else []

@@ -20,10 +20,19 @@ from ..diffusion.rollout import generator
 from ..errors import D3POError
 from ..settings import FilledTrainSettings, prediction_beta
 from .methods import METHODS, compares_trajectories
-from .optimize import LoraOptimizer
-from .passes import BatchLimits, backward, predict
-from .references import Reference, with_reference
-from .rows import Rows, TrainingGroup, group_rows, join_rows, noise_images, noise_levels
+from .passes import BatchLimits, LoraOptimizer, backward
+from .reports import Measures, Update
+from .rows import (
+    Reference,
+    Rows,
+    TrainingGroup,
+    group_rows,
+    join_rows,
+    noise_images,
+    noise_levels,
+    predict,
+    with_reference,
+)
 
 
 @dataclass(frozen=True)
@@ -93,38 +102,6 @@ def make_blocks(group: TrainingGroup, rows: Rows, settings: FilledTrainSettings,
 TIE = 1e-6
 """Differences of log-ratios (means over elements) smaller than this are rounding, and count as half a right guess."""
 Load = Callable[[str], TrainingGroup]
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What can be said of the policy on some groups.
-
-    Attributes:
-        loss: mean over groups of the method's loss.
-        accuracy: share of pairs whose winner has the higher log-ratio, summed over steps; ties count half.
-        margin: mean of winner's - loser's log-ratio, summed over steps, in units of the logit of foretelling.
-        clip_fraction: share of step log-ratios at which the clamp bites.
-        hits: for every group with pairs, the weighted share of its pairs guessed right.
-        margins: for every group with pairs, the weighted mean of its pairs' margins.
-    """
-
-    loss: float
-    accuracy: float
-    margin: float
-    clip_fraction: float
-    hits: tuple[float, ...]
-    margins: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Update:
-    """One optimiser step: its number (from 1), how many there will be, and measures before the step."""
-
-    number: int
-    total: int
-    epoch: int
-    measures: Measures
-    gradient_norm: float
 
 
 class PreferenceOptimizer:

@@ -19,8 +19,7 @@ from ..rewards import Reward, check_varied
 from ..run import Run
 from ..run.images import read_images
 from .methods import METHODS, needs_recording
-from .passes import predict
-from .rows import TrainingGroup, group_rows
+from .rows import TrainingGroup, group_rows, predict
 
 SAME_MODEL = 0.02
 """Largest relative difference of a recorded and a recomputed prediction that storage and device can explain."""

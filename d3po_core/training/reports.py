@@ -6,7 +6,38 @@ from dataclasses import dataclass, field
 
 from ..lora import LoraWeights
 from ..run import RoundSummary
-from .preference_optimizer import Measures
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What can be said of the policy on some groups.
+
+    Attributes:
+        loss: mean over groups of the method's loss.
+        accuracy: share of pairs whose winner has the higher log-ratio, summed over steps; ties count half.
+        margin: mean of winner's - loser's log-ratio, summed over steps, in units of the logit of foretelling.
+        clip_fraction: share of step log-ratios at which the clamp bites.
+        hits: for every group with pairs, the weighted share of its pairs guessed right.
+        margins: for every group with pairs, the weighted mean of its pairs' margins.
+    """
+
+    loss: float
+    accuracy: float
+    margin: float
+    clip_fraction: float
+    hits: tuple[float, ...]
+    margins: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser step: its number (from 1), how many there will be, and measures before the step."""
+
+    number: int
+    total: int
+    epoch: int
+    measures: Measures
+    gradient_norm: float
 
 
 @dataclass(frozen=True, kw_only=True)

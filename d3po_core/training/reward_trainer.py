@@ -23,8 +23,7 @@ from ..rewards import Reward, check_varied, require_differentiable
 from ..run import Run, device_name
 from ..run.prompts import Prompt
 from ..settings import LoraSettings, RewardSettings, SampleSettings, from_stored, validate
-from .optimize import LoraOptimizer, unpack_optimizer, unpack_parameters
-from .passes import mean_kl
+from .passes import LoraOptimizer, mean_kl, unpack_optimizer, unpack_parameters
 from .reports import RewardReport, RoundResult
 from .reward_gradient import PromptSample, RewardGradient, batches
 from .round_trainer import OpenRound, RoundTrainer, open_round, stopped_round

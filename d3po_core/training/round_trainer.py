@@ -36,8 +36,7 @@ from ..lora.file import policy_id
 from ..lora.weights import scale_weights
 from ..run import Round, Run
 from ..settings import LoraSettings
-from .optimize import pack_optimizer
-from .passes import mean_kl
+from .passes import mean_kl, pack_optimizer
 from .reports import Report, RoundResult, RoundState
 from .rows import TrainingGroup
 
@@ -58,7 +57,7 @@ class SavedState:
     """What a run keeps of a round in the middle.
 
     Attributes:
-        tensors: parameters of the LoRA and moments of its optimiser, see `optimize.pack_optimizer`.
+        tensors: parameters of the LoRA and moments of its optimiser, see `passes.pack_optimizer`.
         best: parameters of the best epoch so far, where held-out groups decide.
         round: where the round is.
     """

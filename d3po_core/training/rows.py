@@ -1,7 +1,14 @@
-"""A judged group as training sees it: recorded tensors, what was said of it, and the reference's predictions."""
+"""A judged group as training sees it, its rows of (image, step), and the reference policy's predictions on them.
+
+Where the policy that sampled a group is the reference, its recorded predictions are the answer and no network runs.
+Otherwise the reference is evaluated anew, once per image, and kept for as long as the trainer lives.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +16,7 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning, Denoiser
 from ..diffusion.likelihood import per_row, residual
+from ..diffusion.recording import STORE_DTYPE
 from ..diffusion.steps import LinearSteps, early_window
 from ..picks import Pair
 
@@ -127,6 +135,12 @@ def join_rows(parts: list[Rows]) -> Rows:
     return Rows(x, ref, z, base, steps, conditioning, parts[0].guidance_scale, parts[0].guided)
 
 
+def predict(denoiser: Denoiser, rows: Rows) -> Tensor:
+    """The active policy's predictions of the rows' kind, guided or conditional. (R, ...)"""
+    prediction = denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale, rows.guided)
+    return prediction.guided if rows.guided else prediction.cond
+
+
 SPACING = 50
 """Noise levels are drawn from the model's own schedule of so many steps."""
 
@@ -160,3 +174,54 @@ def noise_images(group: TrainingGroup, levels: Tensor, draws: int, luck: torch.G
     x, clean = x.to(device), clean.to(device)
     z = residual(x, clean, x, steps)
     return Rows(x, x, z, x, steps, repeat_conditioning(group, len(x), device), group.guidance_scale, guided=False)
+
+
+def with_reference(rows: Rows, reference: Reference) -> Rows:
+    """Noised images with the predictions of the policy to depart from."""
+    ref = reference.evaluate(rows)
+    clean = rows.ref + per_row(rows.steps.std, rows.z) * rows.z
+    return dataclasses.replace(rows, ref=ref, z=residual(rows.x, clean, ref, rows.steps), base=ref)
+
+
+class Reference:
+    """One frozen policy.
+
+    Args:
+        policy: its id, as groups record it ("base" or a LoRA's).
+        denoiser: the model.
+        active: context manager in which the denoiser is this policy.
+        batch: rows per forward pass when it has to be evaluated.
+        anew: evaluate it even where it sampled: the model has changed since.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        denoiser: Denoiser,
+        active: Callable[[], AbstractContextManager[None]],
+        batch: int,
+        anew: bool = False,
+    ) -> None:
+        self.policy, self._anew = policy, anew
+        self._denoiser, self._active, self._batch = denoiser, active, batch
+        self._evaluated: dict[tuple[str, bool], Tensor] = {}
+
+    def predictions(self, group: TrainingGroup, guided: bool) -> Tensor:
+        """Denoised predictions (C, K, ...) on the group's recorded latents, on the CPU."""
+        if group.policy == self.policy and not self._anew:
+            return group.guided if guided else group.cond
+        key = (group.id, guided)
+        if key not in self._evaluated:
+            self._evaluated[key] = self._evaluate(group, guided).to(STORE_DTYPE)
+        return self._evaluated[key].float()
+
+    @torch.no_grad()
+    def evaluate(self, rows: Rows) -> Tensor:
+        """Denoised predictions of the rows' kind (R, ...), on the denoiser's device."""
+        with self._active():
+            return torch.cat([predict(self._denoiser, part) for part in rows.split(self._batch)])
+
+    def _evaluate(self, group: TrainingGroup, guided: bool) -> Tensor:
+        recorded = group.guided if guided else group.cond
+        rows = group_rows(group, recorded, guided, self._denoiser.device)
+        return self.evaluate(rows).cpu().unflatten(0, group.shape)

@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 
-import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
@@ -22,11 +21,10 @@ from ..lora.weights import blend, reinitialised
 from ..rewards import Reward
 from ..run import Run, device_name
 from ..settings import FilledTrainSettings, LoraSettings, TrainSettings, fill_in, from_stored, validate
-from .evidence import epochs_to_teach, strength, z_score
+from .evidence import Phase, doubts, epochs_to_teach, plan_phases, strength, z_score
 from .methods import METHODS
-from .optimize import unpack_optimizer, unpack_parameters
-from .passes import BatchLimits, MeanKL, checkpointing, fit_batch_limits, mean_kl
-from .preference_optimizer import PreferenceOptimizer, Update
+from .passes import BatchLimits, MeanKL, checkpointing, fit_batch_limits, mean_kl, unpack_optimizer, unpack_parameters
+from .preference_optimizer import PreferenceOptimizer
 from .preferences import (
     GroupLoader,
     PreferenceData,
@@ -36,26 +34,14 @@ from .preferences import (
     of_each_kind,
     score_preferences,
 )
-from .references import Reference
-from .reports import RoundResult, RoundState, StepReport, by_epoch
+from .reports import RoundResult, RoundState, StepReport, Update, by_epoch
 from .round_trainer import OpenRound, RoundTrainer, open_round, stopped_round
-from .rows import Rows, group_rows, noise_images, noise_levels
+from .rows import Reference, Rows, group_rows, noise_images, noise_levels
 
 DRIFT_GROUPS = 8
 """Groups on which drift is measured at the end of an epoch."""
 FREE_TO_CHANGE = ("micro_batch", "checkpointing", "reevaluate_reference")
 """Settings that an interrupted round takes anew: they change memory, or were changed because the model has."""
-CHECKABLE = 8
-"""Fewer groups than this are not worth halving."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """One fit: ids of the groups to train on, and of groups that it does not see."""
-
-    name: str
-    groups: list[str]
-    hidden: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,24 +354,6 @@ def preference_data(run: Run, settings: TrainSettings, reward: Reward | None = N
         D3POError: there is nothing to learn from, or only images that the method cannot learn from.
     """
     return score_preferences(run, reward, settings.method) if reward else collect_preferences(run, settings.method)
-
-
-def plan_phases(data: PreferenceData, settings: TrainSettings) -> list[Phase]:
-    """Return a round's fits: two checks on halves of the groups if they are enough, then one on all."""
-    ids = sorted(data.training)
-    last = Phase("teach", ids, sorted(data.held_out))
-    if not settings.cross_check or sum(map(bool, data.training.values())) < CHECKABLE:
-        return [last]
-    order = torch.randperm(len(ids), generator=generator(settings.seed, "halves")).tolist()
-    a, b = [ids[i] for i in order[::2]], [ids[i] for i in order[1::2]]
-    return [Phase("check A", a, b), Phase("check B", b, a), last]
-
-
-def doubts(share: float) -> list[str]:
-    """Return what a person should know where the evidence did not allow all of what was learnt."""
-    if share == 0:
-        return ["Hidden picks were not predicted better than by chance, so the model was left as it was."]
-    return [f"The evidence is thin, so {share:.0%} of what was learnt was kept."] if share < 1 else []
 
 
 def _begin_or_resume(

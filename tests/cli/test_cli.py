@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d3po_core.cli import COMMANDS, main
+from d3po_core.cli.common import ProgressBar
 from d3po_core.cli.flags import SECTIONS, flag_of, make_parser, read_config, settings_of
-from d3po_core.cli.progress import Bar
 from d3po_core.errors import D3POError
 from tests.test_settings import some_settings
 
@@ -284,10 +284,11 @@ class Terminal:
 @pytest.mark.parametrize("live", [True, False])
 def test_the_bar_ends_full_and_stays_on_its_line(monkeypatch, live):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal(live))
-    bar = Bar("Drawing")
+    bar = ProgressBar("Drawing")
     for done in range(1, 6):
-        bar.show(done, 5)
+        bar.show(done, 5, f"picture {done}")
     bar.close()
     assert terminal.text.count("\n") == 1  # one line, redrawn; or, unseen, only the last
-    assert "[########################] 5 of 5, done" in terminal.text
+    assert "Drawing [########################] 5 of 5, 00:00 left, picture 5" in terminal.text
+    assert live or "3 of 5" not in terminal.text
     assert terminal.text.isascii()

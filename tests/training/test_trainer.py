@@ -11,13 +11,15 @@ import torch
 from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
 from d3po_core.lora import LayerWeights
+from d3po_core.lora.weights import blend
 from d3po_core.picks import Pick
 from d3po_core.run import RoundSummary, Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
 from d3po_core.training import round_trainer as module
+from d3po_core.training.evidence import doubts
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
 from d3po_core.training.round_trainer import save_round
-from d3po_core.training.trainer import Trainer, blend, doubts
+from d3po_core.training.trainer import Trainer
 from tests.toy import ToyModel
 from tests.training.rounds import train_some, train_to_end
 
