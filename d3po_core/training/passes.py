@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ memory costs."""
 
 
 def activation_bytes(denoiser: Denoiser, rows: Rows) -> int:
-    """Bytes that autograd keeps for one row's backward pass, parameters left out: counted, not guessed."""
+    """Count the bytes that autograd keeps for one row's backward pass, without parameters, in one forward pass."""
     kept: dict[int, int] = {}
     parameters = {p.untyped_storage().data_ptr() for p in denoiser.module.parameters()}
 
@@ -40,7 +40,7 @@ def activation_bytes(denoiser: Denoiser, rows: Rows) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be taken on a device."""
+    """Return how much memory can still be taken on a device."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -50,12 +50,12 @@ def free_bytes(device: torch.device) -> int:
 
 
 def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0) -> BatchLimits:
-    """Room on the denoiser's device.
+    """Return how many rows fit on the denoiser's device.
 
     Args:
         denoiser: the policy.
         rows: at least one, of the kind to be evaluated.
-        micro_batch: rows per backward pass as somebody chose them; 0 finds them by the free memory.
+        micro_batch: rows per backward pass as somebody chose them; 0 measures what fits into free memory.
     """
     if micro_batch and denoiser.device.type != "cpu":
         return BatchLimits(micro_batch, micro_batch)
@@ -65,17 +65,28 @@ def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0) -> Ba
     return BatchLimits(backward, min(backward, quick))
 
 
+@runtime_checkable
+class Checkpointable(Protocol):
+    """A module of diffusers that can recompute activations in the backward pass."""
+
+    is_gradient_checkpointing: bool
+
+    def enable_gradient_checkpointing(self) -> None: ...
+
+    def disable_gradient_checkpointing(self) -> None: ...
+
+
 @contextmanager
-def checkpointing(module: Any, on: bool) -> Iterator[None]:
-    """Gradient checkpointing by the module's own switch, if it has one (diffusers); hosts bring their own."""
-    switch = on and hasattr(module, "enable_gradient_checkpointing") and not module.is_gradient_checkpointing
-    if switch:
-        module.enable_gradient_checkpointing()
+def checkpointing(module: object, on: bool) -> Iterator[None]:
+    """Switch gradient checkpointing on by the module's own switch, if it has one (diffusers); hosts bring their own."""
+    if not on or not isinstance(module, Checkpointable) or module.is_gradient_checkpointing:
+        yield
+        return
+    module.enable_gradient_checkpointing()
     try:
         yield
     finally:
-        if switch:
-            module.disable_gradient_checkpointing()
+        module.disable_gradient_checkpointing()
 
 
 @dataclass(frozen=True)
@@ -83,8 +94,8 @@ class BatchLimits:
     """Numbers of (image, step) rows to evaluate at once.
 
     Attributes:
-        backward: as many graphs fit in memory; a loss that joins more rows takes two passes, another one is one batch.
-        forward: as many are one batch where that is free: they need no gradient, or their losses are independent.
+        backward: as many graphs fit in memory; a loss that joins more rows takes two passes.
+        forward: rows in one batch where no graph is kept, or where the rows' losses are independent.
     """
 
     backward: int
@@ -92,7 +103,7 @@ class BatchLimits:
 
 
 def row_log_ratios(denoiser: Denoiser, rows: Rows) -> Tensor:
-    """log pi_theta - log pi_ref of every row, mean over latent elements. (R,)"""
+    """Return log pi_theta - log pi_ref of every row, mean over latent elements, (R,)."""
     return log_ratio(predict(denoiser, rows), rows.ref, rows.z, rows.steps) / rows.x[0].numel()
 
 
@@ -102,7 +113,7 @@ class MeanKL:
 
     Attributes:
         per_image: nats.
-        per_element: nats per latent element, of every image its own: pictures may differ in size.
+        per_element: nats per latent element, each image's divided by its own number, as images may differ in size.
     """
 
     per_image: float
@@ -113,7 +124,7 @@ class MeanKL:
 def mean_kl(
     denoiser: Denoiser, groups: Sequence[TrainingGroup], guided: Callable[[TrainingGroup], Tensor], batch: int
 ) -> MeanKL:
-    """KL of the active guided policy from another.
+    """Measure the KL of the active guided policy from another.
 
     The expectation is taken over the recorded latents, so where the other policy sampled them this is the KL of
     sampler from policy, an estimate without noise of its own.
@@ -127,8 +138,8 @@ def mean_kl(
     total, by_element, images = 0.0, 0.0, 0
     for group in groups:
         rows = group_rows(group, guided(group), True, denoiser.device).split(batch)
-        found = sum(float(kl(predict(denoiser, part), part.ref, part.steps).sum()) for part in rows)
-        total, by_element = total + found, by_element + found / group.elements
+        nats = sum(float(kl(predict(denoiser, part), part.ref, part.steps).sum()) for part in rows)
+        total, by_element = total + nats, by_element + nats / group.elements
         images += group.shape[0]
     return MeanKL(total / images, by_element / images)
 
@@ -170,11 +181,11 @@ def backward(
 
 
 class LoraOptimizer:
-    """One LoRA's.
+    """AdamW after a linear warm-up, with clipped gradients, and a scaled loss where the network is half precision.
 
     Args:
         denoiser: for its device and precision.
-        parameters: the LoRA's, float32.
+        parameters: of one LoRA, float32.
         learning_rate: after warm-up.
         warmup: updates over which it rises.
         grad_clip: largest gradient norm.
@@ -196,7 +207,7 @@ class LoraOptimizer:
 
     @property
     def scale(self) -> float:
-        """What the loss is multiplied by before its backward pass."""
+        """Return the number that the loss is multiplied by before its backward pass."""
         return self._scaler.get_scale()
 
     def zero_grad(self) -> None:
@@ -213,8 +224,8 @@ class LoraOptimizer:
             The gradient's norm, unscaled, before it was clipped.
 
         Raises:
-            D3POError: it is not a number; the parameters are as they were. (Of a scaled loss it may be: then this step
-                is left out, and the scale falls.)
+            D3POError: the gradient is not a number; the parameters are as they were. With a scaled loss that is no
+                error: the step is left out, and the scale falls.
         """
         self._scaler.unscale_(self.adamw)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
@@ -232,7 +243,7 @@ class LoraOptimizer:
 
 
 def _scaler(device: str, half: bool) -> torch.amp.GradScaler:
-    """Keeps gradients through float16 from vanishing; before torch 2.3 there is one for CUDA only."""
+    """Return what keeps gradients through float16 from vanishing; before torch 2.3 there is one for CUDA only."""
     if hasattr(torch.amp, "GradScaler"):
         return torch.amp.GradScaler(device, enabled=half)
     return torch.cuda.amp.GradScaler(enabled=half and device == "cuda")
@@ -242,7 +253,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> dict[str, Tensor]:
-    """Parameters and moments by number; before the first step there are no moments."""
+    """Return parameters and moments by number; before the first step there are no moments."""
     tensors = {f"{i}.parameter": p.detach().clone() for i, p in enumerate(parameters)}
     for i, parameter in enumerate(parameters):
         for name in MOMENTS:
@@ -253,7 +264,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.
 
 @torch.no_grad()
 def unpack_parameters(tensors: dict[str, Tensor], parameters: Sequence[torch.nn.Parameter]) -> None:
-    """The parameters alone, in place."""
+    """Copy packed parameters into the LoRA's, without moments."""
     for i, parameter in enumerate(parameters):
         parameter.copy_(tensors[f"{i}.parameter"])
 
@@ -261,7 +272,7 @@ def unpack_parameters(tensors: dict[str, Tensor], parameters: Sequence[torch.nn.
 def unpack_optimizer(
     tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]
 ) -> None:
-    """The inverse of `pack_optimizer`, in place."""
+    """Copy packed parameters and moments back; the inverse of `pack_optimizer`."""
     unpack_parameters(tensors, parameters)
     for i, parameter in enumerate(parameters):
         moments = {name: tensors[f"{i}.{name}"] for name in MOMENTS if f"{i}.{name}" in tensors}
