@@ -303,20 +303,22 @@ def prediction_beta(settings: FilledTrainSettings) -> float:
     return settings.beta if own is None else own
 
 
-PUBLISHED: dict[str, dict[str, Any]] = {
+PresetValues = dict[str, dict[str, object]]
+"""Values that a preset sets, by section and name."""
+PUBLISHED: PresetValues = {
     "sample": {"window": "all", "noise": "all", "eta": 1.0},
     "train": {"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "cross_check": False, "drift_limit": 0.0},
 }
 """D3PO as in the authors' code (Yang et al. 2024, arXiv 2311.13231, and its repository): mean log-prob, ratio clamped
 to 1 ± 0.1, beta 0.1, every step by itself. The default preset is the dataclasses' own defaults."""
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {"taste": {}, "published": PUBLISHED}
+PRESETS: dict[str, PresetValues] = {"taste": {}, "published": PUBLISHED}
 
 OF_D3PO = ("level", "beta", "clip")
 """Settings of a preset that mean something for D3PO alone."""
 
 
-def preset_values(name: str, method: str = TrainSettings.method) -> dict[str, dict[str, Any]]:
+def preset_values(name: str, method: str = TrainSettings.method) -> PresetValues:
     """Return the values that a preset sets where a method is used, by section.
 
     Args:

@@ -1,4 +1,4 @@
-"""What work takes, said before it begins: time and room on disk; and what is done where memory runs out.
+"""What work takes, time and room on disk, for people to read before it begins; and what is done if memory runs out.
 
 Training halves its micro-batches by itself first (`training.preference_optimizer`, `training.reward_trainer`).
 """
@@ -20,28 +20,28 @@ BACKWARD = 3.0
 
 
 def drawing_cost(groups: int, settings: SampleSettings, pixels: int, seconds_per_image: float | None) -> str:
-    """What drawing will take, in words: "8 groups of 4 are 32 images, about 4 min, 90 MB on disk".
+    """Say what drawing will take: "8 groups of 4 are 32 images, about 4 min, 90 MB on disk".
 
     Args:
-        groups: to be drawn.
-        settings: how.
+        groups: number of groups to be drawn.
+        settings: how they are drawn.
         pixels: of one image.
-        seconds_per_image: as it was last time, None if there was none.
+        seconds_per_image: measured last time, None if never.
     """
     images = groups * settings.candidates
-    room = images * pixels * BYTES_PER_PIXEL / 1e6
-    spent = "" if seconds_per_image is None else f", about {duration(images * seconds_per_image)}"
-    return f"{groups} groups of {settings.candidates} are {images} images{spent}, {max(1, room):.0f} MB on disk"
+    megabytes = images * pixels * BYTES_PER_PIXEL / 1e6
+    time = "" if seconds_per_image is None else f", about {duration(images * seconds_per_image)}"
+    return f"{groups} groups of {settings.candidates} are {images} images{time}, {max(1, megabytes):.0f} MB on disk"
 
 
 def training_cost(groups: int, rows: int, settings: TrainSettings, seconds_per_row: float | None) -> str:
-    """What teaching will take at most, in words: "64 picks of 448 recorded steps, about 6 min at most".
+    """Say what training will take at most: "64 picks of 448 recorded steps, about 6 min at most".
 
     Args:
-        groups: to learn from.
+        groups: number of groups to learn from.
         rows: recorded steps of all their images.
-        settings: how.
-        seconds_per_row: of one forward pass of the network with guidance, None if that is not known.
+        settings: how it is trained.
+        seconds_per_row: of one forward pass of the network with guidance, None if not known.
     """
     passes = settings.epochs * (2 if settings.cross_check else 1)  # the two checks have half of the picks each
     text = f"{groups} picks of {rows} recorded steps"
@@ -52,7 +52,7 @@ def training_cost(groups: int, rows: int, settings: TrainSettings, seconds_per_r
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it."""
+    """Write a time as people say it: "80 s" or "4 min"."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
@@ -70,13 +70,13 @@ def within_memory(
     free: Callable[[], object] = lambda: None,
     recognises: Callable[[Exception], bool] = is_out_of_memory,
 ) -> T:
-    """Return what a piece of work returns.
+    """Run a piece of work and return what it returns.
 
     Args:
-        work: what to do.
+        work: the work.
         do, safe: as for `D3POError`, if memory runs out.
-        free: called then: gives back what is not needed.
-        recognises: tells a lack of memory from other errors.
+        free: called if memory runs out: releases what is not needed.
+        recognises: returns whether an error is a lack of memory.
 
     Raises:
         D3POError: memory ran out. Other errors pass.

@@ -49,7 +49,7 @@ Stop anything with Ctrl+C: what was done is kept, and the same command goes on."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command, and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         status = _start(arguments[0] if arguments else "--help", arguments[1:])

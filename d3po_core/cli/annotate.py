@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def shown(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
-    """Show a bar while a program picks; how many picks were recorded, and how many of them were mistakes."""
+    """Show a bar while a program picks; return the numbers of picks and of the mistakes among them."""
     done = mistakes = 0
     with closing(common.ProgressBar("Picking")) as bar:
         for judged in picking:
@@ -91,7 +91,7 @@ def shown(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
 
 
 def _annotator(run: Run, who: str | None) -> str:
-    people = sorted({said.who for said in run.picks.judgements()})
+    people = sorted({judgement.who for judgement in run.picks.judgements()})
     if who is None and len(people) > 1:
         raise D3POError(f"Several people picked in this run: {', '.join(people)}.", "Say whose picks with --who.")
     return who if who is not None else people[0] if people else ""

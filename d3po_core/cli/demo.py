@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def say(what: str, begin: float) -> None:
-    """A step of the loop, with the time since the beginning."""
+    """Print a step of the loop, with the time since the beginning."""
     print(f"\n[{time.monotonic() - begin:3.0f} s] {what}", flush=True)
 
 

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
     reward = get_reward(options.scorer)
     run = Run.open(options.run)
-    settings = settings_of(options, "sample", common.model_defaults(options, run), run.settings)
+    settings = settings_of(options, SampleSettings, common.model_defaults(options, run), run.settings)
     prompts = common.read_prompts(options) or _usual_prompts(options, run)
     if len(prompts) < 2:
         raise D3POError("A comparison needs at least 2 prompts.", "Add another --prompt.")
@@ -71,7 +71,7 @@ def judge(
     reward: Reward,
     fidelity: Fidelity | None,
 ) -> Evaluation:
-    """Evaluate a LoRA file, showing how far it has come."""
+    """Evaluate a LoRA file, showing a progress bar."""
     from ..evaluation.evaluate import DrawProgress, evaluate
 
     with closing(common.ProgressBar("Comparing")) as bar:
@@ -83,7 +83,7 @@ def judge(
 
 
 def fidelity_of(source: str) -> Fidelity | None:
-    """What can tell whether an image shows its prompt: only the embedded model's judge, of its own pictures."""
+    """Return what tells whether an image shows its prompt; only the embedded model has a classifier for that."""
     if source != common.GARDEN:
         return None
     from ..embedded.classifier import GardenClassifier
@@ -92,7 +92,7 @@ def fidelity_of(source: str) -> Fidelity | None:
 
 
 def table(report: Evaluation) -> str:
-    """The figures, for people."""
+    """Format the figures for people."""
     lines = []
     for sampler, outcome in report.outcomes.items():
         c = outcome.comparison

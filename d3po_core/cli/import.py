@@ -17,7 +17,7 @@ import argparse
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..settings import SampleSettings
+from ..settings import SampleSettings, replace
 from . import common
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ EXAMPLE = """  d3po import --run my-taste --from my-pictures --model my-model.sa
   d3po import --run my-taste --from pairs.jsonl --who anna"""
 OUT_OF_MEMORY = "Scale the pictures down: each is encoded whole."
 MAX_LINES = 20
-"""Of what was left out, told on the screen."""
+"""Of what was left out, printed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
@@ -45,20 +45,20 @@ def run(options: argparse.Namespace) -> int:
     from .sample import new_run
 
     old = common.open_if_there(options.run)
-    found = read_source(options.source)  # before a model is loaded for nothing
+    images = read_source(options.source)  # before a model is loaded for nothing
     model = common.load(options, old)
-    run = old or new_run(options, model, SampleSettings(**common.model_defaults(options, old)), "taste")
-    message, lines = import_outcome(_bring(run, found, model, options.who), train_settings(run).method, MAX_LINES)
+    run = old or new_run(options, model, replace(SampleSettings(), common.model_defaults(options, old)), "taste")
+    message, lines = import_outcome(_bring(run, images, model, options.who), train_settings(run).method, MAX_LINES)
     print(message)
     print("".join(f"  {line}\n" for line in lines), end="")
     return 0
 
 
-def _bring(run: Run, found: JudgedImages, model: Encoder, who: str) -> Imported:
-    """Import, showing how far it has come; the last report."""
+def _bring(run: Run, images: JudgedImages, model: Encoder, who: str) -> Imported:
+    """Import, showing a progress bar, and return the last report."""
     from ..importing import import_pictures
 
     with closing(common.ProgressBar("Importing")) as bar:
-        for said in import_pictures(run, found, model, who):
-            bar.show(said.done, said.total)
-    return said
+        for report in import_pictures(run, images, model, who):
+            bar.show(report.done, report.total)
+    return report

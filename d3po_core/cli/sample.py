@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from ..app.sampling import check_drawable
 
     old = common.open_if_there(options.run)
-    settings = settings_of(options, "sample", common.model_defaults(options, old), old.settings if old else None)
+    settings = settings_of(options, SampleSettings, common.model_defaults(options, old), old.settings if old else None)
     prompts = common.read_prompts(options) or usual_prompts(options, old)
     model = common.load(options, old)
     check_drawable(model, settings)
@@ -76,8 +76,9 @@ def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[st
 
 
 def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
-    """What is drawn when nothing was said: the run's own prompts, less those that only came with imported pictures, or
-    the embedded model's.
+    """Return what is drawn when no prompt is named: the run's own prompts, or the embedded model's.
+
+    Prompts that only came with imported images are left out.
 
     Raises:
         D3POError: there are none.
@@ -94,7 +95,7 @@ def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
 
 
 def new_run(options: argparse.Namespace, model: DiffusersModel, settings: SampleSettings, preset: str) -> Run:
-    """A run that remembers its model, preset and settings.
+    """Begin a run that remembers its model, preset and settings.
 
     Raises:
         D3POError: there is a run already, or the folder cannot be written to.

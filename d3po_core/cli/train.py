@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from ..settings import LoraSettings, TrainSettings
 from . import common
 from .flags import add_settings, settings_of
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ..diffusion.image_model import ImageModel
     from ..rewards import Reward
     from ..run import Run
-    from ..settings import LoraSettings, TrainSettings
     from ..training.reports import StepReport
     from ..training.round_trainer import SavedRound
 
@@ -51,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
     from ..run import Run
 
     run = Run.open(options.run)
-    train, lora = (settings_of(options, section, earlier=run.settings) for section in ("train", "lora"))
+    train = settings_of(options, TrainSettings, earlier=run.settings)
+    lora = settings_of(options, LoraSettings, earlier=run.settings)
     model = common.load(options, run)
     start = time.monotonic()
     reward = get_reward(options.reward) if options.reward else None
@@ -73,7 +74,7 @@ def train_run(
     finish: bool = False,
     reward: Reward | None = None,
 ) -> SavedRound | None:
-    """Train a round and save its LoRA, showing how far it has come.
+    """Train a round and save its LoRA, showing a progress bar.
 
     Args:
         run: with picks.
@@ -105,7 +106,7 @@ def train_run(
 
 
 class _Progress:
-    """A bar for each phase, and figures of every epoch if they are wanted."""
+    """A bar for each phase, and figures of every epoch if --details asks for them."""
 
     def __init__(self, details: bool) -> None:
         self._details, self._phase, self._bar = details, "", common.ProgressBar("")

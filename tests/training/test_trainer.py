@@ -262,7 +262,7 @@ def test_a_damaged_group_is_left_out_of_the_next_try(tmp_path: Path) -> None:
     assert victim not in second.trained_on and len(second.trained_on) == 20
 
 
-def test_a_later_round_does_not_take_remembered_picks_for_guessed_ones(
+def test_a_later_round_does_not_take_remembered_picks_for_predicted_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Round 2 starts from a LoRA that saw every pick; its checks must not."""
