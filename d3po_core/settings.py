@@ -194,7 +194,7 @@ class TrainSettings:
     )
     patience: int = setting(
         2,
-        "Without cross_check: stop after so many epochs without a better held-out loss; 0 never.",
+        "Without cross_check: stop after this many epochs without a better held-out loss; 0 never.",
         low=0,
         high=1000,
         advanced=True,
@@ -239,7 +239,7 @@ class RewardSettings:
     )
     tile: int = setting(
         0,
-        "Decode in overlapping tiles of so many pixels a side, where a whole picture is too much for the memory; 0 "
+        "Decode in overlapping tiles of this many pixels a side, where a whole picture is too much for the memory; 0 "
         "decodes whole. Tiles may differ a little in tone.",
         low=0,
         high=8192,

@@ -20,7 +20,7 @@ from .flags import make_parser
 COMMANDS = {
     "sample": "draw groups of images to choose from",
     "annotate": "let a scorer pick in a person's place, or import and export picks",
-    "import": "bring in pictures that exist already, with who beat whom",
+    "import": "bring in pictures that exist already, with which of them were preferred",
     "train": "turn picks into a LoRA",
     "reward": "fit a reward to picks: a program that likes what you like",
     "draft": "turn a differentiable reward into a LoRA, without picks",

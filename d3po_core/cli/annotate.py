@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
         metavar="X",
         help="share of mistaken picks, 0 to 1 [0]",
     )
-    group.add_argument("--limit", type=number(int, "--limit", 1), metavar="N", help="pick in at most so many groups")
+    group.add_argument("--limit", type=number(int, "--limit", 1), metavar="N", help="pick in at most N groups")
     group.add_argument("--seed", type=number(int, "--seed"), default=0, metavar="N", help="of mistakes and chance [0]")
     group = parser.add_argument_group("files")
     group.add_argument(

@@ -1,4 +1,4 @@
-"""Bring pictures that exist already into a run, with who beat whom, for methods that learn from pictures alone.
+"""Bring pictures that exist already into a run, with which of them were preferred, for methods that learn from pictures.
 
 --from takes a folder with winners/ and losers/ in it: pictures of the same name and prompt are a pair, the others are
 liked or disliked each alone. Or a .jsonl file of pairs, rankings or scores, one a line:
@@ -7,7 +7,7 @@ liked or disliked each alone. Or a .jsonl file of pairs, rankings or scores, one
   {"prompt": "a lake", "images": ["a.png", "b.png", "c.png"], "ranking": [2, 0, 1]}
   {"caption": "a lake", "jpg_0": "a.jpg", "jpg_1": "b.jpg", "label_0": 1, "label_1": 0}
 
-Or a data set that the Studio exported. Where no prompt is given, it is read from a .txt of the same name beside the
+Or a data set that the Studio exported. A prompt that is missing is read from a .txt of the same name beside the
 picture, or from what ComfyUI, A1111 and Forge wrote into it.
 """
 

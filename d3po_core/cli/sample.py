@@ -1,6 +1,6 @@
 """Draw groups of images into a run; one will be picked in each.
 
-The first call makes the run. Later calls add to it with the same model, prompts and settings, unless told otherwise,
+The first call makes the run. Later calls add to it with the same model, prompts and settings, unless flags change them,
 and draw with the newest LoRA that the run has taught: that is the next round.
 """
 
