@@ -1,4 +1,4 @@
-"""Bring pictures that exist already into a run, with which of them were preferred, for methods that learn from pictures.
+"""Bring pictures that exist already into a run, with which were preferred, for methods that learn from pictures alone.
 
 --from takes a folder with winners/ and losers/ in it: pictures of the same name and prompt are a pair, the others are
 liked or disliked each alone. Or a .jsonl file of pairs, rankings or scores, one a line:

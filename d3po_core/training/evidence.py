@@ -23,7 +23,7 @@ NONE, FULL = 0.0, 0.7
 """z-scores below which a LoRA is taken back to the original, and above which it is used in full.
 
 Low on purpose: the LoRAs of a check know half of the picks only, so with few picks a real taste often shows as little
-more than one standard error. Of what random clicks teach, these bounds keep a third on average."""
+more than one standard error. Of what random clicks teach, these bounds keep about a third on average."""
 CHECKABLE = 8
 """Fewer groups than this are not worth halving."""
 
