@@ -2,7 +2,7 @@
 
 Pairs of images of the embedded model that share their start and differ by the noise of the early steps, from almost
 none (eta 0.01) to all (eta 1). For every eta: the distance of final latents, in their standard deviations, as
-`d3po_core/diffusion/duplicates.py` measures it, and that of the decoded images, in levels of 255 (both root mean
+`d3po_core/diffusion/rollout.py` measures it, and that of the decoded images, in levels of 255 (both root mean
 squares).
 
 Seeds: 0 to 7, one pair each.
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from d3po_core.diffusion.duplicates import DUPLICATE_DISTANCE, distances
-from d3po_core.diffusion.rollout import CandidateNoise, make_plan
+from d3po_core.diffusion.rollout import DUPLICATE_DISTANCE, CandidateNoise, distances, make_plan
 from d3po_core.embedded.prompts import split_prompts
 from d3po_core.models import load_model
 from d3po_core.settings import SampleSettings

@@ -30,7 +30,7 @@ from torch import nn
 from benchmarks.memory_use import MIB, module_bytes, parameter_bytes, peak_resident
 from benchmarks.published import PublishedProcedure, Recorded
 from benchmarks.random_models import RECORDED, denoiser_of, draw_group, random_unet, scheduler
-from d3po_core.diffusion.recording import STORE_DTYPE
+from d3po_core.diffusion.rollout import STORE_DTYPE
 from d3po_core.diffusion.steps import LinearSteps
 from d3po_core.lora import attach
 from d3po_core.picks import Pick

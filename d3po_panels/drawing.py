@@ -1,4 +1,4 @@
-"""Drawing: what is asked for, and ahead for whoever looks at a taste."""
+"""Drawing: what was asked for, and ahead for whoever looks at a taste."""
 
 from __future__ import annotations
 
@@ -6,86 +6,105 @@ import dataclasses
 import time
 from contextlib import closing
 
+from d3po_core.app.runs import next_round, prompts_to_draw, sample_settings
 from d3po_core.app.sampling import sample_groups
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.lora.attach import applied
 from d3po_core.run import Run
 
-from .jobs import Job, Jobs, Source
-from .run_settings import sample_settings, texts
+from .host import Host
+from .jobs import Job, JobQueue
 
 AHEAD = 12
-"""Groups that lie ready for the person, as far as the machine keeps up."""
+"""Groups that are ready for the person, as far as the machine keeps up."""
 LOOKED_SECONDS = 120.0
-"""So long after a page was last heard of, drawing ahead goes on."""
+"""How long drawing ahead goes on after a page was last heard of."""
 
 
-class Drawing(Jobs):
-    """See `Jobs`."""
+class Drawing:
+    """Draws groups as jobs.
 
-    attachment = "peft"
-    """How a LoRA is put on the models, see `lora.attach`."""
-    in_a_turn = AHEAD
-    """Groups that are drawn ahead before others may have their turn."""
+    Args:
+        host: whose models draw.
+        queue: of the jobs.
+    """
 
-    def __init__(self, models: Source) -> None:
-        super().__init__(models)
+    def __init__(self, host: Host, queue: JobQueue) -> None:
+        self._host, self._queue = host, queue
         self._looked: tuple[Run, float] | None = None
         self.seconds_per_image: float | None = None
+        """As it was last time; None before anything was drawn."""
 
     def seen(self, run: Run) -> None:
+        """Take note that somebody looks at a taste."""
         self._looked = (run, time.monotonic())
-        self._wake.set()
+        self._queue.wake()
 
-    def draw(self, run: Run, groups: int) -> None:
-        self._ask(run, lambda run, model: self._draw_in_turns(run, model, groups))
+    def ask(self, run: Run, groups: int) -> None:
+        """Draw groups when it is their turn."""
+        self._queue.ask(run, lambda model: self._draw_in_turns(run, model, groups))
 
-    def _ahead(self) -> Job | None:
+    def next_job(self) -> Job | None:
+        """Return a job that draws ahead for whoever looks at a taste; None if nothing has to be drawn."""
+        run = self._looked[0] if self._looked else None
         try:
-            return self._for_who_looks()
-        except D3POError:  # the taste that was looked at is gone
+            return self._draw_ahead(run) if run is not None else None
+        except D3POError:  # the taste was deleted
             self._looked = None
             return None
 
-    def _for_who_looks(self) -> Job | None:
-        """Drawing, unless they stopped it or it failed."""
-        run = self._looked and self._looked[0]
-        if run is None or not self._looked_at(run):
-            return None
-        if run.run_id in self._resting or run.run_id in self._problems or not texts(run):
+    def is_short(self, run: Run) -> bool:
+        """Return whether somebody looks at a taste, has judged all its groups, and more can be drawn."""
+        return self._is_looked_at(run) and run.picks.counts("").waiting == 0 and bool(prompts_to_draw(run))
+
+    def draw(self, run: Run, model: ImageModel, groups: int) -> int:
+        """Draw groups now, as part of the present job, until the host's other work waits.
+
+        Args:
+            run: the taste.
+            model: its model.
+            groups: how many; at least one is drawn.
+
+        Returns:
+            How many were drawn.
+
+        Raises:
+            D3POError: the taste has no prompts, or the disk is full.
+        """
+        done = 0
+        progress = self._queue.show(run, "drawing", groups)
+        settings = dataclasses.replace(sample_settings(run), groups=max(1, groups))
+        policy, prompts = run.rounds.current_policy(), prompts_to_draw(run)
+        if not prompts:
+            raise D3POError("Nobody has asked for pictures yet.", "Begin a taste with prompts under New taste.")
+        sampled = sample_groups(run, model, settings, prompts, policy, next_round(run))
+        with applied(model.denoiser, run.rounds.lora(policy), self._host.attachment), closing(sampled):
+            for group in sampled:
+                done = group.done
+                progress.at(done)
+                self.seconds_per_image = progress.seconds_each() / settings.candidates
+                self._queue.check()
+                if self._host.should_yield():
+                    break
+        return done
+
+    def _draw_in_turns(self, run: Run, model: ImageModel, groups: int) -> None:
+        left = groups - self.draw(run, model, groups)
+        if left > 0:
+            self._queue.add(self._queue.job(run, lambda model: self._draw_in_turns(run, model, left)), first=True)
+
+    def _draw_ahead(self, run: Run) -> Job | None:
+        if not self._is_looked_at(run) or self._queue.is_resting(run) or not prompts_to_draw(run):
             return None
         if run.picks.counts("").waiting > AHEAD // 2:  # not one by one: every start costs, and a batch is quicker
             return None
-        return self._job(
-            run, lambda run, model: self._draw(run, model, min(self.in_a_turn, AHEAD - run.picks.counts("").waiting))
-        )
 
-    def _looked_at(self, run: Run) -> bool:
+        def draw(model: ImageModel) -> None:
+            self.draw(run, model, min(self._host.groups_per_turn, AHEAD - run.picks.counts("").waiting))
+
+        return self._queue.job(run, draw)
+
+    def _is_looked_at(self, run: Run) -> bool:
         looked = self._looked
         return looked is not None and looked[0].run_id == run.run_id and time.monotonic() - looked[1] < LOOKED_SECONDS
-
-    def _draw_in_turns(self, run: Run, model: ImageModel, groups: int) -> None:
-        left = groups - self._draw(run, model, groups)
-        if left > 0:
-            self._jobs.appendleft(self._job(run, lambda run, model: self._draw_in_turns(run, model, left)))
-
-    def _draw(self, run: Run, model: ImageModel, groups: int) -> int:
-        """Draw groups until others wait; how many."""
-        done = 0
-        progress = self._show(run, "drawing", groups)
-        settings = dataclasses.replace(sample_settings(run), groups=max(1, groups))
-        policy, prompts = run.rounds.current_policy(), texts(run)
-        if not prompts:
-            raise D3POError("Nobody has asked for pictures yet.", "Begin a taste with prompts under New taste.")
-        number = 1 + sum(round.finished is not None for round in run.rounds.all())
-        drawn = sample_groups(run, model, settings, prompts, policy, number)
-        with applied(model.denoiser, run.rounds.lora(policy), self.attachment), closing(drawn):
-            for report in drawn:
-                done = report.done
-                progress.at(done)
-                self.seconds_per_image = progress.seconds_each() / settings.candidates
-                self._check()
-                if self._others_wait():
-                    break
-        return done

@@ -1,69 +1,73 @@
-"""Bringing pictures in, in several turns: a host's own work may come between."""
+"""Import images in several turns, so that a host's other work may come between."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from d3po_core.diffusion.denoiser import Conditioning
 from d3po_core.diffusion.image_model import Encoder
+from d3po_core.importing import Imported, JudgedImages, import_pictures
 from d3po_core.run import Run
-
-if TYPE_CHECKING:
-    from d3po_core.importing import Imported, JudgedImages
 
 
 class Importing:
-    """What `imported.import_pictures` does, which can be put aside after any group.
+    """What `import_pictures` does, as work that can be put aside after any group.
 
     Args:
         run: where to.
-        found: what is brought.
+        images: what to import.
         who: whose picks they are, where the source does not say.
     """
 
-    def __init__(self, run: Run, found: JudgedImages, who: str) -> None:
-        from d3po_core.importing import import_pictures
-
-        self.total = len(found.groups)
+    def __init__(self, run: Run, images: JudgedImages, who: str) -> None:
+        self.total = len(images.groups)
         self.done = False
-        self._encoder = _Latest()
-        self._reports: Iterator[Imported] = import_pictures(run, found, self._encoder, who)
+        self._encoder = _PresentEncoder()
+        self._reports: Iterator[Imported] = import_pictures(run, images, self._encoder, who)
 
-    def go_on(self, model: Any, others_wait: Callable[[], bool]) -> Iterator[Imported]:
-        """Bring groups in until all are in or others wait, at least one.
+    def resume(self, encoder: Encoder, should_yield: Callable[[], bool]) -> Iterator[Imported]:
+        """Import groups until all are in or there is something else to do, at least one.
 
         Args:
-            model: that the taste was begun with, as it is in memory now.
-            others_wait: whether to put it aside.
+            encoder: the model that the taste was begun with, as it is in memory now.
+            should_yield: whether to put the rest aside.
 
         Raises:
             D3POError: nothing can be used, or the disk is full.
         """
-        self._encoder.model = model
+        self._encoder.present = encoder
         try:
-            for said in self._reports:
-                self.done = said.done == self.total
-                yield said
-                if not self.done and others_wait():
+            for report in self._reports:
+                self.done = report.done == self.total
+                yield report
+                if not self.done and should_yield():
                     return
         finally:
-            del self._encoder.model  # the host may load another one meanwhile, for which this must leave the memory
+            self._encoder.present = None  # the host may load another model meanwhile, and needs the memory for it
 
 
-class _Latest:
+class _PresentEncoder:
     """The encoder that is in memory now."""
 
-    model: Encoder
+    def __init__(self) -> None:
+        self.present: Encoder | None = None
+
+    @property
+    def _encoder(self) -> Encoder:
+        assert self.present is not None, "only within a turn"
+        return self.present
 
     @property
     def unit(self) -> int:
-        return self.model.unit
+        """See `Encoder.unit`."""
+        return self._encoder.unit
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        return self.model.encode(prompts, negative)
+        """See `Encoder.encode`."""
+        return self._encoder.encode(prompts, negative)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        return self.model.encode_images(images)
+        """See `Encoder.encode_images`."""
+        return self._encoder.encode_images(images)

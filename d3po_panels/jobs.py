@@ -1,6 +1,6 @@
-"""One thread that owns the graphics card and does one thing at a time.
+"""The job queue: one thread that owns the models and does one job at a time.
 
-Whatever it does can be stopped between two steps and keeps what was done.
+Every job can be stopped between two steps and keeps what was done.
 """
 
 from __future__ import annotations
@@ -8,96 +8,75 @@ from __future__ import annotations
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TypeVar
 
-import torch
-
+from d3po_core.app.cost import within_memory
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
-from d3po_core.gallery import Actions
-from d3po_core.gallery.progress import WorkProgress
+from d3po_core.gallery.actions import WorkProgress
 from d3po_core.run import Run
 
+from .host import Host, Stopped
 from .report import where
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-NO_MEMORY = (
-    "There is not enough memory for this.",
-    "Close other programs, or begin a taste with smaller pictures.",
-    "Your picks are saved.",
-)
+LESS_MEMORY = "Close other programs, or begin a taste with smaller pictures."
+SAFE = "Your picks are saved."
 UNFORESEEN = (
     "Something went wrong that should not have.",
     "Copy the report and send it to the makers, then try again.",
-    "Your picks are saved.",
+    SAFE,
 )
 Result = TypeVar("Result")
 
 
-class Source(Protocol):
-    """Where models come from."""
-
-    @property
-    def device(self) -> str:
-        """Where the model in memory is."""
-        ...
-
-    def get(self, source: str) -> ImageModel:
-        """A model by its source."""
-        ...
-
-    def of(self, run: Run) -> ImageModel:
-        """The model that a run was begun with."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Something to do for a taste ("" for none)."""
+    """Something to do.
+
+    Attributes:
+        run_id: of the taste that it is for; "" for none.
+        work: does it.
+        drop: called instead of `work`, or after that was stopped, if nothing comes of it.
+        fail: called with what went wrong; None to show that on the taste's page.
+        needs_model: whether it has to wait for the host's turn.
+    """
 
     run_id: str
     work: Callable[[], object]
     drop: Callable[[], object] = lambda: None
-    """Called instead of `work`, or after it was stopped, if nothing comes of it."""
     fail: Callable[[D3POError], object] | None = None
-    """Called with what went wrong, which is then nobody else's problem."""
-    free: bool = False
-    """Whether it can be done without a model, so that it need not wait for its turn."""
+    needs_model: bool = True
 
 
-class Stopped(Exception):
-    """The person pressed Stop."""
-
-
-class Jobs(Actions):
-    """Does what is asked for, in turn; `start` it first, `close` it in the end.
+class JobQueue:
+    """Does jobs in turn, in a thread of its own; `start` it first, `close` it in the end.
 
     Args:
-        models: where models come from.
+        host: whose turns and models it uses.
+        when_idle: returns something to do while nothing is asked for, or None.
     """
 
-    def __init__(self, models: Source) -> None:
-        self.models = models
+    def __init__(self, host: Host, when_idle: Callable[[], Job | None]) -> None:
+        self._host, self._when_idle = host, when_idle
         self._jobs: deque[Job] = deque()
         self._now: tuple[str, WorkProgress] = ("", WorkProgress("idle", 0))
         self._problems: dict[str, D3POError] = {}
-        self._resting: set[str] = set()
+        self._resting: set[str] = set()  # tastes for which nothing is drawn ahead until something is asked for
         self._wake, self._stop, self._end = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="d3po-worker", daemon=True)
         self.log: deque[str] = deque(maxlen=50)
+        """Where mistakes of ours happened, see `report.where`; oldest first."""
 
-    def start(self) -> Self:
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
-        return self
 
     def close(self) -> None:
-        """Stop what is being done, keep it, and end."""
+        """Stop the present job, keep what it did, and end the thread."""
         self._end.set()
         self._stop.set()
         self._wake.set()
@@ -105,92 +84,126 @@ class Jobs(Actions):
         while self._jobs:
             self._jobs.popleft().drop()
 
-    # -- what is asked for -------------------------------------------------------------------------------------------
+    # -- asking ------------------------------------------------------------------------------------------------------
 
-    def work(self, run: Run) -> Mapping[str, object] | None:
-        now, progress = self._now
-        return progress.shown(len(self._jobs)) if now == run.run_id else None
+    def add(self, job: Job, first: bool = False) -> None:
+        """Add a job at the end, or before all others."""
+        (self._jobs.appendleft if first else self._jobs.append)(job)
+        self._wake.set()
 
-    def problem(self, run: Run) -> D3POError | None:
-        return self._problems.get(run.run_id)
+    def ask(self, run: Run, work: Callable[[ImageModel], object]) -> None:
+        """Add a job on a person's behalf: what went wrong before is forgotten, and drawing ahead goes on.
+
+        Args:
+            run: the taste that it is for.
+            work: called with the taste's model.
+        """
+        self._resting.discard(run.run_id)
+        self._problems.pop(run.run_id, None)
+        self.add(self.job(run, work))
+
+    def job(self, run: Run, work: Callable[[ImageModel], object]) -> Job:
+        """Return a job with a taste's model."""
+        return Job(run.run_id, lambda: work(self._host.models.of(run)))
+
+    def call(self, work: Callable[[], Result], run: Run | None = None, needs_model: bool = True) -> Future[Result]:
+        """Add a job, and return its outcome.
+
+        Args:
+            work: what to do.
+            run: the taste that it is for, on whose page it is then shown.
+            needs_model: see `Job`.
+        """
+        outcome: Future[Result] = Future()
+        self.add(job_with(outcome, run, lambda: outcome.set_result(work()), needs_model))
+        return outcome
 
     def stop(self, run: Run) -> None:
+        """Drop all jobs of a taste, stop the present one if it is for it, and draw nothing ahead for it."""
         for job in [job for job in list(self._jobs) if job.run_id == run.run_id]:
             with suppress(ValueError):  # it has just been begun
                 self._jobs.remove(job)
                 job.drop()
         self._resting.add(run.run_id)
-        if self._now[0] == run.run_id:
-            self._stop.set()
+        self.skip(run)
 
     def skip(self, run: Run) -> None:
-        """Stop what is being done for a taste and keep it; what waits, and drawing ahead, goes on."""
-        if self._now[0] == run.run_id:
+        """Stop the present job if it is for a taste; its other jobs, and drawing ahead, go on."""
+        if self.is_busy(run):
             self._stop.set()
 
-    def call(self, work: Callable[[], Result], run: Run | None = None, free: bool = False) -> Future[Result]:
-        """Let something else be done in its turn, by the thread that may use models; its outcome.
+    def wake(self) -> None:
+        """Look at once whether there is something to do."""
+        self._wake.set()
 
-        Args:
-            work: what.
-            run: the taste that it belongs to, on whose page it is then shown as work.
-            free: it needs no model.
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def is_busy(self, run: Run) -> bool:
+        """Return whether the present job is for a taste."""
+        return self._now[0] == run.run_id
+
+    def is_resting(self, run: Run) -> bool:
+        """Return whether nothing is to be drawn ahead for a taste: it was stopped, or something went wrong."""
+        return run.run_id in self._resting or run.run_id in self._problems
+
+    def problem(self, run: Run) -> D3POError | None:
+        """Return what went wrong last for a taste, until something is asked for again."""
+        return self._problems.get(run.run_id)
+
+    def work(self, run: Run) -> dict[str, object] | None:
+        """Return what is being done for a taste, as the gallery shows it; None if nothing is."""
+        now, progress = self._now
+        if now != run.run_id:
+            return None
+        task = {"task": self._host.task} if self._host.task else {}
+        return {**progress.shown(len(self._jobs)), **task}
+
+    # -- for jobs ----------------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> WorkProgress:
+        """The present job's progress."""
+        return self._now[1]
+
+    def show(self, run: Run, kind: str, of: int) -> WorkProgress:
+        """Begin another piece of the present job, and return its progress; see `WorkProgress`."""
+        progress = WorkProgress(kind, of)
+        self._now = (run.run_id, progress)
+        return progress
+
+    def check(self) -> None:
+        """See whether the present job is to be stopped.
+
+        Raises:
+            Stopped: it is.
         """
-        outcome: Future[Result] = Future()
-        self._jobs.append(self._job_with(outcome, run, lambda: outcome.set_result(work()), free))
-        self._wake.set()
-        return outcome
-
-    def _job_with(self, outcome: Future[Any], run: Run | None, work: Callable[[], object], free: bool = False) -> Job:
-        """One on whose outcome somebody waits; if it does not come, they are told why."""
-
-        def fail(error: D3POError) -> None:
-            if not outcome.done():
-                outcome.set_exception(error)
-
-        def drop() -> None:
-            fail(D3POError("It was stopped.", "Press the button again, if you want it after all."))
-
-        return Job(run.run_id if run else "", work, drop, fail, free)
-
-    def _ask(self, run: Run, work: Callable[[Run, ImageModel], None]) -> None:
-        self._resting.discard(run.run_id)
-        self._problems.pop(run.run_id, None)
-        self._jobs.append(self._job(run, work))
-        self._wake.set()
-
-    def _job(self, run: Run, work: Callable[[Run, ImageModel], object]) -> Job:
-        return Job(run.run_id, lambda: work(run, self.models.of(run)))
+        if self._stop.is_set() or self._end.is_set():
+            raise Stopped
+        self._host.check_stop(self.progress)
 
     # -- the thread --------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
         while not self._end.is_set():
-            job = self._jobs.popleft() if self._jobs else self._ahead()
+            job = self._jobs.popleft() if self._jobs else self._when_idle()
             if job is None:
                 self._wake.wait(0.5)
                 self._wake.clear()
             else:
                 self._do(job)
 
-    def _ahead(self) -> Job | None:
-        """Something to do while nothing is asked for."""
-        return None
-
     def _do(self, job: Job) -> None:
         self._stop.clear()
         self._now = (job.run_id, WorkProgress("loading", 0))
         try:
-            self._check()
-            with nullcontext() if job.free else self._turn(job):
-                job.work()
-        except Stopped:
+            within_memory(lambda: self._in_turn(job), LESS_MEMORY, SAFE)
+        except Stopped as stopped:
+            if stopped.rest:
+                self._resting.add(job.run_id)
             job.drop()
         except D3POError as error:
             # A new one: the caught error's traceback would hold tensors in memory.
             self._failed(job, D3POError(error.what, error.do, error.safe))
-        except torch.cuda.OutOfMemoryError:  # its name in every torch, for all devices
-            self._failed(job, D3POError(*NO_MEMORY))
         except Exception as error:
             traceback.print_exc()
             self.log.append(where(error))
@@ -198,29 +211,36 @@ class Jobs(Actions):
         finally:
             self._now = ("", WorkProgress("idle", 0))
 
+    def _in_turn(self, job: Job) -> None:
+        self.check()
+        if not job.needs_model:
+            job.work()
+            return
+        with self._host.turn(self.check):
+            job.work()
+
     def _failed(self, job: Job, error: D3POError) -> None:
         if job.fail is None:
             self._problems[job.run_id] = error
         else:
             job.fail(error)
 
-    # -- for hosts ---------------------------------------------------------------------------------------------------
 
-    def _turn(self, job: Job) -> AbstractContextManager[object]:
-        """Held while a job is done: a host's own queue, and its model made ready."""
-        return nullcontext()
+def job_with(outcome: Future[Result], run: Run | None, work: Callable[[], object], needs_model: bool = True) -> Job:
+    """Return a job on whose outcome somebody waits: if it fails or is dropped, they get the reason.
 
-    def _others_wait(self) -> bool:
-        """Whether somebody else wants a turn."""
-        return False
+    Args:
+        outcome: `work` sets its result.
+        run: the taste that it is for.
+        work: what to do.
+        needs_model: see `Job`.
+    """
 
-    # -- for jobs ----------------------------------------------------------------------------------------------------
+    def fail(error: D3POError) -> None:
+        if not outcome.done():
+            outcome.set_exception(error)
 
-    def _show(self, run: Run, kind: str, of: int) -> WorkProgress:
-        progress = WorkProgress(kind, of)
-        self._now = (run.run_id, progress)
-        return progress
+    def drop() -> None:
+        fail(D3POError("It was stopped.", "Press the button again, if you want it after all."))
 
-    def _check(self) -> None:
-        if self._stop.is_set() or self._end.is_set():
-            raise Stopped
+    return Job(run.run_id if run else "", work, drop, fail, needs_model)

@@ -1,4 +1,4 @@
-"""What the makers need to know when something went wrong: versions, settings, where it broke. No prompts, no paths."""
+"""The report for bugs: versions, settings, where it broke. No prompts, no paths."""
 
 from __future__ import annotations
 
@@ -8,39 +8,38 @@ import traceback
 from collections.abc import Iterable
 from pathlib import PurePath
 
+from d3po_core.app.runs import sample_settings
 from d3po_core.run import Run, device_name
-from d3po_core.run.manifest import versions
-from d3po_core.settings import SampleSettings
+from d3po_core.run.run import versions
 
 PRIVATE = {"negative"}
 """Settings that hold a person's own words."""
 
 
 def where(error: BaseException) -> str:
-    """An exception's kind and the places it came through; not its message, which may quote a prompt or path."""
+    """Return an exception's class and the places it came through; not its message, which may quote a prompt or path."""
     places = [f"{PurePath(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
     return f"{type(error).__name__} at " + " < ".join(reversed(places))
 
 
 def report(run: Run | None, device: str, log: Iterable[str]) -> str:
-    """A text to copy.
+    """Return a text to copy.
 
     Args:
         run: the taste that was open.
         device: that the model is on.
-        log: what `where` said, oldest first.
+        log: see `JobQueue.log`.
     """
-    found = {"versions": versions(), "device": device_name(device)}
+    facts: dict[str, object] = {"versions": versions(), "device": device_name(device)}
     if run is not None:
-        sample = {**dataclasses.asdict(SampleSettings()), **run.settings.get("sample", {})}
-        found["settings"] = {
+        sample = dataclasses.asdict(sample_settings(run))
+        facts["settings"] = {
             **{name: value for name, value in sample.items() if name not in PRIVATE},
             **{section: run.settings.get(section, {}) for section in ("train", "lora")},
         }
-        counts = run.picks.counts("")
-        found["taste"] = {
-            **dataclasses.asdict(counts),
+        facts["taste"] = {
+            **dataclasses.asdict(run.picks.counts("")),
             "rounds": len(run.rounds.all()),
             "family": run.model.get("family"),
         }
-    return json.dumps({**found, "log": list(log)}, indent=2)
+    return json.dumps({**facts, "log": list(log)}, indent=2)

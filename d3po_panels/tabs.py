@@ -1,46 +1,62 @@
+"""The tabs around the gallery, and the gallery itself as HTML."""
+
 from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from typing import Any
 
 import gradio as gr
 
 from d3po_core.run.library import RunLibrary
 
 from . import panels, tastes
-from .bring import bring
+from .controls import Component, Refresh
+from .import_panel import import_panel
 from .other_methods import other_ways
 from .words import WORDS
 from .worker import Worker
 
-PANELS: dict[str, Callable[[RunLibrary, Worker, Any], Any]] = {
+PANELS: dict[str, Callable[[RunLibrary, Worker, Component], Refresh | None]] = {
     "compare": panels.compare,
     "others": other_ways,
-    "bring": bring,
+    "bring": import_panel,
     "files": panels.files,
     "trouble": panels.trouble,
 }
-"""The tabs that every page has besides picking and beginning, by their words. What a panel gives back is done when its
-tab is opened, and when another taste is chosen: a function of the taste, and what it changes."""
+"""The tabs that every page has besides picking and beginning, by their words."""
 
 
-def gallery_element(shelf: RunLibrary, taste: str | None, base: str = "/d3po") -> str:
-    """The gallery for the taste that the list calls so, as HTML."""
-    run = tastes.find(shelf, taste)
+def gallery_element(library: RunLibrary, taste: str | None, base: str = "/d3po") -> str:
+    """Return the gallery of a taste as HTML.
+
+    Args:
+        library: of all tastes.
+        taste: its label.
+        base: where the gallery's API is mounted.
+    """
+    run = tastes.find(library, taste)
     if run is None:
         return f"<p>{html.escape(WORDS['no_taste'])}</p>"
     return f'<d3po-gallery base="{base}" taste="{run.run_id}"></d3po-gallery>'
 
 
-def around(shelf: RunLibrary, worker: Worker, taste: Any, above: dict[str, Callable[[], Any]]) -> dict[str, Any]:
-    """The tabs of `PANELS`, by their names; `above` makes what some hold besides, before the panel."""
+def panel_tabs(
+    library: RunLibrary, worker: Worker, taste: Component, above: dict[str, Callable[[], object]]
+) -> dict[str, Component]:
+    """Make the tabs of `PANELS`, and return them by their names.
+
+    Args:
+        library: of all tastes.
+        worker: does what is asked for.
+        taste: the list of tastes; its choice rules all panels.
+        above: by tab, what makes components above its panel.
+    """
     tabs = {}
     for name, panel in PANELS.items():
         with gr.Tab(WORDS[name], elem_id=f"d3po_{name}") as tabs[name]:
             above.get(name, lambda: None)()
-            refresh = panel(shelf, worker, taste)
+            refresh = panel(library, worker, taste)
         if refresh:
             for event in (tabs[name].select, taste.change):
-                event(refresh[0], taste, refresh[1], show_progress="hidden")
+                event(refresh.update, taste, refresh.outputs, show_progress="hidden")
     return tabs

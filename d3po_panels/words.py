@@ -1,4 +1,4 @@
-"""The page's words outside the gallery. Settings bring their own help."""
+"""The words on screen outside the gallery; settings bring their own help."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ WORDS = {
     "prompts": "Prompts, one per line",
     "advanced": "More settings",
     "begin": "Begin",
-    "price": "For a first round of 64: ",
+    "price": "A first round of 64: ",
     "trouble": "Trouble?",
     "make_report": "Make a report",
-    "report": "Copy this for the makers. It holds versions, settings and where it broke; no prompts and no paths.",
+    "report": "Copy this for the makers. It holds versions, settings and where it broke, no prompts, no paths.",
     "prompt": "Prompt",
     "strength": "Strength of the LoRA",
     "draw": "Draw before and after",
@@ -49,8 +49,8 @@ WORDS = {
     "method_kept": "This taste's next round is taught by {method}.",
     "method_open": "Round {n}, which is not finished, goes on as it was begun.",
     "reward_title": "#### Teach by a reward\n"
-    "A reward is a program that says how much it likes a picture. Your model follows it without any picks of yours. "
-    "Followed too far it ruins pictures, so drift from your model is watched and ends it.",
+    "A reward is a program that scores pictures. Your model follows it without any picks of yours. Followed too far, "
+    "it ruins pictures, so teaching ends when the model has drifted too far from the original.",
     "reward_ready": "Choose one",
     "reward_written": "Or write one",
     "reward_written_help": "A name or a sum, such as 0.5*warmth + contrast. picks stands for what your picks say.",
@@ -60,48 +60,40 @@ WORDS = {
     "reward_finish": "Finish the stopped round as it is",
     "reward_begun": "It has begun. How it goes is in the gallery, under Teach; Stop is there too.",
     "reward_finishing": "It will be finished in a moment. How it went is in the gallery, under Teach.",
-    "reward_open": "Round {n} was stopped while it learnt from **{what}**. Teach in the gallery lets it go on with its "
-    "own settings; finished as it is, it takes no reward, whose files may be gone.",
+    "reward_open": "Round {n} was stopped while it learnt from **{what}**. Press Teach in the gallery to go on with "
+    "the settings that it was begun with. To finish it as it is needs no reward, so the reward's files may be gone.",
     "your_picks": "your picks",
     "say_title": "#### What do your picks say?\n"
-    "In seconds, a small judge learns from them what you like, and is tried on picks that it has not seen.",
+    "A small judge learns from them what you like, in seconds, and predicts picks that it has not seen.",
     "say": "Ask my picks",
     "say_yes": "**It may be used**: choose *What my picks say* above.",
-    "say_no": "**It may not be used yet.** That is no better than chance, as far as so few can tell. Pick in more "
-    "groups, or pick by one thing.",
+    "say_no": "**It may not be used yet.** So few picks cannot show that it predicts better than chance (50%). Pick in "
+    "more groups, or pick by one thing.",
     "bring": "Bring pictures",
-    "bring_help": "Pictures that you have already, liked ones and others: a folder with *winners* and *losers* in it "
-    "(two of one name are a pair), a .jsonl file with lines like "
+    "bring_help": "Pictures that you have already, liked ones and others: a folder that holds *winners* and *losers* "
+    "(two files of one name are a pair), a .jsonl file with lines like "
     '`{"prompt": "a lake", "winner": "a.png", "loser": "b.png"}`, '
     "or either of them as a zip. Other prompts are read from a .txt beside a picture, or from what A1111, Forge and "
     "ComfyUI wrote into it.",
     "bring_only": "This page is open to other computers, so only a zip that you upload is taken.",
-    "bring_place": "Where they lie on this computer",
+    "bring_place": "Where they are on this computer",
     "bring_place_help": "The path of a folder, of a .jsonl file or of a zip.",
-    "bring_file": "Or upload a zip (or a .jsonl with whole paths)",
+    "bring_file": "Or upload a zip (or a .jsonl with absolute paths)",
     "bring_zip": "Upload a zip",
     "bring_who": "Who judged them (empty: imported)",
     "bring_button": "Bring them in",
-    "bring_one": "Imported 1 group of pictures.",
-    "bring_added": "Imported {n} groups of pictures.",
-    "bring_known": "{n} were there already.",
-    "bring_method": "How they were drawn is not known, so {method} cannot learn from them. Choose diffusion-nft, "
-    "diffusion-dpo or diffusion-kto under *Other ways to teach*.",
-    "bring_left_out": "Left out {n}:",
-    "bring_more": "and {n} more",
 }
 
 METHODS = {
-    "d3po": "**d3po** needs picks on pictures drawn here: what led to the one that you preferred becomes likelier. The "
-    "best start.",
+    "d3po": "**d3po** needs picks on pictures drawn here. It makes the steps that led to your favourites likelier. The "
+    "best method to begin with.",
     "ddpo": "**ddpo** needs picks on pictures drawn here. Each picture gets a score from them, within its group.",
-    "dpok": "**dpok** needs picks on pictures drawn here. As ddpo, and held close to your model.",
-    "diffusion-dpo": "**diffusion-dpo** needs finished pictures alone, in pairs of a better and a worse one; imported "
+    "dpok": "**dpok** needs picks on pictures drawn here. It is ddpo with a penalty that keeps it close to your model.",
+    "diffusion-dpo": "**diffusion-dpo** needs only finished pictures, in pairs of a better and a worse one. Imported "
     "ones count.",
-    "diffusion-kto": "**diffusion-kto** needs finished pictures alone, liked or disliked one by one; imported ones "
-    "count.",
-    "diffusion-nft": "**diffusion-nft** needs finished pictures alone; imported ones count. It departs from the last "
-    "round, and is hardly misled by picks that contradict each other.",
+    "diffusion-kto": "**diffusion-kto** needs only finished pictures, each liked or disliked. Imported ones count.",
+    "diffusion-nft": "**diffusion-nft** needs only finished pictures. Imported ones count. It goes on from the last "
+    "round, and picks that contradict each other hardly mislead it.",
 }
 """What each method needs, in a sentence or two."""
 

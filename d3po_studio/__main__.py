@@ -12,9 +12,9 @@ from d3po_core.errors import D3POError
 
 
 def main() -> int:
-    """Open the Studio and serve it until Ctrl+C; returns the exit status."""
+    """Open the Studio, serve it until Ctrl+C, and return the exit status."""
     parser = argparse.ArgumentParser(prog="d3po-studio", description="Teach an image model your taste, in one page.")
-    parser.add_argument("--folder", type=Path, default=Path("d3po-runs"), help="where tastes lie [d3po-runs]")
+    parser.add_argument("--folder", type=Path, default=Path("d3po-runs"), help="of the tastes [d3po-runs]")
     parser.add_argument("--port", type=int, help="to listen on, at 127.0.0.1 [the first free one from 7870]")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     options = parser.parse_args()

@@ -6,7 +6,7 @@ import socket
 import threading
 import webbrowser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS
 from d3po_core.embedded.prompts import split_prompts
@@ -15,47 +15,54 @@ from d3po_core.gallery.asgi import GalleryApp
 from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_panels import tastes
+from d3po_panels.host import Models
 from d3po_panels.worker import Worker
 
+from .host import StudioHost
 from .local_only import LocalOnlyMiddleware
-from .models import Models
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 MOUNT = "/d3po"
 
 
 def web_folder() -> Path:
-    """Where the page's files are: beside this package in a checkout, inside it in a wheel."""
+    """Return the folder of the page's files: beside this package in a checkout, inside it in a wheel."""
     here = Path(__file__).resolve().parent
     return next(folder for folder in (here / "web", here.parent / "web") if folder.is_dir())
 
 
-def make_app(folder: Path, worker: Worker, port: int) -> Any:
-    """The whole page as an ASGI application."""
+def make_app(folder: Path, worker: Worker, port: int) -> ASGIApp:
+    """Make the page as an ASGI application.
+
+    Args:
+        folder: of the tastes.
+        worker: does what is asked for.
+        port: that the server listens on.
+    """
     import gradio
     from fastapi import FastAPI
 
     from .page import HEAD, build
 
-    shelf = RunLibrary(folder)
+    library = RunLibrary(folder)
     app = FastAPI(openapi_url=None)
-    gallery: Any = GalleryApp(shelf, worker, web_folder())
-    app.mount(MOUNT, gallery)
-    page = build(shelf, worker)
+    app.mount(MOUNT, cast("ASGIApp", GalleryApp(library, worker, web_folder())))
+    page = build(library, worker)
     return LocalOnlyMiddleware(gradio.mount_gradio_app(app, page, path="/", head=HEAD, footer_links=[]), port)
 
 
-def first_taste(shelf: RunLibrary, models: Models) -> None:
-    """Somebody who comes for the first time finds a taste begun, with the embedded model."""
-    if shelf.runs():
+def begin_first_taste(library: RunLibrary, models: Models) -> None:
+    """Begin a taste with the embedded model if there is none yet, for somebody who opens the Studio the first time."""
+    if library.runs():
         return
-    sample = SampleSettings(**GARDEN_DEFAULTS)
-    prompts = tuple(split_prompts()[0])
-    plan = tastes.NewRun("Garden", GARDEN, prompts, sample, TrainSettings(), LoraSettings())
-    tastes.begin_run(plan, models.get(GARDEN), shelf)
+    settings = (SampleSettings(**GARDEN_DEFAULTS), TrainSettings(), LoraSettings())
+    tastes.begin(library, models.get(GARDEN), GARDEN, "Garden", tuple(split_prompts()[0]), *settings)
 
 
 def free_port(first: int) -> int:
-    """The first free port from here on.
+    """Return the first free port from a number on.
 
     Raises:
         D3POError: none of the next 50 is free.
@@ -74,15 +81,16 @@ def serve(folder: Path, port: int, open_page: bool) -> None:
     """Run the Studio until Ctrl+C.
 
     Args:
-        folder: where tastes lie.
+        folder: of the tastes.
         port: to listen on, at 127.0.0.1.
         open_page: open it in the browser.
     """
     import uvicorn
 
-    models = Models()
-    worker = Worker(models).start()
-    first = worker.call(lambda: first_taste(RunLibrary(folder), models))  # loads while the page is being built
+    host = StudioHost()
+    worker = Worker(host).start()
+    # Loads the model while the page is being built.
+    first = worker.queue.call(lambda: begin_first_taste(RunLibrary(folder), host.models))
     address = f"http://127.0.0.1:{port}/"
     config = uvicorn.Config(
         make_app(folder, worker, port), "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1

@@ -1,46 +1,51 @@
-"""Who may talk to the Studio: its own page, on this computer, and nobody else."""
+"""Only the Studio's own page, on this computer, is answered."""
 
 from __future__ import annotations
 
-from typing import Any
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from d3po_core.gallery.requests import from_another_site
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
+POLICY_VIOLATION = 1008
+"""A websocket's close code."""
 
 
 class LocalOnlyMiddleware:
     """Refuses what does not come from the Studio's own page.
 
-    Requests that name another host: a foreign site could have its own name point to this computer. And requests that a
-    browser says come from another site or port, other than following a link to the page: gradio's endpoints would
-    answer them, and could begin or delete tastes.
+    Requests that name another host or port: a foreign site could have its own name point to this computer (Starlette's
+    TrustedHostMiddleware sees the same, but no port, and no IPv6 address). And requests that a browser says come from
+    another site or port, other than following a link to the page: gradio's endpoints would answer them, and could begin
+    or delete tastes.
 
     Args:
         app: what is asked when all is well.
         port: that the server listens on.
     """
 
-    def __init__(self, app: Any, port: int) -> None:
+    def __init__(self, app: ASGIApp, port: int) -> None:
         self._app, self._hosts = app, {f"{host}:{port}" for host in LOCAL}
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan" or self._welcome(scope):
-            await self._app(scope, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self._is_allowed(scope):
+            answer = self._app
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
+            answer = WebSocketClose(POLICY_VIOLATION)
         else:
-            headers = [(b"content-type", b"text/plain")]
-            await send({"type": "http.response.start", "status": 403, "headers": headers})
-            await send({"type": "http.response.body", "body": b"Only the Studio's own page may ask for this."})
+            answer = PlainTextResponse("Only the Studio's own page may ask for this.", 403)
+        await answer(scope, receive, send)
 
-    def _welcome(self, scope: dict[str, Any]) -> bool:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    def _is_allowed(self, scope: Scope) -> bool:
+        headers = HTTPConnection(scope).headers
         if headers.get("host") not in self._hosts:
             return False
-        following_a_link = (
+        follows_a_link = (
             scope.get("method") in ("GET", "HEAD")
             and scope["path"] == "/"
             and headers.get("sec-fetch-mode") == "navigate"
         )
-        return following_a_link or not from_another_site(headers)
+        return follows_a_link or not from_another_site(headers)

@@ -1,14 +1,13 @@
-"""The Studio's page: the gallery, and around it what begins, compares and takes away a taste."""
+"""The Studio's page: the gallery, and the panels around it."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import gradio as gr
 
 from d3po_core.run.library import RunLibrary
 from d3po_panels import panels
-from d3po_panels.tabs import around, gallery_element
+from d3po_panels.controls import Component
+from d3po_panels.tabs import gallery_element, panel_tabs
 from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
 
@@ -23,15 +22,15 @@ HEAD = """
 """
 
 
-def build(shelf: RunLibrary, worker: Worker) -> Any:
-    """The page; the choice of taste at its top rules all panels."""
+def build(library: RunLibrary, worker: Worker) -> Component:
+    """Make the page; the choice of taste at its top rules all panels."""
     with gr.Blocks(title="D3PO Studio", fill_width=True) as page:
         taste = gr.Dropdown(label=WORDS["taste"], choices=[], interactive=True)
         with gr.Tab(WORDS["pick"]):
-            gallery = gr.HTML(gallery_element(shelf, None))
+            gallery = gr.HTML(gallery_element(library, None))
         with gr.Tab(WORDS["new"]):
-            panels.new_taste(shelf, worker, taste)
-        around(shelf, worker, taste, {})
-        taste.change(lambda taste: gallery_element(shelf, taste), taste, gallery)
-        page.load(lambda: panels.choice(shelf), None, taste)
+            panels.new_taste(library, worker, taste)
+        panel_tabs(library, worker, taste, {})
+        taste.change(lambda taste: gallery_element(library, taste), taste, gallery)
+        page.load(lambda: panels.choose_taste(library), None, taste)
     return page

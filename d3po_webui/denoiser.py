@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from d3po_core.diffusion.denoiser import Conditioning, Family, Prediction
 from d3po_core.diffusion.likelihood import per_row
-from d3po_core.diffusion.noise_schedule import NoiseSchedule, PredictionType, karras
+from d3po_core.diffusion.noise_schedule import NoiseSchedule, karras
 from d3po_core.errors import D3POError
 
 from . import host
+from .host import HostModel
+
+CHOOSE = "Choose a Stable Diffusion 1, 2 or XL checkpoint; later models such as SD3 and Flux can be taught in ComfyUI."
 
 
 class WebuiDenoiser:
@@ -21,34 +23,34 @@ class WebuiDenoiser:
 
     Args:
         model: the host's.
+        watch: called before every evaluation; may raise, to stop what is being done within a step.
 
     Raises:
-        D3POError: its network predicts something that is not supported here.
+        D3POError: the network predicts something that is not supported here.
     """
 
     family: Family = "diffusion"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: HostModel, watch: Callable[[], None] = lambda: None) -> None:
         self.model, self.module = model, host.network(model)
-        self.watch: Callable[[], None] = lambda: None
-        """Called before every evaluation; may raise, to stop what is being done within a step."""
-        self.table = NoiseSchedule(*_noise(model))
-        self._forge = host.is_forge(model)
+        self.table = _noise_schedule(model)
+        self._watch = watch
 
     @property
     def device(self) -> torch.device:
+        """See `Denoiser.device`."""
         return host.device()
 
     def clean(self, latents: Tensor) -> Tensor:
-        """Finished latents in the space of x: they are."""
+        """Return finished latents in the space of x, which is the same."""
         return latents
 
     def finished(self, x: Tensor) -> Tensor:
-        """The inverse of `clean`."""
+        """Return x in the space of finished latents: the inverse of `clean`."""
         return x
 
     def sigmas(self, steps: int, schedule: str) -> Tensor:
-        """The host's own spacing for its Euler samplers ("Automatic"), or karras; float64 (steps + 1,)."""
+        """Return the host's own spacing for its Euler samplers ("Automatic"), or karras; float64 (steps + 1,)."""
         levels = self.table.levels(steps)
         return karras(levels[:-1]) if schedule == "karras" else levels
 
@@ -56,7 +58,7 @@ class WebuiDenoiser:
         self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float, guided: bool = True
     ) -> Prediction:
         """Predict the clean latents: both branches in one forward pass where their texts are of one length."""
-        self.watch()
+        self._watch()
         cond = self._branch(conditioning, "cond")
         if not guided or guidance_scale == 1:
             denoised = self._denoised(x, sigma, cond)
@@ -70,46 +72,24 @@ class WebuiDenoiser:
         return Prediction(cond_d, uncond_d + guidance_scale * (cond_d - uncond_d))
 
     def _branch(self, conditioning: Conditioning, side: str) -> dict[str, Tensor]:
-        found = {"context": conditioning[side]}
+        branch = {"context": conditioning[side]}
         if f"{side}.vector" in conditioning:
-            found["vector"] = conditioning[f"{side}.vector"]
-        return {name: value.to(self.device) for name, value in found.items()}
+            branch["vector"] = conditioning[f"{side}.vector"]
+        return {name: value.to(self.device) for name, value in branch.items()}
 
     def _denoised(self, x: Tensor, sigma: Tensor, branch: dict[str, Tensor]) -> Tensor:
         sigma = sigma.detach().to("cpu", torch.float64)
-        scaling = self.table.scaling(sigma)
-        timestep = self.table.timestep(sigma)
-        if self._forge:  # its networks are told whole timesteps
-            timestep = timestep.round()
-        inputs = (per_row(scaling.into, x) * x, timestep.to(x.device, torch.float32))
-        output = host.evaluate(self.model, *inputs, branch["context"], branch.get("vector"))
+        scaling, timestep = self.table.scaling(sigma), self.table.timestep(sigma)
+        output = host.evaluate(
+            self.model, per_row(scaling.into, x) * x, timestep, branch["context"], branch.get("vector")
+        )
         return per_row(scaling.skip, x) * x + per_row(scaling.out, x) * output.float()
 
 
-def _noise(model: Any) -> tuple[Tensor, PredictionType]:
-    """abar at each timestep, and what the network predicts."""
-    if told := host.why_not(model):
-        raise D3POError(told, CHOOSE)
-    if not host.is_forge(model):
-        return host.alphas_cumprod(model), "v_prediction" if model.parameterization == "v" else "epsilon"
-    kind = predicted(host.predictor(model))
-    if not kind:
-        raise D3POError("This kind of model cannot be taught in this tab yet.", CHOOSE)
-    return host.alphas_cumprod(model), kind
-
-
-CHOOSE = "Choose a Stable Diffusion 1, 2 or XL checkpoint; later models such as SD3 and Flux can be taught in ComfyUI."
-
-
-def predicted(predictor: Any) -> PredictionType | None:
-    """What the Forge family's networks predict, where it is noise at discrete timesteps.
-
-    Forge tells it in an attribute; the others mix classes when the model is loaded.
-    """
-    names = {base.__name__ for base in type(predictor).__mro__}
-    if "ModelSamplingDiscrete" in names:
-        return "v_prediction" if "V_PREDICTION" in names else "epsilon" if "EPS" in names else None
-    if "Prediction" not in names:
-        return None
-    kinds: dict[str, PredictionType] = {"eps": "epsilon", "epsilon": "epsilon", "v_prediction": "v_prediction"}
-    return kinds.get(predictor.prediction_type)
+def _noise_schedule(model: HostModel) -> NoiseSchedule:
+    """Read the noise level at each timestep, and what the network predicts."""
+    if reason := host.why_not(model):
+        raise D3POError(reason, CHOOSE)
+    prediction = host.prediction_type(model)
+    assert prediction is not None, "a reason not to train"
+    return NoiseSchedule(host.alphas_cumprod(model), prediction)

@@ -1,33 +1,148 @@
-"""What the web UIs do differently, in one file: the only one that imports their `modules`.
+"""Everything that the web UIs do differently, behind functions of one meaning.
 
-"A1111" here is AUTOMATIC1111 v1.10; the Forge family (Forge, reForge, forge-classic) keeps its network in
-`forge_objects`.
+Beside register.py this is the only file that imports their `modules`. "A1111" here is AUTOMATIC1111 v1.10; the Forge
+family (Forge, reForge, forge-classic) keeps its network in `forge_objects`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from modules import call_queue, devices, progress, shared
 from modules.devices import NansException
 from modules.prompt_parser import SdConditioning
-from torch import Tensor
+from torch import Tensor, nn
 
+from d3po_core.diffusion.noise_schedule import PredictionType
 from d3po_core.errors import D3POError
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
 LATENT_CHANNELS = 4
-ALL_OF_IT = 1e30
-"""More bytes than a graphics card has; the Forge family is told so where it is to free what it can."""
+PIXELS_PER_LATENT = 8
+"""Along a side, for all VAEs that these hosts know."""
+ALL_MEMORY = 1e30
+"""More bytes than a graphics card has; makes the Forge family free all that it can."""
+NOT_YET = "This kind of model cannot be taught in this tab yet."
+OVERFLOWED = "Start the web UI with --no-half-vae, or with --no-half if that is not enough."
 
 
-def loaded_model() -> Any:
-    """The web UI's model; the Forge family loads it only when it is first wanted.
+class CheckpointInfo(Protocol):
+    """A checkpoint's file, as both kinds of hosts describe it."""
+
+    filename: str
+    model_name: str
+    shorthash: str | None
+
+    def calculate_shorthash(self) -> str | None:
+        """Return the file's hash; None if the user has turned that off."""
+        ...
+
+
+class LoadedCheckpoint(Protocol):
+    """What the models of both kinds of hosts have."""
+
+    sd_checkpoint_info: CheckpointInfo
+
+    def get_learned_conditioning(self, prompts: object) -> Tensor | dict[str, Tensor]:
+        """Return what the text encoder makes of prompts."""
+        ...
+
+
+class A1111Model(LoadedCheckpoint, Protocol):
+    """A1111's model, of ldm (SD) or sgm (SDXL)."""
+
+    model: nn.Module
+    """Calls the UNet, `diffusion_model`."""
+    first_stage_model: nn.Module
+    parameterization: str
+    alphas_cumprod: Tensor
+    scale_factor: float
+
+    def apply_model(self, x: Tensor, timestep: Tensor, cond: Mapping[str, object]) -> Tensor:
+        """Return the network's output, in the host's precision."""
+        ...
+
+
+class LatentScale(Protocol):
+    """Scales latents between the network and the VAE in the Forge family."""
+
+    def process_in(self, latents: Tensor) -> Tensor:
+        """Return latents as the network takes them."""
+        ...
+
+    def process_out(self, latents: Tensor) -> Tensor:
+        """Return latents as the VAE takes them."""
+        ...
+
+
+class NoiseLevels(Protocol):
+    """The noise levels of the Forge family's networks, (T,)."""
+
+    sigmas: Tensor
+
+
+class ForgeConfig(Protocol):
+    """A model's configuration, in reForge and forge-classic."""
+
+    latent_format: LatentScale
+
+
+class ForgeNetwork(Protocol):
+    """A UNet or transformer with its noise levels: `predictor` in Forge, `model_sampling` in the others."""
+
+    diffusion_model: nn.Module
+    predictor: NoiseLevels
+    model_sampling: NoiseLevels
+    model_config: ForgeConfig
+
+
+class ModelPatcher(Protocol):
+    """What the Forge family moves between memories."""
+
+    model: ForgeNetwork
+
+    def memory_required(self, shape: list[int]) -> float:
+        """Return the bytes that computing needs for latents of a shape."""
+        ...
+
+
+class ForgeVae(Protocol):
+    """The Forge family's VAE."""
+
+    patcher: ModelPatcher
+    first_stage_model: nn.Module
+
+
+class ForgeObjects(Protocol):
+    """The parts of the Forge family's model."""
+
+    unet: ModelPatcher
+    vae: ForgeVae
+
+
+class ForgeModel(LoadedCheckpoint, Protocol):
+    """The Forge family's model."""
+
+    forge_objects: ForgeObjects
+
+
+HostModel = A1111Model | ForgeModel
+"""A loaded checkpoint as the web UI holds it."""
+
+
+# -- the model ---------------------------------------------------------------------------------------------------------
+
+
+def loaded_model() -> HostModel:
+    """Return the web UI's model; the Forge family loads it only when it is first needed.
 
     Raises:
         D3POError: there is none, or only pieces of it are in memory.
@@ -52,37 +167,43 @@ def loaded_model() -> Any:
     return model
 
 
-def why_not(model: Any) -> str:
-    """Why a model cannot be taught here whatever its noise levels are; "" if nothing speaks against it."""
+def why_not(model: HostModel) -> str:
+    """Return the reason why a model cannot be trained here; "" if it can."""
     if getattr(model, "is_sd3", False):
         return "Stable Diffusion 3 cannot be taught in this tab yet."
     first = next((layer for layer in network(model).modules() if isinstance(layer, torch.nn.Conv2d)), None)
     if first is not None and first.in_channels != LATENT_CHANNELS:
         return "Models for inpainting or editing cannot be taught in this tab."
-    return ""
+    return "" if prediction_type(model) else NOT_YET
 
 
-def is_forge(model: Any) -> bool:
-    """Whether a model is of the Forge family."""
+def is_forge(model: HostModel) -> TypeIs[ForgeModel]:
+    """Return whether a model is of the Forge family."""
     return hasattr(model, "forge_objects")
 
 
-def network(model: Any) -> torch.nn.Module:
-    """The UNet or transformer."""
-    found = model.forge_objects.unet.model if is_forge(model) else model.model
-    return found.diffusion_model
+def network(model: HostModel) -> nn.Module:
+    """Return the UNet or transformer."""
+    if is_forge(model):
+        return model.forge_objects.unet.model.diffusion_model
+    return cast("nn.Module", model.model.diffusion_model)
 
 
-def to_device(model: Any, shape: Sequence[int] = (), alone: bool = False, vae: bool = False) -> None:
-    """Let the Forge family bring the network to where it computes, with no LoRA in its weights that was taken off.
+def native_side(model: HostModel) -> int:
+    """Return height and width, in pixels, of the images that a model was made for."""
+    return 1024 if getattr(model, "is_sdxl", False) else 768 if getattr(model, "is_sd2", False) else 512
 
-    Elsewhere it is there, or comes when it is called; but see `vae_at_hand`.
+
+def to_device(model: HostModel, shape: Sequence[int] = (), alone: bool = False, vae: bool = False) -> None:
+    """Let the Forge family bring the network to where it computes, without a LoRA in its weights that was taken off.
+
+    In A1111 it is there already, or comes when it is called; but see `vae_at_hand`.
 
     Args:
         model: the host's.
-        shape: of the latents that are computed at once, (B, C, h, w), so that the host makes room for them.
-        alone: make all the room there is: every other model leaves the graphics card.
-        vae: bring the VAE too, to stay beside the network.
+        shape: of the latents that are computed at once, (B, C, h, w), so that the host frees memory for them.
+        alone: free all memory: every other model leaves the graphics card.
+        vae: bring the VAE too, and keep it beside the network.
     """
     if not is_forge(model):
         return
@@ -92,36 +213,57 @@ def to_device(model: Any, shape: Sequence[int] = (), alone: bool = False, vae: b
         from ldm_patched.modules.model_management import load_models_gpu  # reForge, forge-classic
     unet = model.forge_objects.unet
     patchers = [unet, model.forge_objects.vae.patcher] if vae else [unet]
-    load_models_gpu(patchers, ALL_OF_IT if alone else unet.memory_required(list(shape)) if shape else 0)
+    load_models_gpu(patchers, ALL_MEMORY if alone else unet.memory_required(list(shape)) if shape else 0)
 
 
 def device() -> torch.device:
-    """Where the network computes."""
+    """Return the device on which the network computes."""
     return torch.device(devices.device)
 
 
-def predictor(model: Any) -> Any:
-    """The Forge family's noise levels: Forge calls it so, the others as ComfyUI did."""
+def prediction_type(model: HostModel) -> PredictionType | None:
+    """Return what a model's network predicts; None if that is not noise or velocity at discrete timesteps."""
+    if is_forge(model):
+        return prediction_of(_predictor(model))
+    return "v_prediction" if model.parameterization == "v" else "epsilon"
+
+
+def prediction_of(predictor: object) -> PredictionType | None:
+    """Return what the Forge family's networks predict, from their noise levels.
+
+    Forge has it in an attribute; the others mix classes when the model is loaded.
+    """
+    names = {base.__name__ for base in type(predictor).__mro__}
+    if "ModelSamplingDiscrete" in names:
+        return "v_prediction" if "V_PREDICTION" in names else "epsilon" if "EPS" in names else None
+    if "Prediction" not in names:
+        return None
+    kinds: dict[str, PredictionType] = {"eps": "epsilon", "epsilon": "epsilon", "v_prediction": "v_prediction"}
+    return kinds.get(getattr(predictor, "prediction_type", ""))
+
+
+def _predictor(model: ForgeModel) -> NoiseLevels:
     inner = model.forge_objects.unet.model
     return inner.predictor if hasattr(inner, "predictor") else inner.model_sampling
 
 
-def alphas_cumprod(model: Any) -> Tensor:
-    """abar at each timestep as the next generation would have it: the user may have chosen zero terminal SNR."""
+def alphas_cumprod(model: HostModel) -> Tensor:
+    """Return the cumulative product of alphas at each timestep, (T,), on the CPU, as the next generation would have it:
+    the user may have chosen zero terminal SNR."""
     if not is_forge(model):
         from modules import sd_models
 
         sd_models.apply_alpha_schedule_override(model)
         return model.alphas_cumprod.cpu()
-    sigmas = predictor(model).sigmas
-    told = (getattr(model, "ztsnr", False), getattr(getattr(model, "model_config", None), "ztsnr", False))
-    if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or any(told):
-        sigmas = _rescaled()(sigmas)
+    sigmas = _predictor(model).sigmas
+    by_checkpoint = getattr(model, "ztsnr", False) or getattr(getattr(model, "model_config", None), "ztsnr", False)
+    if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or by_checkpoint:
+        sigmas = _rescale()(sigmas)
     return 1 / (sigmas.double().cpu() ** 2 + 1)
 
 
-def _rescaled() -> Callable[[Tensor], Tensor]:
-    """Noise levels with zero terminal SNR, as the host makes them when it draws; forge-classic does not."""
+def _rescale() -> Callable[[Tensor], Tensor]:
+    """Find the host's own way to give noise levels a zero terminal SNR; forge-classic has none."""
     try:
         from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas  # Forge
     except ImportError:
@@ -132,54 +274,65 @@ def _rescaled() -> Callable[[Tensor], Tensor]:
     return rescale_zero_terminal_snr_sigmas
 
 
-def evaluate(model: Any, x: Tensor, timestep: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
-    """The network's output, in the precision that the host computes in, with gradients where the caller wants them.
+def evaluate(model: HostModel, x: Tensor, timestep: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    """Return the network's output, in the precision that the host computes in, with gradients if they are enabled.
 
     Args:
         model: the host's.
         x: scaled latents (B, C, h, w).
-        timestep: (B,).
+        timestep: (B,); the Forge family's networks take whole ones.
         context: the text's tokens (B, T, D).
         vector: SDXL's pooled text and sizes, (B, V).
     """
     if is_forge(model):
-        unet = network(model)
+        unet, timestep = network(model), timestep.round().to(x.device, torch.float32)
         dtype = getattr(unet, "computation_dtype", None) or getattr(unet, "dtype", torch.float32)
         more = {} if vector is None else {"y": vector.to(dtype)}
         return unet(x.to(dtype), timestep, context=context.to(dtype), transformer_options={}, **more)
-    with computing():  # through the wrapper, which brings the network to the device for --medvram
+    timestep = timestep.to(x.device, torch.float32)
+    with _precision():  # through the wrapper, which brings the network to the device for --medvram
         if vector is None:
             return model.apply_model(x, timestep, {"c_crossattn": [context]})
         return model.apply_model(x, timestep, {"crossattn": context, "vector": vector})
 
 
-def computing() -> Any:
-    """The precision that A1111 computes in; the Forge family's networks know their own."""
+def _precision() -> AbstractContextManager[object]:
+    """Enter the precision that A1111 computes in; the Forge family's networks know their own."""
     if getattr(devices, "unet_needs_upcast", False):  # --upcast-sampling
         return devices.without_autocast()
     return devices.autocast() if hasattr(devices, "autocast") else nullcontext()
 
 
-def encode(model: Any, prompts: Sequence[str], negative: bool, width: int, height: int) -> Any:
-    """What the text encoder makes of prompts, with the user's CLIP skip and emphasis: (B, T, C), or a dict of such.
+def encode(model: HostModel, prompts: Sequence[str], negative: bool, width: int, height: int) -> dict[str, Tensor]:
+    """Encode prompts with the user's CLIP skip and emphasis.
 
-    Schedules such as [a:b:.5] and AND are read as plain words: a taste has one prompt for all steps.
+    Schedules such as [a:b:0.5] and AND are read as plain words: a taste has one prompt for all steps.
+
+    Args:
+        model: the host's.
+        prompts: B of them.
+        negative: whether they are negative prompts.
+        width, height: of the images, in pixels; SDXL takes them with the text.
+
+    Returns:
+        "crossattn": the text's tokens (B, T, D); for SDXL also "vector": pooled text and sizes (B, V).
     """
     if hasattr(model, "set_clip_skip"):
         model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
-    with torch.no_grad(), computing():
-        return model.get_learned_conditioning(
+    with torch.no_grad(), _precision():
+        encoded = model.get_learned_conditioning(
             SdConditioning(list(prompts), is_negative_prompt=negative, width=width, height=height)
         )
+    return encoded if isinstance(encoded, dict) else {"crossattn": encoded}
 
 
-def decode(model: Any, latents: Tensor) -> Tensor:
-    """Latents to images (B, 3, H, W) in [0, 1] on the CPU, by the VAE that the user has set.
+def decode(model: HostModel, latents: Tensor) -> Tensor:
+    """Decode latents to images (B, 3, H, W) in [0, 1] on the CPU, by the VAE that the user has set.
 
     A1111 takes a VAE that overflows in half precision to float32, if its settings say so.
 
     Raises:
-        D3POError: what comes out is no picture.
+        D3POError: the images are not numbers.
     """
     from modules.processing import decode_latent_batch
 
@@ -194,69 +347,68 @@ def decode(model: Any, latents: Tensor) -> Tensor:
     return (torch.stack(images) / 2 + 0.5).clamp(0, 1)
 
 
-def vae(model: Any) -> torch.nn.Module:
-    """The network that encodes and decodes pictures."""
+def vae(model: HostModel) -> nn.Module:
+    """Return the network that encodes and decodes images."""
     return model.forge_objects.vae.first_stage_model if is_forge(model) else model.first_stage_model
 
 
 @contextmanager
-def vae_at_hand(model: Any) -> Iterator[None]:
-    """Hold the VAE where it computes, beside the network, and move neither meanwhile.
+def vae_at_hand(model: HostModel) -> Iterator[None]:
+    """Keep the VAE where it computes, beside the network, and move neither meanwhile.
 
-    In the Forge family `to_device` does so. A1111 with --medvram would swap the two at every call, and a backward pass
-    would find other weights than the forward pass.
+    In the Forge family `to_device` does so. A1111 with --medvram would swap the two at every call, so that a backward
+    pass would have other weights than the forward pass.
     """
     if is_forge(model):
         yield
         return
     for bring in model.model._forward_pre_hooks.values():  # --medvram's: then it has no reason to swap
         bring(model.model, ())
-    found = vae(model)
-    before = next(found.parameters()).device
-    found.to(device())
+    network = vae(model)
+    before = next(network.parameters()).device
+    network.to(device())
     try:
         yield
     finally:
-        found.to(before)
+        network.to(before)
 
 
-def to_vae(model: Any, latents: Tensor) -> Tensor:
-    """Latents as the VAE's network takes them."""
+def to_vae(model: HostModel, latents: Tensor) -> Tensor:
+    """Return latents as the VAE's network takes them."""
     return latents / model.scale_factor if not is_forge(model) else _scaling(model).process_out(latents)
 
 
-def from_vae(model: Any, latents: Tensor) -> Tensor:
-    """The inverse of `to_vae`."""
+def from_vae(model: HostModel, latents: Tensor) -> Tensor:
+    """Return latents as the network takes them: the inverse of `to_vae`."""
     return latents * model.scale_factor if not is_forge(model) else _scaling(model).process_in(latents)
 
 
-def _scaling(model: Any) -> Any:
-    """What knows the scale of latents: Forge's VAE itself, in the others the model's configuration."""
-    found = vae(model)
-    return found if hasattr(found, "process_out") else model.forge_objects.unet.model.model_config.latent_format
+def _scaling(model: ForgeModel) -> LatentScale:
+    """Find what scales latents: Forge's VAE itself, or the configuration of the others' models."""
+    network = vae(model)
+    if hasattr(network, "process_out"):
+        return cast("LatentScale", network)
+    return model.forge_objects.unet.model.model_config.latent_format
 
 
-OVERFLOWED = "Start the web UI with --no-half-vae, or with --no-half if that is not enough."
-
-
-def checkpoint(model: Any) -> tuple[str, str]:
-    """Name and hash of the checkpoint."""
+def checkpoint(model: HostModel) -> tuple[str, str]:
+    """Return name and hash of the checkpoint."""
     info = model.sd_checkpoint_info
-    return info.model_name, info.shorthash or info.calculate_shorthash() or _sample_of(Path(info.filename))
+    return info.model_name, info.shorthash or info.calculate_shorthash() or _sampled_hash(Path(info.filename))
 
 
-def _sample_of(file: Path) -> str:
-    """What tells checkpoints apart where the user has turned off hashes: the file's size and parts of it."""
-    found = hashlib.sha256(str(file.stat().st_size).encode())
+def _sampled_hash(file: Path) -> str:
+    """Hash a file's size and parts of it, for users who have turned off the host's hashes."""
+    digest = hashlib.sha256(str(file.stat().st_size).encode())
     with file.open("rb") as open_file:
         for part in range(8):
             open_file.seek(part * file.stat().st_size // 8)
-            found.update(open_file.read(2**20))
-    return found.hexdigest()[:10]
+            digest.update(open_file.read(2**20))
+    return digest.hexdigest()[:10]
 
 
-def forget_networks() -> None:
-    """Take off what an earlier prompt's <lora:...> and <hypernet:...> put on; the next generation puts on its own."""
+def take_off_networks() -> None:
+    """Take off the LoRAs and hypernetworks of an earlier prompt; the next generation puts on its own."""
     loras, hypernetworks = sys.modules.get("networks"), sys.modules.get("modules.hypernetworks.hypernetwork")
     if loras is not None:
         loras.load_networks([], [], [], [])
@@ -264,47 +416,53 @@ def forget_networks() -> None:
         hypernetworks.load_hypernetworks([], [])
 
 
+# -- folders and flags -------------------------------------------------------------------------------------------------
+
+
 def data_folder() -> Path:
-    """Where the user's things lie."""
+    """Return the folder of the user's own files."""
     from modules.paths_internal import data_path
 
     return Path(data_path)
 
 
 def lora_folder() -> Path:
-    """Where LoRAs lie that the cards show."""
+    """Return the folder of the LoRAs that the host's cards show."""
     return Path(shared.cmd_opts.lora_dir)
 
 
 def open_to_others() -> bool:
-    """Whether other computers may have the page: --listen, --share, --ngrok or --server-name."""
+    """Return whether other computers may open the page: --listen, --share, --ngrok or --server-name."""
     return bool(shared.cmd_opts.webui_is_non_local)
 
 
+# -- the queue ---------------------------------------------------------------------------------------------------------
+
+
 def interrupted() -> bool:
-    """Whether the user asked all that is being done to stop."""
+    """Return whether the user pressed Interrupt."""
     return bool(shared.state.interrupted)
 
 
 def skipped() -> bool:
-    """Whether the user asked the next thing to be begun."""
+    """Return whether the user pressed Skip."""
     return bool(shared.state.skipped)
 
 
-def others_wait() -> bool:
-    """Whether something else waits in the host's queue."""
+def should_yield() -> bool:
+    """Return whether other work waits in the host's queue."""
     return bool(progress.pending_tasks)
 
 
 def show(done: int, of: int, text: str) -> None:
-    """So much is done of what holds the host's queue, for its own progress bar."""
+    """Show in the host's own progress bar how many steps are done, and of how many."""
     shared.state.job_count, shared.state.job_no = 1, 0
     shared.state.sampling_step, shared.state.sampling_steps = done, max(1, of)
     shared.state.textinfo = text
 
 
 def new_task(kind: str) -> str:
-    """A task's id, waiting in the host's queue."""
+    """Announce a task in the host's queue, and return its id."""
     task = progress.create_task_id(kind)
     progress.add_task_to_queue(task)
     return task
@@ -312,7 +470,7 @@ def new_task(kind: str) -> str:
 
 @contextmanager
 def queued(task: str) -> Iterator[None]:
-    """Wait for one's turn in the host's queue, and hold it."""
+    """Wait for a task's turn in the host's queue, and hold it."""
     with call_queue.queue_lock:
         shared.state.begin(job=task)
         progress.start_task(task)

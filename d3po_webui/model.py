@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor
 
@@ -14,10 +13,8 @@ from d3po_core.errors import D3POError
 
 from . import host
 from .denoiser import WebuiDenoiser
+from .host import LATENT_CHANNELS, PIXELS_PER_LATENT, HostModel
 from .vae import Vae, held
-
-FACTOR = 8
-"""Pixels for each latent, of all VAEs that these hosts know."""
 
 
 class WebuiModel:
@@ -25,34 +22,42 @@ class WebuiModel:
 
     Args:
         model: the host's.
-        height, width: of the pictures that prompts are encoded for, in pixels, because SDXL is told them with the
-            text; 0 for the model's native size.
+        height, width: of the images that prompts are encoded for, in pixels, because SDXL takes them with the text; 0
+            for the model's native size.
+        watch: see `WebuiDenoiser`.
     """
 
-    def __init__(self, model: Any, height: int = 0, width: int = 0) -> None:
-        self.model, self.denoiser = model, WebuiDenoiser(model)
+    def __init__(
+        self, model: HostModel, height: int = 0, width: int = 0, watch: Callable[[], None] = lambda: None
+    ) -> None:
+        self.model, self.denoiser = model, WebuiDenoiser(model, watch)
         self.name, self.identity = host.checkpoint(model)
         self._size = self._sides(height, width)
-        self._vae: Vae | None = None
+        self._vae: Vae | None = None  # inside `gradients_through_decode`
 
     @property
     def prediction_type(self) -> str:
-        """As LoRA files name it."""
+        """What the network predicts, as LoRA files name it."""
         return "v" if self.denoiser.table.prediction == "v_prediction" else "epsilon"
 
-    @property
-    def _native(self) -> int:
-        return 1024 if getattr(self.model, "is_sdxl", False) else 768 if getattr(self.model, "is_sd2", False) else 512
-
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """Conditioning of each prompt, one row, on the CPU."""
+        """Encode each prompt to one row of conditioning, on the CPU.
+
+        Raises:
+            D3POError: a prompt is empty.
+        """
         if any(not prompt.strip() for prompt in prompts):
             raise D3POError("A prompt is empty.", "Write one per line.")
+        uncond = self._encode_side(negative, "uncond")
+        return [{**self._encode_side(prompt, "cond"), **uncond} for prompt in prompts]
+
+    def _encode_side(self, text: str, side: str) -> Conditioning:
         height, width = self._size
-        uncond = _rows(host.encode(self.model, [negative], True, width, height), "uncond")
-        return [
-            {**_rows(host.encode(self.model, [prompt], False, width, height), "cond"), **uncond} for prompt in prompts
-        ]
+        encoded = host.encode(self.model, [text], side == "uncond", width, height)
+        rows = {side: encoded["crossattn"]}
+        if "vector" in encoded:
+            rows[f"{side}.vector"] = encoded["vector"]
+        return {name: value.detach().float().cpu().clone() for name, value in rows.items()}
 
     def sample(
         self,
@@ -62,19 +67,22 @@ class WebuiModel:
         guidance_scale: float,
     ) -> Trajectory:
         """Draw one image for each noise and its conditioning, those of one text length in one batch."""
-        height, width = (side // FACTOR for side in self._size)
-        host.to_device(self.model, (2 * len(noises), host.LATENT_CHANNELS, height, width))  # decoding took its place
+        height, width = (side // PIXELS_PER_LATENT for side in self._size)
+        host.to_device(self.model, (2 * len(noises), LATENT_CHANNELS, height, width))  # decoding took its place
         return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents to images (B, 3, H, W) in [0, 1], float32: on the CPU and by the host's own way, or, inside
-        `gradients_through_decode`, where the network computes and with gradient."""
+        """Decode latents to images (B, 3, H, W) in [0, 1], float32.
+
+        They are on the CPU and decoded in the host's own way; inside `gradients_through_decode` they are where the
+        network computes, and gradients pass.
+        """
         return self._vae.decode(latents) if self._vae else host.decode(self.model, latents)
 
     @contextmanager
-    def gradients_through_decode(self, again: bool) -> Iterator[None]:
-        """Hold the VAE such that gradients pass; see `vae.held`."""
-        with held(self.model, again) as self._vae:
+    def gradients_through_decode(self, checkpointing: bool) -> Iterator[None]:
+        """Let gradients pass through `decode`; see `vae.held`."""
+        with held(self.model, checkpointing) as self._vae:
             try:
                 yield
             finally:
@@ -82,11 +90,11 @@ class WebuiModel:
 
     @property
     def unit(self) -> int:
-        """Pixels that a picture's height and width must be multiples of."""
-        return FACTOR
+        """Pixels that an image's height and width must be multiples of."""
+        return PIXELS_PER_LATENT
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] to latents on the CPU, always the same ones.
+        """Encode images (B, 3, H, W) in [0, 1] to latents on the CPU, always the same ones.
 
         Raises:
             D3POError: a side is no multiple of 8.
@@ -97,25 +105,16 @@ class WebuiModel:
             return vae.encode(images)
 
     def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
-        """Shape of one image's latents; 0 is the model's native size.
+        """Return the shape of one image's latents, (C, h, w); 0 is the model's native size, in pixels.
 
         Raises:
             D3POError: a side is no multiple of 8.
         """
         height, width = self._sides(height, width)
-        if height % FACTOR or width % FACTOR:
+        if height % PIXELS_PER_LATENT or width % PIXELS_PER_LATENT:
             raise D3POError(f"Pictures of {width} by {height} pixels cannot be drawn.", "Choose multiples of 8.")
-        return (host.LATENT_CHANNELS, height // FACTOR, width // FACTOR)
+        return (LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
 
     def _sides(self, height: int, width: int) -> tuple[int, int]:
-        return height or self._native, width or self._native
-
-
-def _rows(found: Any, side: str) -> Conditioning:
-    """What the host's text encoder gave for one text, as rows on the CPU."""
-    if not isinstance(found, dict):
-        return {side: found.detach().float().cpu().clone()}
-    rows = {side: found["crossattn"]}
-    if "vector" in found:
-        rows[f"{side}.vector"] = found["vector"]
-    return {name: value.detach().float().cpu().clone() for name, value in rows.items()}
+        side = host.native_side(self.model)
+        return height or side, width or side

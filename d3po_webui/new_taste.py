@@ -1,10 +1,10 @@
-"""What begins a taste in the tab: by hand, or with txt2img's prompts and settings."""
+"""The panel that begins a taste in the tab: by hand, or with txt2img's prompts and settings."""
 
 from __future__ import annotations
 
 import dataclasses
 import html
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
 
 import gradio as gr
 
@@ -12,13 +12,11 @@ from d3po_core.errors import D3POError
 from d3po_core.run import Run
 from d3po_core.run.library import RunLibrary
 from d3po_panels import controls, panels, tastes
-from d3po_panels.controls import show_errors
+from d3po_panels.controls import Component, Update, show_errors
 from d3po_panels.words import WORDS
+from d3po_panels.worker import Worker
 
 from . import txt2img
-
-if TYPE_CHECKING:
-    from .worker import WebuiWorker
 
 SHOWN = {
     "sample.candidates": "Pictures to choose from",
@@ -41,79 +39,83 @@ FIELDS = {
 }
 
 
-def new_taste(shelf: RunLibrary, worker: WebuiWorker, taste: Any) -> None:
-    """Prompts, settings, and a button; the model is the one that is loaded."""
+def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> None:
+    """Make the panel: prompts, settings, and a button. The model is the one that is loaded."""
     notice = gr.HTML(elem_id="d3po_notice")
     with gr.Row():
         prompts = gr.Textbox(
             label=WORDS["prompts"], lines=5, elem_id="d3po_prompts", placeholder="a lake at dawn\na hill in the rain"
         )
         negative = gr.Textbox(label="Negative prompt, for all of them", lines=5, elem_id="d3po_sample_negative")
-    made = {"sample.negative": negative}
+    fields = {"sample.negative": negative}
     with gr.Row(elem_classes=["d3po-grid"]):
-        made |= {key: control(key) for key in SHOWN}
+        fields |= {key: control(key) for key in SHOWN}
     name = gr.Textbox(label=WORDS["name"], elem_id="d3po_name", max_lines=1, placeholder="empty: from the first prompt")
     with gr.Accordion(WORDS["advanced"], open=False, elem_id="d3po_more"):
         for section, title in TITLES.items():
             gr.Markdown(f"#### {title}")
             with gr.Row(elem_classes=["d3po-grid"]):
-                made |= {key: control(key) for key in FIELDS if key.startswith(f"{section}.") and key not in made}
+                fields |= {key: control(key) for key in FIELDS if key.startswith(f"{section}.") and key not in fields}
     button = gr.Button(WORDS["begin"], variant="primary", elem_id="d3po_begin")
     begun = gr.Textbox(visible=False, elem_id="d3po_begun")
 
     @show_errors
-    def begin(name: str, prompts: str, *values: Any) -> Any:
-        found = controls.settings_of(list(made), list(values))
+    def begin(name: str, prompts: str, *values: object) -> Update:
+        chosen = controls.settings_of(list(fields), list(values))
+        settings = (chosen["sample"], chosen["train"], chosen["lora"])
         lines = tastes.prompts_of(prompts)
-        for tag in txt2img.TAG.findall("\n".join((*lines, found["sample"].negative))):
+        for tag in txt2img.TAG.findall("\n".join((*lines, chosen["sample"].negative))):
             raise D3POError(f"{tag} has no effect in a taste.", "Take it out of the prompts.")
 
-        if worker.teaches():
+        if worker.is_training():
             gr.Info(WAITS)
 
         def make() -> Run:
-            model: Any = worker.models.get("")
-            source = f"{model.name}.safetensors"  # a file's name: what has a dot in it keeps it
-            return tastes.begin_run(
-                tastes.NewRun(name.strip() or txt2img.name_of(lines[0]), source, lines, **found), model, shelf
-            )
+            model = worker.host.models.get("")
+            source = f"{getattr(model, 'name', 'model')}.safetensors"  # a suffix: the name may have a dot in it
+            return tastes.begin(library, model, source, name.strip() or txt2img.name_of(lines[0]), lines, *settings)
 
-        run = worker.call(make).result()
-        return panels.choice(shelf, run.run_id), run.run_id, ""
+        run = worker.queue.call(make).result()
+        return panels.choose_taste(library, run.run_id), run.run_id, ""
 
-    clicked = button.click(begin, [name, prompts, *made.values()], [taste, begun, notice])
+    clicked = button.click(begin, [name, prompts, *fields.values()], [taste, begun, notice])
     clicked.then(None, begun, None, _js="d3po_begun")
-    take_over(made, name, prompts, notice)
+    take_over(fields, name, prompts, notice)
 
 
-def control(key: str) -> Any:
-    """A setting's control, by the name that it has in txt2img."""
+def control(key: str) -> Component:
+    """Make a setting's control, by the name that it has in txt2img."""
     section, item = FIELDS[key]
-    found = controls.control(section, item, item.default)
-    found.label = SHOWN.get(key, found.label.capitalize())
-    if found.info == f"{found.label}.":  # it says no more
-        found.info = None
-    return found
+    control = controls.control(section, item, item.default)
+    control.label = SHOWN.get(key, control.label.capitalize())
+    if control.info == f"{control.label}.":  # it says no more
+        control.info = None
+    return control
 
 
-def take_over(made: dict[str, Any], name: Any, prompts: Any, notice: Any) -> None:
-    """A button that nobody sees, which the page presses to send txt2img's settings here."""
-    told_by_page = gr.Textbox(visible=False, elem_id="d3po_sent")
-    button = gr.Button("Send from txt2img", elem_id="d3po_send")
-    keys = [key for key in made if key.startswith("sample.")]
+def take_over(fields: Mapping[str, Component], name: Component, prompts: Component, notice: Component) -> None:
+    """Make a hidden button, which the page presses to send txt2img's settings into the panel's controls.
 
-    def take(page: str) -> Any:
-        found = txt2img.read(page)
-        updates = [gr.update(value=found.settings[key]) if key in found.settings else gr.update() for key in keys]
-        return [found.name, found.prompt, note(found), *updates]
+    Args:
+        fields: controls by "section.field".
+        name, prompts, notice: of the panel.
+    """
+    page = gr.Textbox(visible=False, elem_id="d3po_sent")
+    button: Component = gr.Button("Send from txt2img", elem_id="d3po_send")
+    keys = [key for key in fields if key.startswith("sample.")]
 
-    outputs = [name, prompts, notice, *(made[key] for key in keys)]
-    button.click(take, told_by_page, outputs, _js="d3po_sent")
+    def take(page: str) -> Update:
+        taste = txt2img.read(page)
+        updates = [gr.update(value=taste.settings[key]) if key in taste.settings else gr.update() for key in keys]
+        return [taste.name, taste.prompt, note(taste), *updates]
+
+    outputs = [name, prompts, notice, *(fields[key] for key in keys)]
+    button.click(take, page, outputs, _js="d3po_sent")
 
 
-def note(found: txt2img.Txt2ImgSettings) -> str:
-    """What was taken over and what was not, as HTML."""
-    if not found.left:
+def note(taste: txt2img.Txt2ImgSettings) -> str:
+    """Return what was taken over and what was not, as HTML."""
+    if not taste.without_effect:
         return "<p>From txt2img: its prompts and settings. Press Begin when they are as you want them.</p>"
-    left = "".join(f"<li>{html.escape(what)}</li>" for what in found.left)
+    left = "".join(f"<li>{html.escape(name)}</li>" for name in taste.without_effect)
     return f"<p>From txt2img. These are on there and have no effect on a taste:</p><ul>{left}</ul>"

@@ -1,4 +1,4 @@
-"""What the web UI is given when it starts: a tab, the gallery's routes, and a page of settings."""
+"""Give the web UI our tab, the gallery's routes and a page of settings when it starts."""
 
 from __future__ import annotations
 
@@ -6,24 +6,36 @@ import functools
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
 from modules import script_callbacks, shared
+from starlette.types import ASGIApp
 
 from d3po_core.gallery.asgi import GalleryApp
 from d3po_core.run.library import RunLibrary
+from d3po_panels.controls import Component
+from d3po_panels.worker import Worker
 
 from . import host, settings
-from .auth import MOUNT, AuthMiddleware, passwords
+from .auth import MOUNT, AuthMiddleware, GradioApp, passwords
+from .cards import Cards
+from .queue_host import WebuiHost
 from .tab import build
-from .worker import LoadedModel, WebuiWorker
 
 FOLDER = "d3po"
 WEB = Path(__file__).resolve().parents[1] / "web"
 
 
-_opened_by: Path | None = None
-"""The extension's folder that the host was given everything from; none before, and after the host let go of it."""
+class HostApp(GradioApp, Protocol):
+    """The host's web application: gradio's, which is a FastAPI one."""
+
+    def mount(self, path: str, app: ASGIApp) -> None:
+        """Serve an application under a path."""
+        ...
+
+
+_registered: Path | None = None
+"""The folder of the extension that is registered; None before, and after the host unloaded it."""
 
 
 def register(folder: Path) -> None:
@@ -32,40 +44,41 @@ def register(folder: Path) -> None:
     Args:
         folder: the extension's. Of two copies that are installed, the first one is at work.
     """
-    global _opened_by
-    if _opened_by:
-        print(f"D3PO is installed twice. {_opened_by} is used; delete the other one, {folder}, and start again.")
+    global _registered
+    if _registered:
+        print(f"D3PO is installed twice. {_registered} is used; delete the other one, {folder}, and start again.")
         return
-    _opened_by = folder
-    worker, key = WebuiWorker(LoadedModel()), secrets.token_hex(16)
+    _registered = folder
+    webui_host, key = WebuiHost(Cards(host.lora_folder())), secrets.token_hex(16)
+    worker = Worker(webui_host)
 
     @functools.cache
-    def shelf() -> tuple[RunLibrary, str]:
+    def library() -> tuple[RunLibrary, str]:
         folder, problem = settings.folder(settings.chosen(shared.opts), host.data_folder() / FOLDER)
         return RunLibrary(folder), problem
 
-    def tab() -> list[tuple[Any, str, str]]:
-        found, problem = shelf()
-        return [(build(found, worker, worker.cards, problem, key), "D3PO", "d3po")]
+    def tab() -> list[tuple[Component, str, str]]:
+        runs, problem = library()
+        return [(build(runs, worker, webui_host.cards, problem, key), "D3PO", "d3po")]
 
-    def started(_: Any, app: Any) -> None:
-        gallery = GalleryApp(shelf()[0], worker, WEB)
+    def started(_: object, app: HostApp) -> None:
+        gallery = cast("ASGIApp", GalleryApp(library()[0], worker, WEB))
         app.mount(MOUNT, AuthMiddleware(gallery, app, passwords(shared.cmd_opts.api_auth), key))
         worker.start()
 
     def unloaded() -> None:
-        global _opened_by
-        _opened_by = None
+        global _registered
+        _registered = None
         worker.close()
-        shelf()[0].close()  # after the worker, which would open it again
+        library()[0].close()  # after the worker, which would open it again
 
     def register() -> None:
-        script_callbacks.on_ui_settings(lambda: settings.add(shared.opts, shared.OptionInfo, worker))
+        script_callbacks.on_ui_settings(lambda: settings.add(shared.opts, shared.OptionInfo, webui_host))
         script_callbacks.on_ui_tabs(tab)
         script_callbacks.on_app_started(started)
         script_callbacks.on_script_unloaded(unloaded)
 
-    # The host finds out who registers by `inspect.stack()`, which looks for every caller among all modules: 0.2 s for
-    # each callback in Forge, 0.05 s in A1111. A thread's first call has next to no callers.
+    # The host finds out who registers by `inspect.stack()`, which searches all modules for every caller: 0.2 s for each
+    # callback in Forge, 0.05 s in A1111. A thread's first call has next to no callers.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(register).result()

@@ -1,28 +1,25 @@
-"""The D3PO tab: the gallery, what begins a taste, and the Studio's own panels."""
+"""The D3PO tab: the gallery, what begins a taste, and the shared panels."""
 
 from __future__ import annotations
 
 import html
 import json
 import secrets
-from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from d3po_core.errors import D3POError
 from d3po_core.run.library import RunLibrary
 from d3po_panels import panels, tastes
-from d3po_panels.controls import show_errors
-from d3po_panels.tabs import around, gallery_element
+from d3po_panels.controls import Component, Update, show_errors
+from d3po_panels.tabs import gallery_element, panel_tabs
 from d3po_panels.words import WORDS
+from d3po_panels.worker import Worker
 
 from .cards import Cards
 from .new_taste import new_taste
 
-if TYPE_CHECKING:
-    from .worker import WebuiWorker
-
-AT_ONCE = 8
+GROUPS = 8
 """Groups that the button draws."""
 NO_TASTE = """<div class="d3po-empty">
 <h2>Teach your model your taste</h2>
@@ -31,15 +28,15 @@ NO_TASTE = """<div class="d3po-empty">
 </div>"""
 
 
-def build(shelf: RunLibrary, worker: WebuiWorker, cards: Cards, problem: str = "", key: str = "") -> Any:
-    """The tab; the choice of taste at its top rules all panels. It needs gradio and no host.
+def build(library: RunLibrary, worker: Worker, cards: Cards, problem: str = "", key: str = "") -> Component:
+    """Make the tab; the choice of taste at its top rules all panels. It needs gradio and no host.
 
     Args:
-        shelf: all tastes.
-        worker: draws and teaches.
+        library: of all tastes.
+        worker: draws and trains.
         cards: taught LoRAs in the host.
-        problem: what is wrong with the shelf's folder, in a sentence.
-        key: opens the gallery's routes for whoever was given the page.
+        problem: what is wrong with the library's folder, in a sentence.
+        key: lets whoever has the page use the gallery's routes.
     """
     with gr.Blocks(analytics_enabled=False) as page:
         if problem:
@@ -52,33 +49,33 @@ def build(shelf: RunLibrary, worker: WebuiWorker, cards: Cards, problem: str = "
             use = gr.Button("Put the LoRA into txt2img", elem_id="d3po_use")
         gr.HTML(f'<div id="d3po_progress" data-key="{key}"></div>')
         with gr.Tab(WORDS["pick"], elem_id="d3po_pick"):
-            gallery = gr.HTML(gallery_html(shelf, None), elem_id="d3po_gallery")
+            gallery = gr.HTML(gallery_html(library, None), elem_id="d3po_gallery")
         with gr.Tab(WORDS["new"], elem_id="d3po_new"):
-            new_taste(shelf, worker, taste)
-        above: dict[str, Any] = {}
-        tabs = around(shelf, worker, taste, {"files": lambda: above.update(kept=starred(shelf, taste, cards))})
-        taste.change(lambda taste: gallery_html(shelf, taste), taste, gallery)
+            new_taste(library, worker, taste)
+        kept: list[Component] = []
+        tabs = panel_tabs(library, worker, taste, {"files": lambda: kept.append(starred(library, taste, cards))})
+        taste.change(lambda taste: gallery_html(library, taste), taste, gallery)
         for event in (taste.change, tabs["files"].select):
-            event(lambda taste: stars(shelf, taste, cards), taste, above["kept"])
-        draw.click(show_errors(lambda taste: worker.draw(tastes.chosen(shelf, taste), AT_ONCE)), taste, None)
-        stop.click(show_errors(lambda taste: worker.stop(tastes.chosen(shelf, taste))), taste, None)
-        skip.click(show_errors(lambda taste: worker.skip(tastes.chosen(shelf, taste))), taste, None)
+            event(lambda taste: stars(library, taste, cards), taste, kept[0])
+        draw.click(show_errors(lambda taste: worker.draw(tastes.chosen(library, taste), GROUPS)), taste, None)
+        stop.click(show_errors(lambda taste: worker.stop(tastes.chosen(library, taste))), taste, None)
+        skip.click(show_errors(lambda taste: worker.queue.skip(tastes.chosen(library, taste))), taste, None)
         tag = gr.Textbox(visible=False, elem_id="d3po_tag")
-        found = use.click(show_errors(lambda taste: lora_tag(shelf, taste, cards)), taste, tag)
-        found.then(None, tag, None, _js="d3po_use")
-        page.load(lambda: panels.choice(shelf), None, taste)
+        tagged = use.click(show_errors(lambda taste: lora_tag(library, taste, cards)), taste, tag)
+        tagged.then(None, tag, None, _js="d3po_use")
+        page.load(lambda: panels.choose_taste(library), None, taste)
     for component in page.blocks.values():
         component.do_not_save_to_config = True  # the host keeps values by label, and two of ours have the same
     return page
 
 
-def gallery_html(shelf: RunLibrary, taste: str | None) -> str:
-    """The gallery of the taste that the list calls so; a way to the first one, where there is none."""
-    return gallery_element(shelf, taste, "d3po") if tastes.find(shelf, taste) else NO_TASTE
+def gallery_html(library: RunLibrary, taste: str | None) -> str:
+    """Return the gallery of the taste with this label; an invitation to begin one if there is none."""
+    return gallery_element(library, taste, "d3po") if tastes.find(library, taste) else NO_TASTE
 
 
-def starred(shelf: RunLibrary, taste: Any, cards: Cards) -> Any:
-    """A taste's LoRAs among the host's cards, to tick those that stay."""
+def starred(library: RunLibrary, taste: Component, cards: Cards) -> Component:
+    """Make the list of a taste's LoRAs among the host's cards, to tick those that stay, and return it."""
     kept = gr.CheckboxGroup(
         choices=[],
         label="LoRAs among the cards: tick those that you want to keep there",
@@ -86,26 +83,26 @@ def starred(shelf: RunLibrary, taste: Any, cards: Cards) -> Any:
         elem_id="d3po_kept",
     )
     done = kept.input(
-        show_errors(lambda taste, names: cards.star(tastes.chosen(shelf, taste), names)), [taste, kept], None
+        show_errors(lambda taste, names: cards.star(tastes.chosen(library, taste), names)), [taste, kept], None
     )
     done.then(None, None, None, _js="d3po_cards")  # else the host would write over it what it had read before
     return kept
 
 
-def stars(shelf: RunLibrary, taste: str | None, cards: Cards) -> Any:
-    """What `starred` shows for a taste."""
-    run = tastes.find(shelf, taste)
-    found = cards.of(run) if run else {}
-    return gr.update(choices=list(found), value=[name for name, star in found.items() if star])
+def stars(library: RunLibrary, taste: str | None, cards: Cards) -> Update:
+    """Return what `starred` shows for a taste."""
+    run = tastes.find(library, taste)
+    loras = cards.of(run) if run else {}
+    return gr.update(choices=list(loras), value=[name for name, star in loras.items() if star])
 
 
-def lora_tag(shelf: RunLibrary, taste: str | None, cards: Cards) -> str:
-    """What the page is to write into txt2img's prompt: JSON of the tag, and of all names of this taste's LoRAs.
+def lora_tag(library: RunLibrary, taste: str | None, cards: Cards) -> str:
+    """Return what the page writes into txt2img's prompt: JSON of the tag, and of all names of this taste's LoRAs.
 
     Raises:
         D3POError: nothing was taught yet, or the LoRA cannot be put among the host's.
     """
-    run = tastes.chosen(shelf, taste)
+    run = tastes.chosen(library, taste)
     name, strength = cards.current(run)
     if not name:
         raise D3POError(WORDS["nothing_taught"], "Pick and teach first.")

@@ -8,7 +8,7 @@ from typing import Any
 from server import PromptServer
 
 from ..d3po_core.app.cost import duration
-from ..d3po_core.gallery.progress import WorkProgress
+from ..d3po_core.gallery.actions import WorkProgress
 from ..d3po_core.run import Run
 from .host.process import ProgressBar
 

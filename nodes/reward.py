@@ -15,8 +15,7 @@ from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
 from ..d3po_core.rewards import REWARDS, get_reward, require_differentiable, weighted_sum
 from ..d3po_core.rewards.features import STATISTICS
-from ..d3po_core.rewards.file import save_judge
-from ..d3po_core.rewards.judge import fit_judge
+from ..d3po_core.rewards.judge import fit_judge, save_judge
 from ..d3po_core.run import Run
 from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
 from . import folders, graph, prompts

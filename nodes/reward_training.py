@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..d3po_core.evaluation.drift import drift_word, recommended_strength
+from ..d3po_core.evaluation.compare import drift_word, recommended_strength
 from ..d3po_core.rewards import Reward
 from ..d3po_core.run import Run
 from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..d3po_core.app.cost import training_cost
 from ..d3po_core.errors import D3POError
-from ..d3po_core.evaluation.previews import draw_previews
+from ..d3po_core.evaluation.images import draw_previews
 from ..d3po_core.gallery.actions import MIN_PICKS
 from ..d3po_core.run import Group, Run
 from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings

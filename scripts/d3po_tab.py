@@ -1,4 +1,4 @@
-"""Registers the extension in AUTOMATIC1111 and the Forge family, which load every file of this folder when they start.
+"""Register the tab with AUTOMATIC1111 and the Forge family, which load every file of this folder when they start.
 
 The extension's folder is on the path only while this file is loaded, so everything is imported now, under names that no
 other extension has.

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from d3po_core.cli.export import export
 from d3po_core.run import Run
-from d3po_core.run.metrics import Metrics
-from d3po_core.run.rounds import Rounds
+from d3po_core.run.rounds import Metrics, Rounds
 from d3po_core.settings import LoraSettings, TrainSettings
 from d3po_core.training import round_trainer as module
 from d3po_core.training.round_trainer import save_round

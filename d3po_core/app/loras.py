@@ -11,8 +11,7 @@ from typing import Literal
 
 from ..errors import D3POError
 from ..lora import load_lora, unused_path, write_new
-from ..lora.file import policy_id
-from ..lora.metadata import hashes
+from ..lora.file import hashes, policy_id
 from ..run import Run, files
 
 Decision = Literal["keep", "gentler", "back"]

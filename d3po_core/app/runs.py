@@ -26,8 +26,7 @@ class NewRun:
 
     Attributes:
         name: on screen.
-        model: facts about the base model that find and check it again: identity, source, name, family, dtype,
-            base_config, prediction_type.
+        model: facts about the base model that find and check it again, see `model_facts`.
         sample: how images are drawn.
         train, lora: how it is trained; None leaves that to whoever trains it.
         prompts: to draw; others may come later.
@@ -66,6 +65,28 @@ def begin_run(folder: Path, new: NewRun, model: ImageModel) -> Run:
         run.prompts.add(prompt, new.sample.negative)
     run.write_manifest(device=device_name(model.denoiser.device), seed=new.sample.seed)
     return run
+
+
+def model_facts(
+    model: ImageModel, source: str, base_config: str | None = None, dtype: str = "float32"
+) -> BaseModelFacts:
+    """Return what a run remembers of its base model.
+
+    Args:
+        model: the base model.
+        source: where it is loaded from again, or the name of its file.
+        base_config: a folder with the model's configuration, for a checkpoint without internet access.
+        dtype: of the network.
+    """
+    return {
+        "identity": model.identity,
+        "source": source,
+        "name": Path(source).stem,
+        "dtype": dtype,
+        "base_config": base_config,
+        "family": model.denoiser.family,
+        "prediction_type": getattr(model, "prediction_type", ""),
+    }
 
 
 def unused_name(name: str, library: RunLibrary) -> str:

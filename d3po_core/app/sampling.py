@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning
-from ..diffusion.duplicates import duplicates
 from ..diffusion.image_model import ImageModel
-from ..diffusion.recording import to_tensors
-from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, generator, make_plan
+from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, duplicates, generator, make_plan, to_tensors
 from ..evaluation.evaluate import DrawProgress
 from ..evaluation.images import deterministic, draw
 from ..lora import LoraWeights

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TypeVar
 
-from ..evaluation.drift import drift_word, recommended_strength
+from ..evaluation.compare import drift_word, recommended_strength
 from ..gallery.actions import MIN_PICKS
 from ..run import Run
 from ..training.methods import needs_recording

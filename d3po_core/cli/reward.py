@@ -32,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..rewards.file import save_judge
-    from ..rewards.judge import fit_judge
+    from ..rewards.judge import fit_judge, save_judge
     from ..run import Run
 
     target = Path(os.path.expanduser(options.to))

@@ -4,9 +4,7 @@
     noise_schedule  noise levels, timesteps and preconditioning of diffusion networks
     denoiser        what the core needs of a network: `Denoiser`
     image_model     what the core needs of text encoder, network and VAE together: `ImageModel`
-    rollout         draws groups of candidates and records the steps to train
-    recording       recorded trajectories as tensors to store
-    duplicates      candidates of a group that look the same
+    rollout         draws groups of candidates, records the steps to train, and stores them as tensors
     likelihood      log-ratio and KL of two policies on recorded steps
     losses          preference objectives, each beside its paper
     draft           sampling that a reward's gradient flows through

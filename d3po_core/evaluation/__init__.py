@@ -5,8 +5,6 @@
 | `compare` | win rate and gain, from scores before and after |
 | `evaluate` | draws and scores both sides, compares them and saves the result |
 | `images` | images of fixed prompts and seeds, and a grid of both sides |
-| `previews` | a round's before/after strip, and the pairs of its blind check |
-| `drift` | how far a LoRA is from the base model, in a word, and the strength recommended for that |
 """
 
 from .compare import Comparison, compare

@@ -2,8 +2,7 @@
 
 | file | form |
 | --- | --- |
-| lines.py | picks and flags as JSON lines, with everything that was recorded; can be imported again |
+| lines.py | all that was recorded of picks and flags, as JSON lines; with images, for Hugging Face; can be imported |
 | authors_json.py | picks as the feedback JSON of the D3PO authors' repository; can be imported again |
-| dataset.py | images and picks as a folder for Hugging Face's `load_dataset` |
 | share.py | one zip with the LoRA, a before/after image and a card |
 """

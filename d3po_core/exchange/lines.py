@@ -6,22 +6,24 @@ A line is a standing pick or flag, with groups and candidates by their numbers:
      "who": "Anna", "when": 1770000000.5, "shown": [3, 2, 0, 1], "round": 1, "held_out": false}
 
 A flag's kind is "defective" or "unsafe", and its order the one candidate. The `metadata.jsonl` of an exported data set
-(dataset.py) holds the same picks and flags and can be imported too.
+(`export_dataset`) holds the same picks
+and flags and can be imported too: a folder with an image's prompt, group, picks and flags on each line, which Hugging
+Face's `load_dataset("imagefolder", data_dir=...)` reads.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from ..errors import D3POError
-from ..picks import FLAGS, FlagKind, Pick, check_flag, check_pick
-from ..run import Group, Run, StoredFlag, StoredPick
-from ..run.recording import check_shown
-from ..run.records import JsonObject
+from ..picks import FLAGS, FlagKind, Pick, check_flag, check_pick, pairs
+from ..run import Group, Judgement, Run, StoredFlag, StoredPick, files
+from ..run.records import JsonObject, check_shown
 from .authors_json import import_picks
 
 NOTHING_IMPORTED = "Nothing was imported."
@@ -224,3 +226,61 @@ def _numbers(value: object) -> tuple[int, ...]:
     if not isinstance(value, list | tuple) or any(type(each) is not int for each in value):
         raise TypeError("not a list of numbers")
     return tuple(value)
+
+
+def export_dataset(run: Run, folder: Path) -> int:
+    """Write all groups with picks or flags.
+
+    Args:
+        run: with picks.
+        folder: new or empty.
+
+    Returns:
+        How many images were written.
+
+    Raises:
+        D3POError: an image is missing, or the folder cannot be written to.
+    """
+    judgements: dict[str, list[Judgement]] = {}
+    for judgement in run.picks.judgements():
+        judgements.setdefault(judgement.group_id, []).append(judgement)
+    lines: list[JsonObject] = []
+    with files.writing(folder):
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+    for group in (group for group in run.groups.select() if group.id in judgements):
+        for candidate in range(group.candidates):
+            name = f"images/{group.number:06}-{candidate}.png"
+            source = run.groups.image_path(group.id, candidate)
+            with files.writing(folder):
+                shutil.copyfile(source, folder / name)
+            lines.append({"file_name": name, **_line(group, candidate, judgements[group.id])})
+    data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    files.replace(folder / "metadata.jsonl", data.encode())
+    return len(lines)
+
+
+def _line(group: Group, candidate: int, judgements: list[Judgement]) -> JsonObject:
+    """Return what `metadata.jsonl` holds of a candidate, apart from its file's name."""
+    return {
+        "text": group.prompt,
+        "negative": group.negative,
+        "group": group.number,
+        "id": group.id,
+        "candidate": candidate,
+        "seed": group.seed,
+        "round": group.round,
+        "policy": group.policy,
+        "picks": [_pick(each, each.stored, candidate, group) for each in judgements if each.stored],
+        "flags": [to_line(flag) for each in judgements for flag in each.flags if flag.candidate == candidate],
+    }
+
+
+def _pick(judgement: Judgement, stored: StoredPick, candidate: int, group: Group) -> JsonObject:
+    """Return a pick with the candidates that this one won and lost against, flags counted in."""
+    shown = judgement.shown_order or group.distinct
+    all_pairs = pairs(judgement.pick, group.candidates, shown, judgement.flagged)
+    return {
+        **to_line(stored),
+        "better_than": [pair.loser for pair in all_pairs if pair.winner == candidate],
+        "worse_than": [pair.winner for pair in all_pairs if pair.loser == candidate],
+    }

@@ -10,11 +10,11 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import D3POError
-from ..evaluation.drift import recommended_strength_of
+from ..evaluation.compare import recommended_strength_of
 from ..lora import load_lora
-from ..lora.metadata import hashes
+from ..lora.file import hashes
 from ..run import Round, Run, files
-from ..run.previews import strip_side
+from ..run.blind_checks import strip_side
 
 NEUTRAL = "taste"
 """Name of the LoRA where the run's own name is left out."""

@@ -10,7 +10,6 @@ what it asks for.
 | state.py | the JSON of a run, its rounds, groups and blind checks |
 | fields.py | reading and checking of a request's fields |
 | actions.py | `Actions`: what a host can do besides showing images; hosts override it |
-| progress.py | how far a piece of work is, and how long it will still take |
 | asgi.py | the gallery as an ASGI application |
 """
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.drift import STRENGTHS
+from ..evaluation.compare import STRENGTHS
 from ..exchange.authors_json import feedback_rows
 from ..exchange.lines import pick_lines
 from ..picks import FLAGS, Pick
 from ..run import Run
-from ..run.previews import strip_side
+from ..run.blind_checks import strip_side
 from . import fields
 from .actions import Actions
 from .fields import GROUP, BadRequest, NotFound

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..evaluation.drift import drift_word, recommended_strength_of
+from ..evaluation.compare import drift_word, recommended_strength_of
 from ..run import Round, Run, StoredFlag, StoredPick
-from ..run.blind_checks import BlindCheck
+from ..run.blind_checks import BlindCheck, strip_side
 from ..run.leases import Lease
-from ..run.previews import strip_side
 from .actions import MIN_PICKS, Actions
 
 

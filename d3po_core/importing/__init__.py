@@ -5,10 +5,8 @@
 | `sources` | `read_source`, which finds out what kind of source a path is |
 | `folders` | a folder with `winners` and `losers` in it |
 | `jsonl` | JSON lines: pairs, rankings, scores, Pick-a-Pic's rows, and the data sets that this project exports |
-| `judged` | what each kind of source is read into: `JudgedImages` |
-| `captions`, `comfyui` | the prompt of an image file: from a .txt beside it, or written by A1111, Forge or ComfyUI |
-| `images` | the pixels of an image file |
-| `contradictions` | finds groups of which a winner is also a loser |
+| `judged` | what each kind of source is read into, `JudgedImages`, and groups of which a winner is also a loser |
+| `captions` | the prompt of an image file, from a .txt beside it or from what a web UI or ComfyUI wrote; its pixels |
 | `into_run` | `import_pictures`: groups without a trajectory, for the methods that learn from images alone |
 
 A fault in one image leaves out only the groups that need it, and is reported; it is an error if nothing is left.

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ..errors import D3POError
 from ..picks import Pick
-from .captions import read_prompts
-from .images import SUFFIXES
+from .captions import SUFFIXES, read_prompts
 from .judged import ImportedPick, JudgedGroup, JudgedImages, LeftOut, abbreviate
 
 WINNERS, LOSERS = "winners", "losers"

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..diffusion.image_model import Encoder
-from ..diffusion.recording import STORE_DTYPE
+from ..diffusion.rollout import STORE_DTYPE
 from ..errors import D3POError
 from ..run import Run
 from ..run.part import IMPORTED
-from .images import read_rgb
+from .captions import read_rgb
 from .judged import JudgedGroup, JudgedImages, LeftOut
 from .sources import read_source
 

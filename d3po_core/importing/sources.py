@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 from ..errors import D3POError
-from .contradictions import drop_contradictions
 from .folders import LOSERS, WINNERS, read_folders
 from .jsonl import read_rows
-from .judged import JudgedImages
+from .judged import JudgedImages, drop_contradictions
 
 LINES = ".jsonl"
 METADATA = "metadata.jsonl"

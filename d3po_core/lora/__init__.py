@@ -1,15 +1,13 @@
 """LoRA: what is trained, how it attaches to a network, and its files.
 
-    weights      a LoRA's values, apart from any network
+    weights      a LoRA's values apart from any network, and an attached LoRA: `Lora`
     targets      which layers a LoRA attaches to, and its initial values
-    interface    an attached LoRA: `Lora`
     attach       attaches a LoRA in one of two ways
     peft         attachment by PEFT, for diffusers modules
     hooks        attachment by forward hooks, for modules that a host owns
     layer_names  diffusers' and original names of a network's layers, and its family
     keys         keys of LoRA files, written and read
-    metadata     metadata of LoRA files
-    file         LoRA files, written and read
+    file         LoRA files and their metadata, written and read
 
 Nothing here depends on what a LoRA is trained on.
 """
@@ -18,9 +16,8 @@ from __future__ import annotations
 
 from .attach import attach
 from .file import import_lora, load_lora, save_lora, unused_path, write_new
-from .interface import Lora
 from .layer_names import ModelFamily, model_family
-from .weights import LayerWeights, LoraWeights
+from .weights import LayerWeights, Lora, LoraWeights
 
 __all__ = [
     "LayerWeights",

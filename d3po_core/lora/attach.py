@@ -13,9 +13,8 @@ from ..errors import D3POError
 from ..settings import LoraSettings, validate
 from .file import import_lora
 from .hooks import HookLora
-from .interface import Lora
 from .targets import fitted, initial_weights
-from .weights import LoraWeights
+from .weights import Lora, LoraWeights
 
 
 def attach(

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from .interface import Lora
 from .targets import Layer, layers
-from .weights import LayerWeights, LoraWeights
+from .weights import LayerWeights, Lora, LoraWeights
 
 
 class HookLora(Lora):

@@ -15,9 +15,8 @@ import torch
 from torch import nn
 
 from ..errors import D3POError
-from .interface import Lora
 from .targets import layers
-from .weights import LayerWeights, LoraWeights
+from .weights import LayerWeights, Lora, LoraWeights
 
 TRAINED = "d3po"
 REFERENCE = "d3po_reference"

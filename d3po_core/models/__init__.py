@@ -2,10 +2,8 @@
 
     loading        loads a model from a pipeline folder or a .safetensors checkpoint
     model          text encoder, network and VAE as the core's `ImageModel`, and the base model's identity
-    text           encodes prompts to conditioning
     denoiser       the network as the core's `Denoiser`
-    schedule       noise levels and timesteps, from the pipeline's own scheduler configuration
-    architectures  what differs from one kind of pipeline to the next
+    architectures  what differs from one kind of pipeline to the next, and noise levels
 
 Left out: EDM-parametrised models (Playground 2.5), the SDXL refiner, inpainting and editing networks, offloading.
 """

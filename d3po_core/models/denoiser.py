@@ -8,8 +8,7 @@ from torch import Tensor
 from ..diffusion.denoiser import Conditioning, Family, Prediction
 from ..diffusion.noise_schedule import karras
 from ..diffusion.steps import per_row
-from .architectures import Architecture, Network, Pipeline
-from .schedule import Schedule
+from .architectures import Architecture, Network, Pipeline, Schedule
 
 
 class DiffusersDenoiser:

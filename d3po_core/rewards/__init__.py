@@ -9,10 +9,9 @@ place of a person.
 | `reward` | `Reward`, its checks, and weighted sums |
 | `spec` | the built-in rewards by name, and `get_reward`, which reads texts such as `warmth + 0.5*clip:/folder` |
 | `simple` | built-in rewards that look at colours, at the embedded model's flowers or at the size of a JPEG |
-| `smooth_jpeg` | the size of a JPEG with a gradient |
-| `clip`, `clip_images`, `aesthetic_head` | CLIP, PickScore, HPSv2 and LAION's aesthetic score, from folders |
+| `clip`, `clip_images` | CLIP, PickScore, HPSv2 and LAION's aesthetic score, from folders |
 | `features` | what a judge sees of an image |
-| `judge`, `cross_validation`, `file` | fitting a judge to picks, measuring it on unseen groups, saving it |
+| `judge`, `cross_validation` | fitting a judge to picks, measuring it on unseen groups, saving it |
 | `auto_pick` | picks with a reward |
 """
 

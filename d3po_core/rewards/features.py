@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import D3POError
-from .smooth_jpeg import smooth_jpeg_size, ycbcr
+from .simple import smooth_jpeg_size, ycbcr
 
 STATISTICS = "statistics"
 SIDE, SCALES, MAP = 64, (1, 2, 4, 8), 4

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..errors import D3POError
-from . import simple, smooth_jpeg
+from . import simple
 from .reward import Reward, WeightedSum, weighted_sum, write_sum
 
 REWARDS: dict[str, Reward] = {
@@ -27,13 +27,13 @@ REWARDS: dict[str, Reward] = {
         Reward(
             "smooth-compressibility",
             "as compressibility, by a size that has a gradient",
-            smooth_jpeg.smooth_compressibility,
+            simple.smooth_compressibility,
             True,
         ),
         Reward(
             "smooth-incompressibility",
             "as incompressibility, by a size that has a gradient",
-            smooth_jpeg.smooth_incompressibility,
+            simple.smooth_incompressibility,
             True,
         ),
         Reward("garden-size", "large blooms (embedded model only)", simple.garden_size, True),
@@ -147,7 +147,7 @@ def _named(name: str, more: Mapping[str, Callable[[], Reward]]) -> Reward:
 def _loader(kind: str) -> Callable[[str], Reward]:
     """Return the function that loads a reward of this kind; its module is imported only now, as it takes long."""
     if kind == "picks":
-        from .file import load_judge_reward
+        from .judge import load_judge_reward
 
         return load_judge_reward
     from .clip import LOADERS

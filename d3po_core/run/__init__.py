@@ -3,7 +3,7 @@
 Storage knows no maths: tensors come and go as dictionaries, settings as JSON-able ones. Every write is atomic, and
 nothing is ever unpickled.
 
-A `Run` (run.py) is opened or created, and has these parts, each in the file of its name:
+A `Run` (run.py) is opened or created, and has these parts, each in the file of its name unless one is said:
 
 | part | keeps |
 | --- | --- |
@@ -15,26 +15,24 @@ A `Run` (run.py) is opened or created, and has these parts, each in the file of 
 | `leases` | which page shows which group |
 | `rounds` | rounds of training: settings, the trainer's state, the LoRA files that came out |
 | `blind_checks` | unnamed before/after pairs, and which side a person preferred |
-| `previews` | a round's images of fixed prompts and seeds |
-| `metrics` | the trainer's reports, a line each |
+| `previews` | a round's images of fixed prompts and seeds (blind_checks.py) |
+| `metrics` | the trainer's reports, a line each (rounds.py) |
 | `space` | how many bytes a run takes, and how to free some |
 
-They share part.py (names of files), schema.py (tables), database.py (connections and transactions), files.py (atomic
-files), records.py (typed records), recording.py (what picks and flags have in common), lock.py (one trainer at a
-time) and manifest.py. images.py turns images into tensors and back; library.py finds the runs in a folder.
+They share part.py (names of files), database.py (tables, connections and transactions), files.py (atomic files, and the
+lock of one trainer at a time) and records.py (typed records). images.py turns images into tensors and back; library.py
+finds the runs in a folder.
 """
 
 from __future__ import annotations
 
 from .flags import StoredFlag
 from .groups import Group
-from .manifest import device_name
 from .picks import Judgement, StoredPick
 from .prompts import Prompt
-from .recording import Recorded
-from .records import BaseModelFacts, RoundSummary
+from .records import BaseModelFacts, Recorded, RoundSummary
 from .rounds import Round
-from .run import Run
+from .run import Run, device_name
 
 __all__ = [
     "BaseModelFacts",

@@ -3,6 +3,10 @@
 A file is written under a temporary name in the same folder, flushed to the disk and renamed. Tensors are safetensors
 with a checksum of their data in the header, because the format itself notices a cut file but not a changed byte.
 They are read into memory rather than mapped: a mapped file can be neither deleted nor replaced on Windows.
+
+Also a lock that ends with its process, because two trainers on one run would overwrite each other's state. The
+operating system holds it, so a killed process leaves none. The facts about its holder (process, computer, start) are in
+a file beside it, for the message alone.
 """
 
 from __future__ import annotations
@@ -13,13 +17,16 @@ import io
 import json
 import os
 import secrets
+import socket
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
@@ -180,3 +187,53 @@ def png(image: Image.Image) -> bytes:
 def _body(data: bytes | bytearray) -> memoryview:
     """Return the tensors' bytes of a safetensors file, which follow its header."""
     return memoryview(data)[8 + int.from_bytes(data[:8], "little") :]
+
+
+HOLDER = ".holder.json"
+"""End of the name of the file that says who holds the lock, or held it last. Some versions of filelock empty the lock
+file itself."""
+POLL_SECONDS = 0.02
+
+
+@contextmanager
+def hold(path: Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold the lock file while inside. It is not re-entrant, not even within one process.
+
+    Args:
+        path: the lock file; it is made when missing.
+        wait: seconds to wait for another holder.
+
+    Raises:
+        D3POError: another holder has it (the message names its process, computer and start), the disk is full or the
+            folder cannot be written to.
+    """
+    lock = FileLock(path, thread_local=False)  # a new one each time: filelock's own objects are re-entrant
+    with writing(path.parent):
+        path.parent.stat()  # filelock would make a missing folder again, even that of a run that was moved
+        try:
+            lock.acquire(timeout=wait, poll_interval=POLL_SECONDS)
+        except Timeout:  # an OSError too, so it must not reach `writing`
+            raise _held(path) from None
+    try:
+        with suppress(OSError):  # on a full disk the lock must work all the same: it guards the freeing of space
+            path.with_name(path.name + HOLDER).write_text(json.dumps(_this_process()), encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def _this_process() -> dict[str, str | int]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "start": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def _held(path: Path) -> D3POError:
+    try:
+        facts = json.loads(path.with_name(path.name + HOLDER).read_text(encoding="utf-8"))
+        holder = f"process {facts['pid']} on {facts['host']}, since {facts['start']}"
+    except (OSError, ValueError, KeyError, TypeError):  # the holder could not write it, or has not yet
+        holder = "another process"
+    return D3POError(
+        f"The run in {path.parent} is being trained already: {holder}.",
+        "Wait until it has finished, or stop it.",
+        "All picks are saved.",
+    )

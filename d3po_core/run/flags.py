@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..picks import FLAGS, FlagKind, check_flag
 from .part import Part, count_up
-from .recording import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
+from .records import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
 
 
 @dataclass(frozen=True)

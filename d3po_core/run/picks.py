@@ -18,7 +18,7 @@ from ..errors import D3POError
 from ..picks import Pick, check_pick
 from .flags import StoredFlag, flag_of, is_flag, standing_flags
 from .part import IMPORTED, Part, count_up
-from .recording import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
+from .records import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
 
 
 @dataclass(frozen=True)

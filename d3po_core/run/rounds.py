@@ -1,15 +1,19 @@
 """Rounds of training: which one is unfinished, what came out of the finished ones, and the trainer's state.
 
 The state is one file, tensors and counters together, so that they can never disagree after a kill.
+
+metrics.jsonl has one line per report and is only ever appended to. A line cut short by a kill is skipped when reading;
+the next line written begins on a line of its own.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +21,9 @@ from torch import Tensor
 
 from ..errors import D3POError
 from . import files
-from .lock import hold
-from .part import LOCK, STATE, Part
-from .records import JsonObject, RoundSummary
+from .files import hold, writing
+from .part import LOCK, METRICS, STATE, Part
+from .records import JsonObject, RoundSummary, finite
 
 
 @dataclass(frozen=True)
@@ -272,3 +276,38 @@ def _round(row: sqlite3.Row) -> Round:
     values["settings"] = json.loads(values["settings"])
     values["summary"] = RoundSummary.from_json(values["summary"])
     return Round(**values)
+
+
+UPDATE = ("round", "phase", "update")
+"""The values that identify an update."""
+
+
+class Metrics(Part):
+    """Keeps what the trainer reported."""
+
+    def append(self, values: JsonObject) -> None:
+        """Append a JSON-able report; NaN and infinity become null.
+
+        Raises:
+            D3POError: the disk is full or the folder cannot be written to.
+        """
+        line = json.dumps(finite(values)).encode() + b"\n"
+        with writing(self.folder), open(self.folder / METRICS, "a+b", buffering=0) as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            file.write(line)
+
+    def read(self) -> list[JsonObject]:
+        """Return all complete reports, oldest first; of an update done again after a kill only the later one."""
+        path = self.folder / METRICS
+        reports: dict[object, JsonObject] = {}
+        for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else []):
+            with suppress(ValueError):
+                report = json.loads(line)
+                if isinstance(report, dict):
+                    update = tuple(str(report.get(name)) for name in UPDATE) if "update" in report else number
+                    reports.pop(update, None)
+                    reports[update] = report
+        return list(reports.values())

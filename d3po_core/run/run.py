@@ -1,33 +1,39 @@
-"""A run: the images, picks and LoRA files of one taste, in a folder that can be moved, copied and deleted."""
+"""A run: the images, picks and LoRA files of one taste, in a folder that can be moved, copied and deleted.
+
+Its manifest.json has the versions, settings and devices that it was made with, for people who repeat or study it. No
+code decides anything by that file. Versions are read from the installed packages' metadata, so nothing heavy is
+imported for them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import sqlite3
 import time
 import uuid
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
+import torch
+
+from .. import __version__
 from ..errors import D3POError
 from . import files
-from .blind_checks import BlindChecks
-from .database import Database, connect, transaction
+from .blind_checks import BlindChecks, Previews
+from .database import VERSION, Database, connect, create_tables, transaction
+from .files import hold
 from .flags import Flags
 from .groups import Groups
 from .history import History
 from .leases import Leases
-from .lock import hold
-from .manifest import read_manifest, write_manifest
-from .metrics import Metrics
-from .part import DATABASE, LOCK
+from .part import DATABASE, LOCK, MANIFEST
 from .picks import Picks
-from .previews import Previews
 from .prompts import Prompts
 from .records import BaseModelFacts, JsonObject
-from .rounds import Rounds
-from .schema import VERSION, create_tables
+from .rounds import Metrics, Rounds
 from .space import Space, remove_leftovers
 
 
@@ -234,3 +240,48 @@ def _check_version(database: Database) -> None:
             "Update D3PO." if version > VERSION else "Begin a new run, and import this one's data set into it.",
             "Nothing in it was changed.",
         )
+
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
+
+
+def read_manifest(folder: Path) -> JsonObject:
+    """Return a run's manifest as last written; empty if it is missing or damaged."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def write_manifest(folder: Path, content: JsonObject) -> None:
+    """Write a run's manifest, with the versions that are installed now.
+
+    Args:
+        folder: of the run.
+        content: JSON-able.
+
+    Raises:
+        D3POError: the disk is full or the folder cannot be written to.
+    """
+    files.replace(folder / MANIFEST, (json.dumps({**content, "versions": versions()}, indent=2) + "\n").encode())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, the system, this package and those of `PACKAGES` that are installed."""
+    installed = {"d3po_core": __version__, "python": platform.python_version(), "system": platform.platform()}
+    for package in PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def device_name(device: torch.device | str) -> str:
+    """Name a device as a person does: the GPU's name, or the processor and its number of cores."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    return machine if device.type == "cpu" else f"{device.type} on {machine}"

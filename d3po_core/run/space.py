@@ -10,9 +10,8 @@ from pathlib import Path
 
 from ..errors import D3POError
 from .database import Database
-from .files import TEMPORARY
+from .files import TEMPORARY, hold
 from .groups import ID
-from .lock import hold
 from .part import CONDITIONING, DATABASE, GROUPS, IMPORTED, LOCK, ROUNDS, STATE, TRAJECTORY, Part
 
 KINDS = ("tensors", "images", "loras", "database", "other")

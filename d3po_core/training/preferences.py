@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.recording import from_tensors
+from ..diffusion.rollout import from_tensors
 from ..errors import D3POError
 from ..picks import Pair, ordered, pairs, scores
 from ..rewards import Reward, check_varied

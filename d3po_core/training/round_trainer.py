@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
 from ..errors import D3POError
-from ..evaluation.drift import STRENGTHS
+from ..evaluation.compare import STRENGTHS
 from ..lora import Lora, LoraWeights, attach, import_lora, save_lora, unused_path
 from ..lora.file import policy_id
 from ..lora.weights import scale_weights

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning, Denoiser
 from ..diffusion.likelihood import per_row, residual
-from ..diffusion.recording import STORE_DTYPE
+from ..diffusion.rollout import STORE_DTYPE
 from ..diffusion.steps import LinearSteps, early_window
 from ..picks import Pair
 

@@ -14,7 +14,7 @@ import torch
 from d3po_core.cli import main
 from d3po_core.run import Run
 from d3po_core.run.groups import Groups
-from d3po_core.run.metrics import Metrics
+from d3po_core.run.rounds import Metrics
 from tests.tiny_pipelines import tiny_sd
 
 PROMPTS = ["a red fox", "a blue house", "a green tree"]

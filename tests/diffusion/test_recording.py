@@ -6,8 +6,15 @@ import dataclasses
 
 import torch
 
-from d3po_core.diffusion.recording import STORE_DTYPE, from_tensors, to_tensors
-from d3po_core.diffusion.rollout import CandidateNoise, Trajectory, make_plan, sample
+from d3po_core.diffusion.rollout import (
+    STORE_DTYPE,
+    CandidateNoise,
+    Trajectory,
+    from_tensors,
+    make_plan,
+    sample,
+    to_tensors,
+)
 from d3po_core.diffusion.steps import LinearSteps
 from d3po_core.settings import SampleSettings
 from tests.toy import SHAPE, ToyDenoiser

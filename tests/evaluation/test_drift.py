@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from d3po_core.evaluation.drift import drift_word, recommended_strength, recommended_strength_of
+from d3po_core.evaluation.compare import drift_word, recommended_strength, recommended_strength_of
 from d3po_core.run import RoundSummary
 from d3po_core.settings import TrainSettings
 

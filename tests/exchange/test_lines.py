@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from d3po_core.errors import D3POError
-from d3po_core.exchange.dataset import export_dataset
-from d3po_core.exchange.lines import import_file, import_lines, pick_lines
+from d3po_core.exchange.lines import export_dataset, import_file, import_lines, pick_lines
 from d3po_core.picks import Pick
 from d3po_core.run import Run
 from tests.run_helpers import make_run, put_group

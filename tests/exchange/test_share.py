@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from d3po_core.errors import D3POError
-from d3po_core.exchange.dataset import export_dataset
+from d3po_core.exchange.lines import export_dataset
 from d3po_core.exchange.share import share
 from d3po_core.lora import load_lora, save_lora
 from d3po_core.lora.file import policy_id

@@ -14,8 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from d3po_core.errors import D3POError
-from d3po_core.importing.captions import parse_parameters, read_prompts
-from d3po_core.importing.comfyui import parse_graph
+from d3po_core.importing.captions import parse_graph, parse_parameters, read_prompts
 
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 965400086, Size: 512x512, Model hash: 45dee52b"
 HIRES = 'Steps: 30, Sampler: DPM++ 2M, CFG scale: 5, Hires prompt: "a fox,\\nin snow", Lora hashes: "ink: 2f1a"'

@@ -19,7 +19,7 @@ from d3po_core.cli import main
 from d3po_core.cli.sample import usual_prompts
 from d3po_core.embedded import GARDEN_FOLDER
 from d3po_core.errors import D3POError
-from d3po_core.exchange.dataset import export_dataset
+from d3po_core.exchange.lines import export_dataset
 from d3po_core.gallery.actions import Actions
 from d3po_core.gallery.answers import Asked, history
 from d3po_core.gallery.state import state

@@ -15,7 +15,7 @@ from diffusers import (
 from d3po_core.diffusion.noise_schedule import NoiseSchedule, karras
 from d3po_core.errors import D3POError
 from d3po_core.models import DiffusersModel
-from d3po_core.models.schedule import DiffusionSchedule
+from d3po_core.models.architectures import DiffusionSchedule
 from tests.tiny_pipelines import sd_scheduler, tiny_flux, tiny_sd, tiny_sd3
 
 

@@ -338,8 +338,7 @@ def test_what_was_loaded_in_inference_mode_still_has_gradients(folder):
 def test_picks_are_learnt_on_a_clips_features(folder, tmp_path):
     from d3po_core.picks import Pick
     from d3po_core.rewards.features import get_features
-    from d3po_core.rewards.file import load_judge, save_judge
-    from d3po_core.rewards.judge import fit_judge
+    from d3po_core.rewards.judge import fit_judge, load_judge, save_judge
     from tests.run_helpers import make_run, put_group
 
     liked = get_features(f"clip:{folder}")  # a taste that these features know: for what is large in the first of them

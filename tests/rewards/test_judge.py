@@ -19,8 +19,17 @@ from d3po_core.picks import Pick
 from d3po_core.rewards import get_reward
 from d3po_core.rewards.cross_validation import PairData, by_group, fit_bradley_terry, fit_head, fold_of, hidden_margins
 from d3po_core.rewards.features import Statistics, get_features
-from d3po_core.rewards.file import load_judge, save_judge
-from d3po_core.rewards.judge import MIN_GROUPS, MIN_Z, Judge, above_chance, feature_spread, fit_judge, preferences
+from d3po_core.rewards.judge import (
+    MIN_GROUPS,
+    MIN_Z,
+    Judge,
+    above_chance,
+    feature_spread,
+    fit_judge,
+    load_judge,
+    preferences,
+    save_judge,
+)
 from d3po_core.run import Run
 from d3po_core.training.preferences import collect_preferences
 from tests.run_helpers import make_run, put_group

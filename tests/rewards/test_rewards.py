@@ -249,7 +249,7 @@ def test_paths_are_written_in_full(tmp_path, monkeypatch):
         f"2.0*picks:{tmp_path}/a b.safetensors + clip:{tmp_path}/home/c"
     )
     assert canonical("clip:~nobody-of-this-name/x") == f"clip:{tmp_path}/~nobody-of-this-name/x"
-    monkeypatch.setattr("d3po_core.rewards.file.load_judge_reward", lambda path: REWARDS["warmth"])
+    monkeypatch.setattr("d3po_core.rewards.judge.load_judge_reward", lambda path: REWARDS["warmth"])
     assert get_reward("picks:a.safetensors").written == f"picks:{tmp_path}/a.safetensors"
     mine = reward(lambda images, prompts: images.mean((1, 2, 3)))
     assert mine.written == "" and get_reward("mine", {"mine": lambda: mine}).written == "mine"

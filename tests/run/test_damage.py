@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.run import Run, database, files
-from d3po_core.run.schema import VERSION
+from d3po_core.run.database import VERSION
 from tests.run_helpers import MODEL, make_run, put_group, trajectory
 
 

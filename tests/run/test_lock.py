@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from d3po_core.errors import D3POError
-from d3po_core.run import Run, lock
-from d3po_core.run.lock import hold
+from d3po_core.run import Run, files
+from d3po_core.run.files import hold
 from tests.run_helpers import hold_trainer_lock, make_run, processes
 
 
@@ -86,7 +86,7 @@ def test_a_holder_that_has_not_named_itself_yet_is_another_process(tmp_path):
     path = tmp_path / "trainer.lock"
     with hold(path):
         for text in ("", "[]", "{}"):
-            path.with_name(path.name + lock.HOLDER).write_text(text)
+            path.with_name(path.name + files.HOLDER).write_text(text)
             with pytest.raises(D3POError, match="trained already: another process"), hold(path):
                 pass
 

@@ -73,8 +73,9 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
     from d3po_core.models import load_model
     from d3po_panels import tastes
 
-    plan = tastes.NewRun("Evening", "garden", tuple(split_prompts()[0]), SAMPLE, TRAIN, LoraSettings(rank=4, alpha=4.0))
-    tastes.begin_run(plan, load_model("garden"), RunLibrary(tmp_path / "tastes")).close()
+    settings = (SAMPLE, TRAIN, LoraSettings(rank=4, alpha=4.0))
+    prompts, library = tuple(split_prompts()[0]), RunLibrary(tmp_path / "tastes")
+    tastes.begin(library, load_model("garden"), "garden", "Evening", prompts, *settings).close()
     found = Studio(tmp_path / "tastes")
     yield found
     found.kill()
@@ -160,7 +161,7 @@ def test_a_full_evening(browser: Any, studio: Studio, tmp_path: Path) -> None:
     first.page.bring_to_front()
     first.page.locator("d3po-gallery [data-view=teach]").click()
     first.page.locator("d3po-gallery").get_by_role("button", name="Teach", exact=True).last.click()
-    check = until(run.last_check, 600)
+    check = until(run.blind_checks.last, 600)
     until(lambda: studio.ask(f"taste/{run.run_id}/state")["work"] is None)
     first.click("Start the blind check")
     for n in range(len(check.pairs)):

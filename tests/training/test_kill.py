@@ -22,7 +22,7 @@ from d3po_core.app.sampling import sample_groups
 from d3po_core.cli.export import export
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run
 from d3po_core.settings import SampleSettings
 from tests.kill_helpers import (
     die_in_export,
@@ -48,7 +48,7 @@ class Lesson:
     before: Path
     trained: Path
     after: Path
-    summary: dict[str, Any]
+    summary: RoundSummary
     lora: dict[str, Tensor]
 
 

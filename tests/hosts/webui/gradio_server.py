@@ -1,7 +1,7 @@
 """The tab without a web UI, on a gradio server: `python gradio_server.py FOLDER PORT PORT USER PASSWORD`.
 
-Everything of ours is what a host gets: the tab, the gallery's routes with their doorkeeper, and a worker. The model is
-a toy, and the other tab has only what ours reaches for in txt2img. The user's password is the API's, too. The page at
+Everything of ours is what a host gets: the tab, the gallery's routes with their AuthMiddleware, and a worker. The model
+is a toy, and the other tab has only what our page uses in txt2img. The user's password is also the API's. The page at
 the second port is behind it, and its tab is as in a web UI that is open to other computers.
 """
 
@@ -21,6 +21,7 @@ from d3po_core.gallery.asgi import GalleryApp
 from d3po_core.run import Run
 from d3po_core.run.library import RunLibrary
 from d3po_panels.worker import Worker
+from d3po_studio.host import StudioHost
 from d3po_webui.auth import MOUNT, AuthMiddleware
 from d3po_webui.cards import Cards
 from d3po_webui.tab import build
@@ -58,26 +59,20 @@ class OneModel:
         return self.model
 
 
-class TabWorker(Worker):
-    """A worker that keeps LoRAs as the one inside a web UI does."""
+class TabHost(StudioHost):
+    """A host that gives LoRAs cards, as a web UI does."""
 
     attachment = "hooks"
 
-    def __init__(self, cards: Cards) -> None:
+    def __init__(self, cards: Cards, open_to_others: bool = False) -> None:
         super().__init__(OneModel())
-        self.cards = cards
+        self.cards, self.open_to_others = cards, open_to_others
 
-    def _kept(self, run: Run, lora: Path) -> None:
-        self.cards.publish(run, lora)
+    def lora_saved(self, run: Run, path: Path) -> None:
+        self.cards.publish(run, path)
 
-    def _shown(self, run: Run, round: int) -> None:
+    def previews_drawn(self, run: Run, round: int) -> None:
         self.cards.picture(run, round)
-
-
-class OpenWorker(TabWorker):
-    """One of a web UI that other computers may use."""
-
-    open_to_others = True
 
 
 def know_js() -> None:
@@ -118,12 +113,12 @@ def main() -> None:
     folder, ports, login = Path(sys.argv[1]), list(map(int, sys.argv[2:4])), tuple(sys.argv[4:])
     if gr.__version__.startswith("4."):
         know_js()
-    shelf, cards = RunLibrary(folder / "tastes"), Cards(folder / "loras")
-    worker = TabWorker(cards)
+    library, cards = RunLibrary(folder / "tastes"), Cards(folder / "loras")
+    worker = Worker(TabHost(cards))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # gradio 3 only warns of what it does not know
-        tab = build(shelf, worker, cards, key=KEY)
-        guarded = build(shelf, OpenWorker(cards), cards)
+        tab = build(library, worker, cards, key=KEY)
+        guarded = build(library, Worker(TabHost(cards, open_to_others=True)), cards)
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(elem_id="tabs"):
         with gr.Tab("txt2img", elem_id="tab_txt2img"):
             txt2img()
@@ -131,7 +126,7 @@ def main() -> None:
                 gr.Button("Save")
         with gr.Tab("D3PO", elem_id="tab_d3po"):
             tab.render()
-    gallery: Any = GalleryApp(shelf, worker, ROOT / "web")
+    gallery: Any = GalleryApp(library, worker, ROOT / "web")
     for blocks, port, auth in ((page, ports[0], None), (guarded, ports[1], login)):
         app, *_ = blocks.queue().launch(server_name="127.0.0.1", server_port=port, auth=auth, prevent_thread_lock=True)
         app.mount(MOUNT, AuthMiddleware(gallery, app, dict([login]), KEY))

@@ -21,6 +21,7 @@ from d3po_core.run.library import RunLibrary
 from d3po_panels import tastes
 from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
+from d3po_studio.host import StudioHost
 from d3po_webui.cards import Cards
 from d3po_webui.settings import add, chosen, folder
 from d3po_webui.tab import lora_tag
@@ -52,16 +53,16 @@ def files_of(cards: Cards, ending: str = "safetensors") -> list[str]:
     return sorted(path.stem for path in cards.folder.glob(f"[!.]*.{ending}"))
 
 
-def told(path: Path) -> dict[str, object]:
+def card_of(path: Path) -> dict[str, object]:
     return dict(json.loads(path.with_suffix(".json").read_text()))
 
 
 def test_a_card_has_what_hosts_show(run: Run, cards: Cards) -> None:
     card = cards.publish(run, taught(run, drift=0.08))
     assert card.name == "Night-lakes-round1.safetensors"
-    assert told(card)["sd version"] == "SD1"
-    assert told(card)["preferred weight"] == 0.7  # the greatest strength whose drift is not high
-    assert "Night lakes" in str(told(card)["description"])
+    assert card_of(card)["sd version"] == "SD1"
+    assert card_of(card)["preferred weight"] == 0.7  # the greatest strength whose drift is not high
+    assert "Night lakes" in str(card_of(card)["description"])
     with safe_open(card, framework="np") as file:
         assert file.metadata()["ss_output_name"] == card.stem
         assert "sshs_model_hash" in file.metadata()
@@ -110,8 +111,7 @@ def test_another_taste_is_left_alone(run: Run, cards: Cards, tmp_path: Path) -> 
 
 def test_a_deleted_taste_leaves_its_cards_and_says_so(run: Run, cards: Cards) -> None:
     card = cards.publish(run, taught(run))
-    models: Any = SimpleNamespace()  # none is needed for this
-    worker = Worker(models).start()
+    worker = Worker(StudioHost()).start()
     tastes.delete(run, worker)
     worker.close()
     assert not run.folder.exists() and card.is_file()
@@ -120,28 +120,28 @@ def test_a_deleted_taste_leaves_its_cards_and_says_so(run: Run, cards: Cards) ->
 
 def test_what_a_person_wrote_stays(run: Run, cards: Cards) -> None:
     card = cards.publish(run, taught(run))
-    mine = {**told(card), "activation text": "nightlake", "notes": "for covers", "preferred weight": 0.45}
+    mine = {**card_of(card), "activation text": "nightlake", "notes": "for covers", "preferred weight": 0.45}
     card.with_suffix(".json").write_text(json.dumps(mine))
     cards.star(run, [card.stem])
-    assert told(card) == {**mine, "starred": True}
+    assert card_of(card) == {**mine, "starred": True}
     following = cards.publish(run, taught(run))
-    assert told(card) == {**mine, "starred": True}
-    assert (told(following)["activation text"], told(following)["notes"]) == ("nightlake", "for covers")
-    assert told(following)["preferred weight"] == 1.0  # that is of the round
+    assert card_of(card) == {**mine, "starred": True}
+    assert (card_of(following)["activation text"], card_of(following)["notes"]) == ("nightlake", "for covers")
+    assert card_of(following)["preferred weight"] == 1.0  # that is of the round
 
 
 def test_the_tag_is_of_what_samples_and_names_all_earlier_ones(run: Run, cards: Cards, tmp_path: Path) -> None:
-    shelf = RunLibrary(tmp_path / "tastes")
-    (label,) = tastes.labels(shelf)
+    library = RunLibrary(tmp_path / "tastes")
+    (label,) = tastes.labels(library)
     with pytest.raises(D3POError, match="not been taught yet"):
-        lora_tag(shelf, label, cards)
+        lora_tag(library, label, cards)
     cards.publish(run, taught(run, drift=0.08))
     cards.publish(run, taught(run))
-    found = json.loads(lora_tag(shelf, label, cards))
+    found = json.loads(lora_tag(library, label, cards))
     assert found["tag"] == "<lora:Night-lakes-round2:1>"
     assert found["names"] == ["Night-lakes-round1", "Night-lakes-round2"]
     run.rounds.go_back(str(run.rounds.all()[0].lora_hash))
-    assert json.loads(lora_tag(shelf, label, cards))["tag"] == "<lora:Night-lakes-round1:0.7>"
+    assert json.loads(lora_tag(library, label, cards))["tag"] == "<lora:Night-lakes-round1:0.7>"
 
 
 def test_one_that_was_tidied_away_comes_back_when_it_is_wanted(run: Run, cards: Cards) -> None:
@@ -196,13 +196,13 @@ class Options:
 
 
 def test_settings_have_effect_at_once(cards: Cards) -> None:
-    worker: Any = SimpleNamespace(cards=cards, in_a_turn=2)
+    host: Any = SimpleNamespace(cards=cards, groups_per_turn=2)
     options = Options(d3po_kept=7, d3po_folder=' "/tastes" ')
-    add(options, Option, worker)
-    assert (cards.kept, worker.in_a_turn) == (7, 2)
+    add(options, Option, host)
+    assert (cards.kept, host.groups_per_turn) == (7, 2)
     options.__dict__["d3po_in_a_turn"] = 4.0  # as sliders of some hosts say it
     options.changed["d3po_in_a_turn"]()
-    assert worker.in_a_turn == 4 and isinstance(worker.in_a_turn, int)
+    assert host.groups_per_turn == 4 and isinstance(host.groups_per_turn, int)
     assert chosen(options) == "/tastes"
 
 

@@ -23,10 +23,11 @@ from d3po_core.rewards import get_reward
 from d3po_core.run.library import RunLibrary
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training.reward_gradient import PromptSample, RewardGradient
-from d3po_panels.tastes import NewRun, begin_run
-from d3po_webui import denoiser, host, register
+from d3po_panels import tastes
+from d3po_webui import host, register
+from d3po_webui.cards import Cards
 from d3po_webui.model import WebuiModel
-from d3po_webui.worker import LoadedModel, WebuiWorker
+from d3po_webui.queue_host import WebuiHost
 
 SECTIONS = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
 NOTHING = Body(default={})
@@ -36,14 +37,18 @@ class Probe:
     """What can be asked."""
 
     def __init__(self):
-        self.worker = WebuiWorker(LoadedModel())  # never started: it is lent for its turns in the queue
+        self.host = WebuiHost(Cards(host.lora_folder()))
+
+    def _turn(self):
+        """A turn in the host's queue, as jobs have it."""
+        return self.host.turn(lambda: None)
 
     def version(self):
         return {"host": launch_utils.git_tag(), "torch": torch.__version__, "gradio": gradio.__version__}
 
     def picture(self, prompt, seed, steps, lora=None, guidance_scale=7.0):
         """A picture of 64x64 by the host's own sampler around our denoiser with the in-training LoRA: PNG, base64."""
-        with self.worker._in_queue():
+        with self._turn():
             model = WebuiModel(host.loaded_model(), 64, 64)
             conditioning = model.encode([prompt])[0]
             sigmas = model.denoiser.sigmas(steps, "model").float()
@@ -61,12 +66,12 @@ class Probe:
 
     def gradient(self, prompt, sigma, checkpointing=False):
         """Gradient along a random direction of a LoRA's matrices: by autograd, and by finite differences."""
-        with self.worker._in_queue():
+        with self._turn():
             model = WebuiModel(host.loaded_model(), 64, 64)
             conditioning = model.encode([prompt])[0]
             attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
             try:
-                with self.worker._for_gradients(model, TrainSettings(checkpointing=checkpointing)):
+                with self.host.training(model, TrainSettings(checkpointing=checkpointing)):
                     return _slopes(model, attached, conditioning, sigma)
             finally:
                 attached.remove()
@@ -76,12 +81,12 @@ class Probe:
         matrices: by autograd, and by finite differences; and how many matrices it reaches."""
         sample = SampleSettings(steps=3, guidance_scale=2.0, width=64, height=64)
         settings = RewardSettings(variant="draft", checkpointing=checkpointing)
-        with self.worker._in_queue():
+        with self._turn():
             model = WebuiModel(host.loaded_model(), 64, 64)
             scene = PromptSample(prompt, model.encode([prompt])[0], 0)
             attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
             try:
-                with self.worker._for_gradients(model, settings):
+                with self.host.training(model, settings):
                     plan = make_plan(model.denoiser, sample)
                     about = (plan.steps, model.latent_shape(64, 64), sample.guidance_scale, settings)
                     gradient = RewardGradient(model, get_reward(reward), *about)
@@ -92,7 +97,7 @@ class Probe:
     def coded(self, seed):
         """How far latents are, that a picture is encoded to, from those that the host's own encoder gives for it, and
         how far the picture that they are decoded to with gradient is from the host's own."""
-        with self.worker._in_queue(), torch.no_grad():
+        with self._turn(), torch.no_grad():
             model = WebuiModel(host.loaded_model(), 64, 64)
             chance = torch.Generator().manual_seed(seed)
             image = torch.rand((1, 3, 64, 64), generator=chance)
@@ -108,7 +113,7 @@ class Probe:
 
     def weights(self):
         """A hash of every weight of network and VAE, in its precision."""
-        with self.worker._in_queue():
+        with self._turn():
             model, found = host.loaded_model(), hashlib.sha256()
             for module in (host.network(model), host.vae(model)):
                 for name, value in module.state_dict().items():
@@ -119,7 +124,7 @@ class Probe:
 
     def prediction(self, prompt, sigma):
         """A few numbers of what the network predicts for fixed latents."""
-        with self.worker._in_queue(), torch.no_grad():
+        with self._turn(), torch.no_grad():
             model = WebuiModel(host.loaded_model(), 64, 64)
             x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5)) * sigma
             denoised = model.denoiser(x, torch.tensor([sigma]), model.encode([prompt])[0], 1.0).cond
@@ -127,11 +132,11 @@ class Probe:
 
     def predicted_kinds(self):
         """What networks of some kinds predict, told by the host's own classes for their noise levels."""
-        return {name: denoiser.predicted(kind()) for name, kind in _other_kinds().items()}
+        return {name: host.prediction_of(kind()) for name, kind in _other_kinds().items()}
 
     def told_with_text(self, prompt, width, height):
         """What SDXL's network is told beside the text by the host itself: the end of it, where sizes are."""
-        with self.worker._in_queue():
+        with self._turn():
             model = host.loaded_model()
             return host.encode(model, [prompt], False, width, height)["vector"][0, -1536:].float().tolist()
 
@@ -142,7 +147,7 @@ class Probe:
 
     def network(self):
         """What is left on the host's network: hooks, what was replaced, what asks for gradients."""
-        module = self.worker.models.get().denoiser.module
+        module = self.host.models.get().denoiser.module
         parts = list(module.modules())
         return {
             "hooks": sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in parts),
@@ -152,13 +157,13 @@ class Probe:
 
     def model(self):
         """Name of the checkpoint that a taste would be begun with."""
-        with self.worker._in_queue():
-            return self.worker.models.get().name
+        with self._turn():
+            return self.host.models.get().name
 
     def random_lora(self, file, targets):
         """Write a LoRA of ours with random weights; how many layers it has."""
-        with self.worker._in_queue():
-            module = self.worker.models.get().denoiser.module
+        with self._turn():
+            module = self.host.models.get().denoiser.module
             attached = attach(module, LoraSettings(rank=4, alpha=2.0, targets=targets), kind="hooks")
             attached.remove()
             chance = torch.Generator().manual_seed(4)
@@ -172,9 +177,9 @@ class Probe:
     def begin(self, prompts, **settings):
         """A new taste; its id."""
         sections = {name: kind(**settings.get(name, {})) for name, kind in SECTIONS.items()}
-        with self.worker._in_queue():
-            model, shelf = self.worker.models.get(), RunLibrary(host.data_folder() / register.FOLDER)
-            return begin_run(NewRun("A taste", model.name, tuple(prompts), **sections), model, shelf).run_id
+        with self._turn():
+            model, library = self.host.models.get(), RunLibrary(host.data_folder() / register.FOLDER)
+            return tastes.begin(library, model, model.name, "A taste", tuple(prompts), **sections).run_id
 
 
 def _weights(model, lora):

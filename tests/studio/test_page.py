@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from d3po_core.app.runs import train_settings
 from d3po_core.lora import load_lora
 from d3po_core.run import Run
-from d3po_panels.run_settings import train_settings
+from d3po_core.run.library import RunLibrary
 from d3po_panels.worker import Worker
-from d3po_studio.models import Models
-
-from .test_by_reward import taught
-from .test_worker import until
+from d3po_studio.host import StudioHost
+from tests.panels.test_by_reward import taught
+from tests.panels.test_worker import until
 
 pytest.importorskip("gradio", reason="gradio comes with the standalone extra")
 
 
 @pytest.fixture
-def page(browser: Any, models: Models, run: Run, fewer_pictures: None, tmp_path: Path) -> Iterator[Any]:
+def page(browser: Any, host: StudioHost, run: Run, fewer_pictures: None, tmp_path: Path) -> Iterator[Any]:
     import uvicorn
 
     from d3po_studio.app import make_app
@@ -33,7 +33,7 @@ def page(browser: Any, models: Models, run: Run, fewer_pictures: None, tmp_path:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    worker = Worker(models).start()
+    worker = Worker(host).start()
     server = uvicorn.Server(uvicorn.Config(make_app(run.folder.parent, worker, port), "127.0.0.1", port))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -63,7 +63,7 @@ def test_a_method_is_kept_and_a_reward_teaches(page: Any, run: Run, tmp_path: Pa
     open_tab(page, "Other ways to teach")
     page.locator("#d3po_method label", has_text="diffusion-nft").click()
     page.locator("#d3po_method_needs", has_text="This taste's next round is taught by diffusion-nft").wait_for()
-    assert train_settings(Run.open(run.folder))[0].method == "diffusion-nft"
+    assert train_settings(Run.open(run.folder)).method == "diffusion-nft"
 
     page.locator("#d3po_reward input, #d3po_reward textarea").fill("jpeg")
     page.click("#d3po_reward_begin")
@@ -121,3 +121,19 @@ def test_pictures_come_from_a_folder_and_from_a_zip(page: Any, run: Run, tmp_pat
     page.click("#d3po_bring_button")
     page.locator("#d3po_brought", has_text="1 were there already").wait_for()
     assert len(run.groups.select(recorded=False)) == 1
+
+
+def test_a_number_that_is_left_empty_is_the_methods_own(page: Any, run: Run) -> None:
+    open_tab(page, "New taste")
+    page.locator(".label-wrap:visible", has_text="More settings").first.click()
+    rate, clip = (page.locator(f"#d3po_train_{name} :is(input, textarea)") for name in ("learning_rate", "clip"))
+    assert rate.input_value() == ""
+    for field, values in ((rate, ("0.01", "")), (clip, ("0.2",))):
+        for value in values:
+            field.fill(value)
+            page.keyboard.press("Tab")
+    page.get_by_role("button", name="Begin", exact=True).click()
+    library = RunLibrary(run.folder.parent)
+    until(lambda: len(library.runs()) == 2)
+    train = library.runs()[0].settings["train"]
+    assert train["learning_rate"] is None and train["beta"] is None and train["clip"] == 0.2

@@ -23,7 +23,7 @@ def sent(**changed: Any) -> Any:
 
 def test_settings_are_taken_over_and_nothing_is_left() -> None:
     found = sent(negative="blurry, dark", steps=30, cfg_scale=4.5)
-    assert found.prompt == "a lake" and found.left == ()
+    assert found.prompt == "a lake" and found.without_effect == ()
     assert found.settings == {
         **{"sample.negative": "blurry, dark", "sample.steps": 30, "sample.guidance_scale": 4.5},
         **{"sample.width": 512, "sample.height": 768, "sample.schedule": "model"},
@@ -63,7 +63,7 @@ def test_the_schedule_is_ours_of_the_same_name(sampler: str, scheduler: str, sch
     ],
 )
 def test_what_is_on_and_has_no_effect_is_told(changed: dict[str, Any], left: list[str]) -> None:
-    assert list(sent(**changed).left) == left
+    assert list(sent(**changed).without_effect) == left
 
 
 def test_the_prompt_comes_on_one_line_without_tags() -> None:
@@ -72,7 +72,7 @@ def test_the_prompt_comes_on_one_line_without_tags() -> None:
 
 def test_comments_are_left_where_the_host_leaves_them() -> None:
     prompt = "a lake, # try (fog:1.2) <lora:fog:1>\n# a whole line\nmist"
-    assert sent(prompt=prompt).prompt == "a lake, mist" and sent(prompt=prompt).left == ()
+    assert sent(prompt=prompt).prompt == "a lake, mist" and sent(prompt=prompt).without_effect == ()
     assert sent(negative="dark # why?").settings["sample.negative"] == "dark"
     assert sent(prompt="a lake #1", comments=False).prompt == "a lake #1"
 

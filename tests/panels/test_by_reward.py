@@ -1,29 +1,31 @@
-"""Teaching by a reward through the Studio's worker, on the embedded model: it stops and goes on like teaching by picks,
-whichever button is pressed, and what cannot be followed is told before anything is begun."""
+"""Train by a reward through the job queue, on the embedded model: it stops and goes on like training by picks, and
+what cannot be followed is refused before anything is begun."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
-from PIL import Image
 
+from d3po_core.app import reward_request
+from d3po_core.app.reward_request import JUDGE_FILE, JUDGE_NAME, request_reward
 from d3po_core.errors import D3POError
 from d3po_core.gallery.state import state
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
+from d3po_core.rewards.judge import fit_judge
 from d3po_core.run import Run
-from d3po_core.run.previews import strip_side
+from d3po_core.run.blind_checks import strip_side
 from d3po_core.settings import RewardSettings
-from d3po_panels import by_reward
-from d3po_panels import worker as module
+from d3po_panels import training
 from d3po_panels.worker import Worker
-from d3po_studio.models import Models
-from tests.run_helpers import trajectory
+from d3po_studio.host import StudioHost
+from tests.app.test_reward_request import pick_colours
+from tests.garden_taste import OneModel
 
-from .test_worker import Shared, until
+from .test_worker import SharedHost, until
 
 FEW = RewardSettings(updates=3, batch=2, warmup=0, watch=2, learning_rate=1e-2, drift_limit=0)
 MANY = RewardSettings(updates=400, batch=2, watch=400, learning_rate=1e-5)
@@ -31,10 +33,10 @@ pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
 
 @pytest.fixture
-def worker(models: Models) -> Iterator[Worker]:
-    found = Worker(models).start()
-    yield found
-    found.close()
+def worker(host: StudioHost) -> Iterator[Worker]:
+    worker = Worker(host).start()
+    yield worker
+    worker.close()
 
 
 def taught(worker: Worker, run: Run) -> bool:
@@ -69,15 +71,15 @@ def test_a_round_by_a_reward_is_kept_and_shown_as_others_are(worker: Worker, run
 
 
 def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
-    worker: Worker, run: Run, models: Models, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, run: Run, host: StudioHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker.teach_by_reward(run, "0.5*warmth + contrast", MANY)
     done = stop_in_the_middle(worker, run)
     assert run.rounds.open() is not None and "teach" in worker.can(run) and "decide" not in worker.can(run)
     with pytest.raises(D3POError, match=r"stopped while it learnt from 0.5\*warmth \+ contrast"):
-        by_reward.begin(run, "warmth", FEW)
+        request_reward(run, "warmth", FEW)
 
-    another = Worker(models).start()  # as after a restart: nothing is known but what lies in the run
+    another = Worker(host).start()  # as after a restart: nothing is known but what lies in the run
     try:
         another.teach(run)
         until(lambda: len(run.metrics.read()) > done)
@@ -87,13 +89,13 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
         assert found[done] in (done, done + 1)  # the state is at most one update behind
         (round,) = run.rounds.all()
         assert round.settings["reward_name"] == "0.5*warmth + contrast" and round.settings["reward"]["updates"] == 400
-        again = by_reward.begin(run, "0.5*warmth + contrast", replace(FEW, tile=64, micro_batch=1))
+        again = request_reward(run, "0.5*warmth + contrast", replace(FEW, tile=64, micro_batch=1))
         assert again.settings.tile == 64 and again.settings.micro_batch == 1  # of the round's own all else stays
 
         def gone(*_: object) -> None:
             raise D3POError("The scorer is gone.", "Put it back.")
 
-        monkeypatch.setattr(by_reward, "_loaded", gone)
+        monkeypatch.setattr(reward_request, "_load", gone)
         another.teach(run)
         until(lambda: another.problem(run) is not None)
         assert another.problem(run).what == "Round 1 cannot go on. The scorer is gone."
@@ -108,80 +110,33 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
         another.close()
 
 
-@pytest.mark.parametrize("kept", [{"written": "2*warmth+contrast"}, {"written": ""}])
-def test_what_an_older_version_kept_of_a_rounds_reward_is_known(run: Run, kept: dict[str, str]) -> None:
-    """It kept what was typed, or, from the command line, nothing but the name."""
-    settings = {"reward": asdict(FEW), "reward_name": "2*warmth + contrast", **kept}
-    run.rounds.save_state(run.rounds.begin(settings, by_picks=False), {}, {})
-    lesson = by_reward.begin(run, " 2.0 * warmth + contrast", FEW)
-    assert lesson.reward is not None and lesson.reward.name == settings["reward_name"]  # which the trainer compares
-    with pytest.raises(D3POError, match=r"stopped while it learnt from 2\*warmth \+ contrast"):
-        by_reward.begin(run, "warmth + contrast", FEW)
-
-
 def test_a_reward_makes_room_for_others_and_for_drawing(
-    models: Models, run: Run, monkeypatch: pytest.MonkeyPatch
+    models: OneModel, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(training, "TURN_SECONDS", 0.0)
     loaded: list[str] = []
-    plain = by_reward._loaded
-    monkeypatch.setattr(by_reward, "_loaded", lambda *of: (loaded.append(of[1]), plain(*of))[1])
-    worker = Shared(models).start()
+    load = reward_request._load
+    monkeypatch.setattr(reward_request, "_load", lambda *of, **how: (loaded.append(of[1]), load(*of, **how))[1])
+    host = SharedHost(models)
+    worker = Worker(host).start()
     try:
         worker.seen(run)
         worker.teach_by_reward(run, "warmth", FEW)
         until(lambda: taught(worker, run), 120)
-        assert worker.turns >= 3 and loaded == ["warmth"]  # loaded once, however many turns it takes
+        assert host.turns >= 3 and loaded == ["warmth"]  # loaded once, however many turns it takes
         assert [line["update"] for line in run.metrics.read()] == [1, 2, 3]
         until(lambda: run.groups.select())  # for whoever looks
     finally:
         worker.close()
 
 
-@pytest.mark.parametrize(
-    ("written", "told"),
-    [
-        ("", "No reward is named"),
-        ("beauty", "no reward called 'beauty'. Choose one of picks, compressibility"),
-        ("compressibility", "not differentiable"),
-        ("x*warmth", "not a number"),
-        ("clip:/nowhere/at/all", "/nowhere/at/all"),
-        ("picks", "0 groups with a preference"),
-        ("0.2*warmth + picks", "16 are needed"),
-    ],
-)
-def test_what_cannot_be_followed_is_told_at_once(run: Run, written: str, told: str) -> None:
-    with pytest.raises(D3POError) as error:
-        by_reward.begin(run, written, FEW)
-    assert told in str(error.value)
-    assert run.rounds.all() == [] and not (run.folder / by_reward.FILE).exists()
-
-
-def pick_colours(run: Run, groups: int, like: str) -> None:
-    """Groups of a red and a blue picture, of which one is liked: always red, or now this, now that."""
-    for number in range(groups):
-        sides = [(200 - number, 40, 40), (40, 40, 200 - number)]
-        run.groups.add(
-            **{
-                "prompt_id": run.prompts.all()[0].id,
-                "number": run.groups.next_number(),
-                "seed": number,
-                "candidates": 2,
-            },
-            **{"policy": "base", "round": 1, "settings": {}, "held_out": False, "tensors": trajectory(number)},
-            images=[Image.new("RGB", (32, 32), colour) for colour in sides],
-        )
-    for number, group in enumerate(run.groups.select(picked=False)):
-        run.picks.add(group.id, Pick("favourite", (0 if like == "red" else (number * number // 3) % 2,)))
-
-
 def test_what_picks_say_is_followed_if_it_tells_anything(worker: Worker, run: Run) -> None:
     pick_colours(run, 24, "red")
-    facts = by_reward.fit(run).facts
+    facts = fit_judge(run).facts
     assert facts.usable and facts.accuracy == 1
     worker.teach_by_reward(run, "picks", MANY)
     done = stop_in_the_middle(worker, run)
-    before = (run.folder / by_reward.FILE).read_bytes()
+    before = (run.folder / JUDGE_FILE).read_bytes()
     pick_colours(run, 20, "red")
     worker.teach(run)  # goes on with what the picks said when it was begun
     with pytest.raises(D3POError, match="being taught just now"):
@@ -189,17 +144,10 @@ def test_what_picks_say_is_followed_if_it_tells_anything(worker: Worker, run: Ru
     until(lambda: len(run.metrics.read()) > done)
     worker.stop(run)
     until(lambda: worker.work(run) is None)
-    assert (run.folder / by_reward.FILE).read_bytes() == before
-    assert run.rounds.all()[0].settings["reward_name"] == by_reward.NAME
+    assert (run.folder / JUDGE_FILE).read_bytes() == before
+    assert run.rounds.all()[0].settings["reward_name"] == JUDGE_NAME
     with pytest.raises(D3POError, match="stopped while it learnt from what your picks say"):
-        by_reward.begin(run, "warmth", FEW)
-
-
-def test_picks_at_random_may_be_looked_at_and_not_used(run: Run) -> None:
-    pick_colours(run, 24, "both")
-    assert not by_reward.fit(run).facts.usable
-    with pytest.raises(D3POError, match="do not tell yet what you like"):
-        by_reward.begin(run, "picks", FEW)
+        request_reward(run, "warmth", FEW)
 
 
 def test_a_stopped_round_by_picks_is_not_run_over(worker: Worker, run: Run) -> None:
@@ -212,7 +160,7 @@ def test_a_stopped_round_by_picks_is_not_run_over(worker: Worker, run: Run) -> N
     worker.stop(run)
     until(lambda: worker.work(run) is None)
     with pytest.raises(D3POError, match="stopped while it learnt from picks"):
-        by_reward.begin(run, "warmth", FEW)
+        request_reward(run, "warmth", FEW)
     worker.finish(run)
     until(lambda: taught(worker, run), 120)
 
@@ -221,7 +169,7 @@ def test_a_reward_that_is_gone_is_told_and_nothing_is_lost(worker: Worker, run: 
     pick_colours(run, 24, "red")
     worker.teach_by_reward(run, "picks", MANY)
     stop_in_the_middle(worker, run)
-    (run.folder / by_reward.FILE).unlink()
+    (run.folder / JUDGE_FILE).unlink()
     worker.teach(run)
     until(lambda: worker.problem(run) is not None)
     assert "reward from picks" in worker.problem(run).what and run.rounds.open() is not None

@@ -18,31 +18,31 @@ def begun(folder: Path, name: str) -> Run:
     return Run.create(folder, name=name, model=MODEL, settings={})
 
 
-def label_of(shelf: RunLibrary, run: Run) -> str:
-    return next(label for label, found in labels(shelf).items() if found.run_id == run.run_id)
+def label_of(library: RunLibrary, run: Run) -> str:
+    return next(label for label, found in labels(library).items() if found.run_id == run.run_id)
 
 
 def test_a_label_goes_on_meaning_its_taste(tmp_path: Path) -> None:
-    shelf, first = RunLibrary(tmp_path), begun(tmp_path / "one", "Cats")
-    shown = label_of(shelf, first)
+    library, first = RunLibrary(tmp_path), begun(tmp_path / "one", "Cats")
+    shown = label_of(library, first)
     second = begun(tmp_path / "two", "Cats")
-    assert shown.startswith("Cats") and shown != label_of(shelf, second)
-    assert [found.run_id for found in labels(shelf).values()] == [second.run_id, first.run_id]
-    assert chosen(shelf, shown).run_id == first.run_id
+    assert shown.startswith("Cats") and shown != label_of(library, second)
+    assert [found.run_id for found in labels(library).values()] == [second.run_id, first.run_id]
+    assert chosen(library, shown).run_id == first.run_id
     first.rename("Dogs")
-    assert chosen(shelf, shown).run_id == first.run_id
+    assert chosen(library, shown).run_id == first.run_id
     second.rename("Dogs")
-    assert chosen(shelf, shown).run_id == first.run_id
+    assert chosen(library, shown).run_id == first.run_id
 
 
 def test_a_deleted_tastes_label_means_none(tmp_path: Path) -> None:
-    shelf, first = RunLibrary(tmp_path), begun(tmp_path / "one", "Cats")
-    shown = label_of(shelf, first)
+    library, first = RunLibrary(tmp_path), begun(tmp_path / "one", "Cats")
+    shown = label_of(library, first)
     first.close()
     shutil.rmtree(first.folder)
     begun(tmp_path / "two", "Cats")
     with pytest.raises(D3POError, match="There is no such taste"):
-        chosen(shelf, shown)
+        chosen(library, shown)
 
 
 @pytest.mark.parametrize("label", [None, "", "Cats", "#", "Cats #"])

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from d3po_core.errors import D3POError
-from d3po_core.evaluation.drift import STRENGTHS
+from d3po_core.evaluation.compare import STRENGTHS
 from d3po_core.lora import load_lora
 from d3po_core.models import DiffusersModel
 from d3po_core.picks import Pick
 from d3po_core.run import Run
+from d3po_core.run.blind_checks import strip_side
 from d3po_core.run.library import RunLibrary
-from d3po_core.run.previews import strip_side
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
-from d3po_panels import drawing, tastes
-from d3po_panels import worker as module
-from d3po_panels.jobs import Job, Stopped
+from d3po_panels import drawing, tastes, training
+from d3po_panels.drawing import AHEAD
+from d3po_panels.host import Stopped
 from d3po_panels.report import report
 from d3po_panels.worker import Worker
-from d3po_studio.models import Models
+from d3po_studio.host import StudioHost
+from tests.garden_taste import OneModel
 from tests.tiny_pipelines import tiny_sd
 
 SAMPLE = SampleSettings(candidates=2, steps=4, guidance_scale=2.0, batch=4)
@@ -32,33 +33,22 @@ TRAIN = TrainSettings(epochs=1, warmup=0, cross_check=False)  # whatever is pick
 LORA = LoraSettings(rank=2, alpha=2.0)
 
 
-class Tiny(Models):
-    """Always the same small model, whatever is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = DiffusersModel(tiny_sd())
-
-    def get(self, source: str, base_config: str | None = None, dtype: str = "float32") -> Any:
-        return self.model
-
-
 @pytest.fixture(scope="module")
-def models() -> Tiny:
-    return Tiny()
+def models() -> OneModel:
+    return OneModel(DiffusersModel(tiny_sd()))
 
 
 @pytest.fixture
-def worker(models: Tiny) -> Iterator[Worker]:
-    found = Worker(models).start()
-    yield found
-    found.close()
+def worker(host: StudioHost) -> Iterator[Worker]:
+    worker = Worker(host).start()
+    yield worker
+    worker.close()
 
 
 @pytest.fixture
-def run(tmp_path: Path, models: Tiny) -> Run:
-    plan = tastes.NewRun("Foxes", "tiny", ("a fox", "a hen", "an owl"), SAMPLE, TRAIN, LORA)
-    tastes.begin_run(plan, models.model, RunLibrary(tmp_path))
+def run(tmp_path: Path, models: OneModel) -> Run:
+    prompts = ("a fox", "a hen", "an owl")
+    tastes.begin(RunLibrary(tmp_path), models.model, "tiny", "Foxes", prompts, SAMPLE, TRAIN, LORA)
     return RunLibrary(tmp_path).runs()[0]
 
 
@@ -68,7 +58,7 @@ def ups(run: Run, file: str) -> float:
     return sum(float(value.norm()) for key, value in tensors.items() if "lora_up" in key)
 
 
-def until(what: Callable[[], Any], seconds: float = 60) -> None:
+def until(what: Callable[[], Any], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it never happened"
@@ -84,10 +74,10 @@ def test_it_draws_ahead_of_whoever_looks_and_no_further(worker: Worker, run: Run
     time.sleep(0.1)
     assert run.groups.select() == []  # nobody looks
     worker.seen(run)
-    until(lambda: len(run.groups.select()) == module.AHEAD and worker.work(run) is None)
+    until(lambda: len(run.groups.select()) == AHEAD and worker.work(run) is None)
     pick_all(run)
     worker.seen(run)
-    until(lambda: len(run.groups.select()) == 2 * module.AHEAD)
+    until(lambda: len(run.groups.select()) == 2 * AHEAD)
     assert worker.problem(run) is None
 
 
@@ -118,7 +108,7 @@ def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> N
     assert run.rounds.current_policy() == run.rounds.all()[0].lora_hash
     assert run.rounds.all()[0].summary.lora_strength == 0.4
     weaker = run.rounds.all()[0].lora_hash
-    worker.decide(run, 1, "gentler", 0.4)  # once more: still .4 of what was taught, not .16
+    worker.decide(run, 1, "gentler", 0.4)  # once more: still 0.4 of what was taught, not 0.16
     until(lambda: run.rounds.all()[0].lora_file.endswith("40-2.safetensors"))
     assert (
         run.rounds.all()[0].lora_hash != round.lora_hash
@@ -143,7 +133,7 @@ def test_teaching_makes_room_for_drawing_when_pictures_run_out(worker: Worker, r
     until(lambda: worker.work(run) is not None)
     worker.seen(run)
     until(lambda: run.blind_checks.last() is not None)
-    assert len(run.groups.select()) >= 16 + module.AHEAD // 2
+    assert len(run.groups.select()) >= 16 + AHEAD // 2
     assert worker.problem(run) is None and run.rounds.all()[0].finished
 
 
@@ -169,12 +159,12 @@ def test_stop_keeps_what_was_done_and_teach_goes_on(worker: Worker, run: Run) ->
 
 def test_a_taste_deleted_under_the_pages_eyes_does_not_end_the_worker(worker: Worker, run: Run) -> None:
     worker.seen(run)
-    until(lambda: len(run.groups.select()) == module.AHEAD and worker.work(run) is None)
+    until(lambda: len(run.groups.select()) == AHEAD and worker.work(run) is None)
     worker.seen(run)
     tastes.delete(run, worker)
     assert not run.folder.exists()
     time.sleep(1.2)
-    assert worker.call(lambda: 7).result(timeout=10) == 7
+    assert worker.queue.call(lambda: 7).result(timeout=10) == 7
 
 
 def test_what_goes_wrong_is_told_and_ends_when_something_works(worker: Worker, run: Run, tmp_path: Path) -> None:
@@ -182,7 +172,7 @@ def test_what_goes_wrong_is_told_and_ends_when_something_works(worker: Worker, r
     worker.draw(run, 1)
     until(lambda: worker.problem(run) is not None)
     assert "not the one" in worker.problem(run).what
-    run.model["identity"] = worker.models.get("tiny").identity
+    run.model["identity"] = worker.host.models.get("tiny").identity
     worker.draw(run, 1)
     until(lambda: len(run.groups.select()) == 1)
     assert worker.problem(run) is None
@@ -197,73 +187,70 @@ def test_a_mistake_of_ours_is_told_without_its_traceback_which_the_report_has(
     monkeypatch.setattr(drawing, "sample_groups", broken)
     worker.draw(run, 1)
     until(lambda: worker.problem(run) is not None)
-    told = report(run, "cpu", worker.log)
+    told = report(run, "cpu", worker.queue.log)
     assert "secret" not in worker.problem(run).what + told and "ZeroDivisionError at" in told
     assert "torch" in told and str(run.folder.parent) not in told and "a fox" not in told
 
 
-def test_no_room_for_bad_plans(tmp_path: Path, models: Tiny) -> None:
-    for plan in (
-        tastes.NewRun("x", "tiny", ("",), SAMPLE, TRAIN, LORA),
-        tastes.NewRun("x", "tiny", ("a fox",), SampleSettings(width=71), TRAIN, LORA),
-    ):
+def test_a_taste_that_cannot_be_drawn_is_not_begun(tmp_path: Path, models: OneModel) -> None:
+    for prompts, sample in ((("",), SAMPLE), (("a fox",), SampleSettings(width=71))):
         with pytest.raises(D3POError):
-            tastes.begin_run(plan, models.model, RunLibrary(tmp_path / "shelf"))
-    assert not (tmp_path / "shelf").exists()
+            tastes.begin(RunLibrary(tmp_path / "tastes"), models.model, "tiny", "x", prompts, sample, TRAIN, LORA)
+    assert RunLibrary(tmp_path / "tastes").runs() == []
     with pytest.raises(D3POError, match="no prompt"):
         tastes.prompts_of(" \n ")
 
 
-class Shared(Worker):
-    """One that has to share its card with somebody who always waits."""
+class SharedHost(StudioHost):
+    """One whose other work always waits; it counts its turns."""
 
-    turns = 0
+    def __init__(self, models: OneModel) -> None:
+        super().__init__(models)
+        self.turns = 0
 
-    @contextmanager
-    def _turn(self, job: Job) -> Iterator[None]:
+    def turn(self, check: Callable[[], None]) -> AbstractContextManager[object]:
         self.turns += 1
-        yield
+        return nullcontext()
 
-    def _others_wait(self) -> bool:
+    def should_yield(self) -> bool:
         return True
 
 
 def test_others_have_their_turn_while_it_draws_and_teaches(
-    models: Tiny, run: Run, monkeypatch: pytest.MonkeyPatch
+    models: OneModel, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
-    worker = Shared(models).start()
+    monkeypatch.setattr(training, "TURN_SECONDS", 0.0)
+    host = SharedHost(models)
+    worker = Worker(host).start()
     try:
         worker.draw(run, 16)
         until(lambda: len(run.groups.select()) == 16)
-        assert worker.turns >= 8  # two groups at a time
+        assert host.turns >= 8  # two groups at a time
         pick_all(run)
-        before = worker.turns
+        before = host.turns
         worker.teach(run)
         until(lambda: run.rounds.all() and run.rounds.all()[0].lora_file and not worker.work(run))
         updates = run.metrics.read()
-        assert worker.turns - before >= len({each["update"] for each in updates}) > 1
+        assert host.turns - before >= len({each["update"] for each in updates}) > 1
         assert [each["update"] for each in updates if each["phase"] == "teach"] == list(range(1, len(updates) + 1))
     finally:
         worker.close()
 
 
-class Closed(Worker):
-    """One whose host has no model."""
+class HostWithoutModel(StudioHost):
+    """One whose turns cannot begin."""
 
-    @contextmanager
-    def _turn(self, job: Job) -> Iterator[None]:
+    def turn(self, check: Callable[[], None]) -> AbstractContextManager[object]:
         raise D3POError("No checkpoint is loaded.")
-        yield
 
 
-def test_whoever_waits_for_an_outcome_is_told_why_there_is_none(models: Tiny, run: Run) -> None:
-    worker = Closed(models).start()
+def test_whoever_waits_for_an_outcome_is_told_why_there_is_none(models: OneModel, run: Run) -> None:
+    worker = Worker(HostWithoutModel(models)).start()
     try:
         with pytest.raises(D3POError, match="No checkpoint is loaded"):
-            worker.call(lambda: 1, run).result(timeout=10)
+            worker.queue.call(lambda: 1, run).result(timeout=10)
         assert worker.problem(run) is None  # it was told to whoever asked
-        assert worker.call(lambda: 1, run, free=True).result(timeout=10) == 1
+        assert worker.queue.call(lambda: 1, run, needs_model=False).result(timeout=10) == 1
         worker.draw(run, 1)
         until(lambda: worker.problem(run))
     finally:
@@ -273,56 +260,58 @@ def test_whoever_waits_for_an_outcome_is_told_why_there_is_none(models: Tiny, ru
 def test_what_is_stopped_has_an_outcome(worker: Worker, run: Run) -> None:
     def endless() -> None:
         while True:
-            worker._check()
+            worker.queue.check()
 
-    outcome = worker.call(endless, run)
+    outcome = worker.queue.call(endless, run)
     until(lambda: "stop" in worker.can(run))
     worker.stop(run)
     with pytest.raises(D3POError, match="It was stopped"):
         outcome.result(timeout=10)
 
 
-def test_a_taste_for_which_nobody_asked_for_pictures_is_not_drawn_for(worker: Worker, run: Run, models: Tiny) -> None:
+def test_a_taste_for_which_nobody_asked_for_pictures_is_not_drawn_for(
+    worker: Worker, run: Run, host: StudioHost
+) -> None:
     """As one is that only holds imported pictures: looking at it, or teaching it, is no reason to draw."""
-    idle = Worker(models)
+    idle = Worker(host)
     idle.seen(run)
-    assert idle._ahead() is not None
+    assert idle.drawing.next_job() is not None
     with run._database.write() as connection:
         connection.execute("UPDATE prompts SET asked = 0")
-    assert idle._ahead() is None
+    assert idle.drawing.next_job() is None
     worker.draw(run, 1)
     until(lambda: worker.problem(run) is not None)
     assert "Nobody has asked for pictures" in worker.problem(run).what and not run.groups.select()
 
 
-def test_a_press_of_teach_after_stop_is_its_own(models: Tiny, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_press_of_teach_after_stop_is_its_own(host: StudioHost, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stopped job ends only later. If it took the new press's mark with it, Teach would be offered again."""
-    idle = Worker(models)  # its thread is not started: its jobs are done here, one by one
+    idle = Worker(host)  # its thread is not started: its jobs are done here, one by one
 
     def stopped_and_pressed(*_: Any) -> bool:
         idle.stop(run)
         idle.teach(run)
         raise Stopped
 
-    monkeypatch.setattr(idle, "_teach_round", stopped_and_pressed)
+    monkeypatch.setattr(idle._training, "train", stopped_and_pressed)
     idle.teach(run)
-    idle._do(idle._jobs.popleft())
-    assert idle.teaches(run) and len(idle._jobs) == 1
-    monkeypatch.setattr(idle, "_teach_round", lambda *_: False)
-    idle._do(idle._jobs.popleft())
-    assert not idle.teaches(run) and not idle._jobs
+    idle.queue._do(idle.queue._jobs.popleft())
+    assert idle.is_training(run) and len(idle.queue._jobs) == 1
+    monkeypatch.setattr(idle._training, "train", lambda *_: True)
+    idle.queue._do(idle.queue._jobs.popleft())
+    assert not idle.is_training(run) and not idle.queue._jobs
 
 
 def test_a_turn_that_was_stopped_at_its_end_is_not_followed_by_another(
-    models: Tiny, run: Run, monkeypatch: pytest.MonkeyPatch
+    host: StudioHost, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    idle = Worker(models)
+    idle = Worker(host)
 
     def stopped_as_others_wait(*_: Any) -> bool:
         idle.stop(run)
-        return True
+        return False
 
-    monkeypatch.setattr(idle, "_teach_round", stopped_as_others_wait)
+    monkeypatch.setattr(idle._training, "train", stopped_as_others_wait)
     idle.teach(run)
-    idle._do(idle._jobs.popleft())
-    assert not idle.teaches(run) and not idle._jobs
+    idle.queue._do(idle.queue._jobs.popleft())
+    assert not idle.is_training(run) and not idle.queue._jobs

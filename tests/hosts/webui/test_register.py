@@ -1,4 +1,4 @@
-"""What the extension gives a host, and takes back when the host lets go of it. The host here only writes it down."""
+"""What the extension registers with a host, and what happens when it is unloaded. The host here only takes notes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from d3po_core.run import Run
 from tests.run_helpers import MODEL
 
-NEEDS_HOST = ("host", "denoiser", "model", "worker", "register")
+NEEDS_HOST = ("host", "denoiser", "model", "vae", "queue_host", "register")
 MODULES = ("call_queue", "devices", "paths_internal", "progress", "prompt_parser", "script_callbacks", "shared")
 
 
@@ -33,7 +33,7 @@ def callbacks() -> Callbacks:
 
 
 @pytest.fixture
-def door(monkeypatch: pytest.MonkeyPatch, callbacks: Callbacks, tmp_path: Path) -> Any:
+def register(monkeypatch: pytest.MonkeyPatch, callbacks: Callbacks, tmp_path: Path) -> Any:
     for name in ("modules", *(f"modules.{name}" for name in MODULES)):
         monkeypatch.setitem(sys.modules, name, MagicMock())
     for name in NEEDS_HOST:
@@ -43,46 +43,48 @@ def door(monkeypatch: pytest.MonkeyPatch, callbacks: Callbacks, tmp_path: Path) 
 
     monkeypatch.setattr(register, "script_callbacks", callbacks)
     monkeypatch.setattr(register, "shared", SimpleNamespace(opts=SimpleNamespace(d3po_folder=str(tmp_path))))
-    monkeypatch.setattr(register, "WebuiWorker", MagicMock())
+    monkeypatch.setattr(register, "WebuiHost", MagicMock())
+    monkeypatch.setattr(register, "Cards", MagicMock())
+    monkeypatch.setattr(register, "Worker", MagicMock())
     yield register
     for name in NEEDS_HOST:
         sys.modules.pop(f"d3po_webui.{name}", None)
         vars(d3po_webui).pop(name, None)
 
 
-def test_a_second_copy_is_refused_in_a_sentence(door: Any, callbacks: Callbacks, capsys: Any) -> None:
-    door.register(Path("extensions/d3po"))
+def test_a_second_copy_is_refused_in_a_sentence(register: Any, callbacks: Callbacks, capsys: Any) -> None:
+    register.register(Path("extensions/d3po"))
     given = {kind: len(found) for kind, found in callbacks.kept.items()}
     assert set(given.values()) == {1} and capsys.readouterr().out == ""
-    door.register(Path("extensions/d3po-main"))
+    register.register(Path("extensions/d3po-main"))
     assert {kind: len(found) for kind, found in callbacks.kept.items()} == given
     (line,) = capsys.readouterr().out.splitlines()
     assert str(Path("extensions/d3po-main")) in line and "installed twice" in line
 
 
-def test_what_was_let_go_can_be_opened_again(door: Any, callbacks: Callbacks, capsys: Any) -> None:
+def test_what_was_unloaded_can_be_registered_again(register: Any, callbacks: Callbacks, capsys: Any) -> None:
     for times in (1, 2):
-        door.register(Path("extensions/d3po"))
+        register.register(Path("extensions/d3po"))
         assert len(callbacks.kept["on_ui_tabs"]) == times
         callbacks.kept["on_script_unloaded"][-1]()
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("others", [False, True])
-def test_the_worker_knows_whether_the_page_is_open_to_others(door: Any, others: bool, tmp_path: Path) -> None:
-    from d3po_webui import host, worker
+def test_the_queue_knows_whether_the_page_is_open_to_others(register: Any, others: bool, tmp_path: Path) -> None:
+    from d3po_webui import cards, host, queue_host
 
-    host.shared.cmd_opts = SimpleNamespace(webui_is_non_local=others, lora_dir=str(tmp_path))
-    assert worker.WebuiWorker(worker.LoadedModel()).open_to_others is others
+    host.shared.cmd_opts = SimpleNamespace(webui_is_non_local=others)
+    assert queue_host.WebuiHost(cards.Cards(tmp_path)).open_to_others is others
 
 
-def test_all_is_closed_after_the_worker(door: Any, callbacks: Callbacks, monkeypatch: Any, tmp_path: Path) -> None:
+def test_all_is_closed_after_the_worker(register: Any, callbacks: Callbacks, monkeypatch: Any, tmp_path: Path) -> None:
     Run.create(tmp_path / "one", name="One", model=MODEL, settings={}).close()
     ended: list[str] = []
     monkeypatch.setattr(Run, "close", lambda run: ended.append(run.name))
-    door.WebuiWorker.return_value.close = lambda: ended.append("worker")
-    monkeypatch.setattr(door, "build", lambda shelf, *_: shelf.runs())
-    door.register(Path("extensions/d3po"))
+    register.Worker.return_value.close = lambda: ended.append("worker")
+    monkeypatch.setattr(register, "build", lambda library, *_: library.runs())
+    register.register(Path("extensions/d3po"))
     callbacks.kept["on_ui_tabs"][0]()
     assert ended == []
     callbacks.kept["on_script_unloaded"][0]()

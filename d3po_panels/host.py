@@ -1,0 +1,120 @@
+"""What a program that shows the panels provides for the job queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from d3po_core.diffusion.image_model import ImageModel
+from d3po_core.gallery.actions import WorkProgress
+from d3po_core.run import Run
+from d3po_core.settings import RewardSettings, TrainSettings
+
+
+class Stopped(Exception):
+    """A person asked for the present job to stop.
+
+    Args:
+        rest: draw nothing ahead for its taste either, until something is asked for.
+    """
+
+    def __init__(self, rest: bool = False) -> None:
+        super().__init__()
+        self.rest = rest
+
+
+class Models(Protocol):
+    """Where models come from."""
+
+    @property
+    def device(self) -> str:
+        """The device of the model in memory."""
+        ...
+
+    def get(self, source: str) -> ImageModel:
+        """Return a model by its source.
+
+        Raises:
+            D3POError: it cannot be loaded.
+        """
+        ...
+
+    def of(self, run: Run) -> ImageModel:
+        """Return the model that a run was begun with.
+
+        Raises:
+            D3POError: it cannot be loaded, or another one is in its place.
+        """
+        ...
+
+
+class Host(Protocol):
+    """What differs between the programs that show the panels: the Studio, A1111 and the Forge family."""
+
+    @property
+    def models(self) -> Models:
+        """Where models come from."""
+        ...
+
+    @property
+    def attachment(self) -> str:
+        """How a LoRA is attached to these models, see `lora.attach`."""
+        ...
+
+    @property
+    def groups_per_turn(self) -> int:
+        """Groups to draw ahead before the host's other work has its turn."""
+        ...
+
+    @property
+    def open_to_others(self) -> bool:
+        """Whether other computers can see the page. Then it takes no paths, which would name files of this one."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """Id of the present turn in the host's own progress bar; "" if it has none."""
+        ...
+
+    def turn(self, check: Callable[[], None]) -> AbstractContextManager[object]:
+        """Hold the host's own queue, its model ready for use, while a job is done.
+
+        Args:
+            check: raises `Stopped`; to be called as often as the host can, also within a sampling step.
+        """
+        ...
+
+    def should_yield(self) -> bool:
+        """Return whether the host's other work waits for a turn."""
+        ...
+
+    def check_stop(self, progress: WorkProgress) -> None:
+        """Show progress in the host's own way, and see whether a person stopped the job there.
+
+        Raises:
+            Stopped: they did.
+        """
+        ...
+
+    def training(self, model: ImageModel, settings: TrainSettings | RewardSettings) -> AbstractContextManager[object]:
+        """Hold the network, and for a reward the decoder, such that autograd works and memory is as the settings ask.
+
+        Args:
+            model: of `models`.
+            settings: of the round.
+        """
+        ...
+
+    def lora_saved(self, run: Run, path: Path) -> None:
+        """Take note of a LoRA file that was written into a run.
+
+        Raises:
+            D3POError: it cannot be copied to where the host lists LoRAs.
+        """
+        ...
+
+    def previews_drawn(self, run: Run, round: int) -> None:
+        """Take note that a round's images before and after were drawn."""
+        ...

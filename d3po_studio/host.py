@@ -1,0 +1,98 @@
+"""The Studio as the job queue's host: it has the machine to itself, and one model in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from d3po_core.diffusion.image_model import ImageModel
+from d3po_core.errors import D3POError
+from d3po_core.gallery.actions import WorkProgress
+from d3po_core.run import Run
+from d3po_core.settings import RewardSettings, TrainSettings
+from d3po_panels.drawing import AHEAD
+from d3po_panels.host import Models
+
+
+class LoadedModels:
+    """Loads the model that a taste was begun with, and keeps it until another one is needed."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, str | None, str] | None = None
+        self._model: ImageModel | None = None
+
+    def get(self, source: str, base_config: str | None = None, dtype: str = "float32") -> ImageModel:
+        """Return a model by its source, as `d3po_core.models.load_model` takes it.
+
+        Raises:
+            D3POError: it cannot be loaded.
+        """
+        key = (source, base_config, dtype)
+        if self._model is None or key != self._key:
+            from d3po_core.models import load_model
+
+            self._model = None  # two would not fit
+            self._model = load_model(source, base_config=base_config, dtype=dtype, device=None)
+            self._key = key
+        return self._model
+
+    @property
+    def device(self) -> str:
+        """The device of the model in memory."""
+        return "cpu" if self._model is None else str(self._model.denoiser.device)
+
+    def of(self, run: Run) -> ImageModel:
+        """Return the model that a run was begun with.
+
+        Raises:
+            D3POError: it cannot be loaded, or another one is in its place now.
+        """
+        facts = run.model
+        if not facts.get("source"):
+            raise D3POError("This taste does not know where its model is.", "Open it in the program that made it.")
+        model = self.get(facts["source"], facts.get("base_config"), facts.get("dtype", "float32"))
+        if model.identity != facts["identity"]:
+            raise D3POError(
+                f"The model at {facts['source']} is not the one that this taste was begun with.",
+                "Put the old one back, or begin a new taste.",
+                "Your picks are saved.",
+            )
+        return model
+
+
+class StudioHost:
+    """See `d3po_panels.host.Host`: there is no other work, and no other list of LoRAs than the tastes' own.
+
+    Args:
+        models: where models come from.
+    """
+
+    attachment = "peft"
+    groups_per_turn = AHEAD
+    open_to_others = False
+    task = ""
+
+    def __init__(self, models: Models | None = None) -> None:
+        self.models: Models = models or LoadedModels()
+
+    def turn(self, check: Callable[[], None]) -> AbstractContextManager[object]:
+        """See `Host.turn`."""
+        return nullcontext()
+
+    def should_yield(self) -> bool:
+        """See `Host.should_yield`."""
+        return False
+
+    def check_stop(self, progress: WorkProgress) -> None:
+        """See `Host.check_stop`."""
+
+    def training(self, model: ImageModel, settings: TrainSettings | RewardSettings) -> AbstractContextManager[object]:
+        """See `Host.training`."""
+        return nullcontext()
+
+    def lora_saved(self, run: Run, path: Path) -> None:
+        """See `Host.lora_saved`."""
+
+    def previews_drawn(self, run: Run, round: int) -> None:
+        """See `Host.previews_drawn`."""

@@ -1,0 +1,141 @@
+"""The web UI as the job queue's host: jobs take turns in its queue, on the model that the user loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from d3po_core.app.runs import sample_settings
+from d3po_core.diffusion.image_model import ImageModel
+from d3po_core.diffusion.trainable import trainable_tensors
+from d3po_core.errors import D3POError
+from d3po_core.gallery.actions import WorkProgress
+from d3po_core.run import Run
+from d3po_core.settings import RewardSettings, TrainSettings
+from d3po_panels.host import Stopped
+
+from . import host
+from .cards import Cards
+from .checkpointing import checkpointed, unet_layers
+from .model import WebuiModel
+
+LABELS = {
+    "loading": "loading the model",
+    "drawing": "drawing",
+    "checking": "looking through the pictures",
+    "teaching": "teaching",
+    "blind": "preparing the blind check",
+    "importing": "importing pictures",
+}
+"""What the host's progress bar calls each kind of work."""
+
+
+class LoadedModel:
+    """The web UI's own model, as where models come from.
+
+    Args:
+        watch: see `WebuiDenoiser`.
+    """
+
+    def __init__(self, watch: Callable[[], None]) -> None:
+        self._watch = watch
+
+    @property
+    def device(self) -> str:
+        """The device on which the model computes."""
+        return str(host.device())
+
+    def get(self, source: str = "") -> WebuiModel:
+        """Return the model that is loaded; there is no other.
+
+        Raises:
+            D3POError: there is none, or it cannot be trained.
+        """
+        return WebuiModel(host.loaded_model(), watch=self._watch)
+
+    def of(self, run: Run) -> WebuiModel:
+        """Return the model that is loaded, if a run was begun with it.
+
+        Raises:
+            D3POError: another one is loaded.
+        """
+        settings = sample_settings(run)
+        model = WebuiModel(host.loaded_model(), settings.height, settings.width, self._watch)
+        if model.identity != run.model["identity"]:
+            raise D3POError(
+                f"This taste was begun with {run.model['name']}, and another checkpoint is loaded.",
+                "Choose that one at the top of the page, then try again.",
+                "Your picks are saved.",
+            )
+        return model
+
+
+class WebuiHost:
+    """See `d3po_panels.host.Host`.
+
+    Args:
+        cards: where LoRAs are shown.
+    """
+
+    attachment = "hooks"
+
+    def __init__(self, cards: Cards) -> None:
+        self.cards = cards
+        self.models = LoadedModel(self._watch)
+        self.open_to_others = host.open_to_others()
+        self.groups_per_turn = 2  # the user's own images wait meanwhile
+        self.task = ""
+        self._check: Callable[[], None] | None = None  # of the job whose turn it is
+
+    @contextmanager
+    def turn(self, check: Callable[[], None]) -> Iterator[None]:
+        """See `Host.turn`."""
+        self.task = host.new_task("d3po")
+        try:
+            with host.queued(self.task):
+                self._check = check
+                model = host.loaded_model()
+                host.take_off_networks()
+                host.to_device(model)
+                yield
+        finally:
+            self.task, self._check = "", None
+
+    def should_yield(self) -> bool:
+        """See `Host.should_yield`."""
+        return host.should_yield()
+
+    def check_stop(self, progress: WorkProgress) -> None:
+        """See `Host.check_stop`. Interrupt and Skip stop the job, and Interrupt drawing ahead too."""
+        if not self.task:
+            return
+        shown = progress.shown(0)
+        host.show(shown["done"], shown["of"], f"D3PO: {LABELS[shown['kind']]}")
+        if host.interrupted() or host.skipped():
+            raise Stopped(rest=host.interrupted())
+
+    @contextmanager
+    def training(self, model: ImageModel, settings: TrainSettings | RewardSettings) -> Iterator[None]:
+        """See `Host.training`."""
+        assert isinstance(model, WebuiModel)
+        module, decodes = model.denoiser.module, isinstance(settings, RewardSettings)
+        host.to_device(model.model, alone=True, vae=decodes)
+        with (
+            trainable_tensors([module]),
+            checkpointed(unet_layers(module) if settings.checkpointing else []),
+            model.gradients_through_decode(settings.checkpointing) if decodes else nullcontext(),
+        ):
+            yield
+
+    def lora_saved(self, run: Run, path: Path) -> None:
+        """See `Host.lora_saved`: the LoRA gets a card."""
+        self.cards.publish(run, path)
+
+    def previews_drawn(self, run: Run, round: int) -> None:
+        """See `Host.previews_drawn`: the card gets an image."""
+        self.cards.picture(run, round)
+
+    def _watch(self) -> None:
+        if self._check is not None:
+            self._check()
