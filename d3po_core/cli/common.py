@@ -175,15 +175,11 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
 
 def model_facts(options: argparse.Namespace, model: DiffusersModel) -> BaseModelFacts:
     """Return what a new run remembers of its model."""
+    from ..app import runs
+
     source, base = source_of(options, None), options.base_config
-    return {
-        "identity": model.identity,
-        "source": source if source == GARDEN else _absolute(source),
-        "base_config": base and _absolute(base),
-        "dtype": options.dtype or "float32",
-        "family": model.denoiser.family,
-        "prediction_type": model.prediction_type,
-    }
+    source = source if source == GARDEN else _absolute(source)
+    return runs.model_facts(model, source, base and _absolute(base), options.dtype or "float32")
 
 
 def policy_of(run: Run, name: str | None) -> str:
