@@ -64,8 +64,8 @@ def why_not_train(run: Run, method: str | None) -> str:
     usable, of_all_methods = run.picks.counts("", recorded).usable, run.picks.counts("").usable
     if usable < MIN_PICKS:
         more = of_all_methods - usable
-        why = f"{more} more are of imported pictures, which {method} cannot learn from, as diffusion-nft can"
-        return f"{waiting_for_picks(usable)}; {why}" if more else waiting_for_picks(usable)
+        others = f"{more} more are of imported pictures, which {method} cannot learn from, as diffusion-nft can"
+        return f"{waiting_for_picks(usable)}; {others}" if more else waiting_for_picks(usable)
     return "" if run.picks.untaught(recorded) else "Nothing new to teach: pick some more."
 
 

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     if reward or options.random:
         who = options.who or (reward.name if reward else RANDOM)
         picking = auto_pick(run, reward, who, options.kind, options.flip, options.limit, options.seed)
-        count, mistakes = shown(picking)
+        count, mistakes = show_picking(picking)
         print(f"Picked in {count} groups{f', {mistakes} of them mistaken' if mistakes else ''}.")
     if options.export:
         lost = export_picks(run, options.export, _annotator(run, options.who))
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def shown(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
+def show_picking(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
     """Show a bar while a program picks; return the numbers of picks and of the mistakes among them."""
     done = mistakes = 0
     with closing(common.ProgressBar("Picking")) as bar:

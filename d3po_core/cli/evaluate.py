@@ -55,14 +55,16 @@ def run(options: argparse.Namespace) -> int:
     if lora is None:
         raise D3POError("There is no LoRA to judge yet.", "Train the run first.")
     model = common.load(options, run)
-    report = judge(model, lora, prompts, options.seeds, settings, reward, fidelity_of(common.source_of(options, run)))
+    report = evaluate_lora(
+        model, lora, prompts, options.seeds, settings, reward, fidelity_of(common.source_of(options, run))
+    )
     picture = report.save(Path(options.to or run.folder / "evaluations" / lora.stem))
     print(table(report))
     print(f"Before and after: {picture}")
     return 0
 
 
-def judge(
+def evaluate_lora(
     model: ImageModel,
     lora: Path,
     prompts: list[str],
