@@ -1,14 +1,19 @@
-"""ComfyUI's door. Importing it elsewhere (pytest and other tools do, from folders with all kinds of names) is harmless:
-nothing of the pack is imported before the host calls `comfy_entrypoint`.
+"""ComfyUI's entry point. Importing it elsewhere (pytest and other tools do, from folders with all kinds of names) is
+harmless: nothing of the pack is imported before the host calls `comfy_entrypoint`.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .nodes.extension import D3POExtension
 
 WEB_DIRECTORY = "./web"
 
 
-async def comfy_entrypoint() -> Any:
-    """The host asks for the nodes."""
+async def comfy_entrypoint() -> D3POExtension:
+    """Return the pack's nodes, when the host asks for them."""
     from .nodes.extension import D3POExtension
 
     return D3POExtension()

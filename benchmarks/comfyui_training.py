@@ -73,10 +73,11 @@ def hosts_own(loaded: Any, options: argparse.Namespace, **changes: Any) -> list[
 def ours(loaded: Any, options: argparse.Namespace, targets: str) -> list[float]:
     """Updates as the trainer makes them; when each was done."""
     import torch
-    from pack.d3po_core.denoiser import stack
+    from pack.d3po_core.diffusion.denoiser import stack
     from pack.d3po_core.lora import attach
     from pack.d3po_core.settings import LoraSettings
-    from pack.nodes.host import HostModel, host_sampling
+    from pack.nodes.host.model import HostModel
+    from pack.nodes.host.sampling import host_sampling
 
     shape = (4, options.side, options.side)
     model = HostModel(loaded.patcher, loaded.latent, prompts={"lake": (loaded.positive, loaded.negative)})

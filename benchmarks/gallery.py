@@ -156,7 +156,7 @@ def ask(server: Server, path: str, values: dict[str, Any]) -> dict[str, Any]:
 
 def one_person(server: Server, picks: int, seconds: float, sent: list[str], late: list[float]) -> None:
     """Picks at an even pace, as a page does: two groups ahead."""
-    client, cards, begin = uuid.uuid4().hex, [], time.perf_counter()
+    client, cards, begin = uuid.uuid4().hex, list[Any](), time.perf_counter()
     for n in range(picks):
         if not cards:
             cards = ask(server, f"/taste/{server.taste}/next", {"client": client, "want": 8})["cards"]
@@ -260,7 +260,7 @@ def main() -> None:
         times = key_to_next_group(context, servers[0], options.picks)
         print(f"key to next group on screen, {len(times)} picks: median {statistics.median(times):.0f} ms, ", end="")
         print(f"95 % {percentile(times, 95):.0f} ms, largest {max(times):.0f} ms")
-        opened = {name: [] for name in ("10", "10,000")}
+        opened: dict[str, list[float]] = {name: [] for name in ("10", "10,000")}
         for _ in range(5):
             for name, server, folder in zip(opened, servers[1:], folders[1:], strict=True):
                 opened[name].append(opening(browser, server, folder))

@@ -38,7 +38,7 @@ def fitted(groups: list[Tensor], winners: list[int]) -> Tensor:
         total.backward()
         return total
 
-    optimizer.step(loss)  # type: ignore[arg-type]  # torch's stub wants floats
+    optimizer.step(loss)
     return weights.detach()
 
 
@@ -64,7 +64,7 @@ def least_sure_first(
     everything = torch.cat(list(raw.values()))
     mean, std = everything.mean(0), everything.std(0)
     standardised = {name: (values - mean) / std for name, values in raw.items()}
-    left, shown = [group for group in groups if not group.held_out], []
+    left, shown = [group for group in groups if not group.held_out], list[Any]()
     for place in groups:
         if place.held_out:
             yield place

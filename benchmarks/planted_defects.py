@@ -327,9 +327,9 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     for name, group in by_name.items():
         before, after = ([row["rate"][i] for row in group] for i in (0, 1))
         kinds = group[0]["fidelity"]
-        change = [f"{k} {mean([100 * (r['fidelity'][k][1] - r['fidelity'][k][0]) for r in group], 1)}" for k in kinds]
+        shift = [f"{k} {mean([100 * (r['fidelity'][k][1] - r['fidelity'][k][0]) for r in group], 1)}" for k in kinds]
         larger = mean([row["larger"] for row in group])
-        lines.append(f"| {name} | {len(group)} | {mean(before)} | **{mean(after)}** | {', '.join(change)} | {larger} |")
+        lines.append(f"| {name} | {len(group)} | {mean(before)} | **{mean(after)}** | {', '.join(shift)} | {larger} |")
     return "\n".join(lines)
 
 

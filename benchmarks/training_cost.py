@@ -46,7 +46,7 @@ from benchmarks.random_models import (
     scheduler,
 )
 from d3po_core.lora import Lora, attach
-from d3po_core.settings import PUBLISHED, LoraSettings, SampleSettings, TrainSettings, replace
+from d3po_core.settings import PUBLISHED, LoraSettings, SampleSettings, TrainSettings, fill_in, replace
 from d3po_core.training.passes import BatchLimits, fit_batch_limits
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
 from d3po_core.training.rows import Reference, TrainingGroup, group_rows
@@ -74,7 +74,7 @@ QUICK = Scale((32, 64), 16, 6, 3, 2, 2, 2)
 
 def same_loss(**changes: Any) -> TrainSettings:
     return dataclasses.replace(
-        TrainSettings(**PUBLISHED["train"]), learning_rate=1e-30, grad_clip=1e9, epochs=1000, **changes
+        replace(TrainSettings(), PUBLISHED["train"]), learning_rate=1e-30, grad_clip=1e9, epochs=1000, **changes
     )
 
 
@@ -102,7 +102,7 @@ class Ours:
             limits = fit_batch_limits(denoiser, group_rows(groups[0], recorded, guided, denoiser.device))
         reference = Reference("base", denoiser, lora.off, limits.forward)
         self.fit = PreferenceOptimizer(
-            denoiser, lora.parameters(), counts, by_id.__getitem__, reference, settings, limits
+            denoiser, lora.parameters(), counts, by_id.__getitem__, reference, fill_in(settings), limits
         )
 
     def unit(self) -> int:

@@ -34,7 +34,10 @@ def profile(host: Path, python: str, data: Path) -> tuple[float, dict[str, float
     with log.open("wb") as out:
         process = subprocess.Popen(
             [python, "launch.py", *OPTIONS, *cpu, "--data-dir", str(data), "--port", port],
-            **{"cwd": host, "stdout": out, "stderr": out, "stdin": subprocess.DEVNULL},
+            cwd=host,
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
             env={**os.environ, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
         )
     try:

@@ -1,15 +1,13 @@
-"""What the host is given: the nodes, and the gallery's gallery."""
+"""What the host is given: the nodes, and the gallery's routes."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from comfy_api.latest import ComfyExtension
+from comfy_api.latest import ComfyExtension, io
 
 from . import gallery
 from .import_images import PreferencePairsFromImages
 from .pick import AutoPick, LoadPreferenceRun, PairedTrajectorySampler, PreferenceCollector
-from .reward import DraftLoraTrainer, Reward, RewardFromPicks
+from .reward import DraftLoraTrainer, RewardFromPicks, RewardNode
 from .train import LoadTasteLora, LoraTrainer, PreferenceCompare
 
 NODES = [
@@ -21,7 +19,7 @@ NODES = [
     PreferenceCompare,
     AutoPick,
     DraftLoraTrainer,
-    Reward,
+    RewardNode,
     RewardFromPicks,
     PreferencePairsFromImages,
 ]
@@ -31,7 +29,7 @@ class D3POExtension(ComfyExtension):
     """The pack."""
 
     async def on_load(self) -> None:
-        gallery.add()
+        gallery.add_routes()
 
-    async def get_node_list(self) -> list[Any]:
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -1,28 +1,53 @@
-"""Node inputs made from the core's settings, so that no setting is described twice."""
+"""What several nodes share: the wires between them, and widgets made from the core's settings, so that no setting is
+described twice."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 from comfy_api.latest import io
 
-from ..d3po_core.settings import SampleSettings, replace
+from ..d3po_core.app.sampling import DrawnGroup
+from ..d3po_core.settings import SampleSettings, Settings, replace
 from . import folders
 from .host import memory
 from .host.denoiser import schedules
+from .host.types import Options
 
 ALIASES = ["taste", "favourite", "favorite", "preference", "rlhf", "dpo", "d3po", "train lora"]
 """What people search for."""
+REWARD = io.Custom("D3PO_REWARD")
+TRAJECTORIES = io.Custom("D3PO_TRAJECTORIES")
+WRITTEN_REWARD = (
+    "a sum such as 0.5*warmth + contrast, or a scorer from your disk: clip:FOLDER, pickscore:FOLDER, hpsv2:FOLDER, "
+    "aesthetic:FOLDER, picks:FILE."
+)
+"""What may be written instead of a reward's name."""
 
 
-def taste_input(tooltip: str = "Name of the taste; auto is one for each checkpoint.") -> Any:
-    """The widget that all our nodes share."""
+class Trajectories(TypedDict):
+    """What is on a wire of trajectories.
+
+    Attributes:
+        run: id of the taste.
+        groups: ids of groups in it.
+        pending: groups that wait for their images, which the Preference Collector adds.
+    """
+
+    run: str
+    groups: list[str]
+    pending: list[DrawnGroup]
+
+
+def taste_input(tooltip: str = "Name of the taste; auto is one for each checkpoint.") -> io.Input:
+    """Return the widget that all our nodes share."""
     return io.String.Input("taste", default=folders.AUTO, tooltip=tooltip)
 
 
-def schedule_input() -> Any:
-    """The widget of the nodes that draw; `sample_settings` reads it."""
+def schedule_input() -> io.Input:
+    """Return the widget of the nodes that draw; `sample_settings` reads it."""
     return io.Combo.Input(
         "schedule",
         options=schedules(),
@@ -33,8 +58,8 @@ def schedule_input() -> Any:
     )
 
 
-def memory_input(trade: str) -> Any:
-    """The widget of the nodes that teach.
+def memory_input(trade: str) -> io.Input:
+    """Return the widget of the nodes that train.
 
     Args:
         trade: what each preset costs there.
@@ -49,22 +74,35 @@ def memory_input(trade: str) -> Any:
     )
 
 
-def inputs(kind: type, shown: tuple[str, ...], left_out: tuple[str, ...] = (), **defaults: Any) -> list[Any]:
-    """A widget for each field of a settings dataclass.
+def prompts_input(tooltip: str) -> io.Input:
+    """Return the widget of a prompt list, which `prompts.listed` reads."""
+    return io.String.Input("prompts", default="", multiline=True, optional=True, advanced=True, tooltip=tooltip)
+
+
+def inputs(
+    names: Sequence[str], *kinds: type, shown: Sequence[str] = (), defaults: Mapping[str, object] | None = None
+) -> list[io.Input]:
+    """Return widgets for fields of settings dataclasses.
 
     Args:
-        kind: the dataclass.
-        shown: fields that everybody sees, in this order; the others are advanced.
-        left_out: fields that get no widget.
+        names: of the fields, in the order of the widgets.
+        kinds: the dataclasses.
+        shown: fields that everybody sees; the others are advanced.
         defaults: values that win over the settings' own.
     """
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    names = [*shown, *(name for name in fields if name not in (*shown, *left_out))]
+    fields = {item.name: item for kind in kinds for item in dataclasses.fields(kind)}
+    defaults = defaults or {}
     return [_input(fields[name], defaults.get(name, fields[name].default), name not in shown) for name in names]
 
 
-def settings(kind: type, values: dict[str, Any], left_out: tuple[str, ...] = ()) -> Any:
-    """Checked settings from a node's inputs.
+def names_of(kind: type, first: Sequence[str] = (), left_out: Sequence[str] = ()) -> list[str]:
+    """Return the names of a settings dataclass: some first, then the others in its own order, less those left out."""
+    names = [item.name for item in dataclasses.fields(kind)]
+    return [*first, *(name for name in names if name not in (*first, *left_out))]
+
+
+def settings(kind: type[Settings], values: Mapping[str, object], left_out: Sequence[str] = ()) -> Settings:
+    """Return checked settings from a node's inputs, in which 0 stands for empty.
 
     Raises:
         D3POError: a value is out of range.
@@ -75,32 +113,31 @@ def settings(kind: type, values: dict[str, Any], left_out: tuple[str, ...] = ())
     return replace(kind(), {**chosen, **empty})
 
 
-def sample_settings(values: dict[str, Any], left_out: tuple[str, ...] = ()) -> SampleSettings:
-    """How pictures are drawn, from a node's inputs; the schedule is any of the host's, of which the core knows two.
+def sample_settings(values: Mapping[str, object], left_out: Sequence[str] = ()) -> SampleSettings:
+    """Return how images are drawn; the schedule is any of the host's, of which the core knows two.
 
     Raises:
         D3POError: a value is out of range.
     """
     chosen = settings(SampleSettings, values, ("schedule", *left_out))
-    return dataclasses.replace(chosen, schedule=values.get("schedule", SampleSettings.schedule))
+    return dataclasses.replace(chosen, schedule=str(values.get("schedule", SampleSettings.schedule)))
 
 
-def _input(item: dataclasses.Field[Any], default: Any, advanced: bool) -> Any:
-    meta = item.metadata
-    about: dict[str, Any] = {"display_name": item.name.replace("_", " "), "tooltip": meta["help"]}
+def _input(item: dataclasses.Field[object], default: object, advanced: bool) -> io.Input:
+    low, high, choices = (item.metadata[name] for name in ("low", "high", "choices"))
+    facts: Options = {"display_name": item.name.replace("_", " "), "tooltip": item.metadata["help"]}
     if advanced:  # graphs made by hand need not name them
-        about |= {"advanced": True, "optional": True}
-    if meta["choices"]:
-        return io.Combo.Input(item.name, options=list(meta["choices"]), default=default, **about)
+        facts |= {"advanced": True, "optional": True}
+    if choices:
+        return io.Combo.Input(item.name, options=list(choices), default=default, **facts)
     if isinstance(default, bool):
-        return io.Boolean.Input(item.name, default=default, **about)
+        return io.Boolean.Input(item.name, default=default, **facts)
     if isinstance(default, str):
-        return io.String.Input(item.name, default=default, **about)
-    low, high = meta["low"], meta["high"]
-    if default is None:  # the host's widgets cannot be empty
-        about["tooltip"] += " 0 is empty here."
-        default = low = 0.0
+        return io.String.Input(item.name, default=default, **facts)
     if isinstance(default, int):
-        return io.Int.Input(item.name, default=default, min=low, max=high, **about)
-    step = 10.0 ** (-4 if default < 0.1 else -2)
-    return io.Float.Input(item.name, default=default, min=low, max=high, step=step, **about)
+        return io.Int.Input(item.name, default=default, min=low, max=high, **facts)
+    if default is None:  # the host's widgets cannot be empty
+        facts["tooltip"] += " Here 0 stands for empty."
+        default = low = 0.0
+    step = 10.0 ** (-4 if isinstance(default, float) and default < 0.1 else -2)
+    return io.Float.Input(item.name, default=default, min=low, max=high, step=step, **facts)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
 
 from server import PromptServer
 
 from ..d3po_core.app.cost import duration
-from ..d3po_core.gallery.actions import WorkProgress
+from ..d3po_core.gallery.actions import WorkProgress, WorkState
 from ..d3po_core.run import Run
 from .host.process import ProgressBar
 
@@ -16,20 +15,20 @@ _now: dict[str, WorkProgress] = {}
 _seconds_per_image: dict[str, float] = {}
 
 
-def work_of(run: Run) -> dict[str, Any] | None:
-    """Work on a taste as the gallery tells it; None if there is none."""
+def work_of(run: Run) -> WorkState | None:
+    """Return work on a taste as the gallery shows it; None if there is none."""
     progress = _now.get(run.run_id)
     return progress.shown(0) if progress else None
 
 
 def seconds_per_image(run: Run) -> float | None:
-    """How long an image of this taste took to draw, if one was drawn since the host's start."""
+    """Return how long an image of this taste took to draw, if one was drawn since the host's start."""
     return _seconds_per_image.get(run.run_id)
 
 
-def send_event(event: str, **what: Any) -> None:
+def send_event(event: str, **facts: str) -> None:
     """Send an event to every page that is open."""
-    PromptServer.instance.send_sync(event, what)
+    PromptServer.instance.send_sync(event, facts)
 
 
 def write_into_node(text: str, node: str) -> None:
@@ -43,7 +42,7 @@ class Working:
     Args:
         run: the taste it is done for.
         node: id of the node that does it.
-        kind, of: as for `Progress`.
+        kind, of: as for `WorkProgress`.
     """
 
     def __init__(self, run: Run, node: str, kind: str, of: int = 0) -> None:
@@ -58,7 +57,7 @@ class Working:
         _now.pop(self.run.run_id, None)
 
     def next(self, kind: str, of: int = 0) -> None:
-        """Go on with something else."""
+        """Go on with another kind of work."""
         if kind != self._progress.kind:
             self._progress = _now[self.run.run_id] = WorkProgress(kind, of)
 
@@ -67,13 +66,13 @@ class Working:
         write_into_node(text, self.node)
 
     def at(self, done: int, of: int, text: str = "") -> None:
-        """So many steps are done. Raises the host's interruption if the user asked for it."""
+        """Show how many steps are done. Raises the host's interruption if the user asked for it."""
         self._progress.at(done, of)
         if text:
             left = self._progress.shown(0)["left_s"]
             self.say(text + (f", about {duration(left)} left" if left else ""))
         self._bar.at(done, of)
 
-    def drew(self, images: int) -> None:
-        """Remember how long an image takes; a step of this work drew so many."""
+    def note_pace(self, images: int) -> None:
+        """Remember how long an image takes; a step of this work drew this many."""
         _seconds_per_image[self.run.run_id] = self._progress.seconds_each() / images

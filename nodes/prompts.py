@@ -5,58 +5,61 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
 
 from ..d3po_core.errors import D3POError
 from ..d3po_core.run import Run
-from .host.conditioning import Cond, key_of
+from .graph import is_link
+from .host.conditioning import key_of
 from .host.model import HostModel
+from .host.types import Clip, Cond, Graph, GraphNode
 
 UNKNOWN = "prompt"
-MOST = 1000
-"""Prompts that a list may stand for."""
+MAX_PROMPTS = 1000
+"""That a list may stand for."""
 
 
-def text_of(graph: dict[str, Any] | None, node: str | None, name: str) -> str:
-    """The texts that lead to an input, joined; "prompt" where the graph shows none.
+def text_of(graph: Graph | None, node: str | None, name: str) -> str:
+    """Return the texts that lead to an input, joined; "prompt" where the graph shows none.
 
     Args:
-        graph: as the host executes it: nodes by id, inputs being values or [node, output].
+        graph: as the host executes it.
         node: id of the node.
         name: of its input.
     """
-    found: list[str] = []
+    texts: list[str] = []
 
-    def visit(link: Any, seen: set[str]) -> None:
-        if not (isinstance(link, list) and len(link) == 2) or str(link[0]) in seen:
+    def visit(link: object, seen: frozenset[str]) -> None:
+        if not is_link(link) or link[0] in seen:
             return
-        inputs = (graph or {}).get(str(link[0]), {}).get("inputs", {})
-        texts = [value.strip() for key, value in inputs.items() if isinstance(value, str) and key.startswith("text")]
-        found.extend(text for text in texts if text and text not in found)
-        if not texts:
+        inputs = (graph or {}).get(link[0], GraphNode()).get("inputs", {})
+        own = [value.strip() for key, value in inputs.items() if isinstance(value, str) and key.startswith("text")]
+        texts.extend(text for text in own if text and text not in texts)
+        if not own:
             for value in inputs.values():
-                visit(value, seen | {str(link[0])})
+                visit(value, seen | {link[0]})
 
-    visit((graph or {}).get(str(node), {}).get("inputs", {}).get(name), set())
-    return " | ".join(found) or UNKNOWN
+    visit((graph or {}).get(str(node), GraphNode()).get("inputs", {}).get(name), frozenset())
+    return " | ".join(texts) or UNKNOWN
 
 
 def listed(text: str) -> list[str]:
-    """The prompts of a list: one a line, and of a line with {a|b} each choice.
+    """Return the prompts of a list: one a line, and of a line with {a|b} each choice.
 
     Raises:
         D3POError: they are more than 1,000.
     """
-    found = list(islice((one for line in text.splitlines() if line.strip() for one in _choices(line)), MOST + 1))
-    if len(found) > MOST:
+    lines = (line for line in text.splitlines() if line.strip())
+    prompts = list(islice((prompt for line in lines for prompt in _choices(line)), MAX_PROMPTS + 1))
+    if len(prompts) > MAX_PROMPTS:
         raise D3POError(
-            f"The prompt list stands for more than {MOST:,} prompts.", "Take out some lines or some {a|b} choices."
+            f"The prompt list stands for more than {MAX_PROMPTS:,} prompts.",
+            "Take out some lines or some {a|b} choices.",
         )
-    return list(dict.fromkeys(" ".join(one.split()) for one in found if one.strip()))
+    return list(dict.fromkeys(" ".join(prompt.split()) for prompt in prompts if prompt.strip()))
 
 
 def _choices(line: str) -> Iterator[str]:
-    """A line with every combination of its choices, the innermost first."""
+    """Iterate over a line with every combination of its choices, the innermost first."""
     choice = re.search(r"\{([^{}]*)\}", line)
     if choice is None:
         yield line
@@ -65,9 +68,12 @@ def _choices(line: str) -> Iterator[str]:
         yield from _choices(line[: choice.start()] + option + line[choice.end() :])
 
 
-def encoder(clip: Any, like: Cond) -> Callable[[str], Cond]:
-    """What makes a text CONDITIONING; what one entry of another carries besides its text (a ControlNet, an area) goes
-    along.
+def encoder(clip: Clip | None, like: Cond) -> Callable[[str], Cond]:
+    """Return what makes CONDITIONING of a text.
+
+    Args:
+        clip: reads texts.
+        like: what its one entry carries besides its text (a ControlNet, an area) goes along.
 
     Raises:
         D3POError: there is no CLIP.
@@ -79,19 +85,16 @@ def encoder(clip: Any, like: Cond) -> Callable[[str], Cond]:
     besides = {k: v for k, v in like[0][1].items() if k != "pooled_output"} if len(like) == 1 else {}
 
     def encode(text: str) -> Cond:
-        found = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-        return [[tensor, {**besides, **options}] for tensor, options in found]
+        entries: Cond = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        return [[tensor, {**besides, **options}] for tensor, options in entries]
 
     return encode
 
 
-def label(run: Run, model: HostModel, text: str, positive: Cond, negative: Cond, against: str = "") -> str:
-    """The text, numbered where the same text stands for another conditioning in this run, and known to the model.
-
-    Args:
-        against: text of the negative prompt.
-    """
-    known = {prompt.text: prompt.id for prompt in run.prompts.all() if prompt.negative == against}
+def label(run: Run, model: HostModel, text: str, positive: Cond, negative: Cond, negative_text: str = "") -> str:
+    """Make a prompt known to the model, and return the text that stands for it: numbered where the same text stands
+    for another conditioning in this run."""
+    known = {prompt.text: prompt.id for prompt in run.prompts.all() if prompt.negative == negative_text}
     name, number = text, 1
     while True:
         model.prompts[name] = (positive, negative)

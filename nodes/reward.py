@@ -1,174 +1,126 @@
-"""DRaFT LoRA Trainer: from a differentiable reward to a LoRA, in place, on the host's own model and VAE."""
+"""The nodes of rewards: choose one, fit one to picks, and train a LoRA by its gradient."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import torch
 from comfy_api.latest import io
 
 from ..d3po_core.app.sampling import add_prompts
+from ..d3po_core.app.training import round_outcome
+from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
-from ..d3po_core.rewards import REWARDS, get_reward, require_differentiable, weighted_sum
+from ..d3po_core.rewards import REWARDS, Reward, get_reward, require_differentiable, weighted_sum
 from ..d3po_core.rewards.features import STATISTICS
 from ..d3po_core.rewards.judge import fit_judge, save_judge
 from ..d3po_core.run import Run
 from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
-from . import folders, graph, prompts
+from ..d3po_core.training.reports import RewardReport, RoundResult
+from ..d3po_core.training.reward_trainer import RewardTrainer
+from ..d3po_core.training.round_trainer import RoundTrainer, stopped_round
+from . import folders, graph, training
 from .drawing import begin_run, check_same_kind
 from .host import memory
 from .host.checks import check_trainable
 from .host.clip_vision import HostClip
-from .inputs import ALIASES, inputs, memory_input, sample_settings, schedule_input, settings, taste_input
-from .pick import Trajectories
+from .host.model import DifferentiableModel, HostModel, RunModel
+from .host.types import Clip, ClipVision, Cond, Latent, Patcher, Vae, Widgets
+from .inputs import (
+    ALIASES,
+    REWARD,
+    TRAJECTORIES,
+    WRITTEN_REWARD,
+    Trajectories,
+    inputs,
+    memory_input,
+    names_of,
+    prompts_input,
+    sample_settings,
+    schedule_input,
+    settings,
+    taste_input,
+)
 from .progress import write_into_node
-from .reward_training import RewardModel, RewardTrainRequest, train_by_reward
-from .train import passed
+from .prompts import encoder, label, listed, text_of
+from .train import trainer_outputs
 
-DRAFT_WHEN = ("each time queued", "finish a stopped round", "not now")
-OF_SAMPLING = ("steps", "guidance_scale", "eta")
-NOT_OF_SAMPLING = tuple(item.name for item in dataclasses.fields(SampleSettings) if item.name not in OF_SAMPLING)
+# -- choosing ----------------------------------------------------------------------------------------------------------
+
+REWARD_NAMES = [name for name in REWARDS if not name.startswith("garden")]
+"""Those that need no file and are not about the core's own little model."""
+FILE_NAME = re.compile(r":\s*(.+?)\s*(?: \+ |$)")
+"""In a reward that is written: what it reads."""
 
 
-class DraftLoraTrainer(io.ComfyNode):
-    """See the help page."""
+class RewardNode(io.ComfyNode):
+    """Choose what a program likes; see the help page."""
 
     @classmethod
-    def define_schema(cls) -> Any:
+    def define_schema(cls) -> io.Schema:
+        likes = "; ".join(f"{name}: {REWARDS[name].likes}" for name in REWARD_NAMES)
         return io.Schema(
-            node_id="D3PO_DraftLoraTrainer",
-            display_name="DRaFT LoRA Trainer",
+            node_id="D3PO_Reward",
+            display_name="Reward",
             category="D3PO",
-            description="Teaches the model what a reward likes, by the reward's gradient, and saves it as a LoRA.",
-            search_aliases=[*ALIASES, "draft", "reward", "refl", "aesthetic", "finetune"],
+            description="What a program likes: to teach a model by it (DRaFT), or to pick by it.",
+            search_aliases=[*ALIASES, "scorer", "aesthetic", "pickscore", "hpsv2", "draft"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that is to learn, with whatever it carries."),
-                io.Conditioning.Input("positive", tooltip="What to draw."),
-                io.Conditioning.Input("negative", tooltip="What not to draw."),
-                io.Latent.Input("latent", tooltip="Size of the pictures; of a batch the first one is used."),
-                io.Vae.Input("vae", tooltip="Turns what is drawn into the pictures that the reward sees."),
-                RewardType.Input("reward", tooltip="From a Reward node or Reward From Picks; differentiable."),
-                io.Clip.Input("clip", optional=True, tooltip="Reads the prompt list; not needed without one."),
-                taste_input("Name of the taste that keeps what is learnt; auto is one for each checkpoint."),
-                io.Combo.Input(
-                    "train",
-                    options=list(DRAFT_WHEN),
-                    default=DRAFT_WHEN[0],
-                    tooltip="When to teach. A round that was stopped goes on, or is finished as it is; not now: the "
-                    "model passes as taught so far.",
+                io.Combo.Input("reward", options=REWARD_NAMES, default="warmth", tooltip=f"What it likes: {likes}."),
+                io.Float.Input(
+                    "weight",
+                    default=1.0,
+                    min=-1000.0,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="How much it counts in a sum; below 0 it likes the opposite.",
                 ),
-                *inputs(SampleSettings, OF_SAMPLING[:2], NOT_OF_SAMPLING),
-                schedule_input(),
-                *inputs(RewardSettings, ("variant", "updates"), ("seed",)),
-                *inputs(LoraSettings, ()),
-                memory_input("with 8 GB one picture at a time, else as many as fit"),
-                io.Boolean.Input(
-                    "before_and_after",
-                    display_name="before and after",
-                    default=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Draw pictures of before and after once it is taught, and a blind check, for the gallery.",
-                ),
+                REWARD.Input("plus", optional=True, tooltip="Another reward, to add this one to."),
                 io.String.Input(
-                    "prompts",
+                    "written",
                     default="",
-                    multiline=True,
                     optional=True,
                     advanced=True,
-                    tooltip="A list of prompts, one a line, instead of the positive one; {cat|dog} stands for both.",
+                    tooltip=f"Instead of the name: {WRITTEN_REWARD}",
                 ),
             ],
-            outputs=[
-                io.Model.Output(display_name="model", tooltip="The model with what was taught."),
-                io.LoraModel.Output(display_name="lora"),
-                io.LossMap.Output(display_name="loss map", tooltip="Minus the reward of every update, for Plot Loss."),
-                io.String.Output(display_name="lora name", tooltip="As the host's LoRA lists call it."),
-            ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
-            is_output_node=True,
+            outputs=[REWARD.Output(display_name="reward")],
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
-        latent: Any,
-        vae: Any,
-        reward: Any,
-        taste: str,
-        train: str,
-        clip: Any = None,
-        **values: Any,
-    ) -> Any:
-        node, prompt = str(cls.hidden.unique_id), cls.hidden.prompt
-        if train != DRAFT_WHEN[1]:  # what was learnt is finished whatever is connected
-            require_differentiable(reward)
-        check_trainable(model, latent, positive)
-        against, written = prompts.text_of(prompt, node, "negative"), values.pop("prompts", "")
-        sample = sample_settings({**values, "negative": against}, tuple(set(NOT_OF_SAMPLING) - {"negative"}))
-        host = RewardModel(model, latent, vae, eta=sample.eta)
-        host.identity = graph.checkpoint_of(model, graph.carried(prompt, node))
-        run = folders.find(taste, host.identity)
-        stopped = run is not None and run.rounds.stopped() is not None
-        if train == DRAFT_WHEN[2] or (train == DRAFT_WHEN[1] and not stopped):
-            return passed(model, run, "Nothing to finish." if train == DRAFT_WHEN[1] else "Not taught now.")
-        make_plan(host.denoiser, sample)  # what cannot be drawn is told before a taste is begun
-        texts = prompts.listed(written) or [prompts.text_of(prompt, node, "positive")]
-        encode = prompts.encoder(clip, positive) if written.strip() else lambda text: positive
-        run = run or begin_run(taste, host, sample)
-        _check_own(run, host)
-        labels = [prompts.label(run, host, text, encode(text), negative, against) for text in texts]
-        lesson = RewardTrainRequest(
-            reward=reward,
-            settings=_reward_settings(model, run, values),
-            lora=settings(LoraSettings, values),
-            sample=sample,
-            prompts=add_prompts(run, host, labels, against),
-            finish=train == DRAFT_WHEN[1],
-            before_and_after=values.get("before_and_after", True),
-            node=node,
-        )
-        said, losses = train_by_reward(host, run, lesson)
-        return passed(model, run, said, losses)
+    def fingerprint_inputs(cls, written: str = "", **values: object) -> object:
+        """Return what changes when a file that is named does."""
+        return changed_on_disk(written)
+
+    @classmethod
+    def execute(cls, reward: str, weight: float, plus: Reward | None = None, written: str = "") -> io.NodeOutput:
+        if weight == 0:
+            raise D3POError("The weight of this reward is 0, so it says nothing.", "Choose another weight.")
+        own = (weight, get_reward(written.strip() or reward))
+        return io.NodeOutput(weighted_sum([own] if plus is None else [(1.0, plus), own]))
 
 
-def _reward_settings(model: Any, run: Run, values: dict[str, Any]) -> RewardSettings:
-    """With other luck in every round, the same if it is done again."""
-    fits = values.get("micro_batch") or memory.preset_for(model, values.get("memory", memory.AUTO)).micro_batch
-    luck = (int(run.run_id[:8], 16) + len(run.rounds.all())) % 2**32
-    return settings(RewardSettings, {**values, "micro_batch": fits, "seed": luck})
+def changed_on_disk(written: str) -> list[int]:
+    """Return when what a text names was last changed; 0 for what is not there."""
+    paths = [Path(os.path.expanduser(name)) for name in FILE_NAME.findall(written)]
+    return [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
 
 
-def _check_own(run: Run, host: RewardModel) -> None:
-    """See that a taste is this model's: nothing that was recorded would tell otherwise.
-
-    Raises:
-        D3POError: it was begun with another.
-    """
-    check_same_kind(run, host)
-    if run.model["name"] != host.identity:
-        raise D3POError(
-            f"The taste '{run.name}' was begun with {run.model['name']}, and this model is {host.identity}.",
-            "Write another name for the taste of this one.",
-            "What was learnt so far is saved.",
-        )
-
+# -- fitting -----------------------------------------------------------------------------------------------------------
 
 REWARD_FILE = "reward.safetensors"
 
 
 class RewardFromPicks(io.ComfyNode):
-    """See the help page."""
+    """Fit a reward to picks; see the help page."""
 
     @classmethod
-    def define_schema(cls) -> Any:
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="D3PO_RewardFromPicks",
             display_name="Reward From Picks",
@@ -176,7 +128,7 @@ class RewardFromPicks(io.ComfyNode):
             description="Learns from your picks, in seconds, what to like in any picture.",
             search_aliases=[*ALIASES, "reward model", "bradley-terry", "draft"],
             inputs=[
-                Trajectories.Input(
+                TRAJECTORIES.Input(
                     "trajectories", optional=True, tooltip="A taste, from the Collector or Load Preference Run."
                 ),
                 taste_input("Name of the taste, where no trajectories are connected; auto is the newest."),
@@ -197,7 +149,7 @@ class RewardFromPicks(io.ComfyNode):
                 ),
             ],
             outputs=[
-                RewardType.Output(display_name="reward"),
+                REWARD.Output(display_name="reward"),
                 io.String.Output(
                     display_name="written",
                     tooltip="As a Reward node takes it: picks: and its file. Empty with a CLIP vision.",
@@ -208,84 +160,234 @@ class RewardFromPicks(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, features: str = "", **values: Any) -> Any:
-        """Changes with every pick."""
-        return [(run.run_id, run.name, run.picks.revision) for run in folders.shelf().runs()], changed_on_disk(features)
+    def fingerprint_inputs(cls, features: str = "", **values: object) -> object:
+        """Return what changes with every pick."""
+        revisions = [(run.run_id, run.name, run.picks.revision) for run in folders.library().runs()]
+        return revisions, changed_on_disk(features)
 
     @classmethod
     def execute(
         cls,
         taste: str,
-        trajectories: dict[str, Any] | None = None,
+        trajectories: Trajectories | None = None,
         features: str = STATISTICS,
-        clip_vision: Any = None,
-    ) -> Any:
-        run = folders.shelf().run(trajectories["run"]) if trajectories else folders.known(taste)
+        clip_vision: ClipVision | None = None,
+    ) -> io.NodeOutput:
+        run = folders.library().run(trajectories["run"]) if trajectories else folders.get(taste)
         write_into_node(f"Learning from the picks of '{run.name}'", str(cls.hidden.unique_id))
         if clip_vision is not None:
-            seen = fit_judge(run, HostClip(clip_vision))
-            return io.NodeOutput(seen.reward(), "", ui={"text": [str(seen.facts)]})
-        fitted = fit_judge(run, features.strip() or STATISTICS)
-        file = save_judge(fitted, run.folder / REWARD_FILE)  # refuses what knows no better than chance
+            judge = fit_judge(run, HostClip(clip_vision))
+            return io.NodeOutput(judge.reward(), "", ui={"text": [str(judge.facts)]})
+        judge = fit_judge(run, features.strip() or STATISTICS)
+        file = save_judge(judge, run.folder / REWARD_FILE)  # refuses what knows no better than chance
         written = f"picks:{file}"
-        return io.NodeOutput(get_reward(written), written, ui={"text": [str(fitted.facts)]})
+        return io.NodeOutput(get_reward(written), written, ui={"text": [str(judge.facts)]})
 
 
-RewardType = io.Custom("D3PO_REWARD")
-REWARD_NAMES = [name for name in REWARDS if not name.startswith("garden")]
-"""Those that need no file and are not about the core's own little model."""
-WRITTEN = (
-    "a sum such as 0.5*warmth + contrast, or a scorer from your disk: clip:FOLDER, pickscore:FOLDER, hpsv2:FOLDER, "
-    "aesthetic:FOLDER, picks:FILE."
-)
-"""What may be written instead of a name."""
-PATH = re.compile(r":\s*(.+?)\s*(?: \+ |$)")
+# -- training ----------------------------------------------------------------------------------------------------------
+
+DRAFT_WHEN = ("each time queued", "finish a stopped round", "not now")
+OF_SAMPLING = ("steps", "guidance_scale", "eta")
+LEFT_OUT = [name for name in names_of(SampleSettings, left_out=OF_SAMPLING) if name != "negative"]
+"""Settings of sampling that keep their defaults."""
 
 
-class Reward(io.ComfyNode):
-    """See the help page."""
+class DraftLoraTrainer(io.ComfyNode):
+    """Train a LoRA by the gradient of a reward; see the help page."""
 
     @classmethod
-    def define_schema(cls) -> Any:
-        likes = "; ".join(f"{name}: {REWARDS[name].likes}" for name in REWARD_NAMES)
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="D3PO_Reward",
-            display_name="Reward",
+            node_id="D3PO_DraftLoraTrainer",
+            display_name="DRaFT LoRA Trainer",
             category="D3PO",
-            description="What a program likes: to teach a model by it (DRaFT), or to pick by it.",
-            search_aliases=[*ALIASES, "scorer", "aesthetic", "pickscore", "hpsv2", "draft"],
+            description="Teaches the model what a reward likes, by the reward's gradient, and saves it as a LoRA.",
+            search_aliases=[*ALIASES, "draft", "reward", "refl", "aesthetic", "finetune"],
             inputs=[
-                io.Combo.Input("reward", options=REWARD_NAMES, default="warmth", tooltip=f"What it likes: {likes}."),
-                io.Float.Input(
-                    "weight",
-                    default=1.0,
-                    min=-1000.0,
-                    max=1000.0,
-                    step=0.01,
-                    tooltip="How much it counts in a sum; below 0 it likes the opposite.",
+                io.Model.Input("model", tooltip="The model that is to learn, with whatever it carries."),
+                io.Conditioning.Input("positive", tooltip="What to draw."),
+                io.Conditioning.Input("negative", tooltip="What not to draw."),
+                io.Latent.Input("latent", tooltip="Size of the pictures; of a batch the first one is used."),
+                io.Vae.Input("vae", tooltip="Turns what is drawn into the pictures that the reward sees."),
+                REWARD.Input("reward", tooltip="From a Reward node or Reward From Picks; differentiable."),
+                io.Clip.Input("clip", optional=True, tooltip="Reads the prompt list; not needed without one."),
+                taste_input("Name of the taste that keeps what is learnt; auto is one for each checkpoint."),
+                io.Combo.Input(
+                    "train",
+                    options=list(DRAFT_WHEN),
+                    default=DRAFT_WHEN[0],
+                    tooltip="When to teach. A round that was stopped goes on, or is finished as it is; not now: the "
+                    "model passes as taught so far.",
                 ),
-                RewardType.Input("plus", optional=True, tooltip="Another reward, to add this one to."),
-                io.String.Input(
-                    "written", default="", optional=True, advanced=True, tooltip=f"Instead of the name: {WRITTEN}"
+                *inputs(OF_SAMPLING, SampleSettings, shown=("steps", "guidance_scale")),
+                schedule_input(),
+                *inputs(names_of(RewardSettings, left_out=("seed",)), RewardSettings, shown=("variant", "updates")),
+                *inputs(names_of(LoraSettings), LoraSettings),
+                memory_input("with 8 GB one picture at a time, else as many as fit"),
+                io.Boolean.Input(
+                    "before_and_after",
+                    display_name="before and after",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Draw pictures of before and after once it is taught, and a blind check, for the gallery.",
                 ),
+                prompts_input("A list of prompts, one a line, instead of the positive one; {cat|dog} stands for both."),
             ],
-            outputs=[RewardType.Output(display_name="reward")],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model with what was taught."),
+                io.LoraModel.Output(display_name="lora"),
+                io.LossMap.Output(display_name="loss map", tooltip="Minus the reward of every update, for Plot Loss."),
+                io.String.Output(display_name="lora name", tooltip="As the host's LoRA lists call it."),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            is_output_node=True,
         )
 
     @classmethod
-    def fingerprint_inputs(cls, written: str = "", **values: Any) -> Any:
-        """Changes when a file that is named does."""
-        return changed_on_disk(written)
+    def execute(
+        cls,
+        model: Patcher,
+        positive: Cond,
+        negative: Cond,
+        latent: Latent,
+        vae: Vae,
+        reward: Reward,
+        taste: str,
+        train: str,
+        clip: Clip | None = None,
+        prompts: str = "",
+        **values: object,
+    ) -> io.NodeOutput:
+        prompt, node, finish = cls.hidden.prompt, str(cls.hidden.unique_id), train == DRAFT_WHEN[1]
+        if not finish:  # what was learnt is finished whatever is connected
+            require_differentiable(reward)
+        check_trainable(model, latent, positive)
+        sample = sample_settings({**values, "negative": text_of(prompt, node, "negative")}, LEFT_OUT)
+        host = DifferentiableModel(model, latent, vae, eta=sample.eta)
+        host.identity = graph.checkpoint_of(model, graph.upstream(prompt, node))
+        run = folders.find(taste, host.identity)
+        if train == DRAFT_WHEN[2]:
+            return trainer_outputs(model, run, "Not taught now.")
+        if finish and (run is None or run.rounds.stopped() is None):
+            return trainer_outputs(model, run, "Nothing to finish.")
+        make_plan(host.denoiser, sample)  # refuses what cannot be drawn, before a taste is begun
+        texts = listed(prompts) or [text_of(prompt, node, "positive")]
+        encode = encoder(clip, positive) if prompts.strip() else lambda text: positive
+        run = run or begin_run(taste, host, sample)
+        check_own(run, host)
+        labels = [label(run, host, text, encode(text), negative, sample.negative) for text in texts]
+        round = RewardRound(
+            run=run,
+            host=host,
+            node=node,
+            memory_advice="Choose a smaller memory preset, 'draft-lv' with fewer noises, a tile of 256 or so, or "
+            "smaller pictures.",
+            reward=reward,
+            settings=reward_settings(model, run, values),
+            lora=settings(LoraSettings, values),
+            sample=sample,
+            prompt_ids=add_prompts(run, host, labels, sample.negative),
+            finish=finish,
+            before_and_after=bool(values.get("before_and_after", True)),
+        )
+        return trainer_outputs(model, run, *training.train(round))
 
-    @classmethod
-    def execute(cls, reward: str, weight: float, plus: Any = None, written: str = "") -> Any:
-        if weight == 0:
-            raise D3POError("The weight of this reward is 0, so it says nothing.", "Choose another weight.")
-        own = (weight, get_reward(written.strip() or reward))
-        return io.NodeOutput(weighted_sum([own] if plus is None else [(1.0, plus), own]))
+
+def reward_settings(model: Patcher, run: Run, values: Widgets) -> RewardSettings:
+    """Return how a round is trained, with another seed in every round, the same if it is done again."""
+    micro_batch = values.get("micro_batch") or memory.preset_for(model, values.get("memory", memory.AUTO)).micro_batch
+    seed = (int(run.run_id[:8], 16) + len(run.rounds.all())) % 2**32
+    return settings(RewardSettings, {**values, "micro_batch": micro_batch, "seed": seed})
 
 
-def changed_on_disk(written: str) -> list[int]:
-    """When what a text names was last changed; 0 for what is not there."""
-    paths = [Path(os.path.expanduser(found)) for found in PATH.findall(written)]
-    return [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
+def check_own(run: Run, host: HostModel) -> None:
+    """Refuse a taste of another checkpoint: nothing that was recorded would show it.
+
+    Raises:
+        D3POError: it was begun with another.
+    """
+    check_same_kind(run, host)
+    if run.model["name"] != host.identity:
+        raise D3POError(
+            f"The taste '{run.name}' was begun with {run.model['name']}, and this model is {host.identity}.",
+            "Write another name for the taste of this one.",
+            "What was learnt so far is saved.",
+        )
+
+
+@dataclass(frozen=True)
+class RewardRound(training.HostRound[RewardReport]):
+    """A round that learns from a reward.
+
+    Attributes:
+        host: the MODEL and its VAE, whose decoder passes gradients on.
+        reward: differentiable.
+        settings, lora: how.
+        sample: how images are drawn.
+        prompt_ids: of those to draw for.
+        finish: make a LoRA of what a stopped round has learnt, whatever the reward was.
+        before_and_after: draw images of before and after for the gallery, and a blind check.
+    """
+
+    host: DifferentiableModel
+    reward: Reward
+    settings: RewardSettings
+    lora: LoraSettings
+    sample: SampleSettings
+    prompt_ids: list[int]
+    finish: bool
+    before_and_after: bool
+
+    def check(self) -> str:
+        stopped_round(self.run, "reward")
+        return "Measuring drift" if self.finish else f"Measuring {self.reward.name} before"
+
+    def open(self) -> RewardTrainer:
+        if self.finish:
+            return RewardTrainer.open_stopped(self.run, self.host, self.settings, "hooks")
+        how = (self.settings, self.lora, self.sample)
+        return RewardTrainer.open(self.run, self.host, self.reward, *how, attachment="hooks", prompts=self.prompt_ids)
+
+    def prompts(self) -> list[Conditioning]:
+        stopped, prompts = stopped_round(self.run, "reward"), self.run.prompts
+        ids = self.prompt_ids if stopped is None else stopped.settings["prompts"]
+        return [prompts.conditioning(prompt_id) for prompt_id in ids if prompts.has_conditioning(prompt_id)]
+
+    def shape(self) -> tuple[int, ...]:
+        return self.host.latent_shape()
+
+    def recomputed(self) -> Sequence[torch.nn.Module]:
+        if not self.settings.checkpointing:
+            return []
+        network = self.host.denoiser.module
+        return [*memory.large_blocks(network), *memory.smallest_blocks(self.host.decoder.network)]
+
+    def beside(self) -> Sequence[Patcher]:
+        return [self.host.decoder.patcher]
+
+    def close(self) -> None:
+        """Take a reward's network off the graphics card, by showing it an image on the processor: the host, which knows
+        nothing of it, would find its card full later."""
+        if not self.finish:  # which the reward has no part in
+            with torch.no_grad():
+                self.reward(torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64), [""])
+
+    def loss(self, report: RewardReport) -> float:
+        return -report.reward
+
+    def progress(self, report: RewardReport) -> str:
+        return f"{self.reward.name} {report.reward:.4g}"
+
+    def previews(
+        self, trainer: RoundTrainer[RewardReport], result: RoundResult
+    ) -> tuple[RunModel, SampleSettings] | None:
+        if not self.before_and_after:
+            return None
+        assert isinstance(trainer, RewardTrainer)
+        sample = trainer.sample
+        return RunModel(self.host.patcher, self.run, self.host.vae, sample.eta, self.host.latent_shape()), sample
+
+    def outcome(self, trainer: RoundTrainer[RewardReport], result: RoundResult) -> str:
+        assert isinstance(trainer, RewardTrainer)
+        return round_outcome(result, trainer.reward_name, trainer.resumed and not self.finish)

@@ -1,38 +1,347 @@
-"""Preference Compare: before and after on the same prompts and seeds, side by side."""
+"""The nodes that train a LoRA from picks, load it, and compare before and after."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..d3po_core.app.cost import training_cost
+from ..d3po_core.app.loras import lora_of, publish
+from ..d3po_core.app.runs import newest_sample_settings
+from ..d3po_core.app.sampling import BeforeAfter, draw_before_after
+from ..d3po_core.app.training import round_outcome, waiting_for_picks, why_not_train
+from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.errors import D3POError
-from ..d3po_core.evaluation.images import deterministic, draw
-from ..d3po_core.lora import import_lora
-from ..d3po_core.lora.attach import applied
+from ..d3po_core.lora import import_lora, load_lora
 from ..d3po_core.lora.weights import scale_weights
-from ..d3po_core.run import Run
-from ..d3po_core.settings import LoraSettings, TrainSettings, fill_in
-from . import folders, graph, loras
+from ..d3po_core.run import Group, Run
+from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, fill_in
+from ..d3po_core.training.methods import METHODS
+from ..d3po_core.training.preferences import AnotherModel
+from ..d3po_core.training.reports import RoundResult, StepReport
+from ..d3po_core.training.round_trainer import RoundTrainer, stopped_round
+from ..d3po_core.training.trainer import Trainer, preference_data
+from . import folders, graph
 from .host import memory
-from .host.model import RunModel, with_lora
-from .inputs import ALIASES, inputs, memory_input, settings, taste_input
-from .pick import Trajectories
-from .progress import Working, write_into_node
-from .training import TrainRequest, sample_settings, waiting, waiting_for
+from .host.checks import check_trainable
+from .host.model import HostModel, RunModel, shape_of, with_lora
+from .host.types import Patcher, Vae, Widgets
+from .inputs import ALIASES, TRAJECTORIES, Trajectories, inputs, memory_input, settings, taste_input
+from .progress import Working, seconds_per_image, write_into_node
+from .training import HostRound, train
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+TRAIN_WHEN = ("when I press Teach", "each time queued")
+STRENGTHS = {"gentle": 0.5, "normal": 1.0, "strong": 2.0}
+"""Of the learning rate."""
+PHASES = {
+    "check A": "Predicting hidden picks, 1 of 2",
+    "check B": "Predicting hidden picks, 2 of 2",
+    "teach": "Teaching",
+}
+WIDGETS = (
+    *("level", "beta", "clip", "guided_loss", "reference", "reevaluate_reference", "epochs", "learning_rate", "batch"),
+    *("warmup", "grad_clip", "label_smoothing", "cross_check", "drift_limit", "patience", "micro_batch"),
+    *("checkpointing", "rank", "alpha", "targets", "method", "draws", "lowest_sigma"),
+)
+"""Settings in the order of the trainer's widgets. Saved workflows know widgets by their places: new ones go to the end.
+The seed has none."""
+
+asked_to_train: set[str] = set()
+"""Tastes for which Teach was pressed and that have not been trained since."""
+methods: dict[str, str] = {}
+"""By taste, the method of the trainer that was last queued for it."""
+
+
+class LoraTrainer(io.ComfyNode):
+    """Train a LoRA from picks; see the help page."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="D3PO_LoraTrainer",
+            display_name="D3PO LoRA Trainer",
+            category="D3PO",
+            description="Teaches the model what you picked, and saves it as a LoRA.",
+            search_aliases=[*ALIASES, "teach", "finetune"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that the pictures were drawn with."),
+                TRAJECTORIES.Input(
+                    "trajectories",
+                    optional=True,
+                    lazy=True,
+                    tooltip="From the Preference Collector: teach after it, in the same press of Queue. Teach itself "
+                    "never draws anything.",
+                ),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="Draws before and after once it is taught, and a blind check."
+                ),
+                taste_input("Name of the taste, as at the sampler."),
+                io.Combo.Input("train", options=list(TRAIN_WHEN), default=TRAIN_WHEN[0], tooltip="When to teach."),
+                io.Combo.Input(
+                    "teaching",
+                    options=list(STRENGTHS),
+                    default="normal",
+                    tooltip="How strongly each pick is taken to heart.",
+                ),
+                memory_input("; ".join(f"{name}: {preset.trade}" for name, preset in memory.PRESETS.items())),
+                *inputs(WIDGETS, TrainSettings, LoraSettings),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model with what was taught."),
+                io.LoraModel.Output(display_name="lora"),
+                io.LossMap.Output(display_name="loss map"),
+                io.String.Output(display_name="lora name", tooltip="As the host's LoRA lists call it."),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, taste: str = "", train: str = "", **values: object) -> object:
+        """Return what changes when there is something new to train on, or Teach was pressed."""
+        return [
+            (run.run_id, run.picks.revision, run.run_id in asked_to_train, run.rounds.current_policy())
+            for run in folders.library().runs()
+        ]
+
+    @classmethod
+    def check_lazy_status(
+        cls, model: Patcher, taste: str, train: str, trajectories: Trajectories | None = None, **values: object
+    ) -> list[str]:
+        """Ask for what is upstream of the picks only where training follows it, so that Teach draws nothing."""
+        run = cls._run(model, taste)
+        pressed = run is not None and run.run_id in asked_to_train
+        linked = graph.has_link(cls.hidden.prompt, cls.hidden.unique_id, "trajectories")
+        return ["trajectories"] if train == TRAIN_WHEN[1] and linked and not pressed and trajectories is None else []
+
+    @classmethod
+    def _run(cls, model: Patcher, taste: str) -> Run | None:
+        """Return the taste that is meant: by name, else the one that is wired here, else the checkpoint's own."""
+        prompt, node = cls.hidden.prompt, str(cls.hidden.unique_id)
+        checkpoint = graph.checkpoint_of(model, graph.upstream(prompt, node))
+        if not folders.is_auto(taste):
+            return folders.find(taste)
+        wired = graph.taste_of(prompt, node)
+        if not folders.is_auto(wired):
+            return folders.find(wired)
+        pressed = [
+            run for run in folders.library().runs() if run.run_id in asked_to_train and run.model["name"] == checkpoint
+        ]
+        return pressed[0] if len(pressed) == 1 else folders.find(folders.AUTO, checkpoint)
+
+    @classmethod
+    def execute(
+        cls,
+        model: Patcher,
+        taste: str,
+        train: str,
+        teaching: str,
+        trajectories: Trajectories | None = None,
+        vae: Vae | None = None,
+        memory: str = memory.AUTO,
+        **values: object,
+    ) -> io.NodeOutput:
+        run = cls._run(model, taste)
+        if run is None:
+            return trainer_outputs(model, None, waiting_for_picks(0))
+        method = methods[run.run_id] = str(values.get("method", TrainSettings.method))
+        reason, stopped = why_not_train(run, method), run.rounds.open() is not None
+        if train == TRAIN_WHEN[0] and run.run_id not in asked_to_train:
+            ready = "A round was stopped: press Teach to go on." if stopped else reason or "Ready: press Teach."
+            return trainer_outputs(model, run, ready)
+        asked_to_train.discard(run.run_id)
+        if reason and not stopped:
+            return trainer_outputs(model, run, reason)
+        node = str(cls.hidden.unique_id)
+        round = PicksRound(
+            run=run,
+            host=HostModel(model),
+            node=node,
+            memory_advice="Choose a smaller memory preset at the trainer if there is one, or begin a taste with "
+            "smaller pictures.",
+            settings=train_settings(model, teaching, memory, values, node),
+            lora=settings(LoraSettings, values),
+            vae=vae,
+            upstream=graph.upstream(cls.hidden.prompt, node),
+        )
+        return trainer_outputs(model, run, *round.train())
+
+
+def train_settings(
+    model: Patcher, teaching: str, preset_name: str, values: Mapping[str, object], node: str
+) -> TrainSettings:
+    """Return the settings that the widgets, the strength and the memory preset add up to."""
+    preset = memory.preset_for(model, preset_name)
+    if preset_name != memory.AUTO:
+        write_into_node(f"{preset_name}: {preset.trade}.", node)
+    chosen: Widgets = preset.training(values)
+    rate = fill_in(settings(TrainSettings, chosen, ("seed",))).learning_rate * STRENGTHS[teaching]
+    return settings(TrainSettings, {**chosen, "learning_rate": rate}, ("seed",))
+
+
+def trainer_outputs(model: Patcher, run: Run | None, text: str, losses: Sequence[float] | None = None) -> io.NodeOutput:
+    """Return a trainer's outputs: the model as trained so far, and a sentence under the node."""
+    file = run and run.rounds.lora(run.rounds.current_policy())
+    if run and file and not folders.lora_name(run):  # it could not be copied when it was made
+        publish(file, folders.lora_folder())
+    tensors = load_lora(file)[0] if file else {}
+    return io.NodeOutput(
+        with_lora(model, tensors) if tensors else model,
+        tensors,
+        {"loss": list(torch.tensor(losses or [0.0]))},
+        folders.lora_name(run) if run else "",
+        ui={"text": [text]},
+    )
+
+
+@dataclass(frozen=True)
+class PicksRound(HostRound[StepReport]):
+    """A round that learns from picks.
+
+    Attributes:
+        settings, lora: how.
+        vae: for images of before and after; None for none.
+        upstream: what the MODEL carries now, as the graph shows it.
+    """
+
+    settings: TrainSettings
+    lora: LoraSettings
+    vae: Vae | None
+    upstream: graph.Upstream
+
+    def train(self) -> tuple[str, list[float]]:
+        """Train the round, see `training.train`; an error that says that the model is another one names the change."""
+        try:
+            return train(self)
+        except AnotherModel as error:
+            raise self._named(error) from None
+
+    def check(self) -> str:
+        check_trainable(self.host.patcher)
+        if stopped_round(self.run, "train") is None:
+            preference_data(self.run, self.settings)
+        judged = self._judged()
+        if METHODS[self.settings.method].rows == "images":
+            return f"{len(judged)} groups of pictures"
+        drawn = [group for group in judged if group.recorded]
+        steps = self.run.groups.trajectory(drawn[0].id)["cond"].shape[1] if drawn else 0
+        seconds = seconds_per_image(self.run)
+        each = None if seconds is None else seconds / newest_sample_settings(self.run).steps
+        return training_cost(len(drawn), sum(group.candidates for group in drawn) * steps, self.settings, each)
+
+    def open(self) -> Trainer:
+        return Trainer.open(self.run, self.host.denoiser, self.settings, self.lora, attachment="hooks")
+
+    def prompts(self) -> list[Conditioning]:
+        prompts = self.run.prompts
+        ids = {group.prompt_id for group in self._judged() if prompts.has_conditioning(group.prompt_id)}
+        return [prompts.conditioning(prompt_id) for prompt_id in sorted(ids)]  # what was imported may have none
+
+    def shape(self) -> tuple[int, ...]:
+        return shape_of(self.run)
+
+    def recomputed(self) -> Sequence[torch.nn.Module]:
+        return memory.large_blocks(self.host.denoiser.module) if self.settings.checkpointing else []
+
+    def loss(self, report: StepReport) -> float:
+        return report.training.loss
+
+    def progress(self, report: StepReport) -> str:
+        predicted = f", {report.hidden.accuracy:.0%} of hidden picks predicted" if report.hidden else ""
+        return PHASES[report.phase] + predicted
+
+    def previews(
+        self, trainer: RoundTrainer[StepReport], result: RoundResult
+    ) -> tuple[RunModel, SampleSettings] | None:
+        if self.vae is None or result.strength == 0:
+            return None
+        settings = newest_sample_settings(self.run)
+        return RunModel(self.host.patcher, self.run, self.vae, settings.eta), settings
+
+    def outcome(self, trainer: RoundTrainer[StepReport], result: RoundResult) -> str:
+        return round_outcome(result, resumed=trainer.resumed)
+
+    def _judged(self) -> list[Group]:
+        return [group for group in self.run.groups.select(freed=False) if group.judged or group.flagged]
+
+    def _named(self, error: AnotherModel) -> D3POError:
+        """Return the same error, naming what the graph shows to have changed."""
+        then = self.run.groups.get(error.group_id).settings.get("graph", [])
+        difference = graph.difference(then, self.upstream)
+        if not difference:
+            return D3POError(
+                f"This taste was sampled with a model that predicted otherwise (by {error.difference:.0%}), and the "
+                "graph does not show why: perhaps a file was replaced.",
+                "Bring the old one back, start a new taste, or choose 'reevaluate reference'.",
+                error.safe,
+            )
+        return D3POError(
+            f"This taste was sampled with {difference}.",
+            "Set it back, start a new taste, or choose 'reevaluate reference'.",
+            error.safe,
+        )
+
+
+# -- using what was trained --------------------------------------------------------------------------------------------
+
+
+class LoadTasteLora(io.ComfyNode):
+    """Put a taste's LoRA on a model; see the help page."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="D3PO_LoadTasteLora",
+            display_name="Load Taste LoRA",
+            category="D3PO",
+            description="Puts what a taste has taught on a model: the newest round, or an earlier one.",
+            search_aliases=[*ALIASES, "lora loader"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that was taught, or another of its family."),
+                taste_input(),
+                io.Int.Input("round", default=0, min=0, max=10_000, tooltip="Which round; 0 is the latest."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="1 is as it was taught, 0 is the model without it.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model"), io.LoraModel.Output(display_name="lora")],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **values: object) -> object:
+        """Return what changes when a round is trained."""
+        return trained_rounds()
+
+    @classmethod
+    def execute(cls, model: Patcher, taste: str, round: int, strength: float) -> io.NodeOutput:
+        upstream = graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
+        run = folders.get(taste, graph.checkpoint_of(model, upstream))
+        tensors, _ = load_lora(lora_of(run, round))
+        return io.NodeOutput(with_lora(model, tensors, strength), tensors)
+
 
 FIRST_SEED = 2_000_000
 """Seeds of comparisons begin here, far from those of strips and blind checks."""
 
 
 class PreferenceCompare(io.ComfyNode):
-    """See the help page."""
+    """Draw before and after on the same prompts and seeds; see the help page."""
 
     @classmethod
-    def define_schema(cls) -> Any:
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="D3PO_PreferenceCompare",
             display_name="Preference Compare",
@@ -66,250 +375,56 @@ class PreferenceCompare(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **values: Any) -> Any:
-        """Changes when a round is taught."""
-        return [(run.run_id, run.name, run.rounds.current_policy()) for run in folders.shelf().runs()]
-
-    @classmethod
-    def execute(
-        cls, model: Any, vae: Any, taste: str, round: int, strength: float, prompts: int, seeds: int, lora: Any = None
-    ) -> Any:
-        carried = graph.carried(cls.hidden.prompt, str(cls.hidden.unique_id))
-        run = folders.known(taste, graph.checkpoint_of(model, carried))
-        file = lora_of_round(run, round)
-        texts = sorted({prompt.text for prompt in run.prompts.to_show()})[:prompts]
-        with Working(run, str(cls.hidden.unique_id), "blind") as work:
-            before, after = draw_both(run, RunModel(model, run, vae), file, strength, texts, seeds, work)
-        return io.NodeOutput(
-            before_after_grid(before, after), *(side.flatten(0, 1).movedim(1, -1) for side in (before, after))
-        )
-
-
-def draw_both(
-    run: Run, model: RunModel, file: Any, strength: float, texts: list[str], seeds: int, work: Working
-) -> tuple[Tensor, Tensor]:
-    """Pictures before and after, (prompts, seeds, 3, H, W) each."""
-    settings = sample_settings(run)
-    weights = scale_weights(import_lora(file, model.denoiser.module), strength)
-    total = 2 * len(texts) * seeds
-    sides: list[Tensor] = []
-    for weight in (None, weights):
-        parts: list[Tensor] = []
-        plan = deterministic(model, settings)
-        with applied(model.denoiser, weight, "hooks"):
-            for at, images in draw(model, plan, texts, seeds, settings, first_seed=FIRST_SEED):
-                parts.append(images)
-                work.at(len(sides) * total // 2 + at + len(images), total, "Drawing before and after")
-        sides.append(torch.cat(parts).unflatten(0, (len(texts), seeds)))
-    return sides[0], sides[1]
-
-
-def before_after_grid(before: Tensor, after: Tensor, gap: int = 8) -> Tensor:
-    """The host's IMAGE (1, H, W, 3): a row for each prompt, before on the left, after on the right."""
-    rows = []
-    for prompt in range(len(before)):
-        sides = [torch.cat(list(side[prompt]), -1) for side in (before, after)]
-        bar = torch.ones(3, sides[0].shape[1], gap)
-        rows.append(torch.cat([sides[0], bar, sides[1]], -1))
-    return torch.cat(rows, 1).movedim(0, -1)[None]
-
-
-class LoadTasteLora(io.ComfyNode):
-    """See the help page."""
-
-    @classmethod
-    def define_schema(cls) -> Any:
-        return io.Schema(
-            node_id="D3PO_LoadTasteLora",
-            display_name="Load Taste LoRA",
-            category="D3PO",
-            description="Puts what a taste has taught on a model: the newest round, or an earlier one.",
-            search_aliases=[*ALIASES, "lora loader"],
-            inputs=[
-                io.Model.Input("model", tooltip="The model that was taught, or another of its family."),
-                taste_input(),
-                io.Int.Input("round", default=0, min=0, max=10_000, tooltip="Which round; 0 is the latest."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="1 is as it was taught, 0 is the model without it.",
-                ),
-            ],
-            outputs=[io.Model.Output(display_name="model"), io.LoraModel.Output(display_name="lora")],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
-        )
-
-    @classmethod
-    def fingerprint_inputs(cls, **values: Any) -> Any:
-        """Changes when a round is taught."""
-        return [(run.run_id, run.name, run.rounds.current_policy()) for run in folders.shelf().runs()]
-
-    @classmethod
-    def execute(cls, model: Any, taste: str, round: int, strength: float) -> Any:
-        carried = graph.carried(cls.hidden.prompt, str(cls.hidden.unique_id))
-        run = folders.known(taste, graph.checkpoint_of(model, carried))
-        tensors = loras.read(lora_of_round(run, round))
-        return io.NodeOutput(with_lora(model, tensors, strength), tensors)
-
-
-def lora_of_round(run: Run, round: int) -> Any:
-    """The LoRA file of a round, or for 0 of the one that the taste stands at."""
-    file = run.rounds.lora(str(round) if round else run.rounds.current_policy())
-    if file is None:
-        raise D3POError(f"The taste '{run.name}' was not taught yet.", "Pick favourites, then press Teach.")
-    return file
-
-
-TRAIN_WHEN = ("when I press Teach", "each time queued")
-STRENGTHS = {"gentle": 0.5, "normal": 1.0, "strong": 2.0}
-"""Of the learning rate."""
-
-LATER = ("method", "draws", "lowest_sigma")
-"""Settings that came later: after all others, because saved graphs know widgets by their places."""
-EARLIER = tuple(item.name for item in dataclasses.fields(TrainSettings) if item.name not in LATER)
-
-asked_to_train: set[str] = set()
-"""Tastes for which Teach was pressed and that have not been taught since."""
-methods: dict[str, str] = {}
-"""By taste, the method of the trainer that was last queued for it."""
-
-
-class LoraTrainer(io.ComfyNode):
-    """See the help page."""
-
-    @classmethod
-    def define_schema(cls) -> Any:
-        return io.Schema(
-            node_id="D3PO_LoraTrainer",
-            display_name="D3PO LoRA Trainer",
-            category="D3PO",
-            description="Teaches the model what you picked, and saves it as a LoRA.",
-            search_aliases=[*ALIASES, "teach", "finetune"],
-            inputs=[
-                io.Model.Input("model", tooltip="The model that the pictures were drawn with."),
-                Trajectories.Input(
-                    "trajectories",
-                    optional=True,
-                    lazy=True,
-                    tooltip="From the Preference Collector: teach after it, in the same press of Queue. Teach itself "
-                    "never draws anything.",
-                ),
-                io.Vae.Input(
-                    "vae", optional=True, tooltip="Draws before and after once it is taught, and a blind check."
-                ),
-                taste_input("Name of the taste, as at the sampler."),
-                io.Combo.Input("train", options=list(TRAIN_WHEN), default=TRAIN_WHEN[0], tooltip="When to teach."),
-                io.Combo.Input(
-                    "teaching",
-                    options=list(STRENGTHS),
-                    default="normal",
-                    tooltip="How strongly each pick is taken to heart.",
-                ),
-                memory_input("; ".join(f"{name}: {preset.trade}" for name, preset in memory.PRESETS.items())),
-                *inputs(TrainSettings, (), ("seed", *LATER)),
-                *inputs(LoraSettings, ()),
-                *inputs(TrainSettings, (), EARLIER),
-            ],
-            outputs=[
-                io.Model.Output(display_name="model", tooltip="The model with what was taught."),
-                io.LoraModel.Output(display_name="lora"),
-                io.LossMap.Output(display_name="loss map"),
-                io.String.Output(display_name="lora name", tooltip="As the host's LoRA lists call it."),
-            ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
-            is_output_node=True,
-        )
-
-    @classmethod
-    def fingerprint_inputs(cls, taste: str = "", train: str = "", **values: Any) -> Any:
-        """Changes when there is something new to teach, or Teach was pressed."""
-        return [
-            (run.run_id, run.picks.revision, run.run_id in asked_to_train, run.rounds.current_policy())
-            for run in folders.shelf().runs()
-        ]
-
-    @classmethod
-    def check_lazy_status(cls, model: Any, taste: str, train: str, trajectories: Any = None, **values: Any) -> Any:
-        """What is upstream of the picks is asked for only where teaching follows it, so that Teach draws nothing."""
-        run = cls._run(model, taste)
-        pressed = run is not None and run.run_id in asked_to_train
-        linked = graph.has_link(cls.hidden.prompt, cls.hidden.unique_id, "trajectories")
-        return ["trajectories"] if train == TRAIN_WHEN[1] and linked and not pressed and trajectories is None else []
-
-    @classmethod
-    def _run(cls, model: Any, taste: str) -> Run | None:
-        """The taste that is meant: by name, else the one that is wired here, else the checkpoint's own."""
-        prompt, node = cls.hidden.prompt, str(cls.hidden.unique_id)
-        checkpoint = graph.checkpoint_of(model, graph.carried(prompt, node))
-        if taste.strip() not in ("", folders.AUTO):
-            return folders.find(taste)
-        wired = graph.taste_of(prompt, node)
-        if wired.strip() not in ("", folders.AUTO):
-            return folders.find(wired)
-        pressed = [
-            run for run in folders.shelf().runs() if run.run_id in asked_to_train and run.model["name"] == checkpoint
-        ]
-        return pressed[0] if len(pressed) == 1 else folders.find(folders.AUTO, checkpoint)
+    def fingerprint_inputs(cls, **values: object) -> object:
+        """Return what changes when a round is trained."""
+        return trained_rounds()
 
     @classmethod
     def execute(
         cls,
-        model: Any,
+        model: Patcher,
+        vae: Vae,
         taste: str,
-        train: str,
-        teaching: str,
-        trajectories: Any = None,
-        vae: Any = None,
-        memory: str = memory.AUTO,
-        **values: Any,
-    ) -> Any:
-        run = cls._run(model, taste)
-        if run is None:
-            return passed(model, None, waiting_for(0))
-        method = methods[run.run_id] = values.get("method", TrainSettings.method)
-        wanting = waiting(run, method)
-        if train == TRAIN_WHEN[0] and run.run_id not in asked_to_train:
-            open_round = run.rounds.open() is not None
-            ready = "A round was stopped: press Teach to go on." if open_round else wanting or "Ready: press Teach."
-            return passed(model, run, ready)
-        asked_to_train.discard(run.run_id)
-        if run.rounds.open() is None and wanting:
-            return passed(model, run, wanting)
-        node = str(cls.hidden.unique_id)
-        lesson = TrainRequest(
-            settings=train_settings(model, teaching, memory, values, node),
-            lora=settings(LoraSettings, values),
-            carried=graph.carried(cls.hidden.prompt, node),
-            vae=vae,
-            node=node,
+        round: int,
+        strength: float,
+        prompts: int,
+        seeds: int,
+        lora: Mapping[str, Tensor] | None = None,
+    ) -> io.NodeOutput:
+        upstream = graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
+        run = folders.get(taste, graph.checkpoint_of(model, upstream))
+        file = lora_of(run, round)
+        texts = sorted({prompt.text for prompt in run.prompts.to_show()})[:prompts]
+        with Working(run, str(cls.hidden.unique_id), "blind") as work:
+            both = compare(run, RunModel(model, run, vae), file, strength, texts, seeds, work)
+        return io.NodeOutput(
+            before_after_grid(both), *(side.flatten(0, 1).movedim(1, -1) for side in (both.before, both.after))
         )
-        said, losses = train(model, run, lesson)
-        return passed(model, run, said, losses)
 
 
-def train_settings(model: Any, teaching: str, wanted: str, values: dict[str, Any], node: str) -> TrainSettings:
-    """The settings that the widgets, the strength and the memory preset add up to."""
-    preset = memory.preset_for(model, wanted)
-    if wanted != memory.AUTO:
-        write_into_node(f"{wanted}: {preset.trade}.", node)
-    chosen = fill_in(settings(TrainSettings, preset.training(values), ("seed",)))
-    rate = chosen.learning_rate * STRENGTHS[teaching]
-    return settings(TrainSettings, {**preset.training(values), "learning_rate": rate}, ("seed",))
+def trained_rounds() -> list[tuple[str, str, str]]:
+    """Return which policy each taste stands at."""
+    return [(run.run_id, run.name, run.rounds.current_policy()) for run in folders.library().runs()]
 
 
-def passed(model: Any, run: Run | None, text: str, losses: list[float] | None = None) -> Any:
-    """The node's outputs: the model as taught so far, and a sentence under the node."""
-    file = run and run.rounds.lora(run.rounds.current_policy())
-    if run and file and not loras.listed(run):  # it could not be copied when it was made
-        loras.publish(run, file)
-    tensors = loras.read(file) if file else {}
-    return io.NodeOutput(
-        with_lora(model, tensors) if tensors else model,
-        tensors,
-        {"loss": list(torch.tensor(losses or [0.0]))},
-        loras.listed(run) if run else "",
-        ui={"text": [text]},
-    )
+def compare(
+    run: Run, model: RunModel, file: Path, strength: float, texts: list[str], seeds: int, work: Working
+) -> BeforeAfter:
+    """Draw images of P prompts and S seeds without a LoRA and with it."""
+    weights = scale_weights(import_lora(file, model.denoiser.module), strength)
+    settings = newest_sample_settings(run)
+    for report in draw_before_after(model, weights, texts, seeds, settings, "hooks", FIRST_SEED):
+        if isinstance(report, BeforeAfter):
+            return report
+        work.at(report.done, report.total, "Drawing before and after")
+    raise AssertionError("the outcome is yielded last")
+
+
+def before_after_grid(both: BeforeAfter, gap: int = 8) -> Tensor:
+    """Return the host's IMAGE (1, H, W, 3): a row for each prompt, before on the left, after on the right."""
+    rows = []
+    for sides in zip(both.before, both.after, strict=True):
+        before, after = (torch.cat(list(images), -1) for images in sides)
+        bar = torch.ones(3, before.shape[1], gap)
+        rows.append(torch.cat([before, bar, after], -1))
+    return torch.cat(rows, 1).movedim(0, -1)[None]

@@ -1,181 +1,151 @@
-"""A round of teaching on the host's own model: the core's trainer inside one sampling of the host's."""
+"""One round of training on the host's own model, from picks or from a reward: the core's trainer, opened and run inside
+one sampling of the host's."""
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import dataclass, replace
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from ..d3po_core.app.cost import training_cost
-from ..d3po_core.errors import D3POError
+import torch
+
+from ..d3po_core.app.cost import within_memory
+from ..d3po_core.app.loras import publish
+from ..d3po_core.app.training import Next, train_round
+from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.evaluation.images import draw_previews
-from ..d3po_core.gallery.actions import MIN_PICKS
-from ..d3po_core.run import Group, Run
-from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
-from ..d3po_core.training.methods import METHODS, needs_recording
-from ..d3po_core.training.preferences import AnotherModel
-from ..d3po_core.training.reports import Result
-from ..d3po_core.training.round_trainer import save_round
-from ..d3po_core.training.trainer import Trainer
-from . import graph, loras
-from .host.checks import check_trainable
+from ..d3po_core.run import Run
+from ..d3po_core.settings import SampleSettings
+from ..d3po_core.training.reports import Report, RoundResult
+from ..d3po_core.training.round_trainer import RoundTrainer, SavedRound
+from . import folders
 from .host.memory import checkpointed
-from .host.model import HostModel, RunModel, host_sampling, shape_of
-from .host.process import within_memory
-from .progress import Working, seconds_per_image, send_event
+from .host.model import HostModel, RunModel
+from .host.process import free_memory, is_out_of_memory
+from .host.sampling import host_sampling
+from .host.types import Patcher
+from .progress import Working, send_event
 
-RESUMED = "It went on as it was begun: changed settings and new picks are for the next round."
-PHASES = {"check A": "Guessing hidden picks, 1 of 2", "check B": "Guessing hidden picks, 2 of 2", "teach": "Teaching"}
+R = TypeVar("R", bound=Report)
 
 
 @dataclass(frozen=True)
-class TrainRequest:
-    """What a round is taught with.
+class HostRound(ABC, Generic[R]):
+    """A round as a node asks for it.
 
     Attributes:
-        settings, lora: how.
-        carried: what the MODEL carries now, as the graph tells.
-        vae: for pictures of before and after; None for none.
-        node: id of the node that teaches.
+        run: the taste.
+        host: the MODEL.
+        node: id of the node.
+        memory_advice: what to do where memory runs out.
     """
 
-    settings: TrainSettings
-    lora: LoraSettings
-    carried: graph.Carried
-    vae: Any
+    run: Run
+    host: HostModel
     node: str
+    memory_advice: str
+
+    @abstractmethod
+    def check(self) -> str:
+        """Return what the round will take, in words, once it is sure that it can be trained.
+
+        Raises:
+            D3POError: it cannot.
+        """
+
+    @abstractmethod
+    def open(self) -> RoundTrainer[R]:
+        """Open the trainer; called inside the host's sampling."""
+
+    @abstractmethod
+    def prompts(self) -> list[Conditioning]:
+        """Return all conditioning that the trainer asks for."""
+
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one image's latents."""
+
+    @abstractmethod
+    def recomputed(self) -> Sequence[torch.nn.Module]:
+        """Return the blocks whose activations are computed again in the backward pass."""
+
+    def beside(self) -> Sequence[Patcher]:
+        """Return further networks of the host's that must be loaded."""
+        return []
+
+    def close(self) -> None:
+        """Give back what only training needed."""
+
+    @abstractmethod
+    def loss(self, report: R) -> float:
+        """Return an update's loss."""
+
+    @abstractmethod
+    def progress(self, report: R) -> str:
+        """Return what the node shows after an update."""
+
+    @abstractmethod
+    def previews(self, trainer: RoundTrainer[R], result: RoundResult) -> tuple[RunModel, SampleSettings] | None:
+        """Return what draws before and after, and how; None if nothing is to be drawn."""
+
+    @abstractmethod
+    def outcome(self, trainer: RoundTrainer[R], result: RoundResult) -> str:
+        """Return what came out, in a few sentences."""
 
 
-def waiting(run: Run, method: str | None) -> str:
-    """Why there is nothing to teach; "" if there is.
+def train(round: HostRound[R]) -> tuple[str, list[float]]:
+    """Train a round, publish its LoRA, and draw before and after and a blind check for the gallery.
 
-    Args:
-        run: with picks.
-        method: that it is taught with; None if no trainer has said so yet.
-    """
-    recorded = needs_recording(method)
-    usable, all_of_them = run.picks.counts("", recorded).usable, run.picks.counts("").usable
-    if usable < MIN_PICKS:
-        said, more = waiting_for(usable), all_of_them - usable
-        why = f"{more} more are of imported pictures, which {method} cannot learn from, as diffusion-nft can"
-        return f"{said}; {why}" if more else said
-    return "" if run.picks.untaught(recorded) else "Nothing new to teach: pick some more."
-
-
-def waiting_for(usable: int) -> str:
-    """How many picks there are, and are needed."""
-    return f"Waiting for picks: {usable} of {MIN_PICKS}"
-
-
-def train(model: Any, run: Run, lesson: TrainRequest) -> tuple[str, list[float]]:
-    """Teach one round and publish its LoRA. Interrupted, it keeps its state, and teaching again goes on from there.
-
-    Args:
-        model: the MODEL that sampled.
-        run: with picks.
-        lesson: how.
+    Interrupted, it keeps its state, and training again goes on from there.
 
     Returns:
-        A sentence on what came out, and the losses of all updates.
+        A sentence or a few on what came out, and the losses of all updates.
 
     Raises:
-        D3POError: the model is another one, memory ran out, or the disk is full; the picks are safe.
+        D3POError: it cannot be trained, memory ran out, or the disk is full; what was learnt so far is kept.
     """
-    try:
-        result, losses = within_memory(
-            lambda: _taught_and_shown(model, run, lesson),
-            "Choose a smaller memory preset at the trainer if there is one, or begin a taste with smaller pictures.",
-            "Your picks and what was learnt so far are saved.",
-        )
-    except AnotherModel as error:
-        raise _named(run, lesson, error) from None
-    return said(result), losses
-
-
-def _taught_and_shown(model: Any, run: Run, lesson: TrainRequest) -> tuple[Result, list[float]]:
-    with Working(run, lesson.node, "checking") as work:
-        result, losses = _taught(model, run, lesson, work)
-        try:
-            if lesson.vae is not None and result.strength > 0:
-                settings = sample_settings(run)
-                show_round(run, RunModel(model, run, lesson.vae, settings.eta), settings, result, work)
-        finally:
-            send_event("d3po.taught", taste=run.run_id, lora=loras.listed(run))
-    return result, losses
-
-
-def _taught(model: Any, run: Run, lesson: TrainRequest, work: Working) -> tuple[Result, list[float]]:
-    check_trainable(model)
-    host = HostModel(model)
-    trainer = Trainer(run, host.denoiser, lesson.settings, lesson.lora, attachment="hooks")
-    judged = [group for group in run.groups.select(freed=False) if group.judged or group.flagged]
-    by_id = {group.prompt_id: group.prompt for group in judged if run.prompts.has_conditioning(group.prompt_id)}
-    prompts = [run.prompts.conditioning(prompt_id) for prompt_id in sorted(by_id)]  # what was imported may have none
-    work.say(_cost(run, judged, lesson.settings))
-    losses: list[float] = []
-
-    def steps() -> None:
-        with checkpointed(host.denoiser.module, lesson.settings.checkpointing), closing(trainer.steps()) as reports:
-            for report in reports:
-                losses.append(report.training.loss)
-                work.next("teaching" if report.phase == "teach" else "checking", report.total)
-                guess = f", {report.hidden.accuracy:.0%} of hidden picks guessed" if report.hidden else ""
-                work.at(report.update, report.total, PHASES[report.phase] + guess)
-
-    host_sampling(host.denoiser, prompts, shape_of(run), steps)
-    loras.publish(run, save_round(trainer))
-    result = trainer.result()
-    if trainer.resumed:
-        result = replace(result, reason=f"{result.reason} {RESUMED}")
-    return result, losses
-
-
-def _cost(run: Run, judged: list[Group], settings: TrainSettings) -> str:
-    """What teaching will take, in words; of finished pictures only how many there are."""
-    if METHODS[settings.method].rows == "images":
-        return f"{len(judged)} groups of pictures"
-    drawn = [group for group in judged if group.recorded]
-    steps = run.groups.trajectory(drawn[0].id)["cond"].shape[1] if drawn else 0
-    seconds = seconds_per_image(run)
-    each = None if seconds is None else seconds / sample_settings(run).steps
-    return training_cost(len(drawn), sum(group.candidates for group in drawn) * steps, settings, each)
-
-
-def show_round(run: Run, drawing: RunModel, settings: SampleSettings, result: Result, work: Working) -> None:
-    """Pictures before and after, and a blind check, for the gallery."""
-    work.next("blind")
-    for done, total in draw_previews(run, drawing, result.round, result.weights, settings, attachment="hooks"):
-        work.at(done, total, "Drawing before and after")
-
-
-def sample_settings(run: Run) -> SampleSettings:
-    """How a taste's newest pictures were drawn; before any were, how they would be."""
-    known = SampleSettings.__dataclass_fields__
-    drawn = run.groups.select(recorded=True)
-    stored = drawn[-1].settings if drawn else run.settings["sample"]
-    return SampleSettings(**{name: value for name, value in stored.items() if name in known})
-
-
-def said(result: Result) -> str:
-    """What came out, in a sentence."""
-    if not result.guessed_of:
-        return f"Taught. {result.reason}"
-    return f"Taught: guessed {result.guessed:g} of {result.guessed_of} hidden picks. {result.reason}"
-
-
-def _named(run: Run, lesson: TrainRequest, error: AnotherModel) -> D3POError:
-    """The same error, naming what the graph shows to have changed."""
-    then = run.groups.get(error.group_id).settings.get("graph", [])
-    changed = graph.changed(then, lesson.carried)
-    if not changed:
-        return D3POError(
-            f"This taste was sampled with a model that predicted otherwise (by {error.difference:.0%}), and the graph "
-            "does not show why: perhaps a file was replaced.",
-            "Bring the old one back, start a new taste, or choose 'reevaluate reference'.",
-            error.safe,
-        )
-    return D3POError(
-        f"This taste was sampled with {changed}.",
-        "Set it back, start a new taste, or choose 'reevaluate reference'.",
-        error.safe,
+    return within_memory(
+        lambda: _train(round),
+        round.memory_advice,
+        "Your picks and what was learnt so far are saved.",
+        what="There is not enough memory to teach this model.",
+        free=free_memory,
+        recognises=is_out_of_memory,
     )
+
+
+def _train(round: HostRound[R]) -> tuple[str, list[float]]:
+    run, losses = round.run, list[float]()
+    with Working(run, round.node, "checking") as work:
+
+        def after_update(report: R) -> Next:
+            losses.append(round.loss(report))
+            work.next("teaching" if report.phase == "teach" else "checking", report.total)
+            work.at(report.update, report.total, round.progress(report))  # raises the host's interruption
+            return Next.CONTINUE
+
+        def inside_sampling() -> tuple[RoundTrainer[R], SavedRound | None]:
+            with checkpointed(round.recomputed()):
+                trainer = round.open()
+                return trainer, train_round(trainer, after_update)
+
+        work.say(round.check())
+        try:
+            denoiser, prompts = round.host.denoiser, round.prompts()
+            trainer, saved = host_sampling(denoiser, prompts, round.shape(), inside_sampling, round.beside())
+        finally:
+            round.close()
+        assert saved is not None  # nothing here pauses a round but an exception
+        publish(saved.path, folders.lora_folder())
+        try:
+            if previews := round.previews(trainer, saved.result):
+                work.next("blind")
+                model, settings = previews
+                for done, total in draw_previews(
+                    run, model, saved.result.round, saved.result.weights, settings, attachment="hooks"
+                ):
+                    work.at(done, total, "Drawing before and after")
+        finally:
+            send_event("d3po.taught", taste=run.run_id, lora=folders.lora_name(run))
+    return round.outcome(trainer, saved.result), losses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import fnmatch
 import json
 import re
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
+from d3po_core.settings import LoraSettings, TrainSettings
 
 from .test_checkout import HOST_PACKAGES, ROOT, pyproject
 
@@ -84,14 +87,14 @@ def test_the_registry_finds_what_it_needs():
 def test_the_pack_runs_no_text_as_code_and_starts_no_program():
     """The registry forbids eval, exec, and installing packages at run time."""
     files = shipped()
-    assert ROOT / "nodes" / "sampler.py" in files and ROOT / "quickstart.py" not in files
+    assert ROOT / "nodes" / "pick.py" in files and ROOT / "quickstart.py" not in files
     for path in files:
-        for found in ast.walk(ast.parse(path.read_text("utf-8"))):
-            called = found.func if isinstance(found, ast.Call) else None
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
             assert not (isinstance(called, ast.Name) and called.id in ("eval", "exec", "compile")), path
             assert not (isinstance(called, ast.Attribute) and ast.unparse(called) == "os.system"), path
-            imported = [name.name for name in found.names] if isinstance(found, ast.Import) else []
-            imported += [str(found.module)] if isinstance(found, ast.ImportFrom) else []
+            imported = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            imported += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             assert not {"subprocess", "pip", "pty"} & {name.partition(".")[0] for name in imported}, path
 
 
@@ -99,6 +102,12 @@ def test_both_languages_say_the_same_things():
     english, chinese = (words(language) for language in LANGUAGES)
     assert set(english) == NODES
     assert list(keys(english)) == list(keys(chinese))
+
+
+def test_the_trainer_has_a_widget_for_every_setting():
+    """A test in a real host sees that these words are those of the schema."""
+    names = {item.name for kind in (TrainSettings, LoraSettings) for item in dataclasses.fields(kind)} - {"seed"}
+    assert names <= set(words("en")["D3PO_LoraTrainer"]["inputs"])
 
 
 def test_chinese_is_chinese():
@@ -136,17 +145,17 @@ def test_there_is_a_picture_to_every_workflow_and_nothing_else():
 
 @pytest.mark.parametrize("name", sorted(WORKFLOWS))
 def test_workflows_need_no_other_pack_and_tell_nothing_of_their_maker(name):
-    found = workflow(name)
-    uuid.UUID(found["id"])
-    assert {node["type"] for node in found["nodes"]} <= NODES | OF_THE_HOST
-    assert all(set(node["properties"]) <= {"Node name for S&R"} for node in found["nodes"])
-    assert not re.search(r'"(?:/|[A-Za-z]:\\|~)|\\\\', json.dumps(found))
+    content = workflow(name)
+    uuid.UUID(content["id"])
+    assert {node["type"] for node in content["nodes"]} <= NODES | OF_THE_HOST
+    assert all(set(node["properties"]) <= {"Node name for S&R"} for node in content["nodes"])
+    assert not re.search(r'"(?:/|[A-Za-z]:\\|~)|\\\\', json.dumps(content))
 
 
 def test_the_quick_start_has_seven_nodes_wired_as_a_loop():
-    found = workflow("quick_start")
-    kinds = {node["id"]: node["type"] for node in found["nodes"]}
-    wires = {(kinds[link[1]], kinds[link[3]]) for link in found["links"]}
+    content = workflow("quick_start")
+    kinds = {node["id"]: node["type"] for node in content["nodes"]}
+    wires = {(kinds[link[1]], kinds[link[3]]) for link in content["links"]}
     assert len(kinds) == 7
     assert ("D3PO_PairedTrajectorySampler", "D3PO_PreferenceCollector") in wires
     assert ("D3PO_PreferenceCollector", "D3PO_LoraTrainer") in wires

@@ -67,6 +67,7 @@ def within_memory(
     do: str,
     safe: str,
     *,
+    what: str = "There is not enough memory for this.",
     free: Callable[[], object] = lambda: None,
     recognises: Callable[[Exception], bool] = is_out_of_memory,
 ) -> T:
@@ -74,7 +75,7 @@ def within_memory(
 
     Args:
         work: the work.
-        do, safe: as for `D3POError`, if memory runs out.
+        do, safe, what: as for `D3POError`, if memory runs out.
         free: called if memory runs out: releases what is not needed.
         recognises: returns whether an error is a lack of memory.
 
@@ -87,4 +88,4 @@ def within_memory(
         if not recognises(error):
             raise
     free()  # only here, where the error's traceback holds no tensors any more
-    raise D3POError("There is not enough memory for this.", do, safe)
+    raise D3POError(what, do, safe)

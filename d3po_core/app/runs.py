@@ -42,28 +42,30 @@ class NewRun:
     more: Mapping[str, object] = field(default_factory=dict)
 
 
-def begin_run(folder: Path, new: NewRun, model: ImageModel) -> Run:
+def begin_run(folder: Path, new: NewRun, model: ImageModel | None) -> Run:
     """Make a run in a folder, once it is sure that the model can draw what is wanted.
 
     Args:
         folder: new or empty.
         new: what it is to be.
-        model: the base model.
+        model: the base model; None where nothing will be drawn and no prompt is named, as images are imported.
 
     Raises:
         D3POError: the model cannot draw this, a prompt is empty or too long, there is a run already, or the folder
             cannot be written to.
     """
-    check_drawable(model, new.sample)
-    if new.prompts:
-        model.encode(list(new.prompts), new.sample.negative)
+    if model is not None:
+        check_drawable(model, new.sample)
+        if new.prompts:
+            model.encode(list(new.prompts), new.sample.negative)
     sections = {
         name: dataclasses.asdict(value) for name in ("sample", "train", "lora") if (value := getattr(new, name))
     }
     run = Run.create(folder, name=new.name, model=new.model, settings={**sections, **new.more})
     for prompt in new.prompts:
         run.prompts.add(prompt, new.sample.negative)
-    run.write_manifest(device=device_name(model.denoiser.device), seed=new.sample.seed)
+    device = {} if model is None else {"device": device_name(model.denoiser.device)}
+    run.write_manifest(**device, seed=new.sample.seed)
     return run
 
 

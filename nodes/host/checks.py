@@ -1,4 +1,4 @@
-"""What cannot be taught on, told before any work is done.
+"""Refuse what cannot be trained on, before any work is done.
 
 What the host's `euler_ancestral` and `euler` do with a denoised prediction is a linear Gaussian step whatever the
 prediction is made of, so of samplings only those are refused that draw nothing from noise, or scale it. Patches are
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import comfy.model_sampling
 import comfy.samplers
+import torch
 
 from ...d3po_core.errors import D3POError
 from ...d3po_core.lora.targets import find_targets
-from .conditioning import Cond
+from .types import Cond, Latent, ModelSampling, Options, Patcher
 
-UNSTEADY: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
-    "nodes_hypertile": ("HyperTile with a swap size above 2", lambda given: given.get("swap_size", 1) > 2),
-    "nodes_tomesd": ("TomePatchModel", lambda given: True),
-    "nodes_easycache": ("EasyCache", lambda given: True),
-    "nodes_apg": ("Adaptive Projected Guidance with momentum", lambda given: given.get("momentum", 0) != 0),
+UNSTEADY: dict[str, tuple[str, Callable[[Options], bool]]] = {
+    "nodes_hypertile": ("HyperTile with a swap size above 2", lambda values: values.get("swap_size", 1) > 2),
+    "nodes_tomesd": ("TomePatchModel", lambda values: True),
+    "nodes_easycache": ("EasyCache", lambda values: True),
+    "nodes_apg": ("Adaptive Projected Guidance with momentum", lambda values: values.get("momentum", 0) != 0),
 }
 """Nodes of the host's, by their files, whose patches draw random numbers or remember the step before, and when."""
 COMPILED = "torch.compile"
@@ -31,16 +31,16 @@ COMPILED = "torch.compile"
 LATER = "You can use it together with the LoRA afterwards."
 
 
-def check_trainable(patcher: Any, latent: dict[str, Any] | None = None, positive: Cond | None = None) -> None:
-    """See whether a MODEL can be taught.
+def check_trainable(patcher: Patcher, latent: Latent | None = None, positive: Cond | None = None) -> None:
+    """Refuse a MODEL that cannot be trained.
 
     Args:
         patcher: the MODEL.
-        latent: LATENT to draw on.
-        positive: CONDITIONING.
+        latent: to draw on.
+        positive: the prompt.
 
     Raises:
-        D3POError: it cannot; says why, and what to choose instead.
+        D3POError: it cannot be trained; says why, and what to choose instead.
     """
     network = patcher.get_model_object("diffusion_model")
     targets = find_targets(network, "attention")
@@ -55,7 +55,7 @@ def check_trainable(patcher: Any, latent: dict[str, Any] | None = None, positive
         _check_hooks(positive)
 
 
-def _check_sampling(sampling: Any) -> None:
+def _check_sampling(sampling: ModelSampling) -> None:
     if isinstance(sampling, comfy.model_sampling.IMG_TO_IMG | comfy.model_sampling.IMG_TO_IMG_FLOW):
         raise D3POError(
             "This model turns one picture into another without any noise, so there is nothing to choose between.",
@@ -69,7 +69,7 @@ def _check_sampling(sampling: Any) -> None:
         )
 
 
-def _check_network(patcher: Any, network: Any) -> None:
+def _check_network(patcher: Patcher, network: torch.nn.Module) -> None:
     compiled = any(COMPILED in kinds for kinds in patcher.wrappers.values())
     if compiled or any(hasattr(module, "_orig_mod") for module in network.modules()):
         raise D3POError(
@@ -87,13 +87,13 @@ def _check_network(patcher: Any, network: Any) -> None:
         )
 
 
-def _check_patches(patcher: Any) -> None:
+def _check_patches(patcher: Patcher) -> None:
     for function in _functions([patcher.model_options, patcher.wrappers]):
         file = re.split(r"[/\\.]", getattr(function, "__module__", None) or type(function).__module__)
         name, unsteady = UNSTEADY.get(file[-1], ("", None))
         if unsteady is None:
             name = next((part for part in file[-2:] if "cache" in part.lower()), "")
-        elif not (inspect.isfunction(function) and unsteady(inspect.getclosurevars(function).nonlocals)):
+        elif not (inspect.isfunction(function) and unsteady(dict(inspect.getclosurevars(function).nonlocals))):
             name = ""
         if name:
             raise D3POError(
@@ -103,10 +103,11 @@ def _check_patches(patcher: Any) -> None:
             )
 
 
-def _functions(options: Any) -> Iterator[Any]:
-    if isinstance(options, dict):
+def _functions(options: object) -> Iterator[object]:
+    """Iterate over everything callable in nested options."""
+    if isinstance(options, Mapping):
         options = options.values()
-    if isinstance(options, str | bytes) or not hasattr(options, "__iter__"):
+    if isinstance(options, str | bytes) or not isinstance(options, Iterable):
         if callable(options):
             yield options
         return
@@ -114,7 +115,7 @@ def _functions(options: Any) -> Iterator[Any]:
         yield from _functions(each)
 
 
-def _check_latent(latent: dict[str, Any]) -> None:
+def _check_latent(latent: Latent) -> None:
     samples = latent["samples"]
     shape = () if samples.is_nested else tuple(samples.shape)
     still = len(shape) == 4 or (len(shape) == 5 and shape[2] == 1)
@@ -126,7 +127,7 @@ def _check_latent(latent: dict[str, Any]) -> None:
 
 
 def _check_hooks(positive: Cond) -> None:
-    """Weights that the host changes from one part of a prompt to the next would make the gradient a wrong one."""
+    """Refuse weights that the host changes from one part of a prompt to the next: the gradient would be a wrong one."""
     if comfy.samplers.get_total_hook_groups_in_conds({"positive": [options for _, options in positive]}) > 1:
         raise D3POError(
             "Parts of this prompt carry different LoRA hooks, and nothing can be taught while weights change.",

@@ -1,13 +1,12 @@
-"""The host's CLIP vision as what a reward from picks sees of a picture, so that a gradient passes.
+"""The host's CLIP vision as what a reward from picks sees of an image, so that a gradient passes.
 
-Its own `encode_image` moves models, and rounds the picture to whole colours, which no gradient passes. Here the same
-network works on weights of its own, and the picture is prepared in the same way without being rounded.
+Its own `encode_image` moves models, and rounds the image to whole colours, which no gradient passes. Here the same
+network works on weights of its own, and the image is prepared in the same way without being rounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import comfy.ops
 import torch
@@ -16,25 +15,26 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from ...d3po_core.errors import D3POError
 from ...d3po_core.rewards.clip_images import ImagePreparation
+from .types import ClipVision
 
-OTHERWISE = "siglip2_vision_model"
-"""Takes pictures as a list of pieces of its own choosing."""
+SIGLIP_2 = "siglip2_vision_model"
+"""Takes an image as a list of pieces of its own choosing."""
 
 
 class HostClip:
-    """Features, see the core's `Features`.
+    """The core's `Features` by a CLIP_VISION.
 
     Args:
-        vision: a CLIP_VISION of the host's.
+        vision: the host's.
 
     Raises:
-        D3POError: it is of a kind that sees pictures in another way.
+        D3POError: it is of a kind that sees images in another way.
     """
 
     name = "the CLIP vision that was connected"
 
-    def __init__(self, vision: Any) -> None:
-        if vision.model_type == OTHERWISE:
+    def __init__(self, vision: ClipVision) -> None:
+        if vision.model_type == SIGLIP_2:
             raise D3POError("A SigLIP 2 cannot be followed back to the picture here.", "Connect a CLIP or a SigLIP.")
         side = vision.image_size
         mean, std = tuple(vision.image_mean), tuple(vision.image_std)
@@ -48,14 +48,15 @@ class HostClip:
         self.scales = [torch.full((width,), width**-0.5, dtype=torch.float64)]
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Return the features (B, F), float32, of images (B, 3, H, W) in [0, 1]."""
         network = self._network.to(images.device)
-        with saved_tensors_hooks(_apart_from(network), lambda kept: kept):
-            found: Tensor = network(pixel_values=self._prepare(images), intermediate_output=-2)[2]
-        return found.float()
+        with saved_tensors_hooks(_copy_but_weights(network), lambda kept: kept):
+            features: Tensor = network(pixel_values=self._prepare(images), intermediate_output=-2)[2]
+        return features.float()
 
 
-def _apart_from(network: torch.nn.Module) -> Callable[[Tensor], Tensor]:
-    """Keeps a copy of what the backward pass needs, because the host's layers go on working in the same place; not of
-    the weights, which stay as they are."""
+def _copy_but_weights(network: torch.nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return what keeps a copy of the tensors that the backward pass needs, because the host's layers go on working in
+    the same place; not of the weights, which stay as they are."""
     weights = {value.data_ptr() for value in network.state_dict().values()}
     return lambda value: value if value.data_ptr() in weights else value.clone()

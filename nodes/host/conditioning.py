@@ -2,7 +2,7 @@
 
 A CONDITIONING is a list of [encoded text, options]. Tensors are stored as they are, numbers and texts as JSON; objects
 (a ControlNet, hooks) cannot be stored, and are only named. They are held in memory instead, for as long as the host
-lives, so that a round can be taught right after sampling.
+lives, so that a round can be trained right after sampling.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import torch
@@ -21,19 +21,25 @@ from torch import Tensor
 
 from ...d3po_core.diffusion.denoiser import Conditioning
 from ...d3po_core.errors import D3POError
+from .types import Cond, Options
 
-Cond = list[list[Any]]
 KEY = "key"
 LAYOUT = "layout"
 SIDES = ("positive", "negative")
 MAX_HELD = 64
 
 _held: OrderedDict[int, tuple[Cond, Cond]] = OrderedDict()
-"""What cannot be stored whole, by key; the oldest is forgotten first."""
+"""Prompts that cannot be stored completely, by key; the oldest is forgotten first."""
+
+
+class Digest(Protocol):
+    """A hash in the making, as `hashlib` has them."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 def pack(positive: Cond, negative: Cond, around: dict[str, Tensor] | None = None) -> Conditioning:
-    """One row of tensors: all that can be stored of a prompt, its layout, and a key that tells it from others.
+    """Return all that can be stored of a prompt as one row of tensors, with its layout and a key that identifies it.
 
     Args:
         positive, negative: the host's CONDITIONING.
@@ -42,17 +48,18 @@ def pack(positive: Cond, negative: Cond, around: dict[str, Tensor] | None = None
     tensors: dict[str, Tensor] = {}
     around = {name: value.detach().cpu().clone() for name, value in (around or {}).items()}
     objects: dict[str, list[str]] = {}
-    layout: dict[str, Any] = {}
+    layout: dict[str, object] = {}
     for side, cond in zip(SIDES, (positive, negative), strict=True):
         layout[side] = [_part(f"{side}.{i}", entry[0], entry[1], tensors, objects) for i, entry in enumerate(cond)]
-    layout |= {"missing": sorted(objects), **({"objects": objects} if objects else {})}
+    missing = sorted(objects)
+    layout |= {"missing": missing, **({"objects": objects} if objects else {})}
     text = json.dumps(layout, sort_keys=True)
     digest = hashlib.sha256(text.encode())
     for name, value in sorted({**tensors, **around}.items()):
         digest.update(name.encode())
         add_tensor(value, digest)
     key = int.from_bytes(digest.digest()[:8], "big") >> 1
-    if layout["missing"]:
+    if missing:
         _held[key] = (positive, negative)
         while len(_held) > MAX_HELD:
             _held.popitem(last=False)
@@ -66,12 +73,12 @@ def pack(positive: Cond, negative: Cond, around: dict[str, Tensor] | None = None
 
 
 def key_of(row: Conditioning) -> int:
-    """What tells a packed prompt from others."""
+    """Return the number that identifies a packed prompt."""
     return int(row[KEY][0, 0])
 
 
 def unpack(row: Conditioning) -> tuple[Cond, Cond]:
-    """Positive and negative, as they were packed.
+    """Return positive and negative as they were packed.
 
     Raises:
         D3POError: they hold what could not be stored, and the host has been restarted since.
@@ -90,96 +97,99 @@ def unpack(row: Conditioning) -> tuple[Cond, Cond]:
 
 
 def _part(
-    path: str, text: Tensor | None, options: dict[str, Any], tensors: dict[str, Tensor], objects: dict[str, list[str]]
-) -> Any:
-    """One entry's layout; its tensors are put aside, and what cannot be stored is told by its content."""
-    plain: dict[str, Any] = {}
+    path: str, text: Tensor | None, options: Options, tensors: dict[str, Tensor], objects: dict[str, list[str]]
+) -> dict[str, object]:
+    """Return the layout of one entry; add its tensors to `tensors`, and fingerprints of what cannot be stored to
+    `objects`."""
+    plain: dict[str, object] = {}
     for name, value in ({"": text} | options).items():
         if isinstance(value, Tensor):
             tensors[f"{path}.{name}"] = value.detach().cpu().clone()
-        elif _plain(value):
+        elif _is_plain(value):
             plain[name] = value
         else:
-            called = name if isinstance(value, list | tuple | dict) else type(value).__name__
-            objects.setdefault(called, []).append(fingerprint(value))
+            kind = name if isinstance(value, list | tuple | dict) else type(value).__name__
+            objects.setdefault(kind, []).append(fingerprint(value))
     return plain
 
 
-def _entry(row: Conditioning, path: str, plain: dict[str, Any]) -> list[Any]:
-    found = {
+def _entry(row: Conditioning, path: str, plain: Options) -> list[object]:
+    tensors = {
         name.removeprefix(f"tensor.{path}."): value[0]
         for name, value in row.items()
         if name.startswith(f"tensor.{path}.")
     }
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()} | found
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    options |= tensors
     return [options.pop("", None), options]
 
 
-def _plain(value: Any) -> bool:
-    """Whether JSON keeps it, lists and tuples made equal."""
+def _is_plain(value: object) -> bool:
+    """Return whether JSON keeps it, lists and tuples made equal."""
     if isinstance(value, list | tuple):
-        return all(map(_plain, value))
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
 
 
 PLAIN = (bool, int, float, str, bytes, Enum, torch.dtype, torch.device)
-SAMPLED = 64
-"""Values of each of a network's parameters that are looked at."""
-PARAMETERS = 8
-DEEPEST = 8
+SAMPLED_PARAMETERS = 8
+SAMPLED_VALUES = 64
+"""How many of a network's parameters go into its fingerprint, and how many values of each."""
+MAX_DEPTH = 8
+"""Of attributes of attributes."""
 WHILE_SAMPLING = {"cond_hint", "extra_concat", "timestep_range", "model_sampling_current", "multigpu_clones", "vae"}
 """What a ControlNet holds for a while, or names an image's maker only."""
 
 
-def fingerprint(value: Any) -> str:
-    """A hash of an object's content: tensors, numbers and texts, and a sample of a network's weights.
+def fingerprint(value: object) -> str:
+    """Hash an object's content: tensors, numbers and texts, and a sample of a network's weights.
 
-    A ControlNet with another picture or strength, or LoRA hooks with another file, give another.
+    A ControlNet with another image or strength, or LoRA hooks with another file, give another hash.
     """
     digest = hashlib.sha256()
-    _add(value, digest, DEEPEST)
+    _add(value, digest, MAX_DEPTH)
     return digest.hexdigest()[:16]
 
 
-def add_tensor(value: Tensor, digest: Any) -> None:
+def add_tensor(value: Tensor, digest: Digest) -> None:
     """Take a tensor's type, shape and bytes into a hash."""
     digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
     digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
-def _add(value: Any, digest: Any, deep: int) -> None:
+def _add(value: Any, digest: Digest, depth: int) -> None:
     if isinstance(value, Tensor):
         add_tensor(value, digest)
     elif isinstance(value, torch.nn.Module):
-        for name, parameter in list(value.named_parameters())[:PARAMETERS]:
+        for name, parameter in list(value.named_parameters())[:SAMPLED_PARAMETERS]:
             digest.update(f"{name} {tuple(parameter.shape)}".encode())
-            add_tensor(parameter.detach().flatten()[:SAMPLED].float(), digest)
+            add_tensor(parameter.detach().flatten()[:SAMPLED_VALUES].float(), digest)
     elif isinstance(value, dict):
         for name, each in sorted(value.items(), key=lambda item: str(item[0])):
             digest.update(str(name).encode())
-            _add(each, digest, deep)
+            _add(each, digest, depth)
     elif isinstance(value, list | tuple):
         for each in value:
-            _add(each, digest, deep)
+            _add(each, digest, depth)
     elif isinstance(value, FunctionType | ModuleType | type):
         digest.update(value.__name__.encode())
     elif hasattr(value, "hook_ref"):
         fields = vars(value)
         digest.update(f"{type(value).__name__} {[fields.get(f'_strength_{of}') for of in ('model', 'clip')]}".encode())
-        _add(fields["hook_keyframe"].keyframes, digest, deep)
+        _add(fields["hook_keyframe"].keyframes, digest, depth)
         digest.update("".join(sorted(fingerprint(each) for each in _matrices(fields))).encode())
     elif hasattr(value, "model_options"):  # a network with all that the host does with it
-        _add(value.model, digest, deep)
+        _add(value.model, digest, depth)
     elif not isinstance(value, UUID):
         plain = value is None or isinstance(value, PLAIN)
         digest.update((repr(value) if plain else type(value).__name__).encode())
-        if not plain and deep and (fields := getattr(value, "__dict__", None)):
+        if not plain and depth and (fields := getattr(value, "__dict__", None)):
             kept = {k: v for k, v in fields.items() if k not in WHILE_SAMPLING and not k.startswith("_")}
-            _add(kept, digest, deep - 1)
+            _add(kept, digest, depth - 1)
 
 
 def _matrices(value: Any) -> Iterator[Tensor]:
-    """What a LoRA hook holds of its file; the host rewrites the rest when the hook is first used."""
+    """Iterate over what a LoRA hook holds of its file; the host rewrites the rest when the hook is first used."""
     if isinstance(value, Tensor):
         if value.dim() > 1:
             yield value

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 
 from ...d3po_core.settings import SampleSettings
 from .process import total_memory
+from .types import Patcher, Widgets
 
 AUTO = "auto"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,17 @@ class Preset:
     micro_batch: int
     trade: str
 
-    def images(self, candidates: int, wanted: int | None) -> int:
-        """Images to draw at once, unless somebody chose otherwise: one group, so that it is seen before the next."""
-        return min(self.batch, candidates) if wanted in (None, SampleSettings().batch) else int(wanted)
+    def images(self, candidates: int, chosen: int | None) -> int:
+        """Return how many images to draw at once: one group, so that it is seen before the next.
 
-    def training(self, values: dict[str, Any]) -> dict[str, Any]:
-        """A trainer's settings with what the preset asks for, where they were left as they are by default."""
+        Args:
+            candidates: images of a group.
+            chosen: the widget's value, which wins where it is not the default.
+        """
+        return min(self.batch, candidates) if chosen in (None, SampleSettings().batch) else int(chosen)
+
+    def training(self, values: Mapping[str, object]) -> Widgets:
+        """Return a trainer's settings with what the preset asks for, where they were left as they are by default."""
         return {
             **values,
             "checkpointing": values.get("checkpointing") or self.checkpointing,
@@ -49,36 +56,31 @@ PRESETS = {
     "12 GB": Preset(4, True, 0, "activations computed twice: slower"),
     "24 GB": Preset(8, False, 0, "nothing is traded"),
 }
-SMALLEST = {"24 GB": 20.0, "12 GB": 10.5, "8 GB": 0.0}
+MIN_GIB = {"24 GB": 20.0, "12 GB": 10.5, "8 GB": 0.0}
 """From how many GiB a preset is chosen."""
 
 
-def preset_name(patcher: Any, wanted: str = AUTO) -> str:
-    """Which preset: the one that is wanted or, for "auto", by the memory of the device that a MODEL runs on."""
-    if wanted != AUTO:
-        return wanted
+def preset_for(patcher: Patcher, name: str = AUTO) -> Preset:
+    """Return a preset by its name or, for "auto", by the memory of the device that a MODEL runs on."""
+    if name != AUTO:
+        return PRESETS[name]
     total = total_memory(patcher.load_device) / 2**30
-    return next(name for name, least in SMALLEST.items() if total >= least)
+    return next(PRESETS[name] for name, least in MIN_GIB.items() if total >= least)
 
 
-def preset_for(patcher: Any, wanted: str = AUTO) -> Preset:
-    """See `preset_name`."""
-    return PRESETS[preset_name(patcher, wanted)]
-
-
-@contextmanager
-def checkpointed(module: torch.nn.Module, on: bool) -> Iterator[None]:
-    """Gradient checkpointing of a host's network, block by block, as the host's own trainer does it."""
+def large_blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the blocks of a network that the host's own trainer recomputes."""
     from comfy_extras.nodes_train import find_modules_at_depth
 
-    with computed_twice(find_modules_at_depth(module, depth=2) if on else []):
-        yield
+    return list(find_modules_at_depth(module, depth=2))
 
 
 def smallest_blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
-    """The innermost parts of a network that are more than one layer. Of a VAE these are its residual blocks, attention
-    and resizing; one of them at full size is the most that must be in memory, and the picture stays the same, which it
-    would not if the VAE were cut into tiles."""
+    """Return the innermost parts of a network that are more than one layer.
+
+    Of a VAE these are its residual blocks, attention and resizing. One of them at full size is the most that must be in
+    memory, and the image stays the same, which it would not if the VAE decoded in tiles.
+    """
     return [
         part
         for part in module.modules()
@@ -89,8 +91,8 @@ def smallest_blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 @contextmanager
-def computed_twice(blocks: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """For a while, nothing is kept inside of these blocks: they are computed again in the backward pass."""
+def checkpointed(blocks: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Keep no activations inside of these blocks for a while: they are computed again in the backward pass."""
     from comfy_extras.nodes_train import patch, unpatch
 
     try:
@@ -104,13 +106,14 @@ def computed_twice(blocks: Sequence[torch.nn.Module]) -> Iterator[None]:
             del block.forward  # which uncovers the class's own
 
 
-def _on_copies(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Flux's blocks add to what they are given in place; computed again, they would begin where they ended."""
+def _on_copies(forward: Callable[..., T]) -> Callable[..., T]:
+    """Return the same function on copies of its tensors: Flux's blocks add to theirs in place, and computed again they
+    would begin where they ended."""
 
-    def copied(value: Any) -> Any:
+    def copied(value: object) -> object:
         return value.clone() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> T:
         return forward(*map(copied, args), **{name: copied(value) for name, value in kwargs.items()})
 
     return call

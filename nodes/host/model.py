@@ -1,19 +1,17 @@
 """A MODEL and VAE of ComfyUI's as the core's image model.
 
-This and `evaluating.py`, `process.py`, `recorder.py` and `support.py` are all that import `comfy`.
-
-Pictures are drawn by the host's own guider and samplers, so whatever the MODEL carries (LoRAs, ControlNet, attention
+Images are drawn by the host's own guider and samplers, so whatever the MODEL carries (LoRAs, ControlNet, attention
 patches, RescaleCFG, another ModelSampling, masks) has its effect, and training evaluates the same guider.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import comfy.sample
 import comfy.samplers
+import comfy.sd
 import comfy.utils
 import torch
 from torch import Tensor
@@ -22,19 +20,16 @@ from ...d3po_core.diffusion.denoiser import Conditioning
 from ...d3po_core.diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory
 from ...d3po_core.errors import D3POError
 from ...d3po_core.run import Run
-from .. import folders
-from .conditioning import Cond, key_of, pack, unpack
-from .denoiser import HostDenoiser, cleaned_up, host_sampling
+from .conditioning import key_of, pack, unpack
+from .denoiser import HostDenoiser
 from .process import check_interrupted
 from .recorder import Recorder
+from .sampling import cleaned_up
+from .types import Cond, Latent, Patcher, Vae
+from .vae import Decoder
 
-__all__ = [
-    "HostDenoiser",
-    "HostModel",
-    "checkpoint",
-    "host_sampling",
-    "with_lora",
-]
+SHAPE = "shape"
+"""In a run's settings: the shape of an image's latents, if it was known when the run was begun."""
 
 
 class HostModel:
@@ -42,40 +37,40 @@ class HostModel:
 
     Args:
         patcher: the MODEL.
-        latent: LATENT of one image or more, of which the first is used; a `noise_mask` in it keeps the rest.
-        vae: decodes; None where no picture is needed.
-        prompts: CONDITIONING by the text that stands for it.
+        latent: of one image or more, of which the first is used; a `noise_mask` in it keeps the rest.
+        vae: decodes; None where no image is needed.
+        prompts: CONDITIONING, positive and negative, by the text that stands for it.
         eta: amount of noise, as in the settings that the plan was made with.
     """
 
     def __init__(
         self,
-        patcher: Any,
-        latent: dict[str, Any] | None = None,
-        vae: Any = None,
+        patcher: Patcher,
+        latent: Latent | None = None,
+        vae: Vae | None = None,
         prompts: dict[str, tuple[Cond, Cond]] | None = None,
         eta: float = 1.0,
     ) -> None:
         self.patcher, self.vae, self.prompts, self.eta = patcher.clone(), vae, prompts or {}, eta
         self.denoiser = HostDenoiser(self.patcher)
-        self.image = _fitting(self.patcher, latent)[:1] if latent else None
+        self.image = _fit_to_model(self.patcher, latent)[:1] if latent else None
         mask = latent.get("noise_mask") if latent else None
         self.mask = None if mask is None else mask[:1]
         self.identity = checkpoint(patcher) or "unknown"
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """The prompts' CONDITIONING, packed."""
+        """Return the prompts' CONDITIONING, packed."""
         return [pack(*self.prompts[prompt], self._around()) for prompt in prompts]
 
     def _around(self) -> dict[str, Tensor]:
-        """What is drawn on, and where, in the model's own space, if it is not an empty latent."""
+        """Return what is drawn on, and where, in the model's own space, if it is not an empty latent."""
         if self.image is None or (self.mask is None and not self.image.any()):
             return {}
         latent = self.image.float()
-        found = {"latent": self.patcher.model.process_latent_in(latent) if latent.any() else latent}
+        around = {"latent": self.patcher.model.process_latent_in(latent) if latent.any() else latent}
         if self.mask is not None:
-            found["mask"] = comfy.utils.reshape_mask(self.mask, latent.shape).expand(latent.shape).float()
-        return found
+            around["mask"] = comfy.utils.reshape_mask(self.mask, latent.shape).expand(latent.shape).float()
+        return around
 
     def sample(
         self,
@@ -89,8 +84,8 @@ class HostModel:
         keys = [key_of(row) for row in conditioning]
         for key in dict.fromkeys(keys):
             index = [i for i, other in enumerate(keys) if other == key]
-            found = self._sample_prompt(plan, [noises[i] for i in index], conditioning[index[0]], guidance_scale)
-            parts |= {i: _row(found, n) for n, i in enumerate(index)}
+            batch = self._sample_prompt(plan, [noises[i] for i in index], conditioning[index[0]], guidance_scale)
+            parts |= {i: _row(batch, n) for n, i in enumerate(index)}
         names = ("x", "cond", "guided", "latents")
         return Trajectory(*(torch.cat([getattr(parts[i], name) for i in range(len(noises))]) for name in names))
 
@@ -116,51 +111,94 @@ class HostModel:
         return recorder.trajectory(latents.cpu())
 
     def canvas(self, row: Conditioning) -> tuple[Tensor, Tensor | None]:
-        """What a prompt is drawn on, in the LATENT's space, and the mask of what is drawn anew, if there is one."""
+        """Return what a prompt is drawn on, in the LATENT's space, and the mask of what is drawn anew, if any."""
         assert self.image is not None
         return self.image, self.mask
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents as `sample` gave them to images (B, 3, H, W) in [0, 1] on the CPU, by the VAE."""
+        """Decode latents as `sample` gave them to images (B, 3, H, W) in [0, 1] on the CPU.
+
+        Raises:
+            D3POError: there is no VAE.
+        """
         if self.vae is None:
             raise D3POError("There is no VAE to turn what was drawn into pictures.", "Connect one.")
-        return self.vae.decode(latents).movedim(-1, 1)[:, :3].float().cpu().clamp(0, 1)
+        images: Tensor = self.vae.decode(latents)
+        return images.movedim(-1, 1)[:, :3].float().cpu().clamp(0, 1)
 
     def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
-        """Of the LATENT that was given; sizes are its business."""
+        """Return the shape of one image of the LATENT, which alone decides sizes.
+
+        Raises:
+            D3POError: there is no LATENT.
+        """
         if self.image is None:
             raise D3POError("There is no latent to draw on.", "Connect an Empty Latent Image.")
         return tuple(self.image.shape[1:])
 
 
-def _fitting(patcher: Any, latent: dict[str, Any]) -> Tensor:
-    """A LATENT's tensor as the model wants it: an empty one gets its channels and its size."""
-    names = ("downscale_ratio_spacial", "downscale_ratio_temporal")  # newer hosts say them, and know what to do
-    ratios = {name: latent[name] for name in names if name in latent}
-    return comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], **ratios)
+class DifferentiableModel(HostModel):
+    """A `HostModel` whose `decode` passes gradients on; it works inside `host_sampling` only, with `decoder.patcher`
+    beside the model.
+
+    Args:
+        patcher, latent, prompts, eta: see `HostModel`.
+        vae: decodes.
+    """
+
+    def __init__(
+        self,
+        patcher: Patcher,
+        latent: Latent,
+        vae: Vae,
+        prompts: dict[str, tuple[Cond, Cond]] | None = None,
+        eta: float = 1.0,
+    ) -> None:
+        super().__init__(patcher, latent, vae, prompts, eta)
+        self.decoder = Decoder(vae)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents as the host's LATENT has them to images (B, 3, H, W) in [0, 1], float32, on the VAE's
+        device."""
+        return self.decoder(latents)
 
 
-def _row(found: Trajectory, n: int) -> Trajectory:
-    return Trajectory(*(getattr(found, name)[n : n + 1] for name in ("x", "cond", "guided", "latents")))
+class RunModel(HostModel):
+    """A `HostModel` that takes prompts, sizes and masks from a run; no graph is needed for them.
 
+    Args:
+        patcher: the MODEL.
+        run: with groups.
+        vae: decodes.
+        eta: amount of noise.
+        shape: of an image's latents; None takes the run's.
 
-def checkpoint(patcher: Any) -> str:
-    """Name of the file that a MODEL was loaded from; "" where the loader does not tell."""
-    made = patcher.cached_patcher_init
-    first = made[1][0] if made and made[1] else ""
-    return Path(first).stem if isinstance(first, str | Path) else ""
+    Raises:
+        D3POError: nothing was drawn or imported yet, or what the run keeps of a group is missing or damaged.
+    """
 
+    def __init__(
+        self, patcher: Patcher, run: Run, vae: Vae, eta: float = 1.0, shape: tuple[int, ...] | None = None
+    ) -> None:
+        super().__init__(patcher, {"samples": torch.zeros(1, *(shape or shape_of(run)))}, vae, eta=eta)
+        self._rows = {
+            prompt.text: run.prompts.conditioning(prompt.id)
+            for prompt in run.prompts.all()
+            if run.prompts.has_conditioning(prompt.id)  # imported ones may have none
+        }
 
-def with_lora(patcher: Any, tensors: dict[str, Tensor], strength: float = 1.0) -> Any:
-    """A MODEL with a LoRA, put on as the host's own loader does it."""
-    import comfy.sd
+    def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
+        return [self._rows[prompt] for prompt in prompts]
 
-    return comfy.sd.load_lora_for_models(patcher, None, tensors, strength, 0.0)[0]
+    def canvas(self, row: Conditioning) -> tuple[Tensor, Tensor | None]:
+        if "latent" not in row:
+            return super().canvas(row)
+        return self.patcher.model.process_latent_out(row["latent"]), row.get("mask")
 
 
 def shape_of(run: Run) -> tuple[int, ...]:
-    """Of one picture's latents: in the newest group that was drawn or, if none was, imported with a VAE; else as the
-    taste was begun.
+    """Return the shape of one image's latents: in the newest group that was drawn or, if none was, imported with a VAE;
+    else as the run was begun.
 
     Raises:
         D3POError: there is none, or its file is missing or damaged.
@@ -170,38 +208,30 @@ def shape_of(run: Run) -> tuple[int, ...]:
             tensors = run.groups.trajectory(group.id)
             if "latents" in tensors:
                 return tuple(tensors["latents"].shape[1:])
-    if run.settings.get(folders.SHAPE):
-        return tuple(run.settings[folders.SHAPE])
+    if run.settings.get(SHAPE):
+        return tuple(run.settings[SHAPE])
     raise D3POError(f"Nothing was drawn for the taste '{run.name}' yet.", "Queue the sampler first.")
 
 
-class RunModel(HostModel):
-    """See `HostModel`; no graph is needed for its prompts, sizes and masks.
+def checkpoint(patcher: Patcher) -> str:
+    """Return the name of the file that a MODEL was loaded from; "" where the loader does not tell."""
+    init = patcher.cached_patcher_init
+    path = init[1][0] if init and init[1] else ""
+    return Path(path).stem if isinstance(path, str | Path) else ""
 
-    Args:
-        patcher: the MODEL.
-        run: with groups.
-        vae: decodes.
-        eta: amount of noise.
-        shape: of a picture's latents; None takes the taste's.
 
-    Raises:
-        D3POError: nothing was drawn or imported yet, or what the run keeps of a group is missing or damaged.
-    """
+def with_lora(patcher: Patcher, tensors: Mapping[str, Tensor], strength: float = 1.0) -> Patcher:
+    """Return a MODEL with a LoRA, put on as the host's own loader does it."""
+    return comfy.sd.load_lora_for_models(patcher, None, tensors, strength, 0.0)[0]
 
-    def __init__(
-        self, patcher: Any, run: Run, vae: Any, eta: float = 1.0, shape: tuple[int, ...] | None = None
-    ) -> None:
-        super().__init__(patcher, {"samples": torch.zeros(1, *(shape or shape_of(run)))}, vae, eta=eta)
-        known = [
-            prompt for prompt in run.prompts.all() if run.prompts.has_conditioning(prompt.id)
-        ]  # imported ones may have none
-        self._rows = {prompt.text: run.prompts.conditioning(prompt.id) for prompt in known}
 
-    def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        return [self._rows[prompt] for prompt in prompts]
+def _fit_to_model(patcher: Patcher, latent: Latent) -> Tensor:
+    """Return a LATENT's tensor as the model needs it: an empty one gets its channels and its size."""
+    names = ("downscale_ratio_spacial", "downscale_ratio_temporal")  # newer hosts say them, and know what to do
+    ratios = {name: latent[name] for name in names if name in latent}  # type: ignore[literal-required]
+    image: Tensor = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], **ratios)
+    return image
 
-    def canvas(self, row: Conditioning) -> tuple[Tensor, Tensor | None]:
-        if "latent" not in row:
-            return super().canvas(row)
-        return self.patcher.model.process_latent_out(row["latent"]), row.get("mask")
+
+def _row(batch: Trajectory, n: int) -> Trajectory:
+    return Trajectory(*(getattr(batch, name)[n : n + 1] for name in ("x", "cond", "guided", "latents")))

@@ -39,6 +39,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def host(base: Path) -> Iterator[Host]:
     """The running host."""
-    with Host(Path(str(HOST)), PYTHON, base) as found:
-        print(f"\nran against ComfyUI {found.version} in {HOST}")
-        yield found
+    with Host(Path(str(HOST)), PYTHON, base) as running:
+        print(f"\nran against ComfyUI {running.version} in {HOST}")
+        yield running

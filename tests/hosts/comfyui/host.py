@@ -103,11 +103,11 @@ class Host:
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            found = self.get(f"/history/{prompt_id}").get(prompt_id)
-            if found and found["status"]["completed"]:
-                return dict(found["outputs"])
-            if found and found["status"]["status_str"] == "error":
-                failures = [said for name, said in found["status"]["messages"] if name == "execution_error"]
+            history = self.get(f"/history/{prompt_id}").get(prompt_id)
+            if history and history["status"]["completed"]:
+                return dict(history["outputs"])
+            if history and history["status"]["status_str"] == "error":
+                failures = [message for name, message in history["status"]["messages"] if name == "execution_error"]
                 raise Refused(json.dumps(failures, indent=1)[:4000])
             time.sleep(0.1)
         raise AssertionError(f"not done after {seconds} s\n{self.log.read_text(errors='replace')[-2000:]}")

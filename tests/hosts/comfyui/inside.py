@@ -38,10 +38,10 @@ pack = importlib.util.module_from_spec(spec)
 sys.modules["pack"] = pack
 spec.loader.exec_module(pack)
 
-from pack.d3po_core.rollout import CandidateNoise, Plan, Trajectory, make_plan
+from pack.d3po_core.diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, make_plan
 from pack.d3po_core.settings import SampleSettings
-from pack.nodes.conditioning import Cond
-from pack.nodes.host import HostModel
+from pack.nodes.host.model import HostModel
+from pack.nodes.host.types import Cond
 
 CANDIDATES, STEPS, SCALE = 2, 5, 3.0
 EVERYWHERE = {"window": "all", "noise": "all"}
@@ -78,11 +78,11 @@ def seeds(shape: tuple[int, ...], count: int = CANDIDATES) -> list[CandidateNois
     return [CandidateNoise(0, 0, c, shape, "same") for c in range(count)]
 
 
-def plan_of(model: HostModel, **changes: Any) -> Plan:
+def plan_of(model: HostModel, **changes: Any) -> SamplingPlan:
     return make_plan(model.denoiser, SampleSettings(steps=STEPS, **(changes or EVERYWHERE)))
 
 
-def ours(model: HostModel, plan: Plan, name: str = "lake", scale: float = SCALE) -> Trajectory:
+def ours(model: HostModel, plan: SamplingPlan, name: str = "lake", scale: float = SCALE) -> Trajectory:
     """Recorded sampling."""
     with torch.inference_mode():
         return model.sample(plan, seeds(model.latent_shape()), model.encode([name]) * CANDIDATES, scale)
@@ -138,6 +138,6 @@ def differs(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def say(found: dict[str, Any]) -> None:
+def report(measures: dict[str, Any]) -> None:
     """What the test reads."""
-    print(json.dumps(found))
+    print(json.dumps(measures))

@@ -9,16 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from inside import say
+from inside import report
 
 # isort: split
 import comfy.clip_vision
 import torch
 from pack.d3po_core.picks import Pick
-from pack.d3po_core.rewards.from_picks import fit_picks
+from pack.d3po_core.rewards.judge import fit_judge
 from pack.d3po_core.run import Run
-from pack.d3po_core.sampling import to_image
-from pack.nodes.clip_vision import HostClip
+from pack.d3po_core.run.images import to_image
+from pack.nodes.host.clip_vision import HostClip
 from torch import Tensor
 
 SIDE, FAR = 32, 1e-3
@@ -32,11 +32,9 @@ SHAPE = {
 def random_vision() -> Any:
     """As the host's loader would give it."""
     vision = comfy.clip_vision.ClipVisionModel(SHAPE)
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     values = {
-        name: 0.3 * torch.randn(v.shape, generator=chance)
-        for name, v in vision.get_sd().items()
-        if v.is_floating_point()
+        name: 0.3 * torch.randn(v.shape, generator=rng) for name, v in vision.get_sd().items() if v.is_floating_point()
     }
     vision.load_sd({**vision.get_sd(), **values})
     return vision
@@ -69,10 +67,10 @@ def slope(seen: HostClip) -> float:
 def picked(folder: Path) -> Run:
     """24 groups of three tints, the warmest picked."""
     run = Run.create(folder, model={}, settings={})
-    chance = torch.Generator().manual_seed(2)
+    rng = torch.Generator().manual_seed(2)
     for number in range(24):
-        tints = torch.rand(3, 3, 1, 1, generator=chance)
-        images = (0.6 * tints + 0.4 * torch.rand(3, 3, SIDE, SIDE, generator=chance)).clamp(0, 1)
+        tints = torch.rand(3, 3, 1, 1, generator=rng)
+        images = (0.6 * tints + 0.4 * torch.rand(3, 3, SIDE, SIDE, generator=rng)).clamp(0, 1)
         group = run.groups.add(
             **{"prompt_id": run.prompts.add("a tint"), "number": number, "seed": 0, "candidates": 3, "policy": "base"},
             **{"round": 1, "settings": {}, "held_out": False, "tensors": {}},
@@ -87,19 +85,19 @@ def measured() -> dict[str, Any]:
         vision = random_vision()
         before = {name: value.clone() for name, value in vision.get_sd().items()}
         seen = HostClip(vision)
-        told: dict[str, Any] = {f"{h}x{w}": off(seen, vision, h, w) for h, w in ((SIDE, SIDE), (80, 48), (24, 40))}
+        measures: dict[str, Any] = {f"{h}x{w}": off(seen, vision, h, w) for h, w in ((SIDE, SIDE), (80, 48), (24, 40))}
         with tempfile.TemporaryDirectory() as folder:
             run = picked(Path(folder) / "run")
-            fitted = fit_picks(run, seen)
+            fitted = fit_judge(run, seen)
             run.close()
         reward = fitted.reward()
-        told["accuracy"], told["groups"] = fitted.facts.accuracy, fitted.facts.groups
-    told["slope"] = slope(seen)
+        measures["accuracy"], measures["groups"] = fitted.facts.accuracy, fitted.facts.groups
+    measures["slope"] = slope(seen)
     picture = torch.full((1, 3, 40, 40), 0.5, requires_grad=True)
     (gradient,) = torch.autograd.grad(reward(picture, [""]).sum(), picture)
-    told["warmer"] = float((gradient[:, 0] - gradient[:, 2]).sum())
-    told["unharmed"] = all(torch.equal(value, before[name]) for name, value in vision.get_sd().items())
-    return told
+    measures["warmer"] = float((gradient[:, 0] - gradient[:, 2]).sum())
+    measures["unharmed"] = all(torch.equal(value, before[name]) for name, value in vision.get_sd().items())
+    return measures
 
 
-say(measured())
+report(measured())

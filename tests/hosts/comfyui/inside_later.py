@@ -42,12 +42,13 @@ pack = importlib.util.module_from_spec(spec)
 sys.modules["pack"] = pack
 spec.loader.exec_module(pack)
 
-from pack.d3po_core.denoiser import stack
-from pack.d3po_core.lora import LayerWeights, attach, base_model, import_lora, save_lora
-from pack.d3po_core.rollout import CandidateNoise, make_plan
+from pack.d3po_core.diffusion.denoiser import stack
+from pack.d3po_core.diffusion.rollout import CandidateNoise, make_plan
+from pack.d3po_core.lora import LayerWeights, attach, import_lora, model_family, save_lora
 from pack.d3po_core.settings import LoraSettings, SampleSettings
-from pack.nodes.host import HostModel, host_sampling
-from pack.nodes.memory import checkpointed
+from pack.nodes.host.memory import checkpointed, large_blocks
+from pack.nodes.host.model import HostModel
+from pack.nodes.host.sampling import host_sampling
 
 CANDIDATES, STEPS, SCALE = 2, 4, 3.0
 
@@ -60,14 +61,14 @@ class Later(NamedTuple):
         config: its sizes.
         latent: (C, h, w) or (C, frames, h, w).
         context: width of the text's tokens.
-        told: sizes that the host takes for granted and does not read from the file.
+        assumed: sizes that the host takes for granted and does not read from the file.
     """
 
     network: str
     config: dict[str, Any]
     latent: tuple[int, ...]
     context: int
-    told: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
 
 def without(config: dict[str, Any], entry: str) -> dict[str, Any]:
@@ -150,19 +151,19 @@ LATER = {
     "AuraFlow": Later("aura.mmdit.MMDiT", AURA, (4, 8, 8), 2048, ("dim", "n_heads", "global_conddim")),
 }
 later = LATER[name]
-found: dict[str, Any] = {}
+measures: dict[str, Any] = {}
 
 
 def random_weights() -> dict[str, Tensor]:
     """Normal with variance 1 / fan-in, so that nothing overflows; norms are as at the start of a training."""
     module, _, kind = f"comfy.ldm.{later.network}".rpartition(".")
-    operations, chance = comfy.ops.disable_weight_init, torch.Generator().manual_seed(0)
+    operations, rng = comfy.ops.disable_weight_init, torch.Generator().manual_seed(0)
     network = getattr(importlib.import_module(module), kind)
     made = network(**later.config, dtype=torch.float32, device="meta", operations=operations)
     weights = {}
     for key, value in made.state_dict().items():
         if value.dim() > 1:
-            weights[key] = torch.randn(value.shape, generator=chance) / math.sqrt(math.prod(value.shape[1:]))
+            weights[key] = torch.randn(value.shape, generator=rng) / math.sqrt(math.prod(value.shape[1:]))
         else:
             weights[key] = torch.zeros(value.shape) if key.endswith("bias") else torch.ones(value.shape)
     return weights
@@ -171,8 +172,8 @@ def random_weights() -> dict[str, Tensor]:
 def loaded() -> Any:
     """The network as a MODEL, by the host's own loader."""
     detect = comfy.model_detection.detect_unet_config
-    told = {key: later.config[key] for key in later.told}
-    comfy.model_detection.detect_unet_config = lambda *given, **named: detect(*given, **named) | told
+    assumed = {key: later.config[key] for key in later.assumed}
+    comfy.model_detection.detect_unet_config = lambda *values, **named: detect(*values, **named) | assumed
     return comfy.sd.load_diffusion_model_state_dict(random_weights(), model_options={"dtype": torch.float32})
 
 
@@ -181,26 +182,26 @@ class Complaints(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 complaints = Complaints()
 logging.getLogger().addHandler(complaints)
 with torch.inference_mode():
     patcher = loaded()
-    chance = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     positive, negative = (
-        [[torch.randn(1, 5, later.context, generator=chance), {"pooled_output": torch.randn(1, 768, generator=chance)}]]
+        [[torch.randn(1, 5, later.context, generator=rng), {"pooled_output": torch.randn(1, 768, generator=rng)}]]
         for _ in range(2)
     )
     latent = {"samples": torch.zeros(1, *later.latent)}
-found["host"] = type(patcher.model).__name__
-found["loading"], complaints.said = complaints.said, []
+measures["host"] = type(patcher.model).__name__
+measures["loading"], complaints.messages = complaints.messages, []
 network = patcher.model.diffusion_model
-found["base"] = base_model(network)
+measures["base"] = model_family(network)
 
 
 def noises(model: HostModel) -> list[CandidateNoise]:
@@ -236,7 +237,7 @@ with torch.inference_mode():
     ours = model.sample(plan, noises(model), rows, SCALE)
     theirs = by_the_host(model, patcher, k_diffusion.sample_euler_ancestral, sigmas)
     plain = by_the_host(model, patcher, once, sigmas[1:])
-found["sampling"] = {
+measures["sampling"] = {
     "equal": torch.equal(ours.latents, theirs),
     "finite": bool(theirs.isfinite().all()),
     "different": relative(theirs[0], theirs[1]),
@@ -244,11 +245,11 @@ found["sampling"] = {
 
 lora = attach(network, LoraSettings(rank=4, alpha=2.0, targets="attention+feedforward"), kind="hooks")
 weights = {
-    path: LayerWeights(w.down, 0.3 * torch.randn(w.up.shape, generator=chance), w.alpha)
+    path: LayerWeights(w.down, 0.3 * torch.randn(w.up.shape, generator=rng), w.alpha)
     for path, w in lora.weights().items()
 }
 lora.load(weights)
-found["layers"] = len(weights)
+measures["layers"] = len(weights)
 
 
 def loss() -> Tensor:
@@ -260,12 +261,12 @@ def train() -> None:
     """The gradient of a loss, and by how much the loss really changes along it."""
     parameters, far = lora.parameters(), 0.02
     gradient = torch.autograd.grad(loss(), parameters, allow_unused=True, materialize_grads=True)
-    found["untaught"] = [
+    measures["untaught"] = [
         path for path, up in zip(weights, gradient[1::2], strict=True) if not float(up.abs().sum()) > 0
     ]
-    with checkpointed(network, True):
+    with checkpointed(large_blocks(network)):
         again = torch.autograd.grad(loss(), parameters, allow_unused=True, materialize_grads=True)
-    found["computed twice"] = max(
+    measures["computed twice"] = max(
         float((a - b).norm() / b.norm()) for a, b in zip(again, gradient, strict=True) if b.any()
     )
     length = float(torch.stack([g.square().sum() for g in gradient]).sum().sqrt())
@@ -276,7 +277,7 @@ def train() -> None:
                 parameter += way * far / length * g
             there.append(float(loss()))
         lora.load(weights)
-    found["slope"] = (there[0] - there[1]) / (2 * far) / length
+    measures["slope"] = (there[0] - there[1]) / (2 * far) / length
 
 
 host_sampling(model.denoiser, model.encode(["lake"]), model.latent_shape(), train)
@@ -287,15 +288,15 @@ lora.remove()
 with tempfile.TemporaryDirectory() as folder:
     file = save_lora(Path(folder) / "later.safetensors", weights, network)
     back = import_lora(file, network)
-    complaints.said = []
+    complaints.messages = []
     with torch.inference_mode():
         patched, _ = comfy.sd.load_lora_for_models(patcher, None, comfy.utils.load_torch_file(str(file)), 1.0, 0.0)
         by_host = by_the_host(model, patched, once, sigmas[1:])
-found["said"] = complaints.said
-found["patches"] = len(patched.patches)
-found["read back"] = back.keys() == weights.keys() and all(
+measures["complaints"] = complaints.messages
+measures["patches"] = len(patched.patches)
+measures["read back"] = back.keys() == weights.keys() and all(
     relative(back[path].alpha / 4 * back[path].up @ back[path].down, w.alpha / 4 * w.up @ w.down) < 1e-6
     for path, w in weights.items()
 )
-found["error"], found["effect"] = relative(hooked, by_host), relative(hooked, plain)
-print(json.dumps(found))
+measures["error"], measures["effect"] = relative(hooked, by_host), relative(hooked, plain)
+print(json.dumps(measures))

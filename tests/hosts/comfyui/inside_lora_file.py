@@ -12,42 +12,43 @@ import logging
 
 import comfy.utils
 import torch
-from pack.d3po_core.policies import applied
-from pack.nodes.host import HostModel, host_sampling, with_lora
+from pack.d3po_core.lora.attach import applied
+from pack.nodes.host.model import HostModel, with_lora
+from pack.nodes.host.sampling import host_sampling
 from torch import Tensor
 
-said: list[str] = []
+messages: list[str] = []
 
 
 class Noted(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        said.append(record.getMessage())
+        messages.append(record.getMessage())
 
 
 def predicted(model: HostModel, lora: Path | None = None) -> Tensor:
     """Of the conditional branch; with a LoRA on hooks, if one is given."""
-    found = []
+    predictions = []
     x = torch.randn(1, *model.latent_shape(), generator=torch.Generator().manual_seed(5))
     sigma = model.denoiser.sigmas(4, "model")[1:2]
 
     def work() -> None:
         with torch.no_grad(), applied(model.denoiser, lora, "hooks"):
-            found.append(model.denoiser(x, sigma, model.encode(["lake"])[0], 3.0, guided=False).cond)
+            predictions.append(model.denoiser(x, sigma, model.encode(["lake"])[0], 3.0, guided=False).cond)
 
     host_sampling(model.denoiser, model.encode(["lake"]), model.latent_shape(), work)
-    return found[0]
+    return predictions[0]
 
 
 def examined(model: HostModel, file: Path) -> dict[str, Any]:
     """What it says, how many layers it changes, and how far the result is from the LoRA on hooks."""
-    said.clear()
+    messages.clear()
     logging.getLogger().addHandler(note := Noted())
     patcher = with_lora(model.patcher, comfy.utils.load_torch_file(str(file)))
     logging.getLogger().removeHandler(note)
     plain, ours = predicted(model), predicted(model, file)
     theirs = predicted(HostModel(patcher, {"samples": model.image}, prompts=model.prompts))
     return {
-        "said": [text for text in said if "not loaded" in text.lower() or "warning" in text.lower()],
+        "complaints": [text for text in messages if "not loaded" in text.lower() or "warning" in text.lower()],
         "patches": sum(len(patches) for patches in patcher.patches.values()),
         "file": str(file),
         "effect": differs(ours, plain),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from inside import checkpoint, host_nodes, models, ours, plan_of, say
+from inside import checkpoint, host_nodes, models, ours, plan_of, report
 
 # isort: split
 import comfy.controlnet
 import comfy.hooks
 import torch
-from pack.nodes.conditioning import Cond, key_of, pack
-from pack.nodes.host import HostModel
+from pack.nodes.host.conditioning import key_of, pack
+from pack.nodes.host.model import HostModel
+from pack.nodes.host.types import Cond
 
 loaded = checkpoint("tiny")
 picture = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
@@ -50,4 +51,4 @@ with torch.inference_mode():
         model = HostModel(loaded.patcher, loaded.latent, prompts={"lake": prompts[name]})
         ours(model, plan_of(model))
         again[f"{name}, used"] = key_of(model.encode(["lake"])[0])
-say({"keys": keys, "again": again})
+report({"keys": keys, "again": again})

@@ -13,29 +13,29 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from inside import by_the_host, checkpoint, prompt, say
+from inside import by_the_host, checkpoint, prompt, report
 
 # isort: split
 import comfy.model_management
 import torch
 from comfy.model_management import InterruptProcessingException
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
-from pack.d3po_core.denoiser import stack
-from pack.d3po_core.draft import renoised, sample_through, starting_latents
+from pack.d3po_core.app.sampling import add_prompts
+from pack.d3po_core.app.training import Next, train_round
+from pack.d3po_core.diffusion.denoiser import stack
+from pack.d3po_core.diffusion.draft import renoised, sample_through, starting_latents
+from pack.d3po_core.diffusion.rollout import make_plan
+from pack.d3po_core.diffusion.tiled_decoding import decode_in_tiles
 from pack.d3po_core.lora import LayerWeights, attach
 from pack.d3po_core.rewards import get_reward
-from pack.d3po_core.rollout import make_plan
 from pack.d3po_core.run import Run
-from pack.d3po_core.sampling import add_prompts
 from pack.d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
-from pack.d3po_core.tiles import in_tiles
-from pack.d3po_core.training.keep import keep
-from pack.d3po_core.training.reward_gradient import RewardGradient, Scene
+from pack.d3po_core.training.reward_gradient import PromptSample, RewardGradient
 from pack.d3po_core.training.reward_trainer import RewardTrainer
-from pack.nodes.host import host_sampling
-from pack.nodes.memory import checkpointed, computed_twice, smallest_blocks
-from pack.nodes.process import ProgressBar
-from pack.nodes.reward_teaching import RewardModel
+from pack.nodes.host.memory import checkpointed, large_blocks, smallest_blocks
+from pack.nodes.host.model import DifferentiableModel
+from pack.nodes.host.process import ProgressBar
+from pack.nodes.host.sampling import host_sampling
 from torch import Tensor
 
 SCALE, PICTURES, FAR = 3.0, 2, 0.003
@@ -47,7 +47,7 @@ SETTINGS = RewardSettings(updates=4, batch=PICTURES, watch=2, warmup=1, drift_li
 reward = get_reward("warmth + 0.5*contrast")
 
 
-def model_of(name: str) -> RewardModel:
+def model_of(name: str) -> DifferentiableModel:
     """Model, VAE, and two prompts of different lengths."""
     loaded = checkpoint(name)
     with torch.inference_mode():
@@ -56,17 +56,17 @@ def model_of(name: str) -> RewardModel:
         if name == "tiny":  # the noise of a random epsilon network is never taken out
             (patcher,) = ModelSamplingDiscrete().patch(patcher, "v_prediction", False)
     both = {"lake": (loaded.positive, loaded.negative), "boat": (long, loaded.negative)}
-    return RewardModel(patcher, loaded.latent, loaded.vae, both)
+    return DifferentiableModel(patcher, loaded.latent, loaded.vae, both)
 
 
-def inside(model: RewardModel, work: Callable[[], None]) -> None:
+def inside(model: DifferentiableModel, work: Callable[[], Any]) -> Any:
     """As the node does it."""
     rows = model.encode(list(model.prompts))
     with torch.inference_mode():
-        host_sampling(model.denoiser, rows, model.latent_shape(), work, beside=[model.decoder.patcher])
+        return host_sampling(model.denoiser, rows, model.latent_shape(), work, beside=[model.decoder.patcher])
 
 
-def host_draws(model: RewardModel, name: str) -> Tensor:
+def host_draws(model: DifferentiableModel, name: str) -> Tensor:
     """The host's own sampling and decoding."""
     loaded, sigmas = checkpoint(name), model.denoiser.sigmas(3, "model")
     with torch.inference_mode():
@@ -91,15 +91,15 @@ def state(name: str) -> Any:
 class Examined:
     """DRaFT-LV's gradient on a LoRA with random weights, and the reward of the same noised pictures by another way."""
 
-    def __init__(self, model: RewardModel) -> None:
+    def __init__(self, model: DifferentiableModel) -> None:
         self.model = model
         self.lora = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
-        chance = torch.Generator().manual_seed(1)
-        ups = {path: 0.1 * torch.randn(w.up.shape, generator=chance) for path, w in self.lora.weights().items()}
+        rng = torch.Generator().manual_seed(1)
+        ups = {path: 0.1 * torch.randn(w.up.shape, generator=rng) for path, w in self.lora.weights().items()}
         self.lora.load({path: LayerWeights(w.down, ups[path], w.alpha) for path, w in self.lora.weights().items()})
         self.parameters = self.lora.parameters()
         self.steps = make_plan(model.denoiser, SAMPLE).steps
-        self.scenes = [Scene("lake", model.encode(["lake"])[0], number) for number in range(PICTURES)]
+        self.scenes = [PromptSample("lake", model.encode(["lake"])[0], number) for number in range(PICTURES)]
         self.rows = stack([scene.conditioning for scene in self.scenes])
         self.gradient = RewardGradient(model, reward, self.steps, model.latent_shape(), SCALE, SETTINGS)
         noises = self.gradient._noises(self.scenes, 0, len(self.steps) + 1)
@@ -116,13 +116,13 @@ class Examined:
 
     def value(self) -> float:
         """The mean reward, the samples being as they were before any of the LoRA was changed."""
-        level, found = float(self.steps.sigma[-1]), []
+        level, rewards = float(self.steps.sigma[-1]), []
         with torch.no_grad():
             for noise in self.gradient._noises(self.scenes, "0 again", SETTINGS.noises):
                 latents = renoised(self.model.denoiser, self.clean, level, noise, self.rows, SCALE)
                 images = self.model.decode(self.model.denoiser.finished(latents))
-                found.append(float(reward(images.double(), ["lake"] * PICTURES).mean()))
-        return sum(found) / len(found)
+                rewards.append(float(reward(images.double(), ["lake"] * PICTURES).mean()))
+        return sum(rewards) / len(rewards)
 
     def slope(self, way: list[Tensor]) -> float:
         """How fast the reward really rises that way, which is of length 1."""
@@ -140,7 +140,7 @@ def in_the_smallest_tiles(examined: Examined) -> float:
     latents = examined.model.denoiser.finished(examined.clean).detach()
 
     def brightness(value: Tensor) -> Tensor:
-        return in_tiles(examined.model.decode, value, TILE).double().mean()
+        return decode_in_tiles(examined.model.decode, value, TILE).double().mean()
 
     leaf = latents.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(brightness(leaf), leaf)
@@ -150,25 +150,29 @@ def in_the_smallest_tiles(examined: Examined) -> float:
     return float(rise / (2 * FAR) / gradient.norm())
 
 
-def gradients(model: RewardModel, name: str) -> dict[str, Any]:
+def gradients(model: DifferentiableModel, name: str) -> dict[str, Any]:
     """The gradient beside differences, in one entry of the LoRA and along all of it; decoding beside the VAE's own."""
-    told: dict[str, Any] = {}
+    measures: dict[str, Any] = {}
     kept: list[Tensor] = []
 
     def work() -> None:
         examined = Examined(model)
         plain, blocks = examined.taken(), smallest_blocks(model.decoder.network)
-        with checkpointed(model.denoiser.module, True), computed_twice(blocks):
+        with checkpointed([*large_blocks(model.denoiser.module), *blocks]):
             again = examined.taken()
         off = [float((a - b).norm() / b.norm()) for a, b in zip(again, plain, strict=True)]
-        told["tiles"] = in_the_smallest_tiles(examined)
-        told["blocks"], told["computed twice"], told["reached"] = len(blocks), max(off), all(g.any() for g in plain)
+        measures["tiles"] = in_the_smallest_tiles(examined)
+        measures["blocks"], measures["computed twice"], measures["reached"] = (
+            len(blocks),
+            max(off),
+            all(g.any() for g in plain),
+        )
         length = float(torch.stack([g.square().sum() for g in plain]).sum().sqrt())
-        told["slope"] = examined.slope([g / length for g in plain]) / length
+        measures["slope"] = examined.slope([g / length for g in plain]) / length
         which = max(range(len(plain)), key=lambda i: float(plain[i].abs().max()))
         largest = plain[which].abs() == plain[which].abs().max()
         entry = [(largest if i == which else torch.zeros_like(g)).to(g) for i, g in enumerate(plain)]
-        told["entry"] = examined.slope(entry) / float(plain[which][largest])
+        measures["entry"] = examined.slope(entry) / float(plain[which][largest])
         with torch.no_grad():
             latents = model.denoiser.finished(examined.clean)
             kept.extend([latents.clone(), model.decode(latents)])
@@ -178,49 +182,46 @@ def gradients(model: RewardModel, name: str) -> dict[str, Any]:
     latents, images = kept
     with torch.inference_mode():
         by_vae = checkpoint(name).vae.decode(latents).movedim(-1, 1)
-    return {**told, "off the VAE": float((images - by_vae).abs().max())}
+    return {**measures, "off the VAE": float((images - by_vae).abs().max())}
 
 
-def taught(model: RewardModel, folder: Path, stop: int | None = None) -> Tensor | None:
+def taught(model: DifferentiableModel, folder: Path, stop: int | None = None) -> Tensor | None:
     """A round; the LoRA's values, None if it was interrupted after so many updates."""
     run = Run.open(folder) if folder.exists() else Run.create(folder, model={"identity": "x"}, settings={})
     ids = add_prompts(run, model, list(model.prompts), "")
-    trainer = RewardTrainer(run, model, reward, SETTINGS, LoraSettings(rank=2), SAMPLE, "hooks", ids)
+    bar, blocks = ProgressBar(), [*large_blocks(model.denoiser.module), *smallest_blocks(model.decoder.network)]
 
-    def work() -> None:
-        bar = ProgressBar()
-        with (
-            checkpointed(model.denoiser.module, True),
-            computed_twice(smallest_blocks(model.decoder.network)),
-            closing(trainer.steps()) as reports,
-        ):
-            for report in reports:
-                if report.update == stop:
-                    comfy.model_management.interrupt_current_processing(True)
-                bar.at(report.update, report.total)
+    def after_update(report: Any) -> Next:
+        if report.update == stop:
+            comfy.model_management.interrupt_current_processing(True)
+        bar.at(report.update, report.total)
+        return Next.CONTINUE
+
+    def work() -> Any:
+        with checkpointed(blocks):
+            how = (reward, SETTINGS, LoraSettings(rank=2), SAMPLE)
+            return train_round(RewardTrainer.open(run, model, *how, "hooks", ids), after_update)
 
     with closing(run):
         try:
-            inside(model, work)
+            weights = inside(model, work).result.weights
         except InterruptProcessingException:
             return None
-        keep(trainer)
-    weights = trainer.result().weights
     return torch.cat([torch.cat([w.down.flatten(), w.up.flatten()]) for _, w in sorted(weights.items())])
 
 
 def examined(name: str) -> dict[str, Any]:
     model = model_of(name)
     before, then = host_draws(model, name), state(name)
-    told = gradients(model, name)
+    measures = gradients(model, name)
     with tempfile.TemporaryDirectory() as temporary:
         whole = taught(model, Path(temporary) / "whole")
-        told["interrupted"] = taught(model, Path(temporary) / "parts", stop=2) is None
+        measures["interrupted"] = taught(model, Path(temporary) / "parts", stop=2) is None
         gone_on = taught(model, Path(temporary) / "parts")
     assert whole is not None and gone_on is not None
-    told["gone on"] = float((gone_on - whole).norm() / whole.norm())
+    measures["gone on"] = float((gone_on - whole).norm() / whole.norm())
     gc.collect()
-    return {**told, "same picture": torch.equal(host_draws(model, name), before), "unharmed": state(name) == then}
+    return {**measures, "same picture": torch.equal(host_draws(model, name), before), "unharmed": state(name) == then}
 
 
-say({name: examined(name) for name in ("tiny", "tiny-sd3")})
+report({name: examined(name) for name in ("tiny", "tiny-sd3")})

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from inside import EVERYWHERE, STEPS, by_the_host, checkpoint, differs, ours, plan_of, say, seeds, window_then_euler
+from inside import EVERYWHERE, STEPS, by_the_host, checkpoint, differs, ours, plan_of, report, seeds, window_then_euler
 
 # isort: split
 import torch
 from comfy.k_diffusion import sampling as k_diffusion
-from pack.d3po_core.rollout import Plan, Trajectory
-from pack.nodes.host import HostModel
+from pack.d3po_core.diffusion.rollout import SamplingPlan, Trajectory
+from pack.nodes.host.model import HostModel
 
-found: dict[str, Any] = {}
+measures: dict[str, Any] = {}
 
 
-def off_the_steps(trajectory: Trajectory, plan: Plan, shape: tuple[int, ...]) -> float:
+def off_the_steps(trajectory: Trajectory, plan: SamplingPlan, shape: tuple[int, ...]) -> float:
     """How far recorded latents are from x_coef * x + denoised_coef * D + std * noise, relative, in the worst step."""
     drawn, worst = seeds(shape), 0.0
     for noise in drawn:
@@ -41,7 +41,7 @@ for kind, window in {"tiny": 1.0, "tiny-sd3": 4.0}.items():
             function = k_diffusion.sample_euler_ancestral if name == "everywhere" else window_then_euler(plan.trained)
             sigmas = model.denoiser.sigmas(STEPS, "model")
             theirs = by_the_host(loaded.patcher, loaded.positive, loaded.negative, latent, sigmas, function)
-            found[f"{kind}, {canvas}, {name}"] = {
+            measures[f"{kind}, {canvas}, {name}"] = {
                 "trained": plan.trained,
                 "equal": torch.equal(mine.latents, theirs.latents),
                 "finite": bool(theirs.latents.isfinite().all()),
@@ -50,4 +50,4 @@ for kind, window in {"tiny": 1.0, "tiny-sd3": 4.0}.items():
                 # under a mask the host puts noise of its own around what is drawn
                 "off the steps": 0 if canvas == "inpainted" else off_the_steps(mine, plan, model.latent_shape()),
             }
-say(found)
+report(measures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from inside import by_the_host, checkpoint, host_nodes, prompt, say
+from inside import by_the_host, checkpoint, host_nodes, prompt, report
 
 # isort: split
 import comfy.clip_model
@@ -24,9 +24,9 @@ from comfy_extras import (
 )
 from inside_upstream import CASES
 from pack.d3po_core.errors import D3POError
-from pack.nodes.conditioning import Cond
-from pack.nodes.host import HostModel
-from pack.nodes.support import check_teachable
+from pack.nodes.host.checks import check_trainable
+from pack.nodes.host.model import HostModel
+from pack.nodes.host.types import Cond
 
 loaded, flow = checkpoint("tiny"), checkpoint("tiny-sd3")
 advanced = nodes_model_advanced
@@ -110,9 +110,9 @@ def again(patcher: Any) -> bool:
 found: dict[str, Any] = {"refused": {}, "let through": [], "same again": {}}
 for name, make in REFUSED.items():
     with torch.inference_mode():
-        given = make()
+        values = make()
         try:
-            check_teachable(*given)
+            check_trainable(*values)
         except D3POError as error:
             found["refused"][name] = [error.what, error.do]
 LET_THROUGH: dict[str, Callable[[], tuple[Any, ...]]] = {
@@ -123,14 +123,14 @@ LET_THROUGH: dict[str, Callable[[], tuple[Any, ...]]] = {
 for name, make in CASES.items():
     with torch.inference_mode():
         case = make()
-    check_teachable(case.patcher, case.latent, case.positive)
+    check_trainable(case.patcher, case.latent, case.positive)
     found["let through"].append(name)
 for name, make in LET_THROUGH.items():
-    check_teachable(*make())
+    check_trainable(*make())
     found["let through"].append(name)
 torch.manual_seed(0)
 for name in ("HyperTile", "TomePatchModel"):
     found["same again"][name] = again(REFUSED[name]()[0])
 for name in ("HyperTile, two sizes", "APG without momentum"):
     found["same again"][name] = again(LET_THROUGH[name]()[0])
-say(found)
+report(found)

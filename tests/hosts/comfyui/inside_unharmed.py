@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from inside import by_the_host, checkpoint, host_nodes, models, prompt, say
+from inside import by_the_host, checkpoint, host_nodes, models, prompt, report
 
 # isort: split
 import sys
@@ -24,13 +24,17 @@ import comfy.controlnet
 import comfy.model_management
 import torch
 from comfy.model_management import OOM_EXCEPTION, InterruptProcessingException
+from pack.d3po_core.app.sampling import sample_groups
+from pack.d3po_core.app.training import Next, train_round
 from pack.d3po_core.picks import Pick
 from pack.d3po_core.run import Run
-from pack.d3po_core.sampling import sample_groups
 from pack.d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from pack.d3po_core.training.reports import StepReport
+from pack.d3po_core.training.round_trainer import SavedRound
 from pack.d3po_core.training.trainer import Trainer
-from pack.nodes.host import HostModel, host_sampling
-from pack.nodes.process import ProgressBar
+from pack.nodes.host.model import HostModel
+from pack.nodes.host.process import ProgressBar
+from pack.nodes.host.sampling import host_sampling
 from torch import Tensor
 
 SAMPLE = SampleSettings(steps=4, candidates=2, groups=2, guidance_scale=3.0, held_out=0.0)
@@ -77,20 +81,20 @@ def draw(folder: Path) -> Run:
 
 def teach(run: Run) -> int:
     """One round; how many updates."""
-    model = HostModel(loaded.patcher)
-    trainer = Trainer(run, model.denoiser, TRAIN, LoraSettings(), attachment="hooks")
+    model, bar, losses = HostModel(loaded.patcher), ProgressBar(), []
     prompts = [run.prompts.conditioning(each.id) for each in run.prompts.all()]
-    done = []
 
-    def work() -> None:
-        progress = ProgressBar()
-        with closing(trainer.steps()) as reports:
-            for report in reports:
-                done.append(report.training.loss)
-                progress.at(report.update, report.total)
+    def after_update(report: StepReport) -> Next:
+        losses.append(report.training.loss)
+        bar.at(report.update, report.total)
+        return Next.CONTINUE
+
+    def work() -> SavedRound | None:
+        trainer = Trainer.open(run, model.denoiser, TRAIN, LoraSettings(), attachment="hooks")
+        return train_round(trainer, after_update)
 
     host_sampling(model.denoiser, prompts, run.groups.trajectory(run.groups.select()[0].id)["latents"].shape[1:], work)
-    return len(done)
+    return len(losses)
 
 
 def picture() -> Tensor:
@@ -156,7 +160,7 @@ def tried(work: Callable[[], Any], number: int, happens: Callable[[], None]) -> 
     return "done"
 
 
-found: dict[str, Any] = {"lengths": lengths}
+measures: dict[str, Any] = {"lengths": lengths}
 before = picture()
 with tempfile.TemporaryDirectory() as temporary:
     folder = Path(temporary)
@@ -191,7 +195,7 @@ with tempfile.TemporaryDirectory() as temporary:
     for name, event in events.items():
         ended = tried(*event)
         now, still = state(), tensors()
-        found[name] = {
+        measures[name] = {
             "ended": ended,
             "changed": [key for key in then if then[key] != now[key]],
             "tensors": still[0] - live[0],
@@ -200,5 +204,5 @@ with tempfile.TemporaryDirectory() as temporary:
         }
         with contextlib.suppress(StopIteration):
             gc.collect()
-found["evaluations"] = (drawing[0], teaching[0])
-say(found)
+measures["evaluations"] = (drawing[0], teaching[0])
+report(measures)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from inside import STEPS, by_the_host, checkpoint, differs, host_nodes, models, ours, plan_of, prompt, say
+from inside import STEPS, by_the_host, checkpoint, differs, host_nodes, models, ours, plan_of, prompt, report
 
 # isort: split
 import comfy.controlnet
@@ -29,14 +29,15 @@ from comfy_extras import (
     nodes_sag,
     nodes_slg,
 )
-from pack.d3po_core.denoiser import stack
+from pack.d3po_core.diffusion.denoiser import stack
 from pack.d3po_core.lora import attach
 from pack.d3po_core.settings import LoraSettings
-from pack.nodes.conditioning import Cond
-from pack.nodes.host import HostModel, host_sampling
+from pack.nodes.host.model import HostModel
+from pack.nodes.host.sampling import host_sampling
+from pack.nodes.host.types import Cond
 from torch import Tensor
 
-chance = torch.Generator().manual_seed(2)
+rng = torch.Generator().manual_seed(2)
 
 
 @dataclass
@@ -69,9 +70,9 @@ def lora(patcher: Any) -> dict[str, Tensor]:
     ):
         name = "lora_unet_" + layer
         inner = 768 if layer.endswith("attn2_to_v") else 320
-        found |= {f"{name}.lora_down.weight": torch.randn(4, inner, generator=chance) / 8}
+        found |= {f"{name}.lora_down.weight": torch.randn(4, inner, generator=rng) / 8}
         found |= {
-            f"{name}.lora_up.weight": torch.randn(320, 4, generator=chance) / 8,
+            f"{name}.lora_up.weight": torch.randn(320, 4, generator=rng) / 8,
             f"{name}.alpha": torch.tensor(4.0),
         }
     return found
@@ -85,7 +86,7 @@ def with_lora(load: Callable[..., Any]) -> Case:
 def controlled(start: float = 0.0, end: float = 1.0) -> Case:
     loaded = checkpoint("tiny")
     control = comfy.controlnet.load_controlnet(str(models / "controlnet" / "tiny.safetensors"))
-    image = torch.rand(1, 64, 64, 3, generator=chance)
+    image = torch.rand(1, 64, 64, 3, generator=rng)
     apply = host_nodes.ControlNetApplyAdvanced().apply_controlnet
     positive, negative = apply(loaded.positive, loaded.negative, control, image, 0.7, start, end)
     return case(positive=positive, negative=negative)
@@ -117,7 +118,7 @@ def timed() -> Case:
 def inpainted(name: str = "tiny", **changes: Any) -> Case:
     shape = checkpoint(name).latent["samples"].shape
     mask = torch.linspace(0, 1, 64).expand(1, 64, 64).clone()
-    return case(name, latent={"samples": torch.randn(shape, generator=chance), "noise_mask": mask}, **changes)
+    return case(name, latent={"samples": torch.randn(shape, generator=rng), "noise_mask": mask}, **changes)
 
 
 def fp8() -> Case:
@@ -228,22 +229,22 @@ def alone(name: str) -> Tensor:
     return by_the_host(loaded.patcher, loaded.positive, loaded.negative, loaded.latent, sigmas).latents
 
 
-def examined(given: Case, name: str) -> dict[str, Any]:
-    model = HostModel(given.patcher, given.latent, None, {"lake": (given.positive, given.negative)})
+def examined(each: Case, name: str) -> dict[str, Any]:
+    model = HostModel(each.patcher, each.latent, None, {"lake": (each.positive, each.negative)})
     plan = plan_of(model)
     sigmas = model.denoiser.sigmas(STEPS, "model")
-    theirs = by_the_host(given.patcher, given.positive, given.negative, given.latent, sigmas)
+    theirs = by_the_host(each.patcher, each.positive, each.negative, each.latent, sigmas)
     mine = ours(model, plan)
     images, trained = mine.guided.shape[:2]
     rows = stack(model.encode(["lake"]) * (images * trained))
     x, sigma = mine.x[:, :trained].flatten(0, 1), plan.steps.sigma[:trained].repeat(images)
-    told = theirs.denoised[:, :trained].flatten(0, 1).cpu()
+    recorded = theirs.denoised[:, :trained].flatten(0, 1).cpu()
     found = {"equal": torch.equal(mine.latents, theirs.latents), "finite": bool(mine.latents.isfinite().all())}
 
     def work() -> None:
         lora = attach(model.denoiser.module, LoraSettings(), kind="hooks")
         try:
-            for kind, truth in {"guided": told, "cond": mine.cond.flatten(0, 1)}.items():
+            for kind, truth in {"guided": recorded, "cond": mine.cond.flatten(0, 1)}.items():
 
                 def predicted(kind: str = kind) -> Tensor:
                     return getattr(model.denoiser(x, sigma, rows, 3.0, guided=kind == "guided"), kind)
@@ -257,7 +258,7 @@ def examined(given: Case, name: str) -> dict[str, Any]:
 
     with torch.inference_mode():
         host_sampling(model.denoiser, model.encode(["lake"]), model.latent_shape(), work)
-    after = by_the_host(given.patcher, given.positive, given.negative, given.latent, sigmas)
+    after = by_the_host(each.patcher, each.positive, each.negative, each.latent, sigmas)
     found["effect"] = differs(theirs.latents, alone(name))
     found["unharmed"] = torch.equal(after.latents, theirs.latents)
     return found
@@ -269,4 +270,4 @@ if __name__ == "__main__":
         with torch.inference_mode():
             made = make()
         found[name] = examined(made, "tiny-sd3" if name.startswith("flow") else "tiny")
-    say(found)
+    report(found)

@@ -14,7 +14,7 @@ PACK = "/extensions/comfyui-d3po/"
 WATCH = """
     for (const level of ["error", "warn"]) {
         const plain = console[level];
-        console[level] = (...said) => plain(...said, new Error("said by").stack);
+        console[level] = (...values) => plain(...values, new Error("said by").stack);
     }
 """
 """Every complaint tells where it comes from."""
@@ -59,13 +59,13 @@ class Page:
         context.set_default_timeout(20_000)
         context.add_init_script(WATCH + HELPERS)
         self.page = context.new_page()
-        self.page.on("console", self._said)
+        self.page.on("console", self._note_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", self._asked)
         self.page.on("response", self._answered)
         self.open()
 
-    def _said(self, message: Any) -> None:
+    def _note_console(self, message: Any) -> None:
         if message.type in ("error", "warning") and PACK in message.text:
             self.errors.append(message.text)
 
@@ -169,8 +169,8 @@ class Page:
 
     def toast(self, text: str) -> str:
         """Wait for a toast with this text, and take it away; all it says."""
-        found = self.page.locator(".p-toast-message", has_text=text).first
-        found.wait_for()
-        said = str(found.inner_text())
-        found.locator(".p-toast-close-button").click()
-        return said
+        toast = self.page.locator(".p-toast-message", has_text=text).first
+        toast.wait_for()
+        shown = str(toast.inner_text())
+        toast.locator(".p-toast-close-button").click()
+        return shown

@@ -30,8 +30,8 @@ def own(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         (folder / name).mkdir(parents=True)
     (folder / "custom_nodes" / "comfyui-d3po").symlink_to(ROOT)
     (folder / "models" / "checkpoints").symlink_to(base / "models" / "checkpoints")
-    with Host(Path(str(HOST)), PYTHON, folder) as found:
-        yield found
+    with Host(Path(str(HOST)), PYTHON, folder) as running:
+        yield running
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def opened(browser: Any, own: Host) -> Iterator[Callable[..., Page]]:
         assert page.errors == []
 
 
-def whole(name: str = "auto", **changes: Any) -> Graph:
+def complete_graph(name: str = "auto", **changes: Any) -> Graph:
     """The three nodes on a model, all wired."""
     graph = taste(**{"taste": name, "groups": GROUPS, "batch": 2, **changes})
     graph["collector"]["inputs"]["taste"] = name
@@ -60,18 +60,18 @@ def whole(name: str = "auto", **changes: Any) -> Graph:
 
 
 def picture(host: Host, outputs: dict[str, Any]) -> np.ndarray[Any, Any]:
-    (said,) = outputs["save"]["images"]
-    with Image.open(host.base / "output" / said["subfolder"] / said["filename"]) as image:
+    (file,) = outputs["save"]["images"]
+    with Image.open(host.base / "output" / file["subfolder"] / file["filename"]) as image:
         return np.asarray(image, dtype=np.int16)
 
 
 def drawn(host: Host, name: str = "tiny") -> int:
-    return next((found["groups"] for found in host.get("/d3po/tastes")["tastes"] if found["name"] == name), 0)
+    return next((taste["groups"] for taste in host.get("/d3po/tastes")["tastes"] if taste["name"] == name), 0)
 
 
 def sampled(host: Host, name: str) -> str:
     """A taste with a few groups, drawn without a page; its id."""
-    outputs = host.run(whole(name, groups=4), only=["collector"])
+    outputs = host.run(complete_graph(name, groups=4), only=["collector"])
     return str(outputs["collector"]["d3po_taste"][0])
 
 
@@ -157,7 +157,7 @@ def use_the_lora(page: Page, own: Host) -> None:
     """The new LoRA is in the list of a loader that was on the graph before it was made; what it draws."""
     newest = max((own.base / "models" / "loras" / "d3po").iterdir(), key=lambda path: path.stat().st_mtime)
     ending = {name: step for name, step in plain().items() if name in ("sample", "decode", "save")}
-    graph = {**whole(), **ending}
+    graph = {**complete_graph(), **ending}
     graph["sample"]["inputs"]["model"] = ["trainer", 0]
     page.load(graph)
     only = "() => window.app.queuePrompt(0, 1, { queueNodeIds: ['save'] })"
@@ -181,8 +181,8 @@ def test_lists_know_a_new_lora(opened: Callable[..., Page], own: Host) -> None:
     page = opened()
     page.load(plain("another.safetensors"))
     (own.base / "models" / "loras" / "fresh.safetensors").write_bytes(b"")
-    told = {"taste": "0" * 32, "lora": "fresh.safetensors"}
-    page.run("(told) => window.comfyAPI.api.api.dispatchCustomEvent('d3po.taught', told)", told)
+    event = {"taste": "0" * 32, "lora": "fresh.safetensors"}
+    page.run("(event) => window.comfyAPI.api.api.dispatchCustomEvent('d3po.taught', event)", event)
     page.until(
         """() => window.app.rootGraph.nodes.find((node) => node.type === "LoraLoaderModelOnly")
             .widgets[0].options.values.includes("fresh.safetensors")"""
@@ -197,7 +197,7 @@ def test_the_gallerys_modules_come_when_a_gallery_is_first_seen(opened: Callable
     page.page.wait_for_timeout(500)
     assert sorted(page.modules) == ["comfyui.js", "comfyui_node.mjs", "comfyui_words.mjs", "text.mjs"]
     if where == "node":
-        page.load(whole("guest"))
+        page.load(complete_graph("guest"))
     else:
         page.toggle_sidebar()
     page.until("(where) => window.shown(where)?.shadowRoot", where)
@@ -211,7 +211,7 @@ VISIBLE = """(kind) => window.kind(kind)[0].widgets
 
 def test_rare_settings_are_folded_away(opened: Callable[..., Page]) -> None:
     page = opened()
-    page.load(whole(eta=0.75))
+    page.load(complete_graph(eta=0.75))
     assert page.run(VISIBLE, "PairedTrajectorySampler") == [*SAMPLER, "d3po_more"]
     assert page.run(VISIBLE, "LoraTrainer") == [*TRAINER, "d3po_more"]
     sizes = "() => window.kind('LoraTrainer')[0].size[1]"
@@ -219,8 +219,8 @@ def test_rare_settings_are_folded_away(opened: Callable[..., Page]) -> None:
     page.run("() => window.kind('LoraTrainer')[0].widgets.find((widget) => widget.name === 'd3po_more').callback()")
     shown = page.run(VISIBLE, "LoraTrainer")
     assert {"learning_rate", "rank"} <= set(shown) and page.run(sizes) > folded
-    said = page.run("async () => (await window.app.graphToPrompt()).output.sampler.inputs")
-    assert said["eta"] == 0.75 and "d3po_more" not in said  # folded, and sent all the same
+    inputs = page.run("async () => (await window.app.graphToPrompt()).output.sampler.inputs")
+    assert inputs["eta"] == 0.75 and "d3po_more" not in inputs  # folded, and sent all the same
     page.run("async () => { await window.app.loadGraphData(window.app.rootGraph.serialize()); }")
     assert page.run(VISIBLE, "LoraTrainer") == shown  # a workflow keeps what is open and every value
     assert page.run(VISIBLE, "PairedTrajectorySampler") == [*SAMPLER, "d3po_more"]
@@ -233,7 +233,7 @@ def test_rare_settings_are_folded_away(opened: Callable[..., Page]) -> None:
 def test_keys_and_wheel_stay_in_the_gallery(opened: Callable[..., Page], own: Host, new_nodes: bool) -> None:
     sampled(own, "guest")
     page = opened(settings={"Comfy.VueNodes.Enabled": new_nodes})
-    page.load(whole("guest"))
+    page.load(complete_graph("guest"))
     page.run("(id) => window.shown('node').setAttribute('taste', id)", sampled(own, "guest"))
     page.wait_for_group("node")
     stands = """() => [window.app.rootGraph.nodes.length, window.app.canvas.ds.scale, ...window.app.canvas.ds.offset,
@@ -259,7 +259,7 @@ def test_keys_and_wheel_stay_in_the_gallery(opened: Callable[..., Page], own: Ho
 
 def test_full_screen_is_over_everything(opened: Callable[..., Page], own: Host) -> None:
     page = opened()
-    page.load(whole("guest"))
+    page.load(complete_graph("guest"))
     page.run("(id) => window.shown('node').setAttribute('taste', id)", sampled(own, "guest"))
     page.wait_for_group("node")
     page.gallery("node").query_selector(".prompt").click()
@@ -278,7 +278,7 @@ def test_one_gallery_at_a_time_holds_the_groups(opened: Callable[..., Page], own
     """The node, the sidebar and a copy of the node show the same taste: none keeps pictures from another."""
     taste_id = sampled(own, "places")
     page = opened()
-    page.load(whole("places"))
+    page.load(complete_graph("places"))
     page.run("(id) => window.shown('node').setAttribute('taste', id)", taste_id)
     page.wait_for_group("node")
     has_all = "(where) => window.shown(where).session?.current && window.shown(where).session.ahead.length === 3"
@@ -303,7 +303,7 @@ def test_one_gallery_at_a_time_holds_the_groups(opened: Callable[..., Page], own
 
 def test_a_removed_node_is_silent(opened: Callable[..., Page], own: Host) -> None:
     page = opened()
-    page.load(whole("guest"))
+    page.load(complete_graph("guest"))
     page.run("(id) => window.shown('node').setAttribute('taste', id)", sampled(own, "guest"))
     page.wait_for_group("node")
     page.run("() => { window.gone = window.shown('node').session; window.kind('PreferenceCollector')[0].collapse(); }")
@@ -329,7 +329,7 @@ def test_teach_queues_the_trainers_of_its_taste(opened: Callable[..., Page], own
 
     def press(trainers: dict[str, str]) -> list[str] | None:
         """Teach on a graph with trainers of these tastes; the nodes queued."""
-        graph = whole("mine")
+        graph = complete_graph("mine")
         trainer = graph.pop("trainer")
         for name, its in trainers.items():
             graph[name] = node("D3PO_LoraTrainer", **{**trainer["inputs"], "taste": its})
@@ -366,7 +366,7 @@ def test_teach_queues_the_trainers_of_its_taste(opened: Callable[..., Page], own
 
 def test_language_and_theme_follow_the_page(opened: Callable[..., Page], own: Host) -> None:
     page = opened()
-    page.load(whole("guest"))
+    page.load(complete_graph("guest"))
     page.run("(id) => window.shown('node').setAttribute('taste', id)", sampled(own, "guest"))
     page.wait_for_group("node")
     tabs = "() => [...window.shown('node').shadowRoot.querySelectorAll('.tabs button')].map((tab) => tab.textContent)"
@@ -389,8 +389,8 @@ def test_a_workflow_keeps_the_values_that_somebody_wrote(opened: Callable[..., P
     page = opened()
     workflow = quick_start()
     (trainer,) = [each for each in workflow["nodes"] if each["type"] == "D3PO_LoraTrainer"]
-    said = {**trainer.pop("widgets_values_named"), "beta": 205.0, "learning_rate": 0.001, "epochs": 7}
-    trainer["widgets_values"] = list(said.values())
+    values = {**trainer.pop("widgets_values_named"), "beta": 205.0, "learning_rate": 0.001, "epochs": 7}
+    trainer["widgets_values"] = list(values.values())
     page.run("async (workflow) => { await window.app.loadGraphData(workflow); }", workflow)
     kept = {"beta": 205, "learning_rate": 0.001, "clip": 0, "epochs": 7, "method": "d3po"}
     assert page.run(TRAINERS_OWN) == kept

@@ -37,37 +37,37 @@ def measured(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     return run
 
 
-def of(name: str, found: Found) -> dict[str, Any]:
+def of(name: str, measures: Found) -> dict[str, Any]:
     """All cases' values of that name."""
-    return {case: values[name] for case, values in found.items()}
+    return {case: values[name] for case, values in measures.items()}
 
 
-def of_first(said: dict[str, list[str]]) -> list[str]:
+def of_first(refusals: dict[str, list[str]]) -> list[str]:
     """What was wrong, of each."""
-    return [what for what, _ in said.values()]
+    return [what for what, _ in refusals.values()]
 
 
 def test_pictures_are_bit_equal_to_the_hosts(measured: Callable[[str], Found]) -> None:
-    found = measured("sampling")
-    assert len(found) == 12  # SD 1.5 and a flow model; an empty latent, an inpainted and another; two ways
-    assert all(of("equal", found).values()) and all(of("finite", found).values())
-    assert min(of("different", found).values()) > 0  # the candidates differ
-    for case, trained in of("trained", found).items():
+    measures = measured("sampling")
+    assert len(measures) == 12  # SD 1.5 and a flow model; an empty latent, an inpainted and another; two ways
+    assert all(of("equal", measures).values()) and all(of("finite", measures).values())
+    assert min(of("different", measures).values()) > 0  # the candidates differ
+    for case, trained in of("trained", measures).items():
         assert trained == 4 if case.endswith("everywhere") else 0 < trained < 4, case
 
 
 def test_what_is_recorded_is_what_the_host_did(measured: Callable[[str], Found]) -> None:
-    found = measured("sampling")
-    assert all(of("predictions", found).values())
-    assert max(of("off the steps", found).values()) < 1e-6  # its samplers are the core's linear Gaussian steps
+    measures = measured("sampling")
+    assert all(of("predictions", measures).values())
+    assert max(of("off the steps", measures).values()) < 1e-6  # its samplers are the core's linear Gaussian steps
 
 
 def test_trained_is_what_was_sampled_whatever_stands_upstream(measured: Callable[[str], Found]) -> None:
-    found = measured("upstream")
-    assert all(of("equal", found).values()) and all(of("finite", found).values())
-    assert max(*of("guided", found).values(), *of("cond", found).values()) <= 1e-4
-    assert max(of("slope", found).values()) <= 5e-3  # the gradient is that of two predictions nearby
-    assert all(of("unharmed", found).values())
+    measures = measured("upstream")
+    assert all(of("equal", measures).values()) and all(of("finite", measures).values())
+    assert max(*of("guided", measures).values(), *of("cond", measures).values()) <= 1e-4
+    assert max(of("slope", measures).values()) <= 5e-3  # the gradient is that of two predictions nearby
+    assert all(of("unharmed", measures).values())
 
 
 def test_every_upstream_node_has_an_effect(measured: Callable[[str], Found]) -> None:
@@ -77,56 +77,56 @@ def test_every_upstream_node_has_an_effect(measured: Callable[[str], Found]) -> 
 
 
 def test_what_cannot_be_taught_is_told_before_any_work(measured: Callable[[str], Found]) -> None:
-    found = measured("support")
-    assert len(found["refused"]) == 15 and len(set(of_first(found["refused"]))) >= 9
-    assert all(what and do for what, do in found["refused"].values())
+    measures = measured("support")
+    assert len(measures["refused"]) == 15 and len(set(of_first(measures["refused"]))) >= 9
+    assert all(what and do for what, do in measures["refused"].values())
     for name in ("HyperTile", "TomePatchModel"):  # refused, because the host itself does not draw the same twice
-        assert name in found["refused"] and not found["same again"].pop(name)
-    assert all(found["same again"].values()) and set(found["same again"]) <= set(found["let through"])
+        assert name in measures["refused"] and not measures["same again"].pop(name)
+    assert all(measures["same again"].values()) and set(measures["same again"]) <= set(measures["let through"])
 
 
 def test_the_host_is_as_it_was(measured: Callable[[str], Found]) -> None:
-    found = measured("unharmed")
-    assert found.pop("lengths") == [77, 154]  # prompts of different token lengths were taught from
-    draws, teaches = found.pop("evaluations")
-    assert draws >= 4 and teaches >= 8 and len(found) == 10
-    ends = of("ended", found)
+    measures = measured("unharmed")
+    assert measures.pop("lengths") == [77, 154]  # prompts of different token lengths were taught from
+    draws, teaches = measures.pop("evaluations")
+    assert draws >= 4 and teaches >= 8 and len(measures) == 10
+    ends = of("ended", measures)
     assert ends.pop("teaching") == "done"
     assert {case.split(", ")[1]: end for case, end in ends.items()} == {
         **{"a failure": "KeyError", "out of memory": "OutOfMemoryError"},
         "interrupted": "InterruptProcessingException",
     }
-    assert all(of("same picture", found).values())
-    assert not any(of("changed", found).values())  # hooks, patches, weights' kinds, modes, modules
-    assert not any(of("tensors", found).values()) and not any(of("bytes", found).values())
+    assert all(of("same picture", measures).values())
+    assert not any(of("changed", measures).values())  # hooks, patches, weights' kinds, modes, modules
+    assert not any(of("tensors", measures).values()) and not any(of("bytes", measures).values())
 
 
 def test_a_rewards_gradient_reaches_the_lora_through_the_hosts_vae(measured: Callable[[str], Found]) -> None:
-    found = measured("reward")
-    assert len(found) == 2 and all(of("reached", found).values()) and min(of("blocks", found).values()) > 0
+    measures = measured("reward")
+    assert len(measures) == 2 and all(of("reached", measures).values()) and min(of("blocks", measures).values()) > 0
     for name in ("entry", "slope", "tiles"):  # of one entry of the LoRA, along the whole gradient; decoded in tiles
-        assert all(abs(value - 1) <= 0.02 for value in of(name, found).values()), of(name, found)
-    assert max(of("computed twice", found).values()) < 1e-4
-    assert max(of("off the VAE", found).values()) < 1e-4
+        assert all(abs(value - 1) <= 0.02 for value in of(name, measures).values()), of(name, measures)
+    assert max(of("computed twice", measures).values()) < 1e-4
+    assert max(of("off the VAE", measures).values()) < 1e-4
 
 
 def test_teaching_by_a_reward_goes_on_and_leaves_the_host_as_it_was(measured: Callable[[str], Found]) -> None:
-    found = measured("reward")
-    assert all(of("interrupted", found).values()) and max(of("gone on", found).values()) < 1e-6
-    assert all(of("same picture", found).values()) and all(of("unharmed", found).values())
+    measures = measured("reward")
+    assert all(of("interrupted", measures).values()) and max(of("gone on", measures).values()) < 1e-6
+    assert all(of("same picture", measures).values()) and all(of("unharmed", measures).values())
 
 
 def test_prompts_are_told_apart_by_what_cannot_be_stored_too(measured: Callable[[str], Found]) -> None:
-    found = measured("prompts")
-    assert len(set(found["keys"].values())) == 9
-    for name, key in found["again"].items():  # made anew, or used meanwhile, it is the same prompt
-        assert key == found["keys"][name.partition(",")[0]], name
+    measures = measured("prompts")
+    assert len(set(measures["keys"].values())) == 9
+    for name, key in measures["again"].items():  # made anew, or used meanwhile, it is the same prompt
+        assert key == measures["keys"][name.partition(",")[0]], name
 
 
 def test_the_hosts_loader_takes_our_loras(measured: Callable[[str], Found]) -> None:
-    found = measured("lora")
-    assert len(found) == 6 and not any(of("said", found).values()), "no key is left out"
-    for case, values in found.items():
+    measures = measured("lora")
+    assert len(measures) == 6 and not any(of("complaints", measures).values()), "no key is left out"
+    for case, values in measures.items():
         assert values["patches"] >= values["layers"] > 0, case  # of SD 3's joint projections each part is one
         assert values["error"] < 1e-4 and values["effect"] > 1e-2, case
 
@@ -149,13 +149,13 @@ DIFFUSERS: dict[str, dict[str, Any]] = {
 }
 """The tiny networks as diffusers knows them (its middle block takes the last depth, the tiny one has 1)."""
 
-said = pytest.fixture(warnings_of_diffusers)
+diffusers_warnings = pytest.fixture(warnings_of_diffusers)
 
 
 @pytest.mark.parametrize("targets", ["attention", "all"])
 @pytest.mark.parametrize("family", DIFFUSERS)
 def test_diffusers_takes_every_key(
-    measured: Callable[[str], Found], family: str, targets: str, said: list[str]
+    measured: Callable[[str], Found], family: str, targets: str, diffusers_warnings: list[str]
 ) -> None:
     from diffusers import UNet2DConditionModel
 
@@ -163,7 +163,7 @@ def test_diffusers_takes_every_key(
     unet = UNet2DConditionModel(**UNET, **DIFFUSERS[family])
     load_with_diffusers(unet, Path(values["file"]))
     layers = [module for module in unet.modules() if hasattr(module, "lora_A") and module.lora_A]
-    assert len(layers) == values["layers"] and not said
+    assert len(layers) == values["layers"] and not diffusers_warnings
     tensors, _ = load_lora(values["file"])
     sizes = sorted(float(value.norm()) for key, value in tensors.items() if "lora_up" in key)
     taken = sorted(float(parameter.detach().norm()) for layer in layers for parameter in layer.lora_B.parameters())
@@ -171,8 +171,10 @@ def test_diffusers_takes_every_key(
 
 
 def test_the_hosts_clip_vision_sees_with_a_gradient(measured: Callable[[str], Found]) -> None:
-    found = measured("clip")
-    assert found["32x32"] < 1e-5  # which nothing resizes; else the host rounds what it has resized, and crops alike
-    assert found["80x48"] < 0.01 and found["24x40"] < 0.01
-    assert abs(found["slope"] - 1) < 0.01 and found["unharmed"]
-    assert found["groups"] == 24 and found["accuracy"] > 0.7 and found["warmer"] > 0  # red was liked, blue was not
+    measures = measured("clip")
+    assert measures["32x32"] < 1e-5  # which nothing resizes; else the host rounds what it has resized, and crops alike
+    assert measures["80x48"] < 0.01 and measures["24x40"] < 0.01
+    assert abs(measures["slope"] - 1) < 0.01 and measures["unharmed"]
+    assert (
+        measures["groups"] == 24 and measures["accuracy"] > 0.7 and measures["warmer"] > 0
+    )  # red was liked, blue was not

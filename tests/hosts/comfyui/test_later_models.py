@@ -24,7 +24,7 @@ UNTAUGHT = {"Qwen-Image": {*LAST_TEXT, "transformer_blocks.1.attn.add_q_proj", "
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def found(request: pytest.FixtureRequest) -> dict[str, Any]:
+def measures(request: pytest.FixtureRequest) -> dict[str, Any]:
     command = [PYTHON, str(Path(__file__).parent / "inside_later.py"), request.param]
     environment = {**os.environ, "COMFYUI_DIR": str(HOST), "OMP_WAIT_POLICY": "passive"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -32,18 +32,18 @@ def found(request: pytest.FixtureRequest) -> dict[str, Any]:
     return {"name": request.param, **json.loads(done.stdout.splitlines()[-1])}
 
 
-def test_the_hosts_loader_takes_the_lora(found: dict[str, Any]) -> None:
-    assert found["base"] == MODELS[found["name"]]
-    assert found["said"] == [], "no key is left out"
-    assert found["patches"] == found["layers"] > 0 and found["read back"]
-    assert found["error"] < 1e-4 and found["effect"] > 1e-2
+def test_the_hosts_loader_takes_the_lora(measures: dict[str, Any]) -> None:
+    assert measures["base"] == MODELS[measures["name"]]
+    assert measures["complaints"] == [], "no key is left out"
+    assert measures["patches"] == measures["layers"] > 0 and measures["read back"]
+    assert measures["error"] < 1e-4 and measures["effect"] > 1e-2
 
 
-def test_pictures_are_bit_equal_to_the_hosts(found: dict[str, Any]) -> None:
-    assert found["sampling"]["equal"] and found["sampling"]["finite"] and found["sampling"]["different"] > 0
+def test_pictures_are_bit_equal_to_the_hosts(measures: dict[str, Any]) -> None:
+    assert measures["sampling"]["equal"] and measures["sampling"]["finite"] and measures["sampling"]["different"] > 0
 
 
-def test_every_layer_gets_the_gradient_that_differences_show(found: dict[str, Any]) -> None:
-    assert set(found["untaught"]) == UNTAUGHT.get(found["name"], set())
-    assert abs(found["slope"] - 1) < 0.02
-    assert found["computed twice"] < 1e-5, "gradient checkpointing changes nothing"
+def test_every_layer_gets_the_gradient_that_differences_show(measures: dict[str, Any]) -> None:
+    assert set(measures["untaught"]) == UNTAUGHT.get(measures["name"], set())
+    assert abs(measures["slope"] - 1) < 0.02
+    assert measures["computed twice"] < 1e-5, "gradient checkpointing changes nothing"

@@ -10,10 +10,10 @@ from .host import Host
 
 
 def picture(host: Host, outputs: dict[str, Any]) -> bytes:
-    (said,) = outputs["save"]["images"]
+    (file,) = outputs["save"]["images"]
     from PIL import Image
 
-    with Image.open(host.base / "output" / said["subfolder"] / said["filename"]) as image:
+    with Image.open(host.base / "output" / file["subfolder"] / file["filename"]) as image:
         return image.tobytes()
 
 
@@ -41,8 +41,8 @@ def test_sample_pick_teach_and_generate(host: Host) -> None:
     outputs = host.run(taste(groups=12))
     assert outputs["collector"]["d3po_taste"] == [run]
     assert outputs["trainer"]["text"] == ["Waiting for picks: 0 of 16"]
-    (told,) = host.get("/d3po/tastes")["tastes"]
-    assert told["groups"] == 24 and told["name"] == "tiny"
+    (listed,) = host.get("/d3po/tastes")["tastes"]
+    assert listed["groups"] == 24 and listed["name"] == "tiny"
     assert pick_all(host, run) >= 24  # one comes back now and then
     outputs = host.run(taste(), only=["trainer"])
     assert outputs["trainer"]["text"] == ["Ready: press Teach."]

@@ -26,7 +26,7 @@ def named(name: str, **changes: Any) -> Graph:
     return graph
 
 
-def told(host: Host, name: str) -> dict[str, Any]:
+def listed_taste(host: Host, name: str) -> dict[str, Any]:
     """A taste as the gallery lists it."""
     (found,) = [each for each in host.get("/d3po/tastes")["tastes"] if each["name"] == name]
     return dict(found)
@@ -34,8 +34,8 @@ def told(host: Host, name: str) -> dict[str, Any]:
 
 def saved(host: Host, outputs: dict[str, Any], key: str = "save") -> list[np.ndarray[Any, Any]]:
     found = []
-    for said in outputs[key]["images"]:
-        with Image.open(host.base / "output" / said["subfolder"] / said["filename"]) as image:
+    for text in outputs[key]["images"]:
+        with Image.open(host.base / "output" / text["subfolder"] / text["filename"]) as image:
             found.append(np.asarray(image))
     return found
 
@@ -44,7 +44,7 @@ def test_a_prompt_list_is_drawn_in_turn(host: Host) -> None:
     graph = named("list", groups=4, prompts="a {red|blue} boat\n\na hill", clip=["load", 1])
     host.run(graph, only=["sampler"])
     host.run(graph, only=["sampler"])
-    run = told(host, "list")["id"]
+    run = listed_taste(host, "list")["id"]
     cards = host.post(f"/d3po/taste/{run}/next", {"client": "c" * 32, "want": 8})["cards"]
     seen = [card["prompt"] for card in sorted(cards, key=lambda card: card["number"])]
     assert len(seen) == 8 and set(seen[:3]) == set(seen[3:6]) == {"a red boat", "a blue boat", "a hill"}
@@ -72,11 +72,11 @@ def test_without_a_vae_the_collector_adds_the_pictures_once(host: Host) -> None:
     graph["decoded"] = node("VAEDecode", samples=["sampler", 2], vae=["load", 2])
     graph["collector"]["inputs"]["images"] = ["decoded", 0]
     host.run(graph)
-    assert told(host, "decoded later")["groups"] == 2
+    assert listed_taste(host, "decoded later")["groups"] == 2
     del graph["collector"]["inputs"]["images"]
     with pytest.raises(Refused, match="The sampler has no VAE, so there are no pictures to pick from"):
         host.run(graph, only=["collector"])
-    assert told(host, "decoded later")["groups"] == 2
+    assert listed_taste(host, "decoded later")["groups"] == 2
 
 
 def test_one_press_does_it_all_with_auto_pick(host: Host) -> None:
@@ -92,7 +92,7 @@ def test_one_press_does_it_all_with_auto_pick(host: Host) -> None:
     outputs = host.run(graph, only=["trainer"])
     assert outputs["picker"]["text"] == ["Picked in 18 groups."]
     assert outputs["trainer"]["text"][0].startswith("Taught")
-    run = told(host, "by itself")["id"]
+    run = listed_taste(host, "by itself")["id"]
     state = host.get(f"/d3po/taste/{run}/state?client={'c' * 32}")
     (round,) = state["rounds"]
     assert round["finished"] and len(round["strip"]) > 0 and state["blind"]["of"] == 12
@@ -141,7 +141,7 @@ def test_a_changed_graph_is_named(host: Host) -> None:
     graph["detail"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name=f"d3po/{lora}", strength_model=8.0)
     graph["sampler"]["inputs"]["model"] = graph["trainer"]["inputs"]["model"] = ["detail", 0]
     host.run(graph, only=["sampler"])
-    run = told(host, "with a lora")["id"]
+    run = listed_taste(host, "with a lora")["id"]
     pick_all(host, run)
     graph["detail"]["inputs"]["strength_model"] = 0.5
     host.post(f"/d3po/taste/{run}/teach", {})
@@ -172,7 +172,7 @@ def test_pictures_of_two_models_are_not_taught_together(host: Host) -> None:
     other["detail"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name=f"d3po/{lora}", strength_model=8.0)
     other["sampler"]["inputs"]["model"] = other["trainer"]["inputs"]["model"] = ["detail", 0]
     host.run(other, only=["sampler"])
-    run = told(host, "two graphs")["id"]
+    run = listed_taste(host, "two graphs")["id"]
     pick_all(host, run)
     for each, difference in ((graph, "your graph does not have"), (other, "which your graph adds")):
         host.post(f"/d3po/taste/{run}/teach", {})
@@ -184,7 +184,7 @@ def test_a_refused_round_takes_new_picks_and_settings(host: Host) -> None:
     lora = next((host.base / "models" / "loras" / "d3po").iterdir()).name
     graph = named("refused once", groups=18)
     host.run(graph, only=["sampler"])
-    run = told(host, "refused once")["id"]
+    run = listed_taste(host, "refused once")["id"]
     pick_all(host, run)
     wrong = named("refused once")
     wrong["detail"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name=f"d3po/{lora}", strength_model=8.0)
@@ -212,14 +212,14 @@ def test_auto_is_the_checkpoints_own_taste_whatever_others_are_begun(host: Host)
     (own,) = [each for each in host.get("/d3po/tastes")["tastes"] if each["name"] == "tiny"]
     host.run(named("another", groups=1), only=["sampler"])
     host.run(taste(groups=1), only=["sampler"])
-    assert told(host, "another")["groups"] == 1 and told(host, "tiny")["groups"] == own["groups"] + 1
+    assert listed_taste(host, "another")["groups"] == 1 and listed_taste(host, "tiny")["groups"] == own["groups"] + 1
 
 
 def test_a_trainer_left_on_auto_takes_the_taste_that_is_wired_to_it(host: Host) -> None:
     graph = named("wired", groups=1)
     graph["trainer"]["inputs"] |= {"taste": "auto", "train": QUEUED}
     host.run(graph, only=["collector"])
-    pick_all(host, told(host, "wired")["id"])
+    pick_all(host, listed_taste(host, "wired")["id"])
     outputs = host.run(graph, only=["trainer"])
     assert outputs["trainer"]["text"] == ["Waiting for picks: 1 of 16"]
     del graph["trainer"]["inputs"]["trajectories"]  # nothing to wait for is no error either
@@ -238,13 +238,13 @@ def test_a_taste_takes_pictures_of_one_kind_of_model(host: Host) -> None:
         graph[side]["inputs"]["clip"] = ["clip", 1]
     with pytest.raises(Refused, match="was begun with tiny, a model of another kind"):
         host.run(graph, only=["sampler"])
-    assert told(host, "one kind")["groups"] == 1
+    assert listed_taste(host, "one kind")["groups"] == 1
 
 
 def test_teach_that_found_no_trainer_is_taken_back(host: Host) -> None:
     graph = named("taken back", groups=18)
     host.run(graph, only=["sampler"])
-    run = told(host, "taken back")["id"]
+    run = listed_taste(host, "taken back")["id"]
     pick_all(host, run)
     host.post(f"/d3po/taste/{run}/teach", {})
     host.post(f"/d3po/taste/{run}/stop", {})  # as the page does
@@ -259,7 +259,7 @@ def test_the_queue_can_wait_for_picks(host: Host) -> None:
     while not any(each["name"] == "waiting" and each["groups"] == 3 for each in host.get("/d3po/tastes")["tastes"]):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    run = told(host, "waiting")["id"]
+    run = listed_taste(host, "waiting")["id"]
     time.sleep(1.5)
     assert not host.get(f"/history/{prompt}")  # it holds the queue
     pick_all(host, run)

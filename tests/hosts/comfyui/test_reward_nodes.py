@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from .graphs import Graph, model, node
 from .host import Host, Refused
-from .test_nodes import named, saved, told
+from .test_nodes import listed_taste, named, saved
 
 
 def draft(name: str, **changes: Any) -> Graph:
@@ -42,13 +42,13 @@ def test_a_reward_becomes_a_lora_and_a_taste(host: Host) -> None:
     graph = draft("warmer", before_and_after=True, prompts="a boat\n" + "a red boat on a lake, " * 12, clip=["load", 1])
     graph["named"] = node("PreviewAny", source=["draft", 3])
     outputs = host.run(graph)
-    (said,) = outputs["draft"]["text"]
-    assert said.startswith("Taught. Mean warmth + 0.5*contrast went from ") and "Drift from the original is " in said
+    (text,) = outputs["draft"]["text"]
+    assert text.startswith("Taught. Mean warmth + 0.5*contrast went from ") and "Drift from the original is " in text
     (file,) = files(host, "warmer")
     assert outputs["named"]["text"] == [f"d3po/{file.name}"]
     with safe_open(file, "pt") as lora:
         assert {lora.get_slice(key).get_shape()[0] for key in lora.keys() if "lora_down" in key} == {4}  # noqa: SIM118
-    run = told(host, "warmer")["id"]
+    run = listed_taste(host, "warmer")["id"]
     state = host.get(f"/d3po/taste/{run}/state?client={'c' * 32}")
     assert state["rounds"][0]["finished"] and state["rounds"][0]["strip"] and state["blind"]["of"] == 12
     graph["compare"] = node(
@@ -68,7 +68,7 @@ def test_a_stopped_round_goes_on_or_is_finished(host: Host) -> None:
     prompt = host.queue(graph)
     while not any(each["name"] == "stopped" for each in host.get("/d3po/tastes")["tastes"]):
         assert not host.get(f"/history/{prompt}")
-    run = told(host, "stopped")["id"]
+    run = listed_taste(host, "stopped")["id"]
     metrics = host.base / "output" / "d3po" / "stopped" / "metrics.jsonl"
     while not metrics.exists():
         assert not host.get(f"/history/{prompt}")
@@ -78,8 +78,8 @@ def test_a_stopped_round_goes_on_or_is_finished(host: Host) -> None:
     done = len(metrics.read_text().splitlines())
     graph["draft"]["inputs"]["train"] = "finish a stopped round"
     graph["warm"]["inputs"]["written"] = "1e39*contrast"  # as if the first was gone: it fails if it is asked
-    (said,) = host.run(graph)["draft"]["text"]
-    assert said.startswith("Taught. Mean warmth") and "Stopped before the end." in said
+    (text,) = host.run(graph)["draft"]["text"]
+    assert text.startswith("Taught. Mean warmth") and "Stopped before the end." in text
     assert len(files(host, "stopped")) == 1 and len(metrics.read_text().splitlines()) == done
     graph["draft"]["inputs"]["rank"] = 5  # or the host would not ask again
     assert host.run(graph)["draft"]["text"] == ["Nothing to finish."]
@@ -164,8 +164,12 @@ def test_existing_pictures_teach(host: Host, source: Path, method: str) -> None:
     graph = importing(name, source)
     graph["trainer"]["inputs"] |= {"method": method, "epochs": 1, "draws": 1, "batch": 8}
     outputs = host.run(graph, only=["trainer"])
-    (said,) = outputs["import"]["text"]
-    assert said.startswith("Imported 20 groups.") and "were cropped" in said and "There is no file missing.png" in said
+    (text,) = outputs["import"]["text"]
+    assert (
+        text.startswith("Imported 20 groups of pictures.")
+        and "were cropped" in text
+        and "There is no file missing.png" in text
+    )
     assert outputs["trainer"]["text"][0].startswith("Taught.")
     assert len(files(host, name.replace(" ", "-"))) == 1
     graph["compare"] = node(
@@ -183,15 +187,15 @@ def test_importing_again_adds_nothing_and_d3po_says_what_it_needs(host: Host, so
     outputs = host.run(graph, only=["trainer"])
     more = "20 more are of imported pictures, which d3po cannot learn from, as diffusion-nft can"
     assert outputs["trainer"]["text"] == [f"Waiting for picks: 0 of 16; {more}"]
-    state = host.get(f"/d3po/taste/{told(host, 'for d3po')['id']}/state?client={'c' * 32}")
+    state = host.get(f"/d3po/taste/{listed_taste(host, 'for d3po')['id']}/state?client={'c' * 32}")
     assert state["picks"]["usable"] == 0 and "teach" not in state["can"]
     graph["trainer"]["inputs"] |= {"method": "diffusion-nft", "train": "when I press Teach"}
     assert host.run(graph, only=["trainer"])["trainer"]["text"] == ["Ready: press Teach."]
-    state = host.get(f"/d3po/taste/{told(host, 'for d3po')['id']}/state?client={'c' * 32}")
+    state = host.get(f"/d3po/taste/{listed_taste(host, 'for d3po')['id']}/state?client={'c' * 32}")
     assert state["picks"]["usable"] == 20 and "teach" in state["can"]
     source.touch()
     outputs = host.run(graph, only=["import"])
-    assert outputs["import"]["text"][0].startswith("Imported 0 groups. 20 were there already.")
+    assert outputs["import"]["text"][0].startswith("Imported 0 groups of pictures. 20 were there already.")
     graph["import"]["inputs"]["source"] = str(source.parent)
     with pytest.raises(Refused, match="holds neither metadata"):
         host.run(graph, only=["import"])

@@ -16,20 +16,20 @@ from .conftest import HOST, PYTHON
 from .graphs import taste
 from .host import ROOT, Host, Refused
 from .test_loop import pick_all
-from .test_nodes import named, told
+from .test_nodes import listed_taste, named
 
 CLIENT = "c" * 32
 
 
 def test_another_site_is_refused(host: Host) -> None:
     host.run(named("guarded", groups=1), only=["sampler"])
-    run = told(host, "guarded")["id"]
+    run = listed_taste(host, "guarded")["id"]
     for headers in ({"Origin": "https://example.com"}, {"Sec-Fetch-Site": "cross-site"}):
         for path in ("/d3po/tastes", f"/api/d3po/taste/{run}/state?client={CLIENT}"):
-            status, said = host.ask("GET", path, headers)
-            assert status == 403, said
-        status, said = host.ask("POST", f"/d3po/taste/{run}/teach", headers, b"{}")
-        assert status == 403, said
+            status, text = host.ask("GET", path, headers)
+            assert status == 403, text
+        status, text = host.ask("POST", f"/d3po/taste/{run}/teach", headers, b"{}")
+        assert status == 403, text
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_another_site_is_refused(host: Host) -> None:
     ],
 )
 def test_no_address_leads_out_of_the_tastes(host: Host, path: str) -> None:
-    status, said = host.ask("GET", path)
-    assert status in (400, 404) and b"Traceback" not in said and b"sqlite" not in said.lower()
+    status, text = host.ask("GET", path)
+    assert status in (400, 404) and b"Traceback" not in text and b"sqlite" not in text.lower()
 
 
 def test_a_form_of_another_site_teaches_nothing(host: Host) -> None:
@@ -78,7 +78,7 @@ def test_a_taste_of_any_name_stays_in_its_folder(host: Host, name: str) -> None:
     except Refused as refused:
         assert "A name needs 1 to 120 characters" in str(refused)
     else:
-        assert told(host, name.strip())["groups"] == 1
+        assert listed_taste(host, name.strip())["groups"] == 1
     assert outside() == before
 
 
@@ -92,16 +92,16 @@ def test_the_pack_can_be_deleted_and_cloned_anew(base: Path, tmp_path: Path) -> 
     _clone(pack)
     with Host(Path(str(HOST)), PYTHON, other) as host:
         host.run(named("kept", groups=18), only=["sampler"])
-        run = told(host, "kept")["id"]
+        run = listed_taste(host, "kept")["id"]
         pick_all(host, run)
     shutil.rmtree(pack)
     _clone(pack.with_name("another-name"))
     with Host(Path(str(HOST)), PYTHON, other) as host:
-        assert told(host, "kept")["picks"] == 18
+        assert listed_taste(host, "kept")["picks"] == 18
         host.post(f"/d3po/taste/{run}/teach", {})
         outputs = host.run(named("kept"), only=["trainer"])
         assert outputs["trainer"]["text"][0].startswith("Taught")
-        assert told(host, "kept")["groups"] == 18
+        assert listed_taste(host, "kept")["groups"] == 18
 
 
 def _clone(target: Path) -> None:

@@ -24,7 +24,7 @@ def words(language: str) -> dict[str, Any]:
     return dict(json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8")))
 
 
-def told(host: Host) -> dict[str, Any]:
+def schema_words(host: Host) -> dict[str, Any]:
     """All that the schemas say in words, in the form of the English locale."""
     found: dict[str, Any] = {}
     for kind, node in host.get("/object_info").items():
@@ -35,8 +35,8 @@ def told(host: Host) -> dict[str, Any]:
             "display_name": node["display_name"],
             "description": node["description"],
             "inputs": {
-                name: {"name": about.get("display_name") or name, "tooltip": about.get("tooltip", "")}
-                for name, (_, about) in inputs.items()
+                name: {"name": facts.get("display_name") or name, "tooltip": facts.get("tooltip", "")}
+                for name, (_, facts) in inputs.items()
             },
             "outputs": {
                 str(number): {"name": name, **({"tooltip": tooltip} if tooltip else {})}
@@ -94,7 +94,7 @@ def kind(graph: Graph, name: str) -> str:
 
 
 def test_english_is_what_the_schemas_say(host: Host) -> None:
-    assert words("en") == told(host)
+    assert words("en") == schema_words(host)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -113,7 +113,7 @@ def test_the_page_shows_names_and_help_in_its_language(browser: Any, host: Host,
         labels = page.run(
             "(name) => window.kind(name)[0].inputs.map((one) => [one.name, one.label ?? one.localized_name])", name
         )
-        assert {key: label for key, label in labels} == {key: about["name"] for key, about in known["inputs"].items()}
+        assert {key: label for key, label in labels} == {key: facts["name"] for key, facts in known["inputs"].items()}
         page.run("(name) => window.app.canvas.centerOnNode(window.kind(name)[0])", name)
         page.page.wait_for_timeout(300)
         x, y = page.run(
@@ -157,11 +157,11 @@ def test_a_workflow_opens_without_a_complaint_and_is_valid(page: Page, host: Hos
     assert page.red() == [] and page.page.locator(MISSING).count() == 0
     drawn = {node["type"] for node in tiny(name)["nodes"]} - {"MarkdownNote"}
     assert drawn == {node["class_type"] for node in graph.values()}
-    settings = {key: about for key, about in host.get("/object_info").items() if key in words("en")}
+    settings = {key: facts for key, facts in host.get("/object_info").items() if key in words("en")}
     for node in graph.values():
-        about = settings.get(node["class_type"])
-        given = {**about["input"]["required"], **about["input"].get("optional", {})} if about else {}
-        rare = {key: spec[1]["default"] for key, spec in given.items() if spec[1].get("advanced")}
+        facts = settings.get(node["class_type"])
+        inputs = {**facts["input"]["required"], **facts["input"].get("optional", {})} if facts else {}
+        rare = {key: spec[1]["default"] for key, spec in inputs.items() if spec[1].get("advanced")}
         assert {key: node["inputs"][key] for key in rare} == rare, node["class_type"]  # as the nodes come
     host.queue(small(graph, "never drawn"))  # raises what is not valid
     host.post("/queue", {"clear": True})

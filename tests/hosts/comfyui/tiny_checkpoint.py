@@ -58,19 +58,19 @@ SD3 = {
     **{"adm_in_channels": 2048, "num_patches": 64**2, "pos_embed_max_size": 64, "pos_embed_scaling_factor": None},
 }
 SD3_TEXT = {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 64 * DEPTH}}
-chance = torch.Generator().manual_seed(0)
+rng = torch.Generator().manual_seed(0)
 
 
 def random(module: torch.nn.Module, prefix: str = "") -> Tensors:
     """Weights for a module on the meta device."""
-    found = {}
+    tensors = {}
     for name, value in module.state_dict().items():
         if value.dim() > 1:
-            weights = torch.randn(value.shape, generator=chance) / math.sqrt(math.prod(value.shape[1:]))
+            weights = torch.randn(value.shape, generator=rng) / math.sqrt(math.prod(value.shape[1:]))
         else:  # norms and biases
             weights = torch.ones(value.shape) if name.endswith("weight") else torch.zeros(value.shape)
-        found[prefix + name] = weights.to(torch.float16)
-    return found
+        tensors[prefix + name] = weights.to(torch.float16)
+    return tensors
 
 
 def unet(depth_output: list[int], **sizes: Any) -> UNetModel:
@@ -85,8 +85,8 @@ def clip(prefix: str) -> Tensors:
 
 def vae(channels: int, scale: float, shift: float = 0.0) -> Tensors:
     tensors = random(TAESD(latent_channels=channels), "first_stage_model.")
-    about = {"vae_scale": torch.tensor(scale), "vae_shift": torch.tensor(shift)}
-    return tensors | {f"first_stage_model.{name}": value for name, value in about.items()}
+    vae_facts = {"vae_scale": torch.tensor(scale), "vae_shift": torch.tensor(shift)}
+    return tensors | {f"first_stage_model.{name}": value for name, value in vae_facts.items()}
 
 
 def save(tensors: Tensors, folder: str, name: str) -> None:
