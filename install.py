@@ -9,12 +9,12 @@ OLDEST_TORCH = (2, 1)
 
 
 def in_a_webui() -> bool:
-    """Whether a web UI runs this: it puts itself on the path."""
+    """Return whether a web UI runs this: it puts itself on the path."""
     return any(Path(folder, "modules", "launch_utils.py").is_file() for folder in sys.path)
 
 
-def told(torch: str) -> str:
-    """What to tell whoever has this version of PyTorch; nothing if it will do."""
+def warning(torch: str) -> str:
+    """Return what to say to somebody with this version of PyTorch; "" if it is new enough."""
     if tuple(map(int, torch.split(".")[:2])) >= OLDEST_TORCH:
         return ""
     return (
@@ -23,5 +23,5 @@ def told(torch: str) -> str:
     )
 
 
-if __name__ == "__main__" and in_a_webui() and (sentence := told(version("torch"))):
+if __name__ == "__main__" and in_a_webui() and (sentence := warning(version("torch"))):
     print(sentence)

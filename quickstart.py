@@ -8,8 +8,7 @@ Everything is installed into the folder .venv beside this file, or into the one 
 D3PO_VENV; nothing else on your computer changes. A second start skips the installation. More arguments go to the Studio
 (--help-studio lists them), or with --headless to the command `d3po demo` (--help-demo lists them).
 
-Written for old Pythons to read as well (so no `from __future__ import annotations`), to be able to tell them that they
-are too old.
+Old Pythons can read this file too (so there is no `from __future__ import annotations`), and say that they are too old.
 """
 
 import sys
@@ -35,7 +34,7 @@ BARE = ["k-diffusion==0.1.1.post1"]
 
 
 def main(arguments: list[str]) -> int:
-    """Install what is missing, then hand over to the Studio, the demo or pytest; returns the exit status."""
+    """Install what is missing, hand over to the Studio, the demo or pytest, and return the exit status."""
     if arguments[:1] in (["-h"], ["--help"]):
         print(__doc__)
         return 0
@@ -63,12 +62,12 @@ def prepare(folder: Path, extras: set[str]) -> None:
 
 
 def venv_python(folder: Path) -> Path:
-    """Where a virtual environment keeps its interpreter."""
+    """Return the path of a virtual environment's interpreter."""
     return folder / "Scripts" / "python.exe" if os.name == "nt" else folder / "bin" / "python"
 
 
 def venv_works(folder: Path) -> bool:
-    """Whether the folder holds a virtual environment with pip and a Python that is new enough."""
+    """Return whether the folder holds a virtual environment with pip and a Python that is new enough."""
     probe = "import sys, pip; sys.exit(sys.version_info < (3, 10))"
     try:
         return subprocess.run([venv_python(folder), "-c", probe], stderr=subprocess.DEVNULL).returncode == 0
@@ -89,7 +88,7 @@ def make_venv(folder: Path) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """Changes whenever an installation has to be done again: other versions, another checkout, another Python."""
+    """Return a hash of what an installation depends on: the versions, the checkout's path, the Python."""
     parts = [
         PINNED.read_bytes(),
         (ROOT / "pyproject.toml").read_bytes(),
@@ -100,7 +99,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def installed(folder: Path) -> set[str]:
-    """The extras that an earlier start installed completely and that are still right."""
+    """Return the extras that an earlier start installed completely and that are still right."""
     try:
         stamp = json.loads((folder / STAMP).read_text())
         return set(stamp["extras"]) if stamp["fingerprint"] == fingerprint(folder) else set()
@@ -127,16 +126,16 @@ def pip(folder: Path, *arguments: str) -> None:
     command = [str(venv_python(folder)), "-m", "pip", "install", *arguments]
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONIOENCODING": "utf-8"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, encoding="utf-8", errors="replace")
-    said = []
+    lines = []
     assert process.stderr is not None
     for line in process.stderr:
         sys.stderr.write(line)
-        said.append(line)
+        lines.append(line)
     if process.wait() != 0:
-        raise SystemExit("\n" + explain("".join(said)))
+        raise SystemExit("\n" + explain("".join(lines)))
 
 
-# Words in what pip or venv said, and what they mean; the first that fits is told.
+# Words in the output of pip or venv, and what they mean; the first that fits is printed.
 REASONS = [
     (
         ("no space left", "not enough space", "errno 28", "winerror 112"),
@@ -173,12 +172,12 @@ REASONS = [
 ]
 
 
-def explain(said: str) -> str:
-    """One sentence on what went wrong, and what to do, from what pip or venv said."""
+def explain(output: str) -> str:
+    """Say in a sentence or two what went wrong and what to do, from the output of pip or venv."""
     for words, sentence in REASONS:
-        if any(word in said.lower() for word in words):
+        if any(word in output.lower() for word in words):
             return sentence
-    return "The installation failed; the last lines above say why:\n" + "\n".join(said.strip().splitlines()[-5:])
+    return "The installation failed; the last lines above say why:\n" + "\n".join(output.strip().splitlines()[-5:])
 
 
 def run(command: list[str], cwd: "Path | None" = None) -> int:

@@ -49,8 +49,7 @@ from d3po_core.lora import Lora, attach
 from d3po_core.settings import PUBLISHED, LoraSettings, SampleSettings, TrainSettings, fill_in, replace
 from d3po_core.training.passes import BatchLimits, fit_batch_limits
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
-from d3po_core.training.references import Reference
-from d3po_core.training.rows import TrainingGroup, group_rows
+from d3po_core.training.rows import Reference, TrainingGroup, group_rows
 
 GUIDANCE = 5.0
 LORA_SIZE = 0.003  # of the `up` matrices: log-ratios then reach the clamp in a few steps only
@@ -75,7 +74,7 @@ QUICK = Scale((32, 64), 16, 6, 3, 2, 2, 2)
 
 def same_loss(**changes: Any) -> TrainSettings:
     return dataclasses.replace(
-        TrainSettings(**PUBLISHED["train"]), learning_rate=1e-30, grad_clip=1e9, epochs=1000, **changes
+        replace(TrainSettings(), PUBLISHED["train"]), learning_rate=1e-30, grad_clip=1e9, epochs=1000, **changes
     )
 
 

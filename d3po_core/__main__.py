@@ -1,4 +1,4 @@
-"""`python -m d3po_core` is the `d3po` command."""
+"""Run the `d3po` command by `python -m d3po_core`."""
 
 import sys
 

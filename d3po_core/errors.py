@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class D3POError(Exception):
-    """Bad input or a spent resource, told in a way that a person can act on.
+    """Bad input or a spent resource, in words that a person can act on.
 
     Args:
         what: what was wrong, one clear sentence.

@@ -1,6 +1,6 @@
 """A person's judgement on a group, and the weighted pairs and the scores that follow from it.
 
-A pick is stored as what the person said; pairs and scores are derived each time and never stored. Beside the pick on a
+A pick is stored as the person made it; pairs and scores are derived each time and never stored. Beside the pick on a
 group a person may flag single candidates as defective or unsafe: the judgement -1 of two of the D3PO paper's uses,
 fewer distortions and safer images (arXiv 2311.13231, section 5). What is flagged is worse than what is not.
 """
@@ -24,7 +24,7 @@ class Pick:
     """A judgement on one group.
 
     Attributes:
-        kind: what was said. A tie, all bad and skipped give no pair.
+        kind: of the judgement. A tie, all bad and skipped give no pair.
         order: for "favourite" the winner alone; for "ranking" candidates from best to worst, all or the first few
             (the rest then share the last place).
         scores: for "scores" one number per candidate, 1 liked, -1 disliked, 0 neither (the reference repository's).
@@ -45,7 +45,7 @@ class Pair:
 
 
 def check_pick(pick: Pick, candidates: int) -> Pick:
-    """The pick itself, if it fits a group of so many candidates.
+    """Return the pick itself, once it is sure that it fits a group with this number of candidates.
 
     Raises:
         D3POError: it names a candidate that the group does not have, twice the same, or too few or many.
@@ -66,7 +66,7 @@ def check_pick(pick: Pick, candidates: int) -> Pick:
 
 
 def check_flag(kind: str, candidate: int, candidates: int) -> None:
-    """Raises D3POError unless this candidate of a group of so many can be flagged so."""
+    """Raise a D3POError unless `kind` is in `FLAGS` and the group has this candidate."""
     if kind not in FLAGS:
         raise D3POError(f"'{kind}' is not a kind of flag.", f"Use one of {', '.join(FLAGS)}.")
     if not 0 <= candidate < candidates:
@@ -74,29 +74,29 @@ def check_flag(kind: str, candidate: int, candidates: int) -> None:
 
 
 def pairs(pick: Pick | None, candidates: int, shown: Collection[int] = (), flagged: Collection[int] = ()) -> list[Pair]:
-    """All pairs that the judgement implies, equally weighted so that every group counts once.
+    """Return all pairs that the judgement implies, equally weighted so that every group counts once.
 
     Args:
         pick: the judgement; None if there are only flags.
-        candidates: how many the group has.
-        shown: those that the person saw; nothing was said of others. All if empty.
+        candidates: number of the group's candidates.
+        shown: candidates that the person saw; the others are in no pair. All if empty.
         flagged: candidates that the same person flagged. They lose to every other one, whatever the pick says, and
-            nothing is said of which of them is worse.
+            are in no pair with each other.
     """
     levels, seen = _levels(pick, candidates, flagged), _seen(candidates, shown)
-    found = [(a, b) for a in seen for b in seen if levels[a] > levels[b]]
-    return [Pair(a, b, 1 / len(found)) for a, b in found]
+    return _equally_weighted([(a, b) for a in seen for b in seen if levels[a] > levels[b]])
 
 
 def scores(
     pick: Pick | None, candidates: int, shown: Collection[int] = (), flagged: Collection[int] = ()
 ) -> list[float]:
-    """The judgement as a number in [-1, 1] for each candidate, for methods that learn from scores and not from pairs.
+    """Return the judgement as a number in [-1, 1] for each candidate, for methods that learn from scores, not pairs.
 
-    -1 says that a picture is bad, 1 that it was preferred, 0 neither; so the losers of a favourite are at 0, as in the
-    D3PO authors' feedback (picks_json.py), and not bad. A favourite is 1; a ranking is spread evenly from 1 for the
-    first to 0 for its last place. A tie and a skipped group are all 0, all bad is all -1, and "scores" are as given. A
-    flagged candidate is -1 whatever the pick says, and one that was not shown is 0. No pair of `pairs` is turned round.
+    -1 says that an image is bad, 1 that it was preferred, 0 neither; so the losers of a favourite are at 0, as in the
+    D3PO authors' feedback (exchange/authors_json.py), and not bad. A favourite is 1; a ranking is spread evenly from 1
+    for the first to 0 for its last place. A tie and a skipped group are all 0, all bad is all -1, and "scores" are
+    themselves. A flagged candidate is -1 whatever the pick says, and one that was not shown is 0. No winner of `pairs`
+    has a lower score than its loser.
 
     Args:
         pick, candidates, shown, flagged: as for `pairs`.
@@ -105,25 +105,28 @@ def scores(
         One score for each candidate, by candidate number.
     """
     seen = _seen(candidates, shown)
-    found = [0.0] * candidates
+    values = [0.0] * candidates
     if pick is not None and pick.kind in ("favourite", "ranking"):
         levels = _levels(pick, candidates, flagged)
         places = sorted({levels[c] for c in seen if c not in flagged})
         for c in seen:
             if c not in flagged and len(places) > 1:
-                found[c] = places.index(levels[c]) / (len(places) - 1)
+                values[c] = places.index(levels[c]) / (len(places) - 1)
     elif pick is not None and pick.kind in ("all_bad", "scores"):
         for c in seen:
-            found[c] = -1.0 if pick.kind == "all_bad" else float(pick.scores[c])
+            values[c] = -1.0 if pick.kind == "all_bad" else float(pick.scores[c])
     for c in set(flagged) & set(seen):
-        found[c] = -1.0
-    return found
+        values[c] = -1.0
+    return values
 
 
 def ordered(values: Sequence[float]) -> list[Pair]:
-    """All pairs of candidates whose values differ, the greater one winning, equally weighted."""
-    found = [(a, b) for a, x in enumerate(values) for b, y in enumerate(values) if x > y]
-    return [Pair(a, b, 1 / len(found)) for a, b in found]
+    """Return all pairs of candidates whose values differ, the greater one winning, equally weighted."""
+    return _equally_weighted([(a, b) for a, x in enumerate(values) for b, y in enumerate(values) if x > y])
+
+
+def _equally_weighted(ordered: Sequence[tuple[int, int]]) -> list[Pair]:
+    return [Pair(winner, loser, 1 / len(ordered)) for winner, loser in ordered]
 
 
 def _seen(candidates: int, shown: Collection[int]) -> list[int]:
@@ -131,7 +134,7 @@ def _seen(candidates: int, shown: Collection[int]) -> list[int]:
 
 
 def _levels(pick: Pick | None, candidates: int, flagged: Collection[int]) -> list[int]:
-    """A number per candidate, higher for better; equal where nothing was said."""
+    """Return a number for each candidate, higher for better; candidates without a judgement between them are equal."""
     levels = [0] * candidates
     if pick is not None and pick.kind == "scores":
         levels = list(pick.scores)

@@ -194,7 +194,7 @@ class TrainSettings:
     )
     patience: int = setting(
         2,
-        "Without cross_check: stop after so many epochs without a better held-out loss; 0 never.",
+        "Without cross_check: stop after this many epochs without a better held-out loss; 0 never.",
         low=0,
         high=1000,
         advanced=True,
@@ -239,7 +239,7 @@ class RewardSettings:
     )
     tile: int = setting(
         0,
-        "Decode in overlapping tiles of so many pixels a side, where a whole picture is too much for the memory; 0 "
+        "Decode in overlapping tiles of this many pixels a side, where a whole picture is too much for the memory; 0 "
         "decodes whole. Tiles may differ a little in tone.",
         low=0,
         high=8192,
@@ -303,20 +303,22 @@ def prediction_beta(settings: FilledTrainSettings) -> float:
     return settings.beta if own is None else own
 
 
-PUBLISHED: dict[str, dict[str, Any]] = {
+PresetValues = dict[str, dict[str, object]]
+"""Values that a preset sets, by section and name."""
+PUBLISHED: PresetValues = {
     "sample": {"window": "all", "noise": "all", "eta": 1.0},
     "train": {"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "cross_check": False, "drift_limit": 0.0},
 }
 """D3PO as in the authors' code (Yang et al. 2024, arXiv 2311.13231, and its repository): mean log-prob, ratio clamped
 to 1 ± 0.1, beta 0.1, every step by itself. The default preset is the dataclasses' own defaults."""
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {"taste": {}, "published": PUBLISHED}
+PRESETS: dict[str, PresetValues] = {"taste": {}, "published": PUBLISHED}
 
 OF_D3PO = ("level", "beta", "clip")
 """Settings of a preset that mean something for D3PO alone."""
 
 
-def preset_values(name: str, method: str = TrainSettings.method) -> dict[str, dict[str, Any]]:
+def preset_values(name: str, method: str = TrainSettings.method) -> PresetValues:
     """Return the values that a preset sets where a method is used, by section.
 
     Args:

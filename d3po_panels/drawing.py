@@ -6,7 +6,7 @@ import dataclasses
 import time
 from contextlib import closing
 
-from d3po_core.app.run_settings import next_round, prompts_to_draw, sample_settings
+from d3po_core.app.runs import next_round, prompts_to_draw, sample_settings
 from d3po_core.app.sampling import sample_groups
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from d3po_core.app.outcomes import import_outcome
-from d3po_core.app.run_settings import train_settings
+from d3po_core.app.runs import import_outcome, train_settings
 from d3po_core.errors import D3POError
 from d3po_core.importing import read_source
 from d3po_core.run import Run

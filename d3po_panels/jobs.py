@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from d3po_core.app.memory import within_memory
+from d3po_core.app.cost import within_memory
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.gallery.actions import WorkProgress

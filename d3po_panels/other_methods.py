@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from d3po_core.app.run_settings import train_settings
+from d3po_core.app.runs import train_settings
 from d3po_core.errors import D3POError
 from d3po_core.rewards.judge import fit_judge
 from d3po_core.run import Run

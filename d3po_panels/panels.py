@@ -9,9 +9,9 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from d3po_core.app.before_after import BeforeAfter, draw_before_after
 from d3po_core.app.cost import drawing_cost
-from d3po_core.app.run_settings import sample_settings
+from d3po_core.app.runs import sample_settings
+from d3po_core.app.sampling import BeforeAfter, draw_before_after
 from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS
 from d3po_core.embedded.prompts import split_prompts
 from d3po_core.errors import D3POError

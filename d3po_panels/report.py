@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import PurePath
 
-from d3po_core.app.run_settings import sample_settings
+from d3po_core.app.runs import sample_settings
 from d3po_core.run import Run, device_name
 from d3po_core.run.run import versions
 

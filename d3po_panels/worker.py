@@ -5,8 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, cast
 
-from d3po_core.app.decisions import Decision, decide
-from d3po_core.app.outcomes import why_not_train
+from d3po_core.app.loras import Decision, decide
 from d3po_core.app.reward_request import (
     RewardRequest,
     finish_reward,
@@ -14,6 +13,7 @@ from d3po_core.app.reward_request import (
     resume_reward,
     stopped_by_reward,
 )
+from d3po_core.app.training import why_not_train
 from d3po_core.diffusion.image_model import Encoder, ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions

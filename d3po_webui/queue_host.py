@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from d3po_core.app.run_settings import sample_settings
+from d3po_core.app.runs import sample_settings
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.diffusion.trainable import trainable_tensors
 from d3po_core.errors import D3POError

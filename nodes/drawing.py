@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..d3po_core.app import runs
 from ..d3po_core.app.cost import drawing_cost
-from ..d3po_core.app.run_settings import next_round
+from ..d3po_core.app.runs import next_round
 from ..d3po_core.app.sampling import DrawnGroup, SampledGroup, draw_groups, prompt_of, sample_groups
 from ..d3po_core.errors import D3POError
 from ..d3po_core.lora.attach import applied

@@ -9,9 +9,9 @@ from typing import cast
 from aiohttp import web
 from server import PromptServer
 
-from ..d3po_core.app import decisions
-from ..d3po_core.app.outcomes import why_not_train
-from ..d3po_core.app.publish import publish
+from ..d3po_core.app import loras
+from ..d3po_core.app.loras import publish
+from ..d3po_core.app.training import why_not_train
 from ..d3po_core.gallery import Actions, Request, Response, handle
 from ..d3po_core.gallery.actions import WorkState
 from ..d3po_core.gallery.requests import MAX_BYTES
@@ -59,7 +59,7 @@ class ComfyActions(Actions):
         def into_host(lora: Path) -> None:
             publish(lora, folders.lora_folder())
 
-        decisions.decide(run, round, cast(decisions.Decision, decision), strength, into_host)
+        loras.decide(run, round, cast(loras.Decision, decision), strength, into_host)
 
 
 actions = ComfyActions()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..d3po_core.app.outcomes import import_outcome
+from ..d3po_core.app.runs import import_outcome
 from ..d3po_core.errors import D3POError
 from ..d3po_core.importing import import_pictures, read_source
 from ..d3po_core.settings import SampleSettings, TrainSettings

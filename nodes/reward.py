@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io
 
-from ..d3po_core.app.outcomes import round_outcome
 from ..d3po_core.app.sampling import add_prompts
+from ..d3po_core.app.training import round_outcome
 from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError

@@ -10,11 +10,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..d3po_core.app.before_after import BeforeAfter, draw_before_after
 from ..d3po_core.app.cost import training_cost
-from ..d3po_core.app.outcomes import round_outcome, waiting_for_picks, why_not_train
-from ..d3po_core.app.publish import lora_of, publish
-from ..d3po_core.app.run_settings import newest_sample_settings
+from ..d3po_core.app.loras import lora_of, publish
+from ..d3po_core.app.runs import newest_sample_settings
+from ..d3po_core.app.sampling import BeforeAfter, draw_before_after
+from ..d3po_core.app.training import round_outcome, waiting_for_picks, why_not_train
 from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.errors import D3POError
 from ..d3po_core.lora import import_lora, load_lora

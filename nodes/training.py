@@ -10,9 +10,9 @@ from typing import Generic, TypeVar
 
 import torch
 
-from ..d3po_core.app.memory import within_memory
-from ..d3po_core.app.publish import publish
-from ..d3po_core.app.train_round import Next, train_round
+from ..d3po_core.app.cost import within_memory
+from ..d3po_core.app.loras import publish
+from ..d3po_core.app.training import Next, train_round
 from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.evaluation.images import draw_previews
 from ..d3po_core.run import Run

@@ -127,11 +127,10 @@ def test_the_published_preset_is_the_papers():
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read from Python 3.11 on, or with tomli")
 @pytest.mark.parametrize("path", sorted(PAPERS.glob("*.toml")), ids=lambda path: path.stem)
 def test_the_papers_settings_are_settings(path):
-    found = read_config(path, CLASSES)
-    for section, values in found.items():
-        if section != "preset":
-            replace(CLASSES[section](), values)
-    assert found["lora"]["rank"] > 0
+    config = read_config(path, CLASSES)
+    for section, values in config.values.items():
+        replace(CLASSES[section](), values)
+    assert config.values["lora"]["rank"] > 0
 
 
 def test_a_preset_imposes_what_is_d3pos_on_no_other_method():

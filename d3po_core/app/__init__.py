@@ -1,16 +1,13 @@
 """The use cases that all front ends share: the command line, the Studio, the web UIs' tab and ComfyUI's nodes.
 
-    runs           begin a run, or find it
-    run_settings   what a run says of itself: prompts, how it is drawn and trained, the coming round
-    sampling       draw groups into a run
-    train_round    train a round to its end, a pause or a stop
-    reward_request what a round by a reward is begun with, and what a stopped one goes on with
-    decisions      what a person decides after a blind check, and a weaker copy of a LoRA
-    before_after   images of one prompt without and with a LoRA
-    publish        copy a LoRA to where a host lists it
-    outcomes       the sentences that say what came out
-    cost           what work will take
-    memory         what is done where memory runs out
+| file | what is in it |
+|---|---|
+| `runs` | begin a run, read how it is drawn and trained, and say what was imported into it |
+| `sampling` | draw groups into a run, and images of one prompt without and with a LoRA |
+| `training` | train a round to its end, a pause or a stop, and say what came out |
+| `reward_request` | what a round by a reward is begun with, and what a stopped one goes on with |
+| `loras` | keep a round's LoRA, weaken it or go back from it, and copy it to where a host lists it |
+| `cost` | what work takes, and what is done where memory runs out |
 
 Nothing here knows a host or a page.
 """

@@ -1,9 +1,17 @@
-"""What work will take, told before it begins."""
+"""What work takes, time and room on disk, for people to read before it begins; and what is done if memory runs out.
+
+Training halves its micro-batches by itself first (`training.preference_optimizer`, `training.reward_trainer`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import D3POError
 from ..settings import SampleSettings, TrainSettings
 
+T = TypeVar("T")
 BYTES_PER_PIXEL = 5.0
 """Of an image on disk: a PNG takes about 2 bytes a pixel, its recorded steps about 2.5 with SD's latents (six steps of
 three tensors in float16, a sixteenth of an element a pixel)."""
@@ -12,28 +20,28 @@ BACKWARD = 3.0
 
 
 def drawing_cost(groups: int, settings: SampleSettings, pixels: int, seconds_per_image: float | None) -> str:
-    """What drawing will take, in words: "8 groups of 4 are 32 images, about 4 min, 90 MB on disk".
+    """Say what drawing will take: "8 groups of 4 are 32 images, about 4 min, 90 MB on disk".
 
     Args:
-        groups: to be drawn.
-        settings: how.
+        groups: number of groups to be drawn.
+        settings: how they are drawn.
         pixels: of one image.
-        seconds_per_image: as it was last time, None if there was none.
+        seconds_per_image: measured last time, None if never.
     """
     images = groups * settings.candidates
-    room = images * pixels * BYTES_PER_PIXEL / 1e6
-    spent = "" if seconds_per_image is None else f", about {duration(images * seconds_per_image)}"
-    return f"{groups} groups of {settings.candidates} are {images} images{spent}, {max(1, room):.0f} MB on disk"
+    megabytes = images * pixels * BYTES_PER_PIXEL / 1e6
+    time = "" if seconds_per_image is None else f", about {duration(images * seconds_per_image)}"
+    return f"{groups} groups of {settings.candidates} are {images} images{time}, {max(1, megabytes):.0f} MB on disk"
 
 
 def training_cost(groups: int, rows: int, settings: TrainSettings, seconds_per_row: float | None) -> str:
-    """What teaching will take at most, in words: "64 picks of 448 recorded steps, about 6 min at most".
+    """Say what training will take at most: "64 picks of 448 recorded steps, about 6 min at most".
 
     Args:
-        groups: to learn from.
+        groups: number of groups to learn from.
         rows: recorded steps of all their images.
-        settings: how.
-        seconds_per_row: of one forward pass of the network with guidance, None if that is not known.
+        settings: how it is trained.
+        seconds_per_row: of one forward pass of the network with guidance, None if not known.
     """
     passes = settings.epochs * (2 if settings.cross_check else 1)  # the two checks have half of the picks each
     text = f"{groups} picks of {rows} recorded steps"
@@ -44,5 +52,40 @@ def training_cost(groups: int, rows: int, settings: TrainSettings, seconds_per_r
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it."""
+    """Write a time as people say it: "80 s" or "4 min"."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error is torch's, whose class differs by version and device, or the processor's allocator's."""
+    kind, message = type(error).__name__.lower(), str(error).lower()
+    return isinstance(error, MemoryError) or "outofmemory" in kind or "not enough memory" in message
+
+
+def within_memory(
+    work: Callable[[], T],
+    do: str,
+    safe: str,
+    *,
+    what: str = "There is not enough memory for this.",
+    free: Callable[[], object] = lambda: None,
+    recognises: Callable[[Exception], bool] = is_out_of_memory,
+) -> T:
+    """Run a piece of work and return what it returns.
+
+    Args:
+        work: the work.
+        do, safe, what: as for `D3POError`, if memory runs out.
+        free: called if memory runs out: releases what is not needed.
+        recognises: returns whether an error is a lack of memory.
+
+    Raises:
+        D3POError: memory ran out. Other errors pass.
+    """
+    try:
+        return work()
+    except Exception as error:
+        if not recognises(error):
+            raise
+    free()  # only here, where the error's traceback holds no tensors any more
+    raise D3POError(what, do, safe)

@@ -1,4 +1,7 @@
-"""Begin a run."""
+"""Begin a run, and read what it says of itself: prompts, how it is drawn and trained, and which round comes next.
+
+Settings that another version of this program stored are read too, see `settings.from_stored`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..diffusion.image_model import ImageModel
+from ..importing import Imported
 from ..run import BaseModelFacts, Run, device_name
 from ..run.run import RunLibrary
-from ..settings import LoraSettings, SampleSettings, TrainSettings
+from ..settings import LoraSettings, SampleSettings, Settings, TrainSettings, from_stored, preset_values
+from ..training.methods import METHODS
 from .sampling import check_drawable
 
 
@@ -91,3 +96,66 @@ def unused_name(name: str, library: RunLibrary) -> str:
     taken = {run.name for run in library.runs()}
     numbered = (f"{name} {number}" for number in itertools.count(2))
     return next(each for each in itertools.chain([name], numbered) if each not in taken)
+
+
+def prompts_to_draw(run: Run) -> list[str]:
+    """Return a run's prompts, each once, without those that only came with imported images."""
+    return list(dict.fromkeys(prompt.text for prompt in run.prompts.all() if prompt.asked))
+
+
+def next_round(run: Run) -> int:
+    """Return the number of the round that is drawn for now."""
+    return 1 + sum(round.finished is not None for round in run.rounds.all())
+
+
+def sample_settings(run: Run) -> SampleSettings:
+    """Return how a run's images are drawn."""
+    return _read(run, "sample", SampleSettings)
+
+
+def newest_sample_settings(run: Run) -> SampleSettings:
+    """Return how a run's newest images were drawn; before any were, how they would be."""
+    drawn = run.groups.select(recorded=True)
+    return from_stored(SampleSettings, drawn[-1].settings) if drawn else sample_settings(run)
+
+
+def train_settings(run: Run) -> TrainSettings:
+    """Return how a run is trained."""
+    return _read(run, "train", TrainSettings)
+
+
+def lora_settings(run: Run) -> LoraSettings:
+    """Return what of the network a run trains."""
+    return _read(run, "lora", LoraSettings)
+
+
+def _read(run: Run, section: str, kind: type[Settings]) -> Settings:
+    method = run.settings.get("train", {}).get("method", TrainSettings.method)
+    preset = preset_values(run.settings.get("preset", "taste"), method)  # runs of the command line keep it alone
+    return from_stored(kind, {**preset.get(section, {}), **run.settings.get(section, {})})
+
+
+def import_outcome(imported: Imported, method: str, at_most: int) -> tuple[str, list[str]]:
+    """Return what was imported in a sentence or a few, and what was left out, a line each.
+
+    Args:
+        imported: the last report.
+        method: that the run is trained with.
+        at_most: lines about what was left out.
+    """
+    groups = "1 group" if imported.added == 1 else f"{imported.added} groups"
+    parts = [f"Imported {groups} of pictures."]
+    if imported.known:
+        parts.append(f"{imported.known} were there already.")
+    parts += imported.notes
+    if METHODS[method].rows == "steps":
+        parts.append(
+            f"How they were drawn is not known, so {method} cannot learn from them; diffusion-nft, diffusion-dpo and "
+            "diffusion-kto can."
+        )
+    lines = [str(each) for each in imported.left_out[:at_most]]
+    if len(imported.left_out) > at_most:
+        lines.append(f"and {len(imported.left_out) - at_most} more")
+    if lines:
+        parts.append(f"Left out {sum(each.groups for each in imported.left_out)}:")
+    return " ".join(parts), lines

@@ -1,12 +1,12 @@
-"""Sampling into a run: prompts in, groups with trajectories and pictures on disk out."""
+"""Draw groups into a run, with trajectories and images on disk, and images of one prompt without and with a LoRA."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -14,8 +14,13 @@ from torch import Tensor
 from ..diffusion.denoiser import Conditioning
 from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, duplicates, generator, make_plan, to_tensors
+from ..evaluation.evaluate import DrawProgress
+from ..evaluation.images import deterministic, draw
+from ..lora import LoraWeights
+from ..lora.attach import applied
 from ..run import Run
 from ..run.images import to_image
+from ..run.records import JsonObject
 from ..settings import SampleSettings
 
 
@@ -35,22 +40,36 @@ class SampledGroup:
     latents: Tensor
 
 
+class GroupFacts(TypedDict):
+    """What `Groups.add` stores of a group beside tensors and images; see there."""
+
+    prompt_id: int
+    number: int
+    seed: int
+    candidates: int
+    policy: str
+    round: int
+    settings: JsonObject
+    held_out: bool
+    near: list[int]
+
+
 @dataclass(frozen=True)
 class DrawnGroup:
-    """A group that was drawn and has no pictures yet.
+    """A group that was drawn and has no images yet.
 
     Attributes:
         latents: finished, (candidates, ...).
         tensors: what a run keeps of its trajectory.
-        about: the other things that `Run.add_group` is told.
+        about: the other arguments of `Groups.add`.
     """
 
     latents: Tensor
     tensors: dict[str, Tensor]
-    about: dict[str, Any]
+    about: GroupFacts
 
     def add_to(self, run: Run, images: Tensor) -> str:
-        """Put the group into the run it was drawn for; its id.
+        """Add the group to the run it was drawn for, and return its id.
 
         Args:
             images: (candidates, 3, H, W) in [0, 1].
@@ -65,14 +84,14 @@ def sample_groups(
     prompts: list[str],
     policy: str = "base",
     round: int = 0,
-    notes: dict[str, Any] | None = None,
+    notes: JsonObject | None = None,
 ) -> Generator[SampledGroup, None, None]:
     """Draw groups, prompts interleaved in a shuffled order, and add each to the run as soon as it is decoded.
 
     Args:
         run: where to.
         model: the sampling policy, whatever LoRA is active belonging to it.
-        settings: how.
+        settings: how it is drawn.
         prompts: at least one; every prompt is used once before any is used again.
         policy: id of the policy that samples, "base" or a LoRA's.
         round: the round it is for.
@@ -98,7 +117,7 @@ def draw_groups(
     prompts: list[str],
     policy: str = "base",
     round: int = 0,
-    notes: dict[str, Any] | None = None,
+    notes: JsonObject | None = None,
 ) -> Iterator[list[DrawnGroup]]:
     """Draw groups for a run without decoding them, as many at once as `settings.batch` allows; see `sample_groups`."""
     plan = make_plan(model.denoiser, settings)
@@ -116,21 +135,27 @@ def draw_groups(
         ]
         conditioning = [row for one in chosen for row in [run.prompts.conditioning(one)] * settings.candidates]
         trajectory = _sample_in_parts(model, plan, noises, conditioning, settings)
-        found = []
+        batch = []
         for i, number in enumerate(numbers):
             part = slice(i * settings.candidates, (i + 1) * settings.candidates)
             latents = trajectory.latents[part]
-            about = {
-                **{"prompt_id": chosen[i], "number": number, "seed": settings.seed, "candidates": settings.candidates},
-                **{"policy": policy, "round": round, "settings": stored, "near": duplicates(latents)},
-                "held_out": is_held_out(number, settings.held_out, settings.seed),
-            }
-            found.append(DrawnGroup(latents, to_tensors(trajectory, part, plan), about))
-        yield found
+            about = GroupFacts(
+                prompt_id=chosen[i],
+                number=number,
+                seed=settings.seed,
+                candidates=settings.candidates,
+                policy=policy,
+                round=round,
+                settings=stored,
+                held_out=is_held_out(number, settings.held_out, settings.seed),
+                near=duplicates(latents),
+            )
+            batch.append(DrawnGroup(latents, to_tensors(trajectory, part, plan), about))
+        yield batch
 
 
 def check_drawable(model: ImageModel, settings: SampleSettings) -> None:
-    """See whether a model can draw with these settings, before anything is made of them.
+    """Check that a model can draw with these settings.
 
     Raises:
         D3POError: it cannot draw in this size, or has no such sampler or schedule.
@@ -140,24 +165,22 @@ def check_drawable(model: ImageModel, settings: SampleSettings) -> None:
 
 
 def add_prompts(run: Run, model: ImageModel, prompts: list[str], negative: str) -> list[int]:
-    """Ids of prompts whose conditioning is in the run; those that are new there are encoded first, all or none.
+    """Return the ids of prompts in the run; those without conditioning are encoded first, all or none.
 
-    They are asked for from now on, be it that they came with imported pictures.
+    Prompts that came with imported images are drawn for from now on.
     """
-    found = [prompt for prompt in run.prompts.all() if prompt.negative == negative]
-    known = {prompt.text: prompt.id for prompt in found}
+    stored = [prompt for prompt in run.prompts.all() if prompt.negative == negative]
+    known = {prompt.text: prompt.id for prompt in stored}
     new = [
-        prompt
-        for prompt in dict.fromkeys(prompts)
-        if prompt not in known or not run.prompts.has_conditioning(known[prompt])
+        text for text in dict.fromkeys(prompts) if text not in known or not run.prompts.has_conditioning(known[text])
     ]
-    for prompt, conditioning in zip(new, model.encode(new, negative) if new else [], strict=True):
-        known[prompt] = run.prompts.add(prompt, negative)
-        run.prompts.save_conditioning(known[prompt], conditioning)
-    for had in found:
-        if had.text in prompts and not had.asked:
-            run.prompts.add(had.text, negative)
-    return [known[prompt] for prompt in prompts]
+    for text, conditioning in zip(new, model.encode(new, negative) if new else [], strict=True):
+        known[text] = run.prompts.add(text, negative)
+        run.prompts.save_conditioning(known[text], conditioning)
+    for prompt in stored:
+        if prompt.text in prompts and not prompt.asked:
+            run.prompts.add(prompt.text, negative)
+    return [known[text] for text in prompts]
 
 
 def _sample_in_parts(
@@ -167,7 +190,7 @@ def _sample_in_parts(
     conditioning: list[Conditioning],
     settings: SampleSettings,
 ) -> Trajectory:
-    """All images, `settings.batch` at a time: a large group need not fit into memory at once."""
+    """Sample all images, `settings.batch` at a time: a large group need not fit into memory at once."""
     parts = [
         model.sample(
             plan, noises[i : i + settings.batch], conditioning[i : i + settings.batch], settings.guidance_scale
@@ -178,15 +201,54 @@ def _sample_in_parts(
 
 
 def prompt_of(number: int, prompts: int, seed: int) -> int:
-    """Index of a group's prompt: a new shuffle of all prompts for every pass over them."""
+    """Return the index of a group's prompt: all prompts are shuffled anew for every pass over them."""
     order = torch.randperm(prompts, generator=generator(seed, "prompts", number // prompts))
     return int(order[number % prompts])
 
 
 def is_held_out(number: int, share: float, seed: int) -> bool:
-    """Whether a group is never trained on: one at random in every 1/share groups, drawn before anybody has seen it."""
+    """Return whether a group is never trained on: one at random in every 1/share groups, chosen before it is drawn."""
     if share <= 0:
         return False
     block = int(number * share)
     first, last = math.ceil(block / share), math.ceil((block + 1) / share)
     return number == first + int(torch.randint(last - first, (), generator=generator(seed, "held out", block)))
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """Images (P, S, 3, H, W) in [0, 1] of P prompts and S seeds, by the base model and with the LoRA."""
+
+    before: Tensor
+    after: Tensor
+
+
+def draw_before_after(
+    model: ImageModel,
+    lora: LoraWeights,
+    prompts: Sequence[str],
+    seeds: int,
+    settings: SampleSettings,
+    attachment: str = "peft",
+    first_seed: int = 0,
+) -> Iterator[DrawProgress | BeforeAfter]:
+    """Draw by an ordinary deterministic sampler, without the LoRA and with it; the last thing yielded is the outcome.
+
+    Args:
+        model: the base model.
+        lora: used as it is; see `lora.weights.scale_weights` for another strength.
+        prompts: P of them.
+        seeds: images for each prompt, S.
+        settings: as the run is sampled.
+        attachment: how a LoRA is attached to this model.
+        first_seed: seeds count from here.
+    """
+    plan, sides, total = deterministic(model, settings), list[Tensor](), 2 * len(prompts) * seeds
+    for weights in (None, lora):
+        parts: list[Tensor] = []
+        with applied(model.denoiser, weights, attachment):
+            for at, images in draw(model, plan, list(prompts), seeds, settings, first_seed=first_seed):
+                parts.append(images)
+                yield DrawProgress(len(sides) * total // 2 + at + len(images), total)
+        sides.append(torch.cat(parts).unflatten(0, (len(prompts), seeds)))
+    yield BeforeAfter(*sides)

@@ -13,14 +13,14 @@ from importlib import import_module
 from types import ModuleType
 
 from .. import __version__
-from ..app.memory import within_memory
+from ..app.cost import within_memory
 from ..errors import D3POError
 from .flags import make_parser
 
 COMMANDS = {
     "sample": "draw groups of images to choose from",
     "annotate": "let a scorer pick in a person's place, or import and export picks",
-    "import": "bring in pictures that exist already, with who beat whom",
+    "import": "bring in pictures that exist already, with which of them were preferred",
     "train": "turn picks into a LoRA",
     "reward": "fit a reward to picks: a program that likes what you like",
     "draft": "turn a differentiable reward into a LoRA, without picks",
@@ -49,7 +49,7 @@ Stop anything with Ctrl+C: what was done is kept, and the same command goes on."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command, and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         status = _start(arguments[0] if arguments else "--help", arguments[1:])

@@ -17,7 +17,6 @@ from ..errors import D3POError
 from ..rewards import REWARDS, get_reward
 from . import common
 from .flags import number
-from .progress import Bar
 
 if TYPE_CHECKING:
     from ..rewards.auto_pick import AutoPickProgress
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
         metavar="X",
         help="share of mistaken picks, 0 to 1 [0]",
     )
-    group.add_argument("--limit", type=number(int, "--limit", 1), metavar="N", help="pick in at most so many groups")
+    group.add_argument("--limit", type=number(int, "--limit", 1), metavar="N", help="pick in at most N groups")
     group.add_argument("--seed", type=number(int, "--seed"), default=0, metavar="N", help="of mistakes and chance [0]")
     group = parser.add_argument_group("files")
     group.add_argument(
@@ -69,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     if reward or options.random:
         who = options.who or (reward.name if reward else RANDOM)
         picking = auto_pick(run, reward, who, options.kind, options.flip, options.limit, options.seed)
-        count, mistakes = shown(picking)
+        count, mistakes = show_picking(picking)
         print(f"Picked in {count} groups{f', {mistakes} of them mistaken' if mistakes else ''}.")
     if options.export:
         lost = export_picks(run, options.export, _annotator(run, options.who))
@@ -81,10 +80,10 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def shown(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
-    """Show a bar while a program picks; how many picks were recorded, and how many of them were mistakes."""
+def show_picking(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
+    """Show a bar while a program picks; return the numbers of picks and of the mistakes among them."""
     done = mistakes = 0
-    with closing(Bar("Picking")) as bar:
+    with closing(common.ProgressBar("Picking")) as bar:
         for judged in picking:
             done, mistakes = judged.done, judged.mistakes
             bar.show(done, judged.total)
@@ -92,7 +91,7 @@ def shown(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
 
 
 def _annotator(run: Run, who: str | None) -> str:
-    people = sorted({said.who for said in run.picks.judgements()})
+    people = sorted({judgement.who for judgement in run.picks.judgements()})
     if who is None and len(people) > 1:
         raise D3POError(f"Several people picked in this run: {', '.join(people)}.", "Say whose picks with --who.")
     return who if who is not None else people[0] if people else ""

@@ -1,11 +1,15 @@
-"""What several commands share: naming a run, a model, a policy and prompts."""
+"""What several commands share: naming a run, a model, a policy and prompts, and showing how far work has come."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
+
+from tqdm import tqdm
 
 from ..embedded import GARDEN, GARDEN_DEFAULTS
 from ..errors import D3POError
@@ -17,17 +21,51 @@ if TYPE_CHECKING:
 
 
 GOING_ON = "Going on with the unfinished round, with the settings that it was begun with."
+SECONDS_BETWEEN_LINES = 10.0
+"""Of a progress bar that goes into a file: it is written this seldom."""
+
+
+class ProgressBar:
+    """tqdm's bar on stderr, begun at the first report, because only that says how much there is to do.
+
+    Args:
+        label: what is being done.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: tqdm[NoReturn] | None = None
+
+    def show(self, done: int, total: int, note: str = "") -> None:
+        """Draw the bar anew, with the time that is left."""
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=self._label,
+                total=total,
+                initial=done,
+                mininterval=0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES,
+                bar_format="{desc} [{bar:24}] {n_fmt} of {total_fmt}, {remaining} left{postfix}",
+                ascii="-#",
+                dynamic_ncols=True,
+            )
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Draw the bar a last time and leave its line, so that what follows begins on its own."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """--run"""
+    """Add --run."""
     parser.add_argument(
         "--run", required=True, metavar="FOLDER", help="the taste being taught; one folder holds it all"
     )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """--model and how to load it."""
+    """Add --model, and the flags that say how to load it."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -47,22 +85,22 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_prompts(parser: argparse.ArgumentParser, usual: str) -> None:
-    """--prompt and --prompts."""
+    """Add --prompt and --prompts; `usual` says what is drawn without them."""
     group = parser.add_argument_group("prompts")
     group.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; repeat for several")
     group.add_argument("--prompts", metavar="FILE", help=f"a text file with one prompt per line [{usual}]")
 
 
 def add_round(parser: argparse.ArgumentParser) -> None:
-    """--round"""
+    """Add --round."""
     parser.add_argument("--round", metavar="N", help="which round's LoRA [the newest]")
 
 
 def open_if_there(folder: str) -> Run | None:
-    """The run in a folder, None where there is none yet.
+    """Return the run in a folder, None where there is none yet.
 
     Raises:
-        D3POError: it is damaged, or something else lies there.
+        D3POError: it is damaged, or the folder holds something else.
     """
     from ..run import Run
 
@@ -73,7 +111,7 @@ def open_if_there(folder: str) -> Run | None:
 
 
 def read_prompts(options: argparse.Namespace) -> list[str]:
-    """Prompts from the flags; empty if none were given.
+    """Return the prompts that the flags name; empty if they name none.
 
     Raises:
         D3POError: the file cannot be read or holds none.
@@ -94,26 +132,24 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
 
 
 def source_of(options: argparse.Namespace, run: Run | None) -> str:
-    """Where the model comes from: what was asked for, else what the run remembers, for a new run the embedded one.
+    """Return where the model comes from: --model, else what the run remembers, else the embedded model for a new run.
 
     Raises:
-        D3POError: the run was made elsewhere and remembers no place.
+        D3POError: the run was made by another program and remembers no path.
     """
     source: str | None = options.model or (run.model.get("source") if run else GARDEN)
     if source is None:
-        raise D3POError(
-            "This run does not know where its model lies.", "Name it with --model.", "Your picks are saved."
-        )
+        raise D3POError("This run does not know where its model is.", "Name it with --model.", "Your picks are saved.")
     return source
 
 
-def model_defaults(options: argparse.Namespace, run: Run | None) -> dict[str, Any]:
-    """Sampling settings that go with the model."""
+def model_defaults(options: argparse.Namespace, run: Run | None) -> Mapping[str, object]:
+    """Return the sampling settings that go with the model."""
     return GARDEN_DEFAULTS if source_of(options, run) == GARDEN else {}
 
 
 def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
-    """The model; for a run that exists already, the one that it was begun with.
+    """Load the model; for a run that exists already, the one that it was begun with.
 
     Raises:
         D3POError: it cannot be loaded, or the run was begun with another one.
@@ -138,20 +174,16 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
 
 
 def model_facts(options: argparse.Namespace, model: DiffusersModel) -> BaseModelFacts:
-    """What a new run remembers of its model."""
+    """Return what a new run remembers of its model."""
+    from ..app import runs
+
     source, base = source_of(options, None), options.base_config
-    return {
-        "identity": model.identity,
-        "source": source if source == GARDEN else _absolute(source),
-        "base_config": base and _absolute(base),
-        "dtype": options.dtype or "float32",
-        "family": model.denoiser.family,
-        "prediction_type": model.prediction_type,
-    }
+    source = source if source == GARDEN else _absolute(source)
+    return runs.model_facts(model, source, base and _absolute(base), options.dtype or "float32")
 
 
 def policy_of(run: Run, name: str | None) -> str:
-    """The id of a policy: "base", the LoRA of a round given by its number, or the newest.
+    """Return the id of a policy: "base", the LoRA of the round with this number, or the newest one for None.
 
     Raises:
         D3POError: no finished round has this number.
@@ -183,7 +215,7 @@ def _absolute(path: str) -> str:
 
 
 def _be_quiet() -> None:
-    """Loading bars and advice of the libraries underneath are not for a user of this one."""
+    """Switch off the loading bars and advice of diffusers and transformers."""
     import diffusers.utils.logging
     import transformers.utils.logging
 

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..app.outcomes import understanding
+    from ..app.training import understanding
     from ..embedded import GARDEN_FOLDER
     from ..embedded.prompts import split_prompts
     from ..rewards import get_reward
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if not sample.draw(run, model, settings, training, "base"):
         return _stopped(folder)
     say(f"Picking one picture in each group. The simulated person prefers {reward.likes}.", begin)
-    count, _ = annotate.shown(auto_pick(run, reward, reward.name, seed=options.seed))
+    count, _ = annotate.show_picking(auto_pick(run, reward, reward.name, seed=options.seed))
     print(f"Picked {count} times. The model knows nothing of the reason, only which picture was preferred.")
 
     say("Teaching. To see whether the taste is understood, some picks are hidden and predicted.", begin)
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         begin,
     )
     fidelity = evaluate.fidelity_of(common.GARDEN)
-    report = evaluate.judge(model, saved.path, held_out, options.seeds, settings, reward, fidelity)
+    report = evaluate.evaluate_lora(model, saved.path, held_out, options.seeds, settings, reward, fidelity)
     print(evaluate.table(report))
     copy, picture = export.export(run, folder), report.save(folder)
     say("Done.", begin)
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def say(what: str, begin: float) -> None:
-    """A step of the loop, with the time since the beginning."""
+    """Print a step of the loop, with the time since the beginning."""
     print(f"\n[{time.monotonic() - begin:3.0f} s] {what}", flush=True)
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import D3POError
 from ..rewards import REWARDS, get_reward, require_differentiable
+from ..settings import LoraSettings, RewardSettings, SampleSettings
 from . import common
 from .flags import add_settings, preset_of, settings_of
-from .progress import Bar
 from .sample import new_run, usual_prompts
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ def _train(options: argparse.Namespace) -> int:
     reward = require_differentiable(get_reward(options.reward))
     old = common.open_if_there(options.run)
     earlier = old.settings if old else None
-    sample = settings_of(options, "sample", common.model_defaults(options, old), earlier)
-    lora, settings = (settings_of(options, section, earlier=earlier) for section in ("lora", "reward"))
+    sample = settings_of(options, SampleSettings, common.model_defaults(options, old), earlier)
+    lora = settings_of(options, LoraSettings, earlier=earlier)
+    settings = settings_of(options, RewardSettings, earlier=earlier)
     prompts = common.read_prompts(options) or usual_prompts(options, old)
     model = common.load(options, old)
     run = old or new_run(options, model, sample, preset_of(options))
@@ -74,12 +75,12 @@ def _train(options: argparse.Namespace) -> int:
 
 def _finish(options: argparse.Namespace) -> int:
     """Make a LoRA of a stopped round without the reward, which may be gone."""
-    from ..app.train_round import Next, train_round
+    from ..app.training import Next, train_round
     from ..run import Run
     from ..training.reward_trainer import RewardTrainer
 
     run = Run.open(options.run)
-    settings, start = settings_of(options, "reward"), time.monotonic()
+    settings, start = settings_of(options, RewardSettings), time.monotonic()
     trainer = RewardTrainer.open_stopped(run, common.load(options, run), settings)
     saved = train_round(trainer, lambda report: Next.CONTINUE)
     assert saved is not None
@@ -87,10 +88,10 @@ def _finish(options: argparse.Namespace) -> int:
 
 
 def _trained(trainer: RewardTrainer, reward_name: str) -> SavedRound | None:
-    """Train, showing how far it has come; None if it was stopped by Ctrl+C."""
-    from ..app.train_round import Next, train_round
+    """Train, showing a progress bar, and save the LoRA; return None if it was stopped by Ctrl+C."""
+    from ..app.training import Next, train_round
 
-    with closing(Bar("Teaching")) as bar:
+    with closing(common.ProgressBar("Teaching")) as bar:
 
         def after_update(report: RewardReport) -> Next:
             bar.show(report.update, report.total, f"{reward_name} {report.reward:.4g}")
@@ -103,7 +104,7 @@ def _trained(trainer: RewardTrainer, reward_name: str) -> SavedRound | None:
 
 
 def _report(saved: SavedRound, reward_name: str, folder: str, start: float) -> int:
-    from ..app.outcomes import round_outcome
+    from ..app.training import round_outcome
 
     print(f"Round {saved.result.round} took {time.monotonic() - start:.0f} s.")
     print(round_outcome(saved.result, reward_name))

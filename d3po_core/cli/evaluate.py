@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from ..errors import D3POError
 from . import common
 from .flags import add_settings, number, settings_of
-from .progress import Bar
 
 if TYPE_CHECKING:
     from ..diffusion.image_model import ImageModel
@@ -47,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
     reward = get_reward(options.scorer)
     run = Run.open(options.run)
-    settings = settings_of(options, "sample", common.model_defaults(options, run), run.settings)
+    settings = settings_of(options, SampleSettings, common.model_defaults(options, run), run.settings)
     prompts = common.read_prompts(options) or _usual_prompts(options, run)
     if len(prompts) < 2:
         raise D3POError("A comparison needs at least 2 prompts.", "Add another --prompt.")
@@ -56,14 +55,16 @@ def run(options: argparse.Namespace) -> int:
     if lora is None:
         raise D3POError("There is no LoRA to judge yet.", "Train the run first.")
     model = common.load(options, run)
-    report = judge(model, lora, prompts, options.seeds, settings, reward, fidelity_of(common.source_of(options, run)))
+    report = evaluate_lora(
+        model, lora, prompts, options.seeds, settings, reward, fidelity_of(common.source_of(options, run))
+    )
     picture = report.save(Path(options.to or run.folder / "evaluations" / lora.stem))
     print(table(report))
     print(f"Before and after: {picture}")
     return 0
 
 
-def judge(
+def evaluate_lora(
     model: ImageModel,
     lora: Path,
     prompts: list[str],
@@ -72,10 +73,10 @@ def judge(
     reward: Reward,
     fidelity: Fidelity | None,
 ) -> Evaluation:
-    """Evaluate a LoRA file, showing how far it has come."""
+    """Evaluate a LoRA file, showing a progress bar."""
     from ..evaluation.evaluate import DrawProgress, evaluate
 
-    with closing(Bar("Comparing")) as bar:
+    with closing(common.ProgressBar("Comparing")) as bar:
         for step in evaluate(model, lora, prompts, seeds, settings, reward, fidelity):
             if isinstance(step, DrawProgress):
                 bar.show(step.done, step.total)
@@ -84,7 +85,7 @@ def judge(
 
 
 def fidelity_of(source: str) -> Fidelity | None:
-    """What can tell whether an image shows its prompt: only the embedded model's judge, of its own pictures."""
+    """Return what tells whether an image shows its prompt; only the embedded model has a classifier for that."""
     if source != common.GARDEN:
         return None
     from ..embedded.classifier import GardenClassifier
@@ -93,7 +94,7 @@ def fidelity_of(source: str) -> Fidelity | None:
 
 
 def table(report: Evaluation) -> str:
-    """The figures, for people."""
+    """Format the figures for people."""
     lines = []
     for sampler, outcome in report.outcomes.items():
         c = outcome.comparison

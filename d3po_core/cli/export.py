@@ -46,7 +46,7 @@ def export(run: Run, to: str | Path, round: str | None = None) -> Path:
     Raises:
         D3POError: there is no such LoRA, the file exists, or it cannot be written.
     """
-    from ..app.publish import copy_to, publish
+    from ..app.loras import copy_to, publish
 
     lora, target = run.rounds.lora(common.policy_of(run, round)), Path(os.path.expanduser(to))
     if lora is None:

@@ -1,7 +1,7 @@
-"""Settings from a file: JSON, or TOML where this Python can read it.
+"""A flag for every setting, and settings from a file: JSON, or TOML where this Python can read it.
 
-A name may stand alone, for whichever command has it, or under the section ("sample", "lora", "train") that it belongs
-to. One file can therefore serve all commands.
+In a file, a name may be at the top, for whichever command has it, or under its section ("sample", "lora", "train",
+"reward"). One file can therefore serve all commands.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import D3POError
 from ..settings import (
@@ -21,42 +22,59 @@ from ..settings import (
     LoraSettings,
     RewardSettings,
     SampleSettings,
+    Settings,
     TrainSettings,
     from_stored,
     preset_values,
     replace,
 )
 
+if TYPE_CHECKING:
+    from ..run.records import JsonObject
 
-def read_config(path: str | Path, sections: dict[str, type]) -> dict[str, Any]:
-    """The file's values by section, and its "preset" if it has one; types and ranges are not checked yet.
+
+@dataclass(frozen=True)
+class Config:
+    """Settings from a file, by section, and the preset that it names."""
+
+    values: dict[str, dict[str, object]]
+    preset: str | None = None
+
+
+def read_config(path: str | Path, sections: Mapping[str, type]) -> Config:
+    """Read settings from a file; types and ranges are not checked yet.
+
+    Args:
+        path: a .toml file, or JSON.
+        sections: dataclasses of settings, by name.
 
     Raises:
         D3POError: the file cannot be read, or it names something that no section has.
     """
     path = Path(path)
     known = {name: {item.name for item in dataclasses.fields(cls)} for name, cls in sections.items()}
-    found: dict[str, Any] = {name: {} for name in sections}
+    values: dict[str, dict[str, object]] = {name: {} for name in sections}
+    preset: str | None = None
     for name, value in _load_file(path).items():
         if name == "preset":
             if value not in PRESETS:
                 raise D3POError(f"{path} asks for the preset '{value}'.", f"Choose one of {', '.join(PRESETS)}.")
-            found["preset"] = value
+            preset = str(value)
         elif name in sections:
             if not isinstance(value, dict):
                 raise D3POError(f"'{name}' in {path} is not a group of settings.")
-            found[name].update(value)
+            values[name].update(value)
         else:
             owners = [section for section in sections if name in known[section]]
             if not owners:
                 everything = sorted(set().union(*known.values()))
                 raise D3POError(f"{path} names '{name}', which is no setting.", f"Known are {', '.join(everything)}.")
             for section in owners:
-                found[section].setdefault(name, value)
-    return found
+                values[section].setdefault(name, value)
+    return Config(values, preset)
 
 
-def _load_file(path: Path) -> dict[str, Any]:
+def _load_file(path: Path) -> dict[str, object]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -71,7 +89,7 @@ def _load_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def _toml(text: str) -> dict[str, Any]:
+def _toml(text: str) -> dict[str, object]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -94,18 +112,19 @@ TITLES = {
     "train": "how picks become a LoRA",
     "reward": "how a reward becomes a LoRA",
 }
+SECTION_OF = {kind: name for name, kind in SECTIONS.items()}
 WORDS: dict[type, tuple[str, str]] = {int: ("N", "a whole number"), float: ("X", "a number"), str: ("TEXT", "text")}
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells mistakes in one sentence instead of the usage."""
+    """An argparse parser that raises a D3POError of one sentence instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
         raise D3POError(f"{message[:1].upper()}{message[1:].rstrip('.')}.", f"See {self.prog} --help.")
 
 
 def make_parser(name: str, command: ModuleType, advanced: bool = False) -> Parser:
-    """The parser of one subcommand.
+    """Make the parser of one subcommand.
 
     Args:
         name: of the subcommand.
@@ -130,7 +149,14 @@ def make_parser(name: str, command: ModuleType, advanced: bool = False) -> Parse
 def add_settings(
     parser: argparse.ArgumentParser, sections: tuple[str, ...], advanced: bool, without: tuple[str, ...] = ()
 ) -> None:
-    """A flag for every field of these sections, and --preset and --config; advanced ones hide unless asked for."""
+    """Add a flag for every field of these sections, and --preset and --config.
+
+    Args:
+        parser: of a subcommand.
+        sections: names in `SECTIONS`.
+        advanced: show advanced settings in the help as well.
+        without: fields that get no flag.
+    """
     for section in sections:
         group = parser.add_argument_group(TITLES[section])
         for item in (item for item in dataclasses.fields(SECTIONS[section]) if item.name not in without):
@@ -150,52 +176,58 @@ def add_settings(
 
 def settings_of(
     options: argparse.Namespace,
-    section: str,
-    model: dict[str, Any] | None = None,
-    earlier: dict[str, Any] | None = None,
-) -> Any:
-    """The settings of one section, checked.
+    kind: type[Settings],
+    model: Mapping[str, object] | None = None,
+    earlier: JsonObject | None = None,
+) -> Settings:
+    """Return the settings of one kind, checked.
+
+    From weakest to strongest: defaults, the model's, the preset's, an existing run's, the file's, flags.
 
     Args:
         options: parsed.
-        section: "sample", "lora", "train" or "reward".
+        kind: which settings.
         model: defaults that go with the model.
         earlier: settings as an existing run keeps them ("preset", and one dictionary for each section).
 
     Raises:
         D3POError: a name is unknown, or a value has the wrong type or is out of range.
     """
-    config = read_config(options.config, SECTIONS) if options.config else {}
-    named = options.preset or config.get("preset")
-    earlier = earlier or {}
+    section, config, earlier = SECTION_OF[kind], _config_of(options), earlier or {}
+    named = options.preset or config.preset
     stored = {} if named else earlier.get(section, {})
-    as_read = dataclasses.asdict(from_stored(SECTIONS[section], stored))
+    as_read = dataclasses.asdict(from_stored(kind, stored))
     kept = {name: as_read[name] for name in stored if name in as_read}
     flags = {key.partition(".")[2]: value for key, value in vars(options).items() if key.startswith(f"{section}.")}
-    given = {**kept, **config.get(section, {}), **flags}
-    preset = preset_values(named or earlier.get("preset", "taste"), given.get("method", TrainSettings.method))
-    return replace(SECTIONS[section](), {**(model or {}), **preset.get(section, {}), **given})
+    chosen = {**kept, **config.values[section], **flags}
+    preset = preset_values(named or earlier.get("preset", "taste"), chosen.get("method", TrainSettings.method))
+    return replace(kind(), {**(model or {}), **preset.get(section, {}), **chosen})
 
 
 def preset_of(options: argparse.Namespace) -> str:
-    """The name of the preset, for a new run."""
-    config = read_config(options.config, SECTIONS) if options.config else {}
-    return options.preset or config.get("preset", "taste")
+    """Return the name of the preset, for a new run."""
+    return options.preset or _config_of(options).preset or "taste"
+
+
+def _config_of(options: argparse.Namespace) -> Config:
+    return read_config(options.config, SECTIONS) if options.config else Config({name: {} for name in SECTIONS})
 
 
 def flag_of(name: str) -> str:
-    """The flag of a field."""
+    """Return the flag of a field."""
     return "--" + name.replace("_", "-")
 
 
-def number(kind: type, flag: str, low: float | None = None, high: float | None = None) -> Callable[[str], Any]:
-    """What reads a flag's text, for argparse. The range is for flags that are no settings; those check their own.
+def number(
+    kind: type, flag: str, low: float | None = None, high: float | None = None
+) -> Callable[[str], int | float | str]:
+    """Return a function that reads a flag's text, for argparse.
 
-    Raises (when called):
-        D3POError: it is not of that kind, or out of range.
+    The range is for flags that are no settings; those check their own. The function raises D3POError where the text is
+    not of that kind, or out of range.
     """
 
-    def read(text: str) -> Any:
+    def read(text: str) -> int | float | str:
         try:
             value = kind(text)
         except ValueError as error:
@@ -208,20 +240,21 @@ def number(kind: type, flag: str, low: float | None = None, high: float | None =
     return read
 
 
-def _add_flag(group: argparse._ArgumentGroup, section: str, item: dataclasses.Field[Any], shown: bool) -> None:
+def _add_flag(group: argparse._ArgumentGroup, section: str, item: dataclasses.Field[object], shown: bool) -> None:
     flag, kind = flag_of(item.name), item.metadata["kind"]
-    options: dict[str, Any] = {"dest": f"{section}.{item.name}", "default": argparse.SUPPRESS}
-    options["help"] = _describe(item) if shown else argparse.SUPPRESS
+    dest, help = f"{section}.{item.name}", _describe(item) if shown else argparse.SUPPRESS
     if kind is bool:
-        group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        action = argparse.BooleanOptionalAction
+        group.add_argument(flag, action=action, dest=dest, default=argparse.SUPPRESS, help=help)
     else:
         choices = item.metadata["choices"]
         metavar = f"{{{','.join(choices)}}}" if choices else WORDS[kind][0]
-        group.add_argument(flag, type=number(kind, flag), metavar=metavar, **options)
+        read = number(kind, flag)
+        group.add_argument(flag, type=read, metavar=metavar, dest=dest, default=argparse.SUPPRESS, help=help)
 
 
-def _describe(item: dataclasses.Field[Any]) -> str:
-    """Help, default and range."""
+def _describe(item: dataclasses.Field[object]) -> str:
+    """Return a setting's help, default and range."""
     low, high, default = item.metadata["low"], item.metadata["high"], item.default
     span = "" if low is None else f", at least {low}" if high is None else f", {low} to {high}"
     shown = ("on" if default else "off") if isinstance(default, bool) else "empty" if default in ("", None) else default

@@ -1,4 +1,4 @@
-"""Bring pictures that exist already into a run, with who beat whom, for methods that learn from pictures alone.
+"""Bring pictures that exist already into a run, with which were preferred, for methods that learn from pictures alone.
 
 --from takes a folder with winners/ and losers/ in it: pictures of the same name and prompt are a pair, the others are
 liked or disliked each alone. Or a .jsonl file of pairs, rankings or scores, one a line:
@@ -7,7 +7,7 @@ liked or disliked each alone. Or a .jsonl file of pairs, rankings or scores, one
   {"prompt": "a lake", "images": ["a.png", "b.png", "c.png"], "ranking": [2, 0, 1]}
   {"caption": "a lake", "jpg_0": "a.jpg", "jpg_1": "b.jpg", "label_0": 1, "label_1": 0}
 
-Or a data set that the Studio exported. Where no prompt is given, it is read from a .txt of the same name beside the
+Or a data set that the Studio exported. A prompt that is missing is read from a .txt of the same name beside the
 picture, or from what ComfyUI, A1111 and Forge wrote into it.
 """
 
@@ -17,9 +17,8 @@ import argparse
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ..settings import SampleSettings
+from ..settings import SampleSettings, replace
 from . import common
-from .progress import Bar
 
 if TYPE_CHECKING:
     from ..diffusion.image_model import Encoder
@@ -30,7 +29,7 @@ EXAMPLE = """  d3po import --run my-taste --from my-pictures --model my-model.sa
   d3po import --run my-taste --from pairs.jsonl --who anna"""
 OUT_OF_MEMORY = "Scale the pictures down: each is encoded whole."
 MAX_LINES = 20
-"""Of what was left out, told on the screen."""
+"""Of what was left out, printed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
@@ -41,26 +40,25 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..app.outcomes import import_outcome
-    from ..app.run_settings import train_settings
+    from ..app.runs import import_outcome, train_settings
     from ..importing import read_source
     from .sample import new_run
 
     old = common.open_if_there(options.run)
-    found = read_source(options.source)  # before a model is loaded for nothing
+    images = read_source(options.source)  # before a model is loaded for nothing
     model = common.load(options, old)
-    run = old or new_run(options, model, SampleSettings(**common.model_defaults(options, old)), "taste")
-    message, lines = import_outcome(_bring(run, found, model, options.who), train_settings(run).method, MAX_LINES)
+    run = old or new_run(options, model, replace(SampleSettings(), common.model_defaults(options, old)), "taste")
+    message, lines = import_outcome(_bring(run, images, model, options.who), train_settings(run).method, MAX_LINES)
     print(message)
     print("".join(f"  {line}\n" for line in lines), end="")
     return 0
 
 
-def _bring(run: Run, found: JudgedImages, model: Encoder, who: str) -> Imported:
-    """Import, showing how far it has come; the last report."""
+def _bring(run: Run, images: JudgedImages, model: Encoder, who: str) -> Imported:
+    """Import, showing a progress bar, and return the last report."""
     from ..importing import import_pictures
 
-    with closing(Bar("Importing")) as bar:
-        for said in import_pictures(run, found, model, who):
-            bar.show(said.done, said.total)
-    return said
+    with closing(common.ProgressBar("Importing")) as bar:
+        for report in import_pictures(run, images, model, who):
+            bar.show(report.done, report.total)
+    return report

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def describe(run: Run) -> list[tuple[str, str]]:
-    """What a person wants to know of a run, as names and values."""
+    """Return what a person may want to know of a run, as names and values."""
     from ..run.space import readable
 
     groups, picks = run.groups.select(), run.picks.standing()
@@ -69,12 +69,12 @@ def describe(run: Run) -> list[tuple[str, str]]:
 
 
 def _groups(groups: list[Group]) -> str:
-    told = {
+    counts = {
         "imported": sum(not group.recorded for group in groups),
         "held out": sum(group.held_out for group in groups),
         "freed": sum(group.freed for group in groups),
     }
-    notes = [f"{number} {word}" for word, number in told.items() if number]
+    notes = [f"{number} {word}" for word, number in counts.items() if number]
     return f"{len(groups)} ({', '.join(notes)})" if notes else str(len(groups))
 
 
@@ -82,5 +82,5 @@ def _round(round: Round) -> str:
     if round.finished is None:
         return "unfinished; d3po train goes on with it"
     summary = round.summary
-    share = f"{summary.guessed / summary.guessed_of:.0%} of hidden picks guessed, " if summary.guessed_of else ""
+    share = f"{summary.guessed / summary.guessed_of:.0%} of hidden picks predicted, " if summary.guessed_of else ""
     return f"{share}strength {summary.strength:.0%}, {round.lora_file}"

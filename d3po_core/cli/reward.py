@@ -1,7 +1,7 @@
 """Fit a reward to the picks of a run: a program that likes what you like, for d3po draft and d3po annotate.
 
-It takes seconds. How well it foretells groups that it has not seen is told beside how consistent you are yourself; one
-that does no better than chance is not written.
+It takes seconds. How well it predicts groups that it has not seen is printed beside how consistent you are yourself; a
+reward that does no better than chance is not written.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draw groups of images into a run; one will be picked in each.
 
-The first call makes the run. Later calls add to it with the same model, prompts and settings, unless told otherwise,
+The first call makes the run. Later calls add to it with the same model, prompts and settings, unless flags change them,
 and draw with the newest LoRA that the run has taught: that is the next round.
 """
 
@@ -16,7 +16,6 @@ from ..errors import D3POError
 from ..settings import SampleSettings
 from . import common
 from .flags import add_settings, preset_of, settings_of
-from .progress import Bar
 
 if TYPE_CHECKING:
     from ..diffusion.image_model import ImageModel
@@ -41,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from ..app.sampling import check_drawable
 
     old = common.open_if_there(options.run)
-    settings = settings_of(options, "sample", common.model_defaults(options, old), old.settings if old else None)
+    settings = settings_of(options, SampleSettings, common.model_defaults(options, old), old.settings if old else None)
     prompts = common.read_prompts(options) or usual_prompts(options, old)
     model = common.load(options, old)
     check_drawable(model, settings)
@@ -61,11 +60,11 @@ def run(options: argparse.Namespace) -> int:
 
 def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[str], policy: str) -> bool:
     """Draw groups with a policy of the run, showing how far it has come; False if it was stopped by Ctrl+C."""
-    from ..app.run_settings import next_round
+    from ..app.runs import next_round
     from ..app.sampling import sample_groups
     from ..lora.attach import applied
 
-    bar = Bar("Drawing")
+    bar = common.ProgressBar("Drawing")
     groups = sample_groups(run, model, settings, prompts, policy, next_round(run))
     try:
         with applied(model.denoiser, run.rounds.lora(policy)), closing(groups), closing(bar):
@@ -77,13 +76,14 @@ def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[st
 
 
 def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
-    """What is drawn when nothing was said: the run's own prompts, less those that only came with imported pictures, or
-    the embedded model's.
+    """Return what is drawn when no prompt is named: the run's own prompts, or the embedded model's.
+
+    Prompts that only came with imported images are left out.
 
     Raises:
         D3POError: there are none.
     """
-    from ..app.run_settings import prompts_to_draw
+    from ..app.runs import prompts_to_draw
 
     if old and (prompts := prompts_to_draw(old)):
         return prompts
@@ -95,7 +95,7 @@ def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
 
 
 def new_run(options: argparse.Namespace, model: DiffusersModel, settings: SampleSettings, preset: str) -> Run:
-    """A run that remembers its model, preset and settings.
+    """Begin a run that remembers its model, preset and settings.
 
     Raises:
         D3POError: there is a run already, or the folder cannot be written to.

@@ -12,16 +12,17 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
+from ..settings import LoraSettings, TrainSettings
 from . import common
 from .flags import add_settings, settings_of
-from .progress import Bar
 
 if TYPE_CHECKING:
-    from ..app.train_round import Next
+    from ..app.training import Next
     from ..diffusion.image_model import ImageModel
     from ..rewards import Reward
     from ..run import Run
-    from ..settings import LoraSettings, TrainSettings
     from ..training.reports import StepReport
     from ..training.round_trainer import SavedRound
 
@@ -45,12 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..app.outcomes import understanding
+    from ..app.training import understanding
     from ..rewards import get_reward
     from ..run import Run
 
     run = Run.open(options.run)
-    train, lora = (settings_of(options, section, earlier=run.settings) for section in ("train", "lora"))
+    train = settings_of(options, TrainSettings, earlier=run.settings)
+    lora = settings_of(options, LoraSettings, earlier=run.settings)
     model = common.load(options, run)
     start = time.monotonic()
     reward = get_reward(options.reward) if options.reward else None
@@ -72,7 +74,7 @@ def train_run(
     finish: bool = False,
     reward: Reward | None = None,
 ) -> SavedRound | None:
-    """Train a round and save its LoRA, showing how far it has come.
+    """Train a round and save its LoRA, showing a progress bar.
 
     Args:
         run: with picks.
@@ -85,7 +87,7 @@ def train_run(
     Returns:
         The saved round; None if it was stopped by Ctrl+C, with the state kept in the run.
     """
-    from ..app.train_round import Next, train_round
+    from ..app.training import Next, train_round
     from ..training.trainer import Trainer
 
     trainer = Trainer.open(run, model.denoiser, train, lora, reward=reward)
@@ -104,20 +106,19 @@ def train_run(
 
 
 class _Progress:
-    """A bar for each phase, and figures of every epoch if they are wanted."""
+    """A bar for each phase, and figures of every epoch if --details asks for them."""
 
     def __init__(self, details: bool) -> None:
-        self._details, self._phase, self._bar = details, "", Bar("")
+        self._details, self._phase, self._bar = details, "", common.ProgressBar("")
 
     def show(self, report: StepReport) -> None:
         if report.phase != self._phase:
             self._bar.close()
-            self._bar, self._phase = Bar(PHASES[report.phase]), report.phase
+            self._bar, self._phase = common.ProgressBar(PHASES[report.phase]), report.phase
         note = f"predicts {report.hidden.accuracy:.0%} of hidden picks" if report.hidden else ""
         self._bar.show(report.update, report.total, note)
         if self._details and report.hidden:
-            self._bar.close()
-            print(_figures(report))
+            tqdm.write(_figures(report))
 
     def close(self) -> None:
         self._bar.close()

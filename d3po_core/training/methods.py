@@ -1,8 +1,9 @@
-"""The ways to learn from judgements, each a choice of rows, of what is needed of each row, and of a loss on that.
+"""The ways to learn from judgements: which rows, which values of each row, and which loss of these values.
 
 `values` gives for each row of (image, step) what its method's loss is a function of. Column 0 is the log-ratio of
-policy to reference (a mean over latent elements) for every method: by it hidden picks are foretold, whatever was
-trained.
+policy to reference (a mean over latent elements) for every method: it predicts hidden picks, whatever was trained.
+
+The losses themselves, with paper and equation, are in diffusion/losses.py.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Method:
 
     Attributes:
         rows: "steps" are recorded ones, "images" finished images that are noised anew for every update.
-        judgements: what the loss knows of a group.
+        judgements: what the loss knows of a group: its pairs or its scores.
         values: (predictions (R, ...), rows, settings) to (R, V).
         loss: (values (C, K, V), the group, settings, offset) to (), a mean over the K steps, so that it may be cut
             between them unless trajectories are compared. The offset is the last update's mean of column 0.
@@ -43,18 +44,18 @@ class Method:
 
 
 def ratios(denoised: Tensor, rows: Rows, settings: FilledTrainSettings) -> Tensor:
-    """The log-ratio, mean over latent elements. (R, 1)"""
+    """Return the log-ratio of policy to reference, mean over latent elements, (R, 1)."""
     return (log_ratio(denoised, rows.ref, rows.z, rows.steps) / rows.x[0].numel())[:, None]
 
 
 def ratios_and_kl(denoised: Tensor, rows: Rows, settings: FilledTrainSettings) -> Tensor:
-    """The log-ratio and the KL to the base model, means over latent elements. (R, 2)"""
+    """Return the log-ratio and the KL to the base model, means over latent elements, (R, 2)."""
     to_base = kl(denoised, rows.base, rows.steps) / rows.x[0].numel()
     return torch.cat([ratios(denoised, rows, settings), to_base[:, None]], 1)
 
 
 def implicit_errors(denoised: Tensor, rows: Rows, settings: FilledTrainSettings) -> Tensor:
-    """The log-ratio, and DiffusionNFT's loss of an image with score 1 and with score 0. (R, 3)"""
+    """Return the log-ratio, and DiffusionNFT's loss of an image with score 1 and with score 0, (R, 3)."""
     clean = rows.ref + per_row(rows.steps.std, rows.z) * rows.z
     one = torch.ones(len(clean), device=clean.device)
     losses = [nft(denoised, rows.ref, clean, score, settings.beta) for score in (one, 1 - one)]
@@ -62,7 +63,7 @@ def implicit_errors(denoised: Tensor, rows: Rows, settings: FilledTrainSettings)
 
 
 def pair_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSettings, offset: float = 0.0) -> Tensor:
-    """D3PO of a group's pairs, weighted; on noised images this is Diffusion-DPO (images.py). ()"""
+    """Return the loss of D3PO on a group's weighted pairs, a scalar; on noised images this is Diffusion-DPO."""
     ratios, pairs = values[..., 0], group.pairs
     winner = ratios[[pair.winner for pair in pairs]]
     loser = ratios[[pair.loser for pair in pairs]]
@@ -74,32 +75,32 @@ def pair_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSetting
 
 
 def ddpo_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSettings, offset: float) -> Tensor:
-    """DDPO of a group, by its scores. ()"""
+    """Return the loss of DDPO on a group's scores, a scalar."""
     return ddpo(values[..., 0], _advantages(group, values), settings.clip).mean()
 
 
 def dpok_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSettings, offset: float) -> Tensor:
-    """DPOK of a group, by its scores; beta weights the KL. ()"""
+    """Return the loss of DPOK on a group's scores, a scalar; beta weights the KL."""
     advantage = _advantages(group, values)
     return dpok(values[..., 0], values[..., 1], advantage, 1.0, settings.beta, settings.clip).mean()
 
 
 def kto_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSettings, offset: float) -> Tensor:
-    """Diffusion-KTO of a group's images that were liked or disliked; those in between say nothing. ()
+    """Return the loss of Diffusion-KTO on a group's images that were liked or disliked, a scalar; others are left out.
 
     The paper's offset is the mean over a batch of its many images; here it is the mean over the last update's, since a
     group may be one image.
     """
     liking = _relative(group, values)
-    said = liking != 0
-    if not said.any():
+    judged = liking != 0
+    if not judged.any():
         return values.sum() * 0
-    ratios = values[said, :, 0]
-    return diffusion_kto(ratios, liking[said, None] > 0, settings.beta, values.new_tensor(offset)).mean()
+    ratios = values[judged, :, 0]
+    return diffusion_kto(ratios, liking[judged, None] > 0, settings.beta, values.new_tensor(offset)).mean()
 
 
 def nft_loss(values: Tensor, group: TrainingGroup, settings: FilledTrainSettings, offset: float) -> Tensor:
-    """DiffusionNFT of a group; what was liked more than the rest of it has an optimality towards 1. ()"""
+    """Return the loss of DiffusionNFT on a group, a scalar; images liked above the mean have an optimality near 1."""
     optimality = (_relative(group, values).clamp(-1, 1)[:, None] + 1) / 2
     return (optimality * values[..., 1] + (1 - optimality) * values[..., 2]).mean()
 
@@ -109,7 +110,7 @@ def _advantages(group: TrainingGroup, like: Tensor) -> Tensor:
 
 
 def _relative(group: TrainingGroup, like: Tensor) -> Tensor:
-    """Advantages within a group; where everybody liked or disliked all alike, that; else nothing was said. (C,)"""
+    """Return advantages within a group, (C,); where all scores are the same, the scores if they are 1 or -1, else 0."""
     scores = like.new_tensor(group.scores)
     if scores.max() > scores.min():
         return advantages(scores)
@@ -127,11 +128,10 @@ METHODS: dict[str, Method] = {
 
 
 def needs_recording(method: str | None) -> bool:
-    """Whether a method of `METHODS` learns only from pictures of which it was recorded how they were drawn. One that is
-    not known yet rules nothing out."""
+    """Return whether a method of `METHODS` learns only from images whose drawing was recorded; None needs nothing."""
     return method is not None and METHODS[method].rows == "steps"
 
 
 def compares_trajectories(settings: FilledTrainSettings) -> bool:
-    """Whether the loss joins all steps of an image."""
+    """Return whether the loss joins all steps of an image."""
     return settings.method == "d3po" and settings.level == "trajectory"

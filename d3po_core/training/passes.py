@@ -1,18 +1,19 @@
-"""How many rows to evaluate at once: what fits, and what is quick."""
+"""One update: how many rows to evaluate at once, the gradient in parts that fit into memory, and the step of AdamW."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import kl, log_ratio
-from .rows import Rows, TrainingGroup, group_rows
+from ..errors import D3POError
+from .rows import Rows, TrainingGroup, group_rows, predict
 
 MEMORY_SHARE = 0.5
 """Of the free memory, what activations may take."""
@@ -22,7 +23,7 @@ memory costs."""
 
 
 def activation_bytes(denoiser: Denoiser, rows: Rows) -> int:
-    """Bytes that autograd keeps for one row's backward pass, parameters left out: counted, not guessed."""
+    """Count the bytes that autograd keeps for one row's backward pass, without parameters, in one forward pass."""
     kept: dict[int, int] = {}
     parameters = {p.untyped_storage().data_ptr() for p in denoiser.module.parameters()}
 
@@ -39,7 +40,7 @@ def activation_bytes(denoiser: Denoiser, rows: Rows) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be taken on a device."""
+    """Return how much memory can still be taken on a device."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -49,12 +50,12 @@ def free_bytes(device: torch.device) -> int:
 
 
 def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0) -> BatchLimits:
-    """Room on the denoiser's device.
+    """Return how many rows fit on the denoiser's device.
 
     Args:
         denoiser: the policy.
         rows: at least one, of the kind to be evaluated.
-        micro_batch: rows per backward pass as somebody chose them; 0 finds them by the free memory.
+        micro_batch: rows per backward pass as somebody chose them; 0 measures what fits into free memory.
     """
     if micro_batch and denoiser.device.type != "cpu":
         return BatchLimits(micro_batch, micro_batch)
@@ -64,17 +65,28 @@ def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0) -> Ba
     return BatchLimits(backward, min(backward, quick))
 
 
+@runtime_checkable
+class Checkpointable(Protocol):
+    """A module of diffusers that can recompute activations in the backward pass."""
+
+    is_gradient_checkpointing: bool
+
+    def enable_gradient_checkpointing(self) -> None: ...
+
+    def disable_gradient_checkpointing(self) -> None: ...
+
+
 @contextmanager
-def checkpointing(module: Any, on: bool) -> Iterator[None]:
-    """Gradient checkpointing by the module's own switch, if it has one (diffusers); hosts bring their own."""
-    switch = on and hasattr(module, "enable_gradient_checkpointing") and not module.is_gradient_checkpointing
-    if switch:
-        module.enable_gradient_checkpointing()
+def checkpointing(module: object, on: bool) -> Iterator[None]:
+    """Switch gradient checkpointing on by the module's own switch, if it has one (diffusers); hosts bring their own."""
+    if not on or not isinstance(module, Checkpointable) or module.is_gradient_checkpointing:
+        yield
+        return
+    module.enable_gradient_checkpointing()
     try:
         yield
     finally:
-        if switch:
-            module.disable_gradient_checkpointing()
+        module.disable_gradient_checkpointing()
 
 
 @dataclass(frozen=True)
@@ -82,22 +94,16 @@ class BatchLimits:
     """Numbers of (image, step) rows to evaluate at once.
 
     Attributes:
-        backward: as many graphs fit in memory; a loss that joins more rows takes two passes, another one is one batch.
-        forward: as many are one batch where that is free: they need no gradient, or their losses are independent.
+        backward: as many graphs fit in memory; a loss that joins more rows takes two passes.
+        forward: rows in one batch where no graph is kept, or where the rows' losses are independent.
     """
 
     backward: int
     forward: int
 
 
-def predict(denoiser: Denoiser, rows: Rows) -> Tensor:
-    """The active policy's predictions of the rows' kind, guided or conditional. (R, ...)"""
-    prediction = denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale, rows.guided)
-    return prediction.guided if rows.guided else prediction.cond
-
-
 def row_log_ratios(denoiser: Denoiser, rows: Rows) -> Tensor:
-    """log pi_theta - log pi_ref of every row, mean over latent elements. (R,)"""
+    """Return log pi_theta - log pi_ref of every row, mean over latent elements, (R,)."""
     return log_ratio(predict(denoiser, rows), rows.ref, rows.z, rows.steps) / rows.x[0].numel()
 
 
@@ -107,7 +113,7 @@ class MeanKL:
 
     Attributes:
         per_image: nats.
-        per_element: nats per latent element, of every image its own: pictures may differ in size.
+        per_element: nats per latent element, each image's divided by its own number, as images may differ in size.
     """
 
     per_image: float
@@ -118,7 +124,7 @@ class MeanKL:
 def mean_kl(
     denoiser: Denoiser, groups: Sequence[TrainingGroup], guided: Callable[[TrainingGroup], Tensor], batch: int
 ) -> MeanKL:
-    """KL of the active guided policy from another.
+    """Measure the KL of the active guided policy from another.
 
     The expectation is taken over the recorded latents, so where the other policy sampled them this is the KL of
     sampler from policy, an estimate without noise of its own.
@@ -132,8 +138,8 @@ def mean_kl(
     total, by_element, images = 0.0, 0.0, 0
     for group in groups:
         rows = group_rows(group, guided(group), True, denoiser.device).split(batch)
-        found = sum(float(kl(predict(denoiser, part), part.ref, part.steps).sum()) for part in rows)
-        total, by_element = total + found, by_element + found / group.elements
+        nats = sum(float(kl(predict(denoiser, part), part.ref, part.steps).sum()) for part in rows)
+        total, by_element = total + nats, by_element + nats / group.elements
         images += group.shape[0]
     return MeanKL(total / images, by_element / images)
 
@@ -172,3 +178,104 @@ def backward(
         if weight.any():  # clamped and unpaired rows have no gradient
             (values_of(part) * weight).sum().backward()
     return loss.detach(), leaf.detach()
+
+
+class LoraOptimizer:
+    """AdamW after a linear warm-up, with clipped gradients, and a scaled loss where the network is half precision.
+
+    Args:
+        denoiser: for its device and precision.
+        parameters: of one LoRA, float32.
+        learning_rate: after warm-up.
+        warmup: updates over which it rises.
+        grad_clip: largest gradient norm.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        parameters: Sequence[torch.nn.Parameter],
+        learning_rate: float,
+        warmup: int,
+        grad_clip: float,
+    ) -> None:
+        self._parameters, self._rate, self._warmup, self._clip = list(parameters), learning_rate, warmup, grad_clip
+        self.adamw = torch.optim.AdamW(self._parameters, lr=learning_rate, weight_decay=0.0)
+        half = next(denoiser.module.parameters()).dtype == torch.float16
+        self._scaler = _scaler(denoiser.device.type, half)
+        self._scaler.scale(torch.zeros((), device=denoiser.device))  # a scale exists from the first call on
+
+    @property
+    def scale(self) -> float:
+        """Return the number that the loss is multiplied by before its backward pass."""
+        return self._scaler.get_scale()
+
+    def zero_grad(self) -> None:
+        """Forget what was accumulated."""
+        self.adamw.zero_grad(set_to_none=True)
+
+    def step(self, done: int) -> float:
+        """Apply the accumulated gradient of the scaled loss.
+
+        Args:
+            done: updates before this one.
+
+        Returns:
+            The gradient's norm, unscaled, before it was clipped.
+
+        Raises:
+            D3POError: the gradient is not a number; the parameters are as they were. With a scaled loss that is no
+                error: the step is left out, and the scale falls.
+        """
+        self._scaler.unscale_(self.adamw)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        if not norm.isfinite() and not self._scaler.is_enabled():
+            raise D3POError(
+                "Training has run away: the gradient is not a number any more.",
+                "Lower the learning rate, or choose another reward, and start the round anew.",
+                "Your picks and the last good state are saved.",
+            )
+        for item in self.adamw.param_groups:
+            item["lr"] = self._rate * min(1.0, (done + 1) / max(1, self._warmup))
+        self._scaler.step(self.adamw)
+        self._scaler.update()
+        return float(norm)
+
+
+def _scaler(device: str, half: bool) -> torch.amp.GradScaler:
+    """Return what keeps gradients through float16 from vanishing; before torch 2.3 there is one for CUDA only."""
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device, enabled=half)
+    return torch.cuda.amp.GradScaler(enabled=half and device == "cuda")
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> dict[str, Tensor]:
+    """Return parameters and moments by number; before the first step there are no moments."""
+    tensors = {f"{i}.parameter": p.detach().clone() for i, p in enumerate(parameters)}
+    for i, parameter in enumerate(parameters):
+        for name in MOMENTS:
+            if name in optimizer.state[parameter]:
+                tensors[f"{i}.{name}"] = optimizer.state[parameter][name].clone()
+    return tensors
+
+
+@torch.no_grad()
+def unpack_parameters(tensors: dict[str, Tensor], parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Copy packed parameters into the LoRA's, without moments."""
+    for i, parameter in enumerate(parameters):
+        parameter.copy_(tensors[f"{i}.parameter"])
+
+
+def unpack_optimizer(
+    tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]
+) -> None:
+    """Copy packed parameters and moments back; the inverse of `pack_optimizer`."""
+    unpack_parameters(tensors, parameters)
+    for i, parameter in enumerate(parameters):
+        moments = {name: tensors[f"{i}.{name}"] for name in MOMENTS if f"{i}.{name}" in tensors}
+        if moments:
+            step = moments.pop("step")
+            optimizer.state[parameter] = {"step": step, **{n: m.to(parameter.device) for n, m in moments.items()}}

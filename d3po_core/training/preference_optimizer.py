@@ -1,7 +1,8 @@
-"""An update's rows, cut where its loss is a sum: then one part at a time needs memory, and no second pass.
+"""The updates of one phase of a round by picks. An update's rows are cut into blocks where its loss is a sum.
 
 A loss on whole trajectories is a sum over groups. One that compares every step by itself, as published, is a sum over
-groups and steps, so the graphs of one step of one group are the most that must be held at once.
+groups and steps. Each block has its own backward pass, so that the graphs of one block are the most that must be held
+at once, and no second pass is needed.
 """
 
 from __future__ import annotations
@@ -20,10 +21,19 @@ from ..diffusion.rollout import generator
 from ..errors import D3POError
 from ..settings import FilledTrainSettings, prediction_beta
 from .methods import METHODS, compares_trajectories
-from .optimize import LoraOptimizer
-from .passes import BatchLimits, backward, predict
-from .references import Reference, with_reference
-from .rows import Rows, TrainingGroup, group_rows, join_rows, noise_images, noise_levels
+from .passes import BatchLimits, LoraOptimizer, backward
+from .reports import Measures, Update
+from .rows import (
+    Reference,
+    Rows,
+    TrainingGroup,
+    group_rows,
+    join_rows,
+    noise_images,
+    noise_levels,
+    predict,
+    with_reference,
+)
 
 
 @dataclass(frozen=True)
@@ -31,9 +41,9 @@ class Block:
     """Rows whose loss needs no others: a group, or one step of it where every step is compared by itself.
 
     Attributes:
-        rows: candidate-major.
-        group: that they are of.
-        candidates: how many; rows are (candidates * steps in this block).
+        rows: candidate-major, (candidates * steps in this block).
+        group: the rows' group.
+        candidates: number of the group's candidates.
         weight: of this block's loss in the update's.
     """
 
@@ -43,16 +53,16 @@ class Block:
     weight: float
 
     def loss(self, values: Tensor, settings: FilledTrainSettings, offset: float) -> Tensor:
-        """This block's part of the update's loss, of its values (C, k, V). ()"""
+        """Return this block's part of the update's loss, a scalar, from its values (C, k, V)."""
         return self.weight * METHODS[settings.method].loss(values, self.group, settings, offset)
 
     def shaped(self, values: Tensor) -> Tensor:
-        """(C * k, V) to (C, k, V)."""
+        """Reshape (C * k, V) to (C, k, V)."""
         return values.unflatten(0, (self.candidates, -1))
 
 
 def same_shape(one: Rows, other: Rows) -> bool:
-    """Whether two groups' rows can be one batch: the same sizes of latents and conditioning, the same guidance."""
+    """Return whether two groups' rows can be one batch: equal sizes of latents and conditioning, and equal guidance."""
 
     def kind(rows: Rows) -> tuple[object, ...]:
         sizes = {name: value.shape[1:] for name, value in rows.conditioning.items()}
@@ -62,20 +72,20 @@ def same_shape(one: Rows, other: Rows) -> bool:
 
 
 def pack_blocks(blocks: Sequence[Block], rows: int) -> list[list[Block]]:
-    """Blocks to be evaluated at once: as many alike as have together no more than `rows`, but at least one."""
-    found: list[list[Block]] = []
-    limits = 0
+    """Pack blocks to be evaluated at once: blocks of one shape, no more than `rows` rows together, but at least one."""
+    packs: list[list[Block]] = []
+    left = 0
     for block in blocks:
-        if not found or limits < len(block.rows) or not same_shape(found[-1][0].rows, block.rows):
-            found.append([])
-            limits = rows
-        found[-1].append(block)
-        limits -= len(block.rows)
-    return found
+        if not packs or left < len(block.rows) or not same_shape(packs[-1][0].rows, block.rows):
+            packs.append([])
+            left = rows
+        packs[-1].append(block)
+        left -= len(block.rows)
+    return packs
 
 
 def make_blocks(group: TrainingGroup, rows: Rows, settings: FilledTrainSettings, weight: float) -> list[Block]:
-    """A group's blocks.
+    """Cut a group's rows into blocks.
 
     Args:
         group: the group.
@@ -91,52 +101,20 @@ def make_blocks(group: TrainingGroup, rows: Rows, settings: FilledTrainSettings,
 
 
 TIE = 1e-6
-"""Differences of log-ratios (means over elements) smaller than this are rounding, and count as half a right guess."""
+"""Differences of log-ratios (means over elements) below this are rounding, and count as half a right prediction."""
 Load = Callable[[str], TrainingGroup]
 
 
-@dataclass(frozen=True)
-class Measures:
-    """What can be said of the policy on some groups.
-
-    Attributes:
-        loss: mean over groups of the method's loss.
-        accuracy: share of pairs whose winner has the higher log-ratio, summed over steps; ties count half.
-        margin: mean of winner's - loser's log-ratio, summed over steps, in units of the logit of foretelling.
-        clip_fraction: share of step log-ratios at which the clamp bites.
-        hits: for every group with pairs, the weighted share of its pairs guessed right.
-        margins: for every group with pairs, the weighted mean of its pairs' margins.
-    """
-
-    loss: float
-    accuracy: float
-    margin: float
-    clip_fraction: float
-    hits: tuple[float, ...]
-    margins: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Update:
-    """One optimiser step: its number (from 1), how many there will be, and measures before the step."""
-
-    number: int
-    total: int
-    epoch: int
-    measures: Measures
-    gradient_norm: float
-
-
 class PreferenceOptimizer:
-    """A LoRA's training on some groups.
+    """Trains a LoRA on some groups, update by update.
 
     Args:
         denoiser: the policy, its LoRA active.
         parameters: the LoRA's trainable parameters.
         groups: ids of the groups to train on, with their numbers of pairs.
-        load: gives a group by id.
-        reference: the policy to depart from.
-        settings: how.
+        load: loads a group by id.
+        reference: the policy that log-ratios are taken to.
+        settings: how it is trained.
         limits: rows at once.
         base: the base model, where the reference is another policy.
     """
@@ -156,33 +134,38 @@ class PreferenceOptimizer:
         self.reference, self.base, self.method = reference, base or reference, METHODS[settings.method]
         self.parameters = list(parameters)
         self.limits = limits
-        given = self.settings
-        self.optimizer = LoraOptimizer(denoiser, self.parameters, given.learning_rate, given.warmup, given.grad_clip)
+        self.optimizer = LoraOptimizer(
+            denoiser, self.parameters, settings.learning_rate, settings.warmup, settings.grad_clip
+        )
         self.done, self._offset = 0, 0.0
         self._groups = groups
         self._batches = [batch for epoch in range(settings.epochs) for batch in self._epoch(epoch)]
 
     @property
     def total(self) -> int:
-        """Number of updates."""
+        """Return the number of updates."""
         return len(self._batches)
 
-    def ends_epoch(self, after: int) -> bool:
-        """Whether so many updates end an epoch."""
-        return after == self.total or self._batches[after][0] != self._batches[after - 1][0]
+    def ends_epoch(self, done: int) -> bool:
+        """Return whether an epoch ends after this number of updates."""
+        return done == self.total or self._batches[done][0] != self._batches[done - 1][0]
 
     def measure(self, names: Sequence[str]) -> Measures:
-        """Measures of the policy as it is now on the groups with these ids, at least one, without training."""
+        """Measure the policy as it is now on the groups with these ids, at least one, without training."""
         groups, values = [self.load(name) for name in names], []
         with torch.no_grad():
             for group in groups:
                 parts = self._rows(group, "measure").split(self.limits.forward)
-                found = torch.cat([self._values(part) for part in parts])
-                values.append(found.unflatten(0, (len(group.scores), -1)).cpu())
+                by_row = torch.cat([self._values(part) for part in parts])
+                values.append(by_row.unflatten(0, (len(group.scores), -1)).cpu())
         return self._measures(groups, values)
 
     def _epoch(self, epoch: int) -> list[tuple[int, list[str]]]:
-        """Shuffled groups, cut so that every update has at least `batch` pairs; a short rest joins the last."""
+        """Shuffle the groups and cut them so that every update has at least `batch` pairs; a short rest joins the last.
+
+        Returns:
+            The epoch and the groups' ids, for each update.
+        """
         ids = sorted(self._groups)
         order = [ids[i] for i in torch.randperm(len(ids), generator=generator(self.settings.seed, "epoch", epoch))]
         batches: list[list[str]] = [[]]
@@ -195,13 +178,12 @@ class PreferenceOptimizer:
             batches[-1] += rest
         return [(epoch, batch) for batch in batches]
 
-    def _rows(self, group: TrainingGroup, *luck: int | str) -> Rows:
-        """A group's rows; where they are noised anew, `luck` says how."""
+    def _rows(self, group: TrainingGroup, *key: int | str) -> Rows:
+        """Return a group's rows; where they are noised anew, `key` seeds the noise."""
         if self.method.rows == "images":
-            chance = generator(self.settings.seed, group.id, *luck)
-            return with_reference(
-                noise_images(group, self._levels, self.settings.draws, chance, self.denoiser), self.reference
-            )
+            rng = generator(self.settings.seed, group.id, *key)
+            noised = noise_images(group, self._levels, self.settings.draws, rng, self.denoiser)
+            return with_reference(noised, self.reference)
         guided = self.settings.guided_loss
         if self.method.reference == "sampler":
             ref = group.guided if guided else group.cond
@@ -222,20 +204,24 @@ class PreferenceOptimizer:
         epoch, names = self._batches[self.done]
         groups = [self.load(name) for name in names]
         parts = [make_blocks(g, self._rows(g, self.done), self.settings, 1 / len(groups)) for g in groups]
-        found = iter(self._backward([block for blocks in parts for block in blocks]))
-        values = [torch.cat([next(found) for _ in blocks], 1) for blocks in parts]
+        by_block = iter(self._backward([block for blocks in parts for block in blocks]))
+        values = [torch.cat([next(by_block) for _ in blocks], 1) for blocks in parts]
         norm = self.optimizer.step(self.done)
         self.done += 1
-        self._offset = float(torch.cat([found[..., 0].flatten() for found in values]).mean())
+        self._offset = float(torch.cat([each[..., 0].flatten() for each in values]).mean())
         measures = self._measures(groups, values)
         return Update(self.done, self.total, epoch, measures, norm)
 
     def _backward(self, blocks: Sequence[Block]) -> list[Tensor]:
-        """Gradient of the loss, in smaller micro-batches if memory runs out; the values (C, k, V) of every block."""
+        """Accumulate the loss's gradient, in smaller micro-batches if memory runs out.
+
+        Returns:
+            The values (C, k, V) of every block.
+        """
         while True:
             self.optimizer.zero_grad()
             try:
-                found = [self._backward_of(pack) for pack in pack_blocks(blocks, self.limits.forward)]
+                results = [self._backward_of(pack) for pack in pack_blocks(blocks, self.limits.forward)]
             except torch.cuda.OutOfMemoryError as error:  # its name in every torch, for all devices
                 if self.limits.backward == 1:
                     raise D3POError(
@@ -243,26 +229,28 @@ class PreferenceOptimizer:
                         "Turn on checkpointing, or close other programs.",
                         "Your picks and what was learnt are saved.",
                     ) from error
-                largest = max(
-                    sum(len(block.rows) for block in pack) for pack in pack_blocks(blocks, self.limits.forward)
-                )
-                most = min(self.limits.backward, largest) // 2 or 1
-                self.limits = BatchLimits(most, min(most, self.limits.forward))
-                found = []
-            if not found:  # only here, where the error's traceback holds no tensors any more
+                self.limits = self._halved(blocks)
+                results = []
+            if not results:  # only here, where the error's traceback holds no tensors any more
                 if self.denoiser.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            if not all(loss.isfinite() for loss, _ in found):
+            if not all(loss.isfinite() for loss, _ in results):
                 raise D3POError(
                     "Training has run away: the loss is not a number any more.",
                     "Lower the learning rate and start the round anew.",
                     "Your picks and the last good state are saved.",
                 )
-            return [part for _, values in found for part in values]
+            return [part for _, values in results for part in values]
+
+    def _halved(self, blocks: Sequence[Block]) -> BatchLimits:
+        """Return limits at half of the rows that these blocks needed at once."""
+        largest = max(sum(len(block.rows) for block in pack) for pack in pack_blocks(blocks, self.limits.forward))
+        rows = min(self.limits.backward, largest) // 2 or 1
+        return BatchLimits(rows, min(rows, self.limits.forward))
 
     def _backward_of(self, pack: Sequence[Block]) -> tuple[Tensor, list[Tensor]]:
-        """Add the gradient of some blocks' loss; the loss, and the values of every block."""
+        """Add the gradient of some blocks' loss, and return the loss and the values of every block."""
         sizes = [len(block.rows) for block in pack]
 
         def shaped(values: Tensor) -> list[Tensor]:
@@ -277,24 +265,24 @@ class PreferenceOptimizer:
         return loss, shaped(values)
 
     def _measures(self, groups: Sequence[TrainingGroup], values: Sequence[Tensor]) -> Measures:
-        """From each group and its values (C, K, V)."""
+        """Compute measures from each group and its values (C, K, V)."""
         beta = prediction_beta(self.settings)
         losses, differences, hits, margins = [], [], [], []
-        for group, found in zip(groups, values, strict=True):
-            losses.append(float(self.method.loss(found, group, self.settings, self._offset)))
+        for group, group_values in zip(groups, values, strict=True):
+            losses.append(float(self.method.loss(group_values, group, self.settings, self._offset)))
             if not group.pairs:
                 continue
-            whole = found[..., 0].sum(1)
-            apart = [float(whole[pair.winner] - whole[pair.loser]) for pair in group.pairs]
+            ratios = group_values[..., 0].sum(1)
+            of_pairs = [float(ratios[pair.winner] - ratios[pair.loser]) for pair in group.pairs]
             weights = [pair.weight for pair in group.pairs]
-            hits.append(_mean([_right(difference) for difference in apart], weights))
-            margins.append(beta * _mean(apart, weights))
-            differences += apart
+            hits.append(_mean([_right(difference) for difference in of_pairs], weights))
+            margins.append(beta * _mean(of_pairs, weights))
+            differences += of_pairs
         return Measures(
             loss=math.fsum(losses) / len(losses),
             accuracy=math.fsum(map(_right, differences)) / len(differences) if differences else 0.5,
             margin=beta * math.fsum(differences) / max(1, len(differences)),
-            clip_fraction=float(clipped(torch.cat([found[..., 0].flatten() for found in values]), self.settings.clip)),
+            clip_fraction=float(clipped(torch.cat([each[..., 0].flatten() for each in values]), self.settings.clip)),
             hits=tuple(hits),
             margins=tuple(margins),
         )

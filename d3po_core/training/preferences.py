@@ -1,4 +1,4 @@
-"""Picked groups from a run, as training needs them."""
+"""What a round learns from: pairs and scores from a run's picks or a reward, and the groups' tensors, checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -19,11 +19,26 @@ from ..rewards import Reward, check_varied
 from ..run import Run
 from ..run.images import read_images
 from .methods import METHODS, needs_recording
-from .passes import predict
-from .rows import TrainingGroup, group_rows
+from .rows import TrainingGroup, group_rows, predict
 
 SAME_MODEL = 0.02
 """Largest relative difference of a recorded and a recomputed prediction that storage and device can explain."""
+
+
+class StoredPair(TypedDict):
+    """A `Pair` in JSON."""
+
+    winner: int
+    loser: int
+    weight: float
+
+
+class StoredPreferences(TypedDict, total=False):
+    """`PreferenceData` in JSON; rounds of 0.1.0's first runs have no scores."""
+
+    training: dict[str, list[StoredPair]]
+    held_out: dict[str, list[StoredPair]]
+    scores: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -39,34 +54,37 @@ class PreferenceData:
     held_out: dict[str, list[Pair]]
     scores: dict[str, list[float]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
+        """Return what a run keeps of it, `StoredPreferences`."""
         return dataclasses.asdict(self)
 
     def without(self, group_id: str) -> PreferenceData:
-        """The lesson less one group."""
+        """Return the data without one group."""
         training, held_out = dict(self.training), dict(self.held_out)
         training.pop(group_id, None)
         held_out.pop(group_id, None)
         return PreferenceData(training, held_out, self.scores)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> PreferenceData:
-        def read(groups: dict[str, list[dict[str, Any]]]) -> dict[str, list[Pair]]:
-            return {name: [Pair(**pair) for pair in found] for name, found in groups.items()}
+    def from_json(cls, data: StoredPreferences) -> PreferenceData:
+        """Read what a run keeps."""
 
-        return cls(read(data["training"]), read(data["held_out"]), data.get("scores", {}))  # older rounds have none
+        def read(groups: dict[str, list[StoredPair]]) -> dict[str, list[Pair]]:
+            return {group_id: [Pair(**pair) for pair in stored] for group_id, stored in groups.items()}
+
+        return cls(read(data["training"]), read(data["held_out"]), data.get("scores", {}))
 
 
 def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
-    """All that follows from a run's picks and flags, several people's on one group added up.
+    """Collect what follows from a run's picks and flags; what several people say of one group is added up.
 
     Args:
         run: with picks.
-        method: of `METHODS`. One of scores learns too from groups in which all were liked or disliked alike; one of
-            finished images from groups that were imported with their latents.
+        method: of `METHODS`. One of scores learns also from groups in which all images were liked or disliked; one of
+            finished images also from groups that were imported with their latents.
 
     Raises:
-        D3POError: there is nothing to train on, or only pictures that this method cannot learn from.
+        D3POError: there is nothing to train on, or only images that this method cannot learn from.
     """
     by_scores, of_steps = METHODS[method].judgements == "scores", needs_recording(method)
     training: dict[str, list[Pair]] = {}
@@ -76,14 +94,14 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
     judged = run.picks.judgements()
     for one in judged:
         group = run.groups.get(one.group_id)
-        about = (one.pick, group.candidates, one.shown_order or group.distinct, one.flagged)
-        found, said = pairs(*about), scores(*about)
-        says = bool(found) or (by_scores and any(said))
+        judgement = (one.pick, group.candidates, one.shown_order or group.distinct, one.flagged)
+        group_pairs, group_scores = pairs(*judgement), scores(*judgement)
+        informative = bool(group_pairs) or (by_scores and any(group_scores))
         usable = group.recorded or not of_steps
-        imported += says and not usable
-        if says and usable and not group.freed:
-            (held_out if group.held_out else training).setdefault(group.id, []).extend(found)
-            scored.setdefault(group.id, []).append(said)
+        imported += informative and not usable
+        if informative and usable and not group.freed:
+            (held_out if group.held_out else training).setdefault(group.id, []).extend(group_pairs)
+            scored.setdefault(group.id, []).append(group_scores)
     if not training:
         if imported and not held_out:
             raise D3POError(
@@ -98,7 +116,7 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
 
 
 def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:
-    """What a reward says of all of a run's pictures, in place of picks: for methods that may see the reward itself.
+    """Score all of a run's images by a reward, in place of picks.
 
     Args:
         run: with groups.
@@ -106,7 +124,7 @@ def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:
         method: of `METHODS`.
 
     Raises:
-        D3POError: there is no group that the method can learn from, or all pictures have the same reward.
+        D3POError: there is no group that the method can learn from, or all images have the same reward.
     """
     of_steps = needs_recording(method)
     training: dict[str, list[Pair]] = {}
@@ -114,22 +132,21 @@ def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:
     scored: dict[str, list[float]] = {}
     for group in run.groups.select(freed=False):
         if group.recorded or not of_steps:
-            said = reward(read_images(run, group), [group.prompt] * group.candidates).tolist()
-            (held_out if group.held_out else training)[group.id] = ordered(said)
-            scored[group.id] = said
+            rewards = reward(read_images(run, group), [group.prompt] * group.candidates).tolist()
+            (held_out if group.held_out else training)[group.id] = ordered(rewards)
+            scored[group.id] = rewards
     if not training:
         raise D3POError("There are no pictures to learn from in this run.", "Draw some groups first.")
-    values = torch.tensor([score for said in scored.values() for score in said], dtype=torch.float64)
+    values = torch.tensor([score for rewards in scored.values() for score in rewards], dtype=torch.float64)
     check_varied(reward, values)
-    middle, most = float(values.mean()), float((values - values.mean()).abs().max())
-    return PreferenceData(
-        training, held_out, {name: [(s - middle) / most for s in said] for name, said in scored.items()}
-    )
+    mean, largest = float(values.mean()), float((values - values.mean()).abs().max())
+    normalised = {group_id: [(score - mean) / largest for score in rewards] for group_id, rewards in scored.items()}
+    return PreferenceData(training, held_out, normalised)
 
 
 def _mean_scores(people: list[list[float]]) -> list[float]:
-    """Several people's scores of a group's candidates as one."""
-    return [sum(said) / len(said) for said in zip(*people, strict=True)]
+    """Return the mean of several people's scores of a group's candidates, (C,)."""
+    return [sum(scores) / len(scores) for scores in zip(*people, strict=True)]
 
 
 class UnusableGroup(D3POError):
@@ -141,14 +158,14 @@ class UnusableGroup(D3POError):
 
 
 class GroupLoader:
-    """Loads groups with their pairs; every call reads the disk, so memory holds one update's groups only."""
+    """Loads groups with their pairs; every call reads the disk, so that memory holds one update's groups only."""
 
-    def __init__(self, run: Run, lesson: PreferenceData) -> None:
+    def __init__(self, run: Run, data: PreferenceData) -> None:
         self._run = run
-        self._pairs, self._scores = {**lesson.training, **lesson.held_out}, lesson.scores
+        self._pairs, self._scores = {**data.training, **data.held_out}, data.scores
 
     def __call__(self, group_id: str) -> TrainingGroup:
-        """A group by id.
+        """Load a group by id.
 
         Raises:
             UnusableGroup: its file is missing or damaged, or its trajectory was deleted to free space.
@@ -210,12 +227,12 @@ class AnotherModel(D3POError):
 
 
 def of_each_kind(run: Run, group_ids: Iterable[str]) -> list[str]:
-    """One group of each policy that sampled and, where a host has noted it, of each graph."""
-    found: dict[str, str] = {}
+    """Return one group of each policy that sampled and, where a host has noted it, of each graph."""
+    kinds: dict[str, str] = {}
     for group_id in group_ids:
         group = run.groups.get(group_id)
-        found.setdefault(json.dumps([group.policy, group.settings.get("graph")]), group_id)
-    return list(found.values())
+        kinds.setdefault(json.dumps([group.policy, group.settings.get("graph")]), group_id)
+    return list(kinds.values())
 
 
 @torch.no_grad()

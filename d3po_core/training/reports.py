@@ -6,12 +6,44 @@ from dataclasses import dataclass, field
 
 from ..lora import LoraWeights
 from ..run import RoundSummary
-from .preference_optimizer import Measures
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Figures of the policy on some groups.
+
+    Attributes:
+        loss: mean over groups of the method's loss.
+        accuracy: share of pairs whose winner has the higher log-ratio, summed over steps; ties count half.
+        margin: mean of winner's - loser's log-ratio, summed over steps, times `settings.prediction_beta`: the logit of
+            predicting the pick.
+        clip_fraction: share of step log-ratios at which the clamp bites.
+        hits: for every group with pairs, the weighted share of its pairs predicted right.
+        margins: for every group with pairs, the weighted mean of its pairs' margins.
+    """
+
+    loss: float
+    accuracy: float
+    margin: float
+    clip_fraction: float
+    hits: tuple[float, ...]
+    margins: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser step: its number (from 1), how many there will be, and measures before the step."""
+
+    number: int
+    total: int
+    epoch: int
+    measures: Measures
+    gradient_norm: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What is known after an update, whatever is learnt from.
+    """What is known after an update of any round.
 
     Attributes:
         phase: "check A", "check B" or "teach".
@@ -49,9 +81,9 @@ class RewardReport(Report):
     """What is known after an update by a reward.
 
     Attributes:
-        reward: mean of this update's pictures, before the step.
+        reward: mean of this update's images, before the step.
         gradient_norm: before it was clipped.
-        watched: mean reward of the same pictures every time, where they were drawn.
+        watched: mean reward of images that are drawn from the same noises every time, after updates that draw them.
         kl_base: of the guided policy, in nats per image, with `watched`.
     """
 
@@ -92,7 +124,7 @@ class RoundResult:
 
     @property
     def changed(self) -> bool:
-        """Whether the LoRA changes anything: one that was taken back entirely does not."""
+        """Return whether the LoRA changes anything: one that was taken back entirely does not."""
         return any(bool(layer.up.any()) for layer in self.weights.values())
 
     def summary(self) -> RoundSummary:

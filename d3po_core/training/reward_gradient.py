@@ -1,4 +1,4 @@
-"""One update's gradient of a reward on pictures that are drawn for it (draft.py), in parts that fit into memory."""
+"""The gradient of a reward on images drawn for one update (diffusion/draft.py), in parts that fit in memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LATE = 0.25
 
 @dataclass(frozen=True)
 class PromptSample:
-    """What one picture is drawn from.
+    """What one image is drawn from.
 
     Attributes:
         prompt: for the reward.
         conditioning: one row.
-        number: names its noise.
+        number: seeds its noise.
     """
 
     prompt: str
@@ -36,12 +36,12 @@ class PromptSample:
     number: int
 
 
-def batches(scenes: Sequence[PromptSample], at_once: int) -> Iterator[list[PromptSample]]:
-    """Scenes in batches of at most so many, each of one size of conditioning."""
-    kinds: dict[object, list[PromptSample]] = {}
-    for scene in scenes:
-        kinds.setdefault(size(scene.conditioning), []).append(scene)
-    for alike in kinds.values():
+def batches(samples: Sequence[PromptSample], at_once: int) -> Iterator[list[PromptSample]]:
+    """Cut samples into batches of at most `at_once`, each of one size of conditioning."""
+    by_size: dict[object, list[PromptSample]] = {}
+    for each in samples:
+        by_size.setdefault(size(each.conditioning), []).append(each)
+    for alike in by_size.values():
         for i in range(0, len(alike), at_once):
             yield alike[i : i + at_once]
 
@@ -53,7 +53,7 @@ class RewardGradient:
         model: the policy; its decoder passes gradients on.
         reward: differentiable.
         steps: of the sampler.
-        shape: of one picture's latents.
+        shape: of one image's latents.
         guidance_scale: classifier-free guidance.
         settings: variant, last, noises, checkpointing, tile, seed.
     """
@@ -70,33 +70,33 @@ class RewardGradient:
         self._model, self._reward, self._steps, self._shape = model, reward, steps, shape
         self._guidance, self._settings = guidance_scale, settings
 
-    def backward(self, scenes: Sequence[PromptSample], update: int, at_once: int, scale: float = 1.0) -> float:
-        """The gradient of an update's pictures.
+    def backward(self, samples: Sequence[PromptSample], update: int, at_once: int, scale: float = 1.0) -> float:
+        """Accumulate the gradient of an update's images in the LoRA's parameters.
 
         Args:
-            scenes: B pictures.
+            samples: what the B images are drawn from.
             update: number of the update: decides noises and, for ReFL, the step.
-            at_once: pictures in one backward pass.
+            at_once: images in one backward pass.
             scale: loss scale, for float16 networks.
 
         Returns:
-            The mean reward of all pictures that the gradient was taken of.
+            The mean reward of all images that the gradient was taken of.
         """
         finished = self._model.denoiser.finished
         total, count = 0.0, 0
-        for part in batches(scenes, at_once):
-            for latents, of in self._latents(part, update):
+        for part in batches(samples, at_once):
+            for latents, times in self._latents(part, update):
                 images = decode_in_tiles(self._model.decode, finished(latents), self._settings.tile)
-                rewards = self._reward(images, [scene.prompt for scene in part])
-                (-rewards.sum() * (scale / (len(scenes) * of))).backward()
+                rewards = self._reward(images, [each.prompt for each in part])
+                (-rewards.sum() * (scale / (len(samples) * times))).backward()
                 total, count = total + float(rewards.detach().sum()), count + len(rewards)
         return total / count
 
-    def _latents(self, scenes: list[PromptSample], update: int) -> Iterator[tuple[Tensor, int]]:
-        """Clean latents with gradient (B, ...), once or several times, and how often."""
+    def _latents(self, samples: list[PromptSample], update: int) -> Iterator[tuple[Tensor, int]]:
+        """Yield clean latents with gradient (B, ...), one or several times, each with the number of times."""
         settings, steps, denoiser = self._settings, self._steps, self._model.denoiser
-        conditioning = stack([scene.conditioning for scene in scenes])
-        noises = self._noises(scenes, update, len(steps) + 1)
+        conditioning = stack([each.conditioning for each in samples])
+        noises = self._noises(samples, update, len(steps) + 1)
         x = starting_latents(denoiser, noises.pop(), float(steps.sigma[0]))
         if settings.variant != "draft-lv":
             last, stop = self._extent(update)
@@ -109,21 +109,21 @@ class RewardGradient:
             return
         with torch.no_grad():
             clean = sample_through(denoiser, steps, x, noises, conditioning, self._guidance, 1)
-        for noise in self._noises(scenes, f"{update} again", settings.noises):
+        for noise in self._noises(samples, f"{update} again", settings.noises):
             level = float(steps.sigma[-1])
             yield renoised(denoiser, clean, level, noise, conditioning, self._guidance), settings.noises
 
     def _extent(self, update: int) -> tuple[int, int]:
-        """K and the step to stop at (draft.py)."""
+        """Return K, how many last steps have a gradient, and the index of the step to stop at (diffusion/draft.py)."""
         count = len(self._steps)
         if self._settings.variant == "refl":
             late = max(1, round(LATE * count))
-            chance = generator(self._settings.seed, "refl", update)
-            return 1, count - 1 - int(torch.randint(late, (), generator=chance))
+            rng = generator(self._settings.seed, "refl", update)
+            return 1, count - 1 - int(torch.randint(late, (), generator=rng))
         return (count if self._settings.variant == "draft" else min(self._settings.last, count)), count - 1
 
-    def _noises(self, scenes: list[PromptSample], update: int | str, count: int) -> list[Tensor]:
-        """`count` draws of unit noise (B, ...); each picture's own, so that batches may be cut anywhere."""
-        chances = [generator(self._settings.seed, "reward", update, scene.number) for scene in scenes]
-        draws = [torch.randn(count, *self._shape, generator=chance) for chance in chances]
+    def _noises(self, samples: list[PromptSample], update: int | str, count: int) -> list[Tensor]:
+        """Draw unit noise (B, ...) `count` times, seeded for each image, so that batches may be cut anywhere."""
+        rngs = [generator(self._settings.seed, "reward", update, each.number) for each in samples]
+        draws = [torch.randn(count, *self._shape, generator=rng) for rng in rngs]
         return list(torch.stack(draws, 1).to(self._model.denoiser.device))

@@ -1,15 +1,13 @@
 """One round that learns from a differentiable reward: DRaFT, DRaFT-K, DRaFT-LV or ReFL (see diffusion/draft.py).
 
-What keeps a reward from being climbed until it ruins images: drift from the base model is watched as training goes on
-and ends it; and at the end the LoRA is tried at several strengths, of which the greatest whose drift is not high is
-recommended.
+A reward that is climbed too far ruins images. So drift from the base model is measured during training, which ends at a
+limit, and afterwards the LoRA is tried at several strengths, of which the greatest without high drift is recommended.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -20,14 +18,13 @@ from ..diffusion.rollout import CandidateNoise, Trajectory, generator, make_plan
 from ..diffusion.tiled_decoding import decode_in_tiles
 from ..errors import D3POError
 from ..rewards import Reward, check_varied, require_differentiable
-from ..run import Run, device_name
+from ..run import Run
 from ..run.prompts import Prompt
 from ..settings import LoraSettings, RewardSettings, SampleSettings, from_stored, validate
-from .optimize import LoraOptimizer, unpack_optimizer, unpack_parameters
-from .passes import mean_kl
+from .passes import LoraOptimizer, mean_kl, unpack_optimizer, unpack_parameters
 from .reports import RewardReport, RoundResult
 from .reward_gradient import PromptSample, RewardGradient, batches
-from .round_trainer import OpenRound, RoundTrainer, open_round, stopped_round
+from .round_trainer import OpenRound, RoundPlan, RoundTrainer, open_round, opening, stopped_round
 from .rows import TrainingGroup
 
 FREE_TO_CHANGE = ("micro_batch", "checkpointing", "tile")
@@ -42,33 +39,30 @@ most: to the early ones, which picks are about, the model may seem as it was. In
 noise goes to 0, and any difference at all to infinity."""
 
 
-@dataclasses.dataclass(frozen=True)
-class RewardPlan:
-    """What a round by a reward is begun with, and an interrupted one goes on with.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardPlan(RoundPlan):
+    """The plan of a round that learns from a reward.
 
     Attributes:
-        settings, lora_settings: how.
         sample: how images are drawn.
         reward_name: for people.
+        written: the reward as a person names it, see `Reward.written`.
         prompts: those to draw for, each encoded; at least one.
-        start: id of the policy that it goes on from.
     """
 
+    KIND = "reward"
     settings: RewardSettings
-    lora_settings: LoraSettings
     sample: SampleSettings
     reward_name: str
+    written: str
     prompts: list[Prompt]
-    start: str
 
-    def to_json(self, reward: Reward) -> dict[str, object]:
-        """Return what a run keeps of it."""
+    def to_json(self) -> dict[str, object]:
+        """Return what a run keeps of the plan."""
         return {
-            "reward": dataclasses.asdict(self.settings),
+            **super().to_json(),
             "reward_name": self.reward_name,
-            "written": reward.written,
-            "lora": dataclasses.asdict(self.lora_settings),
-            "start": self.start,
+            "written": self.written,
             "sample": dataclasses.asdict(self.sample),
             "prompts": [prompt.id for prompt in self.prompts],
         }
@@ -152,7 +146,7 @@ class RewardTrainer(RoundTrainer[RewardReport]):
     """A round that learns from a reward; see `RewardTrainer.open` and `RewardTrainer.open_stopped`."""
 
     def __init__(self, run: Run, model: ImageModel, plan: RewardPlan, reward: Reward | None, opened: OpenRound) -> None:
-        super().__init__(run, model.denoiser, opened)
+        super().__init__(run, model.denoiser, plan, opened)
         self.model, self.reward, self._plan = model, reward, plan
         self.settings, self.sample = plan.settings, plan.sample
         self.reward_name, self.prompts = plan.reward_name, plan.prompts
@@ -160,7 +154,7 @@ class RewardTrainer(RoundTrainer[RewardReport]):
         self._steps = make_plan(model.denoiser, plan.sample).steps
         self._shape = model.latent_shape(plan.sample.height, plan.sample.width)
         self._batch = plan.settings.micro_batch or plan.settings.batch
-        self._whole = True  # False between a step of the optimiser and what is measured after it
+        self._resumable = True  # False between a step of the optimiser and what is measured after it
 
     @classmethod
     def open(
@@ -194,36 +188,25 @@ class RewardTrainer(RoundTrainer[RewardReport]):
         validate(settings)
         validate(lora_settings)
         validate(sample)
-        exit = ExitStack()
-        try:
-            exit.enter_context(run.rounds.lock())
-            stopped = stopped_round(run, "reward")
+        with opening(run) as exit:
+            stopped = stopped_round(run, RewardPlan.KIND)
             if stopped is None:
-                usable = _encoded(run, [p for p in run.prompts.all() if (p.id in prompts if prompts else p.asked)])
-                start = run.rounds.current_policy()
-                plan = RewardPlan(settings, lora_settings, sample, reward.name, usable, start)
-                number = run.rounds.begin(plan.to_json(reward), "base", anew=True, by_picks=False)
+                plan = _begun(run, reward, settings, lora_settings, sample, prompts)
+                number = run.rounds.begin(plan.to_json(), "base", anew=True, by_picks=False)
             else:
                 plan, number = _resumed(run, stopped.settings, settings), stopped.number
-                if plan.reward_name != reward.name:
-                    raise D3POError(
-                        f"Round {number} of this taste was stopped in the middle of learning from "
-                        f"'{plan.reward_name}'.",
-                        "Go on with that reward, or finish the round as it is, first.",
-                        "What it has learnt is saved.",
-                    )
-            opened = _open(run, model, number, plan, stopped is not None, attachment, exit)
+                _refuse_another_reward(number, plan, reward)
+            resumed = stopped is not None
+            opened = open_round(run, model.denoiser, number, plan, resumed=resumed, attachment=attachment, exit=exit)
             return cls(run, model, plan, reward, opened)
-        except BaseException:
-            exit.close()
-            raise
 
     @classmethod
     def open_stopped(
         cls, run: Run, model: ImageModel, memory: RewardSettings, attachment: str = "peft"
     ) -> RewardTrainer:
-        """Take up a round that was interrupted, to make a LoRA of it as it is. It needs no reward, so that nothing is
-        lost where the reward's file is gone.
+        """Take up a round that was interrupted, to make a LoRA of it as it is.
+
+        It needs no reward, so that nothing is lost where the reward's file is gone.
 
         Args:
             run, model, attachment: see `open`.
@@ -232,21 +215,17 @@ class RewardTrainer(RoundTrainer[RewardReport]):
         Raises:
             D3POError: no round by a reward was interrupted, or another trainer is at work on the run.
         """
-        exit = ExitStack()
-        try:
-            exit.enter_context(run.rounds.lock())
-            stopped = stopped_round(run, "reward")
+        with opening(run) as exit:
+            stopped = stopped_round(run, RewardPlan.KIND)
             if stopped is None:
                 raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
-            plan = _resumed(run, stopped.settings, memory)
-            return cls(run, model, plan, None, _open(run, model, stopped.number, plan, True, attachment, exit))
-        except BaseException:
-            exit.close()
-            raise
+            plan, number = _resumed(run, stopped.settings, memory), stopped.number
+            opened = open_round(run, model.denoiser, number, plan, resumed=True, attachment=attachment, exit=exit)
+            return cls(run, model, plan, None, opened)
 
     @property
     def trained_on(self) -> list[str]:
-        """Ids of the groups that the LoRA has learnt from: none, as images are drawn for every update anew."""
+        """Return no ids of groups: images are drawn anew for every update."""
         return []
 
     def result(self) -> RoundResult:
@@ -290,7 +269,7 @@ class RewardTrainer(RoundTrainer[RewardReport]):
                 yield self.log(report)
             self._scan(groups)
         finally:
-            if self._whole and self.state.done:  # else there is nothing to go on with, and it is to lock nobody out
+            if self._resumable and self.state.done:  # else there is nothing to go on with, and it is to lock nobody out
                 self.save_state(optimizer.adamw, parameters)
 
     def _scan(self, groups: list[TrainingGroup]) -> None:
@@ -312,22 +291,22 @@ class RewardTrainer(RoundTrainer[RewardReport]):
         watches = done % self.settings.watch == 0 or done == total
         if watches and self.state.done:  # a person may stop while that is measured, and goes on from before then
             self.save_state(optimizer.adamw, self._lora.parameters())
-        self._whole = False
+        self._resumable = False
         try:
             norm = optimizer.step(done - 1)
         except D3POError:  # nothing was changed
-            self._whole = True
+            self._resumable = True
             raise
         report = RewardReport(phase="teach", update=done, total=total, reward=mean, gradient_norm=norm)
         if watches:
             report = self._measured(report, reward, before, groups)
-        self.state.done, self._whole = done, True
+        self.state.done, self._resumable = done, True
         return report
 
     def _measured(
         self, report: RewardReport, reward: Reward, before: float, groups: list[TrainingGroup]
     ) -> RewardReport:
-        """The report with reward and drift as they are now; too much of that ends the round."""
+        """Return the report with reward and drift as they are now; too much drift ends the round."""
         watched = float(self._watched.scores(self._watched.draw(self._batch), reward, self._batch).mean())
         kl = mean_kl(self.denoiser, groups, lambda group: group.guided, self._batch)
         self.state.figures = {"reward_before": before, "reward": watched, "kl_base": kl.per_image}
@@ -335,7 +314,7 @@ class RewardTrainer(RoundTrainer[RewardReport]):
         return dataclasses.replace(report, watched=watched, kl_base=kl.per_image)
 
     def _backward(self, optimizer: LoraOptimizer, reward: Reward) -> float:
-        """Add up the gradient, in smaller parts if memory runs out; the mean reward."""
+        """Add up the gradient, in smaller parts if memory runs out, and return the mean reward."""
         gradient = RewardGradient(
             self.model, reward, self._steps, self._shape, self.sample.guidance_scale, self.settings
         )
@@ -354,7 +333,7 @@ class RewardTrainer(RoundTrainer[RewardReport]):
             self._batch = max(1, self._batch // 2)
 
     def _samples(self, update: int) -> list[PromptSample]:
-        """What an update draws: all prompts in a shuffled order, before any comes again."""
+        """Return what an update draws: all prompts in a shuffled order, before any comes again."""
         samples = []
         for number in range(update * self.settings.batch, (update + 1) * self.settings.batch):
             turn, place = divmod(number, len(self.prompts))
@@ -364,8 +343,37 @@ class RewardTrainer(RoundTrainer[RewardReport]):
         return samples
 
 
+def _begun(
+    run: Run,
+    reward: Reward,
+    settings: RewardSettings,
+    lora_settings: LoraSettings,
+    sample: SampleSettings,
+    prompts: Sequence[int],
+) -> RewardPlan:
+    """Return the plan of a new round; the arguments are those of `RewardTrainer.open`."""
+    return RewardPlan(
+        settings=settings,
+        lora_settings=lora_settings,
+        start=run.rounds.current_policy(),
+        sample=sample,
+        reward_name=reward.name,
+        written=reward.written,
+        prompts=_encoded(run, [p for p in run.prompts.all() if (p.id in prompts if prompts else p.asked)]),
+    )
+
+
+def _refuse_another_reward(number: int, plan: RewardPlan, reward: Reward) -> None:
+    if plan.reward_name != reward.name:
+        raise D3POError(
+            f"Round {number} of this taste was stopped in the middle of learning from '{plan.reward_name}'.",
+            "Go on with that reward, or finish the round as it is, first.",
+            "What it has learnt is saved.",
+        )
+
+
 def _encoded(run: Run, prompts: list[Prompt]) -> list[Prompt]:
-    """Those that have their conditioning."""
+    """Return the prompts that have their conditioning, at least one."""
     usable = [prompt for prompt in prompts if run.prompts.has_conditioning(prompt.id)]
     if not usable:
         raise D3POError("This taste has no prompts yet.", "Draw some pictures for it first.")
@@ -373,7 +381,7 @@ def _encoded(run: Run, prompts: list[Prompt]) -> list[Prompt]:
 
 
 def _resumed(run: Run, stored: dict[str, object], now: RewardSettings) -> RewardPlan:
-    """The plan that an interrupted round was begun with, in the memory that there is now."""
+    """Return the plan that an interrupted round was begun with, with today's settings of memory."""
     as_now = {name: getattr(now, name) for name in FREE_TO_CHANGE}
     sections: dict[str, dict[str, object]] = {name: dict(stored[name]) for name in ("reward", "lora", "sample")}  # type: ignore[call-overload]
     ids: list[int] = stored["prompts"]  # type: ignore[assignment]
@@ -382,26 +390,7 @@ def _resumed(run: Run, stored: dict[str, object], now: RewardSettings) -> Reward
         lora_settings=from_stored(LoraSettings, sections["lora"]),
         sample=from_stored(SampleSettings, sections["sample"]),
         reward_name=str(stored["reward_name"]),
+        written=str(stored.get("written", "")),
         prompts=_encoded(run, [prompt for prompt in run.prompts.all() if prompt.id in ids]),
         start=str(stored["start"]),
-    )
-
-
-def _open(
-    run: Run, model: ImageModel, number: int, plan: RewardPlan, resumed: bool, attachment: str, exit: ExitStack
-) -> OpenRound:
-    """Attach the round's LoRA, and note in the run's manifest how it was last trained."""
-    facts = {"reward": dataclasses.asdict(plan.settings), "lora": dataclasses.asdict(plan.lora_settings)}
-    run.write_manifest(device=device_name(model.denoiser.device), **facts)
-    return open_round(
-        run,
-        model.denoiser,
-        number,
-        plan.start,
-        plan.lora_settings,
-        resumed=resumed,
-        attachment=attachment,
-        seed=plan.settings.seed,
-        keep_previous=False,
-        exit=exit,
     )

@@ -1,8 +1,8 @@
-"""One round of training, whatever it learns from: it is begun or resumed, a LoRA is attached, its state is saved as it
-goes, and the LoRA that came out is written at its end.
+"""One round of training, from picks or from a reward: it is begun or resumed, a LoRA is attached, its state is saved in
+between, and the LoRA that came out is written at its end.
 
 The state is the LoRA's parameters, AdamW's moments and a `RoundState`, in the run: a killed trainer goes on from there.
-A trainer is opened whole and is a context manager:
+A trainer is a context manager:
 
     with Trainer.open(run, denoiser, settings, lora_settings) as trainer:
         for report in trainer.steps():
@@ -18,12 +18,12 @@ import dataclasses
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,10 +34,9 @@ from ..evaluation.compare import STRENGTHS
 from ..lora import Lora, LoraWeights, attach, import_lora, save_lora, unused_path
 from ..lora.file import policy_id
 from ..lora.weights import scale_weights
-from ..run import Round, Run
-from ..settings import LoraSettings
-from .optimize import pack_optimizer
-from .passes import mean_kl
+from ..run import Round, Run, device_name
+from ..settings import FilledTrainSettings, LoraSettings, RewardSettings
+from .passes import mean_kl, pack_optimizer
 from .reports import Report, RoundResult, RoundState
 from .rows import TrainingGroup
 
@@ -58,7 +57,7 @@ class SavedState:
     """What a run keeps of a round in the middle.
 
     Attributes:
-        tensors: parameters of the LoRA and moments of its optimiser, see `optimize.pack_optimizer`.
+        tensors: parameters of the LoRA and moments of its optimiser, see `passes.pack_optimizer`.
         best: parameters of the best epoch so far, where held-out groups decide.
         round: where the round is.
     """
@@ -68,15 +67,42 @@ class SavedState:
     round: RoundState
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoundPlan:
+    """What a round is begun with, and an interrupted one goes on with.
+
+    Attributes:
+        settings, lora_settings: how it is trained.
+        start: id of the policy that it goes on from.
+    """
+
+    KIND: ClassVar[Literal["train", "reward"]]
+    """Name of the settings in a run: "train" for a round that learns from picks, "reward" for one by a reward."""
+    settings: FilledTrainSettings | RewardSettings
+    lora_settings: LoraSettings
+    start: str
+
+    @property
+    def keeps_previous(self) -> bool:
+        """Return whether last round's LoRA is needed beside the trained one, as its reference."""
+        return False
+
+    def to_json(self) -> dict[str, object]:
+        """Return what a run keeps of the plan."""
+        return {**self.all_settings(), "start": self.start}
+
+    def all_settings(self) -> dict[str, dict[str, object]]:
+        """Return the settings by the names that a run keeps them under."""
+        return {self.KIND: dataclasses.asdict(self.settings), "lora": dataclasses.asdict(self.lora_settings)}
+
+
 @dataclass(frozen=True)
 class OpenRound:
     """A round that was begun or resumed, its LoRA attached.
 
     Attributes:
         number: of the round.
-        start: id of the policy that it goes on from.
         resumed: it was interrupted before.
-        lora_settings: what is trained.
         lora: attached to the network.
         previous: last round's LoRA; None if the round goes on from the base model.
         saved: where it was left.
@@ -84,9 +110,7 @@ class OpenRound:
     """
 
     number: int
-    start: str
     resumed: bool
-    lora_settings: LoraSettings
     lora: Lora
     previous: LoraWeights | None
     saved: SavedState
@@ -99,13 +123,14 @@ class RoundTrainer(ABC, Generic[R]):
     Args:
         run: the run.
         denoiser: the base model; the round's LoRA is attached to it.
+        plan: what the round was begun with.
         opened: the round.
     """
 
-    def __init__(self, run: Run, denoiser: Denoiser, opened: OpenRound) -> None:
+    def __init__(self, run: Run, denoiser: Denoiser, plan: RoundPlan, opened: OpenRound) -> None:
         self.run, self.denoiser = run, denoiser
-        self.round, self.start, self.resumed = opened.number, opened.start, opened.resumed
-        self.lora_settings, self.previous = opened.lora_settings, opened.previous
+        self.round, self.resumed, self.previous = opened.number, opened.resumed, opened.previous
+        self.start, self.lora_settings = plan.start, plan.lora_settings
         self._lora, self._initial = opened.lora, opened.lora.weights()
         self._saved, self._exit = opened.saved, opened.exit
         self._begun = self._saved_at = time.monotonic()
@@ -136,11 +161,11 @@ class RoundTrainer(ABC, Generic[R]):
     @property
     @abstractmethod
     def trained_on(self) -> list[str]:
-        """Ids of the groups that the LoRA has learnt from."""
+        """Return the ids of the groups that the LoRA has learnt from."""
 
     @property
     def state(self) -> RoundState:
-        """Where the round is."""
+        """Return where the round is."""
         return self._saved.round
 
     def save_state(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
@@ -214,7 +239,7 @@ def stopped_round(run: Run, kind: str) -> Round | None:
 
     Args:
         run: the run.
-        kind: "train" for a round that learns from picks, "reward" for one that learns from a reward.
+        kind: of the round to be trained, see `RoundPlan`.
 
     Raises:
         D3POError: it learns from the other of the two.
@@ -230,38 +255,51 @@ def stopped_round(run: Run, kind: str) -> Round | None:
     return stopped
 
 
+@contextmanager
+def opening(run: Run) -> Iterator[ExitStack]:
+    """Yield what a trainer closes at its end, the run's lock in it; it is closed at once if opening the trainer fails.
+
+    Raises:
+        D3POError: another trainer is at work on the run.
+    """
+    exit = ExitStack()
+    try:
+        exit.enter_context(run.rounds.lock())
+        yield exit
+    except BaseException:
+        exit.close()
+        raise
+
+
 def open_round(
-    run: Run,
-    denoiser: Denoiser,
-    number: int,
-    start: str,
-    lora_settings: LoraSettings,
-    *,
-    resumed: bool,
-    attachment: str,
-    seed: int,
-    keep_previous: bool,
-    exit: ExitStack,
+    run: Run, denoiser: Denoiser, number: int, plan: RoundPlan, *, resumed: bool, attachment: str, exit: ExitStack
 ) -> OpenRound:
     """Attach the LoRA of a round that was just begun or resumed, and read its state.
 
+    The run's manifest then says how it was last trained.
+
     Args:
-        run, denoiser: see `RoundTrainer`.
-        number, start, lora_settings, resumed, exit: see `OpenRound`.
+        run, denoiser, plan: see `RoundTrainer`.
+        number, resumed, exit: see `OpenRound`.
         attachment: "peft" for diffusers modules, "hooks" for modules that a host owns.
-        seed: of the LoRA's fresh layers.
-        keep_previous: last round's LoRA is needed beside the trained one, as its reference.
 
     Raises:
         D3POError: last round's LoRA or the state is missing or damaged, or the LoRA does not fit the network.
     """
+    run.write_manifest(device=device_name(denoiser.device), **plan.all_settings())
     saved = _read_state(run, number)
-    path = run.rounds.lora(start)
+    path = run.rounds.lora(plan.start)
     previous = import_lora(path, denoiser.module) if path else None
-    reference = previous if keep_previous else None
-    lora = attach(denoiser.module, lora_settings, kind=attachment, start=previous, reference=reference, seed=seed)
+    lora = attach(
+        denoiser.module,
+        plan.lora_settings,
+        kind=attachment,
+        start=previous,
+        reference=previous if plan.keeps_previous else None,
+        seed=plan.settings.seed,
+    )
     exit.callback(lora.remove)
-    return OpenRound(number, start, resumed, lora_settings, lora, previous, saved, exit)
+    return OpenRound(number, resumed, lora, previous, saved, exit)
 
 
 def _read_state(run: Run, number: int) -> SavedState:
@@ -277,7 +315,7 @@ def _read_state(run: Run, number: int) -> SavedState:
 
 
 def _state_of(info: Mapping[str, object]) -> RoundState:
-    """A stored state, also of a version that kept more or less; `sweep` is what 0.1.0's first runs call the scan."""
+    """Return a stored state; the first runs of 0.1.0 call the strength scan `sweep`."""
     known = {item.name for item in dataclasses.fields(RoundState)}
     values = {"strength_scan": info.get("sweep", []), **{name: value for name, value in info.items() if name in known}}
     return RoundState(**values)  # type: ignore[arg-type]  # as it was written

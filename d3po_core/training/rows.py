@@ -1,7 +1,14 @@
-"""A judged group as training sees it: recorded tensors, what was said of it, and the reference's predictions."""
+"""A judged group as training sees it, its rows of (image, step), and the reference policy's predictions on them.
+
+Where the policy that sampled a group is the reference, its recorded predictions are the answer and no network runs.
+Otherwise the reference is evaluated anew, once per image, and kept for as long as the trainer lives.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -9,17 +16,18 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning, Denoiser
 from ..diffusion.losses import per_row, residual
+from ..diffusion.rollout import STORE_DTYPE
 from ..diffusion.steps import LinearSteps, early_window
 from ..picks import Pair
 
 
 @dataclass(frozen=True)
 class TrainingGroup:
-    """C candidates of one prompt over K trained steps, on the CPU, float32.
+    """A judged group: C candidates of one prompt over K trained steps, on the CPU, float32.
 
     Attributes:
-        id: the group in its run.
-        pairs: what was preferred to what.
+        id: of the group in its run.
+        pairs: which candidate was preferred to which.
         scores: how much each candidate was liked, (C,) in [-1, 1].
         steps: the K steps.
         x: latents (C, K + 1, ...).
@@ -44,12 +52,12 @@ class TrainingGroup:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Candidates and trained steps."""
+        """Return the numbers of candidates and of trained steps, (C, K)."""
         return self.cond.shape[0], self.cond.shape[1]
 
     @property
     def elements(self) -> int:
-        """Latent elements of one image, N."""
+        """Return the number of latent elements of one image, N."""
         return self.latents[0].numel()
 
 
@@ -57,8 +65,9 @@ class TrainingGroup:
 class Rows:
     """Recorded steps as one batch: R rows of (image, step), from one or several groups.
 
-    `ref` and `z` belong together and to one kind of policy (all guided or all conditional), see logratio.py. `base` is
-    the base model's prediction of that kind; the same tensor as `ref` where that is the reference or nobody asks.
+    `ref` and `z` belong together and to one kind of policy (all guided or all conditional), see
+    diffusion/likelihood.py. `base` is the base model's prediction of that kind; it is the same tensor as `ref` where
+    the base is the reference, and where the loss does not use it.
     """
 
     x: Tensor
@@ -74,7 +83,7 @@ class Rows:
         return len(self.x)
 
     def split(self, size: int) -> list[Rows]:
-        """Micro-batches of at most `size` rows."""
+        """Cut the rows into micro-batches of at most `size`."""
         return [self[slice(i, i + size)] for i in range(0, len(self), size)]
 
     def __getitem__(self, part: slice) -> Rows:
@@ -94,14 +103,14 @@ class Rows:
 def group_rows(
     group: TrainingGroup, ref: Tensor, guided: bool, device: torch.device, base: Tensor | None = None
 ) -> Rows:
-    """All (candidate, step) rows of a group, candidate-major.
+    """Return all (candidate, step) rows of a group, candidate-major.
 
     Args:
         group: what was recorded.
         ref: the reference's predictions (C, K, ...), guided or conditional.
         guided: which of the two.
         device: where the rows are needed.
-        base: the base model's, where they are needed and the reference is another.
+        base: the base model's predictions (C, K, ...), where the loss uses them and the reference is another policy.
     """
     candidates, count = group.shape
     steps = group.steps[torch.arange(count).repeat(candidates)]
@@ -115,44 +124,50 @@ def group_rows(
 
 
 def repeat_conditioning(group: TrainingGroup, rows: int, device: torch.device) -> Conditioning:
-    """A group's conditioning for so many rows."""
+    """Return a group's conditioning, repeated for a number of rows."""
     return {name: value.to(device).expand(rows, *value.shape[1:]) for name, value in group.conditioning.items()}
 
 
 def join_rows(parts: list[Rows]) -> Rows:
-    """Rows of several groups, alike in sizes and guidance scale, as one batch."""
+    """Join rows of several groups, alike in sizes and guidance scale, into one batch."""
     steps = LinearSteps(*(torch.cat([getattr(p.steps, f) for p in parts]) for f in LinearSteps.__dataclass_fields__))
     conditioning = {name: torch.cat([p.conditioning[name] for p in parts]) for name in parts[0].conditioning}
     x, ref, z, base = (torch.cat([getattr(p, name) for p in parts]) for name in ("x", "ref", "z", "base"))
     return Rows(x, ref, z, base, steps, conditioning, parts[0].guidance_scale, parts[0].guided)
 
 
+def predict(denoiser: Denoiser, rows: Rows) -> Tensor:
+    """Predict the rows' denoised latents by the active policy, guided or conditional as the rows are, (R, ...)."""
+    prediction = denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale, rows.guided)
+    return prediction.guided if rows.guided else prediction.cond
+
+
 SPACING = 50
-"""Noise levels are drawn from the model's own schedule of so many steps."""
+"""Steps of the model's own schedule that noise levels are drawn from."""
 
 
 def noise_levels(denoiser: Denoiser, lowest: float) -> Tensor:
-    """Levels to noise images to: those of the model's own schedule at or above a noise-to-signal ratio. (L,)"""
+    """Return the levels of the model's own schedule at or above a noise-to-signal ratio, (L,), to noise images to."""
     sigmas = denoiser.sigmas(SPACING, "model")
     return sigmas[:-1][early_window(sigmas, denoiser.family, lowest)]
 
 
-def noise_images(group: TrainingGroup, levels: Tensor, draws: int, luck: torch.Generator, denoiser: Denoiser) -> Rows:
-    """Candidates noised `draws` times, conditional branch, candidate-major; the reference is still to be evaluated.
+def noise_images(group: TrainingGroup, levels: Tensor, draws: int, rng: torch.Generator, denoiser: Denoiser) -> Rows:
+    """Noise a group's candidates: conditional rows, candidate-major, of which the reference is still to be evaluated.
 
-    All candidates get the same noises at the same levels, as the pairs of Diffusion-DPO do: what differs between them
-    then is the image alone.
+    All candidates get the same noises at the same levels, as the pairs of Diffusion-DPO do (Wallace et al. 2023), so
+    that they differ in the image alone.
 
     Args:
         group: with finished latents.
-        levels: noise levels to draw from, each as likely as the others.
-        draws: how many levels and noises.
-        luck: which.
+        levels: noise levels to draw from, all equally likely.
+        draws: number of levels and noises.
+        rng: draws levels and noises.
         denoiser: of the policy.
     """
     candidates, device = len(group.latents), denoiser.device
-    sigma = levels[torch.randint(len(levels), (draws,), generator=luck)].repeat(candidates)
-    noise = torch.randn(draws, *group.latents.shape[1:], generator=luck)
+    sigma = levels[torch.randint(len(levels), (draws,), generator=rng)].repeat(candidates)
+    noise = torch.randn(draws, *group.latents.shape[1:], generator=rng)
     clean = denoiser.clean(group.latents).repeat_interleave(draws, 0)
     signal = torch.ones_like(sigma) if denoiser.family == "diffusion" else 1 - sigma
     x = per_row(signal, clean) * clean + per_row(sigma, clean) * noise.repeat(candidates, *[1] * (clean.dim() - 1))
@@ -160,3 +175,54 @@ def noise_images(group: TrainingGroup, levels: Tensor, draws: int, luck: torch.G
     x, clean = x.to(device), clean.to(device)
     z = residual(x, clean, x, steps)
     return Rows(x, x, z, x, steps, repeat_conditioning(group, len(x), device), group.guidance_scale, guided=False)
+
+
+def with_reference(rows: Rows, reference: Reference) -> Rows:
+    """Return rows of noised images with the reference policy's predictions filled in."""
+    ref = reference.evaluate(rows)
+    clean = rows.ref + per_row(rows.steps.std, rows.z) * rows.z
+    return dataclasses.replace(rows, ref=ref, z=residual(rows.x, clean, ref, rows.steps), base=ref)
+
+
+class Reference:
+    """The reference: a frozen policy that log-ratios are taken to.
+
+    Args:
+        policy: its id, as groups record it ("base" or a LoRA's).
+        denoiser: the model.
+        active: context manager in which the denoiser is this policy.
+        batch: rows per forward pass when it has to be evaluated.
+        anew: evaluate it even where it sampled: the model has changed since.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        denoiser: Denoiser,
+        active: Callable[[], AbstractContextManager[None]],
+        batch: int,
+        anew: bool = False,
+    ) -> None:
+        self.policy, self._anew = policy, anew
+        self._denoiser, self._active, self._batch = denoiser, active, batch
+        self._evaluated: dict[tuple[str, bool], Tensor] = {}
+
+    def predictions(self, group: TrainingGroup, guided: bool) -> Tensor:
+        """Return denoised predictions (C, K, ...) on the group's recorded latents, on the CPU."""
+        if group.policy == self.policy and not self._anew:
+            return group.guided if guided else group.cond
+        key = (group.id, guided)
+        if key not in self._evaluated:
+            self._evaluated[key] = self._evaluate(group, guided).to(STORE_DTYPE)
+        return self._evaluated[key].float()
+
+    @torch.no_grad()
+    def evaluate(self, rows: Rows) -> Tensor:
+        """Predict the rows' denoised latents by this policy, (R, ...), on the denoiser's device."""
+        with self._active():
+            return torch.cat([predict(self._denoiser, part) for part in rows.split(self._batch)])
+
+    def _evaluate(self, group: TrainingGroup, guided: bool) -> Tensor:
+        recorded = group.guided if guided else group.cond
+        rows = group_rows(group, recorded, guided, self._denoiser.device)
+        return self.evaluate(rows).cpu().unflatten(0, group.shape)

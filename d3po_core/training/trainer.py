@@ -3,30 +3,28 @@
 The host draws progress, checks for interrupts and may close the generator of reports at any step; what was learnt is in
 the run by then, and a killed trainer goes on from its last saved state.
 
-The round is up to three fits of the same LoRA. The first two, on one half of the picks each, predict the other half:
-that tells how many epochs help and how far the result can be trusted (evidence.py). The third, on all picks, is kept.
+The round trains the same LoRA up to three times. The first two times, on one half of the picks each, it predicts the
+other half: that shows how many epochs help and how far the result can be trusted (evidence.py). What it learns the
+third time, from all picks, is kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
 
-import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.rollout import generator
 from ..lora.weights import blend, reinitialised
 from ..rewards import Reward
-from ..run import Run, device_name
+from ..run import Run
 from ..settings import FilledTrainSettings, LoraSettings, TrainSettings, fill_in, from_stored, validate
-from .evidence import epochs_to_teach, strength, z_score
+from .evidence import Phase, doubts, epochs_to_teach, plan_phases, strength, z_score
 from .methods import METHODS
-from .optimize import unpack_optimizer, unpack_parameters
-from .passes import BatchLimits, MeanKL, checkpointing, fit_batch_limits, mean_kl
-from .preference_optimizer import PreferenceOptimizer, Update
+from .passes import BatchLimits, MeanKL, checkpointing, fit_batch_limits, mean_kl, unpack_optimizer, unpack_parameters
+from .preference_optimizer import PreferenceOptimizer
 from .preferences import (
     GroupLoader,
     PreferenceData,
@@ -36,68 +34,48 @@ from .preferences import (
     of_each_kind,
     score_preferences,
 )
-from .references import Reference
-from .reports import RoundResult, RoundState, StepReport, by_epoch
-from .round_trainer import OpenRound, RoundTrainer, open_round, stopped_round
-from .rows import Rows, group_rows, noise_images, noise_levels
+from .reports import RoundResult, RoundState, StepReport, Update, by_epoch
+from .round_trainer import OpenRound, RoundPlan, RoundTrainer, open_round, opening, stopped_round
+from .rows import Reference, Rows, group_rows, noise_images, noise_levels
 
 DRIFT_GROUPS = 8
 """Groups on which drift is measured at the end of an epoch."""
 FREE_TO_CHANGE = ("micro_batch", "checkpointing", "reevaluate_reference")
 """Settings that an interrupted round takes anew: they change memory, or were changed because the model has."""
-CHECKABLE = 8
-"""Fewer groups than this are not worth halving."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """One fit: ids of the groups to train on, and of groups that it does not see."""
-
-    name: str
-    groups: list[str]
-    hidden: list[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainPlan:
-    """What a round by picks is begun with, and an interrupted one goes on with.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainPlan(RoundPlan):
+    """The plan of a round that learns from picks.
 
     Attributes:
-        settings, lora_settings: how.
         data: what it learns from, fixed when the round begins.
-        start: id of the policy that it goes on from.
     """
 
+    KIND = "train"
     settings: FilledTrainSettings
-    lora_settings: LoraSettings
     data: PreferenceData
-    start: str
 
     @property
     def keeps_previous(self) -> bool:
-        """Whether last round's LoRA is the reference."""
+        """Return whether last round's LoRA is the reference."""
         return self.settings.reference == "last_round" or METHODS[self.settings.method].reference == "last round"
 
     @property
     def reference(self) -> str:
-        """Id of the reference policy."""
+        """Return the id of the reference policy."""
         return self.start if self.keeps_previous else "base"
 
     def to_json(self) -> dict[str, object]:
-        """Return what a run keeps of it."""
-        return {
-            "train": dataclasses.asdict(self.settings),
-            "lora": dataclasses.asdict(self.lora_settings),
-            "lesson": self.data.to_json(),
-            "start": self.start,
-        }
+        """Return what a run keeps of the plan."""
+        return {**super().to_json(), "lesson": self.data.to_json()}
 
 
 class Trainer(RoundTrainer[StepReport]):
     """A round that learns from picks; see `Trainer.open`."""
 
     def __init__(self, run: Run, denoiser: Denoiser, plan: TrainPlan, opened: OpenRound) -> None:
-        super().__init__(run, denoiser, opened)
+        super().__init__(run, denoiser, plan, opened)
         self.settings, self.data, self._plan = plan.settings, plan.data, plan
         self._load = GroupLoader(run, plan.data)
         self._phases = plan_phases(plan.data, plan.settings)
@@ -133,31 +111,14 @@ class Trainer(RoundTrainer[StepReport]):
         """
         validate(settings)
         validate(lora_settings)
-        exit = ExitStack()
-        try:
-            exit.enter_context(run.rounds.lock())
+        with opening(run) as exit:
             number, plan, resumed = _begin_or_resume(run, settings, lora_settings, reward)
-            _note(run, denoiser, plan)
-            opened = open_round(
-                run,
-                denoiser,
-                number,
-                plan.start,
-                plan.lora_settings,
-                resumed=resumed,
-                attachment=attachment,
-                seed=plan.settings.seed,
-                keep_previous=plan.keeps_previous,
-                exit=exit,
-            )
+            opened = open_round(run, denoiser, number, plan, resumed=resumed, attachment=attachment, exit=exit)
             try:
                 return cls(run, denoiser, plan, opened)
             except UnusableGroup as error:
                 _leave_out(run, number, plan, error.group_id)
                 raise
-        except BaseException:
-            exit.close()
-            raise
 
     def steps(self) -> Generator[StepReport, None, None]:
         """Train and report after every update; see `RoundTrainer.steps`. A group that cannot be read is left out the
@@ -189,15 +150,15 @@ class Trainer(RoundTrainer[StepReport]):
 
     @property
     def trained_on(self) -> list[str]:
-        """Ids of the groups that the LoRA has learnt from."""
+        """Return the ids of the groups that the LoRA has learnt from."""
         return self._phases[min(self.state.phase, len(self._phases) - 1)].groups
 
     def _z(self) -> float | None:
-        """How surely hidden picks were predicted; None without a check."""
+        """Return how surely hidden picks were predicted; None without a check."""
         return z_score(by_epoch(self.state.margins)[self._epochs() - 1]) if self._checked else None
 
     def _share(self) -> float:
-        """The share of what was learnt that the evidence allows."""
+        """Return the share of what was learnt that the evidence allows."""
         z = self._z()
         return 1.0 if z is None else strength(z)
 
@@ -225,7 +186,7 @@ class Trainer(RoundTrainer[StepReport]):
                 check_same_model(self.denoiser, self._load(group_id))
 
     def _sample_rows(self) -> Rows:
-        """Rows of the kind that is trained on, to see what fits into memory."""
+        """Return rows of the kind that is trained on, to see what fits into memory."""
         group, settings = self._load(self._phases[-1].groups[0]), self.settings
         if METHODS[settings.method].rows == "images":
             levels = noise_levels(self.denoiser, settings.lowest_sigma)
@@ -234,7 +195,7 @@ class Trainer(RoundTrainer[StepReport]):
         return group_rows(group, recorded, settings.guided_loss, self.denoiser.device)
 
     def _references(self, limits: BatchLimits) -> tuple[Reference, Reference]:
-        """The chosen reference, and the base."""
+        """Return the reference that the settings name, and the base."""
         anew = self.settings.reevaluate_reference
         base = Reference("base", self.denoiser, self._lora.off, limits.forward, anew)
         if self._plan.reference == "base":
@@ -282,8 +243,10 @@ class Trainer(RoundTrainer[StepReport]):
                 self.save_state(fit.optimizer.adamw, fit.parameters)
 
     def _optimizer_of(self, phase: Phase) -> PreferenceOptimizer:
-        """Return the phase's fit, where it was left. A check knows nothing of earlier rounds, which saw the picks it
-        hides."""
+        """Return the phase's optimizer, where it was left.
+
+        A check knows nothing of earlier rounds, which saw the picks that it hides.
+        """
         checking = phase.name != "teach"
         self._lora.load(self._fresh if checking else self._initial)
         fit = PreferenceOptimizer(
@@ -335,7 +298,7 @@ class Trainer(RoundTrainer[StepReport]):
         return mean_kl(self.denoiser, [self._load(name) for name in groups], guided, self._limits.forward)
 
     def _stop_or_go_on(self, fit: PreferenceOptimizer) -> None:
-        """Where no check has set the epochs, stop when held-out picks are predicted worse."""
+        """Stop when held-out picks are predicted worse, where no check has decided the number of epochs."""
         state, losses = self.state, self.state.held_out
         if self._checked or not self.settings.patience or not losses:
             return
@@ -347,12 +310,12 @@ class Trainer(RoundTrainer[StepReport]):
             state.reason = f"Stopped: held-out picks were predicted best after epoch {best + 1}, which is kept."
 
     def _epochs(self) -> int:
-        """Epochs of the present phase; those of the last one are decided by the checks."""
+        """Return the epochs of the present phase; the checks decide those of the last one."""
         return epochs_to_teach(by_epoch(self.state.margins)) if self._checked else self.settings.epochs
 
     @property
     def _checked(self) -> bool:
-        """Whether both checks are done."""
+        """Return whether both checks are done."""
         return len(self._phases) == 3 and self.state.phase >= 2
 
 
@@ -370,32 +333,15 @@ def preference_data(run: Run, settings: TrainSettings, reward: Reward | None = N
     return score_preferences(run, reward, settings.method) if reward else collect_preferences(run, settings.method)
 
 
-def plan_phases(data: PreferenceData, settings: TrainSettings) -> list[Phase]:
-    """Return a round's fits: two checks on halves of the groups if they are enough, then one on all."""
-    ids = sorted(data.training)
-    last = Phase("teach", ids, sorted(data.held_out))
-    if not settings.cross_check or sum(map(bool, data.training.values())) < CHECKABLE:
-        return [last]
-    order = torch.randperm(len(ids), generator=generator(settings.seed, "halves")).tolist()
-    a, b = [ids[i] for i in order[::2]], [ids[i] for i in order[1::2]]
-    return [Phase("check A", a, b), Phase("check B", b, a), last]
-
-
-def doubts(share: float) -> list[str]:
-    """Return what a person should know where the evidence did not allow all of what was learnt."""
-    if share == 0:
-        return ["Hidden picks were not predicted better than by chance, so the model was left as it was."]
-    return [f"The evidence is thin, so {share:.0%} of what was learnt was kept."] if share < 1 else []
-
-
 def _begin_or_resume(
     run: Run, settings: TrainSettings, lora_settings: LoraSettings, reward: Reward | None
 ) -> tuple[int, TrainPlan, bool]:
-    """The round's number, its plan, and whether it was interrupted before."""
-    stopped = stopped_round(run, "train")
+    """Begin a round or find the interrupted one; return its number, its plan, and whether it was interrupted."""
+    stopped = stopped_round(run, TrainPlan.KIND)
     if stopped is None:
         data = preference_data(run, settings, reward)
-        plan = TrainPlan(fill_in(settings), lora_settings, data, run.rounds.current_policy())
+        start = run.rounds.current_policy()
+        plan = TrainPlan(settings=fill_in(settings), lora_settings=lora_settings, start=start, data=data)
         number = run.rounds.begin(plan.to_json(), plan.reference, anew=True, by_picks=reward is None)
         return number, plan, False
     stored = stopped.settings
@@ -416,9 +362,3 @@ def _leave_out(run: Run, number: int, plan: TrainPlan, group_id: str) -> None:
     if rest.data.training:
         run.rounds.begin(rest.to_json(), rest.reference)
         run.rounds.save_state(number, {}, dataclasses.asdict(RoundState()))
-
-
-def _note(run: Run, denoiser: Denoiser, plan: TrainPlan) -> None:
-    """Keep in the run's manifest how it was last trained."""
-    facts = {"train": dataclasses.asdict(plan.settings), "lora": dataclasses.asdict(plan.lora_settings)}
-    run.write_manifest(device=device_name(denoiser.device), **facts)

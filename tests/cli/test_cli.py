@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d3po_core.cli import COMMANDS, main
+from d3po_core.cli.common import ProgressBar
 from d3po_core.cli.flags import SECTIONS, flag_of, make_parser, read_config, settings_of
-from d3po_core.cli.progress import Bar
 from d3po_core.errors import D3POError
+from d3po_core.settings import SampleSettings, TrainSettings
 from tests.test_settings import some_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,7 +64,7 @@ def test_every_setting_has_a_flag_that_sets_it(section, item):
     else:
         value = kind(high or (item.default or 0) + 1)
     options = parse(section, *as_flags({item.name: value}))
-    assert getattr(settings_of(options, section), item.name) == value
+    assert getattr(settings_of(options, SECTIONS[section]), item.name) == value
 
 
 @pytest.mark.parametrize(("section", "item"), FIELDS, ids=IDS)
@@ -78,7 +79,7 @@ def test_help_shows_plain_settings_and_advanced_ones_on_demand(section, item):
 @given(st.data(), st.sampled_from(list(SECTIONS)))
 def test_flags_round_trip(data, section):
     values = data.draw(some_settings(SECTIONS[section]))
-    made = settings_of(parse(section, *as_flags(values)), section)
+    made = settings_of(parse(section, *as_flags(values)), SECTIONS[section])
     assert made == dataclasses.replace(SECTIONS[section](), **values)
 
 
@@ -88,7 +89,7 @@ def test_config_round_trips_and_flags_win_over_it(tmp_path, data, section, neste
     from_file, from_flags = (data.draw(some_settings(SECTIONS[section])) for _ in range(2))
     path = tmp_path / "config.json"
     path.write_text(json.dumps({section: from_file} if nested else from_file))
-    made = settings_of(parse(section, "--config", str(path), *as_flags(from_flags)), section)
+    made = settings_of(parse(section, "--config", str(path), *as_flags(from_flags)), SECTIONS[section])
     given = {name: value for name, value in from_flags.items() if value is not None}
     assert made == dataclasses.replace(SECTIONS[section](), **{**from_file, **given})
 
@@ -100,7 +101,7 @@ def test_layers_win_in_their_order(tmp_path):
     model = {"guidance_scale": 2.5, "steps": 9}
 
     def made(*arguments: str) -> Any:
-        return settings_of(parse("sample", *arguments), "sample", model, earlier)
+        return settings_of(parse("sample", *arguments), SampleSettings, model, earlier)
 
     plain = made()
     assert (plain.steps, plain.guidance_scale, plain.eta, plain.batch, plain.window) == (9, 2.5, 0.9, 3, "all")
@@ -114,10 +115,10 @@ def test_layers_win_in_their_order(tmp_path):
 def test_a_preset_may_stand_in_the_config(tmp_path):
     path = tmp_path / "config.json"
     path.write_text('{"preset": "published", "train": {"epochs": 7}}')
-    made = settings_of(parse("train", "--config", str(path)), "train")
+    made = settings_of(parse("train", "--config", str(path)), TrainSettings)
     assert (made.clip, made.level, made.epochs) == (0.1, "step", 7)
-    assert settings_of(parse("train", "--config", str(path), "--preset", "taste"), "train").clip is None
-    other = settings_of(parse("train", "--preset", "published", "--method", "diffusion-nft"), "train")
+    assert settings_of(parse("train", "--config", str(path), "--preset", "taste"), TrainSettings).clip is None
+    other = settings_of(parse("train", "--preset", "published", "--method", "diffusion-nft"), TrainSettings)
     assert (other.beta, other.clip, other.guided_loss) == (None, None, True)  # the first two are D3PO's only
 
 
@@ -125,7 +126,7 @@ def test_toml_reads_the_same(tmp_path):
     pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
     path = tmp_path / "config.toml"
     path.write_text('steps = 11\n[train]\nepochs = 7\nlevel = "step"\n')
-    assert read_config(path, SECTIONS) == {
+    assert read_config(path, SECTIONS).values == {
         "sample": {"steps": 11},
         "lora": {},
         "train": {"epochs": 7, "level": "step"},
@@ -150,7 +151,7 @@ def test_a_wrong_config_gets_one_sentence(tmp_path, text, told):
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(D3POError, match=told):
-        settings_of(parse("sample", "--config", str(path)), "sample")
+        settings_of(parse("sample", "--config", str(path)), SampleSettings)
 
 
 WRONG = [
@@ -284,10 +285,11 @@ class Terminal:
 @pytest.mark.parametrize("live", [True, False])
 def test_the_bar_ends_full_and_stays_on_its_line(monkeypatch, live):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal(live))
-    bar = Bar("Drawing")
+    bar = ProgressBar("Drawing")
     for done in range(1, 6):
-        bar.show(done, 5)
+        bar.show(done, 5, f"picture {done}")
     bar.close()
     assert terminal.text.count("\n") == 1  # one line, redrawn; or, unseen, only the last
-    assert "[########################] 5 of 5, done" in terminal.text
+    assert "Drawing [########################] 5 of 5, 00:00 left, picture 5" in terminal.text
+    assert live or "3 of 5" not in terminal.text
     assert terminal.text.isascii()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from d3po_core.app.run_settings import lora_settings, prompts_to_draw, train_settings
+from d3po_core.app.runs import lora_settings, prompts_to_draw, train_settings
 from d3po_core.errors import D3POError
 from d3po_core.importing import read_source
 from d3po_core.run import Run

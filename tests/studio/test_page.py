@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from d3po_core.app.run_settings import train_settings
+from d3po_core.app.runs import train_settings
 from d3po_core.lora import load_lora
 from d3po_core.run import Run
 from d3po_core.run.run import RunLibrary

@@ -13,8 +13,7 @@ from d3po_core.picks import Pair
 from d3po_core.settings import TrainSettings, fill_in
 from d3po_core.training.passes import BatchLimits
 from d3po_core.training.preference_optimizer import PreferenceOptimizer, make_blocks, pack_blocks
-from d3po_core.training.references import Reference
-from d3po_core.training.rows import Rows, TrainingGroup, group_rows
+from d3po_core.training.rows import Reference, Rows, TrainingGroup, group_rows
 from tests.toy import ToyDenoiser, toy_group
 
 PLENTY = BatchLimits(100, 100)
@@ -96,7 +95,7 @@ def test_only_groups_of_one_size_share_a_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "given", "room"),
+    ("device", "micro_batch", "limits"),
     [
         ("cpu", 0, BatchLimits(512, 8)),  # half of 64 GiB, in rows of 64 MiB
         ("cpu", 3, BatchLimits(3, 3)),
@@ -106,7 +105,7 @@ def test_only_groups_of_one_size_share_a_batch() -> None:
     ],
 )
 def test_a_processor_gets_small_batches(
-    monkeypatch: pytest.MonkeyPatch, device: str, given: int, limits: BatchLimits
+    monkeypatch: pytest.MonkeyPatch, device: str, micro_batch: int, limits: BatchLimits
 ) -> None:
     from d3po_core.training import passes
 
@@ -117,4 +116,4 @@ def test_a_processor_gets_small_batches(
         pass
 
     Somewhere.device = torch.device(device)
-    assert passes.fit_batch_limits(Somewhere(), None, given) == limits  # type: ignore[arg-type]
+    assert passes.fit_batch_limits(Somewhere(), None, micro_batch) == limits  # type: ignore[arg-type]

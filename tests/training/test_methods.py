@@ -20,9 +20,15 @@ from d3po_core.diffusion.rollout import generator
 from d3po_core.picks import Pair
 from d3po_core.settings import TrainSettings, fill_in
 from d3po_core.training.methods import METHODS
-from d3po_core.training.passes import predict
-from d3po_core.training.references import Reference, with_reference
-from d3po_core.training.rows import TrainingGroup, group_rows, noise_images, noise_levels
+from d3po_core.training.rows import (
+    Reference,
+    TrainingGroup,
+    group_rows,
+    noise_images,
+    noise_levels,
+    predict,
+    with_reference,
+)
 from tests.toy import ToyDenoiser, toy_group
 
 RANKED = [Pair(0, 1, 1 / 3), Pair(0, 2, 1 / 3), Pair(2, 1, 1 / 3)]

@@ -1,4 +1,4 @@
-"""Every method learns what was liked, through the whole trainer, and foretells judgements that it has not seen."""
+"""Every method learns what was liked, through the whole trainer, and predicts judgements that it has not seen."""
 
 from __future__ import annotations
 

@@ -20,11 +20,9 @@ from d3po_core.errors import D3POError
 from d3po_core.picks import Pair
 from d3po_core.settings import TrainSettings, fill_in
 from d3po_core.training.methods import pair_loss, ratios
-from d3po_core.training.optimize import LoraOptimizer
-from d3po_core.training.passes import BatchLimits, backward, mean_kl, predict, row_log_ratios
+from d3po_core.training.passes import BatchLimits, LoraOptimizer, backward, mean_kl, row_log_ratios
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
-from d3po_core.training.references import Reference
-from d3po_core.training.rows import Rows, TrainingGroup, group_rows, join_rows
+from d3po_core.training.rows import Reference, Rows, TrainingGroup, group_rows, join_rows, predict
 from tests.toy import SIGMAS, ToyDenoiser, toy_group
 
 RANKED = [Pair(0, 1, 1 / 3), Pair(0, 2, 1 / 3), Pair(2, 1, 1 / 3)]

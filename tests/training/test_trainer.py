@@ -11,13 +11,15 @@ import torch
 from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
 from d3po_core.lora import LayerWeights
+from d3po_core.lora.weights import blend
 from d3po_core.picks import Pick
 from d3po_core.run import RoundSummary, Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
 from d3po_core.training import round_trainer as module
+from d3po_core.training.evidence import doubts
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
 from d3po_core.training.round_trainer import save_round
-from d3po_core.training.trainer import Trainer, blend, doubts
+from d3po_core.training.trainer import Trainer
 from tests.toy import ToyModel
 from tests.training.rounds import train_some, train_to_end
 
@@ -260,7 +262,7 @@ def test_a_damaged_group_is_left_out_of_the_next_try(tmp_path: Path) -> None:
     assert victim not in second.trained_on and len(second.trained_on) == 20
 
 
-def test_a_later_round_does_not_take_remembered_picks_for_guessed_ones(
+def test_a_later_round_does_not_take_remembered_picks_for_predicted_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Round 2 starts from a LoRA that saw every pick; its checks must not."""

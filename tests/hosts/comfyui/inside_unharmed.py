@@ -25,7 +25,7 @@ import comfy.model_management
 import torch
 from comfy.model_management import OOM_EXCEPTION, InterruptProcessingException
 from pack.d3po_core.app.sampling import sample_groups
-from pack.d3po_core.app.train_round import Next, train_round
+from pack.d3po_core.app.training import Next, train_round
 from pack.d3po_core.picks import Pick
 from pack.d3po_core.run import Run
 from pack.d3po_core.settings import LoraSettings, SampleSettings, TrainSettings

@@ -1,13 +1,54 @@
-"""The sentences that say what came out, or why nothing can: the same in every front end."""
+"""Train a round: why it cannot begin, the loop that every front end runs, and the sentences that say what came out."""
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeVar
+
 from ..evaluation.compare import drift_word, recommended_strength
 from ..gallery.actions import MIN_PICKS
-from ..importing import Imported
 from ..run import Run
-from ..training.methods import METHODS, needs_recording
-from ..training.reports import RoundResult
+from ..training.methods import needs_recording
+from ..training.reports import Report, RoundResult
+from ..training.round_trainer import RoundTrainer, SavedRound, save_round
+
+R = TypeVar("R", bound=Report)
+
+
+class Next(enum.Enum):
+    """What to do after an update."""
+
+    CONTINUE = enum.auto()
+    FINISH = enum.auto()
+    """Save what was learnt so far, and close the round."""
+    PAUSE = enum.auto()
+    """Keep the state; another trainer goes on from there."""
+
+
+def train_round(trainer: RoundTrainer[R], after_update: Callable[[R], Next]) -> SavedRound | None:
+    """Train until the round ends or `after_update` says otherwise, then save its LoRA.
+
+    An exception, also one of `after_update`'s, leaves the round as `Next.PAUSE` does.
+
+    Args:
+        trainer: open; it is closed afterwards.
+        after_update: called with the report of every update.
+
+    Returns:
+        The saved round, or None if training was paused.
+    """
+    with trainer:
+        with closing(trainer.steps()) as reports:
+            for report in reports:
+                decision = after_update(report)
+                if decision is Next.PAUSE:
+                    return None
+                if decision is Next.FINISH:
+                    break
+        return save_round(trainer)
+
 
 RESUMED = "It went on as it was begun: changed settings, prompts and new picks are for the next round."
 
@@ -23,8 +64,8 @@ def why_not_train(run: Run, method: str | None) -> str:
     usable, of_all_methods = run.picks.counts("", recorded).usable, run.picks.counts("").usable
     if usable < MIN_PICKS:
         more = of_all_methods - usable
-        why = f"{more} more are of imported pictures, which {method} cannot learn from, as diffusion-nft can"
-        return f"{waiting_for_picks(usable)}; {why}" if more else waiting_for_picks(usable)
+        others = f"{more} more are of imported pictures, which {method} cannot learn from, as diffusion-nft can"
+        return f"{waiting_for_picks(usable)}; {others}" if more else waiting_for_picks(usable)
     return "" if run.picks.untaught(recorded) else "Nothing new to teach: pick some more."
 
 
@@ -60,29 +101,3 @@ def round_outcome(result: RoundResult, reward_name: str = "", resumed: bool = Fa
         weaker = "" if strength == 1 else f": use the LoRA at strength {strength:g}"
         parts.append(f"Drift from the original is {drift_word(drift)}{weaker}.")
     return " ".join([*parts, result.reason, *([RESUMED] if resumed else [])])
-
-
-def import_outcome(imported: Imported, method: str, at_most: int) -> tuple[str, list[str]]:
-    """Return what was imported in a sentence or a few, and what was left out, a line each.
-
-    Args:
-        imported: the last report.
-        method: that the run is trained with.
-        at_most: lines about what was left out.
-    """
-    groups = "1 group" if imported.added == 1 else f"{imported.added} groups"
-    parts = [f"Imported {groups} of pictures."]
-    if imported.known:
-        parts.append(f"{imported.known} were there already.")
-    parts += imported.notes
-    if METHODS[method].rows == "steps":
-        parts.append(
-            f"How they were drawn is not known, so {method} cannot learn from them; diffusion-nft, diffusion-dpo and "
-            "diffusion-kto can."
-        )
-    lines = [str(each) for each in imported.left_out[:at_most]]
-    if len(imported.left_out) > at_most:
-        lines.append(f"and {len(imported.left_out) - at_most} more")
-    if lines:
-        parts.append(f"Left out {sum(each.groups for each in imported.left_out)}:")
-    return " ".join(parts), lines
