@@ -31,7 +31,7 @@ from benchmarks.learning import one_thread
 from d3po_core.diffusion.denoiser import starting_latents
 from d3po_core.diffusion.draft import renoised, sample_through
 from d3po_core.diffusion.rollout import generator, make_plan
-from d3po_core.embedded.prompts import split_prompts
+from d3po_core.embedded import split_prompts
 from d3po_core.lora import attach
 from d3po_core.models import load_model
 from d3po_core.rewards import get_reward

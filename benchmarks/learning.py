@@ -195,7 +195,7 @@ def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
 def sampled(folder: Path, settings: Any, load: Callable[[], Any]) -> Path:
     """Return a folder with a complete run of the training prompts; if it is not there, load the model and draw it."""
     from d3po_core.app.sampling import sample_groups
-    from d3po_core.embedded.prompts import split_prompts
+    from d3po_core.embedded import split_prompts
     from d3po_core.run import Run
 
     if not (folder / "done").exists():
@@ -270,7 +270,7 @@ def before(cache: Path, model: Any, experiment: Experiment, sampler: str) -> Any
 def drawn(model: Any, experiment: Experiment, sampler: str) -> Any:
     import torch
 
-    from d3po_core.embedded.prompts import split_prompts
+    from d3po_core.embedded import split_prompts
     from d3po_core.evaluation.evaluate import sampling_plans
     from d3po_core.evaluation.images import draw
 
@@ -340,8 +340,8 @@ def climb(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
 
 def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
     """Pick, train and evaluate; return the row of results."""
+    from d3po_core.embedded import split_prompts
     from d3po_core.embedded.classifier import GardenClassifier
-    from d3po_core.embedded.prompts import split_prompts
     from d3po_core.evaluation import compare
     from d3po_core.lora.attach import applied
     from d3po_core.models import load_model

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 from d3po_core.diffusion.rollout import DUPLICATE_DISTANCE, CandidateNoise, distances, make_plan
-from d3po_core.embedded.prompts import split_prompts
+from d3po_core.embedded import split_prompts
 from d3po_core.models import load_model
 from d3po_core.settings import SampleSettings
 

@@ -33,7 +33,7 @@ def picked(run: Any, who: str, clicks: int, taste: str = "", seed: int = 0) -> N
     from d3po_core.diffusion.rollout import generator
     from d3po_core.picks import Pick
     from d3po_core.rewards import get_reward
-    from d3po_core.run.images import read_images
+    from d3po_core.run.run import read_images
 
     reward, rng = get_reward(taste) if taste else None, generator(seed, "picker")
     for group in itertools.islice(run.groups.select(), clicks):

@@ -141,7 +141,7 @@ def detector_errors(count: int = 1000) -> str:
 
 def plant(planting: Planting) -> dict[str, Tensor]:
     """Train the embedded network further on drawings, some of which have the bar; return averaged weights by name."""
-    from d3po_core.embedded.prompts import PROMPTS
+    from d3po_core.embedded import PROMPTS
     from d3po_core.models import load_model
     from tools.garden.pictures import caption, render
     from tools.garden.train_unet import Denoising, caption_table
@@ -209,7 +209,7 @@ def judge(run: Any, experiment: Experiment, seed: int) -> dict[str, Any]:
     from d3po_core.diffusion.rollout import generator
     from d3po_core.picks import Pick
     from d3po_core.rewards import get_reward
-    from d3po_core.run.images import read_images
+    from d3po_core.run.run import read_images
 
     groups = run.groups.select()
     images = [read_images(run, group) for group in groups]
@@ -231,7 +231,7 @@ def judge(run: Any, experiment: Experiment, seed: int) -> dict[str, Any]:
 
 def drawn(model: Any, seed: int) -> tuple[Tensor, list[str]]:
     """Draw the images to measure on, each from another starting noise; return them and their prompts, by prompt."""
-    from d3po_core.embedded.prompts import split_prompts
+    from d3po_core.embedded import split_prompts
     from d3po_core.evaluation.images import deterministic, draw
 
     settings, prompts = sample_settings(seed), split_prompts()[1]

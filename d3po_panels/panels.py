@@ -12,16 +12,14 @@ from PIL import Image
 from d3po_core.app.cost import drawing_cost
 from d3po_core.app.runs import sample_settings
 from d3po_core.app.sampling import BeforeAfter, draw_before_after
-from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS
-from d3po_core.embedded.prompts import split_prompts
+from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS, split_prompts
 from d3po_core.errors import D3POError
 from d3po_core.exchange.lines import export_dataset, import_file
 from d3po_core.exchange.share import share
 from d3po_core.lora import import_lora
 from d3po_core.lora.weights import scale_weights
 from d3po_core.run import Run
-from d3po_core.run.images import to_image
-from d3po_core.run.run import RunLibrary
+from d3po_core.run.run import RunLibrary, to_image
 
 from . import controls, tastes
 from .controls import Component, Update, Upload, path_of, show_errors

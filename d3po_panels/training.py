@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from d3po_core.app.reward_request import RewardRequest
 from d3po_core.app.runs import lora_settings, prompts_to_draw, sample_settings, train_settings
 from d3po_core.app.sampling import add_prompts
-from d3po_core.app.training import Next, train_round
+from d3po_core.app.training import Next, RewardRequest, train_round
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.evaluation.images import draw_previews
 from d3po_core.run import Run

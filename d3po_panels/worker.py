@@ -6,14 +6,14 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, cast
 
 from d3po_core.app.loras import Decision, decide
-from d3po_core.app.reward_request import (
+from d3po_core.app.training import (
     RewardRequest,
     finish_reward,
     request_reward,
     resume_reward,
     stopped_by_reward,
+    why_not_train,
 )
-from d3po_core.app.training import why_not_train
 from d3po_core.diffusion.image_model import Encoder, ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions

@@ -8,14 +8,18 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS
-from d3po_core.embedded.prompts import split_prompts
+import gradio as gr
+
+from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS, split_prompts
 from d3po_core.errors import D3POError
 from d3po_core.gallery.requests import GalleryApp
 from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
-from d3po_panels import tastes
+from d3po_panels import panels, tastes
+from d3po_panels.controls import Component
 from d3po_panels.host import Models
+from d3po_panels.tabs import gallery_element, panel_tabs
+from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
 
 from .host import StudioHost
@@ -44,7 +48,7 @@ def make_app(folder: Path, worker: Worker, port: int) -> ASGIApp:
     import gradio
     from fastapi import FastAPI
 
-    from .page import HEAD, build
+    pass
 
     library = RunLibrary(folder)
     app = FastAPI(openapi_url=None)
@@ -104,3 +108,28 @@ def serve(folder: Path, port: int, open_page: bool) -> None:
         server.run()
     finally:
         worker.close()
+
+
+HEAD = """
+<script type="module" src="/d3po/web/gallery.mjs"></script>
+<style>
+  d3po-gallery { display: block; height: calc(100vh - 200px); min-height: 420px; }
+  .d3po-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(260px, 100%), 1fr)); }
+  .d3po-grid { align-items: end; gap: 16px; }
+  .d3po-grid > .form { display: contents; }
+</style>
+"""
+
+
+def build(library: RunLibrary, worker: Worker) -> Component:
+    """Make the page; the choice of taste at its top rules all panels."""
+    with gr.Blocks(title="D3PO Studio", fill_width=True) as page:
+        taste = gr.Dropdown(label=WORDS["taste"], choices=[], interactive=True)
+        with gr.Tab(WORDS["pick"]):
+            gallery = gr.HTML(gallery_element(library, None))
+        with gr.Tab(WORDS["new"]):
+            panels.new_taste(library, worker, taste)
+        panel_tabs(library, worker, taste, {})
+        taste.change(lambda taste: gallery_element(library, taste), taste, gallery)
+        page.load(lambda: panels.choose_taste(library), None, taste)
+    return page

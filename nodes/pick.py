@@ -14,7 +14,7 @@ from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
 from ..d3po_core.rewards import REWARDS, Reward, auto_pick, get_reward
 from ..d3po_core.run import Run
-from ..d3po_core.run.images import read_image
+from ..d3po_core.run.run import read_image
 from ..d3po_core.settings import SampleSettings
 from . import folders, graph, prompts
 from .drawing import (
@@ -28,9 +28,8 @@ from .drawing import (
     press_cost,
 )
 from .host.checks import check_trainable
-from .host.memory import preset_for
+from .host.memory import check_interrupted, preset_for
 from .host.model import HostModel
-from .host.process import check_interrupted
 from .host.types import Clip, Cond, Latent, Patcher, Vae, Widgets
 from .inputs import (
     ALIASES,

@@ -4,8 +4,7 @@
 |---|---|
 | `runs` | begin a run, read how it is drawn and trained, and say what was imported into it |
 | `sampling` | draw groups into a run, and images of one prompt without and with a LoRA |
-| `training` | train a round to its end, a pause or a stop, and say what came out |
-| `reward_request` | what a round by a reward is begun with, and what a stopped one goes on with |
+| `training` | train a round, by picks or by a reward, to its end, a pause or a stop, and say what came out |
 | `loras` | keep a round's LoRA, weaken it or go back from it, and copy it to where a host lists it |
 | `cost` | what work takes, and what is done where memory runs out |
 

@@ -19,8 +19,8 @@ from ..evaluation.images import deterministic, draw
 from ..lora import LoraWeights
 from ..lora.attach import applied
 from ..run import Run
-from ..run.images import to_image
 from ..run.records import JsonObject
+from ..run.run import to_image
 from ..settings import SampleSettings
 
 

@@ -43,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ..app.training import understanding
-    from ..embedded import GARDEN_FOLDER
-    from ..embedded.prompts import split_prompts
+    from ..embedded import GARDEN_FOLDER, split_prompts
     from ..rewards import get_reward
     from ..rewards.auto_pick import auto_pick
 

@@ -113,7 +113,7 @@ def table(report: Evaluation) -> str:
 
 def _usual_prompts(options: argparse.Namespace, run: Run) -> list[str]:
     if common.source_of(options, run) == common.GARDEN:
-        from ..embedded.prompts import split_prompts
+        from ..embedded import split_prompts
 
         return split_prompts()[1]
     print("Judging on the prompts that were trained on; name others with --prompts.")

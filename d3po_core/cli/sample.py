@@ -88,7 +88,7 @@ def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
     if old and (prompts := prompts_to_draw(old)):
         return prompts
     if common.source_of(options, old) == common.GARDEN:
-        from ..embedded.prompts import split_prompts
+        from ..embedded import split_prompts
 
         return split_prompts()[0]
     raise D3POError("There is nothing to draw yet.", 'Say what with --prompt "a red fox" or --prompts FILE.')

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from . import CLASSIFIER_FOLDER
-from .prompts import ATTRIBUTES, parse
+from . import ATTRIBUTES, CLASSIFIER_FOLDER, parse
 
 WIDTHS = (24, 48, 96, 128)
 WEIGHTS = "model.safetensors"

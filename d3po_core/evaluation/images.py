@@ -20,7 +20,7 @@ from ..lora.attach import applied
 from ..lora.weights import scale_weights
 from ..run import Run
 from ..run.blind_checks import strip_side
-from ..run.images import to_image
+from ..run.run import to_image
 from ..settings import SampleSettings
 from .compare import STRENGTHS
 

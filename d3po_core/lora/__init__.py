@@ -2,9 +2,8 @@
 
     weights      a LoRA's values apart from any network, and an attached LoRA: `Lora`
     targets      which layers a LoRA attaches to, and its initial values
-    attach       attaches a LoRA in one of two ways
+    attach       attaches a LoRA in one of two ways: by PEFT, or by forward hooks for modules that a host owns
     peft         attachment by PEFT, for diffusers modules
-    hooks        attachment by forward hooks, for modules that a host owns
     layer_names  diffusers' and original names of a network's layers, and its family
     keys         keys of LoRA files, written and read
     file         LoRA files and their metadata, written and read

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from ..diffusion.rollout import generator
 from ..picks import Pick
 from ..run import Run
-from ..run.images import read_images
+from ..run.run import read_images
 from .reward import Reward
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import D3POError
 from ..picks import Pair, pairs
 from ..run import Run, files
-from ..run.images import read_images
+from ..run.run import read_images
 from .cross_validation import PairData, by_group, fit_head, hidden_margins
 from .features import STATISTICS, Features, get_features
 from .reward import Reward

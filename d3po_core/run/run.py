@@ -5,6 +5,8 @@ code decides anything by that file. Versions are read from the installed package
 imported for them.
 
 `RunLibrary` finds the runs in a folder.
+
+`read_image` and its like turn a run's images into tensors, and back.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from .. import __version__
 from ..errors import D3POError
@@ -30,7 +35,7 @@ from .blind_checks import BlindChecks, Previews
 from .database import DATABASE, LOCK, MANIFEST, VERSION, Database, connect, create_tables, transaction
 from .files import hold
 from .flags import Flags
-from .groups import Groups
+from .groups import Group, Groups
 from .history import History
 from .leases import Leases
 from .picks import Picks
@@ -365,3 +370,27 @@ def _open_or_none(folder: Path) -> Run | None:
         return Run.open(folder)
     except D3POError:  # a damaged one must not hide the others
         return None
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Convert pixels (3, H, W) in [0, 1] to an image."""
+    return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+
+def read_images(run: Run, group: Group) -> Tensor:
+    """Read a group's images, (candidates, 3, H, W) in [0, 1].
+
+    Raises:
+        D3POError: one of them is missing.
+    """
+    return torch.stack([read_image(run, group.id, candidate) for candidate in range(group.candidates)])
+
+
+def read_image(run: Run, group_id: str, candidate: int) -> Tensor:
+    """Read one candidate's image, (3, H, W) in [0, 1].
+
+    Raises:
+        D3POError: the group or candidate is unknown, or the image is missing.
+    """
+    with Image.open(run.groups.image_path(group_id, candidate)) as image:
+        return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)

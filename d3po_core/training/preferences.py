@@ -17,7 +17,7 @@ from ..errors import D3POError
 from ..picks import Pair, ordered, pairs, scores
 from ..rewards import Reward, check_varied
 from ..run import Run
-from ..run.images import read_images
+from ..run.run import read_images
 from .methods import METHODS, needs_recording
 from .rows import TrainingGroup, group_rows, predict
 

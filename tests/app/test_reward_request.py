@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from d3po_core.app.reward_request import JUDGE_FILE, request_reward
+from d3po_core.app.training import JUDGE_FILE, request_reward
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.rewards.judge import fit_judge

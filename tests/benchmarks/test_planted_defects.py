@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from benchmarks.planted_defects import Experiment, bar_rows, defective, judge, with_bar
-from d3po_core.embedded.prompts import COLOURS, KINDS, SKIES
+from d3po_core.embedded import COLOURS, KINDS, SKIES
 from d3po_core.run import Run
 from tests.run_helpers import MODEL, trajectory
 from tools.garden.pictures import Scene, render

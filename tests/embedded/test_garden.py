@@ -57,7 +57,7 @@ def test_judge_takes_other_sizes(judge):
 
 
 def test_pipeline_draws_what_it_is_told(pipe, judge):
-    from d3po_core.embedded.prompts import split_prompts
+    from d3po_core.embedded import split_prompts
 
     prompts = split_prompts()[1]
     generator = torch.Generator().manual_seed(3)
@@ -73,7 +73,7 @@ def test_folder_is_small_and_has_no_pickles():
 
 
 def test_tokenizer_knows_the_words_and_spells_the_rest(pipe):
-    from d3po_core.embedded.prompts import PROMPTS
+    from d3po_core.embedded import PROMPTS
 
     for prompt in PROMPTS:
         assert len(pipe.tokenizer(prompt).input_ids) == len(prompt.split()) + 2

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from d3po_core.embedded.prompts import ATTRIBUTES, PROMPTS, parse, split_prompts
+from d3po_core.embedded import ATTRIBUTES, PROMPTS, parse, split_prompts
 
 
 def test_prompts_parse_back():

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from d3po_core.app import reward_request
-from d3po_core.app.reward_request import JUDGE_FILE, JUDGE_NAME, request_reward
+from d3po_core.app import training as app_training
+from d3po_core.app.training import JUDGE_FILE, JUDGE_NAME, request_reward
 from d3po_core.errors import D3POError
 from d3po_core.gallery.state import state
 from d3po_core.lora import load_lora
@@ -95,7 +95,7 @@ def test_the_gallerys_teach_lets_a_stopped_reward_go_on(
         def gone(*_: object) -> None:
             raise D3POError("The scorer is gone.", "Put it back.")
 
-        monkeypatch.setattr(reward_request, "_load", gone)
+        monkeypatch.setattr(app_training, "_load", gone)
         another.teach(run)
         until(lambda: another.problem(run) is not None)
         assert another.problem(run).what == "Round 1 cannot go on. The scorer is gone."
@@ -115,8 +115,8 @@ def test_a_reward_makes_room_for_others_and_for_drawing(
 ) -> None:
     monkeypatch.setattr(training, "TURN_SECONDS", 0.0)
     loaded: list[str] = []
-    load = reward_request._load
-    monkeypatch.setattr(reward_request, "_load", lambda *of, **how: (loaded.append(of[1]), load(*of, **how))[1])
+    load = app_training._load
+    monkeypatch.setattr(app_training, "_load", lambda *of, **how: (loaded.append(of[1]), load(*of, **how))[1])
     host = SharedHost(models)
     worker = Worker(host).start()
     try:

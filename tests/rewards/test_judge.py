@@ -51,7 +51,7 @@ def coloured_run(folder: Path, groups: int, candidates: int = 3, held_out: int =
 
 def pick_all(run: Run, taste: str = "warmth", who: str = "", seed: int | None = None) -> None:
     """The best by a taste, or one at random."""
-    from d3po_core.run.images import read_images
+    from d3po_core.run.run import read_images
 
     chance = np.random.default_rng(seed)
     for group in run.groups.select():

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from d3po_core.embedded import GARDEN_FOLDER
-from d3po_core.embedded.prompts import split_prompts
+from d3po_core.embedded import GARDEN_FOLDER, split_prompts
 from d3po_core.run import Run
 from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings

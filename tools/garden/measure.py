@@ -16,9 +16,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from d3po_core.embedded import GARDEN_FOLDER
+from d3po_core.embedded import ATTRIBUTES, GARDEN_FOLDER, PROMPTS
 from d3po_core.embedded.classifier import GardenClassifier
-from d3po_core.embedded.prompts import ATTRIBUTES, PROMPTS
 from tools.garden.pictures import LEAN_STD, SIZE_STD, caption, random_scene, render
 from tools.garden.train_vae import reconstruct
 from tools.garden.training_tools import as_tensor

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from d3po_core.embedded.prompts import ATTRIBUTES, parse
+from d3po_core.embedded import ATTRIBUTES, parse
 
 SIDE = 64
 SCALE = 4  # supersampling

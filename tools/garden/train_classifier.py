@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from d3po_core.embedded import ATTRIBUTES
 from d3po_core.embedded.classifier import GardenClassifier
-from d3po_core.embedded.prompts import ATTRIBUTES
 from tools.garden.pictures import LEAN_STD, SIZE_STD, Scene
 from tools.garden.training_tools import Average, TimeBudget, as_tensor, shuffled
 

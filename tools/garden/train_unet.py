@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from d3po_core.embedded.prompts import PROMPTS, parse
+from d3po_core.embedded import PROMPTS, parse
 from tools.garden.pictures import Scene
 from tools.garden.train_vae import encode
 from tools.garden.training_tools import Average, ProcessGroup, TimeBudget, as_tensor, captions_of, shuffled

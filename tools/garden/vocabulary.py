@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from d3po_core.embedded.prompts import COLOURS, KINDS, SKIES
+from d3po_core.embedded import COLOURS, KINDS, SKIES
 
 LENGTH = 16  # tokens in a prompt, with start and end
 START, END = "<|startoftext|>", "<|endoftext|>"
