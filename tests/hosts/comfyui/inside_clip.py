@@ -17,7 +17,7 @@ import torch
 from pack.d3po_core.picks import Pick
 from pack.d3po_core.rewards.judge import fit_judge
 from pack.d3po_core.run import Run
-from pack.d3po_core.run.images import to_image
+from pack.d3po_core.run.run import to_image
 from pack.nodes.host.clip_vision import HostClip
 from torch import Tensor
 
