@@ -22,8 +22,8 @@ from comfy.model_management import InterruptProcessingException
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from pack.d3po_core.app.sampling import add_prompts
 from pack.d3po_core.app.training import Next, train_round
-from pack.d3po_core.diffusion.denoiser import stack
-from pack.d3po_core.diffusion.draft import renoised, sample_through, starting_latents
+from pack.d3po_core.diffusion.denoiser import stack, starting_latents
+from pack.d3po_core.diffusion.draft import renoised, sample_through
 from pack.d3po_core.diffusion.rollout import make_plan
 from pack.d3po_core.diffusion.tiled_decoding import decode_in_tiles
 from pack.d3po_core.lora import LayerWeights, attach
