@@ -19,7 +19,6 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 TEXTS = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
 HELP = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in sorted((ROOT / "web" / "docs").rglob("*.md"))}
 everywhere = pytest.mark.parametrize("name", TEXTS)
-rebuilt = pytest.mark.skipif(not (ROOT / "d3po_core" / "app").is_dir(), reason="the rooms are being built")
 
 
 def anchors(text: str) -> set[str]:
@@ -86,7 +85,6 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip().endswith(".safetensors")
 
 
-@rebuilt
 @pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
 def test_files_and_functions_exist(name):
     """`folder/file` in a page exists, and what stands behind an arrow after it is defined in it."""
@@ -108,7 +106,6 @@ def said_in_code() -> str:
     return re.sub(r'"\s*\n\s*f?"', "", text)
 
 
-@rebuilt
 def test_messages_are_quoted_as_they_are():
     """What stands in the pages' tables of messages; dots, numbers and remarks in brackets are left out."""
     known, missing = said_in_code(), []
