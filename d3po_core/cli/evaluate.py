@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import D3POError
+from ..settings import SampleSettings
 from . import common
 from .flags import add_settings, number, settings_of
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation, Fidelity
     from ..rewards import Reward
     from ..run import Run
-    from ..settings import SampleSettings
 
 EXAMPLE = """  d3po evaluate --run my-taste --scorer garden-size
   d3po evaluate --run my-taste --scorer warmth --prompts held-out.txt --seeds 16"""
