@@ -285,6 +285,8 @@ METHOD_DEFAULTS: dict[str, MethodDefaults] = {
     "diffusion-kto": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
     "diffusion-nft": MethodDefaults(beta=0.1, clip=0.0, learning_rate=1e-3, prediction_beta=2000.0),
 }
+BETA_WEIGHS_KL = ("ddpo", "dpok")
+"""Methods whose beta may be 0; the gradient of the others is proportional to it."""
 METHOD_DECIDES = ("beta", "clip", "learning_rate")
 """Settings that are empty unless somebody chose a value."""
 
@@ -335,7 +337,7 @@ def validate(settings: Settings) -> Settings:
     """Return the settings themselves, once every value is in range.
 
     Raises:
-        D3POError: names the setting, its value and its range or choices.
+        D3POError: names the setting, its value and its range or choices; or with this beta nothing would be learnt.
     """
     for item in dataclasses.fields(settings):
         value, facts = getattr(settings, item.name), item.metadata
@@ -347,6 +349,8 @@ def validate(settings: Settings) -> Settings:
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             span = f"between {low:g} and {high:g}" if high is not None else f"at least {low:g}"
             raise D3POError(f"{item.name} is {value}.", f"Choose a value {span}.")
+    if isinstance(settings, TrainSettings) and settings.beta == 0 and settings.method not in BETA_WEIGHS_KL:
+        raise D3POError(f"With beta 0, {settings.method} learns nothing.", "Leave it empty for the method's own.")
     return settings
 
 

@@ -44,8 +44,9 @@ def values(item: dataclasses.Field) -> st.SearchStrategy[Any]:
     if kind is int:
         return st.integers(meta["low"], meta["high"])
     if kind is float:
-        numbers = st.floats(meta["low"], meta["high"], allow_nan=False, allow_infinity=False)
-        return numbers if item.default is not None else st.none() | numbers
+        empty = item.default is None  # a beta of 0 is refused with most methods
+        numbers = st.floats(meta["low"], meta["high"], allow_nan=False, allow_infinity=False, exclude_min=empty)
+        return st.none() | numbers if empty else numbers
     return st.text(max_size=20)
 
 
@@ -109,6 +110,16 @@ def test_check_refuses_what_is_no_number(value):
 def test_replace_names_the_known_settings():
     with pytest.raises(D3POError, match=r"no setting called 'stepz'.*steps"):
         replace(SampleSettings(), {"stepz": 7})
+
+
+@pytest.mark.parametrize("method", METHOD_DEFAULTS)
+def test_a_beta_that_teaches_nothing_is_refused(method):
+    settings = TrainSettings(method=method, beta=0.0)
+    if METHOD_DEFAULTS[method].beta == 0 or method == "dpok":  # there it weighs a KL term
+        assert validate(settings) == settings
+    else:
+        with pytest.raises(D3POError, match=f"With beta 0, {method} learns nothing"):
+            validate(settings)
 
 
 @pytest.mark.parametrize("name", PRESETS)
