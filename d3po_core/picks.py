@@ -14,6 +14,8 @@ from typing import Literal
 from .errors import D3POError
 
 Kind = Literal["favourite", "ranking", "tie", "all_bad", "skipped", "scores"]
+MIN_PICKS = 16
+"""Number of picks from which training is worthwhile."""
 KINDS = ("favourite", "ranking", "tie", "all_bad", "skipped", "scores")
 FlagKind = Literal["defective", "unsafe"]
 FLAGS = ("defective", "unsafe")

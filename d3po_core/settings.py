@@ -289,6 +289,8 @@ BETA_WEIGHS_KL = ("ddpo", "dpok")
 """Methods whose beta may be 0; the gradient of the others is proportional to it."""
 METHOD_DECIDES = ("beta", "clip", "learning_rate")
 """Settings that are empty unless somebody chose a value."""
+FILLED = "filled"
+"""Key beside stored settings of which none was left empty, see `from_stored`."""
 
 
 def fill_in(settings: TrainSettings) -> FilledTrainSettings:
@@ -377,7 +379,9 @@ def replace(settings: Settings, values: Mapping[str, object]) -> Settings:
 def from_stored(kind: type[Settings], stored: Mapping[str, object]) -> Settings:
     """Return settings as a run keeps them: the one place where those of another version of this program are read.
 
-    Names that this version does not know are dropped, and those that are missing get their defaults.
+    Names that this version does not know are dropped, and those that are missing get their defaults. Where the first runs
+    left something to the method they wrote 0, and now that is null. So a 0 is read as empty if nothing is null, unless
+    `FILLED` says that nothing was left empty.
 
     Args:
         kind: which settings.
@@ -385,6 +389,7 @@ def from_stored(kind: type[Settings], stored: Mapping[str, object]) -> Settings:
     """
     known = {item.name for item in dataclasses.fields(kind)}
     values: dict[str, Any] = {name: value for name, value in stored.items() if name in known}
-    if values.get("learning_rate") == 0:  # 0.1.0's first runs wrote 0 for "the method's own"
-        values |= {name: None for name in METHOD_DECIDES if values.get(name) == 0}
+    decided = [values.get(name) for name in METHOD_DECIDES]
+    if None not in decided and not stored.get(FILLED):
+        values |= {name: None for name in METHOD_DECIDES if values[name] == 0}
     return kind(**values)

@@ -43,7 +43,7 @@ class Drawing:
 
     def ask(self, run: Run, groups: int) -> None:
         """Draw groups when it is their turn."""
-        self._queue.ask(run, lambda model: self._draw_in_turns(run, model, groups))
+        self._queue.ask(self._queue.job(run, lambda model: self._draw_in_turns(run, model, groups)))
 
     def next_job(self) -> Job | None:
         """Return a job that draws ahead for whoever looks at a taste; None if nothing has to be drawn."""

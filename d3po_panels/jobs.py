@@ -41,7 +41,7 @@ class Job:
         run_id: of the taste that it is for; "" for none.
         work: does it.
         drop: called instead of `work`, or after that was stopped, if nothing comes of it.
-        fail: called with what went wrong; None to show that on the taste's page.
+        fail: called with what went wrong; None to show that on the taste's page and drop the job.
         needs_model: whether it has to wait for the host's turn.
     """
 
@@ -91,16 +91,11 @@ class JobQueue:
         (self._jobs.appendleft if first else self._jobs.append)(job)
         self._wake.set()
 
-    def ask(self, run: Run, work: Callable[[ImageModel], object]) -> None:
-        """Add a job on a person's behalf: what went wrong before is forgotten, and drawing ahead goes on.
-
-        Args:
-            run: the taste that it is for.
-            work: called with the taste's model.
-        """
-        self._resting.discard(run.run_id)
-        self._problems.pop(run.run_id, None)
-        self.add(self.job(run, work))
+    def ask(self, job: Job) -> None:
+        """Add a job on a person's behalf: what went wrong before is forgotten, and drawing ahead goes on."""
+        self._resting.discard(job.run_id)
+        self._problems.pop(job.run_id, None)
+        self.add(job)
 
     def job(self, run: Run, work: Callable[[ImageModel], object]) -> Job:
         """Return a job with a taste's model."""
@@ -222,6 +217,7 @@ class JobQueue:
     def _failed(self, job: Job, error: D3POError) -> None:
         if job.fail is None:
             self._problems[job.run_id] = error
+            job.drop()
         else:
             job.fail(error)
 

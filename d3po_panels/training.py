@@ -56,17 +56,19 @@ class Training:
                 return False
             self._drawing.draw(run, model, AHEAD // 2)
         self._host.lora_saved(run, saved.path)
-        if any(layer.up.any() for layer in saved.result.weights.values()):  # else before and after are the same
+        if saved.result.changed:  # else before and after are the same
             self._draw_previews(run, model, saved)
         return True
 
     def _train(self, run: Run, model: ImageModel, request: RewardRequest | None, finish: bool) -> SavedRound | None:
         attachment, after_update = self._host.attachment, self._after_update(run, finish)
         if request is None:
+            self._queue.show(run, "checking", 0)
             settings = train_settings(run)
             with self._host.training(model, settings):
                 trainer = Trainer.open(run, model.denoiser, settings, lora_settings(run), attachment)
                 return train_round(trainer, after_update)
+        self._queue.show(run, "loading", 0)
         sample = sample_settings(run)  # prompts are encoded before the host clears memory for training
         prompts = add_prompts(run, model, prompts_to_draw(run), sample.negative) if request.reward else []
         with self._host.training(model, request.settings):
@@ -80,7 +82,6 @@ class Training:
 
     def _after_update(self, run: Run, finish: bool) -> Callable[[Report], Next]:
         """Return what `train_round` asks: how a turn goes on. It raises `Stopped` if a person stopped it."""
-        self._queue.show(run, "checking", 0)
         begun = time.monotonic()
 
         def after_update(report: Report) -> Next:

@@ -140,7 +140,19 @@ class Worker(Actions):
 
     def _ask_to_train(self, run: Run, request: RewardRequest | None = None, finish: bool = False) -> None:
         mark = self._marks[run.run_id] = object()
-        self.queue.ask(run, lambda model: self._train_in_turn(run, model, mark, request, finish))
+        self.queue.ask(self._training_job(run, mark, request, finish))
+
+    def _training_job(self, run: Run, mark: object, request: RewardRequest | None, finish: bool) -> Job:
+        """Return a turn of training; also where it ends before it begins, the taste can be taught again."""
+
+        def work() -> None:
+            self._train_in_turn(run, self.host.models.of(run), mark, request, finish)
+
+        return Job(run.run_id, work, drop=lambda: self._forget(run, mark))
+
+    def _forget(self, run: Run, mark: object) -> None:
+        if self._marks.get(run.run_id) is mark:
+            del self._marks[run.run_id]
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 
@@ -158,14 +170,10 @@ class Worker(Actions):
                 request = finish_reward(stopped) if finish else resume_reward(run, stopped)
             done = self._training.train(run, model, request, finish)
         finally:
-            if done and self._marks.get(run.run_id) is mark:
-                del self._marks[run.run_id]
+            if done:
+                self._forget(run, mark)
         if not done and self._marks.get(run.run_id) is mark:  # with the request: a reward may take long to load
-
-            def resume(model: ImageModel) -> None:
-                self._train_in_turn(run, model, mark, request, finish)
-
-            self.queue.add(self.queue.job(run, resume), first=True)
+            self.queue.add(self._training_job(run, mark, request, finish), first=True)
 
     def _import_in_turn(self, run: Run, importing: Importing, outcome: Future[Imported], job: Job) -> None:
         """Import images for a turn, and add another one unless all are in."""

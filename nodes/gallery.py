@@ -34,7 +34,7 @@ class ComfyActions(Actions):
         if work:
             return ["draw", "stop"]
         taken_back = ["stop"] if run.run_id in train.asked_to_train else []
-        if run.rounds.open() is not None:
+        if run.rounds.stopped() is not None:
             return ["draw", "teach", *taken_back]
         return ["draw", "decide", *(["teach"] if trainable else []), *taken_back]
 

@@ -95,12 +95,6 @@ def inputs(
     return [_input(fields[name], defaults.get(name, fields[name].default), name not in shown) for name in names]
 
 
-def names_of(kind: type, first: Sequence[str] = (), left_out: Sequence[str] = ()) -> list[str]:
-    """Return the names of a settings dataclass: some first, then the others in its own order, less those left out."""
-    names = [item.name for item in dataclasses.fields(kind)]
-    return [*first, *(name for name in names if name not in (*first, *left_out))]
-
-
 def settings(kind: type[Settings], values: Mapping[str, object], left_out: Sequence[str] = ()) -> Settings:
     """Return checked settings from a node's inputs, in which 0 stands for empty.
 

@@ -38,7 +38,6 @@ from .inputs import (
     WRITTEN_REWARD,
     Trajectories,
     inputs,
-    names_of,
     prompts_input,
     sample_settings,
     schedule_input,
@@ -49,7 +48,13 @@ from .progress import Working, send_event, write_into_node
 # -- drawing -----------------------------------------------------------------------------------------------------------
 
 SHOWN = ("candidates", "groups", "steps", "guidance_scale")
+WIDGETS = (
+    *("candidates", "groups", "steps", "guidance_scale", "eta", "window", "window_sigma", "window_fraction"),
+    *("noise", "start", "held_out", "batch"),
+)
+"""Settings in the order of the sampler's widgets. Saved workflows know widgets by their places."""
 LEFT_OUT = ("seed", "negative", "width", "height", "sampler", "schedule")
+"""Settings that have no widget made from them."""
 IMAGES = 1
 """Number of that output."""
 
@@ -82,7 +87,7 @@ class PairedTrajectorySampler(io.ComfyNode):
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="Reads the prompt list; not needed without one."),
                 taste_input(),
-                *inputs(names_of(SampleSettings, SHOWN, LEFT_OUT), SampleSettings, shown=SHOWN, defaults={"groups": 4}),
+                *inputs(WIDGETS, SampleSettings, shown=SHOWN, defaults={"groups": 4}),
                 schedule_input(),
                 prompts_input(
                     "A list of prompts, one a line, instead of the positive one; {cat|dog} stands for both. "

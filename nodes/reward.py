@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from comfy_api.latest import io
 
 from ..d3po_core.app.sampling import add_prompts
-from ..d3po_core.app.training import round_outcome
+from ..d3po_core.app.training import reward_seed, round_outcome
 from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
@@ -39,7 +39,6 @@ from .inputs import (
     Trajectories,
     inputs,
     memory_input,
-    names_of,
     prompts_input,
     sample_settings,
     schedule_input,
@@ -188,7 +187,12 @@ class RewardFromPicks(io.ComfyNode):
 
 DRAFT_WHEN = ("each time queued", "finish a stopped round", "not now")
 OF_SAMPLING = ("steps", "guidance_scale", "eta")
-LEFT_OUT = [name for name in names_of(SampleSettings, left_out=OF_SAMPLING) if name != "negative"]
+WIDGETS = (
+    *("variant", "updates", "last", "noises", "batch", "learning_rate", "warmup", "grad_clip", "drift_limit", "watch"),
+    *("micro_batch", "checkpointing", "tile", "rank", "alpha", "targets"),
+)
+"""Settings of training in the order of the trainer's widgets. Saved workflows know widgets by their places."""
+LEFT_OUT = tuple(item.name for item in fields(SampleSettings) if item.name not in (*OF_SAMPLING, "negative"))
 """Settings of sampling that keep their defaults."""
 
 
@@ -221,8 +225,7 @@ class DraftLoraTrainer(io.ComfyNode):
                 ),
                 *inputs(OF_SAMPLING, SampleSettings, shown=("steps", "guidance_scale")),
                 schedule_input(),
-                *inputs(names_of(RewardSettings, left_out=("seed",)), RewardSettings, shown=("variant", "updates")),
-                *inputs(names_of(LoraSettings), LoraSettings),
+                *inputs(WIDGETS, RewardSettings, LoraSettings, shown=("variant", "updates")),
                 memory_input("with 8 GB one picture at a time, else as many as fit"),
                 io.Boolean.Input(
                     "before_and_after",
@@ -297,8 +300,7 @@ class DraftLoraTrainer(io.ComfyNode):
 def reward_settings(model: Patcher, run: Run, values: Widgets) -> RewardSettings:
     """Return how a round is trained, with another seed in every round, the same if it is done again."""
     micro_batch = values.get("micro_batch") or memory.preset_for(model, values.get("memory", memory.AUTO)).micro_batch
-    seed = (int(run.run_id[:8], 16) + len(run.rounds.all())) % 2**32
-    return settings(RewardSettings, {**values, "micro_batch": micro_batch, "seed": seed})
+    return settings(RewardSettings, {**values, "micro_batch": micro_batch, "seed": reward_seed(run)})
 
 
 def check_own(run: Run, host: HostModel) -> None:
@@ -330,6 +332,7 @@ class RewardRound(training.HostRound[RewardReport]):
         before_and_after: draw images of before and after for the gallery, and a blind check.
     """
 
+    KIND = "teaching"
     host: DifferentiableModel
     reward: Reward
     settings: RewardSettings

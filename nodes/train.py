@@ -152,7 +152,7 @@ class LoraTrainer(io.ComfyNode):
         if run is None:
             return trainer_outputs(model, None, waiting_for_picks(0))
         method = methods[run.run_id] = str(values.get("method", TrainSettings.method))
-        reason, stopped = why_not_train(run, method), run.rounds.open() is not None
+        reason, stopped = why_not_train(run, method), run.rounds.stopped() is not None
         if train == TRAIN_WHEN[0] and run.run_id not in asked_to_train:
             ready = "A round was stopped: press Teach to go on." if stopped else reason or "Ready: press Teach."
             return trainer_outputs(model, run, ready)
@@ -260,7 +260,7 @@ class PicksRound(HostRound[StepReport]):
     def previews(
         self, trainer: RoundTrainer[StepReport], result: RoundResult
     ) -> tuple[RunModel, SampleSettings] | None:
-        if self.vae is None or result.strength == 0:
+        if self.vae is None or not result.changed:
             return None
         settings = newest_sample_settings(self.run)
         return RunModel(self.host.patcher, self.run, self.vae, settings.eta), settings

@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 
@@ -40,6 +40,8 @@ class HostRound(ABC, Generic[R]):
         memory_advice: what to do where memory runs out.
     """
 
+    KIND: ClassVar[str] = "checking"
+    """The first kind of work that the gallery shows."""
     run: Run
     host: HostModel
     node: str
@@ -116,7 +118,7 @@ def train(round: HostRound[R]) -> tuple[str, list[float]]:
 
 def _train(round: HostRound[R]) -> tuple[str, list[float]]:
     run, losses = round.run, list[float]()
-    with Working(run, round.node, "checking") as work:
+    with Working(run, round.node, round.KIND) as work:
 
         def after_update(report: R) -> Next:
             losses.append(round.loss(report))

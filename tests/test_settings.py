@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from d3po_core.cli.flags import read_config
 from d3po_core.errors import D3POError
 from d3po_core.settings import (
+    FILLED,
     METHOD_DEFAULTS,
     PRESETS,
     LoraSettings,
@@ -171,6 +172,10 @@ def test_what_was_left_empty_is_filled_in_and_nothing_else(method):
 def test_stored_settings_of_other_versions_are_read():
     earlier = {"method": "ddpo", "beta": 0.0, "clip": 0.0, "learning_rate": 0.0, "epochs": 7, "gone": True}
     assert from_stored(TrainSettings, earlier) == TrainSettings(method="ddpo", epochs=7)
-    later = {"method": "d3po", "beta": 0.0, "clip": 0.0, "learning_rate": 1e-4, "of_tomorrow": {"a": 1}}
-    assert from_stored(TrainSettings, later) == TrainSettings(beta=0.0, clip=0.0, learning_rate=1e-4)
+    chosen = {"method": "d3po", "beta": 0.0, "clip": 0.0, "learning_rate": 5e-4}  # the rest was the method's own
+    assert from_stored(TrainSettings, chosen) == TrainSettings(learning_rate=5e-4)
+    later = {"method": "ddpo", "beta": None, "clip": 0.0, "learning_rate": 1e-4, "of_tomorrow": {"a": 1}}
+    assert from_stored(TrainSettings, later) == TrainSettings(method="ddpo", clip=0.0, learning_rate=1e-4)
+    filled = {**dataclasses.asdict(fill_in(TrainSettings(method="ddpo", clip=0.0))), FILLED: True}
+    assert fill_in(from_stored(TrainSettings, filled)) == fill_in(TrainSettings(method="ddpo", clip=0.0))
     assert from_stored(SampleSettings, {}) == SampleSettings()

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ..errors import D3POError
 from ..evaluation.compare import drift_word, recommended_strength
-from ..gallery.actions import MIN_PICKS
+from ..picks import MIN_PICKS
 from ..rewards import Reward, get_reward, require_differentiable
 from ..rewards.judge import fit_judge, load_judge_reward, save_judge
 from ..rewards.spec import canonical
@@ -160,8 +160,12 @@ def request_reward(run: Run, written: str, settings: RewardSettings) -> RewardRe
                 "What it has learnt is saved.",
             )
         return RewardRequest(_load(run, written), settings)
-    seed = (int(run.run_id[:8], 16) + len(run.rounds.all())) % 2**32
-    return RewardRequest(_load(run, written, fit_anew=True), dataclasses.replace(settings, seed=seed))
+    return RewardRequest(_load(run, written, fit_anew=True), dataclasses.replace(settings, seed=reward_seed(run)))
+
+
+def reward_seed(run: Run) -> int:
+    """Return the seed of the next round by a reward: another for every round, and the same if it is begun again."""
+    return (int(run.run_id[:8], 16) + len(run.rounds.all())) % 2**32
 
 
 def resume_reward(run: Run, stopped: Round) -> RewardRequest:

@@ -66,11 +66,14 @@ def _train(options: argparse.Namespace) -> int:
     run = old or new_run(options, model, sample, preset_of(options))
     add_prompts(run, model, prompts, sample.negative)
     start = time.monotonic()
-    trainer = RewardTrainer.open(run, model, reward, settings, lora, sample)
-    if trainer.resumed:
-        print(common.GOING_ON)
-    saved = _trained(trainer, reward.name)
-    return common.paused() if saved is None else _report(saved, trainer.reward_name, options.run, start)
+    try:
+        trainer = RewardTrainer.open(run, model, reward, settings, lora, sample)
+        if trainer.resumed:
+            print(common.GOING_ON)
+        saved = _trained(trainer, reward.name)
+    except KeyboardInterrupt:
+        return common.paused()
+    return _report(saved, trainer.reward_name, options.run, start)
 
 
 def _finish(options: argparse.Namespace) -> int:
@@ -87,8 +90,8 @@ def _finish(options: argparse.Namespace) -> int:
     return _report(saved, trainer.reward_name, options.run, start)
 
 
-def _trained(trainer: RewardTrainer, reward_name: str) -> SavedRound | None:
-    """Train, showing a progress bar, and save the LoRA; return None if it was stopped by Ctrl+C."""
+def _trained(trainer: RewardTrainer, reward_name: str) -> SavedRound:
+    """Train, showing a progress bar, and save the LoRA."""
     from ..app.training import Next, train_round
 
     with closing(common.ProgressBar("Teaching")) as bar:
@@ -97,10 +100,9 @@ def _trained(trainer: RewardTrainer, reward_name: str) -> SavedRound | None:
             bar.show(report.update, report.total, f"{reward_name} {report.reward:.4g}")
             return Next.CONTINUE
 
-        try:
-            return train_round(trainer, after_update)
-        except KeyboardInterrupt:
-            return None
+        saved = train_round(trainer, after_update)
+        assert saved is not None  # it is never paused
+        return saved
 
 
 def _report(saved: SavedRound, reward_name: str, folder: str, start: float) -> int:

@@ -90,9 +90,6 @@ def train_run(
     from ..app.training import Next, train_round
     from ..training.trainer import Trainer
 
-    trainer = Trainer.open(run, model.denoiser, train, lora, reward=reward)
-    if trainer.resumed:
-        print(common.GOING_ON)
     with closing(_Progress(details)) as progress:
 
         def after_update(report: StepReport) -> Next:
@@ -100,6 +97,9 @@ def train_run(
             return Next.FINISH if finish else Next.CONTINUE
 
         try:
+            trainer = Trainer.open(run, model.denoiser, train, lora, reward=reward)
+            if trainer.resumed:
+                print(common.GOING_ON)
             return train_round(trainer, after_update)
         except KeyboardInterrupt:
             return None

@@ -91,7 +91,7 @@ def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
     ]
     if summary.guessed_of:
         share = f"{summary.guessed / summary.guessed_of:.0%}"
-        lines.append(f"- Guessed {share} of picks that it had not seen (chance: 50%)")
+        lines.append(f"- Predicted {share} of picks that it had not seen (chance: 50%)")
     if prompts:
         lines += ["", "Rows of before-after.png:", "", *(f"{n}. {prompt}" for n, prompt in enumerate(prompts, 1))]
     return "\n".join(lines) + "\n"

@@ -15,9 +15,6 @@ from ..run.picks import Counts
 from ..settings import TrainSettings
 from ..training.methods import needs_recording
 
-MIN_PICKS = 16
-"""Number of picks from which training is worthwhile."""
-
 
 class Actions:
     """A host that only shows groups; hosts override what they can do.

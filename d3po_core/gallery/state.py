@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 from ..evaluation.compare import drift_word, recommended_strength_of
+from ..picks import MIN_PICKS
 from ..run import Round, Run, StoredFlag, StoredPick
 from ..run.blind_checks import BlindCheck, strip_side
 from ..run.leases import Lease
-from .actions import MIN_PICKS, Actions
+from .actions import Actions
 
 
 class ModelName(TypedDict):

@@ -7,7 +7,7 @@
     {"caption": "a lake", "jpg_0": "a.jpg", "jpg_1": "b.jpg", "label_0": 1, "label_1": 0}    Pick-a-Pic (Kirstain et
         al. 2023, arXiv 2305.01569), its images extracted into files; 0.5 and 0.5 is a tie
     {"file_name": "images/000000-0.png", "text": "a lake", "id": ..., "candidate": 0, "picks": [...]}    an image
-        of `exchange.dataset.export_dataset`
+        of `exchange.lines.export_dataset`
 
 Every line may have "negative_prompt" and "who". If a line has no prompt, that of the images is taken (captions.py).
 """

@@ -81,7 +81,7 @@ class DiffusersModel:
         return names.get(prediction, "") if self.denoiser.family == "diffusion" else ""
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """Encode each prompt to a conditioning of one row, on the CPU, see `text.encode`.
+        """Encode each prompt to a conditioning of one row, on the CPU.
 
         Raises:
             D3POError: a prompt is empty, or longer than the model reads.

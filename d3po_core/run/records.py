@@ -49,8 +49,8 @@ class RoundSummary:
     Attributes:
         strength: share of what was learnt that the evidence allows; it is applied to the LoRA already.
         z: how many standard errors above chance hidden picks were predicted; None without a check.
-        guessed, guessed_of: hidden picks guessed right (ties half), out of how many; 0 of 0 without any.
-        curve: share of hidden picks guessed right after each epoch of the checks.
+        guessed, guessed_of: hidden picks predicted right (ties half), out of how many; 0 of 0 without any.
+        curve: share of hidden picks predicted right after each epoch of the checks.
         strength_scan: strengths at which the LoRA was tried, greatest first, each with its drift: the KL from the base
             model in nats per latent element.
         figures: measures of the last epoch by name, such as "loss" and "kl_base"; None for NaN and infinity.

@@ -137,6 +137,8 @@ class RoundTrainer(ABC, Generic[R]):
         self.is_open = True
 
     def __enter__(self) -> Self:
+        if not self.is_open:
+            raise ValueError("a closed trainer cannot be used again: open another")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -66,7 +66,7 @@ class Rows:
     """Recorded steps as one batch: R rows of (image, step), from one or several groups.
 
     `ref` and `z` belong together and to one kind of policy (all guided or all conditional), see
-    diffusion/likelihood.py. `base` is the base model's prediction of that kind; it is the same tensor as `ref` where
+    diffusion/losses.py. `base` is the base model's prediction of that kind; it is the same tensor as `ref` where
     the base is the reference, and where the loss does not use it.
     """
 

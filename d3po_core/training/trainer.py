@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.rollout import generator
+from ..errors import D3POError
 from ..lora.weights import blend, reinitialised
 from ..rewards import Reward
 from ..run import Run
-from ..settings import FilledTrainSettings, LoraSettings, TrainSettings, fill_in, from_stored, validate
+from ..settings import FILLED, FilledTrainSettings, LoraSettings, TrainSettings, fill_in, from_stored, validate
 from .evidence import Phase, doubts, epochs_to_teach, plan_phases, strength, z_score
 from .methods import METHODS
 from .passes import BatchLimits, MeanKL, checkpointing, fit_batch_limits, mean_kl, unpack_optimizer, unpack_parameters
@@ -68,7 +69,8 @@ class TrainPlan(RoundPlan):
 
     def to_json(self) -> dict[str, object]:
         """Return what a run keeps of the plan."""
-        return {**super().to_json(), "lesson": self.data.to_json()}
+        settings = {**dataclasses.asdict(self.settings), FILLED: True}
+        return {**super().to_json(), self.KIND: settings, "lesson": self.data.to_json()}
 
 
 class Trainer(RoundTrainer[StepReport]):
@@ -117,7 +119,7 @@ class Trainer(RoundTrainer[StepReport]):
             try:
                 return cls(run, denoiser, plan, opened)
             except UnusableGroup as error:
-                _leave_out(run, number, plan, error.group_id)
+                _leave_out(run, number, plan, error)
                 raise
 
     def steps(self) -> Generator[StepReport, None, None]:
@@ -127,7 +129,7 @@ class Trainer(RoundTrainer[StepReport]):
             with checkpointing(self.denoiser.module, self.settings.checkpointing):
                 yield from self._train()
         except UnusableGroup as error:
-            _leave_out(self.run, self.round, self._plan, error.group_id)
+            _leave_out(self.run, self.round, self._plan, error)
             raise
 
     def result(self) -> RoundResult:
@@ -356,9 +358,14 @@ def _begin_or_resume(
     return stopped.number, plan, True
 
 
-def _leave_out(run: Run, number: int, plan: TrainPlan, group_id: str) -> None:
-    """Go on without a group that cannot be read: the round begins anew, with the other picks."""
-    rest = dataclasses.replace(plan, data=plan.data.without(group_id))
-    if rest.data.training:
-        run.rounds.begin(rest.to_json(), rest.reference)
-        run.rounds.save_state(number, {}, dataclasses.asdict(RoundState()))
+def _leave_out(run: Run, number: int, plan: TrainPlan, error: UnusableGroup) -> None:
+    """Go on without a group that cannot be read: the round begins anew, with the other picks.
+
+    Raises:
+        D3POError: there are no others.
+    """
+    rest = dataclasses.replace(plan, data=plan.data.without(error.group_id))
+    if not rest.data.training:
+        raise D3POError(error.what, "No other group is left to learn from: pick in more groups.", error.safe) from error
+    run.rounds.begin(rest.to_json(), rest.reference)
+    run.rounds.save_state(number, {}, dataclasses.asdict(RoundState()))
