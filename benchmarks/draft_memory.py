@@ -6,8 +6,8 @@ resident memory is compared with that of drawing the picture without gradient. I
 update of one row, the trainer's smallest.
 
 A VAE adds its own, once, whatever K is: the second table is of one decode in the shape of Stable Diffusion's, random,
-of one picture with the gradient followed back to its latents, whole and in overlapping tiles (tiled_decoding.py) of a part of
-its side, compared with decoding without gradient.
+of one picture with the gradient followed back to its latents, whole and in overlapping tiles
+(tiled_decoding.py) of a part of its side, compared with decoding without gradient.
 
 Seeds: network 0, prompt 0, noise 0, VAE 0.
 """

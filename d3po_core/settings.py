@@ -379,8 +379,8 @@ def replace(settings: Settings, values: Mapping[str, object]) -> Settings:
 def from_stored(kind: type[Settings], stored: Mapping[str, object]) -> Settings:
     """Return settings as a run keeps them: the one place where those of another version of this program are read.
 
-    Names that this version does not know are dropped, and those that are missing get their defaults. Where the first runs
-    left something to the method they wrote 0, and now that is null. So a 0 is read as empty if nothing is null, unless
+    Names that this version does not know are dropped, and those that are missing get their defaults. The first runs
+    kept 0 for what was left to the method, where there is null now. So a 0 is read as empty if nothing is null, unless
     `FILLED` says that nothing was left empty.
 
     Args:

@@ -1,7 +1,6 @@
 """The Studio: everything in one page on this computer, without any other program. `d3po-studio` opens it.
 
 app         the web server: the gallery's API and files, and the gradio page around them
-page        the page: the gallery, and the panels around it
 host        the Studio as the job queue's host, and the model in memory
 local_only  refuses requests that do not come from the page itself
 """

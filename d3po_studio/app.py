@@ -48,8 +48,6 @@ def make_app(folder: Path, worker: Worker, port: int) -> ASGIApp:
     import gradio
     from fastapi import FastAPI
 
-    pass
-
     library = RunLibrary(folder)
     app = FastAPI(openapi_url=None)
     app.mount(MOUNT, cast("ASGIApp", GalleryApp(library, worker, web_folder())))

@@ -17,7 +17,7 @@ from ..d3po_core.gallery.actions import WorkState
 from ..d3po_core.gallery.requests import MAX_BYTES
 from ..d3po_core.run import Run
 from . import folders, progress, train
-from .host import memory
+from .host import process
 
 
 class ComfyActions(Actions):
@@ -53,7 +53,7 @@ class ComfyActions(Actions):
         if run.run_id in train.asked_to_train:
             train.asked_to_train.discard(run.run_id)
         elif progress.work_of(run):
-            memory.interrupt()
+            process.interrupt()
 
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
         def into_host(lora: Path) -> None:

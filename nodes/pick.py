@@ -28,8 +28,9 @@ from .drawing import (
     press_cost,
 )
 from .host.checks import check_trainable
-from .host.memory import check_interrupted, preset_for
+from .host.memory import preset_for
 from .host.model import HostModel
+from .host.process import check_interrupted
 from .host.types import Clip, Cond, Latent, Patcher, Vae, Widgets
 from .inputs import (
     ALIASES,

@@ -9,7 +9,7 @@ from server import PromptServer
 from ..d3po_core.app.cost import duration
 from ..d3po_core.gallery.actions import WorkProgress, WorkState
 from ..d3po_core.run import Run
-from .host.memory import ProgressBar
+from .host.process import ProgressBar
 
 _now: dict[str, WorkProgress] = {}
 _seconds_per_image: dict[str, float] = {}

@@ -24,7 +24,7 @@ from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
 from ..d3po_core.training.reports import RewardReport, RoundResult
 from ..d3po_core.training.reward_trainer import RewardTrainer
 from ..d3po_core.training.round_trainer import RoundTrainer, stopped_round
-from . import folders, graph, training
+from . import folders, graph, host_round
 from .drawing import begin_run, check_same_kind
 from .host import memory
 from .host.checks import check_trainable
@@ -294,7 +294,7 @@ class DraftLoraTrainer(io.ComfyNode):
             finish=finish,
             before_and_after=bool(values.get("before_and_after", True)),
         )
-        return trainer_outputs(model, run, *training.train(round))
+        return trainer_outputs(model, run, *host_round.train(round))
 
 
 def reward_settings(model: Patcher, run: Run, values: Widgets) -> RewardSettings:
@@ -319,7 +319,7 @@ def check_own(run: Run, host: HostModel) -> None:
 
 
 @dataclass(frozen=True)
-class RewardRound(training.HostRound[RewardReport]):
+class RewardRound(host_round.HostRound[RewardReport]):
     """A round that learns from a reward.
 
     Attributes:

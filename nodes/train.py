@@ -31,9 +31,9 @@ from .host import memory
 from .host.checks import check_trainable
 from .host.model import HostModel, RunModel, shape_of, with_lora
 from .host.types import Patcher, Vae, Widgets
+from .host_round import HostRound, train
 from .inputs import ALIASES, TRAJECTORIES, Trajectories, inputs, memory_input, settings, taste_input
 from .progress import Working, seconds_per_image, write_into_node
-from .training import HostRound, train
 
 # -- training ----------------------------------------------------------------------------------------------------------
 

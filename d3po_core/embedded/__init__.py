@@ -5,8 +5,8 @@
 | `garden/` | the model, as a StableDiffusionPipeline folder; `garden/judge/` has the classifier's weights |
 | `classifier` | `GardenClassifier`, which says what an image shows |
 
-`tools/garden` has what made the model, and README.md tells of it. This file has names, paths and
-the 60 prompts, with their split for preference learning; importing it takes no time.
+`tools/garden` has what made the model, and README.md tells of it. This file has names, paths and the 60
+prompts, with their split for preference learning; importing it takes no time.
 """
 
 from __future__ import annotations

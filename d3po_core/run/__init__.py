@@ -20,8 +20,7 @@ A `Run` (run.py) is opened or created, and has these parts, each in the file of 
 | `space` | how many bytes a run takes, and how to free some |
 
 They share database.py (tables, transactions, and the class `Part`), files.py (atomic files, and the lock of one trainer
-at a time) and records.py (typed records). `RunLibrary` in run.py finds the runs in a
-folder.
+at a time) and records.py (typed records). `RunLibrary` in run.py finds the runs in a folder.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ class Run:
         created: seconds since 1970.
         model: the base model, from `Run.create`.
         settings: from `Run.create`, with later changes by `change_settings`.
-        prompts, groups, flags, picks, history, rounds, leases, blind_checks, previews, metrics, space: its parts, each
-            in the file of that name.
+        prompts, groups, flags, picks, history, rounds, leases, blind_checks, previews, metrics, space: its parts, see
+            the package's table.
     """
 
     def __init__(self, folder: Path, database: Database) -> None:

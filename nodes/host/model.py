@@ -22,7 +22,7 @@ from ...d3po_core.errors import D3POError
 from ...d3po_core.run import Run
 from .conditioning import key_of, pack, unpack
 from .denoiser import HostDenoiser
-from .memory import check_interrupted
+from .process import check_interrupted
 from .recorder import Recorder
 from .sampling import cleaned_up
 from .types import Cond, Latent, Patcher, Vae

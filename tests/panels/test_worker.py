@@ -257,6 +257,14 @@ def test_whoever_waits_for_an_outcome_is_told_why_there_is_none(models: OneModel
         worker.close()
 
 
+def test_a_taste_whose_model_could_not_be_had_can_be_taught_again(models: OneModel, run: Run) -> None:
+    worker = Worker(HostWithoutModel(models)).start()
+    worker.teach(run)
+    until(lambda: worker.problem(run))
+    assert not worker.is_training(run)
+    worker.close()
+
+
 def test_what_is_stopped_has_an_outcome(worker: Worker, run: Run) -> None:
     def endless() -> None:
         while True:

@@ -262,6 +262,16 @@ def test_a_damaged_group_is_left_out_of_the_next_try(tmp_path: Path) -> None:
     assert victim not in second.trained_on and len(second.trained_on) == 20
 
 
+def test_a_damaged_group_without_others_is_not_said_to_be_left_out(tmp_path: Path) -> None:
+    model = ToyModel()
+    run = picked_run(tmp_path / "run", model, settings=replace(SAMPLE, {"groups": 1, "held_out": 0.0}))
+    (group,) = run.groups.select()
+    (path,) = (run.folder / "groups" / group.id).glob("*.safetensors")
+    path.write_bytes(b"not a tensor")
+    with pytest.raises(D3POError, match="pick in more groups"):
+        train_to_end(trainer(run, model))
+
+
 def test_a_later_round_does_not_take_remembered_picks_for_predicted_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,9 @@ from ..d3po_core.settings import SampleSettings
 from ..d3po_core.training.reports import Report, RoundResult
 from ..d3po_core.training.round_trainer import RoundTrainer, SavedRound
 from . import folders
-from .host.memory import checkpointed, free_memory, is_out_of_memory
+from .host.memory import checkpointed
 from .host.model import HostModel, RunModel
+from .host.process import free_memory, is_out_of_memory
 from .host.sampling import host_sampling
 from .host.types import Patcher
 from .progress import Working, send_event
