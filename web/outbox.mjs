@@ -11,6 +11,13 @@ import { Backoff, Pause } from "./timing.mjs";
 
 const ALL = "d3po/outbox/";
 const ADOPT_EVERY_MS = 20000;
+// Names of before, which a browser may still keep, and those that the server takes.
+const RENAMED = new Map([
+  ["group", "group_id"],
+  ["shown", "shown_order"],
+  ["ms", "decision_ms"],
+  ["why", "reason"],
+]);
 
 /** @typedef {import("./types").Answer} Answer */
 /** @typedef {import("./api.mjs").Api} Api */
@@ -41,6 +48,23 @@ const ADOPT_EVERY_MS = 20000;
  * @typedef {{waiting?: Entry[], refused?: Entry[]}} Kept
  */
 
+/** @param {object} fields @returns {any} the same fields under today's names */
+function renamed(fields) {
+  return Object.fromEntries(Object.entries(fields).map(([name, value]) => [RENAMED.get(name) ?? name, value]));
+}
+
+/** @param {Entry} entry @returns {Entry} */
+function withNewNames(entry) {
+  const { body, card } = entry;
+  return { ...entry, body: renamed(body), ...(card && { card: renamed(card) }) };
+}
+
+/** Reads what a tab has left in the store. @param {string} key @returns {{waiting: Entry[], refused: Entry[]}} */
+function readKept(key) {
+  const { waiting = [], refused = [] } = recall(forEver, key, /** @type {Kept} */ ({}));
+  return { waiting: waiting.map(withNewNames), refused: refused.map(withNewNames) };
+}
+
 export class Outbox extends EventTarget {
   /**
    * @param {Api} api
@@ -53,11 +77,9 @@ export class Outbox extends EventTarget {
     this.taste = taste;
     this.tab = tab;
     this.key = `${ALL}${taste}/${tab}`;
-    const kept = recall(forEver, this.key, /** @type {Kept} */ ({}));
-    /** @type {Entry[]} */
-    this.waiting = kept.waiting ?? [];
-    /** @type {Entry[]} */
-    this.refused = kept.refused ?? [];
+    const { waiting, refused } = readKept(this.key);
+    this.waiting = waiting;
+    this.refused = refused;
     this.pause = new Pause();
     this.backoff = new Backoff(500, 15000);
     this.running = false;
@@ -144,11 +166,11 @@ export class Outbox extends EventTarget {
 
   /** @param {string} key */
   #take(key) {
-    const left = recall(forEver, key, /** @type {Kept} */ ({}));
+    const left = readKept(key);
     /** @param {Entry} entry */
     const ours = (entry) => entry.base === this.api.base;
-    const waiting = (left.waiting ?? []).filter(ours);
-    const refused = (left.refused ?? []).filter(ours);
+    const waiting = left.waiting.filter(ours);
+    const refused = left.refused.filter(ours);
     if (!waiting.length && !refused.length) return;
     this.waiting.push(...waiting);
     this.refused.push(...refused);
