@@ -17,6 +17,7 @@ const RENAMED = new Map([
   ["shown", "shown_order"],
   ["ms", "decision_ms"],
   ["why", "reason"],
+  ["said", "problem"],
 ]);
 
 /** @typedef {import("./types").Answer} Answer */
@@ -35,7 +36,7 @@ const RENAMED = new Map([
  * @property {number} counts by how much it changes the number of picks; a repeat and a correction leave it
  * @property {Card} [card] a pick's or flag's group, so that it can be shown again before it was ever sent
  * @property {boolean} [tried] it was handed to the network at least once: the server may know it
- * @property {Problem} [said] why the server refused it
+ * @property {Problem} [problem] why the server refused it
  */
 
 /**
@@ -56,7 +57,7 @@ function renamed(fields) {
 /** @param {Entry} entry @returns {Entry} */
 function withNewNames(entry) {
   const { body, card } = entry;
-  return { ...entry, body: renamed(body), ...(card && { card: renamed(card) }) };
+  return { ...renamed(entry), body: renamed(body), ...(card && { card: renamed(card) }) };
 }
 
 /** Reads what a tab has left in the store. @param {string} key @returns {{waiting: Entry[], refused: Entry[]}} */
@@ -142,7 +143,7 @@ export class Outbox extends EventTarget {
   /** @param {string} id */
   retry(id) {
     const entry = this.#takeRefused(id);
-    if (entry) this.waiting.push({ ...entry, said: undefined });
+    if (entry) this.waiting.push({ ...entry, problem: undefined });
     this.#changed();
     this.#run();
   }
@@ -234,7 +235,7 @@ export class Outbox extends EventTarget {
     const takesBack = entry.kind === "undo" || entry.kind === "remove";
     if (error.status === 404 && takesBack) return this.#done(entry, null, begun);
     this.waiting.shift();
-    this.refused.push({ ...entry, said: error.said });
+    this.refused.push({ ...entry, problem: error.problem });
     this.#changed();
     this.listeners.get(entry.id)?.(null);
     this.listeners.delete(entry.id);

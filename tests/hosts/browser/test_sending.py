@@ -213,19 +213,24 @@ def test_leftovers_of_a_closed_tab_are_adopted(opened: Opened, server: GallerySe
     assert len(made(server)) == 2
 
 
-def store_as_before(gallery: Gallery, tab: str, **body: Any) -> None:
-    """Put a pick of the group in front into the browser's store, under the names that the page used at first."""
+def store_as_before(gallery: Gallery, tab: str, problem: str = "", **body: Any) -> None:
+    """Put a pick of the group in front into the browser's store, under the names that the page used at first.
+
+    With a problem it is one that the server refused.
+    """
     gallery.page.evaluate(
-        """([tab, body]) => {
+        """([tab, body, problem]) => {
             const { api, taste, current, path } = document.querySelector("d3po-gallery").session;
             const { group_id: group, reason: why, ...rest } = current.card;
             const pick = { ...body, client: tab, who: "", group, why };
             const [id, card] = [body.pick_id, { ...rest, group, why }];
             const to = { taste, base: api.base, path: `${path}/pick` };
             const entry = { id, kind: "pick", ...to, body: pick, card, counts: 1 };
-            localStorage.setItem(`d3po/outbox/${taste}/${tab}`, JSON.stringify({ waiting: [entry], refused: [] }));
+            const refused = problem ? [{ ...entry, said: { what: problem, do: "", safe: "" } }] : [];
+            const waiting = problem ? [] : [entry];
+            localStorage.setItem(`d3po/outbox/${taste}/${tab}`, JSON.stringify({ waiting, refused }));
         }""",
-        [tab, body],
+        [tab, body, problem],
     )
 
 
@@ -247,6 +252,17 @@ def test_a_pick_kept_under_the_first_names_is_sent(opened: Opened, server: Galle
         f"document.querySelector('d3po-gallery').session.current?.card.group_id === '{group}'"
     )
     until(lambda: not server.taste.standing())
+
+
+def test_a_refused_pick_kept_under_the_first_names_is_sent_again(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened()
+    problem = "There is no space left."
+    store_as_before(gallery, "ab" * 16, problem, pick_id="cd" * 16, kind="tie", order=[], shown=[0, 1], ms=50)
+    gallery.reload()
+    gallery.find(".notice").wait_for()
+    assert problem in gallery.find(".notice").inner_text()
+    gallery.find(".notice button").first.click()
+    until(lambda: made(server) == ["cd" * 16])
 
 
 def test_two_galleries_on_one_page_are_two(opened: Opened, server: GalleryServer) -> None:
