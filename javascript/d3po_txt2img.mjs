@@ -47,7 +47,7 @@ function switchedOn() {
   return [...new Set([...accordions, ...enabled])];
 }
 
-/** For gradio: what stands in txt2img now, for sent.py to read. */
+/** For gradio: what stands in txt2img now, for txt2img.py to read. */
 window.d3po_sent = () => {
   const page = {
     prompt: text("prompt"),
