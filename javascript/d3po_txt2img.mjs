@@ -47,7 +47,7 @@ function switchedOn() {
   return [...new Set([...accordions, ...enabled])];
 }
 
-/** For gradio: what stands in txt2img now, for sent.py to read. */
+/** For gradio: what stands in txt2img now, for txt2img.py to read. */
 window.d3po_sent = () => {
   const page = {
     prompt: text("prompt"),
@@ -80,9 +80,9 @@ window.d3po_use = (message) => {
   pressed = message;
   const { tag, names } = JSON.parse(message);
   let placed = false;
-  /** @param {string} found @param {string} name */
-  const placeOnce = (found, name) => {
-    if (!names.includes(name)) return found;
+  /** @param {string} old @param {string} name */
+  const placeOnce = (old, name) => {
+    if (!names.includes(name)) return old;
     const first = !placed;
     placed = true;
     return first ? tag : "";

@@ -11,20 +11,20 @@ const TRY_AGAIN = new Set([408, 425, 429]);
 
 /** The server could not be reached or is in trouble; the same request may be sent again. */
 export class Away extends Error {
-  /** @param {Problem | null} said what the server itself says, if it could */
-  constructor(said = null) {
+  /** @param {Problem | null} problem what the server itself says, if it could */
+  constructor(problem = null) {
     super("away");
-    this.said = said;
+    this.problem = problem;
   }
 }
 
 /** The server understood and will not do it. */
 export class Refused extends Error {
-  /** @param {number} status @param {Problem} [said] */
-  constructor(status, said) {
+  /** @param {number} status @param {Problem} [problem] */
+  constructor(status, problem) {
     super("refused");
     this.status = status;
-    this.said = said ?? { what: "", do: "", safe: "" };
+    this.problem = problem ?? { what: "", do: "", safe: "" };
   }
 }
 
@@ -67,25 +67,25 @@ export class Api extends EventTarget {
 
   /** @param {string} path @param {RequestInit} options */
   async #ask(path, options) {
+    let response;
     let answer;
-    let said;
     try {
-      answer = await fetch(this.url(path), { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
-      said = await answer.json();
+      response = await fetch(this.url(path), { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+      answer = await response.json();
     } catch {
       // A proxy's page or a server's last words are not JSON; a 4xx stays a refusal all the same.
-      if (!answer || answer.ok || answer.status >= 500) throw this.#lost(null);
+      if (!response || response.ok || response.status >= 500) throw this.#lost(null);
     }
-    if (answer.status >= 500 || TRY_AGAIN.has(answer.status)) throw this.#lost(said?.error ?? null);
+    if (response.status >= 500 || TRY_AGAIN.has(response.status)) throw this.#lost(answer?.error ?? null);
     this.#reached();
-    if (!answer.ok) throw new Refused(answer.status, said?.error);
-    return said;
+    if (!response.ok) throw new Refused(response.status, answer?.error);
+    return answer;
   }
 
-  /** @param {Problem | null} said */
-  #lost(said) {
-    this.#set(true, said);
-    return new Away(said);
+  /** @param {Problem | null} problem */
+  #lost(problem) {
+    this.#set(true, problem);
+    return new Away(problem);
   }
 
   #reached() {

@@ -1,4 +1,4 @@
-/** What the blind check found: a sentence, the pairs as beads, what guessing would give, and the decision. */
+/** The blind check's result: a sentence, the pairs as beads, what chance would give, and the decision. */
 
 import { el } from "./dom.mjs";
 import { beforeAndAfter, chanceLine } from "./figures.mjs";

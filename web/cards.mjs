@@ -44,9 +44,9 @@ export class Cards {
 
   /** The ids of all groups at hand. */
   ids() {
-    const found = [...this.ahead.map((prepared) => prepared.card.group_id), ...this.coming.keys()];
-    if (this.current) found.push(this.current.card.group_id);
-    return found;
+    const ids = [...this.ahead.map((prepared) => prepared.card.group_id), ...this.coming.keys()];
+    if (this.current) ids.push(this.current.card.group_id);
+    return ids;
   }
 
   /** Puts the next group in front, or none. */

@@ -45,7 +45,7 @@ export class ChooseView {
       try {
         this.#show((await this.api.get("tastes")).tastes);
       } catch (error) {
-        this.hint.textContent = error instanceof Refused ? error.said.what : this.text.t("waiting.away");
+        this.hint.textContent = error instanceof Refused ? error.problem.what : this.text.t("waiting.away");
       }
       await new Promise((done) => setTimeout(done, AGAIN_MS));
     }

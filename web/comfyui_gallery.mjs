@@ -47,8 +47,8 @@ function inNode(node) {
 
 /** All that are open now. @returns {D3POGallery[]} */
 function galleries() {
-  const found = [...eachNode(COLLECTOR)].map(({ node }) => inNode(node));
-  return [...found, aside].filter((element) => element instanceof D3POGallery);
+  const inNodes = [...eachNode(COLLECTOR)].map(({ node }) => inNode(node));
+  return [...inNodes, aside].filter((element) => element instanceof D3POGallery);
 }
 
 /**

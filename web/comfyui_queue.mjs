@@ -41,20 +41,20 @@ export function* eachNode(kind, graph = app.rootGraph, prefix = "", around = tru
 /**
  * The nodes that lead to an input, nearest first.
  * @param {ComfyNode} node
- * @param {(input: ComfyInput) => boolean} wanted which of its inputs; further up, all of the same type
+ * @param {(input: ComfyInput) => boolean} accepts which of its inputs; further up, all of the same type
  * @returns {Generator<ComfyNode>}
  */
-export function* upstream(node, wanted) {
+export function* upstream(node, accepts) {
   const seen = new Set([node]);
-  const ahead = [{ node, wanted }];
+  const ahead = [{ node, accepts }];
   for (let next = ahead.shift(); next; next = ahead.shift()) {
     for (const [slot, input] of (next.node.inputs ?? []).entries()) {
-      if (!next.wanted(input)) continue;
-      const found = next.node.getInputNode(slot);
-      if (!found || seen.has(found)) continue;
-      seen.add(found);
-      yield found;
-      ahead.push({ node: found, wanted: (other) => other.type === input.type });
+      if (!next.accepts(input)) continue;
+      const source = next.node.getInputNode(slot);
+      if (!source || seen.has(source)) continue;
+      seen.add(source);
+      yield source;
+      ahead.push({ node: source, accepts: (other) => other.type === input.type });
     }
   }
 }

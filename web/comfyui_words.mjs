@@ -14,8 +14,8 @@ export function language() {
 }
 
 /** Loads the words; to be awaited before `words` is called. */
-export async function loadWords(wanted = language()) {
-  loaded = await loadText(wanted);
+export async function loadWords(locale = language()) {
+  loaded = await loadText(locale);
 }
 
 export function words() {

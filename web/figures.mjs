@@ -50,7 +50,7 @@ export function predictionChart(shares, text) {
 }
 
 /**
- * A line from 0 to all pairs, with the band that guessing would give and a mark at the result.
+ * A line from 0 to all pairs, with the band that chance would give and a mark at the result.
  * @param {{taught: number, low: number, high: number}} result
  * @param {number} of
  * @param {string} label

@@ -35,11 +35,11 @@ export function withFlag(flags, candidate, kind, on) {
   return on ? [...others, { candidate, kind }] : others;
 }
 
-/** What was said of flags in this sitting, which the server may not know yet. */
-export class FlagsSaid {
+/** Flags put and taken off in this sitting, of which the server may not know yet. */
+export class FlagChanges {
   constructor() {
     /** @type {Map<string, {candidate: number, kind: string, on: boolean}[]>} by group */
-    this.said = new Map();
+    this.changes = new Map();
   }
 
   /**
@@ -49,22 +49,23 @@ export class FlagsSaid {
    * @param {boolean} on
    */
   note(group_id, candidate, kind, on) {
-    this.said.set(group_id, [...(this.said.get(group_id) ?? []), { candidate, kind, on }]);
+    this.changes.set(group_id, [...(this.changes.get(group_id) ?? []), { candidate, kind, on }]);
   }
 
   /** @param {string} group_id */
   forget(group_id) {
-    this.said.delete(group_id);
+    this.changes.delete(group_id);
   }
 
   /**
-   * A card with its flags as they are now. A repeat comes as it came the first time, without what was said since.
+   * A card with its flags as they are now. A repeat comes as it came the first time, without the changes since.
    * @param {Card} card
    */
   on(card) {
-    const said = (card.reason !== "repeat" && this.said.get(card.group_id)) || [];
-    const flags = said.reduce((all, { candidate, kind, on }) => withFlag(all, candidate, kind, on), card.flags ?? []);
-    return { ...card, flags };
+    const changes = (card.reason !== "repeat" && this.changes.get(card.group_id)) || [];
+    /** @param {Flag[]} flags @param {{candidate: number, kind: string, on: boolean}} change */
+    const apply = (flags, { candidate, kind, on }) => withFlag(flags, candidate, kind, on);
+    return { ...card, flags: changes.reduce(apply, card.flags ?? []) };
   }
 }
 

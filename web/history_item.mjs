@@ -33,7 +33,7 @@ export class HistoryItem {
       "li",
       { class: "pickcard" },
       pictures,
-      el("p", { class: "said", title: item.prompt }, item.prompt),
+      el("p", { class: "caption", title: item.prompt }, item.prompt),
       el("p", { class: "meta" }, this.kind, this.meta, this.flags, this.asks),
     );
     this.#ask(false);

@@ -113,8 +113,8 @@ export class HistoryView {
     this.loaded += answer.items.length || this.total;
     this.#fillMenus(answer);
     this.#headline(answer);
-    for (const found of answer.items) {
-      const item = new HistoryItem(found, this.session, this.text, () => this.#oneLess());
+    for (const pick of answer.items) {
+      const item = new HistoryItem(pick, this.session, this.text, () => this.#oneLess());
       this.items.set(item.element, item);
       this.grid.append(item.element);
     }
@@ -128,7 +128,7 @@ export class HistoryView {
       const query = { offset: this.loaded, limit: PAGE, ...this.filters };
       return await this.session.api.get(`${this.session.path}/history`, query);
     } catch (error) {
-      say(this.count, error instanceof Refused ? error.said.what : this.text.t("waiting.away"));
+      say(this.count, error instanceof Refused ? error.problem.what : this.text.t("waiting.away"));
       return null;
     }
   }
@@ -170,12 +170,12 @@ export class HistoryView {
   /** @param {HTMLSelectElement} menu @param {Option[]} options */
   #options(menu, options) {
     menu.hidden = options.length < 2;
-    const wanted = menu.value;
+    const chosen = menu.value;
     menu.replaceChildren(
       menu.options[0],
       ...options.filter(([value]) => value !== "").map(([value, label]) => el("option", { value }, label)),
     );
-    menu.value = wanted;
+    menu.value = chosen;
   }
 
   /** @param {string} name @param {Option[]} options @returns {HTMLSelectElement} */

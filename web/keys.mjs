@@ -34,11 +34,11 @@ export function commandFor(event) {
 
 /** @param {KeyboardEvent} event */
 function digit(event) {
-  const found = /^(Digit|Numpad)([1-8])$/.exec(event.code);
-  if (!found) return null;
+  const match = /^(Digit|Numpad)([1-8])$/.exec(event.code);
+  if (!match) return null;
   // Windows hides Shift from a numpad with NumLock on, and sends End for 1 and so on.
-  const hiddenShift = found[1] === "Numpad" && !/^\d$/.test(event.key) && event.getModifierState("NumLock");
-  return { name: event.shiftKey || hiddenShift ? "rank" : "choose", at: Number(found[2]) - 1 };
+  const hiddenShift = match[1] === "Numpad" && !/^\d$/.test(event.key) && event.getModifierState("NumLock");
+  return { name: event.shiftKey || hiddenShift ? "rank" : "choose", at: Number(match[2]) - 1 };
 }
 
 /** @param {KeyboardEvent} event */

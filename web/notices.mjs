@@ -15,7 +15,7 @@ import { el, icon } from "./dom.mjs";
 /**
  * @typedef {object} Notice
  * @property {string} id
- * @property {Problem} said
+ * @property {Problem} message
  * @property {Entry} [entry] that the server refused
  * @property {string} [go] a view that is offered
  * @property {boolean} [calm] good news
@@ -45,28 +45,28 @@ export class Notices {
   refresh() {
     const { state, outbox, api, notice } = this.session;
     /** @type {Notice[]} */
-    const wanted = [
-      ...[state?.problem, api.trouble].flatMap((said) => (said ? [{ id: `problem-${said.what}`, said }] : [])),
-      ...(notice ? [{ id: `notice-${notice.what}`, said: notice, close: () => this.#forgetNotice() }] : []),
-      ...outbox.refused.map((entry) => ({ id: entry.id, said: this.#refusedWords(entry), entry })),
+    const notices = [
+      ...[state?.problem, api.trouble].flatMap((one) => (one ? [{ id: `problem-${one.what}`, message: one }] : [])),
+      ...(notice ? [{ id: `notice-${notice.what}`, message: notice, close: () => this.#forgetNotice() }] : []),
+      ...outbox.refused.map((entry) => ({ id: entry.id, message: this.#refusedWords(entry), entry })),
       ...this.#blind(state?.blind),
     ].filter(({ id }) => id !== this.dismissed);
-    const drawn = JSON.stringify(wanted.map(({ id }) => id));
+    const drawn = JSON.stringify(notices.map(({ id }) => id));
     if (drawn === this.drawn) return;
     this.drawn = drawn;
-    this.element.replaceChildren(...wanted.map((one) => this.#notice(one)));
+    this.element.replaceChildren(...notices.map((one) => this.#notice(one)));
   }
 
   /** @param {Entry} entry */
-  #refusedWords({ kind, said = NOTHING }) {
-    return { what: `${this.text.t(`refused.${kind}`)} ${said.what}`, do: said.do, safe: said.safe };
+  #refusedWords({ kind, problem = NOTHING }) {
+    return { what: `${this.text.t(`refused.${kind}`)} ${problem.what}`, do: problem.do, safe: problem.safe };
   }
 
   /** @param {Blind | null | undefined} blind @returns {Notice[]} */
   #blind(blind) {
     if (!blind || blind.decision || this.shell.view === "blind" || this.shell.view === "teach") return [];
-    const said = { what: this.text.t(blind.result ? "notice.blind_done" : "notice.blind"), do: "", safe: "" };
-    return [{ id: `blind-${blind.check}-${blind.result ? 1 : 0}`, said, go: "blind", calm: true, close: () => {} }];
+    const message = { what: this.text.t(blind.result ? "notice.blind_done" : "notice.blind"), do: "", safe: "" };
+    return [{ id: `blind-${blind.check}-${blind.result ? 1 : 0}`, message, go: "blind", calm: true, close: () => {} }];
   }
 
   #forgetNotice() {
@@ -74,7 +74,7 @@ export class Notices {
   }
 
   /** @param {Notice} notice */
-  #notice({ id, said, entry, go, calm, close }) {
+  #notice({ id, message, entry, go, calm, close }) {
     const { outbox } = this.session;
     /** @param {string} key @param {(event: MouseEvent) => void} press */
     const button = (key, press) => el("button", { type: "button", class: "small", onclick: press }, this.text.t(key));
@@ -84,7 +84,7 @@ export class Notices {
       go && button("notice.blind.go", () => this.shell.go(go)),
       close && this.#close(id, close),
     ];
-    const words = [said.what, said.do, said.safe].filter(Boolean).join(" ");
+    const words = [message.what, message.do, message.safe].filter(Boolean).join(" ");
     return el("div", { class: calm ? "notice calm" : "notice" }, el("p", {}, words), ...actions);
   }
 

@@ -11,6 +11,14 @@ import { Backoff, Pause } from "./timing.mjs";
 
 const ALL = "d3po/outbox/";
 const ADOPT_EVERY_MS = 20000;
+// Names of before, which a browser may still keep, and those that the server takes.
+const RENAMED = new Map([
+  ["group", "group_id"],
+  ["shown", "shown_order"],
+  ["ms", "decision_ms"],
+  ["why", "reason"],
+  ["said", "problem"],
+]);
 
 /** @typedef {import("./types").Answer} Answer */
 /** @typedef {import("./api.mjs").Api} Api */
@@ -28,7 +36,7 @@ const ADOPT_EVERY_MS = 20000;
  * @property {number} counts by how much it changes the number of picks; a repeat and a correction leave it
  * @property {Card} [card] a pick's or flag's group, so that it can be shown again before it was ever sent
  * @property {boolean} [tried] it was handed to the network at least once: the server may know it
- * @property {Problem} [said] why the server refused it
+ * @property {Problem} [problem] why the server refused it
  */
 
 /**
@@ -40,6 +48,23 @@ const ADOPT_EVERY_MS = 20000;
  * What the browser keeps.
  * @typedef {{waiting?: Entry[], refused?: Entry[]}} Kept
  */
+
+/** @param {object} fields @returns {any} the same fields under today's names */
+function renamed(fields) {
+  return Object.fromEntries(Object.entries(fields).map(([name, value]) => [RENAMED.get(name) ?? name, value]));
+}
+
+/** @param {Entry} entry @returns {Entry} */
+function withNewNames(entry) {
+  const { body, card } = entry;
+  return { ...renamed(entry), body: renamed(body), ...(card && { card: renamed(card) }) };
+}
+
+/** Reads what a tab has left in the store. @param {string} key @returns {{waiting: Entry[], refused: Entry[]}} */
+function readKept(key) {
+  const { waiting = [], refused = [] } = recall(forEver, key, /** @type {Kept} */ ({}));
+  return { waiting: waiting.map(withNewNames), refused: refused.map(withNewNames) };
+}
 
 export class Outbox extends EventTarget {
   /**
@@ -53,11 +78,9 @@ export class Outbox extends EventTarget {
     this.taste = taste;
     this.tab = tab;
     this.key = `${ALL}${taste}/${tab}`;
-    const kept = recall(forEver, this.key, /** @type {Kept} */ ({}));
-    /** @type {Entry[]} */
-    this.waiting = kept.waiting ?? [];
-    /** @type {Entry[]} */
-    this.refused = kept.refused ?? [];
+    const { waiting, refused } = readKept(this.key);
+    this.waiting = waiting;
+    this.refused = refused;
     this.pause = new Pause();
     this.backoff = new Backoff(500, 15000);
     this.running = false;
@@ -120,7 +143,7 @@ export class Outbox extends EventTarget {
   /** @param {string} id */
   retry(id) {
     const entry = this.#takeRefused(id);
-    if (entry) this.waiting.push({ ...entry, said: undefined });
+    if (entry) this.waiting.push({ ...entry, problem: undefined });
     this.#changed();
     this.#run();
   }
@@ -144,11 +167,11 @@ export class Outbox extends EventTarget {
 
   /** @param {string} key */
   #take(key) {
-    const left = recall(forEver, key, /** @type {Kept} */ ({}));
+    const left = readKept(key);
     /** @param {Entry} entry */
     const ours = (entry) => entry.base === this.api.base;
-    const waiting = (left.waiting ?? []).filter(ours);
-    const refused = (left.refused ?? []).filter(ours);
+    const waiting = left.waiting.filter(ours);
+    const refused = left.refused.filter(ours);
     if (!waiting.length && !refused.length) return;
     this.waiting.push(...waiting);
     this.refused.push(...refused);
@@ -212,7 +235,7 @@ export class Outbox extends EventTarget {
     const takesBack = entry.kind === "undo" || entry.kind === "remove";
     if (error.status === 404 && takesBack) return this.#done(entry, null, begun);
     this.waiting.shift();
-    this.refused.push({ ...entry, said: error.said });
+    this.refused.push({ ...entry, problem: error.problem });
     this.#changed();
     this.listeners.get(entry.id)?.(null);
     this.listeners.delete(entry.id);

@@ -207,8 +207,8 @@ export class PickView {
     const { images } = current.card;
     const on = this.session.flag(images[at].candidate, kind);
     const flags = this.session.current?.card.flags ?? [];
-    const said = { n: at + 1, flag: this.text.t(`flag.${kind}`) };
-    this.shell.speak(this.text.t(on ? "say.flagged" : "say.unflagged", said));
+    const values = { n: at + 1, flag: this.text.t(`flag.${kind}`) };
+    this.shell.speak(this.text.t(on ? "say.flagged" : "say.unflagged", values));
     // Nothing is left to be said about these.
     if (on && images.every(({ candidate }) => hasFlag(flags, candidate))) {
       this.flagsFrom = now + FLAG_GUARD_MS;
@@ -254,8 +254,8 @@ export class PickView {
     const order = positions.map((at) => images[at].candidate);
     this.session.pick(kind, order, decision_ms);
     const next = this.session.current;
-    const said = this.text.t(`say.${kind}`, { n: positions[0] + 1 });
-    this.shell.speak(next ? this.text.t("say.next", { said, prompt: next.card.prompt }) : said);
+    const picked = this.text.t(`say.${kind}`, { n: positions[0] + 1 });
+    this.shell.speak(next ? this.text.t("say.next", { picked, prompt: next.card.prompt }) : picked);
   }
 
   /** @param {[number, number]} by @param {KeyboardEvent} event */

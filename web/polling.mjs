@@ -46,7 +46,7 @@ export class Polling {
         wait = await this.#round();
         this.away.reset();
       } catch (error) {
-        if (error instanceof Refused) session.refusal = error.said;
+        if (error instanceof Refused) session.refusal = error.problem;
         else if (!(error instanceof Away)) throw error;
         session.tell("state");
         wait = this.away.step();
@@ -58,13 +58,13 @@ export class Polling {
   /** @returns {Promise<number>} milliseconds to the next round */
   async #round() {
     const { session } = this;
-    const want = this.#wanted();
+    const want = this.#room();
     const begun = performance.now();
     /** @type {{who: string, client?: string}} */
     const whose = this.#seen ? { client: session.tab.id, who: session.who } : { who: session.who };
     if (!want) {
       session.take(await session.api.get(`${session.path}/state`, whose), begun);
-      return this.#wanted() ? 0 : this.#leisure();
+      return this.#room() ? 0 : this.#leisure();
     }
     const answer = await session.api.post(`${session.path}/next`, { ...whose, holding: this.#holding(), want });
     const cards = answer.cards ?? [];
@@ -72,7 +72,7 @@ export class Polling {
     for (const card of fresh) session.cards.load(session.flags.on(card));
     if (answer.state) session.take(answer.state, begun);
     if (fresh.length) this.backoff.reset();
-    if (!this.#wanted()) return this.#leisure();
+    if (!this.#room()) return this.#leisure();
     if (cards.length >= want) return 0;
     return this.backoff.step();
   }
@@ -86,7 +86,7 @@ export class Polling {
     return this.watching || this.session.state?.work ? LONGEST_MS / 2 : IDLE_MS;
   }
 
-  #wanted() {
+  #room() {
     return this.#seen ? this.session.cards.room() : 0;
   }
 

@@ -6,7 +6,7 @@
 
 import { Away, Refused } from "./api.mjs";
 import { Cards } from "./cards.mjs";
-import { FlagsSaid, hasFlag, isFlag, withFlag } from "./flags.mjs";
+import { FlagChanges, hasFlag, isFlag, withFlag } from "./flags.mjs";
 import { Outbox } from "./outbox.mjs";
 import { Polling } from "./polling.mjs";
 import { newId } from "./stored.mjs";
@@ -71,7 +71,7 @@ export class Session extends EventTarget {
     this.notice = null;
     /** @type {Made[]} */
     this.made = [];
-    this.flags = new FlagsSaid();
+    this.flags = new FlagChanges();
     /** @type {Map<string, number>} when a group was last picked here */
     this.pickedAt = new Map();
     /** @type {number | null} picks at the milestone that was just reached */
@@ -140,8 +140,8 @@ export class Session extends EventTarget {
     const pick_id = newId();
     const { group_id, reason, was: _, ...rest } = card;
     const plain = { ...rest, group_id, reason };
-    const said = { kind, order, shown_order: shownOrder(card), decision_ms, reason };
-    const body = { pick_id, client: this.tab.id, who: this.who, group_id, ...said };
+    const pick = { kind, order, shown_order: shownOrder(card), decision_ms, reason };
+    const body = { pick_id, client: this.tab.id, who: this.who, group_id, ...pick };
     const repeat = reason === "repeat";
     this.made.push({ pick_id, card: plain, kind, order });
     this.pickedAt.set(group_id, performance.now());
@@ -184,18 +184,18 @@ export class Session extends EventTarget {
   }
 
   /**
-   * @param {{pick_id: string, candidate: number, kind: string, on: boolean, reason: string}} said
+   * @param {{pick_id: string, candidate: number, kind: string, on: boolean, reason: string}} change
    * @param {Card | Item} of
    * @param {string} who
    * @param {Card} [card] to show again as long as it was not sent
    */
-  #sendFlag(said, of, who, card) {
-    const body = { ...said, client: this.tab.id, who, group_id: of.group_id, shown_order: shownOrder(of) };
-    const after = withFlag(of.flags, said.candidate, said.kind, said.on);
+  #sendFlag(change, of, who, card) {
+    const body = { ...change, client: this.tab.id, who, group_id: of.group_id, shown_order: shownOrder(of) };
+    const after = withFlag(of.flags, change.candidate, change.kind, change.on);
     // A group counts once it has a pick or a flag.
     const judged = of.reason === "repeat" || ("kind" in of && of.kind !== "flagged");
     const counts = judged ? 0 : Math.sign(after.length) - Math.sign(of.flags.length);
-    this.outbox.add({ id: said.pick_id, kind: "flag", path: `${this.path}/flag`, body, card, counts });
+    this.outbox.add({ id: change.pick_id, kind: "flag", path: `${this.path}/flag`, body, card, counts });
   }
 
   /**
@@ -289,8 +289,8 @@ export class Session extends EventTarget {
   correct(item, candidate) {
     const pick_id = newId();
     const now = { pick_id, kind: "favourite", order: [candidate] };
-    const said = { ...now, shown_order: shownOrder(item), decision_ms: 0, reason: "correction" };
-    const body = { client: this.tab.id, who: item.who, group_id: item.group_id, ...said };
+    const pick = { ...now, shown_order: shownOrder(item), decision_ms: 0, reason: "correction" };
+    const body = { client: this.tab.id, who: item.who, group_id: item.group_id, ...pick };
     this.made = this.made.map((one) => (one.pick_id === item.pick_id ? { ...one, ...now } : one));
     this.outbox.add({ id: pick_id, kind: "pick", path: `${this.path}/pick`, body, counts: 0 });
     return pick_id;
@@ -382,7 +382,7 @@ export class Session extends EventTarget {
       this.#takeAnswer(answer, begun);
       return answer;
     } catch (error) {
-      if (error instanceof Refused) this.notice = error.said;
+      if (error instanceof Refused) this.notice = error.problem;
       else if (!(error instanceof Away)) throw error;
       this.tell("state");
       return null;

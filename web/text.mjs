@@ -8,15 +8,15 @@ const RETRY_MS = 1500;
 /** @type {Map<string, Promise<Words>>} */
 const loaded = new Map();
 
-/** "en" or "zh" for what the host asked for, or else what the browser prefers. @param {string | null} wanted */
-export function chooseLanguage(wanted) {
-  const language = (wanted || navigator.language || "en").toLowerCase();
+/** "en" or "zh" for what the host asked for, or else what the browser prefers. @param {string | null} locale */
+export function chooseLanguage(locale) {
+  const language = (locale || navigator.language || "en").toLowerCase();
   return language.startsWith("zh") ? "zh" : "en";
 }
 
-/** @param {string | null} wanted @returns {Promise<Text>} */
-export async function loadText(wanted) {
-  const language = chooseLanguage(wanted);
+/** @param {string | null} locale @returns {Promise<Text>} */
+export async function loadText(locale) {
+  const language = chooseLanguage(locale);
   const words = loaded.get(language) ?? fetchWords(language);
   loaded.set(language, words);
   return new Text(language, await words);
@@ -41,7 +41,7 @@ export class Text {
     this.language = language;
     this.words = words;
     this.plural = new Intl.PluralRules(language);
-    this.whole = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
+    this.integer = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
     this.fine = new Intl.NumberFormat(language, { maximumSignificantDigits: 3 });
     this.moment = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "short" });
   }
@@ -64,7 +64,7 @@ export class Text {
 
   /** @param {string | number | undefined} value */
   value(value) {
-    return typeof value === "number" ? this.whole.format(value) : String(value ?? "");
+    return typeof value === "number" ? this.integer.format(value) : String(value ?? "");
   }
 
   /** "about 40 s", "about 3 min", "about 1 h 20 min". @param {number} seconds */

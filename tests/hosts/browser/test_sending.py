@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from tests.hosts.browser.gallery_page import Gallery, until
 from tests.hosts.browser.gallery_server import GalleryServer
@@ -208,6 +211,58 @@ def test_leftovers_of_a_closed_tab_are_adopted(opened: Opened, server: GallerySe
     until(lambda: len(server.taste.standing()) == 2, 20)
     second.page.wait_for_function(f"{UNSENT} === 0")
     assert len(made(server)) == 2
+
+
+def store_as_before(gallery: Gallery, tab: str, problem: str = "", **body: Any) -> None:
+    """Put a pick of the group in front into the browser's store, under the names that the page used at first.
+
+    With a problem it is one that the server refused.
+    """
+    gallery.page.evaluate(
+        """([tab, body, problem]) => {
+            const { api, taste, current, path } = document.querySelector("d3po-gallery").session;
+            const { group_id: group, reason: why, ...rest } = current.card;
+            const pick = { ...body, client: tab, who: "", group, why };
+            const [id, card] = [body.pick_id, { ...rest, group, why }];
+            const to = { taste, base: api.base, path: `${path}/pick` };
+            const entry = { id, kind: "pick", ...to, body: pick, card, counts: 1 };
+            const refused = problem ? [{ ...entry, said: { what: problem, do: "", safe: "" } }] : [];
+            const waiting = problem ? [] : [entry];
+            localStorage.setItem(`d3po/outbox/${taste}/${tab}`, JSON.stringify({ waiting, refused }));
+        }""",
+        [tab, body, problem],
+    )
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "adopted"])
+def test_a_pick_kept_under_the_first_names_is_sent(opened: Opened, server: GalleryServer, own: bool) -> None:
+    gallery = opened()
+    group = gallery.group()
+    tab = gallery.page.evaluate("document.querySelector('d3po-gallery').session.tab.id") if own else "ab" * 16
+    store_as_before(gallery, tab, pick_id="cd" * 16, kind="favourite", order=[1], shown=[1, 0], ms=1234)
+    gallery.reload()
+    gallery.page.wait_for_function(f"{UNSENT} === 0")
+    assert made(server) == ["cd" * 16]
+    (pick,) = server.taste.standing()
+    assert (pick.group_id, pick.order, pick.shown_order) == (group, [1], [1, 0])
+    assert (pick.decision_ms, pick.reason) == (1234, "random")
+    gallery.focus()
+    gallery.press("z")
+    gallery.page.wait_for_function(
+        f"document.querySelector('d3po-gallery').session.current?.card.group_id === '{group}'"
+    )
+    until(lambda: not server.taste.standing())
+
+
+def test_a_refused_pick_kept_under_the_first_names_is_sent_again(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened()
+    problem = "There is no space left."
+    store_as_before(gallery, "ab" * 16, problem, pick_id="cd" * 16, kind="tie", order=[], shown=[0, 1], ms=50)
+    gallery.reload()
+    gallery.find(".notice").wait_for()
+    assert problem in gallery.find(".notice").inner_text()
+    gallery.find(".notice button").first.click()
+    until(lambda: made(server) == ["cd" * 16])
 
 
 def test_two_galleries_on_one_page_are_two(opened: Opened, server: GalleryServer) -> None:

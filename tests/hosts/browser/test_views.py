@@ -70,7 +70,7 @@ def test_hostile_words_are_shown_as_words(opened: Opened, server: GalleryServer)
     gallery.find(".round").first.wait_for()
     gallery.view("history")
     gallery.find(".pickcard").first.wait_for()
-    assert gallery.find(".pickcard .said").first.inner_text() == HOSTILE
+    assert gallery.find(".pickcard .caption").first.inner_text() == HOSTILE
     assert gallery.page.evaluate("window.hurt") is None
     scripts = "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('script, [onerror]').length"
     assert gallery.page.evaluate(scripts) == 0
