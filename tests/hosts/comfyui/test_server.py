@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.test_comfyui_package import NODES
+
 from .conftest import HOST, PYTHON
 from .graphs import taste
 from .host import ROOT, Host, Refused
@@ -132,7 +134,7 @@ def test_the_hosts_start_imports_nothing_heavy(base: Path) -> None:
 def test_ours_are_the_nodes_that_the_host_lists(host: Host) -> None:
     listed: dict[str, Any] = host.get("/object_info")
     ours = {name: about for name, about in listed.items() if name.startswith("D3PO_")}
-    assert len(ours) == 7 and {about["category"] for about in ours.values()} == {"D3PO"}
+    assert set(ours) == NODES and {about["category"] for about in ours.values()} == {"D3PO"}
     for name, about in ours.items():
         inputs = {**about["input"].get("required", {}), **about["input"].get("optional", {})}
         assert all(len(spec) > 1 and spec[1].get("tooltip") for spec in inputs.values()), name
