@@ -9,12 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from .errors import D3POError
-
-Section = Literal["sample", "lora", "train", "reward"]
-"""Names of the groups of settings, as runs keep them and configuration files call them."""
 
 
 def setting(

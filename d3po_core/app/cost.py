@@ -20,7 +20,7 @@ BACKWARD = 3.0
 
 
 def drawing_cost(groups: int, settings: SampleSettings, pixels: int, seconds_per_image: float | None) -> str:
-    """Say what drawing will take: "8 groups of 4 are 32 images, about 4 min, 90 MB on disk".
+    """Return what drawing will take, in words: "8 groups of 4 are 32 images, about 4 min, 90 MB on disk".
 
     Args:
         groups: number of groups to be drawn.
@@ -35,7 +35,7 @@ def drawing_cost(groups: int, settings: SampleSettings, pixels: int, seconds_per
 
 
 def training_cost(groups: int, rows: int, settings: TrainSettings, seconds_per_row: float | None) -> str:
-    """Say what training will take at most: "64 picks of 448 recorded steps, about 6 min at most".
+    """Return what training will take at most, in words: "64 picks of 448 recorded steps, about 6 min at most".
 
     Args:
         groups: number of groups to learn from.

@@ -96,13 +96,13 @@ def recommended_strength_of(summary: RoundSummary) -> float:
     return round(min(1.0, strength), 2)
 
 
-def recommended_strength(sweep: Sequence[Sequence[float]]) -> float:
+def recommended_strength(strength_scan: Sequence[Sequence[float]]) -> float:
     """Return the greatest strength at which drift is not high; the smallest one if drift is high at all of them.
 
     Args:
-        sweep: strengths, greatest first, each with the drift measured at it. If there are none, 1 is returned.
+        strength_scan: strengths, greatest first, each with the drift measured at it. If there are none, 1 is returned.
     """
-    for strength, drift in sweep:
+    for strength, drift in strength_scan:
         if drift_word(drift) != "high":
             return strength
-    return sweep[-1][0] if sweep else 1.0
+    return strength_scan[-1][0] if strength_scan else 1.0

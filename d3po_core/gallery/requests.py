@@ -127,7 +127,7 @@ def handle(library: RunLibrary, actions: Actions, request: Request) -> Response:
 
 
 def from_another_site(headers: Mapping[str, str]) -> bool:
-    """Tell whether a request comes from another site, by the headers that browsers send.
+    """Return whether a request comes from another site, by the headers that browsers send.
 
     Args:
         headers: names in lower case.

@@ -217,7 +217,7 @@ class Previews(Part):
         return path
 
     def has(self, round: int, side: str) -> bool:
-        """Tell whether a round's strip has this side."""
+        """Return whether a round's strip has this side."""
         return (self._strip_folder(round) / f"0-{side}.png").is_file()
 
     def _strip_folder(self, round: int) -> Path:

@@ -142,5 +142,5 @@ def flag_of(row: sqlite3.Row) -> StoredFlag:
 
 
 def is_flag(row: sqlite3.Row) -> bool:
-    """Tell whether a row of `picks` holds a flag."""
+    """Return whether a row of `picks` holds a flag."""
     return row["kind"] in FLAGS

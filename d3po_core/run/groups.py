@@ -69,7 +69,7 @@ class Group:
 
     @property
     def recorded(self) -> bool:
-        """Tell whether the candidates were drawn here, so that they have a trajectory until it is freed.
+        """Return whether the candidates were drawn here, so that they have a trajectory until it is freed.
 
         Imported images have `latents` at most.
         """

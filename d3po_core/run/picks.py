@@ -194,7 +194,7 @@ class Picks(Part):
                 count_up(connection, "pick_revision")
 
     def has(self, pick_id: str) -> bool:
-        """Tell whether this pick or flag was ever recorded."""
+        """Return whether this pick or flag was ever recorded."""
         with self._database.read() as connection:
             return is_recorded(connection, pick_id)
 

@@ -70,7 +70,7 @@ class Prompts(Part):
             files.replace(self._conditioning_path(prompt_id), files.pack(tensors))
 
     def has_conditioning(self, prompt_id: int) -> bool:
-        """Tell whether a prompt's conditioning is there and can be read."""
+        """Return whether a prompt's conditioning is there and can be read."""
         try:
             self.conditioning(prompt_id)
         except D3POError:

@@ -132,7 +132,7 @@ def candidates_of(connection: sqlite3.Connection, group_id: str) -> int:
 
 
 def is_recorded(connection: sqlite3.Connection, pick_id: str) -> bool:
-    """Tell whether a pick or flag with this id was ever recorded."""
+    """Return whether a pick or flag with this id was ever recorded."""
     return connection.execute("SELECT 1 FROM picks WHERE pick_id = ?", (pick_id,)).fetchone() is not None
 
 
