@@ -1,7 +1,7 @@
 """Every setting once: default, range, help, and whether it is advanced.
 
-Command-line flags, node inputs and gradio controls are generated from these dataclasses, so a setting is added here and
-nowhere else.
+Command-line flags, node inputs and gradio controls are made from these dataclasses, so what a setting is stands here
+and nowhere else; its place in a node is in `nodes/`.
 """
 
 from __future__ import annotations

@@ -191,7 +191,8 @@ WIDGETS = (
     *("variant", "updates", "last", "noises", "batch", "learning_rate", "warmup", "grad_clip", "drift_limit", "watch"),
     *("micro_batch", "checkpointing", "tile", "rank", "alpha", "targets"),
 )
-"""Settings of training in the order of the trainer's widgets. Saved workflows know widgets by their places."""
+"""Settings in the order of the trainer's widgets. Saved workflows know widgets by their places, and others
+follow these: a new one stands at the end of the node's inputs."""
 LEFT_OUT = tuple(item.name for item in fields(SampleSettings) if item.name not in (*OF_SAMPLING, "negative"))
 """Settings of sampling that keep their defaults."""
 
