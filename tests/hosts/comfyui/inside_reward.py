@@ -32,8 +32,9 @@ from pack.d3po_core.run import Run
 from pack.d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
 from pack.d3po_core.training.reward_gradient import PromptSample, RewardGradient
 from pack.d3po_core.training.reward_trainer import RewardTrainer
-from pack.nodes.host.memory import ProgressBar, checkpointed, large_blocks, smallest_blocks
+from pack.nodes.host.memory import checkpointed, large_blocks, smallest_blocks
 from pack.nodes.host.model import DifferentiableModel
+from pack.nodes.host.process import ProgressBar
 from pack.nodes.host.sampling import host_sampling
 from torch import Tensor
 

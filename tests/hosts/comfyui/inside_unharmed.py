@@ -32,8 +32,8 @@ from pack.d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from pack.d3po_core.training.reports import StepReport
 from pack.d3po_core.training.round_trainer import SavedRound
 from pack.d3po_core.training.trainer import Trainer
-from pack.nodes.host.memory import ProgressBar
 from pack.nodes.host.model import HostModel
+from pack.nodes.host.process import ProgressBar
 from pack.nodes.host.sampling import host_sampling
 from torch import Tensor
 
