@@ -11,7 +11,7 @@ from server import PromptServer
 
 from ..d3po_core.app import loras
 from ..d3po_core.app.loras import publish
-from ..d3po_core.app.training import why_not_train
+from ..d3po_core.app.training import has_round_to_go_on_with, why_not_train
 from ..d3po_core.gallery import Actions, Request, Response, handle
 from ..d3po_core.gallery.actions import WorkState
 from ..d3po_core.gallery.requests import MAX_BYTES
@@ -34,7 +34,7 @@ class ComfyActions(Actions):
         if work:
             return ["draw", "stop"]
         taken_back = ["stop"] if run.run_id in train.asked_to_train else []
-        if run.rounds.stopped() is not None:
+        if has_round_to_go_on_with(run):
             return ["draw", "teach", *taken_back]
         return ["draw", "decide", *(["teach"] if trainable else []), *taken_back]
 

@@ -14,7 +14,7 @@ from ..d3po_core.app.cost import training_cost
 from ..d3po_core.app.loras import lora_of, publish
 from ..d3po_core.app.runs import newest_sample_settings
 from ..d3po_core.app.sampling import BeforeAfter, draw_before_after
-from ..d3po_core.app.training import round_outcome, waiting_for_picks, why_not_train
+from ..d3po_core.app.training import has_round_to_go_on_with, round_outcome, waiting_for_picks, why_not_train
 from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.errors import D3POError
 from ..d3po_core.lora import import_lora, load_lora
@@ -152,7 +152,7 @@ class LoraTrainer(io.ComfyNode):
         if run is None:
             return trainer_outputs(model, None, waiting_for_picks(0))
         method = methods[run.run_id] = str(values.get("method", TrainSettings.method))
-        reason, stopped = why_not_train(run, method), run.rounds.stopped() is not None
+        reason, stopped = why_not_train(run, method), has_round_to_go_on_with(run)
         if train == TRAIN_WHEN[0] and run.run_id not in asked_to_train:
             ready = "A round was stopped: press Teach to go on." if stopped else reason or "Ready: press Teach."
             return trainer_outputs(model, run, ready)

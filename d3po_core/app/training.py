@@ -79,6 +79,16 @@ def why_not_train(run: Run, method: str | None) -> str:
     return "" if run.picks.untaught(recorded) else "Nothing new to teach: pick some more."
 
 
+def has_round_to_go_on_with(run: Run) -> bool:
+    """Return whether Teach goes on with a round, whatever new picks there are.
+
+    That is one that was stopped, or one by picks that failed before it had learnt anything: its picks count as taught,
+    and it is begun anew.
+    """
+    begun = run.rounds.open()
+    return begun is not None and ("train" in begun.settings or run.rounds.stopped() is not None)
+
+
 def waiting_for_picks(usable: int) -> str:
     """Return how many picks there are, and are needed."""
     return f"Waiting for picks: {usable} of {MIN_PICKS}"
