@@ -147,6 +147,8 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = safetensors.torch.load(data)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+    except KeyError as error:  # of the format's data types safetensors knows more than torch has
+        raise ValueError(f"torch has no data type {error}") from error
     tensors.pop(_NO_TENSOR, None)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     metadata: dict[str, str] = header.get("__metadata__", {})

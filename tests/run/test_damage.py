@@ -127,6 +127,12 @@ def test_names_that_look_like_the_checksum_do_no_harm():
     assert metadata == {"a": text}
 
 
+def test_a_data_type_that_torch_lacks_is_a_damaged_file():
+    header = b'{"a":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}}'
+    with pytest.raises(ValueError, match="F6_E2M3"):
+        files.unpack(len(header).to_bytes(8, "little") + header + bytes(3))
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, number):
     run = make_run(tmp_path, groups=1)
