@@ -9,6 +9,7 @@ from d3po_core.app.loras import Decision, decide
 from d3po_core.app.training import (
     RewardRequest,
     finish_reward,
+    has_round_to_go_on_with,
     request_reward,
     resume_reward,
     stopped_by_reward,
@@ -62,7 +63,7 @@ class Worker(Actions):
         actions = ["draw"]
         if not training and not stopped:
             actions.append("decide")  # going back in the middle of a round would be lost at its end
-        if not training and (stopped or not why_not_train(run, self.method(run))):
+        if not training and (has_round_to_go_on_with(run) or not why_not_train(run, self.method(run))):
             actions.append("teach")
         return [*actions, "stop"] if self.queue.is_busy(run) else actions
 

@@ -265,6 +265,15 @@ def test_a_taste_whose_model_could_not_be_had_can_be_taught_again(models: OneMod
     worker.close()
 
 
+@pytest.mark.parametrize(("kind", "offered"), [("train", True), ("reward", False)])
+def test_a_round_that_failed_at_once_can_be_begun_again_if_it_is_by_picks(
+    host: StudioHost, run: Run, kind: str, offered: bool
+) -> None:
+    """Its picks count as taught, so without that they would be lost; a reward that failed locks nobody out."""
+    run.rounds.begin({kind: {}}, by_picks=kind == "train")
+    assert ("teach" in Worker(host).can(run)) is offered
+
+
 def test_what_is_stopped_has_an_outcome(worker: Worker, run: Run) -> None:
     def endless() -> None:
         while True:
