@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, cast
 
 from d3po_core.app.loras import Decision, decide
 from d3po_core.app.training import (
+    PicksRequest,
     RewardRequest,
-    finish_reward,
     has_round_to_go_on_with,
+    request_next,
     request_reward,
-    resume_reward,
-    stopped_by_reward,
     why_not_train,
 )
-from d3po_core.diffusion.image_model import Encoder, ImageModel
+from d3po_core.diffusion.image_model import Encoder
 from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions
 from d3po_core.importing import Imported, JudgedImages
@@ -26,7 +25,7 @@ from .drawing import Drawing
 from .host import Host
 from .importing import Importing
 from .jobs import Job, JobQueue, job_with
-from .training import Training
+from .training import train_in_turns
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,7 +42,6 @@ class Worker(Actions):
         self.host = host
         self.queue = JobQueue(host, lambda: self.drawing.next_job())
         self.drawing = Drawing(host, self.queue)
-        self._training = Training(host, self.queue, self.drawing)
         self._marks: dict[str, object] = {}  # by taste, a mark of the press of Teach that its present round is from
 
     def start(self) -> Self:
@@ -143,11 +141,23 @@ class Worker(Actions):
         mark = self._marks[run.run_id] = object()
         self.queue.ask(self._training_job(run, mark, request, finish))
 
-    def _training_job(self, run: Run, mark: object, request: RewardRequest | None, finish: bool) -> Job:
-        """Return a turn of training; also where it ends before it begins, the taste can be taught again."""
+    def _training_job(self, run: Run, mark: object, request: PicksRequest | RewardRequest | None, finish: bool) -> Job:
+        """Return a turn of training, which adds another one unless the round is done or was stopped.
+
+        Also where it ends before it begins, the taste can be taught again. A later press of Teach has a mark and a job
+        of its own.
+        """
 
         def work() -> None:
-            self._train_in_turn(run, self.host.models.of(run), mark, request, finish)
+            done = True
+            try:
+                chosen = request or request_next(run, finish)  # kept for the next turn: a reward may take long to load
+                done = train_in_turns(self.host, self.queue, self.drawing, run, chosen, finish)
+            finally:
+                if done:
+                    self._forget(run, mark)
+            if not done and self._marks.get(run.run_id) is mark:
+                self.queue.add(self._training_job(run, mark, chosen, finish), first=True)
 
         return Job(run.run_id, work, drop=lambda: self._forget(run, mark))
 
@@ -156,25 +166,6 @@ class Worker(Actions):
             del self._marks[run.run_id]
 
     # -- jobs --------------------------------------------------------------------------------------------------------
-
-    def _train_in_turn(
-        self, run: Run, model: ImageModel, mark: object, request: RewardRequest | None, finish: bool
-    ) -> None:
-        """Train for a turn and add another one, unless the round is done or was stopped.
-
-        A later press of Teach has a mark and a job of its own.
-        """
-        done = True
-        try:
-            stopped = stopped_by_reward(run)
-            if request is None and stopped is not None:
-                request = finish_reward(stopped) if finish else resume_reward(run, stopped)
-            done = self._training.train(run, model, request, finish)
-        finally:
-            if done:
-                self._forget(run, mark)
-        if not done and self._marks.get(run.run_id) is mark:  # with the request: a reward may take long to load
-            self.queue.add(self._training_job(run, mark, request, finish), first=True)
 
     def _import_in_turn(self, run: Run, importing: Importing, outcome: Future[Imported], job: Job) -> None:
         """Import images for a turn, and add another one unless all are in."""

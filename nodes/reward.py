@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
-import torch
 from comfy_api.latest import io
 
 from ..d3po_core.app.sampling import add_prompts
-from ..d3po_core.app.training import reward_seed, round_outcome
-from ..d3po_core.diffusion.denoiser import Conditioning
+from ..d3po_core.app.training import RewardRequest, reward_seed
 from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
 from ..d3po_core.rewards import REWARDS, Reward, get_reward, require_differentiable, weighted_sum
 from ..d3po_core.rewards.features import STATISTICS
 from ..d3po_core.rewards.judge import fit_judge, save_judge
 from ..d3po_core.run import Run
-from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings
-from ..d3po_core.training.reports import RewardReport, RoundResult
-from ..d3po_core.training.reward_trainer import RewardTrainer
-from ..d3po_core.training.round_trainer import RoundTrainer, stopped_round
+from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, from_stored
+from ..d3po_core.training.round_trainer import stopped_round
 from . import folders, graph, host_round
 from .drawing import begin_run, check_same_kind
 from .host import memory
 from .host.checks import check_trainable
 from .host.clip_vision import HostClip
 from .host.model import DifferentiableModel, HostModel, RunModel
+from .host.process import within_host_memory
 from .host.types import Clip, ClipVision, Cond, Latent, Patcher, Vae, Widgets
 from .inputs import (
     ALIASES,
@@ -186,6 +182,7 @@ class RewardFromPicks(io.ComfyNode):
 # -- training ----------------------------------------------------------------------------------------------------------
 
 DRAFT_WHEN = ("each time queued", "finish a stopped round", "not now")
+LESS_MEMORY = "Choose a smaller memory preset, 'draft-lv' with fewer noises, a tile of 256 or so, or smaller pictures."
 OF_SAMPLING = ("steps", "guidance_scale", "eta")
 WIDGETS = (
     *("variant", "updates", "last", "noises", "batch", "learning_rate", "warmup", "grad_clip", "drift_limit", "watch"),
@@ -281,21 +278,11 @@ class DraftLoraTrainer(io.ComfyNode):
         run = run or begin_run(taste, host, sample)
         check_own(run, host)
         labels = [label(run, host, text, encode(text), negative, sample.negative) for text in texts]
-        round = RewardRound(
-            run=run,
-            host=host,
-            node=node,
-            memory_advice="Choose a smaller memory preset, 'draft-lv' with fewer noises, a tile of 256 or so, or "
-            "smaller pictures.",
-            reward=reward,
-            settings=reward_settings(model, run, values),
-            lora=settings(LoraSettings, values),
-            sample=sample,
-            prompt_ids=add_prompts(run, host, labels, sample.negative),
-            finish=finish,
-            before_and_after=bool(values.get("before_and_after", True)),
-        )
-        return trainer_outputs(model, run, *host_round.train(round))
+        ids = add_prompts(run, host, labels, sample.negative)
+        how = (reward_settings(model, run, values), settings(LoraSettings, values), sample)
+        request = RewardRequest(*how, None if finish else reward, ids)
+        round = round_by_reward(run, request, host, bool(values.get("before_and_after", True)))
+        return trainer_outputs(model, run, *within_host_memory(lambda: host_round.train(round, node), LESS_MEMORY))
 
 
 def reward_settings(model: Patcher, run: Run, values: Widgets) -> RewardSettings:
@@ -319,79 +306,30 @@ def check_own(run: Run, host: HostModel) -> None:
         )
 
 
-@dataclass(frozen=True)
-class RewardRound(host_round.HostRound[RewardReport]):
-    """A round that learns from a reward.
+def round_by_reward(
+    run: Run, request: RewardRequest, host: DifferentiableModel, before_and_after: bool
+) -> host_round.HostRound:
+    """Return a round that learns from a reward.
 
-    Attributes:
+    Args:
+        run: the taste.
+        request: how; a round that was stopped goes on with the prompts and sizes that it was begun with.
         host: the MODEL and its VAE, whose decoder passes gradients on.
-        reward: differentiable.
-        settings, lora: how.
-        sample: how images are drawn.
-        prompt_ids: of those to draw for.
-        finish: make a LoRA of what a stopped round has learnt, whatever the reward was.
         before_and_after: draw images of before and after for the gallery, and a blind check.
+
+    Raises:
+        D3POError: a round by picks was stopped in the middle.
     """
-
-    KIND = "teaching"
-    host: DifferentiableModel
-    reward: Reward
-    settings: RewardSettings
-    lora: LoraSettings
-    sample: SampleSettings
-    prompt_ids: list[int]
-    finish: bool
-    before_and_after: bool
-
-    def check(self) -> str:
-        stopped_round(self.run, "reward")
-        return "Measuring drift" if self.finish else f"Measuring {self.reward.name} before"
-
-    def open(self) -> RewardTrainer:
-        if self.finish:
-            return RewardTrainer.open_stopped(self.run, self.host, self.settings, "hooks")
-        how = (self.settings, self.lora, self.sample)
-        return RewardTrainer.open(self.run, self.host, self.reward, *how, attachment="hooks", prompts=self.prompt_ids)
-
-    def prompts(self) -> list[Conditioning]:
-        stopped, prompts = stopped_round(self.run, "reward"), self.run.prompts
-        ids = self.prompt_ids if stopped is None else stopped.settings["prompts"]
-        return [prompts.conditioning(prompt_id) for prompt_id in ids if prompts.has_conditioning(prompt_id)]
-
-    def shape(self) -> tuple[int, ...]:
-        return self.host.latent_shape()
-
-    def recomputed(self) -> Sequence[torch.nn.Module]:
-        if not self.settings.checkpointing:
-            return []
-        network = self.host.denoiser.module
-        return [*memory.large_blocks(network), *memory.smallest_blocks(self.host.decoder.network)]
-
-    def beside(self) -> Sequence[Patcher]:
-        return [self.host.decoder.patcher]
-
-    def close(self) -> None:
-        """Take a reward's network off the graphics card, by showing it an image on the processor: the host, which knows
-        nothing of it, would find its card full later."""
-        if not self.finish:  # which the reward has no part in
-            with torch.no_grad():
-                self.reward(torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64), [""])
-
-    def loss(self, report: RewardReport) -> float:
-        return -report.reward
-
-    def progress(self, report: RewardReport) -> str:
-        return f"{self.reward.name} {report.reward:.4g}"
-
-    def previews(
-        self, trainer: RoundTrainer[RewardReport], result: RoundResult
-    ) -> tuple[RunModel, SampleSettings] | None:
-        if not self.before_and_after:
-            return None
-        assert isinstance(trainer, RewardTrainer)
-        sample = trainer.sample
-        return RunModel(self.host.patcher, self.run, self.host.vae, sample.eta, self.host.latent_shape()), sample
-
-    def outcome(self, trainer: RoundTrainer[RewardReport], result: RoundResult) -> str:
-        assert isinstance(trainer, RewardTrainer)
-        return round_outcome(result, trainer.reward_name, trainer.resumed and not self.finish)
+    stopped, prompts = stopped_round(run, "reward"), run.prompts
+    ids = request.prompts if stopped is None else stopped.settings["prompts"]
+    sample = request.sample if stopped is None else from_stored(SampleSettings, stopped.settings["sample"])
+    model = RunModel(host.patcher, run, host.vae, sample.eta, host.latent_shape())
+    return host_round.HostRound(
+        run,
+        request,
+        host,
+        prompts=[prompts.conditioning(prompt_id) for prompt_id in ids if prompts.has_conditioning(prompt_id)],
+        shape=host.latent_shape(),
+        previews=(model, sample) if before_and_after else None,
+        notice=f"Measuring {request.reward.name} before" if request.reward else "Measuring drift",
+    )

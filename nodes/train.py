@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,37 +13,33 @@ from ..d3po_core.app.cost import training_cost
 from ..d3po_core.app.loras import lora_of, publish
 from ..d3po_core.app.runs import newest_sample_settings
 from ..d3po_core.app.sampling import BeforeAfter, draw_before_after
-from ..d3po_core.app.training import has_round_to_go_on_with, round_outcome, waiting_for_picks, why_not_train
-from ..d3po_core.diffusion.denoiser import Conditioning
+from ..d3po_core.app.training import PicksRequest, has_round_to_go_on_with, waiting_for_picks, why_not_train
 from ..d3po_core.errors import D3POError
 from ..d3po_core.lora import import_lora, load_lora
 from ..d3po_core.lora.weights import scale_weights
 from ..d3po_core.run import Group, Run
-from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, fill_in
+from ..d3po_core.settings import LoraSettings, TrainSettings, fill_in
 from ..d3po_core.training.methods import METHODS
 from ..d3po_core.training.preferences import AnotherModel
-from ..d3po_core.training.reports import RoundResult, StepReport
-from ..d3po_core.training.round_trainer import RoundTrainer, stopped_round
-from ..d3po_core.training.trainer import Trainer, preference_data
+from ..d3po_core.training.round_trainer import stopped_round
+from ..d3po_core.training.trainer import preference_data
 from . import folders, graph
 from .host import memory
 from .host.checks import check_trainable
 from .host.model import HostModel, RunModel, shape_of, with_lora
+from .host.process import within_host_memory
 from .host.types import Patcher, Vae, Widgets
-from .host_round import HostRound, train
+from .host_round import HostRound
+from .host_round import train as train_host_round
 from .inputs import ALIASES, TRAJECTORIES, Trajectories, inputs, memory_input, settings, taste_input
 from .progress import Working, seconds_per_image, write_into_node
 
 # -- training ----------------------------------------------------------------------------------------------------------
 
 TRAIN_WHEN = ("when I press Teach", "each time queued")
+LESS_MEMORY = "Choose a smaller memory preset at the trainer if there is one, or begin a taste with smaller pictures."
 STRENGTHS = {"gentle": 0.5, "normal": 1.0, "strong": 2.0}
 """Of the learning rate."""
-PHASES = {
-    "check A": "Predicting hidden picks, 1 of 2",
-    "check B": "Predicting hidden picks, 2 of 2",
-    "teach": "Teaching",
-}
 WIDGETS = (
     *("level", "beta", "clip", "guided_loss", "reference", "reevaluate_reference", "epochs", "learning_rate", "batch"),
     *("warmup", "grad_clip", "label_smoothing", "cross_check", "drift_limit", "patience", "micro_batch"),
@@ -159,19 +154,13 @@ class LoraTrainer(io.ComfyNode):
         asked_to_train.discard(run.run_id)
         if reason and not stopped:
             return trainer_outputs(model, run, reason)
-        node = str(cls.hidden.unique_id)
-        round = PicksRound(
-            run=run,
-            host=HostModel(model),
-            node=node,
-            memory_advice="Choose a smaller memory preset at the trainer if there is one, or begin a taste with "
-            "smaller pictures.",
-            settings=train_settings(model, teaching, memory, values, node),
-            lora=settings(LoraSettings, values),
-            vae=vae,
-            upstream=graph.upstream(cls.hidden.prompt, node),
-        )
-        return trainer_outputs(model, run, *round.train())
+        node, upstream = str(cls.hidden.unique_id), graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
+        request = PicksRequest(train_settings(model, teaching, memory, values, node), settings(LoraSettings, values))
+        round = round_by_picks(run, request, HostModel(model), vae)
+        try:
+            return trainer_outputs(model, run, *within_host_memory(lambda: train_host_round(round, node), LESS_MEMORY))
+        except AnotherModel as error:
+            raise named(error, run, upstream) from None
 
 
 def train_settings(
@@ -201,92 +190,54 @@ def trainer_outputs(model: Patcher, run: Run | None, text: str, losses: Sequence
     )
 
 
-@dataclass(frozen=True)
-class PicksRound(HostRound[StepReport]):
-    """A round that learns from picks.
+def round_by_picks(run: Run, request: PicksRequest, host: HostModel, vae: Vae | None) -> HostRound:
+    """Return a round that learns from picks, once it is sure that it can be trained.
 
-    Attributes:
-        settings, lora: how.
+    Args:
+        run: with picks.
+        request: how.
+        host: the MODEL.
         vae: for images of before and after; None for none.
-        upstream: what the MODEL carries now, as the graph shows it.
+
+    Raises:
+        D3POError: the MODEL cannot be trained, another round was stopped in the middle, or there is nothing to learn
+            from.
     """
+    check_trainable(host.patcher)
+    if stopped_round(run, "train") is None:
+        preference_data(run, request.settings)
+    judged = [group for group in run.groups.select(freed=False) if group.judged or group.flagged]
+    ids = sorted({group.prompt_id for group in judged})
+    prompts = [run.prompts.conditioning(i) for i in ids if run.prompts.has_conditioning(i)]  # imported ones may not
+    sample = newest_sample_settings(run)
+    previews = (RunModel(host.patcher, run, vae, sample.eta), sample) if vae is not None else None
+    notice = training_notice(run, judged, request.settings)
+    return HostRound(run, request, host, prompts, shape_of(run), previews, notice)
 
-    settings: TrainSettings
-    lora: LoraSettings
-    vae: Vae | None
-    upstream: graph.Upstream
 
-    def train(self) -> tuple[str, list[float]]:
-        """Train the round, see `training.train`; an error that says that the model is another one names the change."""
-        try:
-            return train(self)
-        except AnotherModel as error:
-            raise self._named(error) from None
+def training_notice(run: Run, judged: Sequence[Group], settings: TrainSettings) -> str:
+    """Return what teaching from these groups will take, in words."""
+    if METHODS[settings.method].rows == "images":
+        return f"{len(judged)} groups of pictures"
+    drawn = [group for group in judged if group.recorded]
+    steps = run.groups.trajectory(drawn[0].id)["cond"].shape[1] if drawn else 0
+    seconds = seconds_per_image(run)
+    each = None if seconds is None else seconds / newest_sample_settings(run).steps
+    return training_cost(len(drawn), sum(group.candidates for group in drawn) * steps, settings, each)
 
-    def check(self) -> str:
-        check_trainable(self.host.patcher)
-        if stopped_round(self.run, "train") is None:
-            preference_data(self.run, self.settings)
-        judged = self._judged()
-        if METHODS[self.settings.method].rows == "images":
-            return f"{len(judged)} groups of pictures"
-        drawn = [group for group in judged if group.recorded]
-        steps = self.run.groups.trajectory(drawn[0].id)["cond"].shape[1] if drawn else 0
-        seconds = seconds_per_image(self.run)
-        each = None if seconds is None else seconds / newest_sample_settings(self.run).steps
-        return training_cost(len(drawn), sum(group.candidates for group in drawn) * steps, self.settings, each)
 
-    def open(self) -> Trainer:
-        return Trainer.open(self.run, self.host.denoiser, self.settings, self.lora, attachment="hooks")
-
-    def prompts(self) -> list[Conditioning]:
-        prompts = self.run.prompts
-        ids = {group.prompt_id for group in self._judged() if prompts.has_conditioning(group.prompt_id)}
-        return [prompts.conditioning(prompt_id) for prompt_id in sorted(ids)]  # what was imported may have none
-
-    def shape(self) -> tuple[int, ...]:
-        return shape_of(self.run)
-
-    def recomputed(self) -> Sequence[torch.nn.Module]:
-        return memory.large_blocks(self.host.denoiser.module) if self.settings.checkpointing else []
-
-    def loss(self, report: StepReport) -> float:
-        return report.training.loss
-
-    def progress(self, report: StepReport) -> str:
-        predicted = f", {report.hidden.accuracy:.0%} of hidden picks predicted" if report.hidden else ""
-        return PHASES[report.phase] + predicted
-
-    def previews(
-        self, trainer: RoundTrainer[StepReport], result: RoundResult
-    ) -> tuple[RunModel, SampleSettings] | None:
-        if self.vae is None or not result.changed:
-            return None
-        settings = newest_sample_settings(self.run)
-        return RunModel(self.host.patcher, self.run, self.vae, settings.eta), settings
-
-    def outcome(self, trainer: RoundTrainer[StepReport], result: RoundResult) -> str:
-        return round_outcome(result, resumed=trainer.resumed)
-
-    def _judged(self) -> list[Group]:
-        return [group for group in self.run.groups.select(freed=False) if group.judged or group.flagged]
-
-    def _named(self, error: AnotherModel) -> D3POError:
-        """Return the same error, naming what the graph shows to have changed."""
-        then = self.run.groups.get(error.group_id).settings.get("graph", [])
-        difference = graph.difference(then, self.upstream)
-        if not difference:
-            return D3POError(
-                f"This taste was sampled with a model that predicted otherwise (by {error.difference:.0%}), and the "
-                "graph does not show why: perhaps a file was replaced.",
-                "Bring the old one back, start a new taste, or choose 'reevaluate reference'.",
-                error.safe,
-            )
-        return D3POError(
-            f"This taste was sampled with {difference}.",
-            "Set it back, start a new taste, or choose 'reevaluate reference'.",
-            error.safe,
-        )
+def named(error: AnotherModel, run: Run, upstream: graph.Upstream) -> D3POError:
+    """Return the same error, naming what the graph shows to have changed."""
+    difference = graph.difference(run.groups.get(error.group_id).settings.get("graph", []), upstream)
+    do = "Set it back, start a new taste, or choose 'reevaluate reference'."
+    if difference:
+        return D3POError(f"This taste was sampled with {difference}.", do, error.safe)
+    return D3POError(
+        f"This taste was sampled with a model that predicted otherwise (by {error.difference:.0%}), and the graph does "
+        "not show why: perhaps a file was replaced.",
+        do.replace("Set it", "Bring the old one"),
+        error.safe,
+    )
 
 
 # -- using what was trained --------------------------------------------------------------------------------------------

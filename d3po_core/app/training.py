@@ -1,17 +1,21 @@
-"""A round of training in every front end: trained to its end, a pause or a stop, and said what came out.
+"""A round of training in every front end: asked for, trained to its end, a pause or a stop, and said what came out.
 
-A round by a reward is asked for here too: a new one, one that was stopped and goes on, or one to be finished as it is.
+What is asked for is a new round, one that was stopped and goes on, or one to be finished as it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar
 
+import torch
+
+from ..diffusion.image_model import ImageModel
 from ..errors import D3POError
 from ..evaluation.compare import drift_word, recommended_strength
 from ..picks import MIN_PICKS
@@ -19,12 +23,14 @@ from ..rewards import Reward, get_reward, require_differentiable
 from ..rewards.judge import fit_judge, load_judge_reward, save_judge
 from ..rewards.spec import canonical
 from ..run import Round, Run
-from ..settings import RewardSettings, from_stored
+from ..settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings, from_stored
 from ..training.methods import needs_recording
-from ..training.reports import Report, RoundResult
+from ..training.reports import Report
+from ..training.reward_trainer import RewardTrainer
 from ..training.round_trainer import RoundTrainer, SavedRound, save_round
-
-R = TypeVar("R", bound=Report)
+from ..training.trainer import Trainer
+from .runs import lora_settings, prompts_to_draw, sample_settings, train_settings
+from .sampling import add_prompts
 
 
 class Next(enum.Enum):
@@ -37,7 +43,7 @@ class Next(enum.Enum):
     """Keep the state; another trainer goes on from there."""
 
 
-def train_round(trainer: RoundTrainer[R], after_update: Callable[[R], Next]) -> SavedRound | None:
+def train_round(trainer: RoundTrainer, after_update: Callable[[Report], Next]) -> SavedRound | None:
     """Train until the round ends or `after_update` says otherwise, then save its LoRA.
 
     An exception, also one of `after_update`'s, leaves the round as `Next.PAUSE` does.
@@ -60,7 +66,7 @@ def train_round(trainer: RoundTrainer[R], after_update: Callable[[R], Next]) -> 
         return save_round(trainer)
 
 
-RESUMED = "It went on as it was begun: changed settings, prompts and new picks are for the next round."
+RESUMED = "An unfinished round goes on as it was begun: changed settings, prompts and new picks are for the next round."
 
 
 def why_not_train(run: Run, method: str | None) -> str:
@@ -94,33 +100,104 @@ def waiting_for_picks(usable: int) -> str:
     return f"Waiting for picks: {usable} of {MIN_PICKS}"
 
 
-def understanding(result: RoundResult) -> str:
-    """Return how well a taste was understood, in a sentence."""
-    if not result.guessed_of:
-        return "There were too few picks to hide some, so how well the taste was understood is unknown."
-    share = result.guessed / result.guessed_of
-    return f"Of {result.guessed_of} picks it had not seen it predicted {share:.0%} right (chance: 50%)."
+def round_outcome(saved: SavedRound) -> str:
+    """Return what came out of a round, in a few sentences."""
+    result, parts = saved.result, ["Taught."]
+    if saved.reward_name:
+        if result.figures:
+            before, after = result.figures["reward_before"], result.figures["reward"]
+            parts.append(f"Mean {saved.reward_name} went from {before:.4g} to {after:.4g}.")
+        if result.strength_scan:
+            strength, (_, drift) = recommended_strength(result.strength_scan), result.strength_scan[0]
+            weaker = "" if strength == 1 else f": use the LoRA at strength {strength:g}"
+            parts.append(f"Drift from the original is {drift_word(drift)}{weaker}.")
+    elif result.guessed_of:
+        share = result.guessed / result.guessed_of
+        parts.append(f"Of {result.guessed_of} picks it had not seen it predicted {share:.0%} right (chance: 50%).")
+    else:
+        parts.append("There were too few picks to hide some, so how well the taste was understood is unknown.")
+    return " ".join([*parts, result.reason, *([RESUMED] if saved.resumed else [])])
 
 
-def round_outcome(result: RoundResult, reward_name: str = "", resumed: bool = False) -> str:
-    """Return what came out of a round, in a few sentences.
+@dataclass(frozen=True)
+class RoundRequest(ABC):
+    """What a round is trained with.
 
-    Args:
-        result: of the round.
-        reward_name: what it learnt from, for people; empty for picks.
-        resumed: it had been interrupted.
+    Attributes:
+        settings: how. A round that was stopped takes only its settings of memory from here.
+        lora: what of the network is trained, in a new round.
     """
-    parts = ["Taught."]
-    if not reward_name:
-        parts += [understanding(result)] if result.guessed_of else []
-    elif result.figures:
-        before, after = result.figures["reward_before"], result.figures["reward"]
-        parts.append(f"Mean {reward_name} went from {before:.4g} to {after:.4g}.")
-    if reward_name and result.strength_scan:
-        strength, (_, drift) = recommended_strength(result.strength_scan), result.strength_scan[0]
-        weaker = "" if strength == 1 else f": use the LoRA at strength {strength:g}"
-        parts.append(f"Drift from the original is {drift_word(drift)}{weaker}.")
-    return " ".join([*parts, result.reason, *([RESUMED] if resumed else [])])
+
+    FIRST_WORK: ClassVar[str]
+    """The kind of work that the gallery shows before the first update."""
+    settings: TrainSettings | RewardSettings
+    lora: LoraSettings
+
+    def prepared(self, run: Run, model: ImageModel) -> RoundRequest:
+        """Return the same, with what the model has to encode encoded; hosts then clear memory for training."""
+        return self
+
+    @abstractmethod
+    def open(self, run: Run, model: ImageModel, attachment: str) -> RoundTrainer:
+        """Open the trainer; see `Trainer.open` and `RewardTrainer.open`."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give back the memory of what only training needed."""
+
+
+@dataclass(frozen=True)
+class PicksRequest(RoundRequest):
+    """A round by picks.
+
+    Attributes:
+        reward: scores all images in place of picks.
+    """
+
+    FIRST_WORK = "checking"
+    settings: TrainSettings
+    reward: Reward | None = None
+
+    def open(self, run: Run, model: ImageModel, attachment: str) -> Trainer:
+        return Trainer.open(run, model.denoiser, self.settings, self.lora, attachment, self.reward)
+
+    def release(self) -> None:
+        """See `RoundRequest.release`; a reward that stands for picks scores once, before training."""
+
+
+@dataclass(frozen=True)
+class RewardRequest(RoundRequest):
+    """A round by a reward.
+
+    Attributes:
+        sample: how images are drawn.
+        reward: differentiable; None to make a LoRA of what a stopped round has learnt.
+        prompts: ids of those to draw for; if none are named, all that somebody asked for.
+    """
+
+    FIRST_WORK = "teaching"
+    settings: RewardSettings
+    sample: SampleSettings
+    reward: Reward | None
+    prompts: Sequence[int] = ()
+
+    def prepared(self, run: Run, model: ImageModel) -> RewardRequest:
+        if self.reward is None:
+            return self
+        ids = add_prompts(run, model, prompts_to_draw(run), self.sample.negative)
+        return dataclasses.replace(self, prompts=ids)
+
+    def open(self, run: Run, model: ImageModel, attachment: str) -> RewardTrainer:
+        if self.reward is None:
+            return RewardTrainer.open_stopped(run, model, self.settings, attachment)
+        how = (self.settings, self.lora, self.sample, attachment, self.prompts)
+        return RewardTrainer.open(run, model, self.reward, *how)
+
+    def release(self) -> None:
+        """Take the reward's network off the graphics card, by showing it an image on the processor."""
+        if self.reward is not None:
+            with torch.no_grad():
+                self.reward(torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64), [""])
 
 
 OWN_PICKS = "picks"
@@ -131,21 +208,32 @@ JUDGE_FILE = "reward-from-picks.safetensors"
 """That judge in the run's folder, as it was when the round was begun: later picks do not change it in between."""
 
 
-@dataclass(frozen=True)
-class RewardRequest:
-    """What a round by a reward is trained with.
+def request_next(run: Run, finish: bool) -> PicksRequest | RewardRequest:
+    """Return the request for the round that was stopped, whatever it learns from; else for a new one by picks.
 
-    Attributes:
-        reward: differentiable; None to make a LoRA of what a stopped round has learnt.
-        settings: how. A stopped round takes only its settings of memory from here.
+    Args:
+        run: the run.
+        finish: the stopped round is to be ended as it is. That takes no reward, whose files may be gone.
+
+    Raises:
+        D3POError: the stopped round's reward cannot be loaded any more.
     """
-
-    reward: Reward | None
-    settings: RewardSettings
+    stopped = run.rounds.stopped()
+    if stopped is None or "reward" not in stopped.settings:
+        return PicksRequest(train_settings(run), lora_settings(run))
+    try:
+        reward = None if finish else _load(run, _written(stopped))
+    except D3POError as error:
+        raise D3POError(
+            f"Round {stopped.number} cannot go on. {error.what}",
+            f"{error.do} Or finish it as it is, under Other ways to teach: that takes no reward.",
+            "What it has learnt is saved.",
+        ) from error
+    return _by_reward(run, reward, from_stored(RewardSettings, stopped.settings["reward"]))
 
 
 def request_reward(run: Run, written: str, settings: RewardSettings) -> RewardRequest:
-    """Return the request for a new round, or for the stopped one if that learns from the same reward.
+    """Return the request for a new round by a reward, or for the stopped one if that learns from the same reward.
 
     Every new round has a seed of its own, so that it draws other images.
 
@@ -161,16 +249,16 @@ def request_reward(run: Run, written: str, settings: RewardSettings) -> RewardRe
     if not written.strip():
         raise D3POError("No reward is named.", "Choose one, or write one.")
     stopped = run.rounds.stopped()
-    if stopped is not None:
-        if canonical(_written(stopped)) != canonical(written):
-            raise D3POError(
-                f"Round {stopped.number} of this taste was stopped while it learnt from "
-                f"{stopped.settings.get('reward_name', 'picks')}.",
-                "Let it go on with Teach in the gallery, or finish it as it is, first.",
-                "What it has learnt is saved.",
-            )
-        return RewardRequest(_load(run, written), settings)
-    return RewardRequest(_load(run, written, fit_anew=True), dataclasses.replace(settings, seed=reward_seed(run)))
+    if stopped is None:
+        return _by_reward(run, _load(run, written, fit_anew=True), dataclasses.replace(settings, seed=reward_seed(run)))
+    if canonical(_written(stopped)) != canonical(written):
+        raise D3POError(
+            f"Round {stopped.number} of this taste was stopped while it learnt from "
+            f"{stopped.settings.get('reward_name', 'picks')}.",
+            "Let it go on with Teach in the gallery, or finish it as it is, first.",
+            "What it has learnt is saved.",
+        )
+    return _by_reward(run, _load(run, written), settings)
 
 
 def reward_seed(run: Run) -> int:
@@ -178,39 +266,8 @@ def reward_seed(run: Run) -> int:
     return (int(run.run_id[:8], 16) + len(run.rounds.all())) % 2**32
 
 
-def resume_reward(run: Run, stopped: Round) -> RewardRequest:
-    """Return the request with which a stopped round was begun.
-
-    Raises:
-        D3POError: its reward cannot be loaded any more.
-    """
-    try:
-        return RewardRequest(_load(run, _written(stopped)), _settings(stopped))
-    except D3POError as error:
-        raise D3POError(
-            f"Round {stopped.number} cannot go on. {error.what}",
-            f"{error.do} Or finish it as it is, under Other ways to teach: that takes no reward.",
-            "What it has learnt is saved.",
-        ) from error
-
-
-def finish_reward(stopped: Round) -> RewardRequest:
-    """Return the request that ends a stopped round as it is; it needs no reward, which may be gone."""
-    return RewardRequest(None, _settings(stopped))
-
-
-def stopped_by_reward(run: Run) -> Round | None:
-    """Return the round that was stopped while it learnt from a reward; None if there is none.
-
-    A round that failed before it had learnt anything does not count, so that a reward that cannot be followed keeps
-    nobody from training by picks.
-    """
-    stopped = run.rounds.stopped()
-    return stopped if stopped is not None and "reward" in stopped.settings else None
-
-
-def _settings(stopped: Round) -> RewardSettings:
-    return from_stored(RewardSettings, stopped.settings["reward"])
+def _by_reward(run: Run, reward: Reward | None, settings: RewardSettings) -> RewardRequest:
+    return RewardRequest(settings, lora_settings(run), sample_settings(run), reward)
 
 
 def _written(stopped: Round) -> str:

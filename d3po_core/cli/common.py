@@ -17,10 +17,7 @@ from ..errors import D3POError
 if TYPE_CHECKING:
     from ..models import DiffusersModel
     from ..run import BaseModelFacts, Run
-    from ..training.round_trainer import SavedRound
 
-
-GOING_ON = "Going on with the unfinished round, with the settings that it was begun with."
 SECONDS_BETWEEN_LINES = 10.0
 """Of a progress bar that goes into a file: it is written this seldom."""
 
@@ -94,6 +91,11 @@ def add_prompts(parser: argparse.ArgumentParser, usual: str) -> None:
 def add_round(parser: argparse.ArgumentParser) -> None:
     """Add --round."""
     parser.add_argument("--round", metavar="N", help="which round's LoRA [the newest]")
+
+
+def add_finish(parser: argparse.ArgumentParser) -> None:
+    """Add --finish."""
+    parser.add_argument("--finish", action="store_true", help="make a LoRA of what a stopped round has learnt so far")
 
 
 def open_if_there(folder: str) -> Run | None:
@@ -195,19 +197,6 @@ def policy_of(run: Run, name: str | None) -> str:
         known = f"The run has {', '.join(made)}." if made else "The run has taught nothing yet: use base."
         raise D3POError(f"There is no LoRA of a round '{name}'.", known)
     return made[name]
-
-
-def paused() -> int:
-    """Print how a round that was stopped by Ctrl+C goes on, and return the exit status for that."""
-    print("\nStopped; what was learnt is kept. The same command goes on from here, and with --finish it makes a")
-    print("LoRA of what was learnt so far.")
-    return 130
-
-
-def print_lora(saved: SavedRound, folder: str) -> None:
-    """Print where a round's LoRA is, and what to do next."""
-    print(f"LoRA: {saved.path}")
-    print(f"Next: d3po evaluate --run {folder} --scorer NAME, or d3po export --run {folder} --to FILE")
 
 
 def _absolute(path: str) -> str:

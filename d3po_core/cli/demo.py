@@ -12,7 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..settings import LoraSettings, SampleSettings, TrainSettings, replace
-from . import annotate, common, evaluate, export, sample, train
+from . import annotate, common, evaluate, export, sample
 from .flags import number
 
 EXAMPLE = """  d3po demo
@@ -42,10 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..app.training import understanding
+    from ..app.training import PicksRequest, round_outcome
     from ..embedded import GARDEN_FOLDER, split_prompts
     from ..rewards import get_reward
     from ..rewards.auto_pick import auto_pick
+    from .training import train
 
     reward = get_reward(options.scorer)
     begin = time.monotonic()
@@ -66,10 +67,10 @@ def run(options: argparse.Namespace) -> int:
     print(f"Picked {count} times. The model knows nothing of the reason, only which picture was preferred.")
 
     say("Teaching. To see whether the taste is understood, some picks are hidden and predicted.", begin)
-    saved = train.train_run(run, model, TrainSettings(seed=options.seed), LoraSettings())
+    saved = train(run, model, PicksRequest(TrainSettings(seed=options.seed), LoraSettings()))
     if saved is None:
         return _stopped(folder)
-    print(f"{understanding(saved.result)} {saved.result.reason}")
+    print(round_outcome(saved))
 
     say(
         f"Comparing before and after, on {len(held_out)} prompts that were not used and {options.seeds} new seeds.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from ..lora import LoraWeights
@@ -41,12 +42,20 @@ class Update:
     gradient_norm: float
 
 
+PHASES = {
+    "check A": "Predicting hidden picks, 1 of 2",
+    "check B": "Predicting hidden picks, 2 of 2",
+    "teach": "Teaching",
+}
+"""The phases of a round, and what people read for them."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(ABC):
     """What is known after an update of any round.
 
     Attributes:
-        phase: "check A", "check B" or "teach".
+        phase: one of `PHASES`.
         update, total: within the phase.
         seconds: since the round was started or resumed.
     """
@@ -55,6 +64,16 @@ class Report:
     update: int
     total: int
     seconds: float = 0.0
+
+    @property
+    @abstractmethod
+    def minimised(self) -> float:
+        """Return what the update lowers: the loss, or minus the reward."""
+
+    @property
+    @abstractmethod
+    def note(self) -> str:
+        """Return the most telling figure, for people; "" without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,22 +94,52 @@ class StepReport(Report):
     kl_sampler: float | None = None
     kl_base: float | None = None
 
+    @property
+    def minimised(self) -> float:
+        return self.training.loss
+
+    @property
+    def note(self) -> str:
+        return f"{self.hidden.accuracy:.0%} of hidden picks predicted" if self.hidden else ""
+
+    @property
+    def details(self) -> str:
+        """Return all figures of an epoch, for people; "" within one."""
+        if self.hidden is None:
+            return ""
+        line = f"{self.phase}, epoch {self.epoch + 1}: loss {self.training.loss:.4f}, "
+        line += f"clipped {self.training.clip_fraction:.1%}, hidden loss {self.hidden.loss:.4f}, "
+        line += f"hidden accuracy {self.hidden.accuracy:.3f}, hidden margin {self.hidden.margin:.3f}"
+        if self.kl_base is not None:
+            line += f", KL from base {self.kl_base:.2f}, from sampler {self.kl_sampler:.2f} nats per image"
+        return line
+
 
 @dataclass(frozen=True, kw_only=True)
 class RewardReport(Report):
     """What is known after an update by a reward.
 
     Attributes:
+        reward_name: for people.
         reward: mean of this update's images, before the step.
         gradient_norm: before it was clipped.
         watched: mean reward of images that are drawn from the same noises every time, after updates that draw them.
         kl_base: of the guided policy, in nats per image, with `watched`.
     """
 
+    reward_name: str
     reward: float
     gradient_norm: float
     watched: float | None = None
     kl_base: float | None = None
+
+    @property
+    def minimised(self) -> float:
+        return -self.reward
+
+    @property
+    def note(self) -> str:
+        return f"{self.reward_name} {self.reward:.4g}"
 
 
 @dataclass(frozen=True)

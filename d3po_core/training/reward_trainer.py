@@ -45,7 +45,6 @@ class RewardPlan(RoundPlan):
 
     Attributes:
         sample: how images are drawn.
-        reward_name: for people.
         written: the reward as a person names it, see `Reward.written`.
         prompts: those to draw for, each encoded; at least one.
     """
@@ -53,7 +52,6 @@ class RewardPlan(RoundPlan):
     KIND = "reward"
     settings: RewardSettings
     sample: SampleSettings
-    reward_name: str
     written: str
     prompts: list[Prompt]
 
@@ -142,14 +140,14 @@ class WatchedImages:
         ]
 
 
-class RewardTrainer(RoundTrainer[RewardReport]):
+class RewardTrainer(RoundTrainer):
     """A round that learns from a reward; see `RewardTrainer.open` and `RewardTrainer.open_stopped`."""
 
     def __init__(self, run: Run, model: ImageModel, plan: RewardPlan, reward: Reward | None, opened: OpenRound) -> None:
         super().__init__(run, model.denoiser, plan, opened)
         self.model, self.reward, self._plan = model, reward, plan
         self.settings, self.sample = plan.settings, plan.sample
-        self.reward_name, self.prompts = plan.reward_name, plan.prompts
+        self.prompts = plan.prompts
         self._watched = WatchedImages(run, model, plan)
         self._steps = make_plan(model.denoiser, plan.sample).steps
         self._shape = model.latent_shape(plan.sample.height, plan.sample.width)
@@ -220,7 +218,7 @@ class RewardTrainer(RoundTrainer[RewardReport]):
             if stopped is None:
                 raise D3POError("No round of this taste was stopped in the middle.", "There is nothing to finish.")
             plan, number = _resumed(run, stopped.settings, memory), stopped.number
-            opened = open_round(run, model.denoiser, number, plan, resumed=True, attachment=attachment, exit=exit)
+            opened = open_round(run, model.denoiser, number, plan, resumed=False, attachment=attachment, exit=exit)
             return cls(run, model, plan, None, opened)
 
     @property
@@ -297,7 +295,9 @@ class RewardTrainer(RoundTrainer[RewardReport]):
         except D3POError:  # nothing was changed
             self._resumable = True
             raise
-        report = RewardReport(phase="teach", update=done, total=total, reward=mean, gradient_norm=norm)
+        report = RewardReport(
+            phase="teach", update=done, total=total, reward_name=reward.name, reward=mean, gradient_norm=norm
+        )
         if watches:
             report = self._measured(report, reward, before, groups)
         self.state.done, self._resumable = done, True

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -74,6 +74,7 @@ class RoundPlan:
     Attributes:
         settings, lora_settings: how it is trained.
         start: id of the policy that it goes on from.
+        reward_name: what it learns from, for people; "" for picks.
     """
 
     KIND: ClassVar[Literal["train", "reward"]]
@@ -81,6 +82,7 @@ class RoundPlan:
     settings: FilledTrainSettings | RewardSettings
     lora_settings: LoraSettings
     start: str
+    reward_name: str = ""
 
     @property
     def keeps_previous(self) -> bool:
@@ -102,7 +104,7 @@ class OpenRound:
 
     Attributes:
         number: of the round.
-        resumed: it was interrupted before.
+        resumed: it was interrupted, and learns on.
         lora: attached to the network.
         previous: last round's LoRA; None if the round goes on from the base model.
         saved: where it was left.
@@ -117,7 +119,7 @@ class OpenRound:
     exit: ExitStack
 
 
-class RoundTrainer(ABC, Generic[R]):
+class RoundTrainer(ABC):
     """A round being trained; open one by `Trainer.open` or `RewardTrainer.open`.
 
     Args:
@@ -130,7 +132,7 @@ class RoundTrainer(ABC, Generic[R]):
     def __init__(self, run: Run, denoiser: Denoiser, plan: RoundPlan, opened: OpenRound) -> None:
         self.run, self.denoiser = run, denoiser
         self.round, self.resumed, self.previous = opened.number, opened.resumed, opened.previous
-        self.start, self.lora_settings = plan.start, plan.lora_settings
+        self.start, self.lora_settings, self.reward_name = plan.start, plan.lora_settings, plan.reward_name
         self._lora, self._initial = opened.lora, opened.lora.weights()
         self._saved, self._exit = opened.saved, opened.exit
         self._begun = self._saved_at = time.monotonic()
@@ -146,7 +148,7 @@ class RoundTrainer(ABC, Generic[R]):
         self._exit.close()
 
     @abstractmethod
-    def steps(self) -> Generator[R, None, None]:
+    def steps(self) -> Generator[Report, None, None]:
         """Train and report after every update.
 
         Closing the generator saves the state: `result` gives what was learnt so far, and another trainer on the same
@@ -325,13 +327,22 @@ def _state_of(info: Mapping[str, object]) -> RoundState:
 
 @dataclass(frozen=True)
 class SavedRound:
-    """A finished round: what came out, and the LoRA file in the run's folder."""
+    """A finished round.
+
+    Attributes:
+        result: what came out.
+        path: of the LoRA file in the run's folder.
+        reward_name: what it learnt from, for people; "" for picks.
+        resumed: it had been interrupted.
+    """
 
     result: RoundResult
     path: Path
+    reward_name: str = ""
+    resumed: bool = False
 
 
-def save_round(trainer: RoundTrainer[R]) -> SavedRound:
+def save_round(trainer: RoundTrainer) -> SavedRound:
     """Write what an open trainer has learnt into its run and close the round.
 
     Killed in here, the round stays open, and training again writes the file anew under another name.
@@ -353,4 +364,4 @@ def save_round(trainer: RoundTrainer[R]) -> SavedRound:
         prediction_type=run.model.get("prediction_type", ""),
     )
     run.rounds.finish(result.round, path, policy_id(path), result.summary(), groups=trainer.trained_on)
-    return SavedRound(result, path)
+    return SavedRound(result, path, trainer.reward_name, trainer.resumed)

@@ -73,7 +73,7 @@ class TrainPlan(RoundPlan):
         return {**super().to_json(), self.KIND: settings, "lesson": self.data.to_json()}
 
 
-class Trainer(RoundTrainer[StepReport]):
+class Trainer(RoundTrainer):
     """A round that learns from picks; see `Trainer.open`."""
 
     def __init__(self, run: Run, denoiser: Denoiser, plan: TrainPlan, opened: OpenRound) -> None:

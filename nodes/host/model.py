@@ -22,6 +22,7 @@ from ...d3po_core.errors import D3POError
 from ...d3po_core.run import Run
 from .conditioning import key_of, pack, unpack
 from .denoiser import HostDenoiser
+from .memory import large_blocks, smallest_blocks
 from .process import check_interrupted
 from .recorder import Recorder
 from .sampling import cleaned_up
@@ -57,6 +58,15 @@ class HostModel:
         mask = latent.get("noise_mask") if latent else None
         self.mask = None if mask is None else mask[:1]
         self.identity = checkpoint(patcher) or "unknown"
+
+    @property
+    def beside(self) -> list[Patcher]:
+        """Return further networks of the host's that must be loaded to train."""
+        return []
+
+    def large_blocks(self) -> list[torch.nn.Module]:
+        """Return the blocks whose activations may be computed again in the backward pass."""
+        return large_blocks(self.denoiser.module)
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """Return the prompts' CONDITIONING, packed."""
@@ -156,6 +166,13 @@ class DifferentiableModel(HostModel):
     ) -> None:
         super().__init__(patcher, latent, vae, prompts, eta)
         self.decoder = Decoder(vae)
+
+    @property
+    def beside(self) -> list[Patcher]:
+        return [self.decoder.patcher]
+
+    def large_blocks(self) -> list[torch.nn.Module]:
+        return [*super().large_blocks(), *smallest_blocks(self.decoder.network)]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents as the host's LATENT has them to images (B, 3, H, W) in [0, 1], float32, on the VAE's

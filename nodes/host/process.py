@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import comfy.model_management
 import comfy.utils
 import torch
+
+from ...d3po_core.app.cost import within_memory
+
+T = TypeVar("T")
 
 
 def check_interrupted() -> None:
@@ -17,20 +24,30 @@ def interrupt() -> None:
     comfy.model_management.interrupt_current_processing()
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether the host takes an error for a lack of memory."""
-    return bool(comfy.model_management.is_oom(error))
-
-
 def total_memory(device: torch.device) -> int:
     """Return the bytes of a device: a graphics card's own, or the computer's."""
     return int(comfy.model_management.get_total_memory(device))
 
 
-def free_memory() -> None:
-    """Let the host give back what it holds and does not need."""
-    comfy.model_management.unload_all_models()
-    comfy.model_management.soft_empty_cache()
+def within_host_memory(work: Callable[[], T], do: str) -> T:
+    """Train as `work` does, and return what it returns; the host knows best what a lack of memory is.
+
+    Raises:
+        D3POError: memory ran out; the host then gives back all that it holds.
+    """
+
+    def free() -> None:
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+
+    return within_memory(
+        work,
+        do,
+        "Your picks and what was learnt so far are saved.",
+        what="There is not enough memory to teach this model.",
+        free=free,
+        recognises=comfy.model_management.is_oom,
+    )
 
 
 class ProgressBar:

@@ -310,11 +310,11 @@ def test_a_press_of_teach_after_stop_is_its_own(host: StudioHost, run: Run, monk
         idle.teach(run)
         raise Stopped
 
-    monkeypatch.setattr(idle._training, "train", stopped_and_pressed)
+    monkeypatch.setattr("d3po_panels.worker.train_in_turns", stopped_and_pressed)
     idle.teach(run)
     idle.queue._do(idle.queue._jobs.popleft())
     assert idle.is_training(run) and len(idle.queue._jobs) == 1
-    monkeypatch.setattr(idle._training, "train", lambda *_: True)
+    monkeypatch.setattr("d3po_panels.worker.train_in_turns", lambda *_: True)
     idle.queue._do(idle.queue._jobs.popleft())
     assert not idle.is_training(run) and not idle.queue._jobs
 
@@ -328,7 +328,7 @@ def test_a_turn_that_was_stopped_at_its_end_is_not_followed_by_another(
         idle.stop(run)
         return False
 
-    monkeypatch.setattr(idle._training, "train", stopped_as_others_wait)
+    monkeypatch.setattr("d3po_panels.worker.train_in_turns", stopped_as_others_wait)
     idle.teach(run)
     idle.queue._do(idle.queue._jobs.popleft())
     assert not idle.is_training(run) and not idle.queue._jobs

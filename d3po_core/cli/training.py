@@ -1,0 +1,64 @@
+"""Train a round in a terminal: a bar for each phase, Ctrl+C, and what came out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from tqdm import tqdm
+
+from ..app.training import RESUMED, Next, PicksRequest, RewardRequest, round_outcome, train_round
+from ..diffusion.image_model import ImageModel
+from ..run import Run
+from ..training.reports import PHASES, Report, StepReport
+from ..training.round_trainer import SavedRound
+from .common import ProgressBar
+
+
+def train(
+    run: Run, model: ImageModel, request: PicksRequest | RewardRequest, finish: bool = False, details: bool = False
+) -> SavedRound | None:
+    """Train a round with a bar for each phase, save its LoRA, and return it; None if Ctrl+C paused it.
+
+    Args:
+        finish: end after one more update.
+        details: print all figures of every epoch.
+    """
+    bars = {phase: ProgressBar(text) for phase, text in PHASES.items()}
+
+    def after_update(report: Report) -> Next:
+        for phase, bar in bars.items():
+            if phase == report.phase:
+                bar.show(report.update, report.total, report.note)
+            else:
+                bar.close()
+        if details and isinstance(report, StepReport) and report.details:
+            tqdm.write(report.details)
+        return Next.FINISH if finish else Next.CONTINUE
+
+    try:
+        trainer = request.open(run, model, "peft")
+        if trainer.resumed:
+            print(RESUMED)
+        return train_round(trainer, after_update)
+    except KeyboardInterrupt:
+        return None
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def train_and_report(
+    run: Run, model: ImageModel, request: PicksRequest | RewardRequest, options: argparse.Namespace
+) -> int:
+    """Train a round, print what came out of it and what to do next, and return the exit status."""
+    start = time.monotonic()
+    saved = train(run, model, request, options.finish, getattr(options, "details", False))
+    if saved is None:
+        print("\nStopped; what was learnt is kept. The same command goes on from here, and with --finish it makes a")
+        print("LoRA of what was learnt so far.")
+        return 130
+    print(f"Round {saved.result.round} took {time.monotonic() - start:.0f} s. {round_outcome(saved)}")
+    print(f"LoRA: {saved.path}")
+    print(f"Next: d3po evaluate --run {options.run} --scorer NAME, or d3po export --run {options.run} --to FILE")
+    return 0
