@@ -166,6 +166,11 @@ class JobQueue:
         self._now = (run.run_id, progress)
         return progress
 
+    def at(self, done: int, total: int | None = None) -> None:
+        """Show how far the present piece has come, and see whether the job is to be stopped; see `check`."""
+        self.progress.at(done, total)
+        self.check()
+
     def check(self) -> None:
         """See whether the present job is to be stopped.
 

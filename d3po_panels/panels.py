@@ -10,8 +10,9 @@ import gradio as gr
 from PIL import Image
 
 from d3po_core.app.cost import drawing_cost
+from d3po_core.app.loras import lora_of
 from d3po_core.app.runs import sample_settings
-from d3po_core.app.sampling import BeforeAfter, draw_before_after
+from d3po_core.app.sampling import draw_before_after
 from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS, split_prompts
 from d3po_core.errors import D3POError
 from d3po_core.exchange.lines import export_dataset, import_file
@@ -114,18 +115,12 @@ def before_and_after(
     Raises:
         D3POError: nothing was taught yet, or the model cannot be used.
     """
-    file = run.rounds.lora(run.rounds.current_policy())
-    if file is None:
-        raise D3POError(WORDS["nothing_taught"], "Pick and teach first.")
+    file = lora_of(run)
     model, settings = worker.host.models.of(run), sample_settings(run)
     lora = scale_weights(import_lora(file, model.denoiser.module), strength)
-    progress = worker.queue.show(run, "drawing", 2 * SEEDS)
-    for drawn in draw_before_after(model, lora, [prompt], SEEDS, settings, worker.host.attachment):
-        if isinstance(drawn, BeforeAfter):
-            return [to_image(image) for image in drawn.before[0]], [to_image(image) for image in drawn.after[0]]
-        progress.at(drawn.done, drawn.total)
-        worker.queue.check()
-    raise AssertionError("the outcome comes last")
+    worker.queue.show(run, "drawing", 2 * SEEDS)
+    both = draw_before_after(model, lora, [prompt], SEEDS, settings, worker.host.attachment, worker.queue.at)
+    return [to_image(image) for image in both.before[0]], [to_image(image) for image in both.after[0]]
 
 
 def files(library: RunLibrary, worker: Worker, taste: Component) -> None:

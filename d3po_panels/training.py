@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from d3po_core.app.runs import sample_settings
-from d3po_core.app.training import Next, PicksRequest, RewardRequest, train_round
+from d3po_core.app.training import Next, PicksRequest, RewardRequest
 from d3po_core.evaluation.images import draw_previews
 from d3po_core.run import Run
 from d3po_core.training.reports import Report
@@ -31,9 +31,9 @@ def train_in_turns(
 
     def after_update(report: Report) -> Next:
         kind = "teaching" if report.phase == "teach" else "checking"
-        progress = queue.progress if queue.progress.kind == kind else queue.show(run, kind, report.total)
-        progress.at(report.update, report.total)
-        queue.check()
+        if queue.progress.kind != kind:
+            queue.show(run, kind, report.total)
+        queue.at(report.update, report.total)
         turn_is_over = time.monotonic() - begun > TURN_SECONDS and host.should_yield()
         return Next.FINISH if finish else Next.PAUSE if turn_is_over or drawing.is_short(run) else Next.CONTINUE
 
@@ -41,7 +41,7 @@ def train_in_turns(
         queue.show(run, request.FIRST_WORK, 0)
         prepared = request.prepared(run, model)
         with host.training(model, prepared.settings):
-            return train_round(prepared.open(run, model, host.attachment), after_update)
+            return prepared.train(run, model, host.attachment, after_update)
 
     while (saved := train()) is None:
         if host.should_yield():
@@ -50,10 +50,7 @@ def train_in_turns(
         begun = time.monotonic()
     host.lora_saved(run, saved.path)
     if saved.result.changed:  # else before and after are the same
-        progress, number = queue.show(run, "blind", 0), saved.result.round
-        how = (sample_settings(run), host.attachment)
-        for done, total in draw_previews(run, model, number, saved.result.weights, *how):
-            progress.at(done, total)
-            queue.check()
-        host.previews_drawn(run, number)
+        queue.show(run, "blind", 0)
+        draw_previews(run, model, saved.result, sample_settings(run), host.attachment, queue.at)
+        host.previews_drawn(run, saved.result.round)
     return True

@@ -40,7 +40,6 @@ WORDS = {
     "import_who": "Who picked, for the authors' JSON (empty: you, without a name)",
     "import": "Import picks",
     "imported": "{n} picks imported.",
-    "nothing_taught": "This taste has not been taught yet.",
     "others": "Other ways to teach",
     "method_title": "#### Another method for your picks\n"
     "A taste learns from your picks by D3PO, unless you choose another method here. It is kept with the taste, for its "

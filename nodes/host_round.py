@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from ..d3po_core.app.loras import publish
-from ..d3po_core.app.training import Next, PicksRequest, RewardRequest, round_outcome, train_round
+from ..d3po_core.app.training import Next, PicksRequest, RewardRequest, round_outcome
 from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.evaluation.images import draw_previews
 from ..d3po_core.run import Run
 from ..d3po_core.settings import SampleSettings
-from ..d3po_core.training.reports import PHASES, Report
-from ..d3po_core.training.round_trainer import SavedRound
+from ..d3po_core.training.reports import Report
 from . import folders
-from .host.memory import checkpointed
 from .host.model import HostModel, RunModel
-from .host.sampling import host_sampling
 from .progress import Working, send_event
 
 
@@ -24,9 +22,6 @@ class HostRound:
     """A round as a node asks for it.
 
     Attributes:
-        run: the taste.
-        request: what it learns from, and how.
-        host: the MODEL.
         prompts: all conditioning that the trainer asks for.
         shape: of one image's latents.
         previews: draws images before and after, and how; None for none.
@@ -50,34 +45,23 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
     Returns:
         A sentence or a few on what came out, and what each update lowered: the loss, or minus the reward.
     """
-    run, host, losses = round.run, round.host, list[float]()
-    with Working(run, node, round.request.FIRST_WORK) as work:
+    run, request, losses = round.run, round.request, list[float]()
+    with Working(run, node, request.FIRST_WORK) as work:
 
         def after_update(report: Report) -> Next:
             losses.append(report.minimised)
-            work.next("teaching" if report.phase == "teach" else "checking", report.total)
-            work.at(report.update, report.total, f"{PHASES[report.phase]}, {report.note}".rstrip(", "))
+            work.trained(report)
             return Next.CONTINUE
 
-        def inside_sampling() -> SavedRound | None:
-            with checkpointed(host.large_blocks() if round.request.settings.checkpointing else []):
-                return train_round(round.request.open(run, host, "hooks"), after_update)
-
         work.say(round.notice)
-        try:
-            saved = host_sampling(host.denoiser, round.prompts, round.shape, inside_sampling, host.beside)
-        finally:
-            round.request.release()  # the host, which knows nothing of a reward's network, would find its card full
+        train = partial(request.train, run, round.host, "hooks", after_update)
+        saved = round.host.train(round.prompts, round.shape, request.settings.checkpointing, train)
         assert saved is not None  # nothing here pauses a round but an exception
         publish(saved.path, folders.lora_folder())
         try:
             if round.previews and saved.result.changed:
-                work.next("blind")
                 model, settings = round.previews
-                for done, total in draw_previews(
-                    run, model, saved.result.round, saved.result.weights, settings, attachment="hooks"
-                ):
-                    work.at(done, total, "Drawing before and after")
+                draw_previews(run, model, saved.result, settings, "hooks", work.drawn)
         finally:
             send_event("d3po.taught", taste=run.run_id, lora=folders.lora_name(run))
     return round_outcome(saved), losses

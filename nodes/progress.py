@@ -9,6 +9,7 @@ from server import PromptServer
 from ..d3po_core.app.cost import duration
 from ..d3po_core.gallery.actions import WorkProgress, WorkState
 from ..d3po_core.run import Run
+from ..d3po_core.training.reports import PHASES, Report
 from .host.process import ProgressBar
 
 _now: dict[str, WorkProgress] = {}
@@ -72,6 +73,16 @@ class Working:
             left = self._progress.shown(0)["left_s"]
             self.say(text + (f", about {duration(left)} left" if left else ""))
         self._bar.at(done, of)
+
+    def trained(self, report: Report) -> None:
+        """Show an update of training. Raises the host's interruption if the user asked for it."""
+        self.next("teaching" if report.phase == "teach" else "checking", report.total)
+        self.at(report.update, report.total, f"{PHASES[report.phase]}, {report.note}".rstrip(", "))
+
+    def drawn(self, done: int, total: int) -> None:
+        """Show how many images before and after are drawn, and of how many; see `at`."""
+        self.next("blind")
+        self.at(done, total, "Drawing before and after")
 
     def note_pace(self, images: int) -> None:
         """Remember how long an image takes; a step of this work drew this many."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from comfy_api.latest import io
@@ -344,10 +343,11 @@ class PreferenceCompare(io.ComfyNode):
     ) -> io.NodeOutput:
         upstream = graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
         run = folders.get(taste, graph.checkpoint_of(model, upstream))
-        file = lora_of(run, round)
-        texts = sorted({prompt.text for prompt in run.prompts.to_show()})[:prompts]
+        own, texts = RunModel(model, run, vae), sorted({prompt.text for prompt in run.prompts.to_show()})[:prompts]
+        weights = scale_weights(import_lora(lora_of(run, round), own.denoiser.module), strength)
+        how = (newest_sample_settings(run), "hooks")
         with Working(run, str(cls.hidden.unique_id), "blind") as work:
-            both = compare(run, RunModel(model, run, vae), file, strength, texts, seeds, work)
+            both = draw_before_after(own, weights, texts, seeds, *how, work.drawn, FIRST_SEED)
         return io.NodeOutput(
             before_after_grid(both), *(side.flatten(0, 1).movedim(1, -1) for side in (both.before, both.after))
         )
@@ -356,19 +356,6 @@ class PreferenceCompare(io.ComfyNode):
 def trained_rounds() -> list[tuple[str, str, str]]:
     """Return which policy each taste stands at."""
     return [(run.run_id, run.name, run.rounds.current_policy()) for run in folders.library().runs()]
-
-
-def compare(
-    run: Run, model: RunModel, file: Path, strength: float, texts: list[str], seeds: int, work: Working
-) -> BeforeAfter:
-    """Draw images of P prompts and S seeds without a LoRA and with it."""
-    weights = scale_weights(import_lora(file, model.denoiser.module), strength)
-    settings = newest_sample_settings(run)
-    for report in draw_before_after(model, weights, texts, seeds, settings, "hooks", FIRST_SEED):
-        if isinstance(report, BeforeAfter):
-            return report
-        work.at(report.done, report.total, "Drawing before and after")
-    raise AssertionError("the outcome is yielded last")
 
 
 def before_after_grid(both: BeforeAfter, gap: int = 8) -> Tensor:

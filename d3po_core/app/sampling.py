@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -14,10 +14,8 @@ from torch import Tensor
 from ..diffusion.denoiser import Conditioning
 from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, duplicates, generator, make_plan, to_tensors
-from ..evaluation.evaluate import DrawProgress
-from ..evaluation.images import deterministic, draw
+from ..evaluation.images import Show, counted, deterministic, draw_all
 from ..lora import LoraWeights
-from ..lora.attach import applied
 from ..run import Run
 from ..run.records import JsonObject
 from ..run.run import to_image
@@ -226,13 +224,14 @@ class BeforeAfter:
 def draw_before_after(
     model: ImageModel,
     lora: LoraWeights,
-    prompts: Sequence[str],
+    prompts: list[str],
     seeds: int,
     settings: SampleSettings,
-    attachment: str = "peft",
+    attachment: str,
+    show: Show,
     first_seed: int = 0,
-) -> Iterator[DrawProgress | BeforeAfter]:
-    """Draw by an ordinary deterministic sampler, without the LoRA and with it; the last thing yielded is the outcome.
+) -> BeforeAfter:
+    """Draw by an ordinary deterministic sampler, without the LoRA and with it.
 
     Args:
         model: the base model.
@@ -241,14 +240,12 @@ def draw_before_after(
         seeds: images for each prompt, S.
         settings: as the run is sampled.
         attachment: how a LoRA is attached to this model.
+        show: see `Show`.
         first_seed: seeds count from here.
     """
-    plan, sides, total = deterministic(model, settings), list[Tensor](), 2 * len(prompts) * seeds
-    for weights in (None, lora):
-        parts: list[Tensor] = []
-        with applied(model.denoiser, weights, attachment):
-            for at, images in draw(model, plan, list(prompts), seeds, settings, first_seed=first_seed):
-                parts.append(images)
-                yield DrawProgress(len(sides) * total // 2 + at + len(images), total)
-        sides.append(torch.cat(parts).unflatten(0, (len(prompts), seeds)))
-    yield BeforeAfter(*sides)
+    plan, drawn = deterministic(model, settings), counted(show, 2 * len(prompts) * seeds)
+    sides = (
+        draw_all(model, weights, plan, prompts, seeds, settings, attachment, drawn, first_seed)
+        for weights in (None, lora)
+    )
+    return BeforeAfter(*sides)

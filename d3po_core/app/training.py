@@ -141,6 +141,15 @@ class RoundRequest(ABC):
     def open(self, run: Run, model: ImageModel, attachment: str) -> RoundTrainer:
         """Open the trainer; see `Trainer.open` and `RewardTrainer.open`."""
 
+    def train(
+        self, run: Run, model: ImageModel, attachment: str, after_update: Callable[[Report], Next]
+    ) -> SavedRound | None:
+        """Open the trainer and train; see `train_round`. Whatever comes of it, memory is given back."""
+        try:
+            return train_round(self.open(run, model, attachment), after_update)
+        finally:
+            self.release()
+
     @abstractmethod
     def release(self) -> None:
         """Give back the memory of what only training needed."""

@@ -74,14 +74,10 @@ def evaluate_lora(
     fidelity: Fidelity | None,
 ) -> Evaluation:
     """Evaluate a LoRA file, showing a progress bar."""
-    from ..evaluation.evaluate import DrawProgress, evaluate
+    from ..evaluation.evaluate import evaluate
 
     with closing(common.ProgressBar("Comparing")) as bar:
-        for step in evaluate(model, lora, prompts, seeds, settings, reward, fidelity):
-            if isinstance(step, DrawProgress):
-                bar.show(step.done, step.total)
-    assert not isinstance(step, DrawProgress)
-    return step
+        return evaluate(model, lora, prompts, seeds, settings, reward, fidelity, show=bar.show)
 
 
 def fidelity_of(source: str) -> Fidelity | None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import SamplingPlan, make_plan
 from ..lora import LoraWeights
-from ..lora.attach import applied
 from ..run import files
 from ..settings import SampleSettings
 from .compare import Comparison, compare
-from .images import before_after, deterministic, draw
+from .images import Show, before_after, counted, deterministic, draw_all
 
 Scorer = Callable[[Tensor, list[str]], Tensor]
 """From images (B, 3, H, W) in [0, 1] and B prompts to scores (B,), such as a `Reward`."""
@@ -26,14 +24,6 @@ Fidelity = Callable[[Tensor, list[str]], dict[str, Tensor]]
 """From the same to a bool (B,) for each attribute of the prompt: whether the image shows it."""
 GRID_PROMPTS, GRID_SEEDS = 6, 5
 """Images of each side in before-after.png, at most."""
-
-
-@dataclass(frozen=True)
-class DrawProgress:
-    """How many images are drawn, and of how many."""
-
-    done: int
-    total: int
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,8 @@ def evaluate(
     scorer: Scorer,
     fidelity: Fidelity | None = None,
     attachment: str = "peft",
-) -> Iterator[DrawProgress | Evaluation]:
+    show: Show = lambda done, total: None,
+) -> Evaluation:
     """Draw images without and with a LoRA, by both samplers, and compare them.
 
     Args:
@@ -116,25 +107,20 @@ def evaluate(
         scorer: scores the images.
         fidelity: measures whether images show their prompts.
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
-
-    Yields:
-        The progress after each batch, and at last the evaluation.
+        show: see `Show`.
     """
     plans = sampling_plans(model, settings)
-    images_per_side = len(prompts) * seeds
-    total, done = 2 * images_per_side * len(plans), 0
-    sides: dict[tuple[str, str], ScoredImages] = {}
+    drawn = counted(show, 2 * len(plans) * len(prompts) * seeds)
+    outcomes, deterministic_sides = {}, list[ScoredImages]()
     for sampler, plan in plans.items():
-        for side, weights in (("before", None), ("after", lora)):
-            with applied(model.denoiser, weights, attachment):
-                for step in draw_and_score(model, plan, prompts, seeds, settings, scorer, fidelity):
-                    if isinstance(step, DrawProgress):
-                        yield DrawProgress(done + step.done, total)
-                    else:
-                        sides[sampler, side] = step
-            done += images_per_side
-    outcomes = {sampler: _compare(sides[sampler, "before"], sides[sampler, "after"]) for sampler in plans}
-    yield Evaluation(outcomes, sides["deterministic", "before"], sides["deterministic", "after"])
+        sides = []
+        for weights in (None, lora):
+            images = draw_all(model, weights, plan, prompts, seeds, settings, attachment, drawn)
+            sides.append(score(images, prompts, scorer, fidelity))
+        before, after = sides
+        outcomes[sampler] = Outcome(compare(before.scores, after.scores), before.fidelity, after.fidelity)
+        deterministic_sides = deterministic_sides or sides
+    return Evaluation(outcomes, *deterministic_sides)
 
 
 def sampling_plans(model: ImageModel, settings: SampleSettings) -> dict[str, SamplingPlan]:
@@ -142,38 +128,13 @@ def sampling_plans(model: ImageModel, settings: SampleSettings) -> dict[str, Sam
     return {"deterministic": deterministic(model, settings), "training": make_plan(model.denoiser, settings)}
 
 
-def draw_and_score(
-    model: ImageModel,
-    plan: SamplingPlan,
-    prompts: list[str],
-    seeds: int,
-    settings: SampleSettings,
-    scorer: Scorer,
-    fidelity: Fidelity | None = None,
-) -> Iterator[DrawProgress | ScoredImages]:
-    """Draw and score the images of one side, with the LoRA that is active now.
-
-    Args:
-        model: draws the images.
-        plan: the sampler.
-        prompts, seeds, settings, scorer, fidelity: as for `evaluate`.
-
-    Yields:
-        The progress after each batch, and at last the scored images.
-    """
-    batches = []
-    for first, images in draw(model, plan, prompts, seeds, settings):
-        batches.append(images)
-        yield DrawProgress(first + len(images), len(prompts) * seeds)
-    flat = torch.cat(batches)
-    texts = [prompt for prompt in prompts for _ in range(seeds)]
+def score(images: Tensor, prompts: list[str], scorer: Scorer, fidelity: Fidelity | None) -> ScoredImages:
+    """Score images (P, S, 3, H, W) of P prompts."""
+    flat, shape = images.flatten(0, 1), images.shape[:2]
+    texts = [prompt for prompt in prompts for _ in range(shape[1])]
     shows = fidelity(flat, texts) if fidelity else {}
-    yield ScoredImages(
-        images=flat.unflatten(0, (len(prompts), seeds)),
-        scores=scorer(flat, texts).double().cpu().unflatten(0, (len(prompts), seeds)),
+    return ScoredImages(
+        images=images,
+        scores=scorer(flat, texts).double().cpu().unflatten(0, shape),
         fidelity={name: float(right.double().mean()) for name, right in shows.items()},
     )
-
-
-def _compare(before: ScoredImages, after: ScoredImages) -> Outcome:
-    return Outcome(compare(before.scores, after.scores), before.fidelity, after.fidelity)

@@ -6,7 +6,8 @@ Previews show a person what a round changed: a before/after strip, and the pairs
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
@@ -22,6 +23,7 @@ from ..run import Run
 from ..run.blind_checks import strip_side
 from ..run.run import to_image
 from ..settings import SampleSettings
+from ..training.reports import RoundResult
 from .compare import STRENGTHS
 
 
@@ -63,6 +65,49 @@ def draw(
         yield first, model.decode(trajectory.latents).cpu()
 
 
+Show = Callable[[int, int], object]
+"""Called with how many images are drawn, and how many there will be. Drawing may be stopped by what it raises."""
+
+
+def draw_all(
+    model: ImageModel,
+    lora: LoraWeights | Path | None,
+    plan: SamplingPlan,
+    prompts: list[str],
+    seeds: int,
+    settings: SampleSettings,
+    attachment: str,
+    drawn: Callable[[int], object],
+    first_seed: int = 0,
+) -> Tensor:
+    """Draw `seeds` images for each prompt with a LoRA, as `draw` does, and return them, (P, S, 3, H, W) in [0, 1].
+
+    Args:
+        model, plan, prompts, seeds, settings, first_seed: as for `draw`.
+        lora: weights or a file; None for the base model.
+        attachment: how a LoRA is attached to this model, "peft" or "hooks".
+        drawn: called with the number of images of every batch.
+    """
+    parts: list[Tensor] = []
+    with applied(model.denoiser, lora, attachment):
+        for _, images in draw(model, plan, prompts, seeds, settings, first_seed):
+            parts.append(images)
+            drawn(len(images))
+    return torch.cat(parts).unflatten(0, (len(prompts), seeds))
+
+
+def counted(show: Show, total: int) -> Callable[[int], None]:
+    """Return a function that takes the number of images of every batch and shows how far drawing has come."""
+    done = 0
+
+    def drawn(images: int) -> None:
+        nonlocal done
+        done += images
+        show(done, total)
+
+    return drawn
+
+
 GAP, HEADING, MIN_WIDTH = 4, 18, 96
 """Pixels of a grid: between images, above them for the labels, and to which small images are enlarged."""
 
@@ -99,21 +144,19 @@ CHECK_SEEDS = 1_000_000
 
 
 def draw_previews(
-    run: Run, model: ImageModel, round: int, lora: LoraWeights, settings: SampleSettings, attachment: str = "peft"
-) -> Iterator[tuple[int, int]]:
+    run: Run, model: ImageModel, result: RoundResult, settings: SampleSettings, attachment: str, show: Show
+) -> None:
     """Draw a round's strip and blind check, and save them in the run as soon as each is complete.
 
     Args:
         run: with prompts.
         model: the base model.
-        round: number of the finished round.
-        lora: weights that the round trained.
+        result: of the finished round.
         settings: as the run is sampled.
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
-
-    Yields:
-        How many images are drawn, and of how many.
+        show: see `Show`.
     """
+    round, lora = result.round, result.weights
     texts = sorted({prompt.text for prompt in run.prompts.to_show()})
     strip = _choose_prompts(texts, STRIP_IMAGES, run.run_id)
     check = _choose_prompts(texts, CHECK_PAIRS, f"{run.run_id} {round}")
@@ -127,14 +170,14 @@ def draw_previews(
     }
     sides |= {strip_side(strength): (scale_weights(lora, strength), len(strip)) for strength in weaker}
     images: dict[str, list[Image.Image]] = {side: [] for side in sides}
-    total = sum(count for _, count in sides.values())
+    drawn = counted(show, sum(count for _, count in sides.values()))
     for side, (weights, count) in sides.items():
         with applied(model.denoiser, weights, attachment):
             for prompt, seed in jobs[:count]:
                 images[side].append(to_image(_draw_one(model, prompt, seed, settings)))
-                yield sum(map(len, images.values())), total
+                drawn(1)
         if side != "before":  # not at the end, as the caller may stop before
-            run.previews.save(round, strip, {name: drawn[: len(strip)] for name, drawn in images.items()})
+            run.previews.save(round, strip, {name: side[: len(strip)] for name, side in images.items()})
         if side == strip_side(full):
             run.blind_checks.add(round, check, *(images[name][len(strip) :] for name in ("before", side)))
 

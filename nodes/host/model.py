@@ -6,8 +6,9 @@ patches, RescaleCFG, another ModelSampling, masks) has its effect, and training 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import comfy.sample
 import comfy.samplers
@@ -22,13 +23,14 @@ from ...d3po_core.errors import D3POError
 from ...d3po_core.run import Run
 from .conditioning import key_of, pack, unpack
 from .denoiser import HostDenoiser
-from .memory import large_blocks, smallest_blocks
+from .memory import checkpointed, large_blocks, smallest_blocks
 from .process import check_interrupted
 from .recorder import Recorder
-from .sampling import cleaned_up
+from .sampling import cleaned_up, host_sampling
 from .types import Cond, Latent, Patcher, Vae
 from .vae import Decoder
 
+T = TypeVar("T")
 SHAPE = "shape"
 """In a run's settings: the shape of an image's latents, if it was known when the run was begun."""
 
@@ -67,6 +69,22 @@ class HostModel:
     def large_blocks(self) -> list[torch.nn.Module]:
         """Return the blocks whose activations may be computed again in the backward pass."""
         return large_blocks(self.denoiser.module)
+
+    def train(
+        self, prompts: Sequence[Conditioning], shape: Sequence[int], checkpointing: bool, work: Callable[[], T]
+    ) -> T:
+        """Do what needs gradients inside one sampling of the host's, and return its result; see `host_sampling`.
+
+        Args:
+            prompts, shape, work: see `host_sampling`.
+            checkpointing: compute activations again in the backward pass.
+        """
+
+        def with_blocks() -> T:
+            with checkpointed(self.large_blocks() if checkpointing else []):
+                return work()
+
+        return host_sampling(self.denoiser, prompts, shape, with_blocks, self.beside)
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """Return the prompts' CONDITIONING, packed."""
