@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..d3po_core.app.loras import publish
-from ..d3po_core.app.training import Next, PicksRequest, RewardRequest, round_outcome
+from ..d3po_core.app.training import PicksRequest, RewardRequest, round_outcome
 from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.evaluation.images import draw_previews
 from ..d3po_core.run import Run
 from ..d3po_core.settings import SampleSettings
-from ..d3po_core.training.reports import Report
 from . import folders
 from .host.model import HostModel, RunModel
 from .progress import Working, send_event
@@ -45,16 +44,10 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
     Returns:
         A sentence or a few on what came out, and what each update lowered: the loss, or minus the reward.
     """
-    run, request, losses = round.run, round.request, list[float]()
+    run, request = round.run, round.request
     with Working(run, node, request.FIRST_WORK) as work:
-
-        def after_update(report: Report) -> Next:
-            losses.append(report.minimised)
-            work.trained(report)
-            return Next.CONTINUE
-
         work.say(round.notice)
-        train = partial(request.train, run, round.host, "hooks", after_update)
+        train = partial(request.train, run, round.host, "hooks", work.trained)
         saved = round.host.train(round.prompts, round.shape, request.settings.checkpointing, train)
         assert saved is not None  # nothing here pauses a round but an exception
         publish(saved.path, folders.lora_folder())
@@ -64,4 +57,4 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
                 draw_previews(run, model, saved.result, settings, "hooks", work.drawn)
         finally:
             send_event("d3po.taught", taste=run.run_id, lora=folders.lora_name(run))
-    return round_outcome(saved), losses
+    return round_outcome(saved), work.lowered

@@ -7,6 +7,7 @@ from types import TracebackType
 from server import PromptServer
 
 from ..d3po_core.app.cost import duration
+from ..d3po_core.app.training import Next
 from ..d3po_core.gallery.actions import WorkProgress, WorkState
 from ..d3po_core.run import Run
 from ..d3po_core.training.reports import PHASES, Report
@@ -49,6 +50,8 @@ class Working:
     def __init__(self, run: Run, node: str, kind: str, of: int = 0) -> None:
         self.run, self.node = run, node
         self._progress, self._bar = WorkProgress(kind, of), ProgressBar()
+        self.lowered: list[float] = []
+        """What each update of training lowered, before it: the loss, or minus the reward."""
 
     def __enter__(self) -> Working:
         _now[self.run.run_id] = self._progress
@@ -74,10 +77,12 @@ class Working:
             self.say(text + (f", about {duration(left)} left" if left else ""))
         self._bar.at(done, of)
 
-    def trained(self, report: Report) -> None:
-        """Show an update of training. Raises the host's interruption if the user asked for it."""
+    def trained(self, report: Report) -> Next:
+        """Show an update of training, and return that it goes on. Raises the host's interruption if the user asked."""
+        self.lowered.append(report.minimised)
         self.next("teaching" if report.phase == "teach" else "checking", report.total)
         self.at(report.update, report.total, f"{PHASES[report.phase]}, {report.note}".rstrip(", "))
+        return Next.CONTINUE
 
     def drawn(self, done: int, total: int) -> None:
         """Show how many images before and after are drawn, and of how many; see `at`."""

@@ -26,15 +26,18 @@ class ProgressBar:
     """tqdm's bar on stderr, begun at the first report, because only that says how much there is to do.
 
     Args:
-        label: what is being done.
+        label: what is being done; "" where `show` says it.
     """
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str = "") -> None:
         self._label = label
         self._bar: tqdm[NoReturn] | None = None
 
-    def show(self, done: int, total: int, note: str = "") -> None:
-        """Draw the bar anew, with the time that is left."""
+    def show(self, done: int, total: int, note: str = "", label: str = "") -> None:
+        """Draw the bar anew, with the time that is left; below it, where something else is being done now."""
+        if label not in ("", self._label):
+            self.close()
+            self._bar, self._label = None, label
         if self._bar is None:
             self._bar = tqdm(
                 desc=self._label,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import closing
 
 from tqdm import tqdm
 
@@ -24,28 +25,21 @@ def train(
         finish: end after one more update.
         details: print all figures of every epoch.
     """
-    bars = {phase: ProgressBar(text) for phase, text in PHASES.items()}
+    with closing(ProgressBar()) as bar:
 
-    def after_update(report: Report) -> Next:
-        for phase, bar in bars.items():
-            if phase == report.phase:
-                bar.show(report.update, report.total, report.note)
-            else:
-                bar.close()
-        if details and isinstance(report, StepReport) and report.details:
-            tqdm.write(report.details)
-        return Next.FINISH if finish else Next.CONTINUE
+        def after_update(report: Report) -> Next:
+            bar.show(report.update, report.total, report.note, PHASES[report.phase])
+            if details and isinstance(report, StepReport) and report.details:
+                tqdm.write(report.details)
+            return Next.FINISH if finish else Next.CONTINUE
 
-    try:
-        trainer = request.open(run, model, "peft")
-        if trainer.resumed:
-            print(RESUMED)
-        return train_round(trainer, after_update)
-    except KeyboardInterrupt:
-        return None
-    finally:
-        for bar in bars.values():
-            bar.close()
+        try:
+            trainer = request.open(run, model, "peft")
+            if trainer.resumed:
+                print(RESUMED)
+            return train_round(trainer, after_update)
+        except KeyboardInterrupt:
+            return None
 
 
 def train_and_report(
