@@ -41,10 +41,7 @@ def decide(
     if decision == "gentler":
         publish(scale_lora(run, round, strength))
     elif decision == "back":
-        policies = {0: "base", **{each.number: each.lora_hash for each in run.rounds.all() if each.lora_hash}}
-        if round not in policies:
-            raise D3POError(f"There is no finished round {round} to go back to.")
-        run.rounds.go_back(policies[round])
+        run.rounds.go_back(policy_of(run, str(round) if round else "base"))
 
 
 def scale_lora(run: Run, number: int, strength: float) -> Path:
@@ -101,7 +98,7 @@ def copy_to(lora: Path, path: Path) -> Path:
     return path
 
 
-def lora_of(run: Run, round: int = 0) -> Path:
+def lora_of(run: Run, round: int | str = 0) -> Path:
     """Return the LoRA file of a round, or of the policy that a run stands at.
 
     Args:
@@ -111,7 +108,20 @@ def lora_of(run: Run, round: int = 0) -> Path:
     Raises:
         D3POError: nothing was taught yet, there is no such round, or its file is missing.
     """
-    file = run.rounds.lora(str(round) if round else run.rounds.current_policy())
+    file = run.rounds.lora(policy_of(run, str(round)) if round else run.rounds.current_policy())
     if file is None:
-        raise D3POError(f"The taste '{run.name}' was not taught yet.", "Pick favourites, then press Teach.")
+        raise D3POError(f"The taste '{run.name}' was not taught yet.", "Pick favourites, then teach it.")
     return file
+
+
+def policy_of(run: Run, name: str) -> str:
+    """Return the id of a policy: "base", or that of the round with this number.
+
+    Raises:
+        D3POError: no finished round has this number.
+    """
+    made = {str(round.number): round.lora_hash for round in run.rounds.all() if round.lora_hash}
+    if name != "base" and name not in made:
+        known = f"The run has {', '.join(made)}." if made else "The run has taught nothing yet: use base."
+        raise D3POError(f"There is no LoRA of a round '{name}'.", known)
+    return made.get(name, "base")

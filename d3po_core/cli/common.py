@@ -187,21 +187,6 @@ def model_facts(options: argparse.Namespace, model: DiffusersModel) -> BaseModel
     return runs.model_facts(model, source, base and _absolute(base), options.dtype or "float32")
 
 
-def policy_of(run: Run, name: str | None) -> str:
-    """Return the id of a policy: "base", the LoRA of the round with this number, or the newest one for None.
-
-    Raises:
-        D3POError: no finished round has this number.
-    """
-    if name is None or name == "base":
-        return name or run.rounds.current_policy()
-    made = {str(round.number): round.lora_hash for round in run.rounds.all() if round.lora_hash}
-    if name not in made:
-        known = f"The run has {', '.join(made)}." if made else "The run has taught nothing yet: use base."
-        raise D3POError(f"There is no LoRA of a round '{name}'.", known)
-    return made[name]
-
-
 def _absolute(path: str) -> str:
     return str(Path(os.path.expanduser(path)).resolve())
 

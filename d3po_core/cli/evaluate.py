@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..app.loras import lora_of
     from ..rewards import get_reward
     from ..run import Run
 
@@ -50,10 +51,7 @@ def run(options: argparse.Namespace) -> int:
     prompts = common.read_prompts(options) or _usual_prompts(options, run)
     if len(prompts) < 2:
         raise D3POError("A comparison needs at least 2 prompts.", "Add another --prompt.")
-    policy = common.policy_of(run, options.round)
-    lora = run.rounds.lora(policy)
-    if lora is None:
-        raise D3POError("There is no LoRA to judge yet.", "Train the run first.")
+    lora = lora_of(run, options.round or 0)
     model = common.load(options, run)
     report = evaluate_lora(
         model, lora, prompts, options.seeds, settings, reward, fidelity_of(common.source_of(options, run))

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import D3POError
 from . import common
 
 if TYPE_CHECKING:
@@ -46,9 +45,7 @@ def export(run: Run, to: str | Path, round: str | None = None) -> Path:
     Raises:
         D3POError: there is no such LoRA, the file exists, or it cannot be written.
     """
-    from ..app.loras import copy_to, publish
+    from ..app.loras import copy_to, lora_of, publish
 
-    lora, target = run.rounds.lora(common.policy_of(run, round)), Path(os.path.expanduser(to))
-    if lora is None:
-        raise D3POError("This run has taught nothing yet, so there is no LoRA to export.", "Train it first.")
+    lora, target = lora_of(run, round or 0), Path(os.path.expanduser(to))
     return copy_to(lora, target) if target.suffix == ".safetensors" else publish(lora, target)

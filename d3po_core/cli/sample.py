@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..app.loras import policy_of
     from ..app.sampling import check_drawable
 
     old = common.open_if_there(options.run)
@@ -45,8 +46,9 @@ def run(options: argparse.Namespace) -> int:
     model = common.load(options, old)
     check_drawable(model, settings)
     run = old or new_run(options, model, settings, preset_of(options))
+    policy = policy_of(run, options.policy) if options.policy else run.rounds.current_policy()
     start, before = time.monotonic(), len(run.groups.select())
-    finished = draw(run, model, settings, prompts, common.policy_of(run, options.policy))
+    finished = draw(run, model, settings, prompts, policy)
     drawn, seconds = len(run.groups.select()) - before, time.monotonic() - start
     print(f"Drew {drawn} groups of {settings.candidates} images into {options.run} in {seconds:.0f} s.")
     if not finished:
