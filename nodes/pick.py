@@ -33,12 +33,12 @@ from .host.model import HostModel
 from .host.process import check_interrupted
 from .host.types import Clip, Cond, Latent, Patcher, Vae, Widgets
 from .inputs import (
-    ALIASES,
+    ADVANCED,
     REWARD,
     TRAJECTORIES,
-    WRITTEN_REWARD,
     Trajectories,
     inputs,
+    node_schema,
     prompts_input,
     sample_settings,
     schedule_input,
@@ -66,42 +66,21 @@ class PairedTrajectorySampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_PairedTrajectorySampler",
-            display_name="Paired Trajectory Sampler",
-            category="D3PO",
-            description="Draws groups of pictures to pick favourites from, and remembers how each came about.",
-            search_aliases=ALIASES,
+        return node_schema(
+            "D3PO_PairedTrajectorySampler",
             inputs=[
-                io.Model.Input("model", tooltip="The model that is to learn your taste, with whatever it carries."),
-                io.Conditioning.Input("positive", tooltip="What to draw."),
-                io.Conditioning.Input("negative", tooltip="What not to draw."),
-                io.Latent.Input(
-                    "latent",
-                    tooltip="Size of the pictures; of a batch the first one is used. A picture in it is drawn over "
-                    "entirely, except outside of its mask.",
-                ),
-                io.Vae.Input(
-                    "vae",
-                    optional=True,
-                    tooltip="Turns what is drawn into pictures. Without it, decode the latents and give the pictures "
-                    "to the Preference Collector.",
-                ),
-                io.Clip.Input("clip", optional=True, tooltip="Reads the prompt list; not needed without one."),
+                io.Model.Input("model"),
+                io.Conditioning.Input("positive"),
+                io.Conditioning.Input("negative"),
+                io.Latent.Input("latent"),
+                io.Vae.Input("vae", optional=True),
+                io.Clip.Input("clip", optional=True),
                 taste_input(),
                 *inputs(WIDGETS, SampleSettings, shown=SHOWN, defaults={"groups": 4}),
                 schedule_input(),
-                prompts_input(
-                    "A list of prompts, one a line, instead of the positive one; {cat|dog} stands for both. "
-                    "Each is drawn once before any is drawn again."
-                ),
+                prompts_input(),
             ],
-            outputs=[
-                TRAJECTORIES.Output(display_name="trajectories"),
-                io.Image.Output(display_name="images", tooltip="All pictures of this press; needs the VAE."),
-                io.Latent.Output(display_name="latents", tooltip="The same, not decoded."),
-            ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            outputs=[TRAJECTORIES.Output(), io.Image.Output(), io.Latent.Output()],
             is_output_node=True,
             not_idempotent=True,
         )
@@ -197,36 +176,16 @@ class PreferenceCollector(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_PreferenceCollector",
-            display_name="Preference Collector (pick favourites)",
-            category="D3PO",
-            description="Pick the pictures you like, here or in the sidebar. Nothing waits for you.",
-            search_aliases=[*ALIASES, "gallery", "pick"],
+        return node_schema(
+            "D3PO_PreferenceCollector",
             inputs=[
-                TRAJECTORIES.Input("trajectories", optional=True, tooltip="From the Paired Trajectory Sampler."),
-                io.Image.Input(
-                    "images",
-                    optional=True,
-                    tooltip="Only if the sampler has no VAE: its latents as pictures, in the same order.",
-                ),
-                taste_input(
-                    "Name of the taste, as at the sampler; it does not matter where trajectories are connected."
-                ),
-                io.Int.Input(
-                    "wait_for",
-                    display_name="wait for N picks",
-                    default=0,
-                    min=0,
-                    max=100_000,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Hold the queue until there are this many new picks, or nothing is left to pick in; 0 "
-                    "never waits.",
-                ),
+                TRAJECTORIES.Input("trajectories", optional=True),
+                io.Image.Input("images", optional=True),
+                taste_input(),
+                io.Int.Input("wait_for", default=0, min=0, max=100_000, **ADVANCED),
             ],
-            outputs=[TRAJECTORIES.Output(display_name="trajectories")],
-            hidden=[io.Hidden.unique_id],
+            outputs=[TRAJECTORIES.Output()],
+            aliases=["gallery", "pick"],
             is_output_node=True,
         )
 
@@ -303,52 +262,19 @@ class AutoPick(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_AutoPick",
-            display_name="Auto Pick",
-            category="D3PO",
-            description="Lets a simple scorer pick in every group that nobody has picked in, in place of a person.",
-            search_aliases=[*ALIASES, "scorer", "reward"],
+        return node_schema(
+            "D3PO_AutoPick",
             inputs=[
-                TRAJECTORIES.Input("trajectories", tooltip="From the sampler, the collector or a loaded run."),
-                io.Combo.Input(
-                    "scorer",
-                    options=SCORERS,
-                    default="warmth",
-                    tooltip="What it likes: " + "; ".join(f"{name}: {REWARDS[name].likes}" for name in SCORERS) + ".",
-                ),
-                io.Combo.Input(
-                    "kind",
-                    options=["favourite", "ranking"],
-                    default="favourite",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Pick the best, or rank all.",
-                ),
-                io.Float.Input(
-                    "mistakes",
-                    default=0.0,
-                    min=0.0,
-                    max=0.5,
-                    step=0.01,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Share of picks that are wrong, as people's are now and then.",
-                ),
-                io.String.Input(
-                    "reward",
-                    default="",
-                    optional=True,
-                    advanced=True,
-                    tooltip=f"Instead of the scorer: {WRITTEN_REWARD}",
-                ),
-                REWARD.Input(
-                    "judge",
-                    optional=True,
-                    tooltip="From a Reward node or Reward From Picks: instead of the scorer.",
-                ),
+                TRAJECTORIES.Input("trajectories"),
+                io.Combo.Input("scorer", options=SCORERS, default="warmth"),
+                io.Combo.Input("kind", options=["favourite", "ranking"], default="favourite", **ADVANCED),
+                io.Float.Input("mistakes", default=0.0, min=0.0, max=0.5, step=0.01, **ADVANCED),
+                io.String.Input("reward", default="", **ADVANCED),
+                REWARD.Input("judge", optional=True),
             ],
-            outputs=[TRAJECTORIES.Output(display_name="trajectories")],
+            outputs=[TRAJECTORIES.Output()],
+            aliases=["scorer", "reward"],
+            hidden=(),
             is_output_node=True,
         )
 
@@ -384,19 +310,11 @@ class LoadPreferenceRun(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_LoadPreferenceRun",
-            display_name="Load Preference Run",
-            category="D3PO",
-            description="Opens a taste that was sampled before: its groups for the collector, and its favourites.",
-            search_aliases=[*ALIASES, "open", "resume"],
-            inputs=[taste_input("Name of the taste; auto is the newest.")],
-            outputs=[
-                TRAJECTORIES.Output(display_name="trajectories"),
-                io.Image.Output(display_name="favourites", tooltip="Every picture that was picked as the best."),
-                io.Int.Output(display_name="picks", tooltip="How many groups were judged."),
-            ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+        return node_schema(
+            "D3PO_LoadPreferenceRun",
+            inputs=[taste_input()],
+            outputs=[TRAJECTORIES.Output(), io.Image.Output(), io.Int.Output()],
+            aliases=["open", "resume"],
         )
 
     @classmethod
