@@ -16,17 +16,8 @@ from ..d3po_core.rewards import REWARDS, Reward, auto_pick, get_reward
 from ..d3po_core.run import Run
 from ..d3po_core.run.run import read_image
 from ..d3po_core.settings import SampleSettings
-from . import folders, graph, prompts
-from .drawing import (
-    Press,
-    begin_run,
-    changed_since,
-    check_same_kind,
-    draw_into_gallery,
-    draw_undecoded,
-    next_prompts,
-    press_cost,
-)
+from . import folders, graph
+from .drawing import Press, begin_run, changed_since, check_same_kind, draw_into_gallery, draw_undecoded, next_prompts
 from .host.checks import check_trainable
 from .host.memory import preset_for
 from .host.model import HostModel
@@ -45,6 +36,7 @@ from .inputs import (
     taste_input,
 )
 from .progress import Working, send_event, write_into_node
+from .prompts import encoder, label, listed, text_of
 
 # -- drawing -----------------------------------------------------------------------------------------------------------
 
@@ -103,47 +95,29 @@ class PairedTrajectorySampler(io.ComfyNode):
         prompts: str = "",
         **values: object,
     ) -> io.NodeOutput:
-        node = str(cls.hidden.unique_id)
-        press, trained_steps = cls._press(model, positive, negative, latent, taste, vae, clip, prompts, values)
-        settings = press.settings
-        with Working(press.run, node, "drawing", settings.groups) as work:
-            advice = graph.few_step_advice(press.host.identity, press.upstream, settings)
-            advice += changed_since(press.run, press.upstream)
-            work.say(f"{press_cost(press)}; noise in the first {trained_steps} of {settings.steps} steps.{advice}")
-            if vae is None:
-                return undecoded(press, work)
-            return decoded(press, work, graph.is_used(cls.hidden.prompt, node, IMAGES))
-
-    @classmethod
-    def _press(
-        cls,
-        model: Patcher,
-        positive: Cond,
-        negative: Cond,
-        latent: Latent,
-        taste: str,
-        vae: Vae | None,
-        clip: Clip | None,
-        written: str,
-        values: Widgets,
-    ) -> tuple[Press, int]:
-        """Return what is to be drawn, and how many steps carry noise; the taste is begun last."""
-        prompt, node = cls.hidden.prompt, cls.hidden.unique_id
+        prompt, node = cls.hidden.prompt, str(cls.hidden.unique_id)
         check_trainable(model, latent, positive)
-        upstream, negative_text = graph.upstream(prompt, node), prompts.text_of(prompt, node, "negative")
-        batch = preset_for(model).images(values["candidates"], values.get("batch"))
-        settings = sample_settings({**values, "negative": negative_text, "batch": batch})
+        upstream, negative_text = graph.upstream(prompt, node), text_of(prompt, node, "negative")
+        widgets: Widgets = {**values, "negative": negative_text}
+        widgets["batch"] = preset_for(model).images(widgets["candidates"], widgets.get("batch"))
+        settings = sample_settings(widgets)
         host = HostModel(model, latent, vae, eta=settings.eta)
         host.identity = graph.checkpoint_of(model, upstream)
         trained_steps = make_plan(host.denoiser, settings).trained
-        texts = prompts.listed(written) or [prompts.text_of(prompt, node, "positive")]
-        encode = prompts.encoder(clip, positive) if written.strip() else lambda text: positive
+        texts = listed(prompts) or [text_of(prompt, node, "positive")]
+        encode = encoder(clip, positive) if prompts.strip() else lambda text: positive
         run = folders.find(taste, host.identity) or begin_run(taste, host, settings)
         check_same_kind(run, host)
         settings = dataclasses.replace(settings, seed=int(run.run_id[:8], 16))  # the same in every press
         texts = texts if len(texts) == 1 else next_prompts(run, texts, settings)
-        labels = [prompts.label(run, host, text, encode(text), negative, negative_text) for text in texts]
-        return Press(run, host, settings, labels, upstream), trained_steps
+        labels = [label(run, host, text, encode(text), negative, negative_text) for text in texts]
+        press = Press(run, host, settings, labels, upstream)
+        with Working(run, node, "drawing", settings.groups) as work:
+            advice = graph.few_step_advice(host.identity, upstream, settings) + changed_since(run, upstream)
+            work.say(f"{press.cost()}; noise in the first {trained_steps} of {settings.steps} steps.{advice}")
+            if vae is None:
+                return undecoded(press, work)
+            return decoded(press, work, graph.is_used(prompt, node, IMAGES))
 
 
 def decoded(press: Press, work: Working, images_used: bool) -> io.NodeOutput:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from comfy_api.latest import io
@@ -17,6 +16,7 @@ from ..d3po_core.app.sampling import BeforeAfter, draw_before_after
 from ..d3po_core.app.training import has_round_to_go_on_with, round_outcome, waiting_for_picks, why_not_train
 from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.errors import D3POError
+from ..d3po_core.evaluation.evaluate import DrawProgress
 from ..d3po_core.lora import import_lora, load_lora
 from ..d3po_core.lora.weights import scale_weights
 from ..d3po_core.run import Group, Run
@@ -347,11 +347,15 @@ class PreferenceCompare(io.ComfyNode):
         run = folders.get(taste, graph.checkpoint_of(model, upstream))
         file = lora_of(run, round)
         texts = sorted({prompt.text for prompt in run.prompts.to_show()})[:prompts]
+        host, settings = RunModel(model, run, vae), newest_sample_settings(run)
         with Working(run, str(cls.hidden.unique_id), "blind") as work:
-            both = compare(run, RunModel(model, run, vae), file, strength, texts, seeds, work)
-        return io.NodeOutput(
-            before_after_grid(both), *(side.flatten(0, 1).movedim(1, -1) for side in (both.before, both.after))
-        )
+            weights = scale_weights(import_lora(file, host.denoiser.module), strength)
+            for report in draw_before_after(host, weights, texts, seeds, settings, "hooks", FIRST_SEED):
+                if isinstance(report, DrawProgress):
+                    work.at(report.done, report.total, "Drawing before and after")
+        assert isinstance(report, BeforeAfter)  # which comes last
+        sides = (side.flatten(0, 1).movedim(1, -1) for side in (report.before, report.after))
+        return io.NodeOutput(before_after_grid(report), *sides)
 
 
 def trained_rounds() -> list[tuple[str, str, str]]:
@@ -359,24 +363,8 @@ def trained_rounds() -> list[tuple[str, str, str]]:
     return [(run.run_id, run.name, run.rounds.current_policy()) for run in folders.library().runs()]
 
 
-def compare(
-    run: Run, model: RunModel, file: Path, strength: float, texts: list[str], seeds: int, work: Working
-) -> BeforeAfter:
-    """Draw images of P prompts and S seeds without a LoRA and with it."""
-    weights = scale_weights(import_lora(file, model.denoiser.module), strength)
-    settings = newest_sample_settings(run)
-    for report in draw_before_after(model, weights, texts, seeds, settings, "hooks", FIRST_SEED):
-        if isinstance(report, BeforeAfter):
-            return report
-        work.at(report.done, report.total, "Drawing before and after")
-    raise AssertionError("the outcome is yielded last")
-
-
 def before_after_grid(both: BeforeAfter, gap: int = 8) -> Tensor:
     """Return the host's IMAGE (1, H, W, 3): a row for each prompt, before on the left, after on the right."""
-    rows = []
-    for sides in zip(both.before, both.after, strict=True):
-        before, after = (torch.cat(list(images), -1) for images in sides)
-        bar = torch.ones(3, before.shape[1], gap)
-        rows.append(torch.cat([before, bar, after], -1))
-    return torch.cat(rows, 1).movedim(0, -1)[None]
+    before, after = (side.movedim(1, -2).flatten(-2) for side in (both.before, both.after))  # (P, 3, H, S * W)
+    rows = torch.cat([before, torch.ones(*before.shape[:-1], gap), after], -1)
+    return rows.movedim(1, -1).flatten(0, 1)[None]
