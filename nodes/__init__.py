@@ -10,7 +10,7 @@ training        one round of training inside one sampling of the host's
 gallery         what the gallery can do in this host
 progress        work that goes on, shown in three places
 graph, prompts  what the graph says of a MODEL and of prompts
-inputs          widgets made from the core's settings
+inputs          schemas with the texts of locales/, and widgets made from the core's settings
 folders         tastes and LoRAs in the host's folders
 host/           all that knows how ComfyUI works inside
 """

@@ -49,6 +49,12 @@ class Press:
         for name in self.labels:
             yield dataclasses.replace(self.settings, groups=1), [name]
 
+    def cost(self) -> str:
+        """Return what the press will take, in words."""
+        *_, height, width = self.host.latent_shape()
+        pixels = height * width * PIXELS_PER_LATENT
+        return drawing_cost(self.settings.groups, self.settings, pixels, seconds_per_image(self.run))
+
 
 def begin_run(taste: str, host: HostModel, settings: SampleSettings) -> Run:
     """Begin a new taste.
@@ -118,13 +124,6 @@ def next_prompts(run: Run, texts: list[str], settings: SampleSettings) -> list[s
     """Return the prompts of the groups that come next, one for each."""
     drawn = run.picks.counts("").drawn
     return [texts[prompt_of(drawn + i, len(texts), settings.seed)] for i in range(settings.groups)]
-
-
-def press_cost(press: Press) -> str:
-    """Return what the press will take, in words."""
-    *_, height, width = press.host.latent_shape()
-    pixels = height * width * PIXELS_PER_LATENT
-    return drawing_cost(press.settings.groups, press.settings, pixels, seconds_per_image(press.run))
 
 
 def draw_into_gallery(press: Press, work: Working) -> Iterator[SampledGroup]:

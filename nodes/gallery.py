@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -56,9 +57,7 @@ class ComfyActions(Actions):
             process.interrupt()
 
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
-        def into_host(lora: Path) -> None:
-            publish(lora, folders.lora_folder())
-
+        into_host = partial(publish, folder=folders.lora_folder())
         loras.decide(run, round, cast(loras.Decision, decision), strength, into_host)
 
 
@@ -67,15 +66,8 @@ actions = ComfyActions()
 
 def add_routes() -> None:
     """Add the gallery's routes; the host mirrors them under /api."""
-    routes = PromptServer.instance.routes
-
-    @routes.get("/d3po/{path:.*}")
-    async def get(request: web.Request) -> web.StreamResponse:
-        return await answer(request)
-
-    @routes.post("/d3po/{path:.*}")
-    async def post(request: web.Request) -> web.StreamResponse:
-        return await answer(request)
+    for method in ("GET", "POST"):
+        PromptServer.instance.routes.route(method, "/d3po/{path:.*}")(answer)
 
 
 async def answer(request: web.Request) -> web.StreamResponse:

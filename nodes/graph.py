@@ -32,7 +32,7 @@ def upstream(graph: Graph | None, node: str | None, name: str = "model") -> Upst
     """
     nodes: Upstream = []
     seen: set[str] = set()
-    links = [_inputs(graph, node).get(name)]
+    links = [inputs_of(graph, node).get(name)]
     while links:
         link = links.pop(0)
         if not is_link(link) or str(link[0]) in seen:
@@ -55,12 +55,12 @@ def is_used(graph: Graph | None, node: str | None, output: int) -> bool:
 
 def has_link(graph: Graph | None, node: str | None, name: str) -> bool:
     """Return whether an input is connected."""
-    return is_link(_inputs(graph, node).get(name))
+    return is_link(inputs_of(graph, node).get(name))
 
 
-def taste_of(graph: Graph | None, node: str | None, name: str = "trajectories") -> str:
-    """Return the taste that is named where the trajectories at an input come from; "" if none is."""
-    named = (widgets.get("taste") for kind, widgets in upstream(graph, node, name) if kind in SOURCES)
+def taste_of(graph: Graph | None, node: str | None) -> str:
+    """Return the taste that is named where a node's trajectories come from; "" if none is."""
+    named = (widgets.get("taste") for kind, widgets in upstream(graph, node, "trajectories") if kind in SOURCES)
     return next((taste for taste in named if isinstance(taste, str)), "")
 
 
@@ -109,7 +109,8 @@ def is_link(value: object) -> TypeGuard[list[Any]]:
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
 
 
-def _inputs(graph: Graph | None, node: str | None) -> Widgets:
+def inputs_of(graph: Graph | None, node: str | None) -> Widgets:
+    """Return a node's values and links by name; none where the graph has no such node."""
     return (graph or {}).get(str(node), GraphNode()).get("inputs", {})
 
 

@@ -17,7 +17,7 @@ from .host.checks import check_trainable
 from .host.model import HostModel
 from .host.types import Clip, Patcher, Vae
 from .host.vae import HostEncoder
-from .inputs import ALIASES, TRAJECTORIES, Trajectories, taste_input
+from .inputs import TRAJECTORIES, Trajectories, node_schema, taste_input
 from .progress import Working, send_event
 
 MAX_LEFT_OUT = 3
@@ -29,25 +29,17 @@ class PreferencePairsFromImages(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_PreferencePairsFromImages",
-            display_name="Preference Pairs From Images",
-            category="D3PO",
-            description="Brings pictures that you have already, liked ones and others, into a taste.",
-            search_aliases=[*ALIASES, "import", "dataset", "pick-a-pic", "winners", "losers", "diffusion-dpo", "kto"],
+        return node_schema(
+            "D3PO_PreferencePairsFromImages",
             inputs=[
-                io.Model.Input("model", tooltip="The model that is to learn from them."),
-                io.Clip.Input("clip", tooltip="Reads the pictures' prompts."),
-                io.Vae.Input("vae", tooltip="Turns the pictures into latents."),
+                io.Model.Input("model"),
+                io.Clip.Input("clip"),
+                io.Vae.Input("vae"),
                 taste_input(),
-                io.String.Input(
-                    "source",
-                    default="",
-                    tooltip="A folder with winners and losers, whose pictures know their prompts, or a .jsonl file.",
-                ),
+                io.String.Input("source", default=""),
             ],
-            outputs=[TRAJECTORIES.Output(display_name="trajectories")],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            outputs=[TRAJECTORIES.Output()],
+            aliases=["import", "dataset", "pick-a-pic", "winners", "losers", "diffusion-dpo", "kto"],
             is_output_node=True,
         )
 

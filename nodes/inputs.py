@@ -1,10 +1,12 @@
-"""What several nodes share: the wires between them, and widgets made from the core's settings, so that no setting is
-described twice."""
+"""What nodes share: their schemas, whose texts stand in `locales/`, the wires between them, and widgets made from the
+core's settings."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypedDict
 
 from comfy_api.latest import io
@@ -20,11 +22,10 @@ ALIASES = ["taste", "favourite", "favorite", "preference", "rlhf", "dpo", "d3po"
 """What people search for."""
 REWARD = io.Custom("D3PO_REWARD")
 TRAJECTORIES = io.Custom("D3PO_TRAJECTORIES")
-WRITTEN_REWARD = (
-    "a sum such as 0.5*warmth + contrast, or a scorer from your disk: clip:FOLDER, pickscore:FOLDER, hpsv2:FOLDER, "
-    "aesthetic:FOLDER, picks:FILE."
-)
-"""What may be written instead of a reward's name."""
+ADVANCED = {"advanced": True, "optional": True}
+"""Of inputs that few people need; graphs made by hand need not name them."""
+TEXTS = json.loads((Path(__file__).parents[1] / "locales" / "en" / "nodeDefs.json").read_text("utf-8"))
+"""By node, what it and its inputs and outputs are called, and the help on each. The host's page reads the same file."""
 
 
 class Trajectories(TypedDict):
@@ -41,42 +42,63 @@ class Trajectories(TypedDict):
     pending: list[DrawnGroup]
 
 
-def taste_input(tooltip: str = "Name of the taste; auto is one for each checkpoint.") -> io.Input:
+def node_schema(
+    node_id: str,
+    inputs: list[io.Input],
+    outputs: list[io.Output],
+    aliases: Sequence[str] = (),
+    hidden: Sequence[io.Hidden] = (io.Hidden.unique_id, io.Hidden.prompt),
+    **flags: bool,
+) -> io.Schema:
+    """Return a node's schema, with the texts of `locales/en/nodeDefs.json`.
+
+    Args:
+        inputs: those with a tooltip keep it: a setting's help, or what is made from code.
+        aliases: what people search for beside `ALIASES`.
+        flags: further facts of the host's `Schema`.
+    """
+    texts = TEXTS[node_id]
+    for slot in inputs:
+        text = texts["inputs"][slot.id]
+        slot.tooltip = slot.tooltip or text["tooltip"]
+        if text["name"] != slot.id:
+            slot.display_name = text["name"]
+    for number, slot in enumerate(outputs):
+        text = texts["outputs"][str(number)]
+        slot.display_name, slot.tooltip = text["name"], text.get("tooltip")
+    return io.Schema(
+        node_id=node_id,
+        display_name=texts["display_name"],
+        category="D3PO",
+        description=texts["description"],
+        search_aliases=[*ALIASES, *aliases],
+        inputs=inputs,
+        outputs=outputs,
+        hidden=list(hidden),
+        **flags,
+    )
+
+
+def taste_input() -> io.Input:
     """Return the widget that all our nodes share."""
-    return io.String.Input("taste", default=folders.AUTO, tooltip=tooltip)
+    return io.String.Input("taste", default=folders.AUTO)
 
 
 def schedule_input() -> io.Input:
     """Return the widget of the nodes that draw; `sample_settings` reads it."""
+    return io.Combo.Input("schedule", options=schedules(), default=SampleSettings.schedule, **ADVANCED)
+
+
+def memory_input(tooltip: str | None = None) -> io.Input:
+    """Return the widget of the nodes that train."""
     return io.Combo.Input(
-        "schedule",
-        options=schedules(),
-        default=SampleSettings.schedule,
-        optional=True,
-        advanced=True,
-        tooltip="Spacing of noise levels: the one that fits the model's kind, or any of the host's.",
+        "memory", options=[memory.AUTO, *memory.PRESETS], default=memory.AUTO, tooltip=tooltip, **ADVANCED
     )
 
 
-def memory_input(trade: str) -> io.Input:
-    """Return the widget of the nodes that train.
-
-    Args:
-        trade: what each preset costs there.
-    """
-    return io.Combo.Input(
-        "memory",
-        options=[memory.AUTO, *memory.PRESETS],
-        default=memory.AUTO,
-        optional=True,
-        advanced=True,
-        tooltip=f"What to save memory for: {trade}.",
-    )
-
-
-def prompts_input(tooltip: str) -> io.Input:
+def prompts_input() -> io.Input:
     """Return the widget of a prompt list, which `prompts.listed` reads."""
-    return io.String.Input("prompts", default="", multiline=True, optional=True, advanced=True, tooltip=tooltip)
+    return io.String.Input("prompts", default="", multiline=True, **ADVANCED)
 
 
 def inputs(
@@ -120,8 +142,8 @@ def sample_settings(values: Mapping[str, object], left_out: Sequence[str] = ()) 
 def _input(item: dataclasses.Field[object], default: object, advanced: bool) -> io.Input:
     low, high, choices = (item.metadata[name] for name in ("low", "high", "choices"))
     facts: Options = {"display_name": item.name.replace("_", " "), "tooltip": item.metadata["help"]}
-    if advanced:  # graphs made by hand need not name them
-        facts |= {"advanced": True, "optional": True}
+    if advanced:
+        facts |= ADVANCED
     if choices:
         return io.Combo.Input(item.name, options=list(choices), default=default, **facts)
     if isinstance(default, bool):

@@ -16,35 +16,27 @@ from ..d3po_core.rewards import REWARDS, Reward, auto_pick, get_reward
 from ..d3po_core.run import Run
 from ..d3po_core.run.run import read_image
 from ..d3po_core.settings import SampleSettings
-from . import folders, graph, prompts
-from .drawing import (
-    Press,
-    begin_run,
-    changed_since,
-    check_same_kind,
-    draw_into_gallery,
-    draw_undecoded,
-    next_prompts,
-    press_cost,
-)
+from . import folders, graph
+from .drawing import Press, begin_run, changed_since, check_same_kind, draw_into_gallery, draw_undecoded, next_prompts
 from .host.checks import check_trainable
 from .host.memory import preset_for
 from .host.model import HostModel
 from .host.process import check_interrupted
 from .host.types import Clip, Cond, Latent, Patcher, Vae, Widgets
 from .inputs import (
-    ALIASES,
+    ADVANCED,
     REWARD,
     TRAJECTORIES,
-    WRITTEN_REWARD,
     Trajectories,
     inputs,
+    node_schema,
     prompts_input,
     sample_settings,
     schedule_input,
     taste_input,
 )
 from .progress import Working, send_event, write_into_node
+from .prompts import encoder, label, listed, text_of
 
 # -- drawing -----------------------------------------------------------------------------------------------------------
 
@@ -66,42 +58,21 @@ class PairedTrajectorySampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_PairedTrajectorySampler",
-            display_name="Paired Trajectory Sampler",
-            category="D3PO",
-            description="Draws groups of pictures to pick favourites from, and remembers how each came about.",
-            search_aliases=ALIASES,
+        return node_schema(
+            "D3PO_PairedTrajectorySampler",
             inputs=[
-                io.Model.Input("model", tooltip="The model that is to learn your taste, with whatever it carries."),
-                io.Conditioning.Input("positive", tooltip="What to draw."),
-                io.Conditioning.Input("negative", tooltip="What not to draw."),
-                io.Latent.Input(
-                    "latent",
-                    tooltip="Size of the pictures; of a batch the first one is used. A picture in it is drawn over "
-                    "entirely, except outside of its mask.",
-                ),
-                io.Vae.Input(
-                    "vae",
-                    optional=True,
-                    tooltip="Turns what is drawn into pictures. Without it, decode the latents and give the pictures "
-                    "to the Preference Collector.",
-                ),
-                io.Clip.Input("clip", optional=True, tooltip="Reads the prompt list; not needed without one."),
+                io.Model.Input("model"),
+                io.Conditioning.Input("positive"),
+                io.Conditioning.Input("negative"),
+                io.Latent.Input("latent"),
+                io.Vae.Input("vae", optional=True),
+                io.Clip.Input("clip", optional=True),
                 taste_input(),
                 *inputs(WIDGETS, SampleSettings, shown=SHOWN, defaults={"groups": 4}),
                 schedule_input(),
-                prompts_input(
-                    "A list of prompts, one a line, instead of the positive one; {cat|dog} stands for both. "
-                    "Each is drawn once before any is drawn again."
-                ),
+                prompts_input(),
             ],
-            outputs=[
-                TRAJECTORIES.Output(display_name="trajectories"),
-                io.Image.Output(display_name="images", tooltip="All pictures of this press; needs the VAE."),
-                io.Latent.Output(display_name="latents", tooltip="The same, not decoded."),
-            ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            outputs=[TRAJECTORIES.Output(), io.Image.Output(), io.Latent.Output()],
             is_output_node=True,
             not_idempotent=True,
         )
@@ -124,47 +95,29 @@ class PairedTrajectorySampler(io.ComfyNode):
         prompts: str = "",
         **values: object,
     ) -> io.NodeOutput:
-        node = str(cls.hidden.unique_id)
-        press, trained_steps = cls._press(model, positive, negative, latent, taste, vae, clip, prompts, values)
-        settings = press.settings
-        with Working(press.run, node, "drawing", settings.groups) as work:
-            advice = graph.few_step_advice(press.host.identity, press.upstream, settings)
-            advice += changed_since(press.run, press.upstream)
-            work.say(f"{press_cost(press)}; noise in the first {trained_steps} of {settings.steps} steps.{advice}")
-            if vae is None:
-                return undecoded(press, work)
-            return decoded(press, work, graph.is_used(cls.hidden.prompt, node, IMAGES))
-
-    @classmethod
-    def _press(
-        cls,
-        model: Patcher,
-        positive: Cond,
-        negative: Cond,
-        latent: Latent,
-        taste: str,
-        vae: Vae | None,
-        clip: Clip | None,
-        written: str,
-        values: Widgets,
-    ) -> tuple[Press, int]:
-        """Return what is to be drawn, and how many steps carry noise; the taste is begun last."""
-        prompt, node = cls.hidden.prompt, cls.hidden.unique_id
+        prompt, node = cls.hidden.prompt, str(cls.hidden.unique_id)
         check_trainable(model, latent, positive)
-        upstream, negative_text = graph.upstream(prompt, node), prompts.text_of(prompt, node, "negative")
-        batch = preset_for(model).images(values["candidates"], values.get("batch"))
-        settings = sample_settings({**values, "negative": negative_text, "batch": batch})
+        upstream, negative_text = graph.upstream(prompt, node), text_of(prompt, node, "negative")
+        widgets: Widgets = {**values, "negative": negative_text}
+        widgets["batch"] = preset_for(model).images(widgets["candidates"], widgets.get("batch"))
+        settings = sample_settings(widgets)
         host = HostModel(model, latent, vae, eta=settings.eta)
         host.identity = graph.checkpoint_of(model, upstream)
         trained_steps = make_plan(host.denoiser, settings).trained
-        texts = prompts.listed(written) or [prompts.text_of(prompt, node, "positive")]
-        encode = prompts.encoder(clip, positive) if written.strip() else lambda text: positive
+        texts = listed(prompts) or [text_of(prompt, node, "positive")]
+        encode = encoder(clip, positive) if prompts.strip() else lambda text: positive
         run = folders.find(taste, host.identity) or begin_run(taste, host, settings)
         check_same_kind(run, host)
         settings = dataclasses.replace(settings, seed=int(run.run_id[:8], 16))  # the same in every press
         texts = texts if len(texts) == 1 else next_prompts(run, texts, settings)
-        labels = [prompts.label(run, host, text, encode(text), negative, negative_text) for text in texts]
-        return Press(run, host, settings, labels, upstream), trained_steps
+        labels = [label(run, host, text, encode(text), negative, negative_text) for text in texts]
+        press = Press(run, host, settings, labels, upstream)
+        with Working(run, node, "drawing", settings.groups) as work:
+            advice = graph.few_step_advice(host.identity, upstream, settings) + changed_since(run, upstream)
+            work.say(f"{press.cost()}; noise in the first {trained_steps} of {settings.steps} steps.{advice}")
+            if vae is None:
+                return undecoded(press, work)
+            return decoded(press, work, graph.is_used(prompt, node, IMAGES))
 
 
 def decoded(press: Press, work: Working, images_used: bool) -> io.NodeOutput:
@@ -197,36 +150,16 @@ class PreferenceCollector(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_PreferenceCollector",
-            display_name="Preference Collector (pick favourites)",
-            category="D3PO",
-            description="Pick the pictures you like, here or in the sidebar. Nothing waits for you.",
-            search_aliases=[*ALIASES, "gallery", "pick"],
+        return node_schema(
+            "D3PO_PreferenceCollector",
             inputs=[
-                TRAJECTORIES.Input("trajectories", optional=True, tooltip="From the Paired Trajectory Sampler."),
-                io.Image.Input(
-                    "images",
-                    optional=True,
-                    tooltip="Only if the sampler has no VAE: its latents as pictures, in the same order.",
-                ),
-                taste_input(
-                    "Name of the taste, as at the sampler; it does not matter where trajectories are connected."
-                ),
-                io.Int.Input(
-                    "wait_for",
-                    display_name="wait for N picks",
-                    default=0,
-                    min=0,
-                    max=100_000,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Hold the queue until there are this many new picks, or nothing is left to pick in; 0 "
-                    "never waits.",
-                ),
+                TRAJECTORIES.Input("trajectories", optional=True),
+                io.Image.Input("images", optional=True),
+                taste_input(),
+                io.Int.Input("wait_for", default=0, min=0, max=100_000, **ADVANCED),
             ],
-            outputs=[TRAJECTORIES.Output(display_name="trajectories")],
-            hidden=[io.Hidden.unique_id],
+            outputs=[TRAJECTORIES.Output()],
+            aliases=["gallery", "pick"],
             is_output_node=True,
         )
 
@@ -303,52 +236,19 @@ class AutoPick(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_AutoPick",
-            display_name="Auto Pick",
-            category="D3PO",
-            description="Lets a simple scorer pick in every group that nobody has picked in, in place of a person.",
-            search_aliases=[*ALIASES, "scorer", "reward"],
+        return node_schema(
+            "D3PO_AutoPick",
             inputs=[
-                TRAJECTORIES.Input("trajectories", tooltip="From the sampler, the collector or a loaded run."),
-                io.Combo.Input(
-                    "scorer",
-                    options=SCORERS,
-                    default="warmth",
-                    tooltip="What it likes: " + "; ".join(f"{name}: {REWARDS[name].likes}" for name in SCORERS) + ".",
-                ),
-                io.Combo.Input(
-                    "kind",
-                    options=["favourite", "ranking"],
-                    default="favourite",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Pick the best, or rank all.",
-                ),
-                io.Float.Input(
-                    "mistakes",
-                    default=0.0,
-                    min=0.0,
-                    max=0.5,
-                    step=0.01,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Share of picks that are wrong, as people's are now and then.",
-                ),
-                io.String.Input(
-                    "reward",
-                    default="",
-                    optional=True,
-                    advanced=True,
-                    tooltip=f"Instead of the scorer: {WRITTEN_REWARD}",
-                ),
-                REWARD.Input(
-                    "judge",
-                    optional=True,
-                    tooltip="From a Reward node or Reward From Picks: instead of the scorer.",
-                ),
+                TRAJECTORIES.Input("trajectories"),
+                io.Combo.Input("scorer", options=SCORERS, default="warmth"),
+                io.Combo.Input("kind", options=["favourite", "ranking"], default="favourite", **ADVANCED),
+                io.Float.Input("mistakes", default=0.0, min=0.0, max=0.5, step=0.01, **ADVANCED),
+                io.String.Input("reward", default="", **ADVANCED),
+                REWARD.Input("judge", optional=True),
             ],
-            outputs=[TRAJECTORIES.Output(display_name="trajectories")],
+            outputs=[TRAJECTORIES.Output()],
+            aliases=["scorer", "reward"],
+            hidden=(),
             is_output_node=True,
         )
 
@@ -384,19 +284,11 @@ class LoadPreferenceRun(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_LoadPreferenceRun",
-            display_name="Load Preference Run",
-            category="D3PO",
-            description="Opens a taste that was sampled before: its groups for the collector, and its favourites.",
-            search_aliases=[*ALIASES, "open", "resume"],
-            inputs=[taste_input("Name of the taste; auto is the newest.")],
-            outputs=[
-                TRAJECTORIES.Output(display_name="trajectories"),
-                io.Image.Output(display_name="favourites", tooltip="Every picture that was picked as the best."),
-                io.Int.Output(display_name="picks", tooltip="How many groups were judged."),
-            ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+        return node_schema(
+            "D3PO_LoadPreferenceRun",
+            inputs=[taste_input()],
+            outputs=[TRAJECTORIES.Output(), io.Image.Output(), io.Int.Output()],
+            aliases=["open", "resume"],
         )
 
     @classmethod

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from server import PromptServer
 
 from ..d3po_core.app.cost import duration
@@ -57,7 +55,7 @@ class Working:
         _now[self.run.run_id] = self._progress
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         _now.pop(self.run.run_id, None)
 
     def next(self, kind: str, of: int = 0) -> None:

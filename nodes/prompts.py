@@ -8,10 +8,10 @@ from itertools import islice
 
 from ..d3po_core.errors import D3POError
 from ..d3po_core.run import Run
-from .graph import is_link
+from .graph import inputs_of, is_link
 from .host.conditioning import key_of
 from .host.model import HostModel
-from .host.types import Clip, Cond, Graph, GraphNode
+from .host.types import Clip, Cond, Graph
 
 UNKNOWN = "prompt"
 MAX_PROMPTS = 1000
@@ -31,14 +31,14 @@ def text_of(graph: Graph | None, node: str | None, name: str) -> str:
     def visit(link: object, seen: frozenset[str]) -> None:
         if not is_link(link) or link[0] in seen:
             return
-        inputs = (graph or {}).get(link[0], GraphNode()).get("inputs", {})
+        inputs = inputs_of(graph, link[0])
         own = [value.strip() for key, value in inputs.items() if isinstance(value, str) and key.startswith("text")]
         texts.extend(text for text in own if text and text not in texts)
         if not own:
             for value in inputs.values():
                 visit(value, seen | {link[0]})
 
-    visit((graph or {}).get(str(node), GraphNode()).get("inputs", {}).get(name), frozenset())
+    visit(inputs_of(graph, node).get(name), frozenset())
     return " | ".join(texts) or UNKNOWN
 
 

@@ -28,13 +28,13 @@ from .host.model import DifferentiableModel, HostModel, RunModel
 from .host.process import within_host_memory
 from .host.types import Clip, ClipVision, Cond, Latent, Patcher, Vae, Widgets
 from .inputs import (
-    ALIASES,
+    ADVANCED,
     REWARD,
     TRAJECTORIES,
-    WRITTEN_REWARD,
     Trajectories,
     inputs,
     memory_input,
+    node_schema,
     prompts_input,
     sample_settings,
     schedule_input,
@@ -58,33 +58,17 @@ class RewardNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        likes = "; ".join(f"{name}: {REWARDS[name].likes}" for name in REWARD_NAMES)
-        return io.Schema(
-            node_id="D3PO_Reward",
-            display_name="Reward",
-            category="D3PO",
-            description="What a program likes: to teach a model by it (DRaFT), or to pick by it.",
-            search_aliases=[*ALIASES, "scorer", "aesthetic", "pickscore", "hpsv2", "draft"],
+        return node_schema(
+            "D3PO_Reward",
             inputs=[
-                io.Combo.Input("reward", options=REWARD_NAMES, default="warmth", tooltip=f"What it likes: {likes}."),
-                io.Float.Input(
-                    "weight",
-                    default=1.0,
-                    min=-1000.0,
-                    max=1000.0,
-                    step=0.01,
-                    tooltip="How much it counts in a sum; below 0 it likes the opposite.",
-                ),
-                REWARD.Input("plus", optional=True, tooltip="Another reward, to add this one to."),
-                io.String.Input(
-                    "written",
-                    default="",
-                    optional=True,
-                    advanced=True,
-                    tooltip=f"Instead of the name: {WRITTEN_REWARD}",
-                ),
+                io.Combo.Input("reward", options=REWARD_NAMES, default="warmth"),
+                io.Float.Input("weight", default=1.0, min=-1000.0, max=1000.0, step=0.01),
+                REWARD.Input("plus", optional=True),
+                io.String.Input("written", default="", **ADVANCED),
             ],
-            outputs=[REWARD.Output(display_name="reward")],
+            outputs=[REWARD.Output()],
+            aliases=["scorer", "aesthetic", "pickscore", "hpsv2", "draft"],
+            hidden=(),
         )
 
     @classmethod
@@ -116,41 +100,16 @@ class RewardFromPicks(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_RewardFromPicks",
-            display_name="Reward From Picks",
-            category="D3PO",
-            description="Learns from your picks, in seconds, what to like in any picture.",
-            search_aliases=[*ALIASES, "reward model", "bradley-terry", "draft"],
+        return node_schema(
+            "D3PO_RewardFromPicks",
             inputs=[
-                TRAJECTORIES.Input(
-                    "trajectories", optional=True, tooltip="A taste, from the Collector or Load Preference Run."
-                ),
-                taste_input("Name of the taste, where no trajectories are connected; auto is the newest."),
-                io.String.Input(
-                    "features",
-                    default=STATISTICS,
-                    optional=True,
-                    advanced=True,
-                    tooltip="What it sees of a picture: statistics (of colours and edges), or clip:FOLDER with a CLIP "
-                    "in the form in which transformers saves it.",
-                ),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    display_name="clip vision",
-                    optional=True,
-                    tooltip="Sees pictures instead of these features. What is learnt then lasts for this graph only: "
-                    "no file is written.",
-                ),
+                TRAJECTORIES.Input("trajectories", optional=True),
+                taste_input(),
+                io.String.Input("features", default=STATISTICS, **ADVANCED),
+                io.ClipVision.Input("clip_vision", optional=True),
             ],
-            outputs=[
-                REWARD.Output(display_name="reward"),
-                io.String.Output(
-                    display_name="written",
-                    tooltip="As a Reward node takes it: picks: and its file. Empty with a CLIP vision.",
-                ),
-            ],
-            hidden=[io.Hidden.unique_id],
+            outputs=[REWARD.Output(), io.String.Output()],
+            aliases=["reward model", "bradley-terry", "draft"],
             is_output_node=True,
         )
 
@@ -199,49 +158,27 @@ class DraftLoraTrainer(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_DraftLoraTrainer",
-            display_name="DRaFT LoRA Trainer",
-            category="D3PO",
-            description="Teaches the model what a reward likes, by the reward's gradient, and saves it as a LoRA.",
-            search_aliases=[*ALIASES, "draft", "reward", "refl", "aesthetic", "finetune"],
+        return node_schema(
+            "D3PO_DraftLoraTrainer",
             inputs=[
-                io.Model.Input("model", tooltip="The model that is to learn, with whatever it carries."),
-                io.Conditioning.Input("positive", tooltip="What to draw."),
-                io.Conditioning.Input("negative", tooltip="What not to draw."),
-                io.Latent.Input("latent", tooltip="Size of the pictures; of a batch the first one is used."),
-                io.Vae.Input("vae", tooltip="Turns what is drawn into the pictures that the reward sees."),
-                REWARD.Input("reward", tooltip="From a Reward node or Reward From Picks; differentiable."),
-                io.Clip.Input("clip", optional=True, tooltip="Reads the prompt list; not needed without one."),
-                taste_input("Name of the taste that keeps what is learnt; auto is one for each checkpoint."),
-                io.Combo.Input(
-                    "train",
-                    options=list(DRAFT_WHEN),
-                    default=DRAFT_WHEN[0],
-                    tooltip="When to teach. A round that was stopped goes on, or is finished as it is; not now: the "
-                    "model passes as taught so far.",
-                ),
+                io.Model.Input("model"),
+                io.Conditioning.Input("positive"),
+                io.Conditioning.Input("negative"),
+                io.Latent.Input("latent"),
+                io.Vae.Input("vae"),
+                REWARD.Input("reward"),
+                io.Clip.Input("clip", optional=True),
+                taste_input(),
+                io.Combo.Input("train", options=list(DRAFT_WHEN), default=DRAFT_WHEN[0]),
                 *inputs(OF_SAMPLING, SampleSettings, shown=("steps", "guidance_scale")),
                 schedule_input(),
                 *inputs(WIDGETS, RewardSettings, LoraSettings, shown=("variant", "updates")),
-                memory_input("with 8 GB one picture at a time, else as many as fit"),
-                io.Boolean.Input(
-                    "before_and_after",
-                    display_name="before and after",
-                    default=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Draw pictures of before and after once it is taught, and a blind check, for the gallery.",
-                ),
-                prompts_input("A list of prompts, one a line, instead of the positive one; {cat|dog} stands for both."),
+                memory_input(),
+                io.Boolean.Input("before_and_after", default=True, **ADVANCED),
+                prompts_input(),
             ],
-            outputs=[
-                io.Model.Output(display_name="model", tooltip="The model with what was taught."),
-                io.LoraModel.Output(display_name="lora"),
-                io.LossMap.Output(display_name="loss map", tooltip="Minus the reward of every update, for Plot Loss."),
-                io.String.Output(display_name="lora name", tooltip="As the host's LoRA lists call it."),
-            ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            outputs=[io.Model.Output(), io.LoraModel.Output(), io.LossMap.Output(), io.String.Output()],
+            aliases=["draft", "reward", "refl", "aesthetic", "finetune"],
             is_output_node=True,
         )
 

@@ -30,7 +30,7 @@ from .host.process import within_host_memory
 from .host.types import Patcher, Vae, Widgets
 from .host_round import HostRound
 from .host_round import train as train_host_round
-from .inputs import ALIASES, TRAJECTORIES, Trajectories, inputs, memory_input, settings, taste_input
+from .inputs import TRAJECTORIES, Trajectories, inputs, memory_input, node_schema, settings, taste_input
 from .progress import Working, seconds_per_image, write_into_node
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -58,42 +58,21 @@ class LoraTrainer(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_LoraTrainer",
-            display_name="D3PO LoRA Trainer",
-            category="D3PO",
-            description="Teaches the model what you picked, and saves it as a LoRA.",
-            search_aliases=[*ALIASES, "teach", "finetune"],
+        trades = "; ".join(f"{name}: {preset.trade}" for name, preset in memory.PRESETS.items())
+        return node_schema(
+            "D3PO_LoraTrainer",
             inputs=[
-                io.Model.Input("model", tooltip="The model that the pictures were drawn with."),
-                TRAJECTORIES.Input(
-                    "trajectories",
-                    optional=True,
-                    lazy=True,
-                    tooltip="From the Preference Collector: teach after it, in the same press of Queue. Teach itself "
-                    "never draws anything.",
-                ),
-                io.Vae.Input(
-                    "vae", optional=True, tooltip="Draws before and after once it is taught, and a blind check."
-                ),
-                taste_input("Name of the taste, as at the sampler."),
-                io.Combo.Input("train", options=list(TRAIN_WHEN), default=TRAIN_WHEN[0], tooltip="When to teach."),
-                io.Combo.Input(
-                    "teaching",
-                    options=list(STRENGTHS),
-                    default="normal",
-                    tooltip="How strongly each pick is taken to heart.",
-                ),
-                memory_input("; ".join(f"{name}: {preset.trade}" for name, preset in memory.PRESETS.items())),
+                io.Model.Input("model"),
+                TRAJECTORIES.Input("trajectories", optional=True, lazy=True),
+                io.Vae.Input("vae", optional=True),
+                taste_input(),
+                io.Combo.Input("train", options=list(TRAIN_WHEN), default=TRAIN_WHEN[0]),
+                io.Combo.Input("teaching", options=list(STRENGTHS), default="normal"),
+                memory_input(f"What to save memory for: {trades}."),
                 *inputs(WIDGETS, TrainSettings, LoraSettings),
             ],
-            outputs=[
-                io.Model.Output(display_name="model", tooltip="The model with what was taught."),
-                io.LoraModel.Output(display_name="lora"),
-                io.LossMap.Output(display_name="loss map"),
-                io.String.Output(display_name="lora name", tooltip="As the host's LoRA lists call it."),
-            ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            outputs=[io.Model.Output(), io.LoraModel.Output(), io.LossMap.Output(), io.String.Output()],
+            aliases=["teach", "finetune"],
             is_output_node=True,
         )
 
@@ -247,27 +226,16 @@ class LoadTasteLora(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_LoadTasteLora",
-            display_name="Load Taste LoRA",
-            category="D3PO",
-            description="Puts what a taste has taught on a model: the newest round, or an earlier one.",
-            search_aliases=[*ALIASES, "lora loader"],
+        return node_schema(
+            "D3PO_LoadTasteLora",
             inputs=[
-                io.Model.Input("model", tooltip="The model that was taught, or another of its family."),
+                io.Model.Input("model"),
                 taste_input(),
-                io.Int.Input("round", default=0, min=0, max=10_000, tooltip="Which round; 0 is the latest."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="1 is as it was taught, 0 is the model without it.",
-                ),
+                io.Int.Input("round", default=0, min=0, max=10_000),
+                io.Float.Input("strength", default=1.0, min=-10.0, max=10.0, step=0.05),
             ],
-            outputs=[io.Model.Output(display_name="model"), io.LoraModel.Output(display_name="lora")],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            outputs=[io.Model.Output(), io.LoraModel.Output()],
+            aliases=["lora loader"],
         )
 
     @classmethod
@@ -292,36 +260,20 @@ class PreferenceCompare(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="D3PO_PreferenceCompare",
-            display_name="Preference Compare",
-            category="D3PO",
-            description="Draws the taste's prompts before and after teaching, on the same seeds.",
-            search_aliases=[*ALIASES, "before after", "xy", "grid"],
+        return node_schema(
+            "D3PO_PreferenceCompare",
             inputs=[
-                io.Model.Input(
-                    "model", tooltip="The model that the pictures were drawn with, without the taste's LoRA."
-                ),
-                io.Vae.Input("vae", tooltip="Turns what is drawn into pictures."),
+                io.Model.Input("model"),
+                io.Vae.Input("vae"),
                 taste_input(),
-                io.Int.Input("round", default=0, min=0, max=10_000, tooltip="Which round; 0 is the latest."),
-                io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=2.0, step=0.05, tooltip="Of the LoRA, for the pictures after."
-                ),
-                io.Int.Input("prompts", default=4, min=1, max=64, tooltip="How many of the taste's prompts, at most."),
-                io.Int.Input("seeds", default=2, min=1, max=16, tooltip="Pictures for each prompt."),
-                io.LoraModel.Input(
-                    "lora",
-                    optional=True,
-                    tooltip="From the trainer: compare after it, in the same press of Queue.",
-                ),
+                io.Int.Input("round", default=0, min=0, max=10_000),
+                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05),
+                io.Int.Input("prompts", default=4, min=1, max=64),
+                io.Int.Input("seeds", default=2, min=1, max=16),
+                io.LoraModel.Input("lora", optional=True),
             ],
-            outputs=[
-                io.Image.Output(display_name="grid", tooltip="A row for each prompt: before left, after right."),
-                io.Image.Output(display_name="before"),
-                io.Image.Output(display_name="after"),
-            ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            outputs=[io.Image.Output(), io.Image.Output(), io.Image.Output()],
+            aliases=["before after", "xy", "grid"],
         )
 
     @classmethod
@@ -343,14 +295,13 @@ class PreferenceCompare(io.ComfyNode):
     ) -> io.NodeOutput:
         upstream = graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
         run = folders.get(taste, graph.checkpoint_of(model, upstream))
-        own, texts = RunModel(model, run, vae), sorted({prompt.text for prompt in run.prompts.to_show()})[:prompts]
-        weights = scale_weights(import_lora(lora_of(run, round), own.denoiser.module), strength)
-        how = (newest_sample_settings(run), "hooks")
+        texts = sorted({prompt.text for prompt in run.prompts.to_show()})[:prompts]
+        host, settings = RunModel(model, run, vae), newest_sample_settings(run)
+        weights = scale_weights(import_lora(lora_of(run, round), host.denoiser.module), strength)
         with Working(run, str(cls.hidden.unique_id), "blind") as work:
-            both = draw_before_after(own, weights, texts, seeds, *how, work.drawn, FIRST_SEED)
-        return io.NodeOutput(
-            before_after_grid(both), *(side.flatten(0, 1).movedim(1, -1) for side in (both.before, both.after))
-        )
+            both = draw_before_after(host, weights, texts, seeds, settings, "hooks", work.drawn, FIRST_SEED)
+        sides = (side.flatten(0, 1).movedim(1, -1) for side in (both.before, both.after))
+        return io.NodeOutput(before_after_grid(both), *sides)
 
 
 def trained_rounds() -> list[tuple[str, str, str]]:
@@ -360,9 +311,6 @@ def trained_rounds() -> list[tuple[str, str, str]]:
 
 def before_after_grid(both: BeforeAfter, gap: int = 8) -> Tensor:
     """Return the host's IMAGE (1, H, W, 3): a row for each prompt, before on the left, after on the right."""
-    rows = []
-    for sides in zip(both.before, both.after, strict=True):
-        before, after = (torch.cat(list(images), -1) for images in sides)
-        bar = torch.ones(3, before.shape[1], gap)
-        rows.append(torch.cat([before, bar, after], -1))
-    return torch.cat(rows, 1).movedim(0, -1)[None]
+    before, after = (side.movedim(1, -2).flatten(-2) for side in (both.before, both.after))  # (P, 3, H, S * W)
+    rows = torch.cat([before, torch.ones(*before.shape[:-1], gap), after], -1)
+    return rows.movedim(1, -1).flatten(0, 1)[None]

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from d3po_core.settings import LoraSettings, TrainSettings
+from d3po_core.rewards import REWARDS
+from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 
 from .test_checkout import HOST_PACKAGES, ROOT, pyproject
 
@@ -35,6 +36,14 @@ NODES = {
     "D3PO_PreferencePairsFromImages",
 }
 """Ids that workflows name, and that therefore never change."""
+SETTINGS = {
+    "D3PO_PairedTrajectorySampler": (SampleSettings,),
+    "D3PO_LoraTrainer": (TrainSettings, LoraSettings),
+    "D3PO_DraftLoraTrainer": (SampleSettings, RewardSettings, LoraSettings),
+}
+"""What widgets are made from. Where two have a name, the node's is the later one."""
+OF_THE_NODE = {"negative", "schedule"}
+"""Inputs that are called like a setting and are something else."""
 WORKFLOWS = {"quick_start", "sdxl", "flow", "continue_a_taste", "auto_pick", "draft"}
 OF_THE_HOST = {
     *("CheckpointLoaderSimple", "CLIPTextEncode", "EmptyLatentImage", "EmptySD3LatentImage", "KSampler", "VAEDecode"),
@@ -105,9 +114,31 @@ def test_both_languages_say_the_same_things():
 
 
 def test_the_trainer_has_a_widget_for_every_setting():
-    """A test in a real host sees that these words are those of the schema."""
     names = {item.name for kind in (TrainSettings, LoraSettings) for item in dataclasses.fields(kind)} - {"seed"}
     assert names <= set(words("en")["D3PO_LoraTrainer"]["inputs"])
+
+
+@pytest.mark.parametrize("node", sorted(SETTINGS))
+def test_help_on_a_setting_is_what_the_core_says(node):
+    """A test in a real host sees that the nodes say the same."""
+    fields = {item.name: item for kind in SETTINGS[node] for item in dataclasses.fields(kind)}
+    fields = {name: item for name, item in fields.items() if name not in OF_THE_NODE}
+    helps = {name: item.metadata["help"] for name, item in fields.items()}
+    helps |= {name: f"{helps[name]} Here 0 stands for empty." for name in fields if fields[name].default is None}
+    inputs = words("en")[node]["inputs"]
+    names = helps.keys() & inputs.keys()
+    assert {name: inputs[name] for name in names} == {
+        name: {"name": name.replace("_", " "), "tooltip": helps[name]} for name in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("node", "widget", "left_out"),
+    [("D3PO_Reward", "reward", "garden"), ("D3PO_AutoPick", "scorer", ("garden", "smooth"))],
+)
+def test_help_on_rewards_is_what_the_core_says(node, widget, left_out):
+    likes = "; ".join(f"{name}: {facts.likes}" for name, facts in REWARDS.items() if not name.startswith(left_out))
+    assert words("en")[node]["inputs"][widget]["tooltip"] == f"What it likes: {likes}."
 
 
 def test_chinese_is_chinese():

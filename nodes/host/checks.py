@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import comfy.model_sampling
 import comfy.samplers
@@ -88,7 +88,7 @@ def _check_network(patcher: Patcher, network: torch.nn.Module) -> None:
 
 
 def _check_patches(patcher: Patcher) -> None:
-    for function in _functions([patcher.model_options, patcher.wrappers]):
+    for function in callables([patcher.model_options, patcher.wrappers]):
         file = re.split(r"[/\\.]", getattr(function, "__module__", None) or type(function).__module__)
         name, unsteady = UNSTEADY.get(file[-1], ("", None))
         if unsteady is None:
@@ -103,16 +103,15 @@ def _check_patches(patcher: Patcher) -> None:
             )
 
 
-def _functions(options: object) -> Iterator[object]:
-    """Iterate over everything callable in nested options."""
-    if isinstance(options, Mapping):
-        options = options.values()
-    if isinstance(options, str | bytes) or not isinstance(options, Iterable):
-        if callable(options):
-            yield options
-        return
-    for each in options:
-        yield from _functions(each)
+def callables(options: object) -> Iterator[object]:
+    """Iterate over everything callable in nested options: functions of other nodes, mostly."""
+    if isinstance(options, dict):
+        options = [*options.values()]
+    if isinstance(options, list | tuple):
+        for each in options:
+            yield from callables(each)
+    elif callable(options):
+        yield options
 
 
 def _check_latent(latent: Latent) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...d3po_core.diffusion.denoiser import Conditioning, Family, Prediction
 from ...d3po_core.errors import D3POError
+from .checks import callables
 from .conditioning import key_of, unpack
 from .recorder import Seen, mask_at, watched
 from .types import Cond, Conds, Guider, Options, Patcher
@@ -44,7 +45,8 @@ class HostDenoiser:
 
     def __init__(self, patcher: Patcher) -> None:
         self.patcher, self.module = patcher, patcher.get_model_object("diffusion_model")
-        self.patched = _has_code([patcher.model_options, patcher.wrappers])
+        # Functions of other nodes may take a batch to be of one noise level.
+        self.patched = any(True for _ in callables([patcher.model_options, patcher.wrappers]))
         self.sampling = patcher.get_model_object("model_sampling")
         self.family = "flow" if isinstance(self.sampling, CONST) else "diffusion"
         self._guider: Guider | None = None
@@ -52,24 +54,20 @@ class HostDenoiser:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.patcher.load_device
-        return device
+        return self.patcher.load_device
 
     def clean(self, latents: Tensor) -> Tensor:
         """Bring a LATENT's tensor into the model's own space."""
-        x: Tensor = self.patcher.model.process_latent_in(latents)
-        return x
+        return self.patcher.model.process_latent_in(latents)
 
     def finished(self, x: Tensor) -> Tensor:
         """Bring latents of the model's own space into that of LATENT: the inverse of `clean`."""
-        latents: Tensor = self.patcher.model.process_latent_out(x)
-        return latents
+        return self.patcher.model.process_latent_out(x)
 
     def sigmas(self, steps: int, schedule: str) -> Tensor:
         """Return the host's noise levels, float64 (steps + 1,); `schedule` is ours, or any of the host's schedulers."""
         name = SCHEDULERS[schedule][self.family] if schedule in SCHEDULERS else schedule
-        sigmas: Tensor = comfy.samplers.calculate_sigmas(self.sampling, name, steps)
-        return sigmas.double().cpu()
+        return comfy.samplers.calculate_sigmas(self.sampling, name, steps).double().cpu()
 
     def __call__(
         self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float, guided: bool = True
@@ -142,13 +140,6 @@ class HostDenoiser:
             guider.conds, guider.cfg = own  # the host cleans up after what it prepared
 
 
-def _has_code(options: object) -> bool:
-    """Return whether there are functions of other nodes in options: they may take a batch to be of one noise level."""
-    if isinstance(options, dict):
-        return any(map(_has_code, options.values()))
-    return any(map(_has_code, options)) if isinstance(options, list | tuple) else callable(options)
-
-
 def _check_hooks(conds: Conds) -> None:
     """Refuse weights that the host changes between forward and backward: the gradient would be that of others."""
     if comfy.samplers.get_total_hook_groups_in_conds(conds) > 1:
@@ -178,8 +169,7 @@ def _process(guider: Guider, positive: Cond, negative: Cond, like: Tensor, row: 
     empty = torch.zeros_like(like)
     latent, mask = (row[name].to(like) if name in row else None for name in ("latent", "mask"))
     around = empty if latent is None else latent
-    processed: Conds = comfy.samplers.process_conds(guider.inner_model, empty, conds, like.device, around, mask, 0)
-    return processed
+    return comfy.samplers.process_conds(guider.inner_model, empty, conds, like.device, around, mask, 0)
 
 
 def _ordinary(value: Any) -> Any:

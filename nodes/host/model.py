@@ -151,8 +151,7 @@ class HostModel:
         """
         if self.vae is None:
             raise D3POError("There is no VAE to turn what was drawn into pictures.", "Connect one.")
-        images: Tensor = self.vae.decode(latents)
-        return images.movedim(-1, 1)[:, :3].float().cpu().clamp(0, 1)
+        return self.vae.decode(latents).movedim(-1, 1)[:, :3].float().cpu().clamp(0, 1)
 
     def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
         """Return the shape of one image of the LATENT, which alone decides sizes.
@@ -170,19 +169,12 @@ class DifferentiableModel(HostModel):
     beside the model.
 
     Args:
-        patcher, latent, prompts, eta: see `HostModel`.
+        patcher, latent, eta: see `HostModel`.
         vae: decodes.
     """
 
-    def __init__(
-        self,
-        patcher: Patcher,
-        latent: Latent,
-        vae: Vae,
-        prompts: dict[str, tuple[Cond, Cond]] | None = None,
-        eta: float = 1.0,
-    ) -> None:
-        super().__init__(patcher, latent, vae, prompts, eta)
+    def __init__(self, patcher: Patcher, latent: Latent, vae: Vae, eta: float = 1.0) -> None:
+        super().__init__(patcher, latent, vae, eta=eta)
         self.decoder = Decoder(vae)
 
     @property
@@ -264,8 +256,7 @@ def _fit_to_model(patcher: Patcher, latent: Latent) -> Tensor:
     """Return a LATENT's tensor as the model needs it: an empty one gets its channels and its size."""
     names = ("downscale_ratio_spacial", "downscale_ratio_temporal")  # newer hosts say them, and know what to do
     ratios = {name: latent[name] for name in names if name in latent}  # type: ignore[literal-required]
-    image: Tensor = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], **ratios)
-    return image
+    return comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], **ratios)
 
 
 def _row(batch: Trajectory, n: int) -> Trajectory:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import ModuleType
 from typing import Generic, TypeVar
 
 import comfy.model_management
@@ -106,7 +107,8 @@ class _InsideSampling(comfy.samplers.Sampler, Generic[T]):
             torch.inference_mode(False),
             torch.enable_grad(),
             trainable_tensors(networks),
-            _marked_as_training(),
+            # The host's own mark that gradients are wanted, which keeps its networks from kernels that have none.
+            _replaced(comfy.model_management, {"in_training": True}),
             _plain_kernels(),
             _explained(),
             _overwriting(self.denoiser.patched),
@@ -123,33 +125,25 @@ def _prepare_all(executor: WrapperExecutor, model: Patcher, *args: object, **kwa
 
 
 @contextmanager
-def _marked_as_training() -> Iterator[None]:
-    """Set the host's own mark that gradients are wanted, which keeps its networks from kernels that have none."""
-    before = comfy.model_management.in_training
-    comfy.model_management.in_training = True
+def _replaced(module: ModuleType, values: Mapping[str, object]) -> Iterator[None]:
+    """Give names of a module other values for a while."""
+    before = {name: getattr(module, name) for name in values}
+    vars(module).update(values)
     try:
         yield
     finally:
-        comfy.model_management.in_training = before
+        vars(module).update(before)
 
 
-@contextmanager
-def _plain_kernels() -> Iterator[None]:
-    """Let the host's `comfy_kitchen` compute what is fused by plain torch functions of its own for a while."""
+def _plain_kernels() -> AbstractContextManager[None]:
+    """Return a context in which the host's `comfy_kitchen` computes what is fused by plain torch functions of its
+    own."""
     kitchen = sys.modules.get("comfy_kitchen")
     if kitchen is None:  # a host that does not use it
-        yield
-        return
+        return nullcontext()
     from comfy_kitchen.backends.eager import rope
 
-    before = {name: getattr(kitchen, name) for name in ROTARY if hasattr(rope, name)}
-    for name in before:
-        setattr(kitchen, name, getattr(rope, name))
-    try:
-        yield
-    finally:
-        for name, function in before.items():
-            setattr(kitchen, name, function)
+    return _replaced(kitchen, {name: getattr(rope, name) for name in ROTARY if hasattr(rope, name)})
 
 
 def _overwriting(allowed: bool) -> AbstractContextManager[object]:

@@ -40,8 +40,7 @@ class Decoder:
     @property
     def network(self) -> torch.nn.Module:
         """Encoder and decoder."""
-        network: torch.nn.Module = self.patcher.model
-        return network
+        return self.patcher.model
 
     def __call__(self, latents: Tensor) -> Tensor:
         """Decode latents as the host's LATENT has them (B, ...) to images (B, 3, H, W) in [0, 1], float32.
@@ -90,5 +89,4 @@ class HostEncoder:
             return latents.detach().to("cpu", torch.float32, copy=True)
 
     def _conditioning(self, text: str) -> Cond:
-        cond: Cond = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
-        return cond
+        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))

@@ -55,8 +55,9 @@ def model_of(name: str) -> DifferentiableModel:
         patcher = loaded.patcher
         if name == "tiny":  # the noise of a random epsilon network is never taken out
             (patcher,) = ModelSamplingDiscrete().patch(patcher, "v_prediction", False)
-    both = {"lake": (loaded.positive, loaded.negative), "boat": (long, loaded.negative)}
-    return DifferentiableModel(patcher, loaded.latent, loaded.vae, both)
+    model = DifferentiableModel(patcher, loaded.latent, loaded.vae)
+    model.prompts |= {"lake": (loaded.positive, loaded.negative), "boat": (long, loaded.negative)}
+    return model
 
 
 def inside(model: DifferentiableModel, work: Callable[[], Any]) -> Any:
