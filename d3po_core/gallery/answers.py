@@ -89,7 +89,7 @@ def flag(asked: Asked) -> JsonObject:
         fields.whole(sent, "candidate", 0, 7),
         fields.choice(sent, "kind", FLAGS),  # type: ignore[arg-type]  # one of FLAGS
         on=fields.truth(sent, "on"),
-        flag_id=fields.an_id(sent, "pick_id"),
+        pick_id=fields.an_id(sent, "pick_id"),
         who=asked.who(),
         shown_order=fields.numbers(sent, "shown_order"),
         reason=fields.choice(sent, "reason", REASONS, "random"),

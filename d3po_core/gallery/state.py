@@ -109,9 +109,8 @@ def next_milestone(picks: int) -> int:
 
 
 def _last(stored: StoredPick | StoredFlag) -> JsonObject:
-    if isinstance(stored, StoredFlag):
-        return {"pick_id": stored.flag_id, "group_id": stored.group_id, "kind": stored.kind}
-    return {"pick_id": stored.pick_id, "group_id": stored.group_id, "kind": stored.pick.kind}
+    kind = stored.kind if isinstance(stored, StoredFlag) else stored.pick.kind
+    return {"pick_id": stored.pick_id, "group_id": stored.group_id, "kind": kind}
 
 
 def _named(run: Run) -> JsonObject:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -287,6 +287,12 @@ class Part:
     def _round_folder(self, round: int) -> Path:
         """Return where the files of a round belong; it may not exist yet."""
         return self.folder / ROUNDS / f"{round:04}"
+
+
+def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
+    """Add a row, its values by the names of their columns, inside the caller's transaction."""
+    values = ", ".join(f":{name}" for name in row)
+    connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values})", row)
 
 
 def count_up(connection: sqlite3.Connection, key: str, at_least: int = 0) -> int:

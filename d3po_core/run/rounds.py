@@ -75,22 +75,18 @@ class Rounds(Part):
             by_picks: the round trains on the present picks; otherwise they still count as untaught.
         """
         with self._database.write() as connection:
-            row = connection.execute("SELECT number FROM rounds WHERE finished IS NULL").fetchone()
+            (number,) = connection.execute(
+                """SELECT COALESCE((SELECT number FROM rounds WHERE finished IS NULL),
+                (SELECT MAX(number) + 1 FROM rounds), 1)"""
+            ).fetchone()
             (last_pick,) = connection.execute(_LAST_PICK if by_picks else _LAST_TRAINED_PICK).fetchone()
-            if row is not None and anew:
-                connection.execute("UPDATE rounds SET last_pick = ? WHERE number = ?", (last_pick, row["number"]))
-            if row is not None:
-                connection.execute(
-                    "UPDATE rounds SET settings = ?, reference = ? WHERE number = ?",
-                    (json.dumps(settings), reference, row["number"]),
-                )
-                return int(row["number"])
-            (number,) = connection.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM rounds").fetchone()
             connection.execute(
-                "INSERT INTO rounds (number, settings, reference, last_pick, begun) VALUES (?, ?, ?, ?, ?)",
-                (number, json.dumps(settings), reference, last_pick, time.time()),
+                """INSERT INTO rounds (number, settings, reference, last_pick, begun) VALUES (?, ?, ?, ?, ?)
+                ON CONFLICT (number) DO UPDATE SET settings = excluded.settings, reference = excluded.reference,
+                last_pick = CASE WHEN ? THEN excluded.last_pick ELSE last_pick END""",
+                (number, json.dumps(settings), reference, last_pick, time.time(), anew),
             )
-            return int(number)
+        return int(number)
 
     def open(self) -> Round | None:
         """Return the unfinished round, if there is one."""

@@ -98,10 +98,7 @@ class Run:
         Raises:
             D3POError: there is a run already, the disk is full or the folder cannot be written to.
         """
-        if not _make_unless_there(Path(folder), name, model, settings):
-            raise D3POError(
-                f"There is a run in {folder} already.", "Open it, or choose another folder.", "It was not changed."
-            )
+        _create(Path(folder), name, model, settings)
         return cls.open(folder)
 
     @classmethod
@@ -127,17 +124,6 @@ class Run:
         except BaseException:
             database.close()
             raise
-
-    @classmethod
-    def open_or_create(cls, folder: str | Path, *, name: str = "", model: BaseModelFacts, settings: JsonObject) -> Run:
-        """Open the run in a folder, or make it there.
-
-        Raises:
-            D3POError: as `open` and `create` do.
-        """
-        if not (Path(folder) / DATABASE).is_file():
-            _make_unless_there(Path(folder), name, model, settings)
-        return cls.open(folder)
 
     def rename(self, name: str) -> None:
         """Change the run's name; its folder and id stay.
@@ -187,8 +173,8 @@ class Run:
         self._database.close()
 
 
-def _make_unless_there(folder: Path, name: str, model: BaseModelFacts, settings: JsonObject) -> bool:
-    """Make a run unless there is one, and tell whether it was made. Killed half way it leaves none."""
+def _create(folder: Path, name: str, model: BaseModelFacts, settings: JsonObject) -> None:
+    """Make a run unless there is one already. Killed half way it leaves none."""
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     meta = {
@@ -202,7 +188,9 @@ def _make_unless_there(folder: Path, name: str, model: BaseModelFacts, settings:
     }
     with hold(folder / LOCK, wait=60):
         if (folder / DATABASE).is_file():
-            return False
+            raise D3POError(
+                f"There is a run in {folder} already.", "Open it, or choose another folder.", "It was not changed."
+            )
         half = files.temporary(folder / DATABASE)
         try:
             with files.writing(folder):
@@ -216,7 +204,6 @@ def _make_unless_there(folder: Path, name: str, model: BaseModelFacts, settings:
         run = Run(folder, Database(folder / DATABASE))
         run.write_manifest()
         run.close()
-    return True
 
 
 def _build(path: Path, meta: dict[str, str]) -> None:
