@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..errors import D3POError
 from ..evaluation.compare import recommended_strength_of
-from ..lora import load_lora
+from ..lora import load_lora, unused_path
 from ..lora.file import hashes
 from ..run import Round, Run, files
 from ..run.blind_checks import strip_side
@@ -46,7 +46,7 @@ def share(
     assert lora is not None
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{_file_name(name)}.safetensors", anonymous(lora, name))
+        archive.writestr(unused_path(Path(), name).name, anonymous(lora, name))
         sheet = _strip(run, round)
         if sheet:
             archive.writestr("before-after.png", files.png(sheet))
@@ -118,9 +118,3 @@ def _strip(run: Run, round: Round) -> Image.Image | None:
         for side, image in enumerate(row):
             sheet.paste(image, (side * width, i * height))
     return sheet
-
-
-def _file_name(name: str) -> str:
-    from ..lora import unused_path
-
-    return unused_path(Path(), name).stem
