@@ -103,7 +103,6 @@ def evaluate(
     settings: SampleSettings,
     scorer: Scorer,
     fidelity: Fidelity | None = None,
-    attachment: str = "peft",
 ) -> Iterator[DrawProgress | Evaluation]:
     """Draw images without and with a LoRA, by both samplers, and compare them.
 
@@ -115,24 +114,23 @@ def evaluate(
         settings: of the training sampler; size, guidance and batch of both.
         scorer: scores the images.
         fidelity: measures whether images show their prompts.
-        attachment: how a LoRA is attached to this model, "peft" or "hooks".
 
     Yields:
         The progress after each batch, and at last the evaluation.
     """
     plans = sampling_plans(model, settings)
-    images_per_side = len(prompts) * seeds
-    total, done = 2 * images_per_side * len(plans), 0
+    texts = [prompt for prompt in prompts for _ in range(seeds)]
+    done, total = 0, 2 * len(texts) * len(plans)
     sides: dict[tuple[str, str], ScoredImages] = {}
     for sampler, plan in plans.items():
         for side, weights in (("before", None), ("after", lora)):
-            with applied(model.denoiser, weights, attachment):
-                for step in draw_and_score(model, plan, prompts, seeds, settings, scorer, fidelity):
-                    if isinstance(step, DrawProgress):
-                        yield DrawProgress(done + step.done, total)
-                    else:
-                        sides[sampler, side] = step
-            done += images_per_side
+            batches = []
+            with applied(model.denoiser, weights):
+                for _, images in draw(model, plan, prompts, seeds, settings):
+                    batches.append(images)
+                    done += len(images)
+                    yield DrawProgress(done, total)
+            sides[sampler, side] = _score(torch.cat(batches), texts, seeds, scorer, fidelity)
     outcomes = {sampler: _compare(sides[sampler, "before"], sides[sampler, "after"]) for sampler in plans}
     yield Evaluation(outcomes, sides["deterministic", "before"], sides["deterministic", "after"])
 
@@ -142,35 +140,12 @@ def sampling_plans(model: ImageModel, settings: SampleSettings) -> dict[str, Sam
     return {"deterministic": deterministic(model, settings), "training": make_plan(model.denoiser, settings)}
 
 
-def draw_and_score(
-    model: ImageModel,
-    plan: SamplingPlan,
-    prompts: list[str],
-    seeds: int,
-    settings: SampleSettings,
-    scorer: Scorer,
-    fidelity: Fidelity | None = None,
-) -> Iterator[DrawProgress | ScoredImages]:
-    """Draw and score the images of one side, with the LoRA that is active now.
-
-    Args:
-        model: draws the images.
-        plan: the sampler.
-        prompts, seeds, settings, scorer, fidelity: as for `evaluate`.
-
-    Yields:
-        The progress after each batch, and at last the scored images.
-    """
-    batches = []
-    for first, images in draw(model, plan, prompts, seeds, settings):
-        batches.append(images)
-        yield DrawProgress(first + len(images), len(prompts) * seeds)
-    flat = torch.cat(batches)
-    texts = [prompt for prompt in prompts for _ in range(seeds)]
-    shows = fidelity(flat, texts) if fidelity else {}
-    yield ScoredImages(
-        images=flat.unflatten(0, (len(prompts), seeds)),
-        scores=scorer(flat, texts).double().cpu().unflatten(0, (len(prompts), seeds)),
+def _score(images: Tensor, texts: list[str], seeds: int, scorer: Scorer, fidelity: Fidelity | None) -> ScoredImages:
+    """Score the images of one side, (P * S, 3, H, W), prompt by prompt."""
+    shows = fidelity(images, texts) if fidelity else {}
+    return ScoredImages(
+        images=images.unflatten(0, (-1, seeds)),
+        scores=scorer(images, texts).double().cpu().unflatten(0, (-1, seeds)),
         fidelity={name: float(right.double().mean()) for name, right in shows.items()},
     )
 

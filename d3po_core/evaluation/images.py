@@ -67,12 +67,11 @@ GAP, HEADING, MIN_WIDTH = 4, 18, 96
 """Pixels of a grid: between images, above them for the labels, and to which small images are enlarged."""
 
 
-def before_after(before: Tensor, after: Tensor, labels: tuple[str, str] = ("before", "after")) -> Image.Image:
+def before_after(before: Tensor, after: Tensor) -> Image.Image:
     """Return a grid of images of the same prompts and seeds, before and after side by side, a prompt in each row.
 
     Args:
         before, after: (P, S, 3, H, W) in [0, 1].
-        labels: written above the sides.
     """
     prompts, seeds, _, height, width = before.shape
     scale = max(1, round(MIN_WIDTH / width))
@@ -80,7 +79,7 @@ def before_after(before: Tensor, after: Tensor, labels: tuple[str, str] = ("befo
     half = seeds * (w + GAP)
     sheet = Image.new("RGB", (2 * half + 3 * GAP, prompts * (h + GAP) + HEADING + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for side, (images, label) in enumerate(zip((before, after), labels, strict=True)):
+    for side, (images, label) in enumerate(((before, "before"), (after, "after"))):
         left = GAP + side * (half + GAP)
         pen.text((left, 2), label, fill="black")
         for p in range(prompts):
