@@ -15,7 +15,7 @@ from ..run.blind_checks import strip_side
 from ..run.records import JsonObject
 from . import fields
 from .actions import Actions
-from .fields import GROUP, BadRequest, Fields, NotFound
+from .fields import GROUP, BadRequest, Fields
 from .state import blind, card, image, state
 
 KINDS = ("favourite", "ranking", "tie", "all_bad", "skipped")
@@ -99,10 +99,7 @@ def flag(asked: Asked) -> JsonObject:
 
 def undo(asked: Asked) -> JsonObject:
     """Take a pick back and show its group again (POST undo)."""
-    client, pick_id = fields.an_id(asked.fields, "client"), fields.an_id(asked.fields, "pick_id")
-    if not asked.run.picks.has(pick_id):
-        raise NotFound("There is no such pick.")
-    taken = asked.run.picks.take_back(pick_id)
+    client, taken = fields.an_id(asked.fields, "client"), asked.run.picks.take_back(_known_pick(asked))
     order = taken.shown_order or tuple(range(asked.run.groups.get(taken.group_id).candidates))
     lease = asked.run.leases.take_again(taken.group_id, order, "repeat" if taken.reason == "repeat" else "undo", client)
     return {"card": card(asked.run, lease, asked.who(), taken), **asked.state()}
@@ -110,11 +107,15 @@ def undo(asked: Asked) -> JsonObject:
 
 def remove(asked: Asked) -> JsonObject:
     """Take a pick back for good (POST remove)."""
+    asked.run.picks.remove(_known_pick(asked))
+    return asked.state()
+
+
+def _known_pick(asked: Asked) -> str:
     pick_id = fields.an_id(asked.fields, "pick_id")
     if not asked.run.picks.has(pick_id):
-        raise NotFound("There is no such pick.")
-    asked.run.picks.remove(pick_id)
-    return asked.state()
+        raise BadRequest("There is no such pick.", 404)
+    return pick_id
 
 
 def history(asked: Asked) -> JsonObject:
