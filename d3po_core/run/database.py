@@ -68,8 +68,10 @@ class Database:
         Raises:
             D3POError: the database is gone, damaged, busy, or cannot be written; the disk is full.
         """
-        with _explained(self.path):
+        try:
             yield self._connection()
+        except sqlite3.DatabaseError as error:
+            raise _explain(error, self.path) from error
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -78,7 +80,7 @@ class Database:
         Raises:
             D3POError: as `read` does.
         """
-        with _explained(self.path), transaction(self._connection()) as connection:
+        with self.read() as connection, transaction(connection):
             yield connection
 
     def close(self) -> None:
@@ -97,14 +99,6 @@ class Database:
             connection = self._local.connection = connect(self.path)
             self._all.add(connection)
         return connection
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise _explain(error, path) from error
 
 
 def _explain(error: sqlite3.DatabaseError, path: Path) -> D3POError:

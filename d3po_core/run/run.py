@@ -157,7 +157,11 @@ class Run:
 
     def manifest(self) -> JsonObject:
         """Return the manifest as last written; empty if it is missing or damaged."""
-        return read_manifest(self.folder)
+        try:
+            manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return manifest if isinstance(manifest, dict) else {}
 
     def write_manifest(self, **facts: object) -> None:
         """Write the manifest with present versions; JSON-able facts (device, seeds, ...) are added or replaced.
@@ -166,7 +170,8 @@ class Run:
             D3POError: the disk is full or the folder cannot be written to.
         """
         identity = {"run_id": self.run_id, "name": self.name, "created": self.created, "model": self.model}
-        write_manifest(self.folder, {"settings": self.settings, **self.manifest(), **identity, **facts})
+        manifest = {"settings": self.settings, **self.manifest(), **identity, **facts, "versions": versions()}
+        files.replace(self.folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
     def close(self) -> None:
         """Close the database, so that every system can move or delete the folder; the next use opens it again."""
@@ -238,28 +243,6 @@ def _check_version(database: Database) -> None:
 
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
-
-
-def read_manifest(folder: Path) -> JsonObject:
-    """Return a run's manifest as last written; empty if it is missing or damaged."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
-
-
-def write_manifest(folder: Path, content: JsonObject) -> None:
-    """Write a run's manifest, with the versions that are installed now.
-
-    Args:
-        folder: of the run.
-        content: JSON-able.
-
-    Raises:
-        D3POError: the disk is full or the folder cannot be written to.
-    """
-    files.replace(folder / MANIFEST, (json.dumps({**content, "versions": versions()}, indent=2) + "\n").encode())
 
 
 def versions() -> dict[str, str]:
@@ -364,6 +347,11 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
+def to_pixels(image: Image.Image) -> Tensor:
+    """Convert an RGB image to pixels (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
+
+
 def read_images(run: Run, group: Group) -> Tensor:
     """Read a group's images, (candidates, 3, H, W) in [0, 1].
 
@@ -380,4 +368,4 @@ def read_image(run: Run, group_id: str, candidate: int) -> Tensor:
         D3POError: the group or candidate is unknown, or the image is missing.
     """
     with Image.open(run.groups.image_path(group_id, candidate)) as image:
-        return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)
+        return to_pixels(image.convert("RGB"))
