@@ -17,7 +17,7 @@ from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, duplic
 from ..evaluation.evaluate import DrawProgress
 from ..evaluation.images import deterministic, draw
 from ..lora import LoraWeights
-from ..lora.attach import applied
+from ..lora.attachment import applied
 from ..run import Run
 from ..run.records import JsonObject
 from ..run.run import to_image

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import SamplingPlan, make_plan
 from ..lora import LoraWeights
-from ..lora.attach import applied
+from ..lora.attachment import applied
 from ..run import files
 from ..settings import SampleSettings
 from .compare import Comparison, compare

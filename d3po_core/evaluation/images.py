@@ -16,7 +16,7 @@ from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, generator, make_plan
 from ..diffusion.steps import make_steps
 from ..lora import LoraWeights
-from ..lora.attach import applied
+from ..lora.attachment import applied
 from ..lora.weights import scale_weights
 from ..run import Run
 from ..run.blind_checks import strip_side
@@ -98,14 +98,14 @@ CHECK_SEEDS = 1_000_000
 
 
 def draw_previews(
-    run: Run, model: ImageModel, round: int, lora: LoraWeights, settings: SampleSettings, attachment: str = "peft"
+    run: Run, model: ImageModel, number: int, lora: LoraWeights, settings: SampleSettings, attachment: str = "peft"
 ) -> Iterator[tuple[int, int]]:
     """Draw a round's strip and blind check, and save them in the run as soon as each is complete.
 
     Args:
         run: with prompts.
         model: the base model.
-        round: number of the finished round.
+        number: of the finished round.
         lora: weights that the round trained.
         settings: as the run is sampled.
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
@@ -115,9 +115,9 @@ def draw_previews(
     """
     texts = sorted({prompt.text for prompt in run.prompts.to_show()})
     strip = _choose_prompts(texts, STRIP_IMAGES, run.run_id)
-    check = _choose_prompts(texts, CHECK_PAIRS, f"{run.run_id} {round}")
+    check = _choose_prompts(texts, CHECK_PAIRS, f"{run.run_id} {number}")
     jobs = [(prompt, seed) for seed, prompt in enumerate(strip)] + [
-        (p, CHECK_SEEDS + CHECK_PAIRS * round + i) for i, p in enumerate(check)
+        (p, CHECK_SEEDS + CHECK_PAIRS * number + i) for i, p in enumerate(check)
     ]
     full, *weaker = STRENGTHS  # the blind check is drawn at full strength alone
     sides: dict[str, tuple[LoraWeights | None, int]] = {
@@ -133,9 +133,9 @@ def draw_previews(
                 images[side].append(to_image(_draw_one(model, prompt, seed, settings)))
                 yield sum(map(len, images.values())), total
         if side != "before":  # not at the end, as the caller may stop before
-            run.previews.save(round, strip, {name: drawn[: len(strip)] for name, drawn in images.items()})
+            run.previews.save(number, strip, {name: drawn[: len(strip)] for name, drawn in images.items()})
         if side == strip_side(full):
-            run.blind_checks.add(round, check, *(images[name][len(strip) :] for name in ("before", side)))
+            run.blind_checks.add(number, check, *(images[name][len(strip) :] for name in ("before", side)))
 
 
 def _draw_one(model: ImageModel, prompt: str, seed: int, settings: SampleSettings) -> Tensor:

@@ -132,10 +132,7 @@ def history(asked: Asked) -> JsonObject:
     same, times = run.history.consistency()
     items = [
         {
-            **{"pick_id": past.pick_id, "group_id": past.group_id, "number": past.number, "prompt": past.prompt},
-            **{"kind": past.kind, "order": list(past.order), "scores": list(past.scores)},
-            **{"who": past.who, "when": past.when, "reason": past.reason},
-            **{"round": past.round, "held_out": past.held_out},
+            **{name: value for name, value in vars(past).items() if name != "candidates"},
             "flags": [
                 {"candidate": candidate, "kind": kind} for candidate, kinds in past.flags.items() for kind in kinds
             ],
@@ -205,13 +202,13 @@ def blind_decide(asked: Asked) -> JsonObject:
     sent = asked.fields
     decision = fields.choice(sent, "decision", DECISIONS)
     check = asked.run.blind_checks.get(fields.an_id(sent, "check"))
-    round = fields.whole(sent, "round", 0, 10**6, check.round)
+    number = fields.whole(sent, "round", 0, 10**6, check.round)
     if "decide" not in asked.actions.can(asked.run):
         raise BadRequest("Nothing can be decided here.")
     strength = fields.number(sent, "strength", 0, 1) or 1.0
     if decision == "gentler" and strength not in STRENGTHS[1:]:
         raise BadRequest("'strength' is none of those that were tried.")
-    asked.actions.decide(asked.run, round, decision, strength)
+    asked.actions.decide(asked.run, number, decision, strength)
     asked.run.blind_checks.decide(check.id, decision)
     return asked.state()
 
@@ -231,8 +228,8 @@ def blind_image(run: Run, check: str, index: str, side: str) -> Path:
     )
 
 
-def strip_image(run: Run, round: str, index: str, side: str) -> Path:
+def strip_image(run: Run, number: str, index: str, side: str) -> Path:
     """Return an image file of a round's before/after strip (GET strip/ROUND/INDEX/SIDE)."""
-    sent = {"round": round, "index": index, "side": side}
+    sent = {"round": number, "index": index, "side": side}
     numbers = fields.whole(sent, "round", 0, 10**6), fields.whole(sent, "index", 0, 1000)
     return run.previews.image(*numbers, fields.choice(sent, "side", ("before", *map(strip_side, STRENGTHS))))

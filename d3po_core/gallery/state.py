@@ -48,7 +48,7 @@ def state(run: Run, actions: Actions, who: str) -> JsonObject:
         "groups": {"drawn": counts.drawn, "waiting": counts.waiting, "near": counts.near},
         "work": actions.work(run),
         "problem": {"what": problem.what, "do": problem.do, "safe": problem.safe} if problem else None,
-        "rounds": [_round(run, round) for round in run.rounds.all()],
+        "rounds": [_round(run, record) for record in run.rounds.all()],
         "blind": blind(check) if check else None,
     }
 
@@ -118,36 +118,36 @@ def _named(run: Run) -> JsonObject:
     return {"id": run.run_id, "name": run.name, "model": model}
 
 
-def _round(run: Run, round: Round) -> JsonObject:
-    summary = round.summary
+def _round(run: Run, record: Round) -> JsonObject:
+    summary = record.summary
     drifts, chosen = dict(summary.strength_scan), summary.lora_strength
     return {
-        "number": round.number,
-        "finished": round.finished is not None,
+        "number": record.number,
+        "finished": record.finished is not None,
         "guessed": summary.guessed,
         "guessed_of": summary.guessed_of,
         "reason": summary.reason,
         "curve": summary.curve,
-        "reward": round.settings.get("reward_name") if round.finished or run.rounds.stopped() else None,
+        "reward": record.settings.get("reward_name") if record.finished or run.rounds.stopped() else None,
         "strength": recommended_strength_of(summary),
         "details": summary.figures or None,
         "drift": drift_word(drifts[chosen]) if chosen in drifts else None,
-        "lora": round.lora_file and round.lora_file.rpartition("/")[2],
-        "strip": _strip(run, round, chosen),
+        "lora": record.lora_file and record.lora_file.rpartition("/")[2],
+        "strip": _strip(run, record, chosen),
         "gentler": [
-            {"strength": strength, "drift": drift_word(drift), "strip": _strip(run, round, strength)}
+            {"strength": strength, "drift": drift_word(drift), "strip": _strip(run, record, strength)}
             for strength, drift in drifts.items()
             if strength < 1
         ],
     }
 
 
-def _strip(run: Run, round: Round, strength: float) -> list[JsonObject]:
+def _strip(run: Run, record: Round, strength: float) -> list[JsonObject]:
     """Return a round's images before, and after at this strength; none where that was not drawn."""
-    address, side = f"taste/{run.run_id}/strip/{round.number}", strip_side(strength)
-    if not run.previews.has(round.number, side):
+    address, side = f"taste/{run.run_id}/strip/{record.number}", strip_side(strength)
+    if not run.previews.has(record.number, side):
         return []
     return [
         {"prompt": prompt, "before": f"{address}/{i}/before", "after": f"{address}/{i}/{side}"}
-        for i, prompt in enumerate(run.previews.prompts(round.number))
+        for i, prompt in enumerate(run.previews.prompts(record.number))
     ]

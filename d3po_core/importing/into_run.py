@@ -99,7 +99,7 @@ class _Importer:
         self.left_out: list[LeftOut] = []
         self._prompt_ids: dict[tuple[str, str], int] = {}  # of prompts whose conditioning is stored
         self._ids = {group.settings["key"]: group.id for group in run.groups.select(recorded=False)}
-        self._round = 1 + sum(round.finished is not None for round in run.rounds.all())
+        self._round = 1 + sum(each.finished is not None for each in run.rounds.all())
 
     def add(self, group: JudgedGroup) -> None:
         """Add a group, or what it still lacks; raises _Unusable, and D3POError if the disk is full."""

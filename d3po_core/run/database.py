@@ -278,9 +278,9 @@ class Part:
         self.folder = folder
         self._database = database
 
-    def _round_folder(self, round: int) -> Path:
+    def _round_folder(self, number: int) -> Path:
         """Return where the files of a round belong; it may not exist yet."""
-        return self.folder / ROUNDS / f"{round:04}"
+        return self.folder / ROUNDS / f"{number:04}"
 
 
 def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:

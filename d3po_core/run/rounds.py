@@ -90,12 +90,12 @@ class Rounds(Part):
 
     def open(self) -> Round | None:
         """Return the unfinished round, if there is one."""
-        return next((round for round in self.all() if round.finished is None), None)
+        return next((each for each in self.all() if each.finished is None), None)
 
     def stopped(self) -> Round | None:
         """Return the unfinished round if a state of its trainer was saved; without one it is begun anew."""
-        round = self.open()
-        return round if round and (self._round_folder(round.number) / STATE).is_file() else None
+        unfinished = self.open()
+        return unfinished if unfinished and (self._round_folder(unfinished.number) / STATE).is_file() else None
 
     def all(self) -> list[Round]:
         """Return all rounds, by number."""
@@ -149,12 +149,12 @@ class Rounds(Part):
         """
         if policy == "base":
             return None
-        for round in reversed(self.all()):
-            if round.lora_file is not None and policy in (round.lora_hash, str(round.number)):
-                path = self.folder / round.lora_file
+        for each in reversed(self.all()):
+            if each.lora_file is not None and policy in (each.lora_hash, str(each.number)):
+                path = self.folder / each.lora_file
                 if not path.is_file():
                     raise D3POError(
-                        f"The LoRA of round {round.number} is missing: {path}.",
+                        f"The LoRA of round {each.number} is missing: {path}.",
                         "Put the file, or a copy that you exported, back there, or begin a new run.",
                         "All picks are saved.",
                     )
@@ -170,7 +170,7 @@ class Rounds(Part):
             row = connection.execute("SELECT value FROM meta WHERE key = 'policy'").fetchone()
         if row is not None:
             return str(row["value"])
-        finished = [round.lora_hash for round in self.all() if round.lora_hash]
+        finished = [each.lora_hash for each in self.all() if each.lora_hash]
         return finished[-1] if finished else "base"
 
     def go_back(self, policy: str) -> None:

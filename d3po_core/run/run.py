@@ -292,9 +292,8 @@ class RunLibrary:
                 self._open.pop(gone).close()
             by_id: dict[str, Run] = {}
             for folder in folders:
-                run = self._open.get(folder) or _open_or_none(folder)
-                if run is not None:
-                    self._open[folder] = run
+                with suppress(D3POError):  # a damaged one must not hide the others
+                    run = self._open[folder] = self._open.get(folder) or Run.open(folder)
                     by_id.setdefault(run.run_id, run)
         return sorted(by_id.values(), key=lambda run: -run.created)
 
@@ -333,13 +332,6 @@ class RunLibrary:
         with self._lock:
             for run in self._open.values():
                 run.close()
-
-
-def _open_or_none(folder: Path) -> Run | None:
-    try:
-        return Run.open(folder)
-    except D3POError:  # a damaged one must not hide the others
-        return None
 
 
 def to_image(pixels: Tensor) -> Image.Image:
