@@ -104,10 +104,9 @@ class Cards:
             D3POError: it cannot be brought back.
         """
         policy = run.rounds.current_policy()
-        lora = run.rounds.lora(policy)
-        if lora is None:
+        lora, taught = run.rounds.lora(policy), run.rounds.maker(policy)
+        if lora is None or taught is None:
             return "", 1.0
-        taught = next(each for each in run.rounds.all() if each.lora_hash == policy)
         published = self._newest(run, policy) or self.publish(run, lora)
         return published.stem, recommended_strength_of(taught.summary)
 

@@ -34,11 +34,7 @@ LABELS = {
 
 
 class LoadedModel:
-    """The web UI's own model, as where models come from.
-
-    Args:
-        watch: see `WebuiDenoiser`.
-    """
+    """The web UI's own model, as where models come from; `watch` is that of `WebuiDenoiser`."""
 
     def __init__(self, watch: Callable[[], None]) -> None:
         self._watch = watch
@@ -74,11 +70,7 @@ class LoadedModel:
 
 
 class WebuiHost:
-    """See `d3po_panels.host.Host`.
-
-    Args:
-        cards: where LoRAs are shown.
-    """
+    """See `d3po_panels.host.Host`; LoRAs are shown among the cards."""
 
     attachment = "hooks"
 

@@ -131,7 +131,10 @@ def evaluate(
                     done += len(images)
                     yield DrawProgress(done, total)
             sides[sampler, side] = _score(torch.cat(batches), texts, seeds, scorer, fidelity)
-    outcomes = {sampler: _compare(sides[sampler, "before"], sides[sampler, "after"]) for sampler in plans}
+    outcomes = {}
+    for sampler in plans:
+        before, after = sides[sampler, "before"], sides[sampler, "after"]
+        outcomes[sampler] = Outcome(compare(before.scores, after.scores), before.fidelity, after.fidelity)
     yield Evaluation(outcomes, sides["deterministic", "before"], sides["deterministic", "after"])
 
 
@@ -148,7 +151,3 @@ def _score(images: Tensor, texts: list[str], seeds: int, scorer: Scorer, fidelit
         scores=scorer(images, texts).double().cpu().unflatten(0, (-1, seeds)),
         fidelity={name: float(right.double().mean()) for name, right in shows.items()},
     )
-
-
-def _compare(before: ScoredImages, after: ScoredImages) -> Outcome:
-    return Outcome(compare(before.scores, after.scores), before.fidelity, after.fidelity)

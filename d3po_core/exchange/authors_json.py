@@ -48,15 +48,9 @@ def import_picks(run: Run, path: str | Path, who: str | None = None) -> int:
 
 
 def export_picks(run: Run, path: str | Path, who: str = "") -> int:
-    """Write one person's standing picks as an annotator's file, see `feedback_rows`.
+    """Write one person's standing picks as an annotator's file, and return how many pairs could not be expressed.
 
-    Args:
-        run: with groups of the same number of candidates.
-        path: the file; it is replaced if it exists.
-        who: the person.
-
-    Returns:
-        How many pairs could not be expressed.
+    The file is replaced if it exists; see `feedback_rows`.
 
     Raises:
         D3POError: as `feedback_rows`; the disk is full or the folder cannot be written to.
@@ -73,10 +67,6 @@ def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
     there are only three levels: such a ranking loses the pairs between its middle places. Ties, skipped groups and
     groups without a pick are rows of zeros; all bad is a row of -1. A flagged candidate is -1, and then a ranking's
     last place is 0. The authors' trainer takes 7 images in each row.
-
-    Args:
-        run: with groups of the same number of candidates.
-        who: the person.
 
     Returns:
         The rows, and how many pairs they could not express.

@@ -168,12 +168,6 @@ def _read(path: Path) -> Iterator[tuple[int, JsonObject]]:
 def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) -> StoredPick | StoredFlag:
     """Return the pick or flag of a line that fits the run; it has no id.
 
-    Args:
-        line: from `_read`.
-        number: of the line, for the error.
-        path: of the file, for the error.
-        groups: of the run, by id.
-
     Raises:
         D3POError: it does not fit.
     """
@@ -215,14 +209,7 @@ def _numbers(value: object) -> tuple[int, ...]:
 
 
 def export_dataset(run: Run, folder: Path) -> int:
-    """Write all groups with picks or flags.
-
-    Args:
-        run: with picks.
-        folder: new or empty.
-
-    Returns:
-        How many images were written.
+    """Write all groups with picks or flags to a folder that is new or empty, and return how many images they have.
 
     Raises:
         D3POError: an image is missing, or the folder cannot be written to.

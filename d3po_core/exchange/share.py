@@ -40,10 +40,11 @@ def share(
     Raises:
         D3POError: nothing was taught yet, the LoRA file is missing or damaged, or the zip cannot be written.
     """
-    taught = _round(run)
+    policy = run.rounds.current_policy()
+    taught, lora = run.rounds.maker(policy), run.rounds.lora(policy)
+    if taught is None or lora is None:
+        raise D3POError("This taste has not been taught yet, so there is nothing to share.", "Pick and teach first.")
     name = run.name if with_name else NEUTRAL
-    lora = run.rounds.lora(run.rounds.current_policy())
-    assert lora is not None
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(unused_path(Path(), name).name, anonymous(lora, name))
@@ -95,14 +96,6 @@ def card(run: Run, taught: Round, name: str, prompts: list[str]) -> str:
     if prompts:
         lines += ["", "Rows of before-after.png:", "", *(f"{n}. {prompt}" for n, prompt in enumerate(prompts, 1))]
     return "\n".join(lines) + "\n"
-
-
-def _round(run: Run) -> Round:
-    policy = run.rounds.current_policy()
-    for taught in run.rounds.all():
-        if taught.lora_hash == policy:
-            return taught
-    raise D3POError("This taste has not been taught yet, so there is nothing to share.", "Pick and teach first.")
 
 
 def _strip(run: Run, taught: Round) -> Image.Image | None:

@@ -83,13 +83,7 @@ class Response:
 
 
 def handle(library: RunLibrary, actions: Actions, request: Request) -> Response:
-    """Answer a request; bad requests and errors of disk or database become responses too.
-
-    Args:
-        library: the runs.
-        actions: of the host.
-        request: the request.
-    """
+    """Answer a request; bad requests and errors of disk or database become responses too."""
     try:
         if from_another_site(request.headers):
             raise BadRequest("This request comes from another site.", 403)
@@ -104,11 +98,7 @@ def handle(library: RunLibrary, actions: Actions, request: Request) -> Response:
 
 
 def from_another_site(headers: Mapping[str, str]) -> bool:
-    """Return whether a request comes from another site, by the headers that browsers send.
-
-    Args:
-        headers: names in lower case.
-    """
+    """Return whether a request comes from another site, by the headers that browsers send, names in lower case."""
     site = headers.get("sec-fetch-site")
     if site is not None:  # the browser compared the addresses that it knows, which a proxy may have changed for us
         return site not in ("same-origin", "none")
@@ -200,13 +190,7 @@ KINDS = {
 
 
 class GalleryApp:
-    """Answers the gallery's requests, and serves the page's own files under `web/`.
-
-    Args:
-        library: the runs.
-        actions: of the host.
-        web: the folder with the page's files.
-    """
+    """Answers the gallery's requests, and serves the page's own files, in the folder `web`, under `web/`."""
 
     def __init__(self, library: RunLibrary, actions: Actions, web: Path) -> None:
         self._library, self._actions = library, actions

@@ -167,14 +167,7 @@ def load_lora(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def import_lora(path: Path | str, module: nn.Module) -> LoraWeights:
-    """Read a LoRA file for a network, to continue its training or as a reference.
-
-    Args:
-        path: the file, in any form that `keys` reads.
-        module: the network.
-
-    Returns:
-        Weights by the network's paths, float32.
+    """Read a LoRA file, in any form that `keys` reads, as weights by the network's paths, float32.
 
     Raises:
         D3POError: as in `load_lora`; the file is not a plain LoRA, or was made for another base model.

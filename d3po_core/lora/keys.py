@@ -64,10 +64,6 @@ _MADE_FOR = "Use the base model that it was made for."
 def to_file(weights: LoraWeights, module: nn.Module) -> dict[str, Tensor]:
     """Name a LoRA's tensors by the keys of files for this network's family; copy them to the CPU.
 
-    Args:
-        weights: by the network's own paths.
-        module: the network, with diffusers' or original names.
-
     Raises:
         D3POError: the network is of no known family.
     """
@@ -102,10 +98,6 @@ def one_alpha(weights: LoraWeights, base: ModelFamily) -> LoraWeights:
 
 def from_file(tensors: dict[str, Tensor], module: nn.Module, metadata: dict[str, str]) -> LoraWeights:
     """Convert a file's tensors to a LoRA by the paths of a network, float32.
-
-    Args:
-        tensors, metadata: of the file.
-        module: the network.
 
     Raises:
         D3POError: not a plain LoRA, layers that the network does not have, sizes of another base model, or layers of

@@ -267,12 +267,7 @@ IMPORTED = "imported"
 
 
 class Part:
-    """One part of a run.
-
-    Args:
-        folder: where the run is now.
-        database: of the run; all parts share it.
-    """
+    """One part of a run: the folder where the run is now, and the database that all parts share."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.folder = folder

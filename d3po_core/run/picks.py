@@ -156,10 +156,7 @@ class Picks(Part):
     def remove(self, pick_id: str) -> None:
         """Take back a pick and all earlier ones of the same person on the same group, so that none stands again.
 
-        All flags of that person on the group are taken back too.
-
-        Args:
-            pick_id: of a pick or a flag.
+        All flags of that person on the group are taken back too. The id may be a flag's.
 
         Raises:
             D3POError: there is no such pick or flag.

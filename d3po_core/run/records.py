@@ -164,12 +164,9 @@ def record(
     shown_order: Sequence[int],
     **columns: str | float | None,
 ) -> Recorded:
-    """Add a pick or flag, in the caller's transaction; one whose id was ever recorded adds nothing.
+    """Add a row to `picks`, in the caller's transaction; one whose id was ever recorded adds nothing.
 
-    Args:
-        connection: to the run's database.
-        pick_id: the client's own id; None makes a new one.
-        chosen, scores, shown_order, columns: of the row of `picks`.
+    Without an id of the client's own it gets a new one.
     """
     pick_id = pick_id or uuid.uuid4().hex
     if is_recorded(connection, pick_id):

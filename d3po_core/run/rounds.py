@@ -149,17 +149,22 @@ class Rounds(Part):
         """
         if policy == "base":
             return None
-        for each in reversed(self.all()):
-            if each.lora_file is not None and policy in (each.lora_hash, str(each.number)):
-                path = self.folder / each.lora_file
-                if not path.is_file():
-                    raise D3POError(
-                        f"The LoRA of round {each.number} is missing: {path}.",
-                        "Put the file, or a copy that you exported, back there, or begin a new run.",
-                        "All picks are saved.",
-                    )
-                return path
-        raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Draw with the base model.")
+        maker = self.maker(policy)
+        if maker is None or maker.lora_file is None:
+            raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Draw with the base model.")
+        path = self.folder / maker.lora_file
+        if not path.is_file():
+            raise D3POError(
+                f"The LoRA of round {maker.number} is missing: {path}.",
+                "Put the file, or a copy that you exported, back there, or begin a new run.",
+                "All picks are saved.",
+            )
+        return path
+
+    def maker(self, policy: str) -> Round | None:
+        """Return the round that made a policy, named by its hash or its number; None if no finished round did."""
+        finished = (each for each in reversed(self.all()) if each.lora_file is not None)
+        return next((each for each in finished if policy in (each.lora_hash, str(each.number))), None)
 
     def current_policy(self) -> str:
         """Return the policy that samples and that the next round departs from: "base" or a LoRA's hash.

@@ -272,8 +272,7 @@ class UnknownRunError(D3POError):
 class RunLibrary:
     """The runs in a folder, each in a folder of its own; opened once and kept open. All threads may use it.
 
-    Args:
-        folder: the folder; it need not exist yet.
+    The folder need not exist yet.
     """
 
     def __init__(self, folder: str | Path) -> None:
