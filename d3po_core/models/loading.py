@@ -70,16 +70,9 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Pipeline:
     kind = _pipeline_class(folder, index)
     weighted = [name for name in WEIGHTED if name in index and index[name] != ABSENT]
     variants = {_check_weights(folder / name) for name in weighted}
-    options = {"variant": "fp16"} if "fp16" in variants else {}
+    options = _left_out(kind, index) | ({"variant": "fp16"} if "fp16" in variants else {})
     try:
-        return kind.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            **options,
-            **_left_out(kind, index),
-        )
+        return kind.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # diffusers and transformers raise errors of many kinds on bad files
