@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from modules import call_queue, progress, shared
+from modules import call_queue, shared
+from modules import progress as tasks
 
 from d3po_core.app.runs import sample_settings
 from d3po_core.diffusion.image_model import ImageModel
@@ -85,8 +86,8 @@ class WebuiHost:
     @contextmanager
     def turn(self, check: Callable[[], None]) -> Iterator[None]:
         """See `Host.turn`."""
-        self.task = progress.create_task_id("d3po")
-        progress.add_task_to_queue(self.task)
+        self.task = tasks.create_task_id("d3po")
+        tasks.add_task_to_queue(self.task)
         try:
             with call_queue.queue_lock, self._begun():
                 self._check = check
@@ -101,23 +102,23 @@ class WebuiHost:
     def _begun(self) -> Iterator[None]:
         """Let the host show the task as the present one."""
         shared.state.begin(job=self.task)
-        progress.start_task(self.task)
+        tasks.start_task(self.task)
         try:
             yield
         finally:
-            progress.finish_task(self.task)
+            tasks.finish_task(self.task)
             shared.state.end()
             shared.state.interrupted = shared.state.skipped = False
 
     def should_yield(self) -> bool:
         """See `Host.should_yield`."""
-        return bool(progress.pending_tasks)
+        return bool(tasks.pending_tasks)
 
-    def check_stop(self, work: WorkProgress) -> None:
+    def check_stop(self, progress: WorkProgress) -> None:
         """See `Host.check_stop`. Interrupt and Skip stop the job, and Interrupt drawing ahead too."""
         if not self.task:
             return
-        shown, state = work.shown(0), shared.state
+        shown, state = progress.shown(0), shared.state
         state.job_count, state.job_no = 1, 0
         state.sampling_step, state.sampling_steps = shown["done"], max(1, shown["of"])
         state.textinfo = f"D3PO: {LABELS[shown['kind']]}"
