@@ -342,8 +342,8 @@ def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
     """Pick, train and evaluate; return the row of results."""
     from d3po_core.embedded import split_prompts
     from d3po_core.embedded.classifier import GardenClassifier
-    from d3po_core.evaluation import compare
-    from d3po_core.lora.attach import applied
+    from d3po_core.evaluation.compare import compare
+    from d3po_core.lora.attachment import applied
     from d3po_core.models import load_model
     from d3po_core.rewards import get_reward
     from d3po_core.run import Run

@@ -256,8 +256,8 @@ def made_of(experiment: Experiment, planting: Planting, seed: int) -> str:
 def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) -> dict[str, Any]:
     """Flag, train and measure; return the row of results."""
     from d3po_core.embedded.classifier import GardenClassifier
-    from d3po_core.evaluation import compare
-    from d3po_core.lora.attach import applied
+    from d3po_core.evaluation.compare import compare
+    from d3po_core.lora.attachment import applied
     from d3po_core.rewards import get_reward
     from d3po_core.run import Run
     from d3po_core.settings import LoraSettings, TrainSettings, replace

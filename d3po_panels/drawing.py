@@ -10,7 +10,7 @@ from d3po_core.app.runs import next_round, prompts_to_draw, sample_settings
 from d3po_core.app.sampling import sample_groups
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
-from d3po_core.lora.attach import applied
+from d3po_core.lora.attachment import applied
 from d3po_core.run import Run
 
 from .host import Host

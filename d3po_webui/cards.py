@@ -73,23 +73,23 @@ class Cards:
         Raises:
             D3POError: the disk is full, the folder cannot be written to, or the file is missing or damaged.
         """
-        round = next(each for each in run.rounds.all() if each.lora_file and run.folder / each.lora_file == lora)
+        taught = next(each for each in run.rounds.all() if each.lora_file and run.folder / each.lora_file == lora)
         used = self._used_names()
         target = unused_path(self.folder, lora.stem, {*used, *self._host_names()})
         tensors, metadata = load_lora(lora)
         metadata |= {"ss_output_name": target.stem, "modelspec.title": target.stem}
         files.replace(self.folder / NAMES, _to_json({**used, target.stem: run.run_id}))
-        files.replace(target.with_suffix(".json"), _to_json(self._new_card(run, round, metadata)))
+        files.replace(target.with_suffix(".json"), _to_json(self._new_card(run, taught, metadata)))
         write_new(target, save(tensors, {**metadata, **hashes(tensors, metadata)}))
-        self.picture(run, round.number)
+        self.picture(run, taught.number)
         self._tidy(run)
         return target
 
     def picture(self, run: Run, number: int) -> None:
         """Give the card of a round's LoRA the round's first image after training, if it has no image yet."""
-        round = next(each for each in run.rounds.all() if each.number == number)
-        side = strip_side(round.summary.lora_strength)
-        lora = self._newest(run, round.lora_hash)
+        taught = next(each for each in run.rounds.all() if each.number == number)
+        side = strip_side(taught.summary.lora_strength)
+        lora = self._newest(run, taught.lora_hash)
         if lora is None or lora.with_suffix(".png").exists() or not run.previews.has(number, side):
             return
         with Image.open(run.previews.image(number, 0, side)) as image:
@@ -104,12 +104,11 @@ class Cards:
             D3POError: it cannot be brought back.
         """
         policy = run.rounds.current_policy()
-        lora = run.rounds.lora(policy)
-        if lora is None:
+        lora, taught = run.rounds.lora(policy), run.rounds.maker(policy)
+        if lora is None or taught is None:
             return "", 1.0
-        round = next(each for each in run.rounds.all() if each.lora_hash == policy)
         published = self._newest(run, policy) or self.publish(run, lora)
-        return published.stem, recommended_strength_of(round.summary)
+        return published.stem, recommended_strength_of(taught.summary)
 
     def of(self, run: Run) -> dict[str, bool]:
         """Return the names of a taste's LoRAs among the cards, the newest first, and whether each is starred."""
@@ -158,7 +157,7 @@ class Cards:
                     with suppress(OSError):  # Windows deletes nothing that is open; the next round tries again
                         path.with_suffix(suffix).unlink()
 
-    def _new_card(self, run: Run, round: Round, metadata: dict[str, str]) -> Card:
+    def _new_card(self, run: Run, taught: Round, metadata: dict[str, str]) -> Card:
         """Make the card of a round's LoRA, with what a person wrote on the last one."""
         paths = self._files(run)
         last = _card(paths[-1]) if paths else Card()
@@ -166,13 +165,13 @@ class Cards:
         return {
             "description": f"The taste {run.name}, taught with D3PO from {picks} picks on {run.model.get('name', '')}.",
             "sd version": VERSIONS.get(metadata.get("ss_base_model_version", ""), "Unknown"),
-            "preferred weight": recommended_strength_of(round.summary),
+            "preferred weight": recommended_strength_of(taught.summary),
             "activation text": last.get("activation text", ""),
             "negative text": last.get("negative text", ""),
             "notes": last.get("notes", ""),
             "d3po_taste": run.run_id,
-            "d3po_round": round.number,
-            "d3po_policy": round.lora_hash,
+            "d3po_round": taught.number,
+            "d3po_policy": taught.lora_hash,
             "starred": False,
         }
 

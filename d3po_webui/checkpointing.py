@@ -47,7 +47,7 @@ def _checkpointing(forward: Callable[..., R]) -> Callable[..., R]:
     def call(*args: object, **kwargs: object) -> R:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        return cast("R", checkpoint(lambda: forward(*map(_copy, args), **kwargs), use_reentrant=False))
+        return checkpoint(lambda: forward(*map(_copy, args), **kwargs), use_reentrant=False)
 
     return call
 

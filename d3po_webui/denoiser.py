@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from d3po_core.diffusion.denoiser import Conditioning, Family, Prediction
-from d3po_core.diffusion.losses import per_row
+from d3po_core.diffusion.denoiser import Conditioning, Denoiser, Family, Prediction
 from d3po_core.diffusion.noise_schedule import NoiseSchedule, karras
+from d3po_core.diffusion.steps import per_row
 from d3po_core.errors import D3POError
 
 from . import host
@@ -18,7 +18,7 @@ from .host import HostModel
 CHOOSE = "Choose a Stable Diffusion 1, 2 or XL checkpoint; later models such as SD3 and Flux can be taught in ComfyUI."
 
 
-class WebuiDenoiser:
+class WebuiDenoiser(Denoiser):
     """See `Denoiser`. What the host adds at generation (scripts, ControlNet, FreeU) is left out.
 
     Args:
@@ -33,21 +33,17 @@ class WebuiDenoiser:
 
     def __init__(self, model: HostModel, watch: Callable[[], None] = lambda: None) -> None:
         self.model, self.module = model, host.network(model)
-        self.table = _noise_schedule(model)
         self._watch = watch
+        if reason := host.why_not(model):
+            raise D3POError(reason, CHOOSE)
+        prediction = host.prediction_type(model)
+        assert prediction is not None, "a reason not to train"
+        self.table = NoiseSchedule(host.alphas_cumprod(model), prediction)
 
     @property
     def device(self) -> torch.device:
         """See `Denoiser.device`."""
         return host.device()
-
-    def clean(self, latents: Tensor) -> Tensor:
-        """Return finished latents in the space of x, which is the same."""
-        return latents
-
-    def finished(self, x: Tensor) -> Tensor:
-        """Return x in the space of finished latents: the inverse of `clean`."""
-        return x
 
     def sigmas(self, steps: int, schedule: str) -> Tensor:
         """Return the host's own spacing for its Euler samplers ("Automatic"), or karras; float64 (steps + 1,)."""
@@ -84,12 +80,3 @@ class WebuiDenoiser:
             self.model, per_row(scaling.into, x) * x, timestep, branch["context"], branch.get("vector")
         )
         return per_row(scaling.skip, x) * x + per_row(scaling.out, x) * output.float()
-
-
-def _noise_schedule(model: HostModel) -> NoiseSchedule:
-    """Read the noise level at each timestep, and what the network predicts."""
-    if reason := host.why_not(model):
-        raise D3POError(reason, CHOOSE)
-    prediction = host.prediction_type(model)
-    assert prediction is not None, "a reason not to train"
-    return NoiseSchedule(host.alphas_cumprod(model), prediction)

@@ -1,7 +1,7 @@
 """Everything that the web UIs do differently, behind functions of one meaning.
 
-Beside register.py this is the only file that imports their `modules`. "A1111" here is AUTOMATIC1111 v1.10; the Forge
-family (Forge, reForge, forge-classic) keeps its network in `forge_objects`.
+Beside queue_host.py and register.py this is the only file that imports their `modules`. "A1111" here is AUTOMATIC1111
+v1.10; the Forge family (Forge, reForge, forge-classic) keeps its network in `forge_objects`.
 """
 
 from __future__ import annotations
@@ -11,19 +11,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 import torch
-from modules import call_queue, devices, progress, shared
+from modules import devices, shared
 from modules.devices import NansException
 from modules.prompt_parser import SdConditioning
 from torch import Tensor, nn
 
 from d3po_core.diffusion.noise_schedule import PredictionType
 from d3po_core.errors import D3POError
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeIs
 
 LATENT_CHANNELS = 4
 PIXELS_PER_LATENT = 8
@@ -43,31 +40,6 @@ class CheckpointInfo(Protocol):
 
     def calculate_shorthash(self) -> str | None:
         """Return the file's hash; None if the user has turned that off."""
-        ...
-
-
-class LoadedCheckpoint(Protocol):
-    """What the models of both kinds of hosts have."""
-
-    sd_checkpoint_info: CheckpointInfo
-
-    def get_learned_conditioning(self, prompts: object) -> Tensor | dict[str, Tensor]:
-        """Return what the text encoder makes of prompts."""
-        ...
-
-
-class A1111Model(LoadedCheckpoint, Protocol):
-    """A1111's model, of ldm (SD) or sgm (SDXL)."""
-
-    model: nn.Module
-    """Calls the UNet, `diffusion_model`."""
-    first_stage_model: nn.Module
-    parameterization: str
-    alphas_cumprod: Tensor
-    scale_factor: float
-
-    def apply_model(self, x: Tensor, timestep: Tensor, cond: Mapping[str, object]) -> Tensor:
-        """Return the network's output, in the host's precision."""
         ...
 
 
@@ -128,17 +100,27 @@ class ForgeObjects(Protocol):
     vae: ForgeVae
 
 
-class ForgeModel(LoadedCheckpoint, Protocol):
-    """The Forge family's model."""
+class HostModel(Protocol):
+    """A loaded checkpoint as the web UI holds it; the Forge family's have only what comes first."""
 
+    sd_checkpoint_info: CheckpointInfo
     forge_objects: ForgeObjects
 
+    def get_learned_conditioning(self, prompts: object) -> Tensor | dict[str, Tensor]:
+        """Return what the text encoder makes of prompts."""
+        ...
 
-HostModel = A1111Model | ForgeModel
-"""A loaded checkpoint as the web UI holds it."""
+    # A1111's, of ldm (SD) or sgm (SDXL)
+    model: nn.Module
+    """Calls the UNet, `diffusion_model`."""
+    first_stage_model: nn.Module
+    parameterization: str
+    alphas_cumprod: Tensor
+    scale_factor: float
 
-
-# -- the model ---------------------------------------------------------------------------------------------------------
+    def apply_model(self, x: Tensor, timestep: Tensor, cond: Mapping[str, object]) -> Tensor:
+        """Return the network's output, in the host's precision."""
+        ...
 
 
 def loaded_model() -> HostModel:
@@ -177,7 +159,7 @@ def why_not(model: HostModel) -> str:
     return "" if prediction_type(model) else NOT_YET
 
 
-def is_forge(model: HostModel) -> TypeIs[ForgeModel]:
+def is_forge(model: HostModel) -> bool:
     """Return whether a model is of the Forge family."""
     return hasattr(model, "forge_objects")
 
@@ -242,7 +224,7 @@ def prediction_of(predictor: object) -> PredictionType | None:
     return kinds.get(getattr(predictor, "prediction_type", ""))
 
 
-def _predictor(model: ForgeModel) -> NoiseLevels:
+def _predictor(model: HostModel) -> NoiseLevels:
     inner = model.forge_objects.unet.model
     return inner.predictor if hasattr(inner, "predictor") else inner.model_sampling
 
@@ -383,7 +365,7 @@ def from_vae(model: HostModel, latents: Tensor) -> Tensor:
     return latents * model.scale_factor if not is_forge(model) else _scaling(model).process_in(latents)
 
 
-def _scaling(model: ForgeModel) -> LatentScale:
+def _scaling(model: HostModel) -> LatentScale:
     """Find what scales latents: Forge's VAE itself, or the configuration of the others' models."""
     network = vae(model)
     if hasattr(network, "process_out"):
@@ -416,9 +398,6 @@ def take_off_networks() -> None:
         hypernetworks.load_hypernetworks([], [])
 
 
-# -- folders and flags -------------------------------------------------------------------------------------------------
-
-
 def data_folder() -> Path:
     """Return the folder of the user's own files."""
     from modules.paths_internal import data_path
@@ -429,54 +408,3 @@ def data_folder() -> Path:
 def lora_folder() -> Path:
     """Return the folder of the LoRAs that the host's cards show."""
     return Path(shared.cmd_opts.lora_dir)
-
-
-def open_to_others() -> bool:
-    """Return whether other computers may open the page: --listen, --share, --ngrok or --server-name."""
-    return bool(shared.cmd_opts.webui_is_non_local)
-
-
-# -- the queue ---------------------------------------------------------------------------------------------------------
-
-
-def interrupted() -> bool:
-    """Return whether the user pressed Interrupt."""
-    return bool(shared.state.interrupted)
-
-
-def skipped() -> bool:
-    """Return whether the user pressed Skip."""
-    return bool(shared.state.skipped)
-
-
-def should_yield() -> bool:
-    """Return whether other work waits in the host's queue."""
-    return bool(progress.pending_tasks)
-
-
-def show(done: int, of: int, text: str) -> None:
-    """Show in the host's own progress bar how many steps are done, and of how many."""
-    shared.state.job_count, shared.state.job_no = 1, 0
-    shared.state.sampling_step, shared.state.sampling_steps = done, max(1, of)
-    shared.state.textinfo = text
-
-
-def new_task(kind: str) -> str:
-    """Announce a task in the host's queue, and return its id."""
-    task = progress.create_task_id(kind)
-    progress.add_task_to_queue(task)
-    return task
-
-
-@contextmanager
-def queued(task: str) -> Iterator[None]:
-    """Wait for a task's turn in the host's queue, and hold it."""
-    with call_queue.queue_lock:
-        shared.state.begin(job=task)
-        progress.start_task(task)
-        try:
-            yield
-        finally:
-            progress.finish_task(task)
-            shared.state.end()
-            shared.state.interrupted = shared.state.skipped = False

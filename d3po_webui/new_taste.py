@@ -94,12 +94,7 @@ def control(key: str) -> Component:
 
 
 def take_over(fields: Mapping[str, Component], name: Component, prompts: Component, notice: Component) -> None:
-    """Make a hidden button, which the page presses to send txt2img's settings into the panel's controls.
-
-    Args:
-        fields: controls by "section.field".
-        name, prompts, notice: of the panel.
-    """
+    """Make a hidden button, which the page presses to send txt2img's settings into the panel's controls."""
     page = gr.Textbox(visible=False, elem_id="d3po_sent")
     button: Component = gr.Button("Send from txt2img", elem_id="d3po_send")
     keys = [key for key in fields if key.startswith("sample.")]

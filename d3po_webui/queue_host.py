@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from modules import call_queue, shared
+from modules import progress as tasks
+
 from d3po_core.app.runs import sample_settings
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.diffusion.trainable import trainable_tensors
@@ -32,11 +35,7 @@ LABELS = {
 
 
 class LoadedModel:
-    """The web UI's own model, as where models come from.
-
-    Args:
-        watch: see `WebuiDenoiser`.
-    """
+    """The web UI's own model, as where models come from; `watch` is that of `WebuiDenoiser`."""
 
     def __init__(self, watch: Callable[[], None]) -> None:
         self._watch = watch
@@ -72,18 +71,14 @@ class LoadedModel:
 
 
 class WebuiHost:
-    """See `d3po_panels.host.Host`.
-
-    Args:
-        cards: where LoRAs are shown.
-    """
+    """See `d3po_panels.host.Host`; LoRAs are shown among the cards."""
 
     attachment = "hooks"
 
     def __init__(self, cards: Cards) -> None:
         self.cards = cards
         self.models = LoadedModel(self._watch)
-        self.open_to_others = host.open_to_others()
+        self.open_to_others = bool(shared.cmd_opts.webui_is_non_local)  # --listen, --share, --ngrok or --server-name
         self.groups_per_turn = 2  # the user's own images wait meanwhile
         self.task = ""
         self._check: Callable[[], None] | None = None  # of the job whose turn it is
@@ -91,9 +86,10 @@ class WebuiHost:
     @contextmanager
     def turn(self, check: Callable[[], None]) -> Iterator[None]:
         """See `Host.turn`."""
-        self.task = host.new_task("d3po")
+        self.task = tasks.create_task_id("d3po")
+        tasks.add_task_to_queue(self.task)
         try:
-            with host.queued(self.task):
+            with call_queue.queue_lock, self._begun():
                 self._check = check
                 model = host.loaded_model()
                 host.take_off_networks()
@@ -102,18 +98,32 @@ class WebuiHost:
         finally:
             self.task, self._check = "", None
 
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
+        """Let the host show the task as the present one."""
+        shared.state.begin(job=self.task)
+        tasks.start_task(self.task)
+        try:
+            yield
+        finally:
+            tasks.finish_task(self.task)
+            shared.state.end()
+            shared.state.interrupted = shared.state.skipped = False
+
     def should_yield(self) -> bool:
         """See `Host.should_yield`."""
-        return host.should_yield()
+        return bool(tasks.pending_tasks)
 
     def check_stop(self, progress: WorkProgress) -> None:
         """See `Host.check_stop`. Interrupt and Skip stop the job, and Interrupt drawing ahead too."""
         if not self.task:
             return
-        shown = progress.shown(0)
-        host.show(shown["done"], shown["of"], f"D3PO: {LABELS[shown['kind']]}")
-        if host.interrupted() or host.skipped():
-            raise Stopped(rest=host.interrupted())
+        shown, state = progress.shown(0), shared.state
+        state.job_count, state.job_no = 1, 0
+        state.sampling_step, state.sampling_steps = shown["done"], max(1, shown["of"])
+        state.textinfo = f"D3PO: {LABELS[shown['kind']]}"
+        if state.interrupted or state.skipped:
+            raise Stopped(rest=bool(state.interrupted))
 
     @contextmanager
     def training(self, model: ImageModel, settings: TrainSettings | RewardSettings) -> Iterator[None]:

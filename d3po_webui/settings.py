@@ -41,13 +41,7 @@ class Options(Protocol):
 
 
 def add(options: Options, option_info: Callable[..., OptionInfo], host: WebuiHost) -> None:
-    """Add our page to the host's settings. Numbers have effect at once.
-
-    Args:
-        options: the host's.
-        option_info: the host's class of one option.
-        host: has the numbers.
-    """
+    """Add our page to the host's settings; `option_info` is its class of one option. Numbers have effect at once."""
     label = "Folder of the tastes (empty: d3po in the web UI's data folder)"
     options.add_option(FOLDER, option_info("", label, section=SECTION).needs_reload_ui())
     numbers: tuple[tuple[str, object, str, int, str], ...] = (

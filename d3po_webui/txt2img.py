@@ -66,11 +66,7 @@ class Txt2ImgSettings:
 
 
 def read(text: str) -> Txt2ImgSettings:
-    """Return what a taste takes over.
-
-    Args:
-        text: a `Page` as JSON.
-    """
+    """Return what a taste takes over of a `Page`, given as JSON."""
     page: Page = json.loads(text)
     prompt, tags = _plain(page["prompt"], page["comments"])
     negative, more_tags = _plain(page["negative"], page["comments"])
@@ -92,22 +88,17 @@ def read(text: str) -> Txt2ImgSettings:
 def _without_effect(page: Page) -> list[str]:
     """Name what is on in txt2img, outside its prompts, and is not taken over."""
     sampler, scheduler = page["sampler"], page["scheduler"]
-    names = [*page["on"], *(f"style {style}" for style in page["styles"])]
-    if page["script"] not in ("", "None"):
-        names.append(f"script {page['script']}")
-    if sampler not in LIKE_OURS:
-        names.append(f"sampler {sampler} (a taste draws as Euler a)")
-    if scheduler not in ("", "Automatic", "Karras"):
-        names.append(f"schedule type {scheduler}")
-    if page["batch_count"] > 1:
-        names.append("batch count")
-    if page["batch_size"] > 1:
-        names.append("batch size")
-    if page["seed"] != -1:
-        names.append("seed")
-    if page["variation"]:
-        names.append("seed variation")
-    return names
+    others = {
+        f"script {page['script']}": page["script"] not in ("", "None"),
+        f"sampler {sampler} (a taste draws as Euler a)": sampler not in LIKE_OURS,
+        f"schedule type {scheduler}": scheduler not in ("", "Automatic", "Karras"),
+        "batch count": page["batch_count"] > 1,
+        "batch size": page["batch_size"] > 1,
+        "seed": page["seed"] != -1,
+        "seed variation": page["variation"],
+    }
+    styles = [f"style {style}" for style in page["styles"]]
+    return [*page["on"], *styles, *(name for name, is_on in others.items() if is_on)]
 
 
 def name_of(prompt: str) -> str:

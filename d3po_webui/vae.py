@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from d3po_core.diffusion.trainable import trainable_tensors
+from d3po_core.diffusion.trainable import replaced_tensors, trainable_tensors
 
 from . import host
 from .checkpointing import checkpointed, decoder_layers
@@ -22,11 +21,7 @@ from .host import HostModel
 
 
 class Vae:
-    """The VAE of the host's model; use it while it is `held`.
-
-    Args:
-        model: the host's.
-    """
+    """The VAE of the host's model; use it while it is `held`."""
 
     def __init__(self, model: HostModel) -> None:
         self.model, self.network = model, host.vae(model)
@@ -71,23 +66,14 @@ def held(model: HostModel, checkpointing: bool) -> Iterator[Vae]:
     """
     vae = Vae(model)
     layers = decoder_layers(vae.network.decoder) if checkpointing else []  # type: ignore[arg-type]
-    with host.vae_at_hand(model), trainable_tensors([vae.network]), _in_float32(vae.network), checkpointed(layers):
+    exact = replaced_tensors(vae.network.modules(), _in_float32)
+    with host.vae_at_hand(model), trainable_tensors([vae.network]), exact, checkpointed(layers):
         yield vae
 
 
-@contextmanager
-def _in_float32(network: nn.Module) -> Iterator[None]:
-    """Let a network compute in float32; weights in another precision are put aside, and put back."""
-    before: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
-    try:
-        for module in network.modules():
-            for store in cast("tuple[dict[str, Tensor | None], ...]", (module._parameters, module._buffers)):
-                for name, value in store.items():
-                    if value is not None and value.is_floating_point() and value.dtype != torch.float32:
-                        before.append((store, name, value))
-                        exact = value.detach().float()
-                        store[name] = nn.Parameter(exact, False) if isinstance(value, nn.Parameter) else exact
-        yield
-    finally:
-        for store, name, value in before:
-            store[name] = value
+def _in_float32(value: Tensor) -> Tensor | None:
+    """Copy a weight in another precision to float32."""
+    if not value.is_floating_point() or value.dtype == torch.float32:
+        return None
+    exact = value.detach().float()
+    return nn.Parameter(exact, False) if isinstance(value, nn.Parameter) else exact

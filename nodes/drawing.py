@@ -12,7 +12,7 @@ from ..d3po_core.app.cost import drawing_cost
 from ..d3po_core.app.runs import next_round
 from ..d3po_core.app.sampling import DrawnGroup, SampledGroup, draw_groups, prompt_of, sample_groups
 from ..d3po_core.errors import D3POError
-from ..d3po_core.lora.attach import applied
+from ..d3po_core.lora.attachment import applied
 from ..d3po_core.run import BaseModelFacts, Run
 from ..d3po_core.settings import SampleSettings
 from . import folders, graph

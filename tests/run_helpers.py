@@ -6,13 +6,15 @@ import multiprocessing
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
-from d3po_core.run import Run
+from d3po_core.run import Run, StoredFlag, StoredPick
 
 MODEL = {"identity": "abc", "source": "somewhere/model", "family": "diffusion"}
 
@@ -116,6 +118,12 @@ def pick_all(folder: Path, who: str, ids: list[str], times: int) -> None:
                 run.picks.add(group_id, Pick("favourite", (time % 2,)), pick_id=f"{who} {group_id} {time}", who=who)
 
 
+def undo(run: Run, who: str = "") -> StoredPick | StoredFlag | None:
+    """Take back a person's last pick or flag, as the page does, and return it."""
+    last = run.picks.last(who)
+    return last and run.picks.take_back(last.pick_id)
+
+
 def add_groups(folder: Path, count: int) -> None:
     torch.set_num_threads(1)
     run = Run.open(folder)
@@ -123,8 +131,10 @@ def add_groups(folder: Path, count: int) -> None:
         put_group(run)
 
 
-def open_or_create(folder: Path) -> None:
-    Run.open_or_create(folder, model=MODEL, settings={})
+def create_unless_there(folder: Path) -> None:
+    with suppress(D3POError):
+        Run.create(folder, model=MODEL, settings={})
+    Run.open(folder)
 
 
 def hold_trainer_lock(folder: Path, ready) -> None:

@@ -64,7 +64,7 @@ def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[st
     """Draw groups with a policy of the run, showing how far it has come; False if it was stopped by Ctrl+C."""
     from ..app.runs import next_round
     from ..app.sampling import sample_groups
-    from ..lora.attach import applied
+    from ..lora.attachment import applied
 
     bar = common.ProgressBar("Drawing")
     groups = sample_groups(run, model, settings, prompts, policy, next_round(run))

@@ -59,15 +59,15 @@ class Denoiser(Protocol):
         ...
 
     def clean(self, latents: Tensor) -> Tensor:
-        """Convert finished latents (B, ...) to the space of x.
+        """Convert finished latents (B, ...) to the space of x; unless a denoiser says otherwise, they are in it.
 
         Finished latents are what `ImageModel.sample` returns and a run stores.
         """
-        ...
+        return latents
 
     def finished(self, x: Tensor) -> Tensor:
         """Convert x at noise level 0 (B, ...) to finished latents, the inverse of `clean`; gradients flow."""
-        ...
+        return x
 
     def sigmas(self, steps: int, schedule: str) -> Tensor:
         """Return the noise levels of a sampling schedule, descending, float64 (steps + 1,).

@@ -24,6 +24,10 @@ def d3po(winner: Tensor, loser: Tensor, beta: float, clip: float = 0.0, label_sm
     is the published loss; on their sums over a trajectory it is DPO on whole trajectories. As in the authors' code the
     ratio exp(r) may be clamped to 1 ± clip: then |beta * (r_w - r_l)| <= beta * log((1 + clip) / (1 - clip)).
 
+    With r = (e_ref - e) / 2 it is Diffusion-DPO, DPO on clean images (Wallace et al. 2024, arXiv 2311.12908, eq. 14),
+    where e is the mean squared error of predicting the noise that was added to an image; both images of a pair have the
+    same noise and level. The authors' code has the same beta / 2, into which the paper's T omega(lambda) are absorbed.
+
     Args:
         winner, loser: log-ratios, mean over latent elements, both of one shape.
         beta: inverse temperature.
@@ -92,22 +96,6 @@ def dpok(log_ratio: Tensor, kl: Tensor, advantage: Tensor, alpha: float, beta: f
     ratio = log_ratio.exp()
     ratio = ratio.clamp(1 - clip, 1 + clip) if clip else ratio
     return -alpha * advantage * ratio + beta * kl
-
-
-def diffusion_dpo(
-    winner: Tensor, winner_ref: Tensor, loser: Tensor, loser_ref: Tensor, beta: float, label_smoothing: float = 0.0
-) -> Tensor:
-    """Compute the loss of Diffusion-DPO: DPO on clean images (Wallace et al. 2024, arXiv 2311.12908, eq. 14).
-
-    -log sigmoid(-beta/2 * ((e_w - e_w_ref) - (e_l - e_l_ref))), where e is the error of predicting the noise that was
-    added to an image; both images of a pair have the same noise and level. The authors' code has the same beta/2, into
-    which the paper's T omega(lambda) are absorbed. With the log-ratio (e_ref - e)/2 this equals `d3po`.
-
-    Args:
-        winner, loser: the policy's squared errors, mean over latent elements, both of one shape.
-        winner_ref, loser_ref: the reference's.
-    """
-    return d3po((winner_ref - winner) / 2, (loser_ref - loser) / 2, beta, label_smoothing=label_smoothing)
 
 
 def diffusion_kto(log_ratio: Tensor, liked: Tensor, beta: float, offset: Tensor | None = None) -> Tensor:

@@ -184,7 +184,7 @@ def to_tensors(trajectory: Trajectory, part: slice, plan: SamplingPlan) -> dict[
         float64: the fields of `LinearSteps` in order.
     """
     steps = plan.steps[: plan.trained]
-    numbers = torch.stack([steps.sigma, steps.sigma_next, steps.x_coef, steps.denoised_coef, steps.std])
+    numbers = torch.stack(list(vars(steps).values()))
     tensors = {name: getattr(trajectory, name)[part].to(STORE_DTYPE) for name in RECORDED}
     return {**tensors, "steps": numbers}
 

@@ -39,9 +39,7 @@ class LinearSteps:
 
     def __getitem__(self, index: int | slice | Tensor) -> LinearSteps:
         """Select steps: a slice, one for each row of a batch (a tensor of step numbers, (B,)), or one (fields ())."""
-        return LinearSteps(
-            self.sigma[index], self.sigma_next[index], self.x_coef[index], self.denoised_coef[index], self.std[index]
-        )
+        return LinearSteps(*(numbers[index] for numbers in vars(self).values()))
 
 
 def per_row(value: Tensor, like: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,22 +23,36 @@ def trainable_tensors(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
     tensor on the same storage, which takes no memory and requires no gradient; afterwards every one is put back.
     Nothing may be loaded, moved or patched meanwhile.
     """
-    replaced: list[tuple[TensorStore, str, object]] = []
+    every = list({id(each): each for root in modules for each in root.modules()}.values())
+    adapters = [(store, store["weights"]) for module in every for store in _bypass_adapters(module)]
     try:
-        for module in {id(each): each for root in modules for each in root.modules()}.values():
+        for store, weights in adapters:
+            store["weights"] = _alias_nested(weights)
+        with replaced_tensors(every, _frozen_alias):
+            yield
+    finally:
+        for store, weights in adapters:
+            store["weights"] = weights
+
+
+@contextmanager
+def replaced_tensors(
+    modules: Iterable[torch.nn.Module], replacement: Callable[[Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Replace parameters and buffers of these modules until the context ends; those for which it is None stay."""
+    before: list[tuple[TensorStore, str, Tensor]] = []
+    try:
+        for module in modules:
             stores: tuple[TensorStore, ...] = (module._parameters, module._buffers)
             for store in stores:
                 for name, value in store.items():
-                    if value is not None and (value.is_inference() or value.requires_grad):
-                        replaced.append((store, name, value))
-                        store[name] = _frozen_alias(value)
-            for store in _bypass_adapters(module):
-                replaced.append((store, "weights", store["weights"]))
-                store["weights"] = _alias_nested(store["weights"])
+                    if value is not None and (new := replacement(value)) is not None:
+                        before.append((store, name, value))
+                        store[name] = new
         yield
     finally:
-        for store, name, original in reversed(replaced):
-            store[name] = original
+        for store, name, value in before:
+            store[name] = value
 
 
 def _bypass_adapters(module: torch.nn.Module) -> Iterator[TensorStore]:
@@ -60,7 +74,9 @@ def _alias_nested(weights: object) -> object:
     return _same_storage(weights) if isinstance(weights, Tensor) else weights
 
 
-def _frozen_alias(value: Tensor) -> Tensor:
+def _frozen_alias(value: Tensor) -> Tensor | None:
+    if not (value.is_inference() or value.requires_grad):
+        return None
     if isinstance(value, torch.nn.Parameter):
         return torch.nn.Parameter(_same_storage(value), requires_grad=False)
     return _same_storage(value)

@@ -34,13 +34,8 @@ PROMPTS = [f"a {colour} {kind} {sky}" for kind in KINDS for colour in COLOURS fo
 def parse(prompt: str) -> dict[str, str]:
     """Return the attributes that a prompt names, such as {"kind": "tulip", "colour": "red", "sky": "by day"}."""
     text = prompt.lower()
-    named = {}
-    for name, values in ATTRIBUTES.items():
-        for value in values:
-            if re.search(rf"\b{value}\b", text):
-                named[name] = value
-                break
-    return named
+    found = {name: [v for v in values if re.search(rf"\b{v}\b", text)] for name, values in ATTRIBUTES.items()}
+    return {name: values[0] for name, values in found.items() if values}
 
 
 def split_prompts() -> tuple[list[str], list[str]]:

@@ -6,7 +6,3 @@
 | `evaluate` | draws and scores both sides, compares them and saves the result |
 | `images` | images of fixed prompts and seeds, and a grid of both sides |
 """
-
-from .compare import Comparison, compare
-
-__all__ = ["Comparison", "compare"]

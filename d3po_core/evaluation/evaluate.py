@@ -93,7 +93,6 @@ def evaluate(
     settings: SampleSettings,
     scorer: Scorer,
     fidelity: Fidelity | None = None,
-    attachment: str = "peft",
     show: Show = lambda done, total: None,
 ) -> Evaluation:
     """Draw images without and with a LoRA, by both samplers, and compare them.
@@ -106,7 +105,6 @@ def evaluate(
         settings: of the training sampler; size, guidance and batch of both.
         scorer: scores the images.
         fidelity: measures whether images show their prompts.
-        attachment: how a LoRA is attached to this model, "peft" or "hooks".
         show: see `Show`.
     """
     plans = sampling_plans(model, settings)
@@ -115,7 +113,7 @@ def evaluate(
     for sampler, plan in plans.items():
         sides = []
         for weights in (None, lora):
-            images = draw_all(model, weights, plan, prompts, seeds, settings, attachment, drawn)
+            images = draw_all(model, weights, plan, prompts, seeds, settings, "peft", drawn)
             sides.append(score(images, prompts, scorer, fidelity))
         before, after = sides
         outcomes[sampler] = Outcome(compare(before.scores, after.scores), before.fidelity, after.fidelity)

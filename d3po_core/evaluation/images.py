@@ -17,7 +17,7 @@ from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, generator, make_plan
 from ..diffusion.steps import make_steps
 from ..lora import LoraWeights
-from ..lora.attach import applied
+from ..lora.attachment import applied
 from ..lora.weights import scale_weights
 from ..run import Run
 from ..run.blind_checks import strip_side
@@ -112,12 +112,11 @@ GAP, HEADING, MIN_WIDTH = 4, 18, 96
 """Pixels of a grid: between images, above them for the labels, and to which small images are enlarged."""
 
 
-def before_after(before: Tensor, after: Tensor, labels: tuple[str, str] = ("before", "after")) -> Image.Image:
+def before_after(before: Tensor, after: Tensor) -> Image.Image:
     """Return a grid of images of the same prompts and seeds, before and after side by side, a prompt in each row.
 
     Args:
         before, after: (P, S, 3, H, W) in [0, 1].
-        labels: written above the sides.
     """
     prompts, seeds, _, height, width = before.shape
     scale = max(1, round(MIN_WIDTH / width))
@@ -125,7 +124,7 @@ def before_after(before: Tensor, after: Tensor, labels: tuple[str, str] = ("befo
     half = seeds * (w + GAP)
     sheet = Image.new("RGB", (2 * half + 3 * GAP, prompts * (h + GAP) + HEADING + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for side, (images, label) in enumerate(zip((before, after), labels, strict=True)):
+    for side, (images, label) in enumerate(((before, "before"), (after, "after"))):
         left = GAP + side * (half + GAP)
         pen.text((left, 2), label, fill="black")
         for p in range(prompts):
@@ -156,12 +155,12 @@ def draw_previews(
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
         show: see `Show`.
     """
-    round, lora = result.round, result.weights
+    number, lora = result.round, result.weights
     texts = sorted({prompt.text for prompt in run.prompts.to_show()})
     strip = _choose_prompts(texts, STRIP_IMAGES, run.run_id)
-    check = _choose_prompts(texts, CHECK_PAIRS, f"{run.run_id} {round}")
+    check = _choose_prompts(texts, CHECK_PAIRS, f"{run.run_id} {number}")
     jobs = [(prompt, seed) for seed, prompt in enumerate(strip)] + [
-        (p, CHECK_SEEDS + CHECK_PAIRS * round + i) for i, p in enumerate(check)
+        (p, CHECK_SEEDS + CHECK_PAIRS * number + i) for i, p in enumerate(check)
     ]
     full, *weaker = STRENGTHS  # the blind check is drawn at full strength alone
     sides: dict[str, tuple[LoraWeights | None, int]] = {
@@ -177,9 +176,9 @@ def draw_previews(
                 images[side].append(to_image(_draw_one(model, prompt, seed, settings)))
                 drawn(1)
         if side != "before":  # not at the end, as the caller may stop before
-            run.previews.save(round, strip, {name: side[: len(strip)] for name, side in images.items()})
+            run.previews.save(number, strip, {name: side[: len(strip)] for name, side in images.items()})
         if side == strip_side(full):
-            run.blind_checks.add(round, check, *(images[name][len(strip) :] for name in ("before", side)))
+            run.blind_checks.add(number, check, *(images[name][len(strip) :] for name in ("before", side)))
 
 
 def _draw_one(model: ImageModel, prompt: str, seed: int, settings: SampleSettings) -> Tensor:

@@ -20,20 +20,6 @@ from ..picks import Pick, pairs
 from ..run import Group, Run
 from ..run.files import replace
 
-IMAGES_PER_PROMPT = 7
-"""The number that the authors' trainer assumes; other numbers are imported and exported too."""
-
-
-def image_name(row: int, column: int, images: int = IMAGES_PER_PROMPT) -> str:
-    """Return the authors' file name of the image that a number in their JSON judges.
-
-    Args:
-        row: index of the row, 0 and up.
-        column: index in the row, 0 and up.
-        images: how many numbers each row has.
-    """
-    return f"images/{images * row + column:05}.png"
-
 
 def import_picks(run: Run, path: str | Path, who: str | None = None) -> int:
     """Record an annotator's file, or every `.json` file of a folder, as picks of kind "scores".
@@ -62,15 +48,9 @@ def import_picks(run: Run, path: str | Path, who: str | None = None) -> int:
 
 
 def export_picks(run: Run, path: str | Path, who: str = "") -> int:
-    """Write one person's standing picks as an annotator's file, see `feedback_rows`.
+    """Write one person's standing picks as an annotator's file, and return how many pairs could not be expressed.
 
-    Args:
-        run: with groups of the same number of candidates.
-        path: the file; it is replaced if it exists.
-        who: the person.
-
-    Returns:
-        How many pairs could not be expressed.
+    The file is replaced if it exists; see `feedback_rows`.
 
     Raises:
         D3POError: as `feedback_rows`; the disk is full or the folder cannot be written to.
@@ -87,10 +67,6 @@ def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
     there are only three levels: such a ranking loses the pairs between its middle places. Ties, skipped groups and
     groups without a pick are rows of zeros; all bad is a row of -1. A flagged candidate is -1, and then a ranking's
     last place is 0. The authors' trainer takes 7 images in each row.
-
-    Args:
-        run: with groups of the same number of candidates.
-        who: the person.
 
     Returns:
         The rows, and how many pairs they could not express.
@@ -109,13 +85,11 @@ def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
     rows, lost = [], 0
     for group in groups:
         judgement = judgements.get(group.id)
-        if judgement is None:
-            rows.append([0] * group.candidates)
-            continue
-        row = _scores(judgement.pick, group.candidates, judgement.flagged)
+        pick, flagged = (judgement.pick, judgement.flagged) if judgement else (None, frozenset())
+        row = _levels(pick, group.candidates, flagged)
         rows.append(row)
         kept = pairs(Pick("scores", scores=tuple(row)), group.candidates)
-        lost += len(pairs(judgement.pick, group.candidates, flagged=judgement.flagged)) - len(kept)
+        lost += len(pairs(pick, group.candidates, flagged=flagged)) - len(kept)
     return rows, lost
 
 
@@ -167,24 +141,17 @@ def _record(run: Run, groups: list[Group], who: str, rows: list[tuple[int, ...]]
     return count
 
 
-def _scores(pick: Pick | None, candidates: int, flagged: Collection[int] = ()) -> list[int]:
+def _levels(pick: Pick | None, candidates: int, flagged: Collection[int]) -> list[int]:
     """Reduce a judgement to the levels -1, 0 and 1; no pair is turned round, some become ties."""
-    scores = _three_levels(pick, candidates, not flagged)
-    return [-1 if candidate in flagged else score for candidate, score in enumerate(scores)]
-
-
-def _three_levels(pick: Pick | None, candidates: int, last_is_bad: bool) -> list[int]:
-    if pick is None:
-        return [0] * candidates
-    if pick.kind == "scores":
-        return list(pick.scores)
-    if pick.kind == "all_bad":
-        return [-1] * candidates
-    scores = [0] * candidates
-    if pick.kind in ("favourite", "ranking"):
-        scores[pick.order[0]] = 1
-    if pick.kind == "ranking" and last_is_bad:
-        last = set(range(candidates)) - set(pick.order) or {pick.order[-1]}
-        for candidate in last - {pick.order[0]}:
-            scores[candidate] = -1
-    return scores
+    levels = [0] * candidates
+    if pick is not None and pick.kind == "scores":
+        levels = list(pick.scores)
+    elif pick is not None and pick.kind == "all_bad":
+        levels = [-1] * candidates
+    elif pick is not None and pick.kind in ("favourite", "ranking"):
+        levels[pick.order[0]] = 1
+        if pick.kind == "ranking" and not flagged:
+            last = set(range(candidates)) - set(pick.order) or {pick.order[-1]}
+            for candidate in last - {pick.order[0]}:
+                levels[candidate] = -1
+    return [-1 if candidate in flagged else level for candidate, level in enumerate(levels)]

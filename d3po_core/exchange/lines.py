@@ -6,9 +6,8 @@ A line is a standing pick or flag, with groups and candidates by their numbers:
      "who": "Anna", "when": 1770000000.5, "shown": [3, 2, 0, 1], "round": 1, "held_out": false}
 
 A flag's kind is "defective" or "unsafe", and its order the one candidate. The `metadata.jsonl` of an exported data set
-(`export_dataset`) holds the same picks
-and flags and can be imported too: a folder with an image's prompt, group, picks and flags on each line, which Hugging
-Face's `load_dataset("imagefolder", data_dir=...)` reads.
+(`export_dataset`) holds the same picks and flags and can be imported too: a folder with an image's prompt, group, picks
+and flags on each line, which Hugging Face's `load_dataset("imagefolder", data_dir=...)` reads.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from ..errors import D3POError
-from ..picks import FLAGS, FlagKind, Pick, check_flag, check_pick, pairs
+from ..picks import FLAGS, Pick, check_flag, check_pick, pairs
 from ..run import Group, Judgement, Run, StoredFlag, StoredPick, files
-from ..run.records import JsonObject, check_shown
+from ..run.records import JsonObject, Stored, check_shown
 from .authors_json import import_picks
 
 NOTHING_IMPORTED = "Nothing was imported."
@@ -33,27 +30,15 @@ Subject = tuple[object, ...]
 """What a pick or flag is about: group and person, for a flag also its kind and candidate. Only the newest counts."""
 
 
-@dataclass(frozen=True)
-class _Line:
-    """A line that fits the run; for a flag, `pick` holds its kind and candidate as the line does."""
-
-    when: float
-    group_id: str
-    who: str
-    pick: Pick
-    shown: tuple[int, ...]
-
-    @property
-    def subject(self) -> Subject:
-        flag = (self.pick.kind, self.pick.order[0]) if self.pick.kind in FLAGS else ()
-        return (self.group_id, self.who, *flag)
-
-
 def pick_lines(run: Run) -> str:
     """Return all standing picks and flags, a line each, in the order in which they were made."""
     groups = {group.id: group for group in run.groups.select()}
     stored: list[StoredPick | StoredFlag] = [*run.picks.standing(), *run.flags.standing()]
     lines = [_to_full_line(each, groups[each.group_id]) for each in sorted(stored, key=lambda each: each.when)]
+    return _to_text(lines)
+
+
+def _to_text(lines: list[JsonObject]) -> str:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
@@ -110,21 +95,22 @@ def import_lines(run: Run, path: str | Path) -> int:
     newest = _newest(run)
     count = 0
     for line in sorted(lines, key=lambda line: line.when):
-        if line.when <= newest.get(line.subject, 0.0):
+        if line.when <= newest.get(_subject(line), 0.0):
             continue
-        if line.pick.kind in FLAGS:
-            _import_flag(run, line)
+        seen: JsonObject = {"who": line.who, "shown_order": line.shown_order, "reason": line.reason}
+        if isinstance(line, StoredFlag):
+            run.flags.add(line.group_id, line.candidate, line.kind, **seen)
         else:
-            run.picks.add(line.group_id, line.pick, who=line.who, shown_order=line.shown, reason="imported")
-            _outweigh_flags(newest, line.group_id, line.who, line.pick, line.when)
-        newest[line.subject] = line.when
+            run.picks.add(line.group_id, line.pick, **seen)
+            _outweigh_flags(newest, line)
+        newest[_subject(line)] = line.when
         count += 1
     return count
 
 
-def _import_flag(run: Run, line: _Line) -> None:
-    kind, (candidate,) = cast(FlagKind, line.pick.kind), line.pick.order
-    run.flags.add(line.group_id, candidate, kind, who=line.who, shown_order=line.shown, reason="imported")
+def _subject(stored: StoredPick | StoredFlag) -> Subject:
+    flag = (stored.kind, stored.candidate) if isinstance(stored, StoredFlag) else ()
+    return (stored.group_id, stored.who, *flag)
 
 
 def _newest(run: Run) -> dict[Subject, float]:
@@ -132,20 +118,19 @@ def _newest(run: Run) -> dict[Subject, float]:
     newest: dict[Subject, float] = {}
     history: list[StoredPick | StoredFlag] = [*run.picks.history(), *run.flags.history()]
     for stored in history:
-        flag = (stored.kind, stored.candidate) if isinstance(stored, StoredFlag) else ()
-        subject = (stored.group_id, stored.who, *flag)
+        subject = _subject(stored)
         newest[subject] = max(newest.get(subject, 0.0), stored.when, stored.undone or 0.0)
     for pick in run.picks.standing():
-        _outweigh_flags(newest, pick.group_id, pick.who, pick.pick, pick.when)
+        _outweigh_flags(newest, pick)
     return newest
 
 
-def _outweigh_flags(newest: dict[Subject, float], group_id: str, who: str, pick: Pick, when: float) -> None:
+def _outweigh_flags(newest: dict[Subject, float], stored: StoredPick) -> None:
     """Let a favourite outweigh older flags on the same image, also those that are imported after it."""
-    if pick.kind in ("favourite", "ranking"):
+    if stored.pick.kind in ("favourite", "ranking"):
         for kind in FLAGS:
-            subject = (group_id, who, kind, pick.order[0])
-            newest[subject] = max(newest.get(subject, 0.0), when)
+            subject = (stored.group_id, stored.who, kind, stored.pick.order[0])
+            newest[subject] = max(newest.get(subject, 0.0), stored.when)
 
 
 def _to_full_line(stored: StoredPick | StoredFlag, group: Group) -> JsonObject:
@@ -180,14 +165,8 @@ def _read(path: Path) -> Iterator[tuple[int, JsonObject]]:
             ) from error
 
 
-def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) -> _Line:
-    """Convert a line that fits the run.
-
-    Args:
-        line: from `_read`.
-        number: of the line, for the error.
-        path: of the file, for the error.
-        groups: of the run, by id.
+def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) -> StoredPick | StoredFlag:
+    """Return the pick or flag of a line that fits the run; it has no id.
 
     Raises:
         D3POError: it does not fit.
@@ -195,14 +174,15 @@ def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) 
     try:
         group = groups[line["id"]]
         order, scores, shown = (_numbers(line.get(name, ())) for name in ("order", "scores", "shown"))
-        pick = Pick(line["kind"], order, scores)
-        if pick.kind in FLAGS:
-            (candidate,) = order
-            check_flag(pick.kind, candidate, group.candidates)
-        else:
-            check_pick(pick, group.candidates)
         check_shown(order, shown, group.candidates)
-        return _Line(float(line["when"]), group.id, _name(line.get("who", "")), pick, shown)
+        who, when = _name(line.get("who", "")), float(line["when"])
+        stored = Stored("", group.id, who, when, shown, reason="imported", undone=None)
+        if line["kind"] in FLAGS:
+            (candidate,) = order
+            check_flag(line["kind"], candidate, group.candidates)
+            return StoredFlag(**vars(stored), candidate=candidate, kind=line["kind"], on=True)
+        pick = check_pick(Pick(line["kind"], order, scores), group.candidates)
+        return StoredPick(**vars(stored), pick=pick, decision_ms=None)
     except (KeyError, TypeError, ValueError, D3POError) as error:
         raise D3POError(
             f"Line {number} of {path.name} does not fit this taste's pictures.",
@@ -229,14 +209,7 @@ def _numbers(value: object) -> tuple[int, ...]:
 
 
 def export_dataset(run: Run, folder: Path) -> int:
-    """Write all groups with picks or flags.
-
-    Args:
-        run: with picks.
-        folder: new or empty.
-
-    Returns:
-        How many images were written.
+    """Write all groups with picks or flags to a folder that is new or empty, and return how many images they have.
 
     Raises:
         D3POError: an image is missing, or the folder cannot be written to.
@@ -254,8 +227,7 @@ def export_dataset(run: Run, folder: Path) -> int:
             with files.writing(folder):
                 shutil.copyfile(source, folder / name)
             lines.append({"file_name": name, **_line(group, candidate, judgements[group.id])})
-    data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    files.replace(folder / "metadata.jsonl", data.encode())
+    files.replace(folder / "metadata.jsonl", _to_text(lines).encode())
     return len(lines)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..errors import D3POError
 from ..evaluation.compare import recommended_strength_of
-from ..lora import load_lora
+from ..lora import load_lora, unused_path
 from ..lora.file import hashes
 from ..run import Round, Run, files
 from ..run.blind_checks import strip_side
@@ -40,18 +40,19 @@ def share(
     Raises:
         D3POError: nothing was taught yet, the LoRA file is missing or damaged, or the zip cannot be written.
     """
-    round = _round(run)
+    policy = run.rounds.current_policy()
+    taught, lora = run.rounds.maker(policy), run.rounds.lora(policy)
+    if taught is None or lora is None:
+        raise D3POError("This taste has not been taught yet, so there is nothing to share.", "Pick and teach first.")
     name = run.name if with_name else NEUTRAL
-    lora = run.rounds.lora(run.rounds.current_policy())
-    assert lora is not None
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{_file_name(name)}.safetensors", anonymous(lora, name))
-        sheet = _strip(run, round)
+        archive.writestr(unused_path(Path(), name).name, anonymous(lora, name))
+        sheet = _strip(run, taught)
         if sheet:
             archive.writestr("before-after.png", files.png(sheet))
         archive.writestr(
-            "README.md", card(run, round, name, run.previews.prompts(round.number) if with_prompts else [])
+            "README.md", card(run, taught, name, run.previews.prompts(taught.number) if with_prompts else [])
         )
         if with_prompts:
             archive.writestr("prompts.txt", "".join(f"{prompt.text}\n" for prompt in run.prompts.all()))
@@ -77,9 +78,9 @@ def anonymous(lora: Path, name: str) -> bytes:
     return save(tensors, {**kept, **hashes(tensors, kept)})
 
 
-def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
+def card(run: Run, taught: Round, name: str, prompts: list[str]) -> str:
     """Write the card, in Markdown, with what a stranger needs to use the LoRA."""
-    summary = round.summary
+    summary = taught.summary
     lines = [
         f"# {name}",
         "",
@@ -97,30 +98,16 @@ def card(run: Run, round: Round, name: str, prompts: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _round(run: Run) -> Round:
-    policy = run.rounds.current_policy()
-    for round in run.rounds.all():
-        if round.lora_hash == policy:
-            return round
-    raise D3POError("This taste has not been taught yet, so there is nothing to share.", "Pick and teach first.")
-
-
-def _strip(run: Run, round: Round) -> Image.Image | None:
+def _strip(run: Run, taught: Round) -> Image.Image | None:
     """Draw a round's strip as one image: before training on the left, after it on the right."""
-    sides = ("before", strip_side(round.summary.lora_strength))
-    count = len(run.previews.prompts(round.number))
-    if not count or not run.previews.has(round.number, sides[1]):
+    sides = ("before", strip_side(taught.summary.lora_strength))
+    count = len(run.previews.prompts(taught.number))
+    if not count or not run.previews.has(taught.number, sides[1]):
         return None
-    rows = [[Image.open(run.previews.image(round.number, i, side)) for side in sides] for i in range(count)]
+    rows = [[Image.open(run.previews.image(taught.number, i, side)) for side in sides] for i in range(count)]
     width, height = rows[0][0].size
     sheet = Image.new("RGB", (2 * width, count * height), "white")
     for i, row in enumerate(rows):
         for side, image in enumerate(row):
             sheet.paste(image, (side * width, i * height))
     return sheet
-
-
-def _file_name(name: str) -> str:
-    from ..lora import unused_path
-
-    return unused_path(Path(), name).stem

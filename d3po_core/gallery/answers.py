@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from ..evaluation.compare import STRENGTHS
 from ..exchange.authors_json import feedback_rows
@@ -16,21 +15,12 @@ from ..run.blind_checks import strip_side
 from ..run.records import JsonObject
 from . import fields
 from .actions import Actions
-from .fields import GROUP, BadRequest, Fields, NotFound
-from .state import State, blind, card, image, state
+from .fields import GROUP, BadRequest, Fields
+from .state import blind, card, image, state
 
 KINDS = ("favourite", "ranking", "tie", "all_bad", "skipped")
 REASONS = ("random", "repeat", "undo", "correction")
 DECISIONS = ("keep", "gentler", "back")
-
-
-class Filters(TypedDict):
-    """Which picks of the history are shown; None for all."""
-
-    kind: str | None
-    who: str | None
-    round: int | None
-    text: str | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ class Asked:
         return {"state": state(self.run, self.actions, self.who())}
 
 
-def show_state(asked: Asked) -> State:
+def show_state(asked: Asked) -> JsonObject:
     """Return the state (GET state); a page that asks for it keeps its leases."""
     if "client" in asked.fields:
         asked.run.leases.renew(fields.an_id(asked.fields, "client"))
@@ -99,7 +89,7 @@ def flag(asked: Asked) -> JsonObject:
         fields.whole(sent, "candidate", 0, 7),
         fields.choice(sent, "kind", FLAGS),  # type: ignore[arg-type]  # one of FLAGS
         on=fields.truth(sent, "on"),
-        flag_id=fields.an_id(sent, "pick_id"),
+        pick_id=fields.an_id(sent, "pick_id"),
         who=asked.who(),
         shown_order=fields.numbers(sent, "shown_order"),
         reason=fields.choice(sent, "reason", REASONS, "random"),
@@ -109,10 +99,7 @@ def flag(asked: Asked) -> JsonObject:
 
 def undo(asked: Asked) -> JsonObject:
     """Take a pick back and show its group again (POST undo)."""
-    client, pick_id = fields.an_id(asked.fields, "client"), fields.an_id(asked.fields, "pick_id")
-    if not asked.run.picks.has(pick_id):
-        raise NotFound("There is no such pick.")
-    taken = asked.run.picks.take_back(pick_id)
+    client, taken = fields.an_id(asked.fields, "client"), asked.run.picks.take_back(_known_pick(asked))
     order = taken.shown_order or tuple(range(asked.run.groups.get(taken.group_id).candidates))
     lease = asked.run.leases.take_again(taken.group_id, order, "repeat" if taken.reason == "repeat" else "undo", client)
     return {"card": card(asked.run, lease, asked.who(), taken), **asked.state()}
@@ -120,31 +107,32 @@ def undo(asked: Asked) -> JsonObject:
 
 def remove(asked: Asked) -> JsonObject:
     """Take a pick back for good (POST remove)."""
+    asked.run.picks.remove(_known_pick(asked))
+    return asked.state()
+
+
+def _known_pick(asked: Asked) -> str:
     pick_id = fields.an_id(asked.fields, "pick_id")
     if not asked.run.picks.has(pick_id):
-        raise NotFound("There is no such pick.")
-    asked.run.picks.remove(pick_id)
-    return asked.state()
+        raise BadRequest("There is no such pick.", 404)
+    return pick_id
 
 
 def history(asked: Asked) -> JsonObject:
     """Return a page of earlier picks and flags (GET history)."""
     sent, run = asked.fields, asked.run
-    filters: Filters = {
-        "kind": fields.choice(sent, "kind", (*KINDS, *FLAGS, "scores", ""), "") or None,
-        "who": fields.text(sent, "by", "", 80) if "by" in sent else None,
-        "round": fields.whole(sent, "round", 0, 10**9) if sent.get("round") else None,
-        "text": fields.text(sent, "text", "") or None,
-    }
-    page = fields.whole(sent, "offset", 0, 10**9, 0), fields.whole(sent, "limit", 1, 200, 60)
-    total, past_picks = run.history.page(*page, **filters)
+    total, past_picks = run.history.page(
+        fields.whole(sent, "offset", 0, 10**9, 0),
+        fields.whole(sent, "limit", 1, 200, 60),
+        kind=fields.choice(sent, "kind", (*KINDS, *FLAGS, "scores", ""), "") or None,
+        who=fields.text(sent, "by", "", 80) if "by" in sent else None,
+        round=fields.whole(sent, "round", 0, 10**9) if sent.get("round") else None,
+        text=fields.text(sent, "text", "") or None,
+    )
     same, times = run.history.consistency()
     items = [
         {
-            **{"pick_id": past.pick_id, "group_id": past.group_id, "number": past.number, "prompt": past.prompt},
-            **{"kind": past.kind, "order": list(past.order), "scores": list(past.scores)},
-            **{"who": past.who, "when": past.when, "reason": past.reason},
-            **{"round": past.round, "held_out": past.held_out},
+            **{name: value for name, value in vars(past).items() if name != "candidates"},
             "flags": [
                 {"candidate": candidate, "kind": kind} for candidate, kinds in past.flags.items() for kind in kinds
             ],
@@ -214,13 +202,13 @@ def blind_decide(asked: Asked) -> JsonObject:
     sent = asked.fields
     decision = fields.choice(sent, "decision", DECISIONS)
     check = asked.run.blind_checks.get(fields.an_id(sent, "check"))
-    round = fields.whole(sent, "round", 0, 10**6, check.round)
+    number = fields.whole(sent, "round", 0, 10**6, check.round)
     if "decide" not in asked.actions.can(asked.run):
         raise BadRequest("Nothing can be decided here.")
     strength = fields.number(sent, "strength", 0, 1) or 1.0
     if decision == "gentler" and strength not in STRENGTHS[1:]:
         raise BadRequest("'strength' is none of those that were tried.")
-    asked.actions.decide(asked.run, round, decision, strength)
+    asked.actions.decide(asked.run, number, decision, strength)
     asked.run.blind_checks.decide(check.id, decision)
     return asked.state()
 
@@ -240,8 +228,8 @@ def blind_image(run: Run, check: str, index: str, side: str) -> Path:
     )
 
 
-def strip_image(run: Run, round: str, index: str, side: str) -> Path:
+def strip_image(run: Run, number: str, index: str, side: str) -> Path:
     """Return an image file of a round's before/after strip (GET strip/ROUND/INDEX/SIDE)."""
-    sent = {"round": round, "index": index, "side": side}
+    sent = {"round": number, "index": index, "side": side}
     numbers = fields.whole(sent, "round", 0, 10**6), fields.whole(sent, "index", 0, 1000)
     return run.previews.image(*numbers, fields.choice(sent, "side", ("before", *map(strip_side, STRENGTHS))))

@@ -18,11 +18,16 @@ MAX_TEXT = 200
 
 
 class BadRequest(Exception):
-    """A request that no page of ours sends."""
+    """A request that no page of ours sends, or one that names what is not there (any more).
 
+    Args:
+        message: a sentence.
+        status: of the response.
+    """
 
-class NotFound(BadRequest):
-    """It names something that is not there, or not any more."""
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def body_of(data: bytes) -> Fields:

@@ -24,21 +24,8 @@ from ..run.run import RunLibrary, UnknownRunError
 from . import answers, fields
 from .actions import Actions
 from .answers import Asked, Download
-from .fields import BadRequest, NotFound
+from .fields import BadRequest
 from .state import taste
-
-
-async def _body(receive: Receive) -> bytes:
-    """Read the request's body, at most one byte more than `MAX_BYTES`: `handle` refuses such a body."""
-    body, more = b"", True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            break
-        body = (body + message.get("body", b""))[: MAX_BYTES + 1]
-        more = message.get("more_body", False)
-    return body
-
 
 MAX_BYTES = 64 * 1024
 
@@ -95,30 +82,14 @@ class Response:
     body: bytes | Path
 
 
-class _Refused(Exception):
-    """A request is refused with this status and message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 def handle(library: RunLibrary, actions: Actions, request: Request) -> Response:
-    """Answer a request; bad requests and errors of disk or database become responses too.
-
-    Args:
-        library: the runs.
-        actions: of the host.
-        request: the request.
-    """
+    """Answer a request; bad requests and errors of disk or database become responses too."""
     try:
         if from_another_site(request.headers):
-            raise _Refused(403, "This request comes from another site.")
+            raise BadRequest("This request comes from another site.", 403)
         return _answer(library, actions, request)
-    except _Refused as error:
-        return _error(error.status, str(error))
     except BadRequest as error:
-        return _error(404 if isinstance(error, NotFound) else 400, str(error))
+        return _error(error.status, str(error))
     except UnknownRunError as error:
         return _error(404, error.what)
     except D3POError as error:
@@ -127,11 +98,7 @@ def handle(library: RunLibrary, actions: Actions, request: Request) -> Response:
 
 
 def from_another_site(headers: Mapping[str, str]) -> bool:
-    """Return whether a request comes from another site, by the headers that browsers send.
-
-    Args:
-        headers: names in lower case.
-    """
+    """Return whether a request comes from another site, by the headers that browsers send, names in lower case."""
     site = headers.get("sec-fetch-site")
     if site is not None:  # the browser compared the addresses that it knows, which a proxy may have changed for us
         return site not in ("same-origin", "none")
@@ -149,12 +116,12 @@ def _host_of(origin: str) -> str | None:
 
 def _answer(library: RunLibrary, actions: Actions, request: Request) -> Response:
     if request.method not in ("GET", "POST"):
-        raise _Refused(405, "Only GET and POST are answered.")
+        raise BadRequest("Only GET and POST are answered.", 405)
     parts = request.path.strip("/").split("/")
     if parts == ["tastes"] and request.method == "GET":
         return _json(200, {"tastes": [taste(run) for run in library.runs()]})
     if len(parts) < 3 or parts[0] != "taste":
-        raise _Refused(404, "There is nothing at this address.")
+        raise BadRequest("There is nothing at this address.", 404)
     run = library.run(fields.an_id({"taste": parts[1]}, "taste"))
     if request.method == "POST":
         return _post(run, actions, "/".join(parts[2:]), request)
@@ -163,11 +130,11 @@ def _answer(library: RunLibrary, actions: Actions, request: Request) -> Response
 
 def _post(run: Run, actions: Actions, name: str, request: Request) -> Response:
     if name not in POSTS:
-        raise _Refused(404, "There is nothing at this address.")
+        raise BadRequest("There is nothing at this address.", 404)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise _Refused(415, "The request must be JSON.")
+        raise BadRequest("The request must be JSON.", 415)
     if len(request.body) > MAX_BYTES:
-        raise _Refused(413, "The request is too long.")
+        raise BadRequest("The request is too long.", 413)
     return _json(200, POSTS[name](Asked(run, actions, fields.body_of(request.body))))
 
 
@@ -180,7 +147,7 @@ def _get(run: Run, actions: Actions, parts: list[str], request: Request) -> Resp
         if len(parts) == place.count("/") + 1 + count and name.startswith(place + "/"):
             path = image_path(run, *parts[-count:])
             return Response(200, {**SAFE, "Content-Type": "image/png", "Cache-Control": KEEP}, path)
-    raise _Refused(404, "There is nothing at this address.")
+    raise BadRequest("There is nothing at this address.", 404)
 
 
 SAFE = {
@@ -223,13 +190,7 @@ KINDS = {
 
 
 class GalleryApp:
-    """Answers the gallery's requests, and serves the page's own files under `web/`.
-
-    Args:
-        library: the runs.
-        actions: of the host.
-        web: the folder with the page's files.
-    """
+    """Answers the gallery's requests, and serves the page's own files, in the folder `web`, under `web/`."""
 
     def __init__(self, library: RunLibrary, actions: Actions, web: Path) -> None:
         self._library, self._actions = library, actions
@@ -267,3 +228,15 @@ class GalleryApp:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         return handle(self._library, self._actions, Request(scope["method"], path, query, headers, body))
+
+
+async def _body(receive: Receive) -> bytes:
+    """Read the request's body, at most one byte more than `MAX_BYTES`: `handle` refuses such a body."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            break
+        body = (body + message.get("body", b""))[: MAX_BYTES + 1]
+        more = message.get("more_body", False)
+    return body

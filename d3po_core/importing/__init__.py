@@ -13,16 +13,7 @@ A fault in one image leaves out only the groups that need it, and is reported; i
 
 from __future__ import annotations
 
-from .into_run import Encoder, Imported, import_pictures, read_source
-from .judged import ImportedPick, JudgedGroup, JudgedImages, LeftOut
+from .into_run import Imported, import_pictures, read_source
+from .judged import JudgedImages
 
-__all__ = [
-    "Encoder",
-    "Imported",
-    "ImportedPick",
-    "JudgedGroup",
-    "JudgedImages",
-    "LeftOut",
-    "import_pictures",
-    "read_source",
-]
+__all__ = ["Imported", "JudgedImages", "import_pictures", "read_source"]

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,6 +21,7 @@ from ..diffusion.rollout import STORE_DTYPE
 from ..errors import D3POError
 from ..run import Run
 from ..run.database import IMPORTED
+from ..run.run import to_pixels
 from .captions import read_rgb
 from .folders import LOSERS, WINNERS, read_folders
 from .jsonl import read_rows
@@ -99,7 +99,7 @@ class _Importer:
         self.left_out: list[LeftOut] = []
         self._prompt_ids: dict[tuple[str, str], int] = {}  # of prompts whose conditioning is stored
         self._ids = {group.settings["key"]: group.id for group in run.groups.select(recorded=False)}
-        self._round = 1 + sum(round.finished is not None for round in run.rounds.all())
+        self._round = 1 + sum(each.finished is not None for each in run.rounds.all())
 
     def add(self, group: JudgedGroup) -> None:
         """Add a group, or what it still lacks; raises _Unusable, and D3POError if the disk is full."""
@@ -176,7 +176,7 @@ class _Importer:
         """Return a group's latents under their name in a trajectory; {} without a model. Raises _Unusable."""
         if self.model is None:
             return {}
-        tensors = torch.stack([_tensor(image) for image in images])
+        tensors = torch.stack([to_pixels(image) for image in images])
         cropped = crop(tensors, self.model.unit)
         try:
             latents = self.model.encode_images(cropped)
@@ -193,11 +193,6 @@ def crop(images: Tensor, unit: int) -> Tensor:
         kept = length - length % unit or length
         images = images.narrow(side, (length - kept) // 2, kept)
     return images
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    """Return an RGB image as (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
 
 
 def _key(group: JudgedGroup, images: Sequence[Image.Image]) -> str:

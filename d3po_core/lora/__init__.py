@@ -2,7 +2,7 @@
 
     weights      a LoRA's values apart from any network, and an attached LoRA: `Lora`
     targets      which layers a LoRA attaches to, and its initial values
-    attach       attaches a LoRA in one of two ways: by PEFT, or by forward hooks for modules that a host owns
+    attachment   attaches a LoRA in one of two ways: by PEFT, or by forward hooks for modules that a host owns
     peft         attachment by PEFT, for diffusers modules
     layer_names  diffusers' and original names of a network's layers, and its family
     keys         keys of LoRA files, written and read
@@ -13,16 +13,15 @@ Nothing here depends on what a LoRA is trained on.
 
 from __future__ import annotations
 
-from .attach import attach
+from .attachment import attach
 from .file import import_lora, load_lora, save_lora, unused_path, write_new
-from .layer_names import ModelFamily, model_family
+from .layer_names import model_family
 from .weights import LayerWeights, Lora, LoraWeights
 
 __all__ = [
     "LayerWeights",
     "Lora",
     "LoraWeights",
-    "ModelFamily",
     "attach",
     "import_lora",
     "load_lora",

@@ -22,9 +22,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
 
-import torch
 from torch import Tensor, nn
 
 from .. import __version__
@@ -32,9 +30,6 @@ from ..errors import D3POError
 from .keys import from_file, is_lora_key, one_alpha, to_file
 from .layer_names import ModelFamily, model_family
 from .weights import LoraWeights
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 PARTIAL_SUFFIX = ".part"
 """Ending of the names of files that are still being written."""
@@ -49,9 +44,9 @@ def save_lora(
     weights: LoraWeights,
     module: nn.Module,
     *,
-    dtype: torch.dtype = torch.float32,
+    base_name: str = "",
+    prediction_type: str = "",
     extra: Mapping[str, object] | None = None,
-    **description: Unpack[Description],
 ) -> Path:
     """Write a LoRA file atomically, under a name that is still free (see `unused_path`): hosts cache LoRAs by name.
 
@@ -59,9 +54,9 @@ def save_lora(
         path: ends in .safetensors.
         weights: by the network's own paths.
         module: the network, which decides the form of the keys.
-        dtype: float32, or float16 for half the size.
+        base_name: file name of the base model, for the metadata.
+        prediction_type: "epsilon", "v" or "", for the metadata.
         extra: more metadata, each stored as `d3po_<key>`.
-        description: the metadata that `Description` lists.
 
     Returns:
         The path.
@@ -71,11 +66,9 @@ def save_lora(
     """
     from safetensors.torch import save
 
-    path = Path(path)
-    base = model_family(module)
-    tensors = to_file(weights, module)
-    tensors = {key: value if key.endswith(".alpha") else value.to(dtype) for key, value in tensors.items()}
-    metadata = describe(one_alpha(weights, base), base, path.stem, extra=extra, **description)
+    path, base, tensors = Path(path), model_family(module), to_file(weights, module)
+    metadata = _metadata(one_alpha(weights, base), base, path.stem, base_name, prediction_type)
+    metadata |= {f"d3po_{key}": str(value) for key, value in (extra or {}).items()}
     content = save(tensors, {"format": "pt", **metadata, **hashes(tensors, metadata)})
     write_new(path, content)
     return path
@@ -173,22 +166,14 @@ def load_lora(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def import_lora(path: Path | str, module: nn.Module, *, skip_text_encoder: bool = False) -> LoraWeights:
-    """Read a LoRA file for a network, to continue its training or as a reference.
-
-    Args:
-        path: the file, in any form that `keys` reads.
-        module: the network.
-        skip_text_encoder: leave out layers of text encoders, instead of refusing the file.
-
-    Returns:
-        Weights by the network's paths, float32.
+def import_lora(path: Path | str, module: nn.Module) -> LoraWeights:
+    """Read a LoRA file, in any form that `keys` reads, as weights by the network's paths, float32.
 
     Raises:
         D3POError: as in `load_lora`; the file is not a plain LoRA, or was made for another base model.
     """
     tensors, metadata = load_lora(path)
-    return from_file(tensors, module, metadata, skip_text_encoder)
+    return from_file(tensors, module, metadata)
 
 
 def policy_id(path: Path) -> str:
@@ -196,89 +181,46 @@ def policy_id(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-ARCHITECTURES: dict[ModelFamily, str] = {
-    "sd_v1": "stable-diffusion-v1",
-    "sd_v2": "stable-diffusion-v2-512",
-    "sdxl": "stable-diffusion-xl-v1-base",
-    "sd3": "stable-diffusion-3",
-    "flux1": "flux-1-dev",
+FAMILIES: dict[ModelFamily, tuple[str, str, str]] = {
+    "sd_v1": ("sd_v1", "stable-diffusion-v1", "diffusers"),
+    "sd_v2": ("sd_v2", "stable-diffusion-v2-512", "diffusers"),
+    "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base", "https://github.com/Stability-AI/generative-models"),
+    "sd3": ("sd3", "stable-diffusion-3", "diffusers"),
+    "flux1": ("flux1", "flux-1-dev", "https://github.com/black-forest-labs/flux"),
 }
-IMPLEMENTATIONS: dict[ModelFamily, str] = {
-    "sd_v1": "diffusers",
-    "sd_v2": "diffusers",
-    "sdxl": "https://github.com/Stability-AI/generative-models",
-    "sd3": "diffusers",
-    "flux1": "https://github.com/black-forest-labs/flux",
-}
-VERSIONS: dict[ModelFamily, str] = {
-    "sd_v1": "sd_v1",
-    "sd_v2": "sd_v2",
-    "sdxl": "sdxl_base_v1-0",
-    "sd3": "sd3",
-    "flux1": "flux1",
-}
+"""`ss_base_model_version`, and architecture and implementation as `modelspec` names them."""
 
 
-class Description(TypedDict, total=False):
-    """Metadata that a caller may add, see `describe`."""
-
-    title: str
-    base_name: str
-    comment: str
-    prediction_type: str
-    resolution: str
-    date: datetime | None
-
-
-def describe(
-    weights: LoraWeights,
-    base: ModelFamily,
-    name: str,
-    *,
-    title: str = "",
-    base_name: str = "",
-    comment: str = "",
-    prediction_type: str = "",
-    resolution: str = "",
-    extra: Mapping[str, object] | None = None,
-    date: datetime | None = None,
+def _metadata(
+    weights: LoraWeights, base: ModelFamily, name: str, base_name: str, prediction_type: str
 ) -> dict[str, str]:
-    """Compose the metadata of a LoRA, without the hashes: strings only, empty ones left out.
+    """Compose the metadata of a LoRA, without the hashes; empty ones are left out.
 
     Args:
         weights: as in the file, for rank and alpha.
         base: the model family.
         name: the file's name without its ending.
-        title: shown to people; empty takes the name.
-        base_name: file name of the base model.
-        comment: a line for people.
-        prediction_type: "epsilon" or "v".
-        resolution: such as "512x512".
-        extra: more metadata, each stored as `d3po_<key>`.
-        date: of training; None takes the present.
+        base_name, prediction_type: as for `save_lora`.
     """
     ranks, alphas = {str(w.rank) for w in weights.values()}, {f"{w.alpha:g}" for w in weights.values()}
-    architecture = ARCHITECTURES.get(base, "")
+    version, architecture, implementation = FAMILIES.get(base, ("", "", ""))
     if base == "sd_v2" and prediction_type == "v":
         architecture = "stable-diffusion-v2-768-v"
     metadata = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
         "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
-        "ss_base_model_version": VERSIONS.get(base, ""),
+        "ss_base_model_version": version,
         "ss_v2": str(base == "sd_v2"),
         "ss_output_name": name,
         "ss_sd_model_name": base_name,
-        "ss_training_comment": comment,
         "modelspec.sai_model_spec": architecture and "1.0.0",
         "modelspec.architecture": architecture and f"{architecture}/lora",
-        "modelspec.implementation": IMPLEMENTATIONS.get(base, ""),
-        "modelspec.title": title or name,
-        "modelspec.date": (date or datetime.now(timezone.utc)).isoformat(timespec="seconds"),
+        "modelspec.implementation": implementation,
+        "modelspec.title": name,
+        "modelspec.date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "modelspec.prediction_type": prediction_type,
-        "modelspec.resolution": resolution,
         "d3po_version": __version__,
-        **{f"d3po_{key}": str(value) for key, value in (extra or {}).items()},
     }
     return {key: value for key, value in metadata.items() if value}
 

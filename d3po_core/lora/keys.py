@@ -64,10 +64,6 @@ _MADE_FOR = "Use the base model that it was made for."
 def to_file(weights: LoraWeights, module: nn.Module) -> dict[str, Tensor]:
     """Name a LoRA's tensors by the keys of files for this network's family; copy them to the CPU.
 
-    Args:
-        weights: by the network's own paths.
-        module: the network, with diffusers' or original names.
-
     Raises:
         D3POError: the network is of no known family.
     """
@@ -100,30 +96,23 @@ def one_alpha(weights: LoraWeights, base: ModelFamily) -> LoraWeights:
     return {path: rescaled(w, alpha) for path, w in weights.items()}
 
 
-def from_file(
-    tensors: dict[str, Tensor], module: nn.Module, metadata: dict[str, str], skip_text_encoder: bool = False
-) -> LoraWeights:
+def from_file(tensors: dict[str, Tensor], module: nn.Module, metadata: dict[str, str]) -> LoraWeights:
     """Convert a file's tensors to a LoRA by the paths of a network, float32.
-
-    Args:
-        tensors, metadata: of the file.
-        module: the network.
-        skip_text_encoder: leave out layers of text encoders, instead of refusing the file.
 
     Raises:
         D3POError: not a plain LoRA, layers that the network does not have, sizes of another base model, or layers of
             a text encoder.
     """
     grouped = _grouped(tensors)
-    text_layers = {name for name in grouped if name.startswith(TEXT_ENCODER_PREFIXES)}
-    if text_layers and not skip_text_encoder:
+    text_layers = [name for name in grouped if name.startswith(TEXT_ENCODER_PREFIXES)]
+    if text_layers:
         raise D3POError(
             f"This LoRA also changes the text encoder ({len(text_layers)} layers), which is not trained here.",
-            "Choose to leave that part out, or use a LoRA of the image network only.",
+            "Use a LoRA of the image network only.",
         )
     naming = layer_names(module)
     spellings = _spellings(naming)
-    paths = {name: _lookup(name, spellings) for name in grouped if name not in text_layers}
+    paths = {name: _lookup(name, spellings) for name in grouped}
     unknown = [name for name, parts in paths.items() if not parts]
     if unknown or not paths:
         raise D3POError(

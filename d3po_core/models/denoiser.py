@@ -5,21 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import Conditioning, Family, Prediction
+from ..diffusion.denoiser import Conditioning, Denoiser, Prediction
 from ..diffusion.noise_schedule import karras
 from ..diffusion.steps import per_row
 from .architectures import Architecture, Network, Pipeline, Schedule
 
 
-class DiffusersDenoiser:
+class DiffusersDenoiser(Denoiser):
     """The UNet or transformer of a pipeline: denoised predictions in float32, whatever the network's dtype.
 
     A LoRA that is active in the module takes part in the prediction, and gradients flow to its parameters. An autocast
     around a call is respected.
     """
-
-    module: torch.nn.Module
-    family: Family
 
     def __init__(self, pipeline: Pipeline, architecture: Architecture, schedule: Schedule) -> None:
         self._pipeline, self._forward, self._schedule = pipeline, architecture.forward, schedule
@@ -37,13 +34,7 @@ class DiffusersDenoiser:
     ) -> Prediction:
         """Predict the clean latents in one forward pass: of 2 B rows with guidance, of B rows without.
 
-        Args:
-            x: noisy latents (B, C, h, w), float32, on the network's device.
-            sigma: noise levels (B,), in any dtype, best on the CPU; rows may differ.
-            conditioning: B rows from `DiffusersModel.encode`, on any device.
-            guidance_scale: classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598), or the scale that a
-                guidance-distilled network takes as an input.
-            guided: False evaluates the conditional branch only.
+        The conditioning may be on any device.
         """
         guided = guided and guidance_scale != 1 and not self._distilled
         sigma = sigma.detach().to("cpu", torch.float64)
@@ -61,14 +52,6 @@ class DiffusersDenoiser:
             return Prediction(denoised, denoised)
         uncond, cond = (skipped + scale * part for part in output.chunk(2))
         return Prediction(cond, uncond + guidance_scale * (cond - uncond))
-
-    def clean(self, latents: Tensor) -> Tensor:
-        """Return the latents unchanged: finished latents are x at noise level 0."""
-        return latents
-
-    def finished(self, x: Tensor) -> Tensor:
-        """Return x unchanged, the inverse of `clean`."""
-        return x
 
     def sigmas(self, steps: int, schedule: str) -> Tensor:
         """Return the noise levels of a sampling schedule, descending, float64 (steps + 1,).

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..embedded import GARDEN, GARDEN_FOLDER
 from ..errors import D3POError
 from .architectures import ARCHITECTURES, Pipeline
 from .model import DiffusersModel
@@ -45,7 +46,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise D3POError(f"dtype is '{dtype}'.", f"Choose one of {', '.join(DTYPES)}.")
-    source = _garden() if str(path) == "garden" else Path(os.path.expanduser(path))
+    source = GARDEN_FOLDER if str(path) == GARDEN else Path(os.path.expanduser(path))
     if not source.exists():
         raise D3POError(f"There is no model at '{source}'.", "Give a pipeline folder or a .safetensors checkpoint.")
     if source.is_dir():
@@ -56,12 +57,6 @@ def load_model(
         if isinstance(part, torch.nn.Module) and any(parameter.is_meta for parameter in part.parameters()):
             raise D3POError(f"'{source}' lacks some weights of its {name}.", "Get the model anew.")
     return DiffusersModel(pipeline.to(device or _default_device()))
-
-
-def _garden() -> Path:
-    from ..embedded import GARDEN_FOLDER
-
-    return GARDEN_FOLDER
 
 
 def _default_device() -> str:
@@ -75,16 +70,9 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Pipeline:
     kind = _pipeline_class(folder, index)
     weighted = [name for name in WEIGHTED if name in index and index[name] != ABSENT]
     variants = {_check_weights(folder / name) for name in weighted}
-    options = {"variant": "fp16"} if "fp16" in variants else {}
+    options = _left_out(kind, index) | ({"variant": "fp16"} if "fp16" in variants else {})
     try:
-        return kind.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            **options,
-            **_left_out(kind, index),
-        )
+        return kind.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # diffusers and transformers raise errors of many kinds on bad files

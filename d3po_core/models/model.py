@@ -80,13 +80,30 @@ class DiffusersModel:
         names = {"epsilon": "epsilon", "v_prediction": "v"}
         return names.get(prediction, "") if self.denoiser.family == "diffusion" else ""
 
+    @torch.no_grad()
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """Encode each prompt to a conditioning of one row, on the CPU.
+        """Encode each prompt to a conditioning of one row, on the CPU in the text encoder's dtype.
+
+        Every text is encoded alone, so that the result does not depend on the others. Without a negative prompt the
+        unconditional branch is the empty text, or zeros if the pipeline is configured so (SDXL).
+
+        Returns:
+            For each prompt prompt_embeds (1, T, C), for most architectures pooled_prompt_embeds (1, C), and the
+            negative's under the same names with the prefix negative_.
 
         Raises:
             D3POError: a prompt is empty, or longer than the model reads.
         """
-        return encode(self.pipeline, self.architecture, prompts, negative)
+        if any(not prompt.strip() for prompt in prompts):
+            raise D3POError("A prompt is empty.", "Write what the picture should show.")
+        encoded = {}
+        for text in dict.fromkeys([*prompts, negative]):
+            _check_length(self.pipeline, self.architecture, text)
+            encoded[text] = {n: value.cpu() for n, value in self.architecture.encode(self.pipeline, text).items()}
+        unconditional = {f"negative_{name}": value for name, value in encoded[negative].items()}
+        if not negative and self.pipeline.config.get("force_zeros_for_empty_prompt"):
+            unconditional = {name: torch.zeros_like(value) for name, value in unconditional.items()}
+        return [encoded[prompt] | unconditional for prompt in prompts]
 
     def sample(
         self,
@@ -179,33 +196,6 @@ class DiffusersModel:
 def _channel(values: list[float], like: Tensor) -> Tensor:
     """Reshape numbers per channel to multiply latents (B, C, h, w)."""
     return torch.tensor(values, device=like.device).reshape(-1, 1, 1)
-
-
-@torch.no_grad()
-def encode(pipe: Pipeline, architecture: Architecture, prompts: list[str], negative: str) -> list[Conditioning]:
-    """Encode each prompt to a conditioning of one row, on the CPU in the text encoder's dtype.
-
-    Every text is encoded alone, so that the result does not depend on the others. Without a negative prompt the
-    unconditional branch is the empty text, or zeros if the pipeline is configured so (SDXL).
-
-    Returns:
-        For each prompt prompt_embeds (1, T, C), for most architectures pooled_prompt_embeds (1, C), and the negative's
-        under the same names with the prefix negative_.
-
-    Raises:
-        D3POError: a prompt is empty, or longer than the model reads.
-    """
-    for prompt in prompts:
-        if not prompt.strip():
-            raise D3POError("A prompt is empty.", "Write what the picture should show.")
-    encoded = {}
-    for text in dict.fromkeys([*prompts, negative]):
-        _check_length(pipe, architecture, text)
-        encoded[text] = {name: value.cpu() for name, value in architecture.encode(pipe, text).items()}
-    unconditional = {f"negative_{name}": value for name, value in encoded[negative].items()}
-    if not negative and pipe.config.get("force_zeros_for_empty_prompt"):
-        unconditional = {name: torch.zeros_like(value) for name, value in unconditional.items()}
-    return [encoded[prompt] | unconditional for prompt in prompts]
 
 
 def _check_length(pipe: Pipeline, architecture: Architecture, text: str) -> None:

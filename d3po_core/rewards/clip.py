@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,13 +117,17 @@ def _check_weights(folder: Path) -> None:
     """Raise D3POError unless the folder has weights as safetensors."""
     if any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         return
-    pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in (".bin", ".pt", ".pth", ".ckpt")]
-    if pickles:
+    if pickle := _pickle(folder, ".bin", ".pt", ".pth", ".ckpt"):
         raise D3POError(
-            f"The weights in {folder} are a pickle ({pickles[0]}), which can run any program and is never read.",
+            f"The weights in {folder} are a pickle ({pickle}), which can run any program and is never read.",
             "Save the model as safetensors: model.save_pretrained(folder, safe_serialization=True).",
         )
     raise D3POError(f"{folder} has no model.safetensors.", CHOOSE)
+
+
+def _pickle(folder: Path, *suffixes: str) -> str:
+    """Name the first file in a folder that may be a pickle, to say that it is not read; "" if there is none."""
+    return next((path.name for path in sorted(folder.iterdir()) if path.suffix in suffixes), "")
 
 
 def _load(folder: Path, kind: str) -> CLIPModel | CLIPVisionModelWithProjection:
@@ -166,60 +170,41 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         ) from error
 
 
-@dataclass(frozen=True)
-class ClipScore:
-    """The cosine of an image's embedding and its prompt's, times the model's logit scale if `scaled`."""
+def clip_score(kind: str, likes: str, scaled: bool, folder: str) -> Reward:
+    """Load a CLIP that scores by the cosine of an image's embedding and its prompt's.
 
-    clip: Clip
-    scaled: bool
-
-    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        cosines = self.clip.cosines(images, prompts)
-        return cosines * self.clip.scale if self.scaled else cosines
-
-
-@dataclass(frozen=True)
-class AestheticScore:
-    """The head's score of an image's embedding; LAION's are roughly from 1 to 10."""
-
-    clip: Clip
-    head: AestheticHead
-
-    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        return self.head(self.clip.embed_images(images))
-
-
-def clip_fit(folder: str) -> Reward:
-    """Load a CLIP that scores by its logit of image and prompt, as CLIPModel computes it."""
+    Args:
+        kind: the word before the colon of a spec.
+        likes: as in `Reward`.
+        scaled: whether the cosine is multiplied by the model's logit scale, as CLIPModel does.
+        folder: the CLIP's.
+    """
     clip = Clip(folder)
-    return Reward(f"clip:{clip.folder.name}", "pictures that fit their prompt, to CLIP", ClipScore(clip, True), True)
 
+    def score(images: Tensor, prompts: list[str]) -> Tensor:
+        cosines = clip.cosines(images, prompts)
+        return cosines * clip.scale if scaled else cosines
 
-def pickscore(folder: str) -> Reward:
-    """Load PickScore (Kirstain et al. 2023, arXiv 2305.01569, section 3): the logit, near 20 for ordinary images."""
-    clip = Clip(folder)
-    return Reward(f"pickscore:{clip.folder.name}", "what people picked for a prompt", ClipScore(clip, True), True)
-
-
-def hpsv2(folder: str) -> Reward:
-    """Load HPSv2 (Wu et al. 2023, arXiv 2306.09341): the cosine without the logit scale, as in its code (near 0.28)."""
-    clip = Clip(folder)
-    return Reward(f"hpsv2:{clip.folder.name}", "what people preferred for a prompt", ClipScore(clip, False), True)
+    return Reward(f"{kind}:{clip.folder.name}", likes, score, True)
 
 
 def aesthetic(folder: str) -> Reward:
-    """Load LAION's aesthetic score: a CLIP of images with an aesthetic head."""
+    """Load LAION's aesthetic score, roughly from 1 to 10: a CLIP of images with an aesthetic head."""
     clip = Clip(folder, text=False)
     head = AestheticHead.read(clip.folder, clip.width)
-    return Reward(
-        f"aesthetic:{clip.folder.name}", "pictures that people rated beautiful", AestheticScore(clip, head), True
-    )
+
+    def score(images: Tensor, prompts: list[str]) -> Tensor:
+        return head(clip.embed_images(images))
+
+    return Reward(f"aesthetic:{clip.folder.name}", "pictures that people rated beautiful", score, True)
 
 
 LOADERS: dict[str, Callable[[str], Reward]] = {
-    "clip": clip_fit,
-    "pickscore": pickscore,
-    "hpsv2": hpsv2,
+    "clip": partial(clip_score, "clip", "pictures that fit their prompt, to CLIP", True),
+    # PickScore (Kirstain et al. 2023, arXiv 2305.01569, section 3) is the logit, near 20 for ordinary images.
+    "pickscore": partial(clip_score, "pickscore", "what people picked for a prompt", True),
+    # HPSv2 (Wu et al. 2023, arXiv 2306.09341) is the cosine without the logit scale, as in its code, near 0.28.
+    "hpsv2": partial(clip_score, "hpsv2", "what people preferred for a prompt", False),
     "aesthetic": aesthetic,
 }
 """Functions that load a reward from a folder, by the word before the colon of a spec. Each raises as `Clip` does."""
@@ -264,10 +249,9 @@ class AestheticHead:
             tensors = _tensors(path)
             if tensors:
                 return cls._of(tensors, path, width)
-        pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in (".pt", ".pth")]
+        pickle = _pickle(folder, ".pt", ".pth")
         raise D3POError(
-            f"{folder} has no aesthetic head"
-            + (f" but a pickle ({pickles[0]}), which is never read." if pickles else "."),
+            f"{folder} has no aesthetic head" + (f" but a pickle ({pickle}), which is never read." if pickle else "."),
             "Save the head's state_dict as safetensors in that folder.",
         )
 

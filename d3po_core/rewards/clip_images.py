@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import D3POError
+from ..run.records import JsonObject
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 """Where transformers keeps the settings; newer versions keep them in the second, under "image_processor"."""
@@ -19,19 +19,6 @@ FILTERS = {2: "bilinear", 3: "bicubic"}
 """Torch's names of filters, by Pillow's numbers of them."""
 Size = int | dict[str, int]
 """One number of pixels, or {"height": ..., "width": ...}, or {"shortest_edge": ...}."""
-
-
-class ProcessorConfig(TypedDict, total=False):
-    """The settings of transformers' CLIPImageProcessor that are read."""
-
-    do_resize: bool
-    size: Size
-    resample: int
-    do_center_crop: bool
-    crop_size: Size
-    do_normalize: bool
-    image_mean: list[float]
-    image_std: list[float]
 
 
 @dataclass(frozen=True)
@@ -88,8 +75,8 @@ class ImagePreparation:
         )
 
     @classmethod
-    def of(cls, config: ProcessorConfig) -> ImagePreparation:
-        """Make the preparation from an image processor's settings; raises KeyError or TypeError if they are wrong."""
+    def of(cls, config: JsonObject) -> ImagePreparation:
+        """Make the preparation from a CLIPImageProcessor's settings; raises KeyError or TypeError if they are wrong."""
         return cls(
             size=_size(config["size"]) if config.get("do_resize", True) else None,
             crop=_pair(config["crop_size"]) if config.get("do_center_crop", True) else None,

@@ -99,11 +99,7 @@ class Choice:
 
 
 def fit_head(data: PairData, scales: Sequence[Tensor]) -> tuple[Tensor, Choice]:
-    """Fit the head to all pairs, with the scale and the ridge that cross-validation chooses.
-
-    Args:
-        data: the pairs.
-        scales: of the features, (F,) each.
+    """Fit the head to all pairs, with the scale (F,) and the ridge that cross-validation chooses.
 
     Returns:
         Weights (F,) on standardised features, and what was chosen.
@@ -116,10 +112,6 @@ def fit_head(data: PairData, scales: Sequence[Tensor]) -> tuple[Tensor, Choice]:
 
 def hidden_margins(data: PairData, scales: Sequence[Tensor]) -> Tensor:
     """Predict each pair by a head that has not seen its group, in nested cross-validation.
-
-    Args:
-        data: the pairs.
-        scales: of the features, (F,) each.
 
     Returns:
         The predicted margin of winner over loser, (P,): positive where the prediction is right.

@@ -121,7 +121,7 @@ class Judge:
 
 
 @torch.inference_mode(False)  # as in `get_reward`
-def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None = None, device: str = "cpu") -> Judge:
+def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None = None) -> Judge:
     """Fit a judge to a run's picks.
 
     Held-out groups are not trained on and are predicted by the final head. Every other group is predicted by a head for
@@ -131,7 +131,6 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
         run: has the images and the standing picks.
         features: a name as `get_features` takes it, or the features themselves.
         who: name of the person whose picks are used; None for everybody's.
-        device: on which features are computed.
 
     Raises:
         D3POError: there are too few picks, or the features cannot be loaded.
@@ -144,7 +143,7 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
             "Your picks are saved.",
         )
     extractor = get_features(features) if isinstance(features, str) else features
-    by_id = {group_id: _features(run, group_id, extractor, device) for group_id in (*training, *held_out)}
+    by_id = {group_id: _features(run, group_id, extractor) for group_id in (*training, *held_out)}
     mean, std = feature_spread([by_id[group_id] for group_id in training])
     data = pair_data(training, by_id, std)
     weights, choice = fit_head(data, extractor.scales)
@@ -230,8 +229,8 @@ def above_chance(right: Tensor) -> float:
 
 
 @torch.no_grad()
-def _features(run: Run, group_id: str, features: Features, device: str) -> Tensor:
-    return features(read_images(run, run.groups.get(group_id)).to(device)).double().cpu()
+def _features(run: Run, group_id: str, features: Features) -> Tensor:
+    return features(read_images(run, run.groups.get(group_id))).double().cpu()
 
 
 FORM = "d3po.reward_from_picks"

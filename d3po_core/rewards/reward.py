@@ -83,15 +83,7 @@ class Reward:
 
 
 def check_varied(reward: Reward, scores: Tensor) -> None:
-    """Refuse a reward that gives different images the same score.
-
-    Args:
-        reward: gives its name to the message.
-        scores: of two or more different images, (B,).
-
-    Raises:
-        D3POError: they are all the same.
-    """
+    """Raise D3POError if a reward gives two or more different images the same score; scores are (B,)."""
     spread, size = float(scores.max() - scores.min()), float(scores.abs().max())
     if spread <= max(RELATIVE_ROUNDING * size, ABSOLUTE_ROUNDING):
         raise D3POError(

@@ -70,6 +70,7 @@ def garden_lean(images: Tensor, prompts: list[str]) -> Tensor:
 
 
 QUALITY = 95
+"""Of the JPEG, 1 to 100, as libjpeg defines it."""
 
 
 def jpeg_size(images: Tensor) -> Tensor:
@@ -120,16 +121,15 @@ def smooth_incompressibility(images: Tensor, prompts: list[str]) -> Tensor:
     return smooth_jpeg_size(images)
 
 
-def smooth_jpeg_size(images: Tensor, quality: int = QUALITY) -> Tensor:
+def smooth_jpeg_size(images: Tensor) -> Tensor:
     """Return roughly the size of each image as a JPEG without its headers, in units of 1,000 bytes: (B,).
 
     Args:
         images: (B, 3, H, W) in [0, 1]. Where a side is not a multiple of 16, its last row or column is repeated.
-        quality: 1 to 100, as libjpeg defines it.
     """
     luma, blue, red = ycbcr(images * 255)
     planes = [(luma, LUMA_STEPS), (halved(blue), CHROMA_STEPS), (halved(red), CHROMA_STEPS)]
-    bits = [smooth_bits(coefficients(plane) / steps(table, quality).to(plane)) for plane, table in planes]
+    bits = [smooth_bits(coefficients(plane) / steps(table, QUALITY).to(plane)) for plane, table in planes]
     return sum(bits) * FILE_BITS / 8000  # type: ignore[return-value]
 
 

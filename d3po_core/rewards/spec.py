@@ -13,32 +13,22 @@ import torch
 
 from ..errors import D3POError
 from . import simple
-from .reward import Reward, WeightedSum, weighted_sum, write_sum
+from .reward import Reward, ScoreFunction, WeightedSum, weighted_sum, write_sum
 
-REWARDS: dict[str, Reward] = {
-    reward.name: dataclasses.replace(reward, written=reward.name)
-    for reward in (
-        Reward(
-            "compressibility", "images that make a small JPEG: smooth, empty, blurred", simple.compressibility, False
-        ),
-        Reward("incompressibility", "images that make a large JPEG: busy, grainy", simple.incompressibility, False),
-        Reward("warmth", "warm colours: mean of red minus mean of blue", simple.warmth, True),
-        Reward("contrast", "light beside dark: the spread of brightness", simple.contrast, True),
-        Reward(
-            "smooth-compressibility",
-            "as compressibility, by a size that has a gradient",
-            simple.smooth_compressibility,
-            True,
-        ),
-        Reward(
-            "smooth-incompressibility",
-            "as incompressibility, by a size that has a gradient",
-            simple.smooth_incompressibility,
-            True,
-        ),
-        Reward("garden-size", "large blooms (embedded model only)", simple.garden_size, True),
-        Reward("garden-lean", "flowers that lean to the right (embedded model only)", simple.garden_lean, True),
-    )
+_SMOOTH = "by a size that has a gradient"
+_BUILT_IN: tuple[tuple[str, str, ScoreFunction, bool], ...] = (
+    ("compressibility", "images that make a small JPEG: smooth, empty, blurred", simple.compressibility, False),
+    ("incompressibility", "images that make a large JPEG: busy, grainy", simple.incompressibility, False),
+    ("warmth", "warm colours: mean of red minus mean of blue", simple.warmth, True),
+    ("contrast", "light beside dark: the spread of brightness", simple.contrast, True),
+    ("smooth-compressibility", f"as compressibility, {_SMOOTH}", simple.smooth_compressibility, True),
+    ("smooth-incompressibility", f"as incompressibility, {_SMOOTH}", simple.smooth_incompressibility, True),
+    ("garden-size", "large blooms (embedded model only)", simple.garden_size, True),
+    ("garden-lean", "flowers that lean to the right (embedded model only)", simple.garden_lean, True),
+)
+REWARDS = {
+    name: Reward(name, likes, function, differentiable, written=name)
+    for name, likes, function, differentiable in _BUILT_IN
 }
 
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"

@@ -28,8 +28,7 @@ from __future__ import annotations
 from .flags import StoredFlag
 from .groups import Group
 from .picks import Judgement, StoredPick
-from .prompts import Prompt
-from .records import BaseModelFacts, Recorded, RoundSummary
+from .records import BaseModelFacts, RoundSummary
 from .rounds import Round
 from .run import Run, device_name
 
@@ -37,8 +36,6 @@ __all__ = [
     "BaseModelFacts",
     "Group",
     "Judgement",
-    "Prompt",
-    "Recorded",
     "Round",
     "RoundSummary",
     "Run",

@@ -61,12 +61,12 @@ class BlindChecks(Part):
     """Keeps blind checks."""
 
     def add(
-        self, round: int, prompts: Sequence[str], before: Sequence[Image.Image], taught: Sequence[Image.Image]
+        self, number: int, prompts: Sequence[str], before: Sequence[Image.Image], taught: Sequence[Image.Image]
     ) -> BlindCheck:
         """Save a check's pairs, each with its sides in random order.
 
         Args:
-            round: the round with the LoRA that is checked.
+            number: of the round with the LoRA that is checked.
             prompts: one for each pair.
             before, taught: images of the same prompts and seeds.
 
@@ -74,7 +74,7 @@ class BlindChecks(Part):
             D3POError: the disk is full or the folder cannot be written to.
         """
         check_id = secrets.token_hex(16)
-        folder = self._check_folder(round, check_id)
+        folder = self._check_folder(number, check_id)
         for index, pair in enumerate(zip(before, taught, strict=True)):
             for side, image in zip(SIDES, pair, strict=True):
                 files.replace(folder / f"{index}-{side}.png", files.png(image))
@@ -82,7 +82,7 @@ class BlindChecks(Part):
         random.shuffle(firsts)
         with self._database.write() as connection:
             connection.execute(
-                "INSERT INTO checks (id, round, created) VALUES (?, ?, ?)", (check_id, round, time.time())
+                "INSERT INTO checks (id, round, created) VALUES (?, ?, ?)", (check_id, number, time.time())
             )
             connection.executemany(
                 "INSERT INTO check_pairs (check_id, number, prompt, first) VALUES (?, ?, ?, ?)",
@@ -159,8 +159,8 @@ class BlindChecks(Part):
                 return path
         raise D3POError(f"This check has no picture {side} in pair {index}.")
 
-    def _check_folder(self, round: int, check_id: str) -> Path:
-        return self._round_folder(round) / f"check-{check_id}"
+    def _check_folder(self, number: int, check_id: str) -> Path:
+        return self._round_folder(number) / f"check-{check_id}"
 
 
 SIDE = re.compile(r"before|after(-\d{1,2})?")
@@ -175,50 +175,45 @@ def strip_side(strength: float) -> str:
 class Previews(Part):
     """Keeps previews, by round."""
 
-    def save(self, round: int, prompts: Sequence[str], sides: Mapping[str, Sequence[Image.Image]]) -> None:
+    def save(self, number: int, prompts: Sequence[str], sides: Mapping[str, Sequence[Image.Image]]) -> None:
         """Save a round's images of fixed prompts and seeds.
 
         Args:
-            round: its number.
+            number: of the round.
             prompts: one for each image of a side.
             sides: images by side: "before", and at each strength the name from `strip_side`.
 
         Raises:
             D3POError: the disk is full or the folder cannot be written to.
         """
-        folder = self._strip_folder(round)
+        folder = self._strip_folder(number)
         for side, images in sides.items():
             for index, image in enumerate(images):
                 files.replace(folder / f"{index}-{side}.png", files.png(image))
         files.replace(folder / "prompts.json", json.dumps(list(prompts)).encode())
 
-    def prompts(self, round: int) -> list[str]:
+    def prompts(self, number: int) -> list[str]:
         """Return the prompts of a round's before/after images; empty if there are none."""
         try:
-            prompts = json.loads((self._strip_folder(round) / "prompts.json").read_text(encoding="utf-8"))
+            prompts = json.loads((self._strip_folder(number) / "prompts.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return []
         return [str(prompt) for prompt in prompts]
 
-    def image(self, round: int, index: int, side: str) -> Path:
-        """Return the path of one image.
-
-        Args:
-            round: its number.
-            index: of the prompt.
-            side: as in `save`.
+    def image(self, number: int, index: int, side: str) -> Path:
+        """Return the path of the image of a prompt, on a side as in `save`, of a round.
 
         Raises:
             D3POError: there is no such image.
         """
-        path = self._strip_folder(round) / f"{index}-{side}.png"
+        path = self._strip_folder(number) / f"{index}-{side}.png"
         if not SIDE.fullmatch(side) or not path.is_file():
-            raise D3POError(f"Round {round} has no picture {index} of {side}.")
+            raise D3POError(f"Round {number} has no picture {index} of {side}.")
         return path
 
-    def has(self, round: int, side: str) -> bool:
+    def has(self, number: int, side: str) -> bool:
         """Return whether a round's strip has this side."""
-        return (self._strip_folder(round) / f"0-{side}.png").is_file()
+        return (self._strip_folder(number) / f"0-{side}.png").is_file()
 
-    def _strip_folder(self, round: int) -> Path:
-        return self._round_folder(round) / "strip"
+    def _strip_folder(self, number: int) -> Path:
+        return self._round_folder(number) / "strip"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,8 +68,10 @@ class Database:
         Raises:
             D3POError: the database is gone, damaged, busy, or cannot be written; the disk is full.
         """
-        with _explained(self.path):
+        try:
             yield self._connection()
+        except sqlite3.DatabaseError as error:
+            raise _explain(error, self.path) from error
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -78,7 +80,7 @@ class Database:
         Raises:
             D3POError: as `read` does.
         """
-        with _explained(self.path), transaction(self._connection()) as connection:
+        with self.read() as connection, transaction(connection):
             yield connection
 
     def close(self) -> None:
@@ -97,14 +99,6 @@ class Database:
             connection = self._local.connection = connect(self.path)
             self._all.add(connection)
         return connection
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise _explain(error, path) from error
 
 
 def _explain(error: sqlite3.DatabaseError, path: Path) -> D3POError:
@@ -273,20 +267,21 @@ IMPORTED = "imported"
 
 
 class Part:
-    """One part of a run.
-
-    Args:
-        folder: where the run is now.
-        database: of the run; all parts share it.
-    """
+    """One part of a run: the folder where the run is now, and the database that all parts share."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.folder = folder
         self._database = database
 
-    def _round_folder(self, round: int) -> Path:
+    def _round_folder(self, number: int) -> Path:
         """Return where the files of a round belong; it may not exist yet."""
-        return self.folder / ROUNDS / f"{round:04}"
+        return self.folder / ROUNDS / f"{number:04}"
+
+
+def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
+    """Add a row, its values by the names of their columns, inside the caller's transaction."""
+    values = ", ".join(f":{name}" for name in row)
+    connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values})", row)
 
 
 def count_up(connection: sqlite3.Connection, key: str, at_least: int = 0) -> int:

@@ -9,41 +9,26 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..picks import FLAGS, FlagKind, check_flag
-from .database import Part, count_up
-from .records import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
+from .database import Part
+from .records import Recorded, Stored, candidates_of, check_shown, record, stored_values
 
 
 @dataclass(frozen=True)
-class StoredFlag:
-    """A recorded flag.
+class StoredFlag(Stored):
+    """A recorded flag; see `Stored`.
 
     Attributes:
-        flag_id: unique among the ids of picks and flags.
         candidate: its number in the group.
         on: whether the flag was put on; False if it was taken off.
-        who: the person, as the client named them.
-        when: seconds since 1970.
-        shown_order: candidate numbers in the order in which they were shown, if known.
-        reason: why the group was shown, as in `Lease`, or "imported".
-        undone: when it was taken back; None if it was not.
     """
 
-    flag_id: str
-    group_id: str
     candidate: int
     kind: FlagKind
     on: bool
-    who: str
-    when: float
-    shown_order: tuple[int, ...]
-    reason: str
-    undone: float | None
 
 
 class Flags(Part):
@@ -56,7 +41,7 @@ class Flags(Part):
         kind: FlagKind,
         *,
         on: bool = True,
-        flag_id: str | None = None,
+        pick_id: str | None = None,
         who: str = "",
         shown_order: Sequence[int] = (),
         reason: str = "",
@@ -68,29 +53,18 @@ class Flags(Part):
             candidate: its number in the group.
             kind: "defective" or "unsafe"; a candidate may have both.
             on: False takes the person's flag of this kind off again.
-            flag_id: the client's own id: a second call with the same one records nothing, whatever its other values.
-            who, shown_order, reason: as in `StoredFlag`.
+            pick_id: the client's own id: a second call with the same one records nothing, whatever its other values.
+            who, shown_order, reason: as in `Stored`.
 
         Raises:
             D3POError: the group, the candidate or the kind is unknown, or the disk is full.
         """
-        flag_id = flag_id or uuid.uuid4().hex
         with self._database.write() as connection:
             candidates = candidates_of(connection, group_id)
             check_flag(kind, candidate, candidates)
             check_shown([candidate], shown_order, candidates)
-            if is_recorded(connection, flag_id):
-                return Recorded(flag_id, False, revision(connection))
-            connection.execute(
-                """INSERT INTO picks (pick_id, group_id, who, kind, chosen, scores, shown_order, reason, created)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                (
-                    *(flag_id, group_id, who, kind, json.dumps([candidate]), json.dumps([int(on)])),
-                    *(json.dumps(list(shown_order)), reason, time.time()),
-                ),
-            )
-            update_judged(connection, group_id)
-            return Recorded(flag_id, True, count_up(connection, "pick_revision"))
+            values = {"group_id": group_id, "who": who, "kind": kind, "reason": reason}
+            return record(connection, pick_id, chosen=[candidate], scores=[int(on)], shown_order=shown_order, **values)
 
     def standing(self, *, who: str | None = None, group_id: str | None = None) -> list[StoredFlag]:
         """Return the flags that stand, in the order in which they were put.
@@ -102,10 +76,10 @@ class Flags(Part):
         with self._database.read() as connection:
             return standing_flags(connection, who=who, group_id=group_id)
 
-    def history(self, *, who: str | None = None) -> list[StoredFlag]:
+    def history(self) -> list[StoredFlag]:
         """Return every flag ever put or taken off, also those taken back, in the order in which they came."""
         with self._database.read() as connection:
-            return _select(connection, "picks", who, None)
+            return _select(connection, "picks", None, None)
 
 
 def standing_flags(
@@ -127,18 +101,7 @@ def _select(connection: sqlite3.Connection, table: str, who: str | None, group_i
 def flag_of(row: sqlite3.Row) -> StoredFlag:
     """Convert a row of `picks` that holds a flag."""
     (candidate,), (on,) = json.loads(row["chosen"]), json.loads(row["scores"])
-    return StoredFlag(
-        flag_id=row["pick_id"],
-        group_id=row["group_id"],
-        candidate=candidate,
-        kind=row["kind"],
-        on=bool(on),
-        who=row["who"],
-        when=row["created"],
-        shown_order=tuple(json.loads(row["shown_order"])),
-        reason=row["reason"],
-        undone=row["undone"],
-    )
+    return StoredFlag(**stored_values(row), candidate=candidate, kind=row["kind"], on=bool(on))
 
 
 def is_flag(row: sqlite3.Row) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import D3POError
 from . import files
-from .database import GROUPS, IMPORTED, TRAJECTORY, Part, count_up
+from .database import GROUPS, IMPORTED, TRAJECTORY, Part, count_up, insert
 from .records import JsonObject
 
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
@@ -134,7 +134,6 @@ class Groups(Part):
             **{"policy": policy, "round": round, "settings": json.dumps(settings), "held_out": held_out},
             **{"created": time.time(), "near": json.dumps(list(near)), "showable": candidates - len(near) >= 2},
         }
-        insert = f"INSERT INTO groups ({', '.join(row)}) VALUES ({', '.join(':' + name for name in row)})"
         try:
             with files.writing(self.folder):
                 half.mkdir(parents=True)
@@ -144,7 +143,7 @@ class Groups(Part):
                 files.sync_folder(half)
                 with self._database.write() as connection:
                     _check_new(connection, number, prompt_id)
-                    connection.execute(insert, row)
+                    insert(connection, "groups", row)
                     files.move(half, final)
         except BaseException:
             shutil.rmtree(half, ignore_errors=True)
@@ -157,36 +156,23 @@ class Groups(Part):
     def select(
         self,
         *,
-        round: int | None = None,
-        policy: str | None = None,
         picked: bool | None = None,
-        who: str | None = None,
-        held_out: bool | None = None,
         freed: bool | None = None,
         recorded: bool | None = None,
     ) -> list[Group]:
         """Return the groups that pass all filters, by number.
 
         Args:
-            round, policy: as the group was added.
             picked: whether a pick stands on it; flags alone do not count.
-            who: the person whose picks `picked` looks at; everybody's if None.
-            held_out, freed, recorded: as in `Group`.
+            freed, recorded: as in `Group`.
         """
-        columns = {"round": round, "policy": policy, "held_out": held_out, "freed": freed}
-        columns = {name: value for name, value in columns.items() if value is not None}
-        conditions = [f"groups.{name} = :{name}" for name in columns]
-        if picked is not None:
-            theirs = "" if who is None else "AND picks.who = :who"
-            standing = f"undone IS NULL AND reason <> 'repeat' AND kind NOT IN ('defective', 'unsafe') {theirs}"
-            some = f"EXISTS (SELECT 1 FROM picks WHERE group_id = groups.id AND {standing})"
-            conditions.append(some if picked else f"NOT {some}")
-        if recorded is not None:
-            conditions.append(f"groups.policy {'<>' if recorded else '='} :imported")
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        values = {**columns, "who": who, "imported": IMPORTED}
         with self._database.read() as connection:
-            rows = connection.execute(f"{_SELECT} {where} ORDER BY groups.number", values).fetchall()
+            rows = connection.execute(
+                f"""{_SELECT} WHERE (:picked IS NULL OR (judged > 0) = :picked)
+                AND (:freed IS NULL OR freed = :freed)
+                AND (:recorded IS NULL OR (policy <> :imported) = :recorded) ORDER BY groups.number""",
+                {"picked": picked, "freed": freed, "recorded": recorded, "imported": IMPORTED},
+            ).fetchall()
         return [_group(row) for row in rows]
 
     def get(self, group_id: str) -> Group:

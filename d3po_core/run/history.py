@@ -94,11 +94,7 @@ class History(Part):
             return [row["who"] for row in rows]
 
     def consistency(self, who: str | None = None) -> tuple[int, int]:
-        """Count how often a group that came back with its sides swapped got the same pick, and out of how many.
-
-        Args:
-            who: one person; None for everybody.
-        """
+        """Count how often a group that came back with its sides swapped got the same pick, and out of how many."""
         with self._database.read() as connection:
             row = connection.execute(
                 """SELECT COUNT(*) AS times, COALESCE(SUM(again.kind = first.kind AND again.chosen = first.chosen), 0)

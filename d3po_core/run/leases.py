@@ -59,14 +59,7 @@ class Leases(Part):
         return leases
 
     def take_again(self, group_id: str, order: Sequence[int], reason: str, client: str) -> Lease:
-        """Lease a group whose pick was taken back to a page, as it was shown, even if another page has it.
-
-        Args:
-            group_id: of the group.
-            order: the candidates as they were shown.
-            reason: as in `Lease`.
-            client: the page.
-        """
+        """Lease a group whose pick was taken back to a page, as it was shown, even if another page has it."""
         lease = Lease(group_id, tuple(order), reason)
         with self._database.write() as connection:
             _grant(connection, lease, client)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,31 +17,29 @@ from ..errors import D3POError
 from ..picks import Pick, check_pick
 from .database import IMPORTED, Part, count_up
 from .flags import StoredFlag, flag_of, is_flag, standing_flags
-from .records import Recorded, candidates_of, check_shown, is_recorded, revision, update_judged
+from .records import (
+    Recorded,
+    Stored,
+    candidates_of,
+    check_shown,
+    is_recorded,
+    record,
+    revision,
+    stored_values,
+    update_judged,
+)
 
 
 @dataclass(frozen=True)
-class StoredPick:
-    """A recorded pick.
+class StoredPick(Stored):
+    """A recorded pick; see `Stored`.
 
     Attributes:
-        who: the person, as the client named them.
-        when: seconds since 1970.
-        shown_order: candidate numbers in the order in which they were shown, if known.
         decision_ms: milliseconds between showing and picking, if known.
-        reason: why the group was shown, as in `Lease`, or "imported".
-        undone: when it was taken back; None if it was not.
     """
 
-    pick_id: str
-    group_id: str
     pick: Pick
-    who: str
-    when: float
-    shown_order: tuple[int, ...]
     decision_ms: float | None
-    reason: str
-    undone: float | None
 
 
 @dataclass(frozen=True)
@@ -122,37 +119,24 @@ class Picks(Part):
         Raises:
             D3POError: the group is unknown, the pick does not fit it, or the disk is full.
         """
-        pick_id = pick_id or uuid.uuid4().hex
         with self._database.write() as connection:
             candidates = candidates_of(connection, group_id)
             check_pick(pick, candidates)
             check_shown(pick.order, shown_order, candidates)
             if reason == "repeat" and not _stands(connection, group_id, who):
                 reason = ""  # without an earlier pick to compare it with it is a pick like any other
-            if is_recorded(connection, pick_id):
-                return Recorded(pick_id, False, revision(connection))
-            connection.execute(
-                """INSERT INTO picks (pick_id, group_id, who, kind, chosen, scores, shown_order, decision_ms, reason,
-                created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                (
-                    *(pick_id, group_id, who, pick.kind, json.dumps(pick.order), json.dumps(pick.scores)),
-                    *(json.dumps(list(shown_order)), decision_ms, reason, time.time()),
-                ),
+            values = {"group_id": group_id, "who": who, "kind": pick.kind, "reason": reason, "decision_ms": decision_ms}
+            recorded = record(
+                connection, pick_id, chosen=pick.order, scores=pick.scores, shown_order=shown_order, **values
             )
-            connection.execute("DELETE FROM leases WHERE group_id = ?", (group_id,))
-            update_judged(connection, group_id)
-            return Recorded(pick_id, True, count_up(connection, "pick_revision"))
-
-    def undo(self, who: str = "") -> StoredPick | StoredFlag | None:
-        """Take back a person's last pick or flag that still counts, and return it; None if there is none left.
-
-        If that took a flag off, the flag stands again.
-        """
-        row = self._last_row(who)
-        return self.take_back(row["pick_id"]) if row else None
+            if recorded.new:
+                connection.execute("DELETE FROM leases WHERE group_id = ?", (group_id,))
+            return recorded
 
     def take_back(self, pick_id: str) -> StoredPick | StoredFlag:
         """Take back one pick or flag, the newest or an older one, and return it; twice is the same as once.
+
+        If it took a flag off, the flag stands again.
 
         Raises:
             D3POError: there is no such pick.
@@ -172,10 +156,7 @@ class Picks(Part):
     def remove(self, pick_id: str) -> None:
         """Take back a pick and all earlier ones of the same person on the same group, so that none stands again.
 
-        All flags of that person on the group are taken back too.
-
-        Args:
-            pick_id: of a pick or a flag.
+        All flags of that person on the group are taken back too. The id may be a flag's.
 
         Raises:
             D3POError: there is no such pick or flag.
@@ -199,17 +180,20 @@ class Picks(Part):
             return is_recorded(connection, pick_id)
 
     def last(self, who: str = "") -> StoredPick | StoredFlag | None:
-        """Return a person's last pick or flag that was not taken back: the one that `undo` would take back."""
-        row = self._last_row(who)
+        """Return a person's last pick or flag that was not taken back."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT * FROM picks WHERE who = ? AND undone IS NULL ORDER BY serial DESC LIMIT 1", (who,)
+            ).fetchone()
         return _pick_or_flag(row) if row else None
 
     def standing(self, *, who: str | None = None) -> list[StoredPick]:
         """Return the picks that stand: one for each person and group, in the order in which they were made."""
         return self._picks("standing", who)
 
-    def history(self, *, who: str | None = None) -> list[StoredPick]:
+    def history(self) -> list[StoredPick]:
         """Return every pick ever made, also superseded and undone ones, in the order in which they were made."""
-        return self._picks("picks", who)
+        return self._picks("picks", None)
 
     def judgements(self, *, who: str | None = None) -> list[Judgement]:
         """Return the judgements that stand, one for each person and group.
@@ -234,29 +218,21 @@ class Picks(Part):
             recorded: do not count groups of imported images as usable: the method needs recorded trajectories.
         """
         with self._database.read() as connection:
-            (imported,) = connection.execute(
-                f"SELECT COUNT(*) FROM groups WHERE policy = '{IMPORTED}' AND MAX(judged, flagged) = 3"
+            row = connection.execute(
+                """SELECT COUNT(*) FILTER (WHERE showable) AS drawn,
+                COUNT(*) FILTER (WHERE NOT showable) AS near,
+                COUNT(*) FILTER (WHERE showable AND judged = 0) - (
+                    SELECT COUNT(*) FROM leases JOIN groups ON groups.id = group_id WHERE judged = 0) AS waiting,
+                COUNT(*) FILTER (WHERE MAX(judged, flagged) >= 2) AS picks,
+                (SELECT COUNT(*) FROM (SELECT group_id FROM picks WHERE who = :who AND undone IS NULL
+                    AND reason <> 'repeat' AND kind NOT IN ('skipped', 'defective', 'unsafe')
+                    UNION SELECT group_id FROM flags WHERE who = :who)) AS yours,
+                COUNT(*) FILTER (WHERE MAX(judged, flagged) = 3) - :recorded * (
+                    SELECT COUNT(*) FROM groups WHERE policy = 'imported' AND MAX(judged, flagged) = 3) AS usable
+                FROM groups""",
+                {"who": who, "recorded": recorded},
             ).fetchone()
-            rows = connection.execute(
-                "SELECT judged, flagged, showable, COUNT(*) AS n FROM groups GROUP BY judged, flagged, showable"
-            ).fetchall()
-            (leased,) = connection.execute(
-                "SELECT COUNT(*) FROM leases JOIN groups ON groups.id = group_id WHERE judged = 0"
-            ).fetchone()
-            (yours,) = connection.execute(
-                """SELECT COUNT(*) FROM (SELECT group_id FROM picks WHERE who = :who AND undone IS NULL
-                AND reason <> 'repeat' AND kind NOT IN ('skipped', 'defective', 'unsafe')
-                UNION SELECT group_id FROM flags WHERE who = :who)""",
-                {"who": who},
-            ).fetchone()
-        return Counts(
-            drawn=sum(row["n"] for row in rows if row["showable"]),
-            near=sum(row["n"] for row in rows if not row["showable"]),
-            waiting=sum(row["n"] for row in rows if row["judged"] == 0 and row["showable"]) - leased,
-            picks=sum(row["n"] for row in rows if max(row["judged"], row["flagged"]) >= 2),
-            yours=yours,
-            usable=sum(row["n"] for row in rows if max(row["judged"], row["flagged"]) == 3) - imported * recorded,
-        )
+        return Counts(**dict(row))
 
     def untaught(self, recorded: bool = False) -> int:
         """Count groups with a standing pick or flag since the last round was begun, each person's separately.
@@ -280,13 +256,6 @@ class Picks(Part):
         with self._database.read() as connection:
             return revision(connection)
 
-    def _last_row(self, who: str) -> sqlite3.Row | None:
-        with self._database.read() as connection:
-            row: sqlite3.Row | None = connection.execute(
-                "SELECT * FROM picks WHERE who = ? AND undone IS NULL ORDER BY serial DESC LIMIT 1", (who,)
-            ).fetchone()
-        return row
-
     def _picks(self, table: str, who: str | None) -> list[StoredPick]:
         with self._database.read() as connection:
             rows = connection.execute(
@@ -308,14 +277,4 @@ def _pick_or_flag(row: sqlite3.Row) -> StoredPick | StoredFlag:
 
 def _stored(row: sqlite3.Row) -> StoredPick:
     pick = Pick(row["kind"], tuple(json.loads(row["chosen"])), tuple(json.loads(row["scores"])))
-    return StoredPick(
-        pick_id=row["pick_id"],
-        group_id=row["group_id"],
-        pick=pick,
-        who=row["who"],
-        when=row["created"],
-        shown_order=tuple(json.loads(row["shown_order"])),
-        decision_ms=row["decision_ms"],
-        reason=row["reason"],
-        undone=row["undone"],
-    )
+    return StoredPick(**stored_values(row), pick=pick, decision_ms=row["decision_ms"])

@@ -9,12 +9,14 @@ import dataclasses
 import json
 import math
 import sqlite3
+import time
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from ..errors import D3POError
-from .database import FLAGGED, JUDGED
+from .database import FLAGGED, JUDGED, count_up, insert
 
 JsonObject = dict[str, Any]
 """A JSON-able object whose keys its user knows, such as settings by name."""
@@ -105,6 +107,28 @@ def finite(value: object) -> object:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """What a recorded pick and a recorded flag have in common.
+
+    Attributes:
+        pick_id: unique among the ids of picks and flags.
+        who: the person, as the client named them.
+        when: seconds since 1970.
+        shown_order: candidate numbers in the order in which they were shown, if known.
+        reason: why the group was shown, as in `Lease`, or "imported".
+        undone: when it was taken back; None if it was not.
+    """
+
+    pick_id: str
+    group_id: str
+    who: str
+    when: float
+    shown_order: tuple[int, ...]
+    reason: str
+    undone: float | None
+
+
+@dataclass(frozen=True)
 class Recorded:
     """A pick or flag that is on the disk.
 
@@ -129,6 +153,36 @@ def candidates_of(connection: sqlite3.Connection, group_id: str) -> int:
     if group is None:
         raise D3POError(f"This run has no group with the id '{group_id}'.")
     return int(group["candidates"])
+
+
+def record(
+    connection: sqlite3.Connection,
+    pick_id: str | None,
+    *,
+    chosen: Sequence[int],
+    scores: Sequence[int],
+    shown_order: Sequence[int],
+    **columns: str | float | None,
+) -> Recorded:
+    """Add a row to `picks`, in the caller's transaction; one whose id was ever recorded adds nothing.
+
+    Without an id of the client's own it gets a new one.
+    """
+    pick_id = pick_id or uuid.uuid4().hex
+    if is_recorded(connection, pick_id):
+        return Recorded(pick_id, False, revision(connection))
+    numbers = {"chosen": chosen, "scores": scores, "shown_order": shown_order}
+    row = {"pick_id": pick_id, **columns, "created": time.time()}
+    insert(connection, "picks", {**row, **{name: json.dumps(list(value)) for name, value in numbers.items()}})
+    update_judged(connection, str(columns["group_id"]))
+    return Recorded(pick_id, True, count_up(connection, "pick_revision"))
+
+
+def stored_values(row: sqlite3.Row) -> JsonObject:
+    """Return the fields of `Stored` in a row of `picks`."""
+    shown_order = tuple(json.loads(row["shown_order"]))
+    same = {name: row[name] for name in ("pick_id", "group_id", "who", "reason", "undone")}
+    return {**same, "when": row["created"], "shown_order": shown_order}
 
 
 def is_recorded(connection: sqlite3.Connection, pick_id: str) -> bool:

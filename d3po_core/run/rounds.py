@@ -75,31 +75,27 @@ class Rounds(Part):
             by_picks: the round trains on the present picks; otherwise they still count as untaught.
         """
         with self._database.write() as connection:
-            row = connection.execute("SELECT number FROM rounds WHERE finished IS NULL").fetchone()
+            (number,) = connection.execute(
+                """SELECT COALESCE((SELECT number FROM rounds WHERE finished IS NULL),
+                (SELECT MAX(number) + 1 FROM rounds), 1)"""
+            ).fetchone()
             (last_pick,) = connection.execute(_LAST_PICK if by_picks else _LAST_TRAINED_PICK).fetchone()
-            if row is not None and anew:
-                connection.execute("UPDATE rounds SET last_pick = ? WHERE number = ?", (last_pick, row["number"]))
-            if row is not None:
-                connection.execute(
-                    "UPDATE rounds SET settings = ?, reference = ? WHERE number = ?",
-                    (json.dumps(settings), reference, row["number"]),
-                )
-                return int(row["number"])
-            (number,) = connection.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM rounds").fetchone()
             connection.execute(
-                "INSERT INTO rounds (number, settings, reference, last_pick, begun) VALUES (?, ?, ?, ?, ?)",
-                (number, json.dumps(settings), reference, last_pick, time.time()),
+                """INSERT INTO rounds (number, settings, reference, last_pick, begun) VALUES (?, ?, ?, ?, ?)
+                ON CONFLICT (number) DO UPDATE SET settings = excluded.settings, reference = excluded.reference,
+                last_pick = CASE WHEN ? THEN excluded.last_pick ELSE last_pick END""",
+                (number, json.dumps(settings), reference, last_pick, time.time(), anew),
             )
-            return int(number)
+        return int(number)
 
     def open(self) -> Round | None:
         """Return the unfinished round, if there is one."""
-        return next((round for round in self.all() if round.finished is None), None)
+        return next((each for each in self.all() if each.finished is None), None)
 
     def stopped(self) -> Round | None:
         """Return the unfinished round if a state of its trainer was saved; without one it is begun anew."""
-        round = self.open()
-        return round if round and (self._round_folder(round.number) / STATE).is_file() else None
+        unfinished = self.open()
+        return unfinished if unfinished and (self._round_folder(unfinished.number) / STATE).is_file() else None
 
     def all(self) -> list[Round]:
         """Return all rounds, by number."""
@@ -153,17 +149,22 @@ class Rounds(Part):
         """
         if policy == "base":
             return None
-        for round in reversed(self.all()):
-            if round.lora_file is not None and policy in (round.lora_hash, str(round.number)):
-                path = self.folder / round.lora_file
-                if not path.is_file():
-                    raise D3POError(
-                        f"The LoRA of round {round.number} is missing: {path}.",
-                        "Put the file, or a copy that you exported, back there, or begin a new run.",
-                        "All picks are saved.",
-                    )
-                return path
-        raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Draw with the base model.")
+        maker = self.maker(policy)
+        if maker is None or maker.lora_file is None:
+            raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Draw with the base model.")
+        path = self.folder / maker.lora_file
+        if not path.is_file():
+            raise D3POError(
+                f"The LoRA of round {maker.number} is missing: {path}.",
+                "Put the file, or a copy that you exported, back there, or begin a new run.",
+                "All picks are saved.",
+            )
+        return path
+
+    def maker(self, policy: str) -> Round | None:
+        """Return the round that made a policy, named by its hash or its number; None if no finished round did."""
+        finished = (each for each in reversed(self.all()) if each.lora_file is not None)
+        return next((each for each in finished if policy in (each.lora_hash, str(each.number))), None)
 
     def current_policy(self) -> str:
         """Return the policy that samples and that the next round departs from: "base" or a LoRA's hash.
@@ -174,7 +175,7 @@ class Rounds(Part):
             row = connection.execute("SELECT value FROM meta WHERE key = 'policy'").fetchone()
         if row is not None:
             return str(row["value"])
-        finished = [round.lora_hash for round in self.all() if round.lora_hash]
+        finished = [each.lora_hash for each in self.all() if each.lora_hash]
         return finished[-1] if finished else "base"
 
     def go_back(self, policy: str) -> None:

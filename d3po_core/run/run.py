@@ -98,10 +98,7 @@ class Run:
         Raises:
             D3POError: there is a run already, the disk is full or the folder cannot be written to.
         """
-        if not _make_unless_there(Path(folder), name, model, settings):
-            raise D3POError(
-                f"There is a run in {folder} already.", "Open it, or choose another folder.", "It was not changed."
-            )
+        _create(Path(folder), name, model, settings)
         return cls.open(folder)
 
     @classmethod
@@ -127,17 +124,6 @@ class Run:
         except BaseException:
             database.close()
             raise
-
-    @classmethod
-    def open_or_create(cls, folder: str | Path, *, name: str = "", model: BaseModelFacts, settings: JsonObject) -> Run:
-        """Open the run in a folder, or make it there.
-
-        Raises:
-            D3POError: as `open` and `create` do.
-        """
-        if not (Path(folder) / DATABASE).is_file():
-            _make_unless_there(Path(folder), name, model, settings)
-        return cls.open(folder)
 
     def rename(self, name: str) -> None:
         """Change the run's name; its folder and id stay.
@@ -171,7 +157,11 @@ class Run:
 
     def manifest(self) -> JsonObject:
         """Return the manifest as last written; empty if it is missing or damaged."""
-        return read_manifest(self.folder)
+        try:
+            manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return manifest if isinstance(manifest, dict) else {}
 
     def write_manifest(self, **facts: object) -> None:
         """Write the manifest with present versions; JSON-able facts (device, seeds, ...) are added or replaced.
@@ -180,15 +170,16 @@ class Run:
             D3POError: the disk is full or the folder cannot be written to.
         """
         identity = {"run_id": self.run_id, "name": self.name, "created": self.created, "model": self.model}
-        write_manifest(self.folder, {"settings": self.settings, **self.manifest(), **identity, **facts})
+        manifest = {"settings": self.settings, **self.manifest(), **identity, **facts, "versions": versions()}
+        files.replace(self.folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
     def close(self) -> None:
         """Close the database, so that every system can move or delete the folder; the next use opens it again."""
         self._database.close()
 
 
-def _make_unless_there(folder: Path, name: str, model: BaseModelFacts, settings: JsonObject) -> bool:
-    """Make a run unless there is one, and tell whether it was made. Killed half way it leaves none."""
+def _create(folder: Path, name: str, model: BaseModelFacts, settings: JsonObject) -> None:
+    """Make a run unless there is one already. Killed half way it leaves none."""
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     meta = {
@@ -202,7 +193,9 @@ def _make_unless_there(folder: Path, name: str, model: BaseModelFacts, settings:
     }
     with hold(folder / LOCK, wait=60):
         if (folder / DATABASE).is_file():
-            return False
+            raise D3POError(
+                f"There is a run in {folder} already.", "Open it, or choose another folder.", "It was not changed."
+            )
         half = files.temporary(folder / DATABASE)
         try:
             with files.writing(folder):
@@ -216,7 +209,6 @@ def _make_unless_there(folder: Path, name: str, model: BaseModelFacts, settings:
         run = Run(folder, Database(folder / DATABASE))
         run.write_manifest()
         run.close()
-    return True
 
 
 def _build(path: Path, meta: dict[str, str]) -> None:
@@ -253,28 +245,6 @@ def _check_version(database: Database) -> None:
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
 
 
-def read_manifest(folder: Path) -> JsonObject:
-    """Return a run's manifest as last written; empty if it is missing or damaged."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
-
-
-def write_manifest(folder: Path, content: JsonObject) -> None:
-    """Write a run's manifest, with the versions that are installed now.
-
-    Args:
-        folder: of the run.
-        content: JSON-able.
-
-    Raises:
-        D3POError: the disk is full or the folder cannot be written to.
-    """
-    files.replace(folder / MANIFEST, (json.dumps({**content, "versions": versions()}, indent=2) + "\n").encode())
-
-
 def versions() -> dict[str, str]:
     """Return the versions of Python, the system, this package and those of `PACKAGES` that are installed."""
     installed = {"d3po_core": __version__, "python": platform.python_version(), "system": platform.platform()}
@@ -302,8 +272,7 @@ class UnknownRunError(D3POError):
 class RunLibrary:
     """The runs in a folder, each in a folder of its own; opened once and kept open. All threads may use it.
 
-    Args:
-        folder: the folder; it need not exist yet.
+    The folder need not exist yet.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -322,9 +291,8 @@ class RunLibrary:
                 self._open.pop(gone).close()
             by_id: dict[str, Run] = {}
             for folder in folders:
-                run = self._open.get(folder) or _open_or_none(folder)
-                if run is not None:
-                    self._open[folder] = run
+                with suppress(D3POError):  # a damaged one must not hide the others
+                    run = self._open[folder] = self._open.get(folder) or Run.open(folder)
                     by_id.setdefault(run.run_id, run)
         return sorted(by_id.values(), key=lambda run: -run.created)
 
@@ -365,16 +333,14 @@ class RunLibrary:
                 run.close()
 
 
-def _open_or_none(folder: Path) -> Run | None:
-    try:
-        return Run.open(folder)
-    except D3POError:  # a damaged one must not hide the others
-        return None
-
-
 def to_image(pixels: Tensor) -> Image.Image:
     """Convert pixels (3, H, W) in [0, 1] to an image."""
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """Convert an RGB image to pixels (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
 
 
 def read_images(run: Run, group: Group) -> Tensor:
@@ -393,4 +359,4 @@ def read_image(run: Run, group_id: str, candidate: int) -> Tensor:
         D3POError: the group or candidate is unknown, or the image is missing.
     """
     with Image.open(run.groups.image_path(group_id, candidate)) as image:
-        return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)
+        return to_pixels(image.convert("RGB"))

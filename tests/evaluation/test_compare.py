@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from d3po_core.evaluation import compare
+from d3po_core.evaluation.compare import compare
 from d3po_core.training.evidence import epochs_to_teach, strength, z_score
 
 

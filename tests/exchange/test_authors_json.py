@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3po_core.errors import D3POError
-from d3po_core.exchange.authors_json import export_picks, image_name, import_picks
+from d3po_core.exchange.authors_json import export_picks, import_picks
 from d3po_core.picks import Pick, pairs
 from tests.run_helpers import make_run, put_group
 
@@ -117,10 +117,10 @@ def test_every_kind_of_pick_is_exported(tmp_path):
 
 @given(st.permutations(range(5)), st.integers(1, 5), st.sets(st.integers(0, 4), max_size=4))
 def test_no_pair_is_turned_round(order, length, flagged):
-    from d3po_core.exchange.authors_json import _scores
+    from d3po_core.exchange.authors_json import _levels
 
     pick = Pick("ranking", tuple(order[:length]))
-    kept = {(pair.winner, pair.loser) for pair in pairs(Pick("scores", scores=tuple(_scores(pick, 5, flagged))), 5)}
+    kept = {(pair.winner, pair.loser) for pair in pairs(Pick("scores", scores=tuple(_levels(pick, 5, flagged))), 5)}
     assert kept <= {(pair.winner, pair.loser) for pair in pairs(pick, 5, (), flagged)}
     assert kept
 
@@ -138,9 +138,3 @@ def test_flags_are_exported_as_minus_one(tmp_path):
     assert export_picks(run, tmp_path / "x.json") == 1
     rows = json.loads((tmp_path / "x.json").read_text())
     assert rows == [[-1, 0, 1, 0], [0, 0, 0, -1], [0, 1, 0, -1], [0, 0, 0, 0]]
-
-
-def test_image_names_count_through_the_rows():
-    assert [image_name(0, 0), image_name(0, 6), image_name(1, 0)] == [
-        *("images/00000.png", "images/00006.png", "images/00007.png")
-    ]

@@ -32,7 +32,7 @@ def taught(folder: Path) -> Run:
         run.picks.add(group.id, Pick("favourite", (1,)), who="Anna")
     network = tiny_sd1()
     weights = trained(network)
-    file = save_lora(run.folder / "loras" / "Anna-round1.safetensors", weights, network, comment=SECRET)
+    file = save_lora(run.folder / "loras" / "Anna-round1.safetensors", weights, network, extra={"comment": SECRET})
     number = run.rounds.begin({})
     run.rounds.finish(number, file, policy_id(file), RoundSummary(guessed=8, guessed_of=10))
     run.previews.save(number, [f"{SECRET} 0"], {"before": [picture(0, 0)], "after": [picture(0, 1)]})

@@ -200,7 +200,7 @@ def test_a_flag_is_on_the_disk_once_and_the_group_stays_in_front(tmp_path: Path)
     answers = [flag(page, card, 1, pick_id=pick_id) for _ in range(2)]
     assert [answer["new"] for answer in answers] == [True, False]
     (stored,) = Run.open(page.run.folder).flags.standing()
-    assert (stored.candidate, stored.kind, stored.who, stored.flag_id) == (1, "defective", "Ada", pick_id)
+    assert (stored.candidate, stored.kind, stored.who, stored.pick_id) == (1, "defective", "Ada", pick_id)
     assert answers[0]["state"]["picks"] | {"milestone": 0} == {
         **{"yours": 1, "all": 1, "usable": 1, "untaught": 1, "milestone": 0, "previous": 0},
     }

@@ -234,7 +234,7 @@ def test_the_gallery_shows_them_in_its_history_and_asks_of_none(run: Run, tmp_pa
     shown = history(Asked(run, Actions(), {"limit": 1, "offset": 1}))
     assert (shown["total"], shown["people"], shown["rounds"]) == (2, ["imported"], [1])
     (item,) = shown["items"]
-    assert (item["prompt"], item["kind"], item["scores"], len(item["images"])) == ("a lake", "scores", [1, -1], 2)
+    assert (item["prompt"], item["kind"], item["scores"], len(item["images"])) == ("a lake", "scores", (1, -1), 2)
     assert [stored.pick for stored in run.picks.standing()] == [thumbs(1, -1), thumbs(-1)]
 
 

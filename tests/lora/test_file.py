@@ -77,9 +77,8 @@ def test_a_whole_pipeline_loads_the_file(pipeline: str, tmp_path: Path, loader_w
 def test_float16_halves_the_file_and_costs_exactness(tmp_path: Path) -> None:
     network = tiny_sd1()
     weights = trained(network, LoraSettings(rank=8, targets="all"))
-    files = [
-        save_lora(tmp_path / f"{d}.safetensors", weights, network, dtype=d) for d in (torch.float32, torch.float16)
-    ]
+    files = [save_lora(tmp_path / "float32.safetensors", weights, network), tmp_path / "float16.safetensors"]
+    save_file({key: value.half() for key, value in load_file(files[0]).items()}, files[1])
     assert files[1].stat().st_size < 0.7 * files[0].stat().st_size
     errors = []
     for file in files:
@@ -144,12 +143,8 @@ def test_metadata_and_hashes(tmp_path: Path) -> None:
         tmp_path / "warm-2.safetensors",
         weights,
         network,
-        title="Warm",
         base_name="base.safetensors",
-        comment="128 picks",
         prediction_type="epsilon",
-        resolution="1024x1024",
-        date=datetime(2026, 11, 2, 12, 0, tzinfo=timezone.utc),
         extra={"picks": 128},
     )
     content = file.read_bytes()
@@ -157,6 +152,8 @@ def test_metadata_and_hashes(tmp_path: Path) -> None:
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
     digest = hashlib.sha256(content[8 + length :]).hexdigest()
     legacy = metadata.pop("sshs_legacy_hash")
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(metadata.pop("modelspec.date"))
+    assert age.total_seconds() < 60
     assert metadata == {
         "format": "pt",
         "ss_network_module": "networks.lora",
@@ -166,15 +163,12 @@ def test_metadata_and_hashes(tmp_path: Path) -> None:
         "ss_v2": "False",
         "ss_output_name": "warm-2",
         "ss_sd_model_name": "base.safetensors",
-        "ss_training_comment": "128 picks",
         "sshs_model_hash": digest,
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
-        "modelspec.title": "Warm",
-        "modelspec.date": "2026-11-02T12:00:00+00:00",
+        "modelspec.title": "warm-2",
         "modelspec.prediction_type": "epsilon",
-        "modelspec.resolution": "1024x1024",
         "modelspec.hash_sha256": f"0x{digest}",
         "d3po_version": __version__,
         "d3po_picks": "128",
@@ -291,7 +285,6 @@ def test_bad_files_get_one_clear_sentence(tmp_path: Path) -> None:
     bad("metadata", good, "metadata is damaged", {"lora_adapter_metadata": "{"})
     text = good | {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.zeros(4, 8)}
     bad("text", text, "text encoder")
-    assert same(import_lora(tmp_path / "text", network, skip_text_encoder=True), weights)
     other = save_lora(tmp_path / "sdxl.safetensors", trained(tiny_sdxl()), tiny_sdxl())
     with pytest.raises(D3POError, match=r"of the LoRA's 136 layers do not exist in this model: lora_unet_.*\.\.\."):
         import_lora(other, network)

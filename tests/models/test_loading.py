@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from d3po_core import embedded
 from d3po_core.diffusion.denoiser import stack
 from d3po_core.errors import D3POError
-from d3po_core.models import DiffusersModel, load_model
+from d3po_core.models import DiffusersModel, load_model, loading
 from tests.ldm_layout import ldm_state_dict, sd3_state_dict, sdxl_state_dict
 from tests.tiny_pipelines import tiny_sd, tiny_sd3, tiny_sdxl
 
@@ -45,7 +44,7 @@ def test_a_folder(folder: Path):
 
 
 def test_the_embedded_model_has_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(embedded, "GARDEN_FOLDER", folder)
+    monkeypatch.setattr(loading, "GARDEN_FOLDER", folder)
     assert load_model("garden").identity == load_model(folder).identity
 
 

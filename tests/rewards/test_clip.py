@@ -18,6 +18,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from d3po_core.errors import D3POError
 from d3po_core.rewards import get_reward
+from d3po_core.rewards.clip import Clip
 from d3po_core.rewards.clip_images import ImagePreparation
 from tests.tiny_pipelines import MAX_TOKENS, tiny_clip, tiny_tokenizer, tiny_unet
 
@@ -236,7 +237,7 @@ def test_a_plain_linear_head(folder):
     save_file(dict(linear.state_dict()), folder / "sa_0_4_vit_l_14_linear.safetensors")
     image = pictures(1, SIDE, SIDE)
     reward = get_reward(f"aesthetic:{folder}")
-    embedding = reward.function.clip.embed_images(image)  # type: ignore[attr-defined]
+    embedding = Clip(folder, text=False).embed_images(image)
     assert float(embedding.norm()) == pytest.approx(1)
     assert torch.allclose(reward(image, [""]), linear(embedding)[:, 0])
 

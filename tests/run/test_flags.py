@@ -14,7 +14,7 @@ from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.run import RoundSummary, Run
 from d3po_core.training.preferences import collect_preferences
-from tests.run_helpers import make_run, put_group
+from tests.run_helpers import make_run, put_group, undo
 
 LEFT, RIGHT = Pick("favourite", (0,)), Pick("favourite", (1,))
 
@@ -26,14 +26,14 @@ def standing(run: Run, who: str | None = None) -> list[tuple[str, int, str]]:
 def test_a_flag_is_kept_with_all_that_was_told_and_once_for_each_id(tmp_path):
     run = make_run(tmp_path, groups=1, candidates=3)
     (group,) = run.groups.select()
-    first = run.flags.add(group.id, 2, "unsafe", flag_id="f", who="x", shown_order=[2, 0, 1], reason="random")
-    again = run.flags.add(group.id, 1, "defective", flag_id="f", who="x")
+    first = run.flags.add(group.id, 2, "unsafe", pick_id="f", who="x", shown_order=[2, 0, 1], reason="random")
+    again = run.flags.add(group.id, 1, "defective", pick_id="f", who="x")
     assert (first.new, again.new) == (True, False) and first.revision == again.revision == run.picks.revision
     (flag,) = Run.open(tmp_path).flags.standing()
-    assert (flag.group_id, flag.candidate, flag.kind, flag.flag_id, flag.who) == (group.id, 2, "unsafe", "f", "x")
+    assert (flag.group_id, flag.candidate, flag.kind, flag.pick_id, flag.who) == (group.id, 2, "unsafe", "f", "x")
     assert (flag.on, flag.shown_order, flag.reason, flag.undone) == (True, (2, 0, 1), "random", None)
     run.picks.take_back("f")
-    assert not run.flags.add(group.id, 2, "unsafe", flag_id="f").new and run.flags.standing() == []
+    assert not run.flags.add(group.id, 2, "unsafe", pick_id="f").new and run.flags.standing() == []
     assert len(run.flags.history()) == 1
 
 
@@ -64,7 +64,7 @@ def test_picking_a_flagged_picture_outweighs_the_flag_until_the_pick_is_taken_ba
     run.flags.add(group.id, 1, "defective")
     run.picks.add(group.id, LEFT)
     assert standing(run) == [(group.id, 1, "defective")]
-    run.picks.undo()
+    undo(run)
     assert standing(run) == [(group.id, 0, "defective"), (group.id, 1, "defective")]
     run.picks.add(group.id, Pick("ranking", (2, 0)))  # not the first of it
     assert len(standing(run)) == 2
@@ -85,11 +85,11 @@ def test_undo_takes_flags_and_picks_back_in_the_order_in_which_they_were_made(tm
     run.flags.add(b, 0, "unsafe", who="other")
     run.close()
     run = Run.open(tmp_path)
-    assert run.picks.undo().on is False and standing(run, "") == [(a, 1, "defective"), (b, 0, "unsafe")]
-    assert run.picks.undo().candidate == 0 and standing(run, "") == [(a, 1, "defective")]
-    assert run.picks.undo().pick == LEFT
-    assert run.picks.undo().candidate == 1
-    assert run.picks.undo() is None and [flag.who for flag in run.flags.standing()] == ["other"]
+    assert undo(run).on is False and standing(run, "") == [(a, 1, "defective"), (b, 0, "unsafe")]
+    assert undo(run).candidate == 0 and standing(run, "") == [(a, 1, "defective")]
+    assert undo(run).pick == LEFT
+    assert undo(run).candidate == 1
+    assert undo(run) is None and [flag.who for flag in run.flags.standing()] == ["other"]
 
 
 def test_counts_and_what_comes_next(tmp_path):
@@ -215,7 +215,7 @@ def test_flags_stand_as_a_walk_through_the_stack_says(template, moves):
         stacks: dict[str, list[tuple[str, str, int, str, bool]]] = {"x": [], "y": []}
         for what, group, who, candidate, kind, on in moves:
             if what == "undo":
-                undone = run.picks.undo(who)
+                undone = undo(run, who)
                 assert (undone is None) == (not stacks[who])
                 del stacks[who][-1:]
                 continue

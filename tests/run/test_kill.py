@@ -68,7 +68,7 @@ def _check(folder: Path, log: Path) -> None:
     folders = list((folder / "groups").glob("*"))
     assert {path.name for path in folders if path.suffix != ".tmp"} == ids
     assert sum(path.suffix == ".tmp" for path in folders) <= 1
-    for kind, recorded in (("pick", [each.pick_id for each in picks]), ("flag", [each.flag_id for each in flags])):
+    for kind, recorded in (("pick", [each.pick_id for each in picks]), ("flag", [each.pick_id for each in flags])):
         assert len(recorded) == len(set(recorded))
         assert recorded[: len(promised[kind])] == promised[kind]
         assert len(recorded) - len(promised[kind]) in (0, 1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from d3po_core.picks import Pick
 from d3po_core.run import Run
-from tests.run_helpers import add_groups, make_run, pick_all, processes
+from tests.run_helpers import add_groups, make_run, pick_all, processes, undo
 
 LEFT, RIGHT = Pick("favourite", (0,)), Pick("favourite", (1,))
 
@@ -39,8 +39,8 @@ def test_the_same_pick_id_is_recorded_once(tmp_path):
     assert first.revision == again.revision == run.picks.revision
     run.picks.add(b, RIGHT)
     assert len(run.picks.history()) == 2
-    run.picks.undo()
-    run.picks.undo()
+    undo(run)
+    undo(run)
     assert not run.picks.add(a, LEFT, pick_id="p").new
     assert run.picks.standing() == []
 
@@ -53,7 +53,7 @@ def test_a_new_pick_supersedes_the_same_persons_only(tmp_path):
     run.picks.add(group.id, RIGHT, who="x")
     assert [(stored.who, stored.pick) for stored in run.picks.standing()] == [("y", LEFT), ("x", RIGHT)]
     assert len(run.picks.history()) == 3
-    assert [stored.pick for stored in run.picks.history(who="x")] == [LEFT, RIGHT]
+    assert [stored.pick for stored in run.picks.history() if stored.who == "x"] == [LEFT, RIGHT]
 
 
 def test_undo_goes_back_step_by_step_also_after_reopening(tmp_path):
@@ -65,14 +65,14 @@ def test_undo_goes_back_step_by_step_also_after_reopening(tmp_path):
     run.picks.add(b, LEFT, who="other")
     run.close()
     run = Run.open(tmp_path)
-    undone = run.picks.undo()
+    undone = undo(run)
     assert (undone.group_id, undone.pick) == (a, RIGHT)
     assert undone.undone is not None
     assert {stored.group_id: stored.pick for stored in run.picks.standing(who="")} == {a: LEFT, b: LEFT}
-    assert Run.open(tmp_path).picks.undo().group_id == b
-    assert run.picks.undo().group_id == a
+    assert undo(Run.open(tmp_path)).group_id == b
+    assert undo(run).group_id == a
     revision = run.picks.revision
-    assert run.picks.undo() is None
+    assert undo(run) is None
     assert run.picks.revision == revision
     assert [stored.who for stored in run.picks.standing()] == ["other"]
     assert len(run.picks.history()) == 4
@@ -109,7 +109,7 @@ def test_picks_behave_like_a_stack_for_each_person(template, moves):
                     stacks[who].append((ids[group], pick))
                     seen.add(request)
             elif kind == "undo":
-                undone = run.picks.undo(rest[0])
+                undone = undo(run, rest[0])
                 expected = stacks[rest[0]].pop() if stacks[rest[0]] else None
                 assert expected == (undone and (undone.group_id, undone.pick))
             else:

@@ -15,7 +15,8 @@ from d3po_core import run as run_package
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.run import RoundSummary, Run
-from tests.run_helpers import MODEL, make_run, open_or_create, picture, processes, put_group, trajectory
+from d3po_core.run.database import IMPORTED
+from tests.run_helpers import MODEL, create_unless_there, make_run, picture, processes, put_group, trajectory, undo
 
 
 def test_a_run_is_found_again_as_it_was(tmp_path):
@@ -25,16 +26,16 @@ def test_a_run_is_found_again_as_it_was(tmp_path):
     assert (opened.run_id, opened.name, opened.model, opened.settings) == (made.run_id, "warm", MODEL, {"seed": 3})
 
 
-def test_create_refuses_a_folder_with_a_run_and_open_or_create_opens_it(tmp_path):
+def test_create_refuses_a_folder_with_a_run(tmp_path):
     made = make_run(tmp_path / "run")
     with pytest.raises(D3POError, match="already"):
         make_run(tmp_path / "run")
-    assert Run.open_or_create(tmp_path / "run", model={}, settings={}).run_id == made.run_id
+    assert Run.open(tmp_path / "run").run_id == made.run_id
 
 
 def test_processes_that_create_at_once_share_one_run(tmp_path):
     context = processes()
-    started = [context.Process(target=open_or_create, args=(tmp_path / "run",)) for _ in range(3)]
+    started = [context.Process(target=create_unless_there, args=(tmp_path / "run",)) for _ in range(3)]
     for process in started:
         process.start()
     for process in started:
@@ -120,23 +121,21 @@ def test_unknown_things_are_refused_in_words(tmp_path):
 def test_filters_choose_groups(tmp_path):
     run = make_run(tmp_path)
     a = put_group(run)
-    b = put_group(run, round=2, policy="hash")
-    c = put_group(run, held_out=True)
+    b = put_group(run)
+    c = put_group(run, policy=IMPORTED)
     run.picks.add(b, Pick("skipped"), who="x")
     run.picks.add(c, Pick("favourite", (1,)), who="y")
-    run.picks.undo("y")
+    undo(run, "y")
+    run.flags.add(c, 0, "unsafe")
 
     def chosen(**filters):
         return [group.id for group in run.groups.select(**filters)]
 
     assert chosen() == [a, b, c]
-    assert chosen(round=2) == chosen(policy="hash") == chosen(picked=True) == [b]
-    assert chosen(picked=False) == [a, c]
-    assert chosen(picked=True, who="y") == []
-    assert chosen(picked=False, who="y") == [a, b, c]
-    assert chosen(held_out=True) == [c]
-    assert chosen(held_out=False, picked=False) == [a]
-    assert chosen(freed=False) == [a, b, c]
+    assert chosen(picked=True) == [b] and chosen(picked=False) == [a, c]
+    assert chosen(recorded=True) == [a, b] and chosen(recorded=False) == [c]
+    assert chosen(recorded=True, picked=False) == [a]
+    assert chosen(freed=False) == [a, b, c] and chosen(freed=True) == []
 
 
 def test_a_number_is_never_given_twice(tmp_path):

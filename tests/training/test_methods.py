@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from d3po_core.diffusion.losses import advantages, diffusion_dpo, diffusion_kto, nft
+from d3po_core.diffusion.losses import advantages, d3po, diffusion_kto, nft
 from d3po_core.diffusion.rollout import generator
 from d3po_core.picks import Pair
 from d3po_core.settings import TrainSettings, fill_in
@@ -176,7 +176,7 @@ def test_diffusion_dpo_compares_errors_of_the_predicted_noise(kind: str) -> None
     assert float(loss) == pytest.approx(total.item(), rel=1e-9)
     expected = flat(torch.autograd.grad(total, list(policy.module.parameters())))
     assert expected.norm() > 1e-6 and (gradient - expected).norm() <= 1e-9 * expected.norm()
-    pure = diffusion_dpo(model[0], ref[0], model[1], ref[1], 40.0)
+    pure = d3po((ref[0] - model[0]) / 2, (ref[1] - model[1]) / 2, 40.0)
     inside = ((model[0] - ref[0]) - (model[1] - ref[1])).detach().numpy()
     assert np.allclose(pure.detach().numpy(), -np.log(1 / (1 + np.exp(20.0 * inside))))
 

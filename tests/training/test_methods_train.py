@@ -10,7 +10,7 @@ import torch
 
 from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
-from d3po_core.lora.attach import applied
+from d3po_core.lora.attachment import applied
 from d3po_core.lora.file import policy_id
 from d3po_core.picks import Pick
 from d3po_core.rewards import Reward

@@ -12,7 +12,7 @@ from torch import Tensor
 from d3po_core.app.sampling import sample_groups
 from d3po_core.diffusion.rollout import CandidateNoise, make_plan
 from d3po_core.errors import D3POError
-from d3po_core.lora.attach import applied
+from d3po_core.lora.attachment import applied
 from d3po_core.picks import Pick
 from d3po_core.rewards import REWARDS, Reward
 from d3po_core.run import RoundSummary, Run

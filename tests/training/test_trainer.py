@@ -20,6 +20,7 @@ from d3po_core.training.evidence import doubts
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
 from d3po_core.training.round_trainer import save_round
 from d3po_core.training.trainer import Trainer
+from tests.run_helpers import undo
 from tests.toy import ToyModel
 from tests.training.rounds import train_some, train_to_end
 
@@ -211,7 +212,7 @@ def test_drift_limit_stops_and_says_so(tmp_path: Path) -> None:
 def test_held_out_groups_are_never_trained_on(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
-    held_out = {g.id for g in run.groups.select(held_out=True)}
+    held_out = {g.id for g in run.groups.select() if g.held_out}
     work = trainer(run, model)
     train_some(work, 1)
     assert len(held_out) == 3  # one in every eight
@@ -224,7 +225,7 @@ def test_picks_made_meanwhile_are_for_the_next_round(tmp_path: Path) -> None:
     run = picked_run(tmp_path / "run", model)
     first = trainer(run, model)
     train_some(first, 1)
-    run.picks.undo()
+    undo(run)
     second = trainer(run, model)
     assert second.resumed
     train_to_end(second)
@@ -252,7 +253,7 @@ def test_an_interruption_while_hidden_picks_are_measured_loses_nothing(
 def test_a_damaged_group_is_left_out_of_the_next_try(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
-    victim = run.groups.select(held_out=False)[5].id
+    victim = [group for group in run.groups.select() if not group.held_out][5].id
     (path,) = (run.folder / "groups" / victim).glob("*.safetensors")
     path.write_bytes(b"not a tensor")
     with pytest.raises(D3POError, match="left out from now on"):

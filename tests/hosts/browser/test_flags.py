@@ -174,7 +174,7 @@ def test_flags_made_while_the_server_is_away_are_kept_and_arrive_once(opened: Op
     server.losing["/flag"] = 1
     sent(gallery)
     assert stands(server) == {(group, shown[1], "defective")}
-    ids = [flag.flag_id for flag in server.taste.flags_made()]
+    ids = [flag.pick_id for flag in server.taste.flags_made()]
     assert len(ids) == len(set(ids)) == 3
 
 

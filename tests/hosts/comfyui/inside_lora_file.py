@@ -12,7 +12,7 @@ import logging
 
 import comfy.utils
 import torch
-from pack.d3po_core.lora.attach import applied
+from pack.d3po_core.lora.attachment import applied
 from pack.nodes.host.model import HostModel, with_lora
 from pack.nodes.host.sampling import host_sampling
 from torch import Tensor

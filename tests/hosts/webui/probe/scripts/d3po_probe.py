@@ -18,7 +18,7 @@ from PIL import Image
 
 from d3po_core.diffusion.rollout import make_plan
 from d3po_core.lora import LayerWeights, attach, import_lora, save_lora
-from d3po_core.lora.attach import applied
+from d3po_core.lora.attachment import applied
 from d3po_core.rewards import get_reward
 from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings

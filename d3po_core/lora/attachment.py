@@ -64,12 +64,7 @@ def attach(
 
 @contextmanager
 def applied(denoiser: Denoiser, lora: LoraWeights | Path | None, kind: str = "peft") -> Iterator[None]:
-    """Apply a LoRA to the denoiser at strength 1 until the context ends.
-
-    Args:
-        denoiser: becomes the policy.
-        lora: weights, a file, or None for the base model.
-        kind: as in `attach`.
+    """Apply a LoRA, or none, to the denoiser at strength 1 until the context ends; `kind` is as in `attach`.
 
     Raises:
         D3POError: the LoRA cannot be read, or does not fit the network.
