@@ -3,8 +3,7 @@
  * not help).
  */
 
-/** @typedef {import("./types").Answer} Answer */
-/** @typedef {import("./types").Problem} Problem */
+/** @import { Answer, Problem } from "./types" */
 
 const PATIENCE_MS = 30000;
 const TRY_AGAIN = new Set([408, 425, 429]);
@@ -44,8 +43,7 @@ export class Api extends EventTarget {
   }
 
   /**
-   * @param {string} path
-   * @param {Record<string, string | number | undefined>} query what is empty is left out
+   * @param {string} path @param {Record<string, string | number | undefined>} query what is empty is left out
    * @returns {Promise<any>}
    */
   get(path, query = {}) {

@@ -10,10 +10,7 @@ const LONG_PRESS_MS = 380;
 const STILL_PX = 10;
 
 export class Zoom {
-  /**
-   * @param {HTMLElement} stage its frames have the class "frame"
-   * @param {() => void} changed
-   */
+  /** @param {HTMLElement} stage its frames have the class "frame" @param {() => void} changed */
   constructor(stage, changed) {
     this.stage = stage;
     this.changed = changed;
