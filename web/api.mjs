@@ -75,7 +75,7 @@ export class Api extends EventTarget {
       if (!response || response.ok || response.status >= 500) throw this.#lost(null);
     }
     if (response.status >= 500 || TRY_AGAIN.has(response.status)) throw this.#lost(answer?.error ?? null);
-    this.#reached();
+    this.#set(false, null);
     if (!response.ok) throw new Refused(response.status, answer?.error);
     return answer;
   }
@@ -84,10 +84,6 @@ export class Api extends EventTarget {
   #lost(problem) {
     this.#set(true, problem);
     return new Away(problem);
-  }
-
-  #reached() {
-    this.#set(false, null);
   }
 
   /** @param {boolean} away @param {Problem | null} trouble */

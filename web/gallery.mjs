@@ -30,7 +30,7 @@ export class D3POGallery extends HTMLElement {
   constructor() {
     super();
     this.root = this.attachShadow({ mode: "open" });
-    this.room = el("div.room", {});
+    this.room = el("div.room");
     /** the attributes that were last opened, or are being opened */
     this.asked = "";
     /** another gallery of the same taste is to give way */

@@ -51,7 +51,6 @@ export class Session extends EventTarget {
     /** @type {number | null} picks at the milestone that was just reached */
     this.rest = null;
     this.takingBack = Promise.resolve();
-    this.hurry = () => this.hear();
   }
 
   start() {
@@ -69,7 +68,7 @@ export class Session extends EventTarget {
       if (isFlag(kind)) this.flags.note(card.group_id, order[0], kind, Boolean(on));
     }
     this.outbox.start();
-    document.addEventListener("visibilitychange", this.hurry);
+    document.addEventListener("visibilitychange", () => this.hear(), { signal: this.ending.signal });
     this.polling.run();
   }
 
@@ -78,7 +77,6 @@ export class Session extends EventTarget {
     this.ending.abort();
     this.outbox.stop();
     this.polling.pause.cut();
-    document.removeEventListener("visibilitychange", this.hurry);
     return this.tab.release();
   }
 

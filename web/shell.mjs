@@ -44,7 +44,7 @@ export class Shell {
     };
     this.notices = new Notices(session, text, this);
     this.tabs = TABS.map((name) => this.#tab(name));
-    this.title = el("h1", {});
+    this.title = el("h1");
     this.fullButton = this.#round("full", () => this.toggleFull());
     this.fullButton.setAttribute("aria-pressed", "false");
     this.head = this.#head();

@@ -75,9 +75,14 @@ export class Zoom {
     return taken;
   }
 
+  /** How large it is shown now. */
+  get #current() {
+    if (!this.on) return 1;
+    return this.factor > 1 ? this.factor : this.usual;
+  }
+
   #draw() {
-    const factor = this.on ? (this.factor > 1 ? this.factor : this.usual) : 1;
-    this.stage.style.setProperty("--zoom", String(factor));
+    this.stage.style.setProperty("--zoom", String(this.#current));
     this.stage.style.setProperty("--x", `${this.point[0] * 100}%`);
     this.stage.style.setProperty("--y", `${this.point[1] * 100}%`);
     this.stage.toggleAttribute("zoomed", this.on);
@@ -100,8 +105,7 @@ export class Zoom {
 
   /** @param {number} ratio */
   #by(ratio) {
-    const now = this.on ? (this.factor > 1 ? this.factor : this.usual) : 1;
-    this.factor = Math.min(MOST, Math.max(1, now * ratio));
+    this.factor = Math.min(MOST, Math.max(1, this.#current * ratio));
     this.kept = this.pinched = this.factor > 1.02;
     if (!this.kept) return this.off();
     this.#draw();
