@@ -1,7 +1,6 @@
 /** The D3PO tab's page: the gallery's element, and what shows the host that something of ours is being done. */
 
-/** @typedef {import("../web/types").State} State */
-/** @typedef {import("../web/gallery.mjs").D3POGallery} D3POGallery */
+/** @import { D3POGallery, State } from "../web/types" */
 
 if (Object.hasOwn(window, "d3po_cards")) {
   throw new Error("D3PO is installed twice: delete one of its folders in extensions.");

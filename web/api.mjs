@@ -3,8 +3,7 @@
  * not help).
  */
 
-/** @typedef {import("./types").Answer} Answer */
-/** @typedef {import("./types").Problem} Problem */
+/** @import { Answer, Problem } from "./types" */
 
 const PATIENCE_MS = 30000;
 const TRY_AGAIN = new Set([408, 425, 429]);
@@ -44,8 +43,7 @@ export class Api extends EventTarget {
   }
 
   /**
-   * @param {string} path
-   * @param {Record<string, string | number | undefined>} query what is empty is left out
+   * @param {string} path @param {Record<string, string | number | undefined>} query what is empty is left out
    * @returns {Promise<any>}
    */
   get(path, query = {}) {
@@ -77,7 +75,7 @@ export class Api extends EventTarget {
       if (!response || response.ok || response.status >= 500) throw this.#lost(null);
     }
     if (response.status >= 500 || TRY_AGAIN.has(response.status)) throw this.#lost(answer?.error ?? null);
-    this.#reached();
+    this.#set(false, null);
     if (!response.ok) throw new Refused(response.status, answer?.error);
     return answer;
   }
@@ -86,10 +84,6 @@ export class Api extends EventTarget {
   #lost(problem) {
     this.#set(true, problem);
     return new Away(problem);
-  }
-
-  #reached() {
-    this.#set(false, null);
   }
 
   /** @param {boolean} away @param {Problem | null} trouble */

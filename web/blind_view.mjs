@@ -4,32 +4,19 @@
  */
 
 import { BlindResult } from "./blind_result.mjs";
-import { el, icon, mark, say } from "./dom.mjs";
+import { el, mark, say } from "./dom.mjs";
 import { decoded } from "./preload.mjs";
-import { Prompt, Stage } from "./stage.mjs";
-import { Watch } from "./timing.mjs";
+import { StageView } from "./stage.mjs";
 import { WorkLine } from "./waiting.mjs";
 
-/** @typedef {import("./types").BlindPair} BlindPair */
-/** @typedef {import("./types").Command} Command */
-/** @typedef {import("./dom.mjs").IconName} IconName */
-/** @typedef {import("./session.mjs").Session} Session */
-/** @typedef {import("./types").ShellLike} ShellLike */
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { BlindPair, Command, IconName, Session, ShellLike, Text } from "./types" */
 
 const RETRY_MS = 1500;
 
-export class BlindView {
-  /**
-   * @param {Session} session
-   * @param {Text} text
-   * @param {ShellLike} shell
-   */
+export class BlindView extends StageView {
+  /** @param {Session} session @param {Text} text @param {ShellLike} shell */
   constructor(session, text, shell) {
-    this.session = session;
-    this.text = text;
-    this.shell = shell;
-    this.visible = false;
+    super(session, text, shell);
     /** @type {BlindPair | null} the pair on screen */
     this.pair = null;
     /** how many pairs were answered here */
@@ -38,61 +25,43 @@ export class BlindView {
     this.fetching = false;
     /** @type {number | undefined} */
     this.waitTimer = undefined;
-    this.watch = new Watch();
-    this.prompt = new Prompt(text);
-    const painted = () => this.watch.start(this.stage.paintedAt);
-    this.stage = new Stage({
-      text,
-      chosen: (at, event) => this.answer(at, event.timeStamp),
-      zoomed: () => this.#buttons(),
-      painted,
-    });
-    this.waitWords = el("p", { class: "title" });
+    this.waitWords = el("p.title");
     this.work = new WorkLine(text);
-    this.wait = el("div", { class: "empty", role: "status" }, this.waitWords, this.work.element);
+    this.wait = el("div.empty", { role: "status" }, this.waitWords, this.work.element);
     this.none = this.#tool("tie", "T", "blind.none", (event) => this.answer(null, event.timeStamp));
     this.zoomButton = this.#tool("zoom", "", "bar.zoom", () => this.stage.zoom.toggle());
-    this.later = this.#tool("close", "", "blind.later", () => shell.go("pick"));
-    const bar = el(
-      "div",
-      { class: "bar", role: "toolbar", "aria-label": text.t("bar.title") },
-      this.none,
-      this.zoomButton,
-      this.later,
-    );
-    this.beads = el("div", { class: "beads", role: "img" });
-    const middle = el("div", { class: "middle" }, this.stage.element, this.wait);
+    const later = this.#tool("close", "", "blind.later", () => shell.go("pick"));
+    const toolbar = { role: "toolbar", "aria-label": text.t("bar.title") };
+    this.beads = el("div.beads", { role: "img" });
     this.asking = el(
-      "div",
-      { class: "pick asking" },
+      "div.pick.asking",
+      {},
       this.prompt.element,
-      middle,
-      bar,
-      el("div", { class: "foot" }, this.beads),
+      el("div.middle", {}, this.stage.element, this.wait),
+      el("div.bar", toolbar, this.none, this.zoomButton, later),
+      el("div.foot", {}, this.beads),
     );
     this.result = new BlindResult(session, text, shell);
-    this.element = el(
-      "section",
-      { class: "blind", "aria-label": text.t("blind.title") },
-      this.asking,
-      this.result.element,
-    );
-    session.addEventListener("state", () => this.visible && this.refresh());
+    this.element = el("section.blind", { "aria-label": text.t("blind.title") }, this.asking, this.result.element);
+    session.addEventListener("state", () => this.#visible && this.refresh());
   }
 
   focus() {
-    const inner = this.result.element.hidden ? this.stage.element : this.result.element;
-    inner.focus({ preventScroll: true });
+    if (this.result.element.hidden) super.focus();
+    else this.result.element.focus({ preventScroll: true });
   }
 
   /** @param {boolean} on */
   shown(on) {
-    this.visible = on;
     this.session.watch(on);
     this.stage.zoom.off();
     if (!on) return;
     this.refresh();
     this.#next();
+  }
+
+  get #visible() {
+    return !this.element.hidden;
   }
 
   get blind() {
@@ -106,37 +75,33 @@ export class BlindView {
     this.asking.hidden = over;
     this.result.element.hidden = !over;
     if (over && blind?.result) this.result.refresh({ ...blind, result: blind.result }, revealed);
-    if (revealed && this.visible) this.focus();
-    this.#buttons();
+    if (revealed && this.#visible) this.focus();
+    this.refreshButtons();
     this.#drawBeads();
     if (!this.pair) this.#explainWait();
   }
 
-  /**
-   * @param {Command} command
-   * @param {KeyboardEvent} event
-   * @returns {boolean} whether it was ours
-   */
+  /** @param {Command} command @param {KeyboardEvent} event */
   command(command, event) {
-    if (!this.result.element.hidden) return false;
-    if (command.name === "zoom") return this.#holdZoom(event);
-    if (command.by) return this.#moved(command.by, event);
-    if (event.repeat) return true;
-    if (command.name === "choose" && command.at !== undefined) this.answer(command.at, event.timeStamp);
-    else if (command.name === "tie") this.answer(null, event.timeStamp);
-    else return command.name === "confirm";
-    return true;
+    return this.result.element.hidden && super.command(command, event);
   }
 
-  /** @param {KeyboardEvent} event */
-  keyUp(event) {
-    if (event.code === "Space") this.stage.zoom.hold(false);
+  /** @param {string} name @param {number} at @param {number} now */
+  act(name, at, now) {
+    if (name === "choose") this.answer(at, now);
+    if (name === "tie") this.answer(null, now);
+    return ["choose", "tie", "confirm"].includes(name);
   }
 
-  leave() {
-    if (!this.stage.zoom.on) return false;
-    this.stage.zoom.off();
-    return true;
+  /** @param {[number, number]} by @param {KeyboardEvent} event */
+  move(by, event) {
+    const side = this.stage.side(by);
+    if (!event.repeat && side >= 0) this.answer(side, event.timeStamp);
+  }
+
+  /** @param {number} at @param {MouseEvent} event */
+  pressed(at, event) {
+    this.answer(at, event.timeStamp);
   }
 
   /** @param {number | null} at position on screen, or null for no difference @param {number} now */
@@ -144,11 +109,10 @@ export class BlindView {
     if (!this.blind || !this.pair || (at !== null && at > 1) || !this.stage.ready(now)) return;
     const { index, images } = this.pair;
     const decision_ms = this.watch.read(now);
+    const side = at === null ? null : images[at].side;
     this.pair = null;
     this.answered = index + 1;
-    this.session
-      .answerBlind(this.blind.check, index, at === null ? null : images[at].side, decision_ms)
-      .then(() => this.#next());
+    this.session.answerBlind(this.blind.check, index, side, decision_ms).then(() => this.#next());
     this.stage.clear();
     mark(this.asking, "waiting", true);
     this.#drawBeads();
@@ -160,7 +124,7 @@ export class BlindView {
   async #next() {
     if (this.fetching || this.pair) return;
     this.fetching = true;
-    while (this.visible && !this.session.stopped && this.blind && !this.blind.result) {
+    while (this.#visible && !this.session.stopped && this.blind && !this.blind.result) {
       const answer = await this.session.ask("blind/next", { check: this.blind.check });
       if (answer?.pair) {
         await this.#show(answer.pair);
@@ -181,12 +145,9 @@ export class BlindView {
     clearTimeout(this.waitTimer);
     mark(this.asking, "waiting", false);
     this.prompt.show(pair.prompt);
-    const names = [1, 2].map((n) => this.text.t("pick.picture", { n, of: 2 }));
-    this.stage.show(pictures, {
-      label: this.text.t("blind.choose", { n: pair.index + 1, of: this.blind?.of ?? 0, prompt: pair.prompt }),
-      names,
-    });
-    this.#buttons();
+    const values = { n: pair.index + 1, of: this.blind?.of ?? 0, prompt: pair.prompt };
+    this.stage.show(pictures, this.text.t("blind.choose", values));
+    this.refreshButtons();
     this.#drawBeads();
     this.#warm(pair);
   }
@@ -224,42 +185,13 @@ export class BlindView {
     this.beads.setAttribute("aria-label", this.text.t("blind.progress", { done, of: blind.of }));
   }
 
-  #buttons() {
+  refreshButtons() {
     this.none.disabled = this.zoomButton.disabled = !this.pair;
     this.zoomButton.setAttribute("aria-pressed", String(this.stage.zoom.on));
   }
 
-  /** @param {[number, number]} by @param {KeyboardEvent} event */
-  #moved([x, y], event) {
-    if (this.stage.zoom.on) this.stage.zoom.nudge([x, y]);
-    else if (!event.repeat && this.pair) {
-      const way = x || (this.stage.stacked ? y : 0);
-      if (way) this.answer(way > 0 ? 1 : 0, event.timeStamp);
-    }
-    return true;
-  }
-
-  /** @param {KeyboardEvent} event */
-  #holdZoom(event) {
-    if (!event.repeat && this.pair) this.stage.zoom.hold(true);
-    return true;
-  }
-
-  /**
-   * @param {IconName} name
-   * @param {string} key
-   * @param {string} label
-   * @param {(event: MouseEvent) => void} press
-   */
+  /** @param {IconName} name @param {string} key @param {string} label @param {(event: MouseEvent) => void} press */
   #tool(name, key, label, press) {
-    /** @param {MouseEvent} event */
-    const clicked = (event) => {
-      press(event);
-      if (event.detail > 0) this.focus();
-    };
-    const words = el("span", { class: "label" }, this.text.t(label));
-    const attributes = { type: "button", class: "tool", "data-tool": label, title: this.text.t(label) };
-    const hint = key && el("kbd", { "aria-hidden": "true" }, key);
-    return el("button", { ...attributes, onclick: clicked }, icon(name), words, hint);
+    return this.tool(name, key, label, { "data-tool": label, title: this.text.t(label) }, press);
   }
 }

@@ -2,9 +2,7 @@
 
 import { prepare } from "./preload.mjs";
 
-/** @typedef {import("./types").Card} Card */
-/** @typedef {import("./types").Flag} Flag */
-/** @typedef {import("./preload.mjs").Prepared} Prepared */
+/** @import { Card, Flag, Prepared } from "./types" */
 
 const AHEAD = 3;
 // A group whose images do not come is no longer counted as one of those ahead.
@@ -13,8 +11,7 @@ const MOST_STUCK = 4;
 
 export class Cards {
   /**
-   * @param {object} options
-   * @param {(path: string) => string} options.url
+   * @param {object} options @param {(path: string) => string} options.url
    * @param {AbortSignal} options.signal ends all loading
    * @param {() => void} options.changed another group, or none, is in front
    * @param {() => void} options.advanced the next group was taken: there is room for another one

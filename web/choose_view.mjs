@@ -1,34 +1,24 @@
 /** Which taste to open, where the host did not say. */
 
 import { Refused } from "./api.mjs";
-import { el } from "./dom.mjs";
+import { button, el, refill } from "./dom.mjs";
 
-/** @typedef {import("./api.mjs").Api} Api */
-/** @typedef {import("./types").ListedTaste} ListedTaste */
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { Api, ListedTaste, Text } from "./types" */
 
 const AGAIN_MS = 2500;
 
 export class ChooseView {
-  /**
-   * @param {Api} api
-   * @param {Text} text
-   * @param {(taste: string) => void} chosen
-   */
+  /** @param {Api} api @param {Text} text @param {(taste: string) => void} chosen */
   constructor(api, text, chosen) {
     this.api = api;
     this.text = text;
     this.chosen = chosen;
     this.stopped = false;
-    /** what the elements were made from */
-    this.drawn = "";
-    this.list = el("ul", { class: "tastes" });
-    this.hint = el("p", { class: "hint", role: "status" });
-    this.element = el(
-      "section",
-      { class: "scroll", tabindex: -1, "aria-label": text.t("choose.title") },
-      el("div", { class: "page" }, el("h2", {}, text.t("choose.title")), this.hint, this.list),
-    );
+    this.list = el("ul.tastes");
+    this.hint = el("p.hint", { role: "status" });
+    const title = text.t("choose.title");
+    const page = el("div.page", {}, el("h2", {}, title), this.hint, this.list);
+    this.element = el("section.scroll", { tabindex: -1, "aria-label": title }, page);
     this.#keepLooking();
   }
 
@@ -53,23 +43,16 @@ export class ChooseView {
 
   /** @param {ListedTaste[]} tastes */
   #show(tastes) {
-    const drawn = JSON.stringify(tastes);
-    if (drawn === this.drawn) return;
-    this.drawn = drawn;
-    this.hint.textContent = tastes.length ? "" : this.text.t("choose.none");
-    this.list.replaceChildren(...tastes.map((taste) => el("li", {}, this.#entry(taste))));
+    const drawn = refill(this.list, tastes, () => tastes.map((taste) => el("li", {}, this.#entry(taste))));
+    if (drawn) this.hint.textContent = tastes.length ? "" : this.text.t("choose.none");
   }
 
   /** @param {ListedTaste} taste */
   #entry({ id, name, model, picks, groups }) {
-    const meta = [model.name, this.text.t("choose.picks", { n: picks }), this.text.t("choose.groups", { n: groups })]
-      .filter(Boolean)
-      .join(" · ");
-    return el(
-      "button",
-      { type: "button", class: "card taste", onclick: () => this.chosen(id) },
-      el("strong", {}, name || this.text.t("choose.unnamed")),
-      el("span", { class: "hint" }, meta),
-    );
+    const { text } = this;
+    const counts = [text.t("choose.picks", { n: picks }), text.t("choose.groups", { n: groups })];
+    const meta = el("span.hint", {}, [model.name, ...counts].filter(Boolean).join(" · "));
+    const title = el("strong", {}, name || text.t("choose.unnamed"));
+    return button("card taste", { onclick: () => this.chosen(id) }, title, meta);
   }
 }

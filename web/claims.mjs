@@ -10,11 +10,7 @@
 
 import { forEver, forget, forThisTab, keep, newId, recall } from "./stored.mjs";
 
-/**
- * @typedef {object} Sitter
- * @property {() => Promise<unknown>} giveWay stands up and rests
- * @property {() => void} wake tries to sit again
- */
+/** @import { Sitter, Tab } from "./types" */
 
 /** @type {Map<string, Sitter>} who sits */
 const seats = new Map();
@@ -22,9 +18,7 @@ const seats = new Map();
 const waiting = new Set();
 
 /**
- * @param {string} place server and taste
- * @param {Sitter} sitter
- * @param {boolean} insists whoever sits there gives way
+ * @param {string} place server and taste @param {Sitter} sitter @param {boolean} insists whoever sits there gives way
  * @returns {Promise<boolean>} whether the seat is taken now; if not, `wake` is called once it is free
  */
 export async function takeSeat(place, sitter, insists) {
@@ -42,10 +36,7 @@ export async function takeSeat(place, sitter, insists) {
   return true;
 }
 
-/**
- * @param {Sitter} sitter
- * @param {string} [except] a seat to keep
- */
+/** @param {Sitter} sitter @param {string} [except] a seat to keep */
 export function leaveSeats(sitter, except) {
   for (const one of waiting) if (one.sitter === sitter) waiting.delete(one);
   for (const [place, sitting] of seats) {
@@ -62,8 +53,6 @@ const ALIVE = "d3po/alive/";
 const BEAT_MS = 5000;
 // A hidden tab's timers may fire only once a minute.
 const DEAD_AFTER_MS = 150000;
-
-/** @typedef {{id: string, release: () => Promise<unknown>}} Tab release resolves when others can hold the id */
 
 /** @returns {Promise<Tab>} */
 export async function claimTab() {

@@ -9,6 +9,8 @@ import { app } from "../../scripts/app.js";
 import { addGallery, foldMenu, foldSettings, showText } from "./comfyui_node.mjs";
 import { loadWords, words } from "./comfyui_words.mjs";
 
+/** @import { Galleries } from "./types" */
+
 const COLLECTOR = "D3PO_PreferenceCollector";
 const OURS = /^D3PO_/;
 
@@ -21,8 +23,6 @@ const server = {
 };
 
 api.addEventListener("status", ({ detail }) => (server.queued = detail?.exec_info?.queue_remaining ?? 0));
-
-/** @typedef {typeof import("./comfyui_gallery.mjs")} Galleries */
 
 /** @type {Promise<Galleries> | undefined} */
 let loading;
@@ -42,10 +42,7 @@ function galleries() {
   return loading;
 }
 
-/**
- * A LoRA was made: the lists of all nodes know it without a reload.
- * @param {{taste: string, lora: string}} detail
- */
+/** A LoRA was made: the lists of all nodes know it without a reload. @param {{taste: string, lora: string}} detail */
 async function taught({ taste, lora }) {
   loading?.then((module) => module.hear(taste));
   if (!lora) return;

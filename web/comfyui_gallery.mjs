@@ -8,7 +8,7 @@ import { loadWords } from "./comfyui_words.mjs";
 import { D3POGallery } from "./gallery.mjs";
 import { forEver, keep, recall } from "./stored.mjs";
 
-/** @typedef {import("./types").ComfyNode} ComfyNode */
+/** @import { ComfyNode } from "./types" */
 
 const COLLECTOR = "D3PO_PreferenceCollector";
 const SAMPLER = "D3PO_PairedTrajectorySampler";
@@ -53,8 +53,7 @@ function galleries() {
 
 /**
  * Shows a taste that a workflow or the browser remembers, if the server has it: workflows travel.
- * @param {D3POGallery} element
- * @param {unknown} taste
+ * @param {D3POGallery} element @param {unknown} taste
  */
 export async function showKnown(element, taste) {
   if (typeof taste !== "string" || !ID.test(taste)) return;
@@ -100,8 +99,7 @@ export function hear(taste) {
 
 /**
  * A group was drawn: it is on screen before the next one is begun, also where no taste was shown before.
- * @param {string} taste
- * @param {string | null} running the node that this page is running
+ * @param {string} taste @param {string | null} running the node that this page is running
  */
 export function showGroup(taste, running) {
   for (const { node, id } of eachNode(COLLECTOR)) {
@@ -112,9 +110,7 @@ export function showGroup(taste, running) {
 
 /**
  * Whether what runs now is the collector or its sampler.
- * @param {ComfyNode} node
- * @param {string} id
- * @param {string | null} running
+ * @param {ComfyNode} node @param {string} id @param {string | null} running
  */
 function isFed(node, id, running) {
   if (!running) return false;

@@ -10,10 +10,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { language, words } from "./comfyui_words.mjs";
 
-/** @typedef {import("./types").ComfyNode} ComfyNode */
-/** @typedef {import("./types").ComfyWidget} ComfyWidget */
-/** @typedef {import("./gallery.mjs").D3POGallery} D3POGallery */
-/** @typedef {import("./comfyui.js").Galleries} Galleries */
+/** @import { ComfyNode, ComfyWidget, D3POGallery, Galleries } from "./types" */
 
 const MORE = "d3po_more";
 const PROPERTY = "d3po_taste";
@@ -120,8 +117,7 @@ export function dress(element) {
 /**
  * Gives a Preference Collector its gallery's element and remembers in the workflow which taste is shown, so that it is
  * there again after a reload.
- * @param {ComfyNode} node
- * @param {Promise<Galleries>} galleries
+ * @param {ComfyNode} node @param {Promise<Galleries>} galleries
  */
 export function addGallery(node, galleries) {
   const element = newGallery();

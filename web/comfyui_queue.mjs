@@ -3,15 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { words } from "./comfyui_words.mjs";
 
-/** @typedef {import("./types").ComfyNode} ComfyNode */
-/** @typedef {import("./types").ComfyInput} ComfyInput */
-/** @typedef {import("./types").ComfyGraph} ComfyGraph */
-/** @typedef {import("./types").State} State */
-/** @typedef {import("./gallery.mjs").D3POGallery} D3POGallery */
-/**
- * A node with the id by which the server runs it; active: neither it nor what it is in is switched off.
- * @typedef {{node: ComfyNode, id: string, active: boolean}} Found
- */
+/** @import { ComfyGraph, ComfyInput, ComfyNode, D3POGallery, ListedNode, State } from "./types" */
 
 const TRAINER = "D3PO_LoraTrainer";
 const SAMPLER = "D3PO_PairedTrajectorySampler";
@@ -25,9 +17,7 @@ const BYPASSED = 4;
 
 /**
  * All nodes of a kind, with the ids by which the server runs them ("5", or "12:5" in a subgraph).
- * @param {string} kind
- * @param {ComfyGraph | undefined} [graph]
- * @returns {Generator<Found>}
+ * @param {string} kind @param {ComfyGraph | undefined} [graph] @returns {Generator<ListedNode>}
  */
 export function* eachNode(kind, graph = app.rootGraph, prefix = "", around = true) {
   for (const node of graph?.nodes ?? []) {
@@ -69,8 +59,7 @@ function valueOf(node, name) {
 
 /**
  * Teach: next in the queue, before what is still to be drawn, as it was asked for by hand.
- * @param {D3POGallery} gallery
- * @param {boolean} busy something is in the queue already
+ * @param {D3POGallery} gallery @param {boolean} busy something is in the queue already
  */
 export async function queueTrainers(gallery, busy) {
   const ids = findActive(TRAINER, gallery);
@@ -91,8 +80,7 @@ export async function queueSamplers(gallery) {
 
 /**
  * Ids of the nodes of a kind that serve a gallery's taste; null, and a word about it, if there are none.
- * @param {string} kind
- * @param {D3POGallery} gallery
+ * @param {string} kind @param {D3POGallery} gallery
  */
 function findActive(kind, gallery) {
   const taste = gallery.session?.state?.taste;
@@ -108,8 +96,7 @@ function findActive(kind, gallery) {
 /**
  * Those that name the taste; else those that leave it to the checkpoint, if they can be told apart those with the
  * taste's one. One too many does no harm: the server knows for which taste Teach was pressed.
- * @param {Found[]} nodes
- * @param {State["taste"]} taste
+ * @param {ListedNode[]} nodes @param {State["taste"]} taste
  */
 function serving(nodes, taste) {
   const named = nodes.filter(({ node }) => valueOf(node, "taste") === taste.name && taste.name !== AUTO);
@@ -135,8 +122,7 @@ function checkpoints(node) {
 
 /**
  * Says it where the person looks: toasts do not show over a gallery in full screen.
- * @param {D3POGallery} gallery
- * @param {string} key
+ * @param {D3POGallery} gallery @param {string} key
  */
 function warn(gallery, key, values = {}) {
   const summary = words().t(key, values);

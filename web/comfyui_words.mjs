@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { loadText } from "./text.mjs";
 
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { Text } from "./types" */
 
 /** @type {Text} */
 let loaded;

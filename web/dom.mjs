@@ -3,46 +3,49 @@
  * markup. Attribute values never come from a server except through Api.url().
  */
 
+/** @import { Attributes, Child, IconName, Option } from "./types" */
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * Attributes: `class` and ARIA as they are; functions are listeners; false and null leave one out.
- * @typedef {{
- *   onclick?: (event: MouseEvent) => void,
- *   onsubmit?: (event: SubmitEvent) => void,
- *   [name: string]: unknown,
- * }} Attributes
- */
-/** @typedef {Node | string | false | null | undefined} Child what is none is left out */
-
-/**
+ * Makes an element; classes may follow the tag: `el("p.hint", { title }, ...children)`.
  * @template {keyof HTMLElementTagNameMap} Tag
- * @param {Tag} tag
- * @param {Attributes} attributes
- * @param {...Child} children
- * @returns {HTMLElementTagNameMap[Tag]}
+ * @param {Tag | `${Tag}.${string}`} tag @param {Attributes} attributes @param {...Child} children
  */
 export function el(tag, attributes = {}, ...children) {
-  return filled(document.createElement(tag), attributes, children);
+  const [name, ...looks] = tag.split(".");
+  const node = /** @type {HTMLElementTagNameMap[Tag]} */ (document.createElement(name));
+  if (looks.length) node.className = looks.join(" ");
+  return filled(node, attributes, children);
 }
 
 /**
- * The same for a drawing.
+ * The same for a drawing, without classes in the tag.
  * @template {keyof SVGElementTagNameMap} Tag
- * @param {Tag} tag
- * @param {Attributes} attributes
- * @param {...Child} children
- * @returns {SVGElementTagNameMap[Tag]}
+ * @param {Tag} tag @param {Attributes} attributes @param {...Child} children
  */
 export function svg(tag, attributes = {}, ...children) {
   return filled(document.createElementNS(SVG, tag), attributes, children);
 }
 
+/** A button that sends no form. @param {string} look @param {Attributes} attributes @param {...Child} children */
+export function button(look, attributes, ...children) {
+  return el("button", { type: "button", class: look, ...attributes }, ...children);
+}
+
+/** What a summary unfolds. @param {string} summary @param {...Child} children */
+export function fold(summary, ...children) {
+  return el("details", { class: "fold" }, el("summary", {}, summary), ...children);
+}
+
+/** @param {Option[]} entries of a menu */
+export function options(entries) {
+  return entries.map(([value, label]) => el("option", { value }, label));
+}
+
 /**
- * @template {Element} Made
- * @param {Made} node
- * @param {Attributes} attributes
- * @param {Child[]} children
+ * @template {Element} Kind
+ * @param {Kind} node @param {Attributes} attributes @param {Child[]} children
  */
 function filled(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
@@ -54,27 +57,37 @@ function filled(node, attributes, children) {
   return node;
 }
 
+/** @type {WeakMap<Element, string>} what elements were last filled from */
+const sources = new WeakMap();
+
+/**
+ * Fills an element anew only where what it is made from has changed, so that an open fold stays open; whether it did.
+ * @param {Element} node @param {unknown} source JSON-able @param {() => Child[]} make
+ */
+export function refill(node, source, make) {
+  const now = JSON.stringify(source);
+  if (sources.get(node) === now) return false;
+  sources.set(node, now);
+  node.replaceChildren();
+  filled(node, {}, make());
+  return true;
+}
+
 /**
  * Sets the text only where it differs, so that a live region does not speak twice and nothing is laid out anew.
- * @param {Element} node
- * @param {string} words
+ * @param {Element} node @param {string} words
  */
 export function say(node, words) {
   if (node.textContent !== words) node.textContent = words;
 }
 
-/**
- * Adds or removes an attribute without a value.
- * @param {Element} node
- * @param {string} name
- * @param {boolean} on
- */
+/** Adds or removes an attribute without a value. @param {Element} node @param {string} name @param {boolean} on */
 export function mark(node, name, on) {
-  if (node.hasAttribute(name) !== Boolean(on)) node.toggleAttribute(name, Boolean(on));
+  if (node.hasAttribute(name) !== on) node.toggleAttribute(name, on);
 }
 
 /** The gallery's icons: strokes on a 20 by 20 field, drawn for it. */
-const PATHS = {
+export const PATHS = {
   undo: "M4 8.5h8a4 4 0 0 1 0 8H8M4 8.5 7.5 5M4 8.5 7.5 12",
   tie: "M4.5 7.5h11M4.5 12.5h11",
   all_bad: "M5.5 5.5l9 9M14.5 5.5l-9 9",
@@ -93,13 +106,8 @@ const PATHS = {
   save: "M10 3.5v9M6.5 9.2 10 12.7l3.5-3.5M4 16h12",
 };
 
-/** @typedef {keyof typeof PATHS} IconName */
-
 /** @param {IconName} name */
 export function icon(name) {
-  return svg(
-    "svg",
-    { viewBox: "0 0 20 20", class: "icon", "aria-hidden": "true", focusable: "false" },
-    svg("path", { d: PATHS[name] }),
-  );
+  const attributes = { viewBox: "0 0 20 20", class: "icon", "aria-hidden": "true", focusable: "false" };
+  return svg("svg", attributes, svg("path", { d: PATHS[name] }));
 }

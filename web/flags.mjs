@@ -5,30 +5,21 @@
 
 import { el, mark } from "./dom.mjs";
 
-/** @typedef {import("./types").Card} Card */
-/** @typedef {import("./types").Flag} Flag */
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { Card, Flag, Text } from "./types" */
 
 export const FLAGS = ["defective", "unsafe"];
 
 /** @param {string} kind */
 export const isFlag = (kind) => FLAGS.includes(kind);
 
-/**
- * Whether an image has this flag, or any if no kind is named.
- * @param {Flag[]} flags
- * @param {number} candidate
- */
+/** Whether an image has this flag, or any if no kind is named. @param {Flag[]} flags @param {number} candidate */
 export function hasFlag(flags, candidate, kind = "") {
   return flags.some((flag) => flag.candidate === candidate && (!kind || flag.kind === kind));
 }
 
 /**
  * The list with a flag put or taken off.
- * @param {Flag[]} flags
- * @param {number} candidate
- * @param {string} kind
- * @param {boolean} on
+ * @param {Flag[]} flags @param {number} candidate @param {string} kind @param {boolean} on
  */
 export function withFlag(flags, candidate, kind, on) {
   const others = flags.filter((flag) => flag.candidate !== candidate || flag.kind !== kind);
@@ -42,12 +33,7 @@ export class FlagChanges {
     this.changes = new Map();
   }
 
-  /**
-   * @param {string} group_id
-   * @param {number} candidate
-   * @param {string} kind
-   * @param {boolean} on
-   */
+  /** @param {string} group_id @param {number} candidate @param {string} kind @param {boolean} on */
   note(group_id, candidate, kind, on) {
     this.changes.set(group_id, [...(this.changes.get(group_id) ?? []), { candidate, kind, on }]);
   }
@@ -74,8 +60,8 @@ export class FlagChanges {
  * @param {Text} text
  */
 export function flagMarks(text) {
-  const marks = FLAGS.map((kind) => el("span", { class: "flag", "data-kind": kind }, text.t(`kind.${kind}`)));
-  return el("span", { class: "flags", "aria-hidden": "true" }, ...marks);
+  const marks = FLAGS.map((kind) => el("span.flag", { "data-kind": kind }, text.t(`kind.${kind}`)));
+  return el("span.flags", { "aria-hidden": "true" }, ...marks);
 }
 
 /** @param {HTMLElement} picture holds marks @param {Flag[]} flags @param {number} candidate */
@@ -94,10 +80,7 @@ export function pressedFlag(event) {
 
 /**
  * An image's name with its flags, for the ear.
- * @param {Text} text
- * @param {string} name
- * @param {Flag[]} flags
- * @param {number} candidate
+ * @param {Text} text @param {string} name @param {Flag[]} flags @param {number} candidate
  */
 export function nameWithFlags(text, name, flags, candidate) {
   const words = FLAGS.filter((kind) => hasFlag(flags, candidate, kind)).map((kind) => text.t(`flag.${kind}`));

@@ -18,7 +18,7 @@ import { Shell } from "./shell.mjs";
 import { forEver, keep, recall } from "./stored.mjs";
 import { loadText } from "./text.mjs";
 
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { Text } from "./types" */
 
 const SHEETS = ["gallery", "pick", "pages", "blind", "history"];
 const WHO = "d3po/who";
@@ -30,7 +30,7 @@ export class D3POGallery extends HTMLElement {
   constructor() {
     super();
     this.root = this.attachShadow({ mode: "open" });
-    this.room = el("div", { class: "room" });
+    this.room = el("div.room");
     /** the attributes that were last opened, or are being opened */
     this.asked = "";
     /** another gallery of the same taste is to give way */
@@ -155,12 +155,7 @@ export class D3POGallery extends HTMLElement {
     return !this.hasAttribute("single") || takeSeat(place, this, this.insists);
   }
 
-  /**
-   * @param {Api} api
-   * @param {string} taste
-   * @param {Text} text
-   * @param {string} asked
-   */
+  /** @param {Api} api @param {string} taste @param {Text} text @param {string} asked */
   async #sit(api, taste, text, asked) {
     const who = this.getAttribute("who") || recall(forEver, WHO, "");
     const tab = await claimTab();
@@ -182,16 +177,16 @@ export class D3POGallery extends HTMLElement {
       this.insists = true;
       this.setAttribute("taste", taste);
     });
-    this.room.replaceChildren(el("div", { class: "gallery", lang: text.language }, this.chooser.element));
+    this.room.replaceChildren(el("div.gallery", { lang: text.language }, this.chooser.element));
   }
 
   /** @param {Text} text */
   #rest(text) {
     const here = () => this.insist();
-    const words = el("p", { class: "title" }, text.t("resting"));
+    const words = el("p.title", {}, text.t("resting"));
     const button = el("button", { type: "button", class: "main", onclick: here }, text.t("resting.here"));
-    const box = el("div", { class: "empty" }, words, button);
-    this.room.replaceChildren(el("div", { class: "gallery", lang: text.language }, box));
+    const box = el("div.empty", {}, words, button);
+    this.room.replaceChildren(el("div.gallery", { lang: text.language }, box));
   }
 
   /** @param {string} who */

@@ -1,41 +1,27 @@
 /** One pick in the history: its images with what was said of them. Another image's press corrects it. */
 
-import { el, icon, mark, say } from "./dom.mjs";
+import { button, el, icon, mark, say } from "./dom.mjs";
 import { flagMarks, nameWithFlags, pressedFlag, showFlags } from "./flags.mjs";
 
-/** @typedef {import("./types").Image} Image */
-/** @typedef {import("./types").Item} Item */
-/** @typedef {import("./session.mjs").Session} Session */
-/** @typedef {import("./text.mjs").Text} Text */
-
-/** @typedef {{element: HTMLElement, button: HTMLElement, badge: HTMLElement}} Cell */
+/** @import { Cell, Image, Item, Session, Text } from "./types" */
 
 export class HistoryItem {
-  /**
-   * @param {Item} item
-   * @param {Session} session
-   * @param {Text} text
-   * @param {() => void} gone it was deleted
-   */
+  /** @param {Item} item @param {Session} session @param {Text} text @param {() => void} gone it was deleted */
   constructor(item, session, text, gone) {
     this.item = item;
     this.session = session;
     this.text = text;
     this.gone = gone;
     this.cells = item.images.map((image, at) => this.#picture(image, at));
-    this.kind = el("span", { class: "tag" });
-    this.meta = el("span", { class: "when" });
-    this.asks = el("span", { class: "asks" });
+    this.kind = el("span.tag");
+    this.meta = el("span.when");
+    this.asks = el("span.asks");
     this.flags = this.#flagButton();
-    const pictures = el("div", { class: "pictures" }, ...this.cells.map((cell) => cell.element));
+    const pictures = el("div.pictures", {}, ...this.cells.map((cell) => cell.element));
     pictures.style.setProperty("--columns", String(item.images.length <= 4 ? Math.min(2, item.images.length) : 3));
-    this.element = el(
-      "li",
-      { class: "pickcard" },
-      pictures,
-      el("p", { class: "caption", title: item.prompt }, item.prompt),
-      el("p", { class: "meta" }, this.kind, this.meta, this.flags, this.asks),
-    );
+    const caption = el("p.caption", { title: item.prompt }, item.prompt);
+    const meta = el("p.meta", {}, this.kind, this.meta, this.flags, this.asks);
+    this.element = el("li.pickcard", {}, pictures, caption, meta);
     this.#ask(false);
     this.#refresh();
   }
@@ -55,13 +41,13 @@ export class HistoryItem {
   }
 
   /** @param {Cell} cell @param {Image} image @param {number} at */
-  #refreshPicture({ element, button, badge }, image, at) {
+  #refreshPicture({ element, press, badge }, image, at) {
     const place = this.item.order.indexOf(image.candidate);
     const best = place === 0 || (this.item.kind === "scores" && this.item.scores[image.candidate] > 0);
-    button.setAttribute("aria-pressed", String(best));
     const name = this.text.t(best ? "history.is_favourite" : "history.make_favourite", { n: at + 1 });
-    button.setAttribute("aria-label", nameWithFlags(this.text, name, this.item.flags, image.candidate));
-    mark(button, "chosen", best);
+    press.setAttribute("aria-pressed", String(best));
+    press.setAttribute("aria-label", nameWithFlags(this.text, name, this.item.flags, image.candidate));
+    mark(press, "chosen", best);
     showFlags(element, this.item.flags, image.candidate);
     const ranked = this.item.kind === "ranking" && place >= 0;
     badge.replaceChildren(...(ranked ? [this.text.value(place + 1)] : best ? [icon("favourite")] : []));
@@ -69,36 +55,30 @@ export class HistoryItem {
 
   /**
    * An image to press, and its marks beside that: not every browser tells which part of a button was pressed.
-   * @param {Image} image
-   * @param {number} at
-   * @returns {Cell}
+   * @param {Image} image @param {number} at @returns {Cell}
    */
   #picture(image, at) {
     const picture = el("img", { src: this.session.api.url(image.url), alt: "", loading: "lazy", decoding: "async" });
-    const badge = el("span", { class: "badge", "aria-hidden": "true" });
-    const button = el(
-      "button",
-      { type: "button", title: this.text.t("history.correct"), onclick: () => this.#correct(at) },
-      picture,
-      badge,
-    );
-    const element = el("div", { class: "cell" }, button, flagMarks(this.text));
-    element.addEventListener("click", (event) => {
+    const badge = el("span.badge", { "aria-hidden": "true" });
+    const attributes = { type: "button", title: this.text.t("history.correct"), onclick: () => this.#correct(at) };
+    const press = el("button", attributes, picture, badge);
+    /** @param {MouseEvent} event */
+    const onclick = (event) => {
       const kind = pressedFlag(event);
       if (kind) this.flag(at, kind);
-    });
-    return { element, button, badge };
+    };
+    const element = el("div.cell", { onclick }, press, flagMarks(this.text));
+    return { element, press, badge };
   }
 
   /** Shows all marks on the images, to be pressed. */
   #flagButton() {
     const label = this.text.t("history.flag");
-    const pressed = () => {
-      this.element.toggleAttribute("flagging");
-      this.flags.setAttribute("aria-pressed", String(this.element.hasAttribute("flagging")));
+    const onclick = () => {
+      const on = this.element.toggleAttribute("flagging");
+      this.flags.setAttribute("aria-pressed", String(on));
     };
-    const attributes = { type: "button", class: "bare", "aria-label": label, title: label, "aria-pressed": "false" };
-    return el("button", { ...attributes, onclick: pressed }, icon("flag"));
+    return button("bare", { "aria-label": label, title: label, "aria-pressed": "false", onclick }, icon("flag"));
   }
 
   /** Puts a flag on a picture, or takes it off. @param {number} at @param {string} kind */
@@ -120,26 +100,16 @@ export class HistoryItem {
 
   /** Deleting asks once, in place. @param {boolean} sure */
   #ask(sure, focus = false) {
-    const label = this.text.t("history.remove");
-    const bin = () =>
-      el(
-        "button",
-        { type: "button", class: "bare", "aria-label": label, title: label, onclick: () => this.#ask(true, true) },
-        icon("remove"),
-      );
-    const no = () =>
-      el(
-        "button",
-        { type: "button", class: "small", onclick: () => this.#ask(false, true) },
-        this.text.t("history.remove.no"),
-      );
-    const yes = () =>
-      el(
-        "button",
-        { type: "button", class: "small danger", onclick: () => this.#remove() },
-        this.text.t("history.remove.yes"),
-      );
-    this.asks.replaceChildren(...(sure ? [yes(), no()] : [bin()]));
+    const { text } = this;
+    const label = text.t("history.remove");
+    const [ask, keep] = [() => this.#ask(true, true), () => this.#ask(false, true)];
+    const buttons = sure
+      ? [
+          button("small danger", { onclick: () => this.#remove() }, text.t("history.remove.yes")),
+          button("small", { onclick: keep }, text.t("history.remove.no")),
+        ]
+      : [button("bare", { "aria-label": label, title: label, onclick: ask }, icon("remove"))];
+    this.asks.replaceChildren(...buttons);
     if (focus) /** @type {HTMLElement} */ (this.asks.firstElementChild).focus();
   }
 

@@ -1,28 +1,22 @@
 /** All picks, newest first: to find, correct, delete and take along. Loaded page by page as one scrolls. */
 
 import { Refused } from "./api.mjs";
-import { el, icon, say } from "./dom.mjs";
+import { el, icon, options, say } from "./dom.mjs";
 import { FLAGS, isFlag } from "./flags.mjs";
 import { HistoryItem } from "./history_item.mjs";
 
-/** @typedef {import("./types").Command} Command */
-/** @typedef {import("./types").History} History */
-/** @typedef {import("./session.mjs").Session} Session */
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { Command, History, Option, Session, Text } from "./types" */
 
 const PAGE = 60;
 const TYPING_MS = 250;
 const RETRY_MS = 2000;
 const KINDS = ["favourite", "ranking", "tie", "all_bad", "skipped", ...FLAGS];
 
-/** @typedef {[value: string | number, label: string]} Option */
-
 export class HistoryView {
   /** @param {Session} session @param {Text} text */
   constructor(session, text) {
     this.session = session;
     this.text = text;
-    this.visible = false;
     /** a new one for each time that the list is begun anew */
     this.edition = {};
     this.loaded = 0;
@@ -31,35 +25,22 @@ export class HistoryView {
     /** @type {number | undefined} */
     this.typing = undefined;
     this.filters = { text: "", kind: "", by: "", round: "" };
-    this.search = this.#search();
-    this.kind = this.#menu(
-      "kind",
-      KINDS.map((kind) => [kind, text.t(`kind.${kind}`)]),
-    );
-    this.who = this.#menu("by", []);
-    this.round = this.#menu("round", []);
-    this.exports = el("span", { class: "exports" }, ...["jsonl", "d3po"].map((form) => this.#export(form)));
-    this.count = el("p", { class: "hint", role: "status" });
-    this.consistency = el("p", { class: "hint" });
-    this.grid = el("ul", { class: "grid" });
+    /** @type {Option[]} */
+    const kinds = KINDS.map((kind) => [kind, text.t(`kind.${kind}`)]);
+    this.kind = this.#menu("kind", kinds);
+    this.who = this.#menu("by");
+    this.round = this.#menu("round");
+    const exports = el("span.exports", {}, ...["jsonl", "d3po"].map((form) => this.#export(form)));
+    this.count = el("p.hint", { role: "status" });
+    this.consistency = el("p.hint");
+    this.grid = el("ul.grid");
     /** @type {WeakMap<Element, HistoryItem>} */
     this.items = new WeakMap();
-    this.end = el("div", { class: "end" });
-    const filters = el(
-      "div",
-      { class: "filters", role: "search" },
-      this.search,
-      this.kind,
-      this.who,
-      this.round,
-      this.exports,
-    );
-    const page = el("div", { class: "page wide" }, filters, this.count, this.consistency, this.grid, this.end);
-    this.element = el(
-      "section",
-      { class: "scroll history", tabindex: -1, "aria-label": text.t("history.title") },
-      page,
-    );
+    this.end = el("div.end");
+    const menus = [this.kind, this.who, this.round];
+    const filters = el("div.filters", { role: "search" }, this.#search(), ...menus, exports);
+    const page = el("div.page.wide", {}, filters, this.count, this.consistency, this.grid, this.end);
+    this.element = el("section.scroll.history", { tabindex: -1, "aria-label": text.t("history.title") }, page);
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.#more(), {
       root: this.element,
       rootMargin: "600px",
@@ -72,8 +53,7 @@ export class HistoryView {
 
   /**
    * A flag's key is for the image that has the keyboard's focus, or is under the mouse.
-   * @param {Command} command
-   * @param {KeyboardEvent} event
+   * @param {Command} command @param {KeyboardEvent} event
    */
   command(command, event) {
     if (!isFlag(command.name)) return false;
@@ -86,7 +66,6 @@ export class HistoryView {
 
   /** @param {boolean} on */
   shown(on) {
-    this.visible = on;
     if (on) this.#again();
   }
 
@@ -102,7 +81,7 @@ export class HistoryView {
   }
 
   async #more() {
-    if (!this.visible || this.busy || this.loaded >= this.total) return;
+    if (this.element.hidden || this.busy || this.loaded >= this.total) return;
     const { edition } = this;
     this.busy = true;
     const answer = await this.#page();
@@ -157,37 +136,30 @@ export class HistoryView {
 
   /** @param {History} page */
   #fillMenus({ people, rounds }) {
-    this.#options(
-      this.who,
-      people.map((name) => [name, name || this.text.t("history.nobody")]),
-    );
-    this.#options(
-      this.round,
-      rounds.map((number) => [number, this.text.t("history.round", { n: number })]),
-    );
+    const { text } = this;
+    /** @type {Option[]} */
+    const names = people.map((name) => [name, name || text.t("history.nobody")]);
+    this.#setOptions(this.who, names);
+    /** @type {Option[]} */
+    const numbers = rounds.map((number) => [number, text.t("history.round", { n: number })]);
+    this.#setOptions(this.round, numbers);
   }
 
-  /** @param {HTMLSelectElement} menu @param {Option[]} options */
-  #options(menu, options) {
-    menu.hidden = options.length < 2;
+  /** @param {HTMLSelectElement} menu @param {Option[]} entries */
+  #setOptions(menu, entries) {
+    menu.hidden = entries.length < 2;
     const chosen = menu.value;
-    menu.replaceChildren(
-      menu.options[0],
-      ...options.filter(([value]) => value !== "").map(([value, label]) => el("option", { value }, label)),
-    );
+    menu.replaceChildren(menu.options[0], ...options(entries.filter(([value]) => value !== "")));
     menu.value = chosen;
   }
 
-  /** @param {string} name @param {Option[]} options @returns {HTMLSelectElement} */
-  #menu(name, options) {
-    const all = el("option", { value: "" }, this.text.t(`history.${name}.all`));
-    const changed = () => this.#filter(name, menu.value);
-    const menu = el(
-      "select",
-      { "aria-label": this.text.t(`history.${name}`), onchange: changed },
-      all,
-      ...options.map(([value, label]) => el("option", { value }, label)),
-    );
+  /** @param {string} name @param {Option[]} entries @returns {HTMLSelectElement} */
+  #menu(name, entries = []) {
+    const label = this.text.t(`history.${name}`);
+    const onchange = () => this.#filter(name, menu.value);
+    /** @type {Option} */
+    const all = ["", this.text.t(`history.${name}.all`)];
+    const menu = el("select", { "aria-label": label, onchange }, ...options([all, ...entries]));
     return menu;
   }
 
@@ -209,12 +181,7 @@ export class HistoryView {
 
   /** @param {string} form */
   #export(form) {
-    const address = this.session.api.url(`${this.session.path}/export?form=${form}`);
-    return el(
-      "a",
-      { class: "small link", href: address, download: true },
-      icon("save"),
-      this.text.t(`history.export.${form}`),
-    );
+    const href = this.session.api.url(`${this.session.path}/export?form=${form}`);
+    return el("a.small.link", { href, download: true }, icon("save"), this.text.t(`history.export.${form}`));
   }
 }

@@ -4,6 +4,8 @@
  * the page names them, and by place where the keyboard has no Latin letters.
  */
 
+/** @import { Command } from "./types" */
+
 /** @type {Record<string, string>} */
 const LETTERS = { T: "tie", X: "all_bad", S: "skip", Z: "undo", D: "defective", U: "unsafe", F: "full", H: "history" };
 /** @type {Record<string, [number, number]>} */
@@ -11,13 +13,7 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 const TYPING = new Set(["INPUT", "TEXTAREA", "SELECT"]);
 const PRESSABLE = new Set(["BUTTON", "A", "SUMMARY"]);
 
-/** @typedef {import("./types").Command} Command */
-
-/**
- * What a key press asks for, or null.
- * @param {KeyboardEvent} event
- * @returns {Command | null}
- */
+/** What a key press asks for, or null. @param {KeyboardEvent} event @returns {Command | null} */
 export function commandFor(event) {
   if (event.code === "Escape" || event.key === "Escape") return { name: "leave" };
   const target = /** @type {Element} */ (event.composedPath()[0]);

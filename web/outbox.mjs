@@ -9,6 +9,8 @@ import { hold } from "./claims.mjs";
 import { forEver, forget, keep, keysUnder, recall } from "./stored.mjs";
 import { Backoff, Pause } from "./timing.mjs";
 
+/** @import { Answer, Api, Entry, Kept } from "./types" */
+
 const ALL = "d3po/outbox/";
 const ADOPT_EVERY_MS = 20000;
 // Names of before, which a browser may still keep, and those that the server takes.
@@ -19,35 +21,6 @@ const RENAMED = new Map([
   ["why", "reason"],
   ["said", "problem"],
 ]);
-
-/** @typedef {import("./types").Answer} Answer */
-/** @typedef {import("./api.mjs").Api} Api */
-/** @typedef {import("./types").Card} Card */
-/** @typedef {import("./types").Problem} Problem */
-
-/**
- * @typedef {object} Entry
- * @property {string} id
- * @property {"pick"|"flag"|"undo"|"remove"|"answer"} kind
- * @property {string} taste
- * @property {string} base
- * @property {string} path
- * @property {Record<string, any>} body
- * @property {number} counts by how much it changes the number of picks; a repeat and a correction leave it
- * @property {Card} [card] a pick's or flag's group, so that it can be shown again before it was ever sent
- * @property {boolean} [tried] it was handed to the network at least once: the server may know it
- * @property {Problem} [problem] why the server refused it
- */
-
-/**
- * An entry that the server has answered.
- * @typedef {{entry: Entry, answer: Answer | null, begun: number}} Sent
- */
-
-/**
- * What the browser keeps.
- * @typedef {{waiting?: Entry[], refused?: Entry[]}} Kept
- */
 
 /** @param {object} fields @returns {any} the same fields under today's names */
 function renamed(fields) {
@@ -67,11 +40,7 @@ function readKept(key) {
 }
 
 export class Outbox extends EventTarget {
-  /**
-   * @param {Api} api
-   * @param {string} taste
-   * @param {string} tab
-   */
+  /** @param {Api} api @param {string} taste @param {string} tab */
   constructor(api, taste, tab) {
     super();
     this.api = api;
@@ -122,8 +91,7 @@ export class Outbox extends EventTarget {
 
   /**
    * Takes an entry back that was never handed to the network.
-   * @param {string} id
-   * @returns {boolean} whether that was still possible
+   * @param {string} id @returns {boolean} whether that was still possible
    */
   cancel(id) {
     const at = this.waiting.findIndex((entry) => entry.id === id && !entry.tried);

@@ -1,13 +1,8 @@
 /** What is below the images: the buttons, and the line that says how far one has come. */
 
-import { el, icon, mark, say } from "./dom.mjs";
+import { button, el, icon, mark, say } from "./dom.mjs";
 
-/** @typedef {import("./dom.mjs").IconName} IconName */
-/** @typedef {import("./session.mjs").Made} Made */
-/** @typedef {import("./pick_view.mjs").PickView} PickView */
-/** @typedef {import("./session.mjs").Session} Session */
-/** @typedef {import("./types").ShellLike} ShellLike */
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { IconName, Made, PickView, Session, ShellLike, Text } from "./types" */
 
 const SAYINGS = /** @type {const} */ ([
   ["tie", "T"],
@@ -22,7 +17,7 @@ export class PickBar {
     this.text = text;
     /** @type {string | undefined} id of the pick on the undo button */
     this.shownLast = "";
-    this.thumb = el("span", { class: "thumb", "aria-hidden": "true" });
+    this.thumb = el("span.thumb", { "aria-hidden": "true" });
     this.undo = this.#button("undo", "Z", () => view.undo());
     this.undo.prepend(this.thumb);
     this.sayings = SAYINGS.map(([kind, key]) => this.#button(kind, key, (event) => view.say(kind, event.timeStamp)));
@@ -33,14 +28,14 @@ export class PickBar {
     this.flag.append(...["D", "U"].map((key) => el("kbd", { "aria-hidden": "true" }, key)));
     this.zoom = this.#button("zoom", "", () => view.stage.zoom.toggle());
     const tools = [this.undo, ...this.sayings, this.rank, this.flag, this.zoom, this.done];
-    this.element = el("div", { class: "bar", role: "toolbar", "aria-label": text.t("bar.title") }, ...tools);
+    this.element = el("div.bar", { role: "toolbar", "aria-label": text.t("bar.title") }, ...tools);
   }
 
   refresh() {
     const { session, stage, ranking, rankMode, flagMode } = this.view;
     const idle = !session.current;
     this.undo.disabled = !session.canUndo && !ranking.order.length;
-    for (const button of [...this.sayings, this.rank, this.flag, this.zoom]) button.disabled = idle;
+    for (const tool of [...this.sayings, this.rank, this.flag, this.zoom]) tool.disabled = idle;
     // Between groups it stays as it was, so that the row of buttons does not move.
     if (!idle) this.rank.hidden = stage.frames.length === 2 && !rankMode;
     this.done.hidden = !ranking.order.length;
@@ -69,62 +64,31 @@ export class PickBar {
   }
 
   /**
-   * @param {IconName} name
-   * @param {string} key its key, or ""
-   * @param {(event: MouseEvent) => void} press
+   * @param {IconName} name @param {string} key its key, or "" @param {(event: MouseEvent) => void} press
    * @param {string} label
    */
   #button(name, key, press, label = name) {
-    /** @param {MouseEvent} event */
-    const clicked = (event) => {
-      press(event);
-      // After a mouse, the keys go on acting on the images, and Space must not press the same button again.
-      if (event.detail > 0) this.view.focus();
-    };
-    const words = el("span", { class: "label" });
-    say(words, this.text.t(`bar.${label}`));
-    const hint = key && el("kbd", { "aria-hidden": "true" }, key);
-    const attributes = {
-      type: "button",
-      class: "tool",
-      "data-tool": label,
-      title: this.text.t(`bar.${label}.title`),
-      "aria-keyshortcuts": key || null,
-    };
-    return el("button", { ...attributes, onclick: clicked }, icon(name), words, hint);
+    const title = this.text.t(`bar.${label}.title`);
+    const attributes = { "data-tool": label, title, "aria-keyshortcuts": key || null };
+    return this.view.tool(name, key, `bar.${label}`, attributes, press);
   }
 }
 
 export class PickFoot {
-  /**
-   * @param {Session} session
-   * @param {Text} text
-   * @param {ShellLike} shell
-   */
+  /** @param {Session} session @param {Text} text @param {ShellLike} shell */
   constructor(session, text, shell) {
     this.session = session;
     this.text = text;
-    this.fill = el("span", { class: "fill" });
-    this.track = el(
-      "div",
-      { class: "track", role: "progressbar", "aria-label": text.t("foot.progress"), "aria-valuemin": 0 },
-      this.fill,
-    );
-    this.progress = el("span", { class: "progress" });
-    this.teach = el(
-      "button",
-      { class: "small", type: "button", onclick: () => shell.go("teach") },
-      text.t("foot.teach"),
-    );
-    this.restWords = el("span", { class: "words" });
-    this.rest = el("span", { class: "rest", hidden: true }, this.restWords, this.teach);
-    this.status = el("span", { class: "status", role: "status" });
-    this.element = el(
-      "footer",
-      { class: "foot" },
-      this.track,
-      el("div", { class: "line" }, this.progress, this.rest, this.status),
-    );
+    this.fill = el("span.fill");
+    const bar = { role: "progressbar", "aria-label": text.t("foot.progress"), "aria-valuemin": 0 };
+    this.track = el("div.track", bar, this.fill);
+    this.progress = el("span.progress");
+    this.teach = button("small", { onclick: () => shell.go("teach") }, text.t("foot.teach"));
+    this.restWords = el("span.words");
+    this.rest = el("span.rest", { hidden: true }, this.restWords, this.teach);
+    this.status = el("span.status", { role: "status" });
+    const line = el("div.line", {}, this.progress, this.rest, this.status);
+    this.element = el("footer.foot", {}, this.track, line);
   }
 
   refresh() {

@@ -3,67 +3,41 @@
 import { el, mark } from "./dom.mjs";
 import { flagMarks, hasFlag, nameWithFlags, pressedFlag, showFlags } from "./flags.mjs";
 import { PickBar, PickFoot } from "./pick_controls.mjs";
-import { Prompt, Stage } from "./stage.mjs";
-import { Watch } from "./timing.mjs";
+import { StageView } from "./stage.mjs";
 import { Waiting } from "./waiting.mjs";
 
-/** @typedef {import("./types").Command} Command */
-/** @typedef {import("./types").PickKind} PickKind */
-/** @typedef {import("./preload.mjs").Prepared} Prepared */
-/** @typedef {import("./session.mjs").Session} Session */
-/** @typedef {import("./types").ShellLike} ShellLike */
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { PickKind, Prepared, Session, ShellLike, Text } from "./types" */
 
 // The last flag of a group ends it; another press so soon after was still meant for that image.
 const FLAG_GUARD_MS = 600;
 
-export class PickView {
-  /**
-   * @param {Session} session
-   * @param {Text} text
-   * @param {ShellLike} shell
-   */
+export class PickView extends StageView {
+  /** @param {Session} session @param {Text} text @param {ShellLike} shell */
   constructor(session, text, shell) {
-    this.session = session;
-    this.text = text;
-    this.shell = shell;
+    super(session, text, shell);
     this.ranking = new Ranking();
     this.rankMode = false;
     this.flagMode = false;
     /** The flag for which an image is to be named, or "". */
     this.asking = "";
     this.flagsFrom = 0;
-    this.watch = new Watch();
-    this.prompt = new Prompt(text);
-    this.stage = new Stage({
-      text,
-      chosen: (at, event) => this.#pressed(at, event),
-      zoomed: () => this.bar.refresh(),
-      painted: () => this.watch.start(this.stage.paintedAt),
-      marks: () => flagMarks(text),
-    });
     this.waiting = new Waiting(session, text, shell);
     this.bar = new PickBar(this, text);
     this.foot = new PickFoot(session, text, shell);
     this.element = el(
-      "section",
-      { class: "pick", "aria-label": text.t("pick.title") },
+      "section.pick",
+      { "aria-label": text.t("pick.title") },
       this.prompt.element,
-      el("div", { class: "middle" }, this.stage.element, this.waiting.element),
+      el("div.middle", {}, this.stage.element, this.waiting.element),
       this.bar.element,
       this.foot.element,
     );
+    const { signal } = session.ending;
     session.addEventListener("group", () => this.#show());
     session.addEventListener("flags", () => this.#badges());
     session.addEventListener("state", () => this.refresh());
-    document.addEventListener("visibilitychange", () => this.#look(!document.hidden), {
-      signal: session.ending.signal,
-    });
+    document.addEventListener("visibilitychange", () => this.#look(!document.hidden), { signal });
     this.#show();
-  }
-
-  focus() {
-    this.stage.element.focus({ preventScroll: true });
   }
 
   /** The view is on screen or not; the watch counts only while a person looks. @param {boolean} on */
@@ -78,18 +52,17 @@ export class PickView {
     this.foot.refresh();
   }
 
-  /**
-   * @param {Command} command
-   * @param {KeyboardEvent} event
-   * @returns {boolean} whether it was ours
-   */
-  command(command, event) {
-    if (command.name === "zoom") return this.#holdZoom(event);
-    if (command.by) return this.#moved(command.by, event);
-    if (event.repeat) return true;
-    if (command.at !== undefined) this.stage.byKeys = true;
-    const { at = -1 } = command;
-    const now = event.timeStamp;
+  refreshButtons() {
+    this.bar.refresh();
+  }
+
+  marks() {
+    return flagMarks(this.text);
+  }
+
+  /** @param {string} name @param {number} at @param {number} now */
+  act(name, at, now) {
+    if (at >= 0) this.stage.byKeys = true;
     /** @type {Record<string, () => void>} */
     const acts = {
       choose: () => this.choose(at, now),
@@ -102,22 +75,12 @@ export class PickView {
       skip: () => this.say("skipped", now),
       undo: () => this.undo(),
     };
-    const act = acts[command.name];
-    act?.();
-    return Boolean(act);
+    acts[name]?.();
+    return name in acts;
   }
 
-  /** @param {KeyboardEvent} event */
-  keyUp(event) {
-    if (event.code === "Space") this.stage.zoom.hold(false);
-  }
-
-  /** @returns {boolean} whether there was something to leave */
   leave() {
-    if (this.asking) return this.#ask("");
-    if (!this.stage.zoom.on) return false;
-    this.stage.zoom.off();
-    return true;
+    return this.asking ? this.#ask("") : super.leave();
   }
 
   /** @param {number} at @param {number} now */
@@ -147,8 +110,7 @@ export class PickView {
 
   /**
    * Flags the image that is pointed at, or takes that off again; without one, the next number or press names it.
-   * @param {string} kind
-   * @param {number} now
+   * @param {string} kind @param {number} now
    */
   flag(kind, now) {
     if (!this.#accepts(0, now)) return;
@@ -187,11 +149,7 @@ export class PickView {
     this.#badges();
   }
 
-  /**
-   * Asks for the image that a flag is meant for; "" asks no more.
-   * @param {string} kind
-   * @returns {true}
-   */
+  /** Asks for the image that a flag is meant for; "" asks no more. @param {string} kind @returns {true} */
   #ask(kind) {
     this.asking = kind;
     this.#badges();
@@ -217,7 +175,7 @@ export class PickView {
   }
 
   /** @param {number} at @param {MouseEvent} event */
-  #pressed(at, event) {
+  pressed(at, event) {
     const kind = pressedFlag(event);
     if (kind) this.#flag(at, kind, event.timeStamp);
     else if (event.shiftKey) this.rank(at, event.timeStamp);
@@ -259,24 +217,10 @@ export class PickView {
   }
 
   /** @param {[number, number]} by @param {KeyboardEvent} event */
-  #moved(by, event) {
-    if (this.stage.zoom.on) this.stage.zoom.nudge(by);
-    else if (!this.session.current) return true;
-    else if (this.stage.frames.length > 2 || this.rankMode) this.stage.move(by);
-    else if (!event.repeat) this.#pickByArrow(by, event.timeStamp);
-    return true;
-  }
-
-  /** @param {[number, number]} by @param {number} now */
-  #pickByArrow([x, y], now) {
-    const way = x || (this.stage.stacked ? y : 0);
-    if (way) this.choose(way > 0 ? 1 : 0, now);
-  }
-
-  /** @param {KeyboardEvent} event */
-  #holdZoom(event) {
-    if (!event.repeat && this.session.current) this.stage.zoom.hold(true);
-    return true;
+  move(by, event) {
+    if (this.stage.frames.length > 2 || this.rankMode) return void this.stage.move(by);
+    const side = this.stage.side(by);
+    if (!event.repeat && side >= 0) this.choose(side, event.timeStamp);
   }
 
   #show() {
@@ -290,12 +234,10 @@ export class PickView {
 
   /** @param {Prepared} prepared */
   #showGroup({ card, pictures }) {
-    const { text } = this;
     const n = pictures.length;
     this.ranking.begin(n);
     this.asking = "";
-    const names = pictures.map((_, at) => text.t("pick.picture", { n: at + 1, of: n }));
-    this.stage.show(pictures, { label: text.t("pick.choose", { n, prompt: card.prompt }), names });
+    this.stage.show(pictures, this.text.t("pick.choose", { n, prompt: card.prompt }));
     this.#badges();
   }
 
@@ -327,11 +269,9 @@ export class PickView {
 
 /** A ranking in the making: positions on screen, best first. */
 export class Ranking {
-  constructor() {
-    this.count = 0;
-    /** @type {number[]} */
-    this.order = [];
-  }
+  count = 0;
+  /** @type {number[]} */
+  order = [];
 
   /** @param {number} count candidates of a new group */
   begin(count) {
@@ -341,15 +281,15 @@ export class Ranking {
 
   /**
    * Ranks one more, or takes it out again if it is ranked.
-   * @param {number} at
-   * @returns {boolean} whether the ranking is complete by that
+   * @param {number} at @returns {boolean} whether the ranking is complete by that
    */
   add(at) {
     if (this.order.includes(at)) this.order = this.order.filter((one) => one !== at);
     else this.order = [...this.order, at];
-    if (this.order.length < this.count - 1) return false;
+    const rest = Array.from({ length: this.count }, (_, place) => place).filter((one) => !this.order.includes(one));
     // Only one place is left for the last.
-    for (let rest = 0; rest < this.count; rest++) if (!this.order.includes(rest)) this.order = [...this.order, rest];
+    if (rest.length > 1) return false;
+    this.order = [...this.order, ...rest];
     return true;
   }
 

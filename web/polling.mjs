@@ -3,7 +3,7 @@
 import { Away, Refused } from "./api.mjs";
 import { Backoff, Pause } from "./timing.mjs";
 
-/** @typedef {import("./session.mjs").Session} Session */
+/** @import { Session } from "./types" */
 
 // The server takes no longer list.
 const MOST_HELD = 64;

@@ -2,20 +2,11 @@
 
 import { Backoff } from "./timing.mjs";
 
-/** @typedef {import("./types").Card} Card */
-
-/**
- * @typedef {object} Prepared
- * @property {Card} card
- * @property {HTMLImageElement[]} pictures decoded, in the order to show
- */
+/** @import { Card, Prepared } from "./types" */
 
 /**
  * Resolves when every image of the card is decoded, however long the server is away.
- * @param {Card} card
- * @param {(path: string) => string} url
- * @param {AbortSignal} signal
- * @returns {Promise<Prepared>}
+ * @param {Card} card @param {(path: string) => string} url @param {AbortSignal} signal @returns {Promise<Prepared>}
  */
 export async function prepare(card, url, signal) {
   const pictures = await Promise.all(card.images.map((image) => decoded(url(image.url), signal)));

@@ -1,11 +1,9 @@
 /** One round of teaching: what it learned, how far it moved, what it looks like. */
 
-import { el } from "./dom.mjs";
+import { el, fold } from "./dom.mjs";
 import { beforeAndAfter, predictionChart } from "./figures.mjs";
 
-/** @typedef {import("./api.mjs").Api} Api */
-/** @typedef {import("./types").Round} Round */
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { Api, Round, Text } from "./types" */
 
 const DRIFTS = ["low", "medium", "high"];
 
@@ -16,38 +14,32 @@ export class RoundCard {
     this.text = text;
     this.api = api;
     const parts = [this.#head(), this.#predictions(), this.#drift(), this.#strip(), this.#file(), this.#details()];
-    this.element = el("article", { class: "card round" }, ...parts);
+    this.element = el("article.card.round", {}, ...parts);
   }
 
   #head() {
     const { number, finished, reason } = this.round;
     const title = el("h3", {}, this.text.t("round.title", { n: number }));
-    return el(
-      "header",
-      {},
-      title,
-      !finished && el("span", { class: "tag" }, this.text.t("round.stopped")),
-      reason && el("p", { class: "hint" }, reason),
-    );
+    const tag = !finished && el("span.tag", {}, this.text.t("round.stopped"));
+    return el("header", {}, title, tag, reason && el("p.hint", {}, reason));
   }
 
   #predictions() {
     const { guessed, guessed_of, reward } = this.round;
     if (reward) return this.#reward(reward);
     if (!guessed_of && !this.round.finished) return null;
-    if (!guessed_of || guessed === null) return el("p", { class: "hint" }, this.text.t("round.no_hidden"));
+    if (!guessed_of || guessed === null) return el("p.hint", {}, this.text.t("round.no_hidden"));
     const share = guessed / guessed_of;
     const percent = this.text.percent(share);
-    const fill = el("span", { class: "fill" });
+    const fill = el("span.fill");
     fill.style.inlineSize = `${share * 100}%`;
     const words = this.text.t("round.predicts", { percent, chance: this.text.percent(0.5) });
-    const meter = { class: "meter", role: "img", "aria-label": words };
     return el(
-      "div",
-      { class: "predictions" },
-      el("p", { class: "big" }, words),
-      el("div", meter, fill, el("span", { class: "chance" })),
-      el("p", { class: "hint" }, this.text.t("round.predicts.of", { done: guessed, of: guessed_of })),
+      "div.predictions",
+      {},
+      el("p.big", {}, words),
+      el("div.meter", { role: "img", "aria-label": words }, fill, el("span.chance")),
+      el("p.hint", {}, this.text.t("round.predicts.of", { done: guessed, of: guessed_of })),
     );
   }
 
@@ -59,10 +51,10 @@ export class RoundCard {
     const { text } = this;
     const { reward_before: before, reward: now } = this.round.details ?? {};
     if (typeof before !== "number" || typeof now !== "number") {
-      return el("p", { class: "hint" }, text.t("round.reward", { name }));
+      return el("p.hint", {}, text.t("round.reward", { name }));
     }
     const moved = { name, before: text.fine.format(before), now: text.fine.format(now) };
-    return el("p", { class: "big" }, text.t("round.reward.moved", moved));
+    return el("p.big", {}, text.t("round.reward.moved", moved));
   }
 
   #drift() {
@@ -71,29 +63,22 @@ export class RoundCard {
     const reached = DRIFTS.indexOf(drift);
     const dots = DRIFTS.map((_, at) => el("span", { class: at <= reached ? "dot on" : "dot" }));
     const scale = el("span", { class: "drift", "data-drift": drift, "aria-hidden": "true" }, ...dots);
-    const hint = el("p", { class: "hint" }, this.text.t(`round.drift.${drift}.hint`));
-    return el("div", {}, el("p", { class: "big" }, this.text.t(`round.drift.${drift}`), " ", scale), hint);
+    const hint = el("p.hint", {}, this.text.t(`round.drift.${drift}.hint`));
+    return el("div", {}, el("p.big", {}, this.text.t(`round.drift.${drift}`), " ", scale), hint);
   }
 
   #strip() {
     const { strip } = this.round;
-    if (!strip?.length) return null;
-    return beforeAndAfter(strip, this.text, this.api);
+    return strip?.length ? beforeAndAfter(strip, this.text, this.api) : null;
   }
 
   #file() {
     const { lora, strength } = this.round;
     if (!lora) return null;
-    const file = el("code", {}, lora);
-    const advice = strength ? this.text.t("round.strength", { n: this.text.fine.format(strength) }) : "";
-    return el(
-      "p",
-      { class: "file" },
-      el("span", { class: "hint" }, this.text.t("round.saved")),
-      " ",
-      file,
-      advice && el("span", { class: "hint" }, advice),
-    );
+    const saved = el("span.hint", {}, this.text.t("round.saved"));
+    const advice =
+      strength && el("span.hint", {}, this.text.t("round.strength", { n: this.text.fine.format(strength) }));
+    return el("p.file", {}, saved, " ", el("code", {}, lora), advice || "");
   }
 
   #details() {
@@ -107,12 +92,6 @@ export class RoundCard {
       ];
     });
     const chart = curve && curve.length > 1 ? predictionChart(curve, this.text) : null;
-    return el(
-      "details",
-      { class: "fold" },
-      el("summary", {}, this.text.t("details.title")),
-      el("dl", {}, ...list),
-      chart,
-    );
+    return fold(this.text.t("details.title"), el("dl", {}, ...list), chart);
   }
 }

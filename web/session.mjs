@@ -12,39 +12,13 @@ import { Polling } from "./polling.mjs";
 import { newId } from "./stored.mjs";
 import { Pace } from "./timing.mjs";
 
-/** @typedef {import("./types").Answer} Answer */
-/** @typedef {import("./api.mjs").Api} Api */
-/** @typedef {import("./types").Blind} Blind */
-/** @typedef {import("./types").Card} Card */
-/** @typedef {import("./types").Flag} Flag */
-/** @typedef {import("./types").Image} Image */
-/** @typedef {import("./types").Item} Item */
-/** @typedef {import("./types").PickKind} PickKind */
-/** @typedef {import("./types").Problem} Problem */
-/** @typedef {import("./outbox.mjs").Sent} Sent */
-/** @typedef {import("./types").State} State */
-/** @typedef {import("./claims.mjs").Tab} Tab */
-
-/**
- * A pick or flag of this sitting. A flag's card is as it was before, its order the one image.
- * @typedef {object} Made
- * @property {string} pick_id
- * @property {Card} card
- * @property {string} kind
- * @property {number[]} order
- * @property {boolean} [on] a flag was put, not taken off
- */
+/** @import { Answer, Api, Card, Flag, Image, Item, Made, PickKind, Problem, Sent, State, Tab } from "./types" */
 
 /** @param {{images: Image[]}} of */
 const shownOrder = (of) => of.images.map((image) => image.candidate);
 
 export class Session extends EventTarget {
-  /**
-   * @param {Api} api
-   * @param {string} taste
-   * @param {string} who
-   * @param {Tab} tab
-   */
+  /** @param {Api} api @param {string} taste @param {string} who @param {Tab} tab */
   constructor(api, taste, who, tab) {
     super();
     this.api = api;
@@ -77,7 +51,6 @@ export class Session extends EventTarget {
     /** @type {number | null} picks at the milestone that was just reached */
     this.rest = null;
     this.takingBack = Promise.resolve();
-    this.hurry = () => this.hear();
   }
 
   start() {
@@ -95,7 +68,7 @@ export class Session extends EventTarget {
       if (isFlag(kind)) this.flags.note(card.group_id, order[0], kind, Boolean(on));
     }
     this.outbox.start();
-    document.addEventListener("visibilitychange", this.hurry);
+    document.addEventListener("visibilitychange", () => this.hear(), { signal: this.ending.signal });
     this.polling.run();
   }
 
@@ -104,7 +77,6 @@ export class Session extends EventTarget {
     this.ending.abort();
     this.outbox.stop();
     this.polling.pause.cut();
-    document.removeEventListener("visibilitychange", this.hurry);
     return this.tab.release();
   }
 
@@ -130,9 +102,7 @@ export class Session extends EventTarget {
 
   /**
    * Says something about the group in front and goes on to the next.
-   * @param {PickKind} kind
-   * @param {number[]} order candidate numbers
-   * @param {number} decision_ms
+   * @param {PickKind} kind @param {number[]} order candidate numbers @param {number} decision_ms
    */
   pick(kind, order, decision_ms) {
     const card = this.#front;
@@ -154,9 +124,7 @@ export class Session extends EventTarget {
 
   /**
    * Puts a flag on an image of the group in front, or takes it off. Whatever is picked there stays open.
-   * @param {number} candidate
-   * @param {string} kind
-   * @returns {boolean} whether it is on now
+   * @param {number} candidate @param {string} kind @returns {boolean} whether it is on now
    */
   flag(candidate, kind) {
     const card = this.#front;
@@ -171,10 +139,7 @@ export class Session extends EventTarget {
 
   /**
    * The same from the history, under the name of whoever judged.
-   * @param {Item} item
-   * @param {number} candidate
-   * @param {string} kind
-   * @returns {Flag[]} the item's flags now
+   * @param {Item} item @param {number} candidate @param {string} kind @returns {Flag[]} the item's flags now
    */
   correctFlag(item, candidate, kind) {
     const on = !hasFlag(item.flags, candidate, kind);
@@ -185,9 +150,7 @@ export class Session extends EventTarget {
 
   /**
    * @param {{pick_id: string, candidate: number, kind: string, on: boolean, reason: string}} change
-   * @param {Card | Item} of
-   * @param {string} who
-   * @param {Card} [card] to show again as long as it was not sent
+   * @param {Card | Item} of @param {string} who @param {Card} [card] to show again as long as it was not sent
    */
   #sendFlag(change, of, who, card) {
     const body = { ...change, client: this.tab.id, who, group_id: of.group_id, shown_order: shownOrder(of) };
@@ -200,10 +163,7 @@ export class Session extends EventTarget {
 
   /**
    * Here and now, and on whatever the server tells of this group before it has heard of it.
-   * @param {string} group_id
-   * @param {number} candidate
-   * @param {string} kind
-   * @param {boolean} on
+   * @param {string} group_id @param {number} candidate @param {string} kind @param {boolean} on
    */
   #setFlag(group_id, candidate, kind, on) {
     this.flags.note(group_id, candidate, kind, on);
@@ -282,9 +242,7 @@ export class Session extends EventTarget {
 
   /**
    * Replaces a pick from the history, under the name of whoever made it: a group has one pick of each person.
-   * @param {Item} item
-   * @param {number} candidate the favourite from now on
-   * @returns {string} the new pick's id
+   * @param {Item} item @param {number} candidate the favourite from now on @returns {string} the new pick's id
    */
   correct(item, candidate) {
     const pick_id = newId();
@@ -372,8 +330,7 @@ export class Session extends EventTarget {
 
   /**
    * Posts and takes the state that comes back. A refusal is shown.
-   * @param {string} name
-   * @returns {Promise<Answer | null>}
+   * @param {string} name @returns {Promise<Answer | null>}
    */
   async ask(name, body = {}) {
     const begun = performance.now();
@@ -389,12 +346,7 @@ export class Session extends EventTarget {
     }
   }
 
-  /**
-   * @param {string} check
-   * @param {number} index the pair
-   * @param {number | null} side
-   * @param {number} decision_ms
-   */
+  /** @param {string} check @param {number} index the pair @param {number | null} side @param {number} decision_ms */
   answerBlind(check, index, side, decision_ms) {
     const body = { check, index, side, decision_ms };
     const path = `${this.path}/blind/answer`;
@@ -413,8 +365,7 @@ export class Session extends EventTarget {
   /**
    * Believes a state if it is newer than ours. While picks are on their way their counts are left alone: an answer to
    * something else may or may not have counted them already.
-   * @param {State} state
-   * @param {number} begun when it was asked for
+   * @param {State} state @param {number} begun when it was asked for
    */
   take(state, begun, settled = !this.outbox.waiting.length) {
     const ours = this.state;

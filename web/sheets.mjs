@@ -1,26 +1,20 @@
 /** The sheets that open over the gallery, inside it: the keys, and the names. */
 
-import { el, icon } from "./dom.mjs";
+import { button, el, icon } from "./dom.mjs";
 
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { Text } from "./types" */
 
 export class Overlay {
-  /**
-   * @param {Text} text
-   * @param {HTMLElement[]} below made inert while it is open
-   * @param {() => void} closed
-   */
+  /** @param {Text} text @param {HTMLElement[]} below made inert while it is open @param {() => void} closed */
   constructor(text, below, closed) {
     this.text = text;
     this.below = below;
     this.closed = closed;
     /** the sheet that is or was open */
     this.name = "";
-    this.element = el("div", {
-      class: "overlay",
-      hidden: true,
-      onclick: (event) => event.target === this.element && this.close(),
-    });
+    /** @param {MouseEvent} event */
+    const onclick = (event) => event.target === this.element && this.close();
+    this.element = el("div.overlay", { hidden: true, onclick });
   }
 
   get open() {
@@ -30,17 +24,14 @@ export class Overlay {
   /** @param {string} name @param {string} title @param {...Node} content */
   show(name, title, ...content) {
     this.name = name;
-    const shut = el(
-      "button",
-      { type: "button", class: "bare shut", "aria-label": this.text.t("close"), onclick: () => this.close() },
+    const shut = button(
+      "bare shut",
+      { "aria-label": this.text.t("close"), onclick: () => this.close() },
       icon("close"),
     );
-    const sheet = el(
-      "div",
-      { class: "sheet", role: "dialog", "aria-modal": "true", "aria-labelledby": "sheet-title", tabindex: -1 },
-      el("header", {}, el("h2", { id: "sheet-title" }, title), shut),
-      ...content,
-    );
+    const dialog = { role: "dialog", "aria-modal": "true", "aria-labelledby": "sheet-title", tabindex: -1 };
+    const head = el("header", {}, el("h2", { id: "sheet-title" }, title), shut);
+    const sheet = el("div.sheet", dialog, head, ...content);
     this.element.replaceChildren(sheet);
     this.element.hidden = false;
     for (const node of this.below) node.inert = true;
@@ -85,45 +76,27 @@ export function keyList(text) {
       key === "…" ? el("span", {}, key) : el("kbd", {}, text.has(`key.${key}`) ? text.t(`key.${key}`) : key),
     );
   const rows = KEYS.flatMap(([name, keys]) => [el("dt", {}, ...caps(keys)), el("dd", {}, text.t(`help.${name}`))]);
-  return [
-    el("p", { class: "hint" }, text.t("help.focus")),
-    el("dl", { class: "keys" }, ...rows),
-    el("p", { class: "hint" }, text.t("help.touch")),
-  ];
+  return [el("p.hint", {}, text.t("help.focus")), el("dl.keys", {}, ...rows), el("p.hint", {}, text.t("help.touch"))];
 }
 
 /**
- * @param {object} options
- * @param {Text} options.text
- * @param {string} options.who
- * @param {string} options.taste its name
- * @param {(who: string, taste: string) => void} options.named
- * @returns {HTMLElement[]}
+ * Asks for the person's name and the taste's.
+ * @param {string} who @param {string} taste @param {(who: string, taste: string) => void} named @param {Text} text
  */
-export function youForm({ text, who, taste, named }) {
-  /** @param {string} id @param {string} key @param {string | number} value */
-  const field = (id, key, value) => {
-    const input = el("input", { id, type: "text", maxlength: 60, value, autocomplete: "off", spellcheck: "false" });
-    return [input, el("label", { for: id }, text.t(key)), el("p", { class: "hint" }, text.t(`${key}.hint`))];
-  };
-  const [yours, yourLabel, yourHint] = field("your-name", "you.name", who);
-  const [tastes, tasteLabel, tasteHint] = field("taste-name", "you.taste", taste);
-  /** @param {Event} event */
-  const submit = (event) => {
-    event.preventDefault();
-    named(/** @type {HTMLInputElement} */ (yours).value.trim(), /** @type {HTMLInputElement} */ (tastes).value.trim());
-  };
-  return [
-    el(
-      "form",
-      { class: "form", onsubmit: submit },
-      yourLabel,
-      yours,
-      yourHint,
-      tasteLabel,
-      tastes,
-      tasteHint,
-      el("button", { class: "action main" }, text.t("you.save")),
-    ),
+export function youForm(who, taste, named, text) {
+  /** @param {string} id @param {string} key @param {string} value */
+  const field = (id, key, value) => [
+    el("label", { for: id }, text.t(key)),
+    el("input", { id, type: "text", maxlength: 60, value, autocomplete: "off", spellcheck: "false" }),
+    el("p.hint", {}, text.t(`${key}.hint`)),
   ];
+  /** @param {SubmitEvent} event */
+  const onsubmit = (event) => {
+    event.preventDefault();
+    const [yours, tastes] = form.querySelectorAll("input");
+    named(yours.value.trim(), tastes.value.trim());
+  };
+  const fields = [...field("your-name", "you.name", who), ...field("taste-name", "you.taste", taste)];
+  const form = el("form.form", { onsubmit }, ...fields, el("button.action.main", {}, text.t("you.save")));
+  return form;
 }

@@ -4,7 +4,7 @@
  */
 
 import { BlindView } from "./blind_view.mjs";
-import { el, icon, say } from "./dom.mjs";
+import { button, el, icon, say } from "./dom.mjs";
 import { HistoryView } from "./history_view.mjs";
 import { commandFor } from "./keys.mjs";
 import { Notices } from "./notices.mjs";
@@ -12,14 +12,9 @@ import { PickView } from "./pick_view.mjs";
 import { keyList, Overlay, youForm } from "./sheets.mjs";
 import { TeachingView } from "./teaching_view.mjs";
 
-const TABS = ["pick", "teach", "history"];
+/** @import { Child, Command, IconName, Session, Text, View } from "./types" */
 
-/** @typedef {import("./dom.mjs").Child} Child */
-/** @typedef {import("./types").Command} Command */
-/** @typedef {import("./dom.mjs").IconName} IconName */
-/** @typedef {import("./session.mjs").Session} Session */
-/** @typedef {import("./text.mjs").Text} Text */
-/** @typedef {import("./types").View} View */
+const TABS = ["pick", "teach", "history"];
 
 /** A wheel that scrolls something in here must not zoom a host's canvas as well. @param {Event} event */
 function keepWheel(event) {
@@ -30,9 +25,7 @@ function keepWheel(event) {
 
 export class Shell {
   /**
-   * @param {HTMLElement} host the custom element
-   * @param {Session} session
-   * @param {Text} text
+   * @param {HTMLElement} host the custom element @param {Session} session @param {Text} text
    * @param {{setWho: (who: string) => void, leave: (() => void) | null}} owner
    */
   constructor(host, session, text, owner) {
@@ -41,7 +34,7 @@ export class Shell {
     this.text = text;
     this.owner = owner;
     this.view = "pick";
-    this.voice = el("p", { class: "voice", "aria-live": "polite" });
+    this.voice = el("p.voice", { "aria-live": "polite" });
     /** @type {Record<string, View>} */
     this.views = {
       pick: new PickView(session, text, this),
@@ -51,21 +44,14 @@ export class Shell {
     };
     this.notices = new Notices(session, text, this);
     this.tabs = TABS.map((name) => this.#tab(name));
-    this.title = el("h1", {});
+    this.title = el("h1");
     this.fullButton = this.#round("full", () => this.toggleFull());
     this.fullButton.setAttribute("aria-pressed", "false");
     this.head = this.#head();
-    this.body = el("div", { class: "body" }, ...Object.values(this.views).map((view) => view.element));
+    this.body = el("div.body", {}, ...Object.values(this.views).map((view) => view.element));
     this.overlay = new Overlay(text, [this.head, this.notices.element, this.body], () => this.focus());
-    this.element = el(
-      "div",
-      { class: "gallery", lang: text.language },
-      this.head,
-      this.notices.element,
-      this.body,
-      this.overlay.element,
-      this.voice,
-    );
+    const parts = [this.head, this.notices.element, this.body, this.overlay.element, this.voice];
+    this.element = el("div.gallery", { lang: text.language }, ...parts);
     this.element.addEventListener("click", () => this.#keepFocus());
     this.element.addEventListener("wheel", keepWheel, { passive: true });
     session.addEventListener("state", () => this.#refresh());
@@ -95,9 +81,9 @@ export class Shell {
     }
     this.now.shown(true);
     const tab = name === "blind" ? "teach" : name;
-    for (const button of this.tabs) {
-      if (button.dataset.view === tab) button.setAttribute("aria-current", "page");
-      else button.removeAttribute("aria-current");
+    for (const one of this.tabs) {
+      if (one.dataset.view === tab) one.setAttribute("aria-current", "page");
+      else one.removeAttribute("aria-current");
     }
     this.notices.refresh();
     if (focus) this.focus();
@@ -194,11 +180,8 @@ export class Shell {
       if (name && name !== taste) this.session.ask("rename", { name });
       if (who !== this.session.who) this.owner.setWho(who);
     };
-    this.overlay.show(
-      "you",
-      this.text.t("you.title"),
-      ...youForm({ text: this.text, who: this.session.who, taste, named }),
-    );
+    const form = youForm(this.session.who, taste, named, this.text);
+    this.overlay.show("you", this.text.t("you.title"), form);
   }
 
   /** @param {string} name */
@@ -209,40 +192,23 @@ export class Shell {
 
   #head() {
     const { who } = this.session;
-    const person = this.#round("person", () => this.showYou(), who && el("span", { class: "name" }, who));
+    const person = this.#round("person", () => this.showYou(), who && el("span.name", {}, who));
     const back = this.owner.leave && this.#round("back", this.owner.leave);
-    const right = el(
-      "div",
-      { class: "right" },
-      person,
-      this.fullButton,
-      this.#round("help", () => this.showHelp()),
-    );
+    const help = this.#round("help", () => this.showHelp());
     return el(
-      "div",
-      { class: "head" },
-      el("div", { class: "left" }, back, this.title),
-      el("nav", { class: "tabs", "aria-label": this.text.t("tab.title") }, ...this.tabs),
-      right,
+      "div.head",
+      {},
+      el("div.left", {}, back, this.title),
+      el("nav.tabs", { "aria-label": this.text.t("tab.title") }, ...this.tabs),
+      el("div.right", {}, person, this.fullButton, help),
     );
   }
 
-  /**
-   * @param {IconName} name
-   * @param {() => void} press
-   * @param {...Child} more
-   */
+  /** @param {IconName} name @param {() => void} press @param {...Child} more */
   #round(name, press, ...more) {
     const label = this.text.t(`head.${name}`);
-    const attributes = {
-      type: "button",
-      class: "bare",
-      "data-head": name,
-      title: label,
-      "aria-label": label,
-      onclick: press,
-    };
-    return el("button", attributes, icon(name), ...more);
+    const attributes = { "data-head": name, title: label, "aria-label": label, onclick: press };
+    return button("bare", attributes, icon(name), ...more);
   }
 
   /** Tell the host what was asked for. @param {string} name */
@@ -255,10 +221,8 @@ export class Shell {
     if (!state) return;
     say(this.title, state.taste.name || this.text.t("choose.unnamed"));
     this.title.title = state.taste.model.name;
-    this.tabs[1].toggleAttribute(
-      "news",
-      Boolean(state.blind && !state.blind.decision) || state.work?.kind === "teaching",
-    );
+    const undecided = Boolean(state.blind && !state.blind.decision);
+    this.tabs[1].toggleAttribute("news", undecided || state.work?.kind === "teaching");
     this.host.dispatchEvent(new CustomEvent("d3po-state", { detail: state, bubbles: true }));
   }
 }

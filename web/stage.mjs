@@ -3,35 +3,26 @@
  * to choose from, which keeps the focus while the highlight moves. Used by picking and by the blind check.
  */
 
-import { el, mark, say } from "./dom.mjs";
+import { button, el, icon, mark, say } from "./dom.mjs";
+import { Watch } from "./timing.mjs";
 import { Zoom } from "./zoom.mjs";
 
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { Attributes, Command, IconName, Session, ShellLike, Text } from "./types" */
 
 // Input so soon after a group has appeared was meant for the one before.
 const GUARD_MS = 150;
 
 export class Stage {
-  /**
-   * @param {object} options
-   * @param {Text} options.text
-   * @param {(at: number, event: MouseEvent) => void} options.chosen
-   * @param {() => void} [options.zoomed]
-   * @param {() => void} [options.painted]
-   * @param {() => Node | null} [options.marks] more that is laid on each image
-   */
-  constructor({ text, chosen, zoomed = () => {}, painted = () => {}, marks = () => null }) {
-    this.text = text;
-    this.chosen = chosen;
-    this.painted = painted;
-    this.marks = marks;
+  /** @param {StageView} view */
+  constructor(view) {
+    this.view = view;
     /** @type {HTMLElement[]} */
     this.frames = [];
     this.paintedAt = Infinity;
     this.highlight = -1;
     this.byKeys = false;
-    this.element = el("div", { class: "stage", role: "listbox", tabindex: 0, "aria-orientation": "horizontal" });
-    this.zoom = new Zoom(this.element, zoomed);
+    this.element = el("div.stage", { role: "listbox", tabindex: 0, "aria-orientation": "horizontal" });
+    this.zoom = new Zoom(this.element, () => view.refreshButtons());
     // A key that is let go elsewhere would never be heard of.
     this.element.addEventListener("blur", () => this.zoom.hold(false));
     this.element.addEventListener("pointermove", (event) => this.#pointed(event));
@@ -43,21 +34,17 @@ export class Stage {
     new ResizeObserver(([entry]) => this.#resized(entry.contentRect)).observe(this.element);
   }
 
-  /**
-   * @param {HTMLImageElement[]} pictures decoded
-   * @param {{label: string, names: string[]}} words for the ear
-   */
-  show(pictures, { label, names }) {
+  /** @param {HTMLImageElement[]} pictures decoded @param {string} label for the ear */
+  show(pictures, label) {
     this.paintedAt = Infinity;
     this.highlight = -1;
     this.aspect = commonAspect(pictures);
-    this.frames = pictures.map((picture, at) => this.#frame(picture, at, names[at]));
+    this.frames = pictures.map((picture, at) => this.#frame(picture, at, pictures.length));
     this.element.setAttribute("aria-label", label);
     this.element.removeAttribute("aria-activedescendant");
     this.element.removeAttribute("aria-busy");
     this.#lay();
-    const wide = this.grid.width || 1;
-    this.zoom.next(Math.min(4, Math.max(2, pictures[0].naturalWidth / wide)));
+    this.zoom.next(Math.min(4, Math.max(2, pictures[0].naturalWidth / (this.grid.width || 1))));
     this.element.replaceChildren(...this.frames);
     requestAnimationFrame(() => setTimeout(() => this.#isPainted(pictures)));
   }
@@ -76,8 +63,7 @@ export class Stage {
 
   /**
    * Shows small marks in the frames' corners: the number, or what `label` says instead.
-   * @param {number} at
-   * @param {string} label
+   * @param {number} at @param {string} label
    */
   badge(at, label, look = "") {
     const badge = /** @type {HTMLElement} */ (this.frames[at].querySelector(".badge"));
@@ -87,8 +73,7 @@ export class Stage {
 
   /**
    * Moves the highlight.
-   * @param {[number, number]} by an arrow's direction
-   * @returns {number} the position that is highlighted now
+   * @param {[number, number]} by an arrow's direction @returns {number} the position that is highlighted now
    */
   move([x, y]) {
     this.byKeys = true;
@@ -125,34 +110,31 @@ export class Stage {
     this.pointer = { x: clientX, y: clientY };
   }
 
-  get stacked() {
-    return this.grid.columns === 1;
+  /** Which of two images an arrow means, or -1. @param {[number, number]} by */
+  side([x, y]) {
+    const way = x || (this.grid.columns === 1 ? y : 0);
+    return way ? Number(way > 0) : -1;
   }
 
-  /** @param {HTMLImageElement} picture @param {number} at @param {string} name */
-  #frame(picture, at, name) {
+  /** @param {HTMLImageElement} picture @param {number} at @param {number} of */
+  #frame(picture, at, of) {
     /** @param {MouseEvent} event */
     const press = (event) => {
       if (this.zoom.takesClick()) return;
       this.element.focus({ preventScroll: true });
-      this.chosen(at, event);
+      this.view.pressed(at, event);
     };
-    const badge = el("span", { class: "badge", "aria-hidden": "true" }, this.text.value(at + 1));
-    const option = {
-      class: "frame",
-      role: "option",
-      id: `picture-${at + 1}`,
-      "aria-label": name,
-      "aria-selected": "false",
-    };
-    return el("div", { ...option, onclick: press }, picture, badge, this.marks());
+    const badge = el("span.badge", { "aria-hidden": "true" }, this.view.text.value(at + 1));
+    const name = this.view.text.t("pick.picture", { n: at + 1, of });
+    const option = { role: "option", id: `picture-${at + 1}`, "aria-label": name, "aria-selected": "false" };
+    return el("div.frame", { ...option, onclick: press }, picture, badge, this.view.marks());
   }
 
   /** @param {HTMLImageElement[]} pictures */
   #isPainted(pictures) {
     if (!pictures[0].isConnected) return;
     this.paintedAt = performance.now();
-    this.painted();
+    this.view.watch.start(this.paintedAt);
   }
 
   /** @param {{width: number, height: number}} box */
@@ -173,8 +155,7 @@ export class Stage {
 
 /**
  * The grid that shows equal images as large as they can be.
- * @param {number} count pictures
- * @param {number} aspect width / height of a picture
+ * @param {number} count pictures @param {number} aspect width / height of a picture
  * @param {{width: number, height: number, gap: number}} space in CSS pixels
  * @returns {{columns: number, rows: number, width: number, height: number}} of the grid, and of one picture
  */
@@ -204,13 +185,86 @@ export function commonAspect(pictures) {
   return Math.exp(logs.reduce((sum, log) => sum + log, 0) / logs.length);
 }
 
+/** What picking and the blind check share: a prompt, a stage, a stopwatch, buttons, and keys for looking closer. */
+export class StageView {
+  /** @param {Session} session @param {Text} text @param {ShellLike} shell */
+  constructor(session, text, shell) {
+    this.session = session;
+    this.text = text;
+    this.shell = shell;
+    this.watch = new Watch();
+    this.prompt = new Prompt(text);
+    this.stage = new Stage(this);
+  }
+
+  focus() {
+    this.stage.element.focus({ preventScroll: true });
+  }
+
+  /** @param {Command} command @param {KeyboardEvent} event @returns {boolean} whether it was ours */
+  command({ name, by, at = -1 }, event) {
+    const { zoom, frames } = this.stage;
+    if (name === "zoom" && !event.repeat && frames.length) zoom.hold(true);
+    else if (by && zoom.on) zoom.nudge(by);
+    else if (by && frames.length) this.move(by, event);
+    return name === "zoom" || Boolean(by) || event.repeat || this.act(name, at, event.timeStamp);
+  }
+
+  /** @param {KeyboardEvent} event */
+  keyUp(event) {
+    if (event.code === "Space") this.stage.zoom.hold(false);
+  }
+
+  /** Ends looking closer; whether there was something to leave. */
+  leave() {
+    if (!this.stage.zoom.on) return false;
+    this.stage.zoom.off();
+    return true;
+  }
+
+  /**
+   * A button below the images. After a mouse, the keys go on acting on the images, and Space must not press it again.
+   * @param {IconName} name @param {string} key its key, or "" @param {string} label
+   * @param {Attributes} attributes @param {(event: MouseEvent) => void} press
+   */
+  tool(name, key, label, attributes, press) {
+    /** @param {MouseEvent} event */
+    const onclick = (event) => {
+      press(event);
+      if (event.detail > 0) this.focus();
+    };
+    const hint = key && el("kbd", { "aria-hidden": "true" }, key);
+    return button("tool", { ...attributes, onclick }, icon(name), el("span.label", {}, this.text.t(label)), hint);
+  }
+
+  // What each of the two does in its own way
+
+  refreshButtons() {}
+
+  /** Makes what is laid on each image. @returns {Node | null} */
+  marks() {
+    return null;
+  }
+
+  /** @param {number} _at @param {MouseEvent} _event */
+  pressed(_at, _event) {}
+
+  /** Takes an arrow key. @param {[number, number]} _by @param {KeyboardEvent} _event */
+  move(_by, _event) {}
+
+  /** Takes another key; whether it was ours. @param {string} _name @param {number} _at @param {number} _now */
+  act(_name, _at, _now) {
+    return false;
+  }
+}
+
 /** The prompt above the images: two lines, and all of it on a press where that is not enough. */
 export class Prompt {
   /** @param {Text} text */
   constructor(text) {
-    this.words = el("span", { class: "words" });
-    this.more = el("button", { class: "more", type: "button", hidden: true, onclick: () => this.#toggle() });
-    this.element = el("div", { class: "prompt" }, this.words, this.more);
+    this.words = el("span.words");
+    this.more = button("more", { hidden: true, onclick: () => this.#toggle() });
+    this.element = el("div.prompt", {}, this.words, this.more);
     this.text = text;
     new ResizeObserver(() => this.#measure()).observe(this.words);
   }

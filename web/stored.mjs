@@ -23,9 +23,7 @@ export function recall(where, key, otherwise) {
 }
 
 /**
- * @param {() => Storage} where
- * @param {string} key
- * @param {unknown} value JSON-able
+ * @param {() => Storage} where @param {string} key @param {unknown} value JSON-able
  * @returns {boolean} whether it is kept
  */
 export function keep(where, key, value) {

@@ -1,56 +1,33 @@
 /** How teaching goes, in words people use; the figures behind them are one click away. */
 
-import { el, mark, say } from "./dom.mjs";
+import { button, el, fold, mark, refill, say } from "./dom.mjs";
 import { RoundCard } from "./round_card.mjs";
 import { WorkLine } from "./waiting.mjs";
 
-/** @typedef {import("./types").Round} Round */
-/** @typedef {import("./session.mjs").Session} Session */
-/** @typedef {import("./types").ShellLike} ShellLike */
-/** @typedef {import("./types").State} State */
-/** @typedef {import("./text.mjs").Text} Text */
+/** @import { Round, Session, ShellLike, State, Text } from "./types" */
 
 export class TeachingView {
-  /**
-   * @param {Session} session
-   * @param {Text} text
-   * @param {ShellLike} shell
-   */
+  /** @param {Session} session @param {Text} text @param {ShellLike} shell */
   constructor(session, text, shell) {
     this.session = session;
     this.text = text;
     this.shell = shell;
-    this.visible = false;
     /** Teach was pressed and not answered yet */
     this.starting = false;
-    /** what the rounds' elements were made from */
-    this.drawn = "";
     this.work = new WorkLine(text);
-    this.lead = el("p", { class: "lead" });
+    this.lead = el("p.lead");
     this.teach = this.#action("teach", "main", () => this.#start());
     this.stop = this.#action("stop", "", () => session.ask("stop"));
     this.blind = this.#action("blind", "main", () => shell.go("blind"));
-    this.blindHint = el("p", { class: "lead" }, text.t("teach.blind.hint"));
-    this.check = el(
-      "div",
-      { class: "card invite", hidden: true },
-      el("h3", {}, text.t("teach.blind.title")),
-      this.blindHint,
-      this.blind,
-    );
-    this.now = el(
-      "div",
-      { class: "card" },
-      this.lead,
-      this.work.element,
-      el("div", { class: "actions" }, this.teach, this.stop),
-    );
-    this.latest = el("div", { class: "latest" });
-    this.earlier = el("div", { class: "earlier" });
-    this.nearby = el("p", { class: "hint" });
-    const page = el("div", { class: "page" }, this.check, this.now, this.latest, this.earlier, this.nearby);
-    this.element = el("section", { class: "scroll teaching", tabindex: -1, "aria-label": text.t("teach.title") }, page);
-    session.addEventListener("state", () => this.visible && this.refresh());
+    const [title, hint] = [text.t("teach.blind.title"), text.t("teach.blind.hint")];
+    this.check = el("div.card.invite", { hidden: true }, el("h3", {}, title), el("p.lead", {}, hint), this.blind);
+    const now = el("div.card", {}, this.lead, this.work.element, el("div.actions", {}, this.teach, this.stop));
+    this.latest = el("div.latest");
+    this.earlier = el("div.earlier");
+    this.nearby = el("p.hint");
+    const page = el("div.page", {}, this.check, now, this.latest, this.earlier, this.nearby);
+    this.element = el("section.scroll.teaching", { tabindex: -1, "aria-label": text.t("teach.title") }, page);
+    session.addEventListener("state", () => !this.element.hidden && this.refresh());
   }
 
   focus() {
@@ -59,7 +36,6 @@ export class TeachingView {
 
   /** @param {boolean} on */
   shown(on) {
-    this.visible = on;
     this.session.watch(on);
     if (on) this.refresh();
   }
@@ -67,10 +43,9 @@ export class TeachingView {
   refresh() {
     const { state } = this.session;
     if (!state) return;
-    const teaching = state.work?.kind === "teaching";
     this.work.refresh(state.work);
     say(this.lead, this.#leadWords(state));
-    this.teach.hidden = teaching;
+    this.teach.hidden = state.work?.kind === "teaching";
     this.teach.disabled = this.starting || !state.can.includes("teach");
     this.stop.hidden = !state.can.includes("stop");
     this.check.hidden = !state.blind || Boolean(state.blind.decision);
@@ -99,35 +74,19 @@ export class TeachingView {
     this.refresh();
   }
 
-  /**
-   * Drawn anew only when something in them has changed, so that an open fold stays open while work goes on.
-   * @param {Round[]} rounds
-   */
+  /** All are drawn anew where one has changed. @param {Round[]} rounds */
   #rounds(rounds) {
-    const drawn = JSON.stringify(rounds);
-    if (drawn === this.drawn) return;
-    this.drawn = drawn;
-    const cards = [...rounds]
-      .sort((a, b) => b.number - a.number)
-      .map((round) => new RoundCard(round, this.text, this.session.api));
-    this.latest.replaceChildren(...cards.slice(0, 1).map((card) => card.element));
-    const older = cards.slice(1).map((card) => card.element);
-    const fold = el(
-      "details",
-      { class: "fold" },
-      el("summary", {}, this.text.t("teach.earlier", { n: older.length })),
-      ...older,
-    );
-    this.earlier.replaceChildren(...(older.length ? [fold] : []));
-    mark(this.element, "empty", !cards.length);
+    const [latest, ...older] = [...rounds].sort((a, b) => b.number - a.number);
+    /** @param {Round} round */
+    const card = (round) => new RoundCard(round, this.text, this.session.api).element;
+    refill(this.latest, rounds, () => [latest && card(latest)]);
+    const words = this.text.t("teach.earlier", { n: older.length });
+    refill(this.earlier, rounds, () => [older.length > 0 && fold(words, ...older.map(card))]);
+    mark(this.element, "empty", !latest);
   }
 
-  /** @param {string} name @param {string} look @param {(event: MouseEvent) => void} press */
-  #action(name, look, press) {
-    return el(
-      "button",
-      { type: "button", class: `action ${look}`, "data-action": name, onclick: press },
-      this.text.t(`teach.${name}`),
-    );
+  /** @param {string} name @param {string} look @param {() => void} onclick */
+  #action(name, look, onclick) {
+    return button(`action ${look}`, { "data-action": name, onclick }, this.text.t(`teach.${name}`));
   }
 }

@@ -1,9 +1,9 @@
 /** The gallery's words, from text/<language>.json. The code itself holds none. */
 
+/** @import { Words } from "./types" */
+
 const HERE = new URL("./text/", import.meta.url);
 const RETRY_MS = 1500;
-
-/** @typedef {Record<string, string | Record<string, string>>} Words a phrase, or one for each plural */
 
 /** @type {Map<string, Promise<Words>>} */
 const loaded = new Map();
@@ -48,8 +48,7 @@ export class Text {
 
   /**
    * The words under `key`, with {names} filled in. An entry with "one" and "other" is chosen by `n`.
-   * @param {string} key
-   * @param {Record<string, string|number>} values
+   * @param {string} key @param {Record<string, string|number>} values
    */
   t(key, values = {}) {
     const entry = this.words[key] ?? key;

@@ -69,10 +69,8 @@ export class Pace {
 
 /** A stopwatch that stands still while the person looks elsewhere. */
 export class Watch {
-  constructor() {
-    this.begun = Infinity;
-    this.before = 0;
-  }
+  begun = Infinity;
+  before = 0;
 
   stop() {
     this.begun = Infinity;

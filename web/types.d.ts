@@ -1,5 +1,12 @@
 /** What page and server say to each other, as d3po_core/gallery/API.md has it, and what hosts provide. */
 
+export type { Api } from "./api.mjs";
+export type { D3POGallery } from "./gallery.mjs";
+export type { PickView } from "./pick_view.mjs";
+export type { Session } from "./session.mjs";
+export type { Text } from "./text.mjs";
+export type Galleries = typeof import("./comfyui_gallery.mjs");
+
 export type Flag = { candidate: number; kind: string };
 export type Image = { candidate: number; url: string };
 export type PickKind = "favourite" | "ranking" | "tie" | "all_bad" | "skipped";
@@ -115,6 +122,79 @@ export type Answer = {
   new?: boolean;
 };
 
+// What the gallery's modules hand each other
+
+/** Attributes: `class` and ARIA as they are; functions are listeners; false and null leave one out. */
+export type Attributes = {
+  onclick?: (event: MouseEvent) => void;
+  onsubmit?: (event: SubmitEvent) => void;
+  [name: string]: unknown;
+};
+
+/** What is none is left out. */
+export type Child = Node | string | false | null | undefined;
+export type IconName = keyof typeof import("./dom.mjs").PATHS;
+/** An entry of a menu. */
+export type Option = [value: string | number, label: string];
+/** A phrase by its key, or one for each plural. */
+export type Words = Record<string, string | Record<string, string>>;
+
+/** A card whose images are decoded, in the order to show. */
+export type Prepared = { card: Card; pictures: HTMLImageElement[] };
+
+/** A pick or flag of this sitting. A flag's card is as it was before, its order the one image. */
+export type Made = {
+  pick_id: string;
+  card: Card;
+  kind: string;
+  order: number[];
+  /** A flag was put, not taken off. */
+  on?: boolean;
+};
+
+/** What a person did and the server does not know yet. */
+export type Entry = {
+  id: string;
+  kind: "pick" | "flag" | "undo" | "remove" | "answer";
+  taste: string;
+  base: string;
+  path: string;
+  body: Record<string, any>;
+  /** By how much it changes the number of picks; a repeat and a correction leave it. */
+  counts: number;
+  /** A pick's or flag's group, so that it can be shown again before it was ever sent. */
+  card?: Card;
+  /** It was handed to the network at least once: the server may know it. */
+  tried?: boolean;
+  /** Why the server refused it. */
+  problem?: Problem;
+};
+
+/** An entry that the server has answered. */
+export type Sent = { entry: Entry; answer: Answer | null; begun: number };
+/** What the browser keeps of a tab's entries. */
+export type Kept = { waiting?: Entry[]; refused?: Entry[] };
+
+export type Notice = {
+  id: string;
+  message: Problem;
+  /** It was refused by the server. */
+  entry?: Entry;
+  /** A view that is offered. */
+  go?: string;
+  /** It is good news. */
+  calm?: boolean;
+  /** It can be closed. */
+  close?: () => void;
+};
+
+/** A gallery that can give its seat to another one, and is told when it may sit again. */
+export type Sitter = { giveWay: () => Promise<unknown>; wake: () => void };
+/** An id that is this tab's alone; `release` resolves when others can hold it. */
+export type Tab = { id: string; release: () => Promise<unknown> };
+export type Cell = { element: HTMLElement; press: HTMLElement; badge: HTMLElement };
+export type FinishedBlind = Blind & { result: NonNullable<Blind["result"]> };
+
 /** What views ask of the shell around them. */
 export type ShellLike = {
   readonly view: string;
@@ -153,6 +233,9 @@ export type ComfyWidget = {
 };
 
 export type ComfyInput = { name: string; type: string; link: number | null; widget?: { name: string } };
+
+/** A node with the id by which the server runs it; active: neither it nor what it is in is switched off. */
+export type ListedNode = { node: ComfyNode; id: string; active: boolean };
 
 export type ComfyGraph = { nodes: ComfyNode[] };
 

@@ -1,44 +1,26 @@
 /** What is in the images' place while there are none: the reason, the time left, and that waiting loses nothing. */
 
-import { el, mark, say } from "./dom.mjs";
+import { button, el, mark, say } from "./dom.mjs";
 
-/** @typedef {import("./session.mjs").Session} Session */
-/** @typedef {import("./types").ShellLike} ShellLike */
-/** @typedef {import("./text.mjs").Text} Text */
-/** @typedef {import("./types").Work} Work */
+/** @import { Session, ShellLike, Text, Work } from "./types" */
 
 // A pause that nobody would notice is not announced.
 const QUIET_MS = 350;
 
 export class Waiting {
-  /**
-   * @param {Session} session
-   * @param {Text} text
-   * @param {ShellLike} shell
-   */
+  /** @param {Session} session @param {Text} text @param {ShellLike} shell */
   constructor(session, text, shell) {
     this.session = session;
     this.text = text;
     /** @type {number | undefined} */
     this.timer = undefined;
-    this.title = el("p", { class: "title" });
-    this.hint = el("p", { class: "hint" });
+    this.title = el("p.title");
+    this.hint = el("p.hint");
     this.work = new WorkLine(text);
-    this.draw = el("button", {
-      class: "main",
-      type: "button",
-      hidden: true,
-      onclick: async () => (await session.ask("draw", { groups: 8 })) && shell.asked("draw"),
-    });
-    say(this.draw, text.t("waiting.draw"));
-    this.element = el(
-      "div",
-      { class: "empty", role: "status", hidden: true },
-      this.title,
-      this.work.element,
-      this.hint,
-      this.draw,
-    );
+    const draw = async () => (await session.ask("draw", { groups: 8 })) && shell.asked("draw");
+    this.draw = button("main", { hidden: true, onclick: draw }, text.t("waiting.draw"));
+    const parts = [this.title, this.work.element, this.hint, this.draw];
+    this.element = el("div.empty", { role: "status", hidden: true }, ...parts);
   }
 
   /** @param {boolean} busy */
@@ -79,11 +61,11 @@ export class WorkLine {
   /** @param {Text} text */
   constructor(text) {
     this.text = text;
-    this.words = el("p", { class: "words" });
-    this.fill = el("span", { class: "fill" });
-    const bar = { class: "track", role: "progressbar", "aria-valuemin": 0, "aria-label": text.t("work.title") };
-    this.track = el("div", bar, this.fill);
-    this.element = el("div", { class: "work", hidden: true }, this.words, this.track);
+    this.words = el("p.words");
+    this.fill = el("span.fill");
+    const bar = { role: "progressbar", "aria-valuemin": 0, "aria-label": text.t("work.title") };
+    this.track = el("div.track", bar, this.fill);
+    this.element = el("div.work", { hidden: true }, this.words, this.track);
   }
 
   /** @param {Work | null} work */

@@ -10,10 +10,7 @@ const LONG_PRESS_MS = 380;
 const STILL_PX = 10;
 
 export class Zoom {
-  /**
-   * @param {HTMLElement} stage its frames have the class "frame"
-   * @param {() => void} changed
-   */
+  /** @param {HTMLElement} stage its frames have the class "frame" @param {() => void} changed */
   constructor(stage, changed) {
     this.stage = stage;
     this.changed = changed;
@@ -78,9 +75,14 @@ export class Zoom {
     return taken;
   }
 
+  /** How large it is shown now. */
+  get #current() {
+    if (!this.on) return 1;
+    return this.factor > 1 ? this.factor : this.usual;
+  }
+
   #draw() {
-    const factor = this.on ? (this.factor > 1 ? this.factor : this.usual) : 1;
-    this.stage.style.setProperty("--zoom", String(factor));
+    this.stage.style.setProperty("--zoom", String(this.#current));
     this.stage.style.setProperty("--x", `${this.point[0] * 100}%`);
     this.stage.style.setProperty("--y", `${this.point[1] * 100}%`);
     this.stage.toggleAttribute("zoomed", this.on);
@@ -103,8 +105,7 @@ export class Zoom {
 
   /** @param {number} ratio */
   #by(ratio) {
-    const now = this.on ? (this.factor > 1 ? this.factor : this.usual) : 1;
-    this.factor = Math.min(MOST, Math.max(1, now * ratio));
+    this.factor = Math.min(MOST, Math.max(1, this.#current * ratio));
     this.kept = this.pinched = this.factor > 1.02;
     if (!this.kept) return this.off();
     this.#draw();
