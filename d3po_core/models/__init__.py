@@ -1,8 +1,7 @@
 """Image models from diffusers pipelines: SD1.x, SD2, SDXL, latent-consistency models, SD3 and Flux.
 
     loading        loads a model from a pipeline folder or a .safetensors checkpoint
-    model          text encoder, network and VAE as the core's `ImageModel`, and the base model's identity
-    denoiser       the network as the core's `Denoiser`
+    model          a pipeline as the core's `ImageModel`, its network as `Denoiser`, and the base model's identity
     architectures  what differs from one kind of pipeline to the next, and noise levels
 
 Left out: EDM-parametrised models (Playground 2.5), the SDXL refiner, inpainting and editing networks, offloading.
