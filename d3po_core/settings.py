@@ -129,8 +129,8 @@ class TrainSettings:
     )
     beta: float | None = setting(
         None,
-        "Strength of the preference term; empty: the method's own. D3PO's own, 205 on log-ratios that are means over "
-        "latent elements, is 0.2 on sums over 1,024 of them; the paper: 0.1.",
+        "Strength of the preference term; empty: the method's own. D3PO's own is 205, on log-ratios averaged over "
+        "latent elements; for 1,024 elements that is 0.2 on their sum. The paper: 0.1.",
         low=0.0,
         advanced=True,
         kind=float,

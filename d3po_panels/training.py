@@ -51,6 +51,7 @@ def train_in_turns(
     host.lora_saved(run, saved.path)
     if saved.result.changed:  # else before and after are the same
         queue.show(run, "blind", 0)
-        draw_previews(run, model, saved.result, sample_settings(run), host.attachment, queue.at)
-        host.previews_drawn(run, saved.result.round)
+        number, how = saved.result.round, (sample_settings(run), host.attachment)
+        draw_previews(run, model, number, saved.result.weights, *how, queue.at)
+        host.previews_drawn(run, number)
     return True

@@ -26,7 +26,7 @@ from .model import WebuiModel
 LABELS = {
     "loading": "loading the model",
     "drawing": "drawing",
-    "checking": "looking through the pictures",
+    "checking": "predicting hidden picks",
     "teaching": "teaching",
     "blind": "preparing the blind check",
     "importing": "importing pictures",

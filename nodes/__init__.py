@@ -6,7 +6,7 @@ train           train a LoRA from picks, load it, compare before and after
 reward          rewards, a reward from picks, train a LoRA by a reward
 import_images   images that exist already
 drawing         one press of Queue at the sampler
-training        one round of training inside one sampling of the host's
+host_round      one round of training inside one sampling of the host's
 gallery         what the gallery can do in this host
 progress        work that goes on, shown in three places
 graph, prompts  what the graph says of a MODEL and of prompts

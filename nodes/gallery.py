@@ -46,8 +46,13 @@ class ComfyActions(Actions):
         """Do nothing: the page queues the graph's samplers."""
 
     def teach(self, run: Run) -> None:
-        """Note that Teach was pressed; the page queues the graph's trainers, which see it."""
-        train.asked_to_train.add(run.run_id)
+        """Note that Teach was pressed; the page queues the graph's trainers, which see it.
+
+        A round by a reward that was stopped goes on whenever its own node is queued.
+        """
+        stopped = run.rounds.stopped()
+        if stopped is None or "train" in stopped.settings:
+            train.asked_to_train.add(run.run_id)
 
     def stop(self, run: Run) -> None:
         """Take Teach back while it waits, as the page does where it sees no trainer; else stop what is being done."""

@@ -47,14 +47,14 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
     run, request = round.run, round.request
     with Working(run, node, request.FIRST_WORK) as work:
         work.say(round.notice)
-        train = partial(request.train, run, round.host, "hooks", work.trained)
-        saved = round.host.train(round.prompts, round.shape, request.settings.checkpointing, train)
+        work_inside = partial(request.train, run, round.host, "hooks", work.trained)
+        saved = round.host.train(round.prompts, round.shape, request.settings.checkpointing, work_inside)
         assert saved is not None  # nothing here pauses a round but an exception
         publish(saved.path, folders.lora_folder())
         try:
             if round.previews and saved.result.changed:
-                model, settings = round.previews
-                draw_previews(run, model, saved.result, settings, "hooks", work.drawn)
+                (model, settings), result = round.previews, saved.result
+                draw_previews(run, model, result.round, result.weights, settings, "hooks", work.drawn)
         finally:
             send_event("d3po.taught", taste=run.run_id, lora=folders.lora_name(run))
     return round_outcome(saved), work.lowered

@@ -47,8 +47,6 @@ WIDGETS = (
 )
 """Settings in the order of the sampler's widgets. Saved workflows know widgets by their places, and others
 follow these: a new one stands at the end of the node's inputs."""
-LEFT_OUT = ("seed", "negative", "width", "height", "sampler", "schedule")
-"""Settings that have no widget made from them."""
 IMAGES = 1
 """Number of that output."""
 

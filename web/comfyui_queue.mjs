@@ -6,7 +6,9 @@ import { words } from "./comfyui_words.mjs";
 /** @import { ComfyGraph, ComfyInput, ComfyNode, D3POGallery, ListedNode, State } from "./types" */
 
 const TRAINER = "D3PO_LoraTrainer";
+const REWARD_TRAINER = "D3PO_DraftLoraTrainer";
 const SAMPLER = "D3PO_PairedTrajectorySampler";
+const TRAINER_NAMES = { [TRAINER]: "D3PO LoRA Trainer", [REWARD_TRAINER]: "DRaFT LoRA Trainer" };
 const AUTO = "auto";
 const NEXT = -1;
 const LAST = 0;
@@ -58,11 +60,13 @@ function valueOf(node, name) {
 // Queueing them
 
 /**
- * Teach: next in the queue, before what is still to be drawn, as it was asked for by hand.
+ * Teach: next in the queue, before what is still to be drawn, as it was asked for by hand. A round by a reward that was
+ * stopped goes on at the node that teaches by rewards.
  * @param {D3POGallery} gallery @param {boolean} busy something is in the queue already
  */
 export async function queueTrainers(gallery, busy) {
-  const ids = findActive(TRAINER, gallery);
+  const byReward = gallery.session?.state?.rounds.some((round) => !round.finished && round.reward);
+  const ids = findActive(byReward ? REWARD_TRAINER : TRAINER, gallery);
   if (!ids) {
     // It was asked for, and the next press of Run would teach.
     if (gallery.session?.state?.can.includes("stop")) await gallery.session.act("stop");
@@ -89,7 +93,8 @@ function findActive(kind, gallery) {
   const active = ours.filter((one) => one.active);
   if (active.length) return active.map((one) => one.id);
   const reason = ours.length ? "off" : all.length ? "other" : "none";
-  warn(gallery, `comfyui.${kind === TRAINER ? "trainer" : "sampler"}.${reason}`, { name: taste?.name ?? "" });
+  const node = TRAINER_NAMES[kind];
+  warn(gallery, `comfyui.${node ? "trainer" : "sampler"}.${reason}`, { name: taste?.name ?? "", node });
   return null;
 }
 

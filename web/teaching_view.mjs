@@ -57,7 +57,7 @@ export class TeachingView {
 
   /** @param {State} state */
   #leadWords(state) {
-    if (state.work?.kind === "teaching") return this.text.t("teach.busy");
+    if (state.work?.kind === "teaching" || state.work?.kind === "checking") return this.text.t("teach.busy");
     const stopped = state.rounds.find((round) => !round.finished && round.reward);
     if (stopped && !state.work) return this.text.t("teach.reward", { n: stopped.number, name: stopped.reward ?? "" });
     if (state.can.includes("teach")) return this.text.t("teach.ready", { n: state.picks.usable });

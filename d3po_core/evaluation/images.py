@@ -23,7 +23,6 @@ from ..run import Run
 from ..run.blind_checks import strip_side
 from ..run.run import to_image
 from ..settings import SampleSettings
-from ..training.reports import RoundResult
 from .compare import STRENGTHS
 
 
@@ -143,19 +142,19 @@ CHECK_SEEDS = 1_000_000
 
 
 def draw_previews(
-    run: Run, model: ImageModel, result: RoundResult, settings: SampleSettings, attachment: str, show: Show
+    run: Run, model: ImageModel, number: int, lora: LoraWeights, settings: SampleSettings, attachment: str, show: Show
 ) -> None:
     """Draw a round's strip and blind check, and save them in the run as soon as each is complete.
 
     Args:
         run: with prompts.
         model: the base model.
-        result: of the finished round.
+        number: of the finished round.
+        lora: weights that the round trained.
         settings: as the run is sampled.
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
         show: see `Show`.
     """
-    number, lora = result.round, result.weights
     texts = sorted({prompt.text for prompt in run.prompts.to_show()})
     strip = _choose_prompts(texts, STRIP_IMAGES, run.run_id)
     check = _choose_prompts(texts, CHECK_PAIRS, f"{run.run_id} {number}")
