@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from ..evaluation.compare import STRENGTHS
 from ..exchange.authors_json import feedback_rows
@@ -16,11 +17,20 @@ from ..run.records import JsonObject
 from . import fields
 from .actions import Actions
 from .fields import GROUP, BadRequest, Fields
-from .state import blind, card, image, state
+from .state import State, blind, card, image, state
 
 KINDS = ("favourite", "ranking", "tie", "all_bad", "skipped")
 REASONS = ("random", "repeat", "undo", "correction")
 DECISIONS = ("keep", "gentler", "back")
+
+
+class Filters(TypedDict):
+    """Which picks of the history are shown; None for all."""
+
+    kind: str | None
+    who: str | None
+    round: int | None
+    text: str | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Asked:
         return {"state": state(self.run, self.actions, self.who())}
 
 
-def show_state(asked: Asked) -> JsonObject:
+def show_state(asked: Asked) -> State:
     """Return the state (GET state); a page that asks for it keeps its leases."""
     if "client" in asked.fields:
         asked.run.leases.renew(fields.an_id(asked.fields, "client"))
@@ -121,14 +131,14 @@ def _known_pick(asked: Asked) -> str:
 def history(asked: Asked) -> JsonObject:
     """Return a page of earlier picks and flags (GET history)."""
     sent, run = asked.fields, asked.run
-    total, past_picks = run.history.page(
-        fields.whole(sent, "offset", 0, 10**9, 0),
-        fields.whole(sent, "limit", 1, 200, 60),
-        kind=fields.choice(sent, "kind", (*KINDS, *FLAGS, "scores", ""), "") or None,
-        who=fields.text(sent, "by", "", 80) if "by" in sent else None,
-        round=fields.whole(sent, "round", 0, 10**9) if sent.get("round") else None,
-        text=fields.text(sent, "text", "") or None,
-    )
+    filters: Filters = {
+        "kind": fields.choice(sent, "kind", (*KINDS, *FLAGS, "scores", ""), "") or None,
+        "who": fields.text(sent, "by", "", 80) if "by" in sent else None,
+        "round": fields.whole(sent, "round", 0, 10**9) if sent.get("round") else None,
+        "text": fields.text(sent, "text", "") or None,
+    }
+    page = fields.whole(sent, "offset", 0, 10**9, 0), fields.whole(sent, "limit", 1, 200, 60)
+    total, past_picks = run.history.page(*page, **filters)
     same, times = run.history.consistency()
     items = [
         {

@@ -1,16 +1,150 @@
-"""What a page is told of a run, its rounds, groups and blind checks: JSON-able objects, which API.md describes."""
+"""What a page is told of a run, its rounds, groups and blind checks: typed, in the words of API.md."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import TypedDict
 
 from ..evaluation.compare import drift_word, recommended_strength_of
 from ..picks import MIN_PICKS
 from ..run import Round, Run, StoredFlag, StoredPick
 from ..run.blind_checks import BlindCheck, strip_side
 from ..run.leases import Lease
-from ..run.records import JsonObject
 from .actions import Actions
+
+
+class ModelName(TypedDict):
+    family: str
+    name: str
+
+
+class NamedTaste(TypedDict):
+    id: str
+    name: str
+    model: ModelName
+
+
+class ListedTaste(NamedTaste):
+    picks: int
+    groups: int
+    created: float
+
+
+class PickCounts(TypedDict):
+    yours: int
+    all: int
+    usable: int
+    untaught: int
+    milestone: int
+    previous: int
+
+
+class LastPick(TypedDict):
+    pick_id: str
+    group_id: str
+    kind: str
+
+
+class GroupCounts(TypedDict):
+    drawn: int
+    waiting: int
+    near: int
+
+
+class Problem(TypedDict):
+    what: str
+    do: str
+    safe: str
+
+
+class StripImage(TypedDict):
+    prompt: str
+    before: str
+    after: str
+
+
+class GentlerLora(TypedDict):
+    strength: float
+    drift: str
+    strip: list[StripImage]
+
+
+class RoundState(TypedDict):
+    number: int
+    finished: bool
+    guessed: float
+    guessed_of: int
+    reason: str
+    curve: tuple[float, ...]
+    reward: str | None
+    strength: float
+    details: Mapping[str, float | None] | None
+    drift: str | None
+    lora: str | None
+    strip: list[StripImage]
+    gentler: list[GentlerLora]
+
+
+class BlindResult(TypedDict):
+    taught: int
+    before: int
+    neither: int
+    low: int
+    high: int
+    answers: list[str]
+
+
+class BlindState(TypedDict):
+    check: str
+    round: int
+    of: int
+    done: int
+    result: BlindResult | None
+    decision: str | None
+
+
+class State(TypedDict):
+    """All that changes while a page is open."""
+
+    taste: NamedTaste
+    revision: int
+    can: list[str]
+    picks: PickCounts
+    last: LastPick | None
+    groups: GroupCounts
+    work: Mapping[str, object] | None
+    problem: Problem | None
+    rounds: list[RoundState]
+    blind: BlindState | None
+
+
+class CandidateImage(TypedDict):
+    candidate: int
+    url: str
+
+
+class CandidateFlag(TypedDict):
+    candidate: int
+    kind: str
+
+
+class EarlierPick(TypedDict):
+    kind: str
+    order: list[int]
+    pick_id: str
+
+
+class Card(TypedDict):
+    """A group to pick in."""
+
+    group_id: str
+    number: int
+    prompt: str
+    reason: str
+    images: list[CandidateImage]
+    flags: list[CandidateFlag]
+    was: EarlierPick | None
 
 
 def chance_range(n: int, share: float = 0.95) -> tuple[int, int]:
@@ -21,16 +155,20 @@ def chance_range(n: int, share: float = 0.95) -> tuple[int, int]:
     return low, n - low
 
 
-def taste(run: Run) -> JsonObject:
+def taste(run: Run) -> ListedTaste:
     """Return a run as it stands in a list."""
     counts = run.picks.counts("")
     return {**_named(run), "picks": counts.picks, "groups": counts.drawn, "created": run.created}
 
 
-def state(run: Run, actions: Actions, who: str) -> JsonObject:
+def state(run: Run, actions: Actions, who: str) -> State:
     """Return all that changes while a page is open, for one person."""
-    counts, last = actions.counts(run, who), run.picks.last(who)
-    problem, check = actions.problem(run), run.blind_checks.last()
+    counts, last, problem, check = (
+        actions.counts(run, who),
+        run.picks.last(who),
+        actions.problem(run),
+        run.blind_checks.last(),
+    )
     milestone = next_milestone(counts.picks)
     return {
         "taste": _named(run),
@@ -53,7 +191,7 @@ def state(run: Run, actions: Actions, who: str) -> JsonObject:
     }
 
 
-def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None = None) -> JsonObject:
+def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None = None) -> Card:
     """Return a group to show to a person, with their flags; a repeat comes without, as it did the first time."""
     group = run.groups.get(lease.group_id)
     flags = [] if lease.reason == "repeat" else run.flags.standing(who=who, group_id=group.id)
@@ -70,15 +208,15 @@ def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None =
     }
 
 
-def image(run: Run, group_id: str, candidate: int) -> JsonObject:
+def image(run: Run, group_id: str, candidate: int) -> CandidateImage:
     """Return a candidate's number and the address of its image."""
     return {"candidate": candidate, "url": f"taste/{run.run_id}/image/{group_id}/{candidate}"}
 
 
-def blind(check: BlindCheck) -> JsonObject:
+def blind(check: BlindCheck) -> BlindState:
     """Return how far a blind check is and, at its end, what came out."""
     answers = [pair.answer for pair in check.pairs if pair.answer]
-    result: JsonObject | None = None
+    result: BlindResult | None = None
     if len(answers) == len(check.pairs):
         neither = answers.count("neither")
         low, high = chance_range(len(answers) - neither)
@@ -88,7 +226,7 @@ def blind(check: BlindCheck) -> JsonObject:
             "neither": neither,
             "low": low,
             "high": high,
-            "answers": answers,
+            "answers": list(answers),
         }
     return {
         "check": check.id,
@@ -108,17 +246,17 @@ def next_milestone(picks: int) -> int:
     return milestone
 
 
-def _last(stored: StoredPick | StoredFlag) -> JsonObject:
+def _last(stored: StoredPick | StoredFlag) -> LastPick:
     kind = stored.kind if isinstance(stored, StoredFlag) else stored.pick.kind
     return {"pick_id": stored.pick_id, "group_id": stored.group_id, "kind": kind}
 
 
-def _named(run: Run) -> JsonObject:
-    model = {"family": run.model.get("family", ""), "name": run.model.get("name", "")}
+def _named(run: Run) -> NamedTaste:
+    model: ModelName = {"family": run.model.get("family", ""), "name": run.model.get("name", "")}
     return {"id": run.run_id, "name": run.name, "model": model}
 
 
-def _round(run: Run, record: Round) -> JsonObject:
+def _round(run: Run, record: Round) -> RoundState:
     summary = record.summary
     drifts, chosen = dict(summary.strength_scan), summary.lora_strength
     return {
@@ -142,7 +280,7 @@ def _round(run: Run, record: Round) -> JsonObject:
     }
 
 
-def _strip(run: Run, record: Round, strength: float) -> list[JsonObject]:
+def _strip(run: Run, record: Round, strength: float) -> list[StripImage]:
     """Return a round's images before, and after at this strength; none where that was not drawn."""
     address, side = f"taste/{run.run_id}/strip/{record.number}", strip_side(strength)
     if not run.previews.has(record.number, side):
