@@ -49,13 +49,14 @@ class RoundSummary:
     """What a trainer reported at the end of a round.
 
     Attributes:
-        strength: share of what was learnt that the evidence allows; it is applied to the LoRA already.
+        strength: share of what was learnt that the evidence allows (evidence.py); it is applied to the LoRA already.
         z: how many standard errors above chance hidden picks were predicted; None without a check.
         guessed, guessed_of: hidden picks predicted right (ties half), out of how many; 0 of 0 without any.
         curve: share of hidden picks predicted right after each epoch of the checks.
         strength_scan: strengths at which the LoRA was tried, greatest first, each with its drift: the KL from the base
-            model in nats per latent element.
-        figures: measures of the last epoch by name, such as "loss" and "kl_base"; None for NaN and infinity.
+            model in nats per latent element. Empty if training did not get to its end.
+        figures: loss, margin, clip_fraction, kl_sampler and kl_base of the last epoch, at full strength; of a reward
+            its mean before and now, and kl_base. None for NaN and infinity.
         reason: why training stopped, a sentence.
         lora_strength: strength of the round's present LoRA file, as a share of `whole_file`'s.
         whole_file: the LoRA at full strength where a weaker file replaced it, relative to the run's folder.
@@ -83,10 +84,9 @@ class RoundSummary:
 
     def to_json(self) -> str:
         """Return the JSON that is stored in a run; NaN and infinity become null."""
-        values = dataclasses.asdict(self)
-        if self.whole_file is None:  # the LoRA was never replaced by a weaker one
-            del values["lora_strength"], values["whole_file"]
-        return json.dumps(finite({_STORED[name]: value for name, value in values.items()}))
+        replaced = () if self.whole_file else ("lora_strength", "whole_file")  # the LoRA by a weaker one
+        values = {key: getattr(self, name) for name, key in _STORED.items() if name not in replaced}
+        return json.dumps(finite(values))
 
 
 _STORED = {

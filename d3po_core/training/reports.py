@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..lora import LoraWeights
@@ -142,52 +143,23 @@ class RewardReport(Report):
         return f"{self.reward_name} {self.reward:.4g}"
 
 
-@dataclass(frozen=True)
-class RoundResult:
-    """What came out of a round.
+@dataclass(frozen=True, kw_only=True)
+class RoundResult(RoundSummary):
+    """What came out of a round: what a run keeps of it, and the LoRA.
 
     Attributes:
         round: its number.
         weights: the LoRA, `strength` already applied.
-        strength: share of what was learnt that the evidence allows, see evidence.py.
-        z: how many standard errors above chance hidden picks were predicted; None without a check.
-        guessed, guessed_of: hidden picks predicted right (ties half), out of how many; 0 of 0 without any.
-        curve: after each epoch of the checks, the share of hidden picks predicted right.
-        strength_scan: strengths at which the LoRA as kept was tried, greatest first, each with its drift: the KL from
-            base in nats per latent element. Empty if training did not get to its end.
-        figures: loss, margin, clip_fraction, kl_sampler and kl_base of the last epoch, at full strength; of a reward
-            its mean before and now, and kl_base.
-        reason: why training stopped, a sentence.
     """
 
     round: int
     weights: LoraWeights
-    strength: float
-    z: float | None
-    guessed: float
-    guessed_of: int
-    curve: list[float]
-    strength_scan: list[tuple[float, float]]
-    figures: dict[str, float]
-    reason: str
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
         """Return whether the LoRA changes anything: one that was taken back entirely does not."""
         return any(bool(layer.up.any()) for layer in self.weights.values())
-
-    def summary(self) -> RoundSummary:
-        """Return what a run keeps of it."""
-        return RoundSummary(
-            strength=self.strength,
-            z=self.z,
-            guessed=self.guessed,
-            guessed_of=self.guessed_of,
-            curve=tuple(self.curve),
-            strength_scan=tuple(self.strength_scan),
-            figures=self.figures,
-            reason=self.reason,
-        )
 
 
 @dataclass

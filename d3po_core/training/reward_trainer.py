@@ -232,12 +232,7 @@ class RewardTrainer(RoundTrainer):
         return RoundResult(
             round=self.round,
             weights=self._lora.weights(),
-            strength=1.0,
-            z=None,
-            guessed=0,
-            guessed_of=0,
-            curve=[],
-            strength_scan=self.state.strength_scan,
+            strength_scan=tuple(self.state.strength_scan),
             figures=self.state.figures,
             reason=self.state.reason or ("Every update was made." if ended else "Stopped before the end."),
         )

@@ -363,5 +363,5 @@ def save_round(trainer: RoundTrainer) -> SavedRound:
         base_name=Path(run.model.get("source") or "").stem,
         prediction_type=run.model.get("prediction_type", ""),
     )
-    run.rounds.finish(result.round, path, policy_id(path), result.summary(), groups=trainer.trained_on)
+    run.rounds.finish(result.round, path, policy_id(path), result, groups=trainer.trained_on)
     return SavedRound(result, path, trainer.reward_name, trainer.resumed)

@@ -144,8 +144,8 @@ class Trainer(RoundTrainer):
             z=self._z(),
             guessed=sum(predicted),
             guessed_of=len(predicted),
-            curve=[sum(epoch) / len(epoch) for epoch in by_epoch(state.hits)] if self._checked else [],
-            strength_scan=state.strength_scan,
+            curve=tuple(sum(epoch) / len(epoch) for epoch in by_epoch(state.hits)) if self._checked else (),
+            strength_scan=tuple(state.strength_scan),
             figures=state.figures,
             reason=" ".join([self._reason(), *doubts(share)]),
         )
