@@ -45,10 +45,10 @@ def main() -> None:
         (Path(folder) / "with" / "custom_nodes" / PACK).symlink_to(ROOT)
         for repeat in range(options.repeats + 1):
             for name, found in spent.items():
-                seconds, said = start(host, python, Path(folder) / name)
+                seconds, log = start(host, python, Path(folder) / name)
                 if repeat:  # the first ones only warm the disk's cache
                     found.append(seconds)
-                    imports += [float(n) for n in re.findall(rf"([\d.]+) seconds[^\n]*: [^\n]*{PACK}", said)]
+                    imports += [float(n) for n in re.findall(rf"([\d.]+) seconds[^\n]*: [^\n]*{PACK}", log)]
     print(f"import, as the host measures it: {statistics.median(imports):.2f} s (median of {len(imports)})")
     for name, found in spent.items():
         print(f"start {name} the pack: {statistics.median(found):.2f} s ({min(found):.2f} to {max(found):.2f})")

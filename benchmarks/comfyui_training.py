@@ -52,9 +52,9 @@ def hosts_own(loaded: Any, options: argparse.Namespace, **changes: Any) -> list[
     loss = torch.nn.functional.mse_loss
 
     class Timed(torch.nn.MSELoss):
-        def forward(self, given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             done.append(time.perf_counter())
-            return loss(given, wanted)
+            return loss(output, target)
 
     nodes_train.torch.nn.MSELoss = Timed
     values = {
@@ -93,7 +93,7 @@ def ours(loaded: Any, options: argparse.Namespace, targets: str) -> list[float]:
             sigma = sigmas[step].expand(options.batch)
             given = model.denoiser(x * float(sigmas[step]), sigma, rows, 1.0, guided=False).cond
             done.append(time.perf_counter())
-            torch.nn.functional.mse_loss(given, wanted).backward()
+            torch.nn.functional.mse_loss(output, target).backward()
             optimizer.step()
             optimizer.zero_grad()
         lora.remove()

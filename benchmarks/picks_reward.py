@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "d3po-benchmark")
     options = parser.parse_args()
     one_thread()
-    print("| taste | picks | foretold | seed by seed | seconds of one core to fit |\n|---|---|---|---|---|")
+    print("| taste | picks | predicted | seed by seed | seconds of one core to fit |\n|---|---|---|---|---|")
     for taste, clicks in itertools.product(options.tastes, CLICKS):
         found, seconds = [], []
         for seed in SEEDS:
@@ -89,7 +89,7 @@ def main() -> None:
         used = sum(facts.usable for facts in z)
         print(
             f"Random picks in {clicks} groups: {used} of {len(z)} used; z {statistics.mean(f.z for f in z):+.2f} ± "
-            f"{statistics.stdev(f.z for f in z):.2f}, highest {max(f.z for f in z):.2f}; foretold "
+            f"{statistics.stdev(f.z for f in z):.2f}, highest {max(f.z for f in z):.2f}; predicted "
             f"{statistics.mean(f.accuracy for f in z):.3f}",
             flush=True,
         )

@@ -93,11 +93,11 @@ def draw_group(denoiser: DiffusersDenoiser, side: int, settings: SampleSettings,
     noises = [CandidateNoise(settings.seed, number, c, (4, side, side), settings.start) for c in range(count)]
     batch = {name: value.expand(count, -1, -1) for name, value in prompt.items()}
     drawn = sample(denoiser, plan, noises, batch, settings.guidance_scale)
-    said = Pick("ranking", tuple(range(count)))
+    pick = Pick("ranking", tuple(range(count)))
     return TrainingGroup(
         id=f"group {number}",
-        pairs=pairs(said, count),
-        scores=scores(said, count),
+        pairs=pairs(pick, count),
+        scores=scores(pick, count),
         steps=plan.steps[: plan.trained],
         x=drawn.x,
         cond=drawn.cond,
@@ -131,11 +131,11 @@ def load_groups(path: Path, guidance_scale: float) -> list[TrainingGroup]:
 
 def _group(number: str, parts: dict[str, torch.Tensor], guidance_scale: float) -> TrainingGroup:
     count = len(parts["x"])
-    said = Pick("ranking", tuple(range(count)))
+    pick = Pick("ranking", tuple(range(count)))
     return TrainingGroup(
         id=number,
-        pairs=pairs(said, count),
-        scores=scores(said, count),
+        pairs=pairs(pick, count),
+        scores=scores(pick, count),
         steps=LinearSteps(*parts["steps"]),
         policy="base",
         conditioning={name: parts[name] for name in ("prompt_embeds", "negative_prompt_embeds")},

@@ -41,9 +41,11 @@ def profile(host: Path, python: str, data: Path) -> tuple[float, dict[str, float
             env={**os.environ, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
         )
     try:
-        while "Startup time" not in (told := log.read_text(errors="replace")):  # asked before, A1111 may fail to start
+        while "Startup time" not in (
+            output := log.read_text(errors="replace")
+        ):  # asked before, A1111 may fail to start
             if process.poll() is not None:
-                sys.exit(told[-2000:])
+                sys.exit(output[-2000:])
             time.sleep(0.2)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/internal/profile-startup") as answer:
             found = json.loads(answer.read())

@@ -98,13 +98,7 @@ def scores(
     D3PO authors' feedback (exchange/authors_json.py), and not bad. A favourite is 1; a ranking is spread evenly from 1
     for the first to 0 for its last place. A tie and a skipped group are all 0, all bad is all -1, and "scores" are
     themselves. A flagged candidate is -1 whatever the pick says, and one that was not shown is 0. No winner of `pairs`
-    has a lower score than its loser.
-
-    Args:
-        pick, candidates, shown, flagged: as for `pairs`.
-
-    Returns:
-        One score for each candidate, by candidate number.
+    has a lower score than its loser. Arguments are as for `pairs`.
     """
     seen = _seen(candidates, shown)
     values = [0.0] * candidates

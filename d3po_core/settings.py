@@ -320,12 +320,7 @@ OF_D3PO = ("level", "beta", "clip")
 
 
 def preset_values(name: str, method: str = TrainSettings.method) -> PresetValues:
-    """Return the values that a preset sets where a method is used, by section.
-
-    Args:
-        name: of `PRESETS`.
-        method: as in `TrainSettings`.
-    """
+    """Return the values that a preset sets where a method is used, by section."""
     values = PRESETS[name]
     if method == "d3po" or "train" not in values:
         return values
@@ -379,10 +374,6 @@ def from_stored(kind: type[Settings], stored: Mapping[str, object]) -> Settings:
     Names that this version does not know are dropped, and those that are missing get their defaults. The first runs
     kept 0 for what was left to the method, where there is null now. So a 0 is read as empty if nothing is null, unless
     `FILLED` says that nothing was left empty.
-
-    Args:
-        kind: which settings.
-        stored: by name, from JSON.
     """
     known = {item.name for item in dataclasses.fields(kind)}
     values: dict[str, Any] = {name: value for name, value in stored.items() if name in known}

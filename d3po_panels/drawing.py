@@ -23,12 +23,7 @@ LOOKED_SECONDS = 120.0
 
 
 class Drawing:
-    """Draws groups as jobs.
-
-    Args:
-        host: whose models draw.
-        queue: of the jobs.
-    """
+    """Draws groups as jobs."""
 
     def __init__(self, host: Host, queue: JobQueue) -> None:
         self._host, self._queue = host, queue

@@ -99,12 +99,7 @@ class Host(Protocol):
         ...
 
     def training(self, model: ImageModel, settings: TrainSettings | RewardSettings) -> AbstractContextManager[object]:
-        """Hold the network, and for a reward the decoder, such that autograd works and memory is as the settings ask.
-
-        Args:
-            model: of `models`.
-            settings: of the round.
-        """
+        """Hold the network, and for a reward the decoder: autograd works, and memory is as the settings ask."""
         ...
 
     def lora_saved(self, run: Run, path: Path) -> None:

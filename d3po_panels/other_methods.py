@@ -82,7 +82,7 @@ def _reward(library: RunLibrary, worker: Worker, taste: Component) -> tuple[Comp
     with gr.Row():
         begin = gr.Button(WORDS["reward_begin"], variant="primary", elem_id="d3po_reward_begin")
         finish = gr.Button(WORDS["reward_finish"], elem_id="d3po_reward_finish", visible=False)
-    opened = gr.Markdown(elem_id="d3po_reward_told")
+    opened = gr.Markdown(elem_id="d3po_reward_open")
     fields = {**plain, **advanced}
 
     @show_errors
@@ -120,7 +120,7 @@ def _allowed(written: str, open_to_others: bool) -> str:
 def _own_picks(library: RunLibrary, taste: Component) -> None:
     gr.Markdown(WORDS["say_title"])
     button = gr.Button(WORDS["say"], elem_id="d3po_say")
-    answer = gr.Markdown(elem_id="d3po_said")
+    answer = gr.Markdown(elem_id="d3po_picks_say")
 
     @show_errors
     def ask(taste: str) -> str:

@@ -23,13 +23,7 @@ def where(error: BaseException) -> str:
 
 
 def report(run: Run | None, device: str, log: Iterable[str]) -> str:
-    """Return a text to copy.
-
-    Args:
-        run: the taste that was open.
-        device: that the model is on.
-        log: see `JobQueue.log`.
-    """
+    """Return a text to copy."""
     facts: dict[str, object] = {"versions": versions(), "device": device_name(device)}
     if run is not None:
         sample = dataclasses.asdict(sample_settings(run))

@@ -38,13 +38,7 @@ def web_folder() -> Path:
 
 
 def make_app(folder: Path, worker: Worker, port: int) -> ASGIApp:
-    """Make the page as an ASGI application.
-
-    Args:
-        folder: of the tastes.
-        worker: does what is asked for.
-        port: that the server listens on.
-    """
+    """Make the page as an ASGI application."""
     import gradio
     from fastapi import FastAPI
 
@@ -80,13 +74,7 @@ def free_port(first: int) -> int:
 
 
 def serve(folder: Path, port: int, open_page: bool) -> None:
-    """Run the Studio until Ctrl+C.
-
-    Args:
-        folder: of the tastes.
-        port: to listen on, at 127.0.0.1.
-        open_page: open it in the browser.
-    """
+    """Run the Studio at 127.0.0.1 until Ctrl+C."""
     import uvicorn
 
     host = StudioHost()

@@ -62,11 +62,7 @@ class LoadedModels:
 
 
 class StudioHost:
-    """See `d3po_panels.host.Host`: there is no other work, and no other list of LoRAs than the tastes' own.
-
-    Args:
-        models: where models come from.
-    """
+    """See `d3po_panels.host.Host`: there is no other work, and no other list of LoRAs than the tastes' own."""
 
     attachment = "peft"
     groups_per_turn = AHEAD

@@ -23,13 +23,7 @@ Upstream = list[tuple[str, Widgets]]
 
 
 def upstream(graph: Graph | None, node: str | None, name: str = "model") -> Upstream:
-    """Return the nodes that lead to an input.
-
-    Args:
-        graph: as the host executes it.
-        node: id of the node.
-        name: of its input.
-    """
+    """Return the nodes that lead to an input."""
     nodes: Upstream = []
     seen: set[str] = set()
     links = [inputs_of(graph, node).get(name)]

@@ -19,13 +19,7 @@ MAX_PROMPTS = 1000
 
 
 def text_of(graph: Graph | None, node: str | None, name: str) -> str:
-    """Return the texts that lead to an input, joined; "prompt" where the graph shows none.
-
-    Args:
-        graph: as the host executes it.
-        node: id of the node.
-        name: of its input.
-    """
+    """Return the texts that lead to an input, joined; "prompt" where the graph shows none."""
     texts: list[str] = []
 
     def visit(link: object, seen: frozenset[str]) -> None:

@@ -53,10 +53,9 @@ def clipped(log_ratio: Tensor, clip: float) -> Tensor:
 
 
 def advantages(scores: Tensor) -> Tensor:
-    """Standardise the scores of one prompt's images to mean 0 and standard deviation 1 (Black et al. 2024, sec. 5).
+    """Standardise scores (C,) of one prompt's images to mean 0 and standard deviation 1; equal ones give zeros.
 
-    Args:
-        scores: (C,); equal scores give zeros.
+    Black et al. 2024 (arXiv 2305.13301), section 5.
     """
     centred = scores - scores.mean()
     spread = centred.square().mean().sqrt()

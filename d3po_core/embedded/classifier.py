@@ -24,11 +24,7 @@ SIDE = 64
 
 
 class GardenClassifier(nn.Module):
-    """Strided convolutions, then a layer over all places, because size and lean depend on places.
-
-    Args:
-        widths: channels after each convolution.
-    """
+    """Strided convolutions of these widths, then a layer over all places, because size and lean depend on places."""
 
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()

@@ -18,12 +18,7 @@ MAX_TEXT = 200
 
 
 class BadRequest(Exception):
-    """A request that no page of ours sends, or one that names what is not there (any more).
-
-    Args:
-        message: a sentence.
-        status: of the response.
-    """
+    """A request that no page of ours sends, or one for what is not there (any more); `status` is of the answer."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)

@@ -145,10 +145,7 @@ def halved(plane: Tensor) -> Tensor:
 
 
 def coefficients(plane: Tensor) -> Tensor:
-    """Transform each 8 x 8 block of a plane by the discrete cosine transform (T.81, A.3.3).
-
-    Args:
-        plane: (B, H, W).
+    """Transform each 8 x 8 block of planes (B, H, W) by the discrete cosine transform (T.81, A.3.3).
 
     Returns:
         Coefficients (B, H / 8, W / 8, 8, 8), H and W rounded up to multiples of 8.

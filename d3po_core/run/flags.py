@@ -67,12 +67,7 @@ class Flags(Part):
             return record(connection, pick_id, chosen=[candidate], scores=[int(on)], shown_order=shown_order, **values)
 
     def standing(self, *, who: str | None = None, group_id: str | None = None) -> list[StoredFlag]:
-        """Return the flags that stand, in the order in which they were put.
-
-        Args:
-            who: one person; None for everybody.
-            group_id: one group; None for all.
-        """
+        """Return the flags that stand, of one person and one group or of all, in the order in which they were put."""
         with self._database.read() as connection:
             return standing_flags(connection, who=who, group_id=group_id)
 

@@ -116,12 +116,7 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
 
 
 def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:
-    """Score all of a run's images by a reward, in place of picks.
-
-    Args:
-        run: with groups.
-        reward: need not be differentiable.
-        method: of `METHODS`.
+    """Score all of a run's images by a reward, differentiable or not, in place of picks.
 
     Raises:
         D3POError: there is no group that the method can learn from, or all images have the same reward.

@@ -69,11 +69,6 @@ class RewardPlan(RoundPlan):
 class WatchedImages:
     """Images that are drawn again and again, from the same noises: what a reward says of them, and how far the steps of
     the first few have drifted.
-
-    Args:
-        run: with the prompts' conditioning.
-        model: draws and decodes.
-        plan: of the round.
     """
 
     def __init__(self, run: Run, model: ImageModel, plan: RewardPlan) -> None:
@@ -93,11 +88,7 @@ class WatchedImages:
 
     @torch.no_grad()
     def draw(self, batch: int) -> Trajectory:
-        """Draw them by the active policy: by the core, not by the host, whose sampling this may be in the middle of.
-
-        Args:
-            batch: images at once, at most.
-        """
+        """Draw them by the active policy: by the core, not by the host, whose sampling this may be in the middle of."""
         parts: list[Trajectory] = []
         samples = [PromptSample(p.text, self.conditioning(p.id), number) for number, p in enumerate(self.prompts)]
         seed, guidance = self._plan.settings.seed, self._plan.sample.guidance_scale

@@ -34,11 +34,6 @@ LATER = "You can use it together with the LoRA afterwards."
 def check_trainable(patcher: Patcher, latent: Latent | None = None, positive: Cond | None = None) -> None:
     """Refuse a MODEL that cannot be trained.
 
-    Args:
-        patcher: the MODEL.
-        latent: to draw on.
-        positive: the prompt.
-
     Raises:
         D3POError: it cannot be trained; says why, and what to choose instead.
     """

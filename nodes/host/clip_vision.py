@@ -24,9 +24,6 @@ SIGLIP_2 = "siglip2_vision_model"
 class HostClip:
     """The core's `Features` by a CLIP_VISION.
 
-    Args:
-        vision: the host's.
-
     Raises:
         D3POError: it is of a kind that sees images in another way.
     """

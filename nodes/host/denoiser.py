@@ -34,11 +34,7 @@ def schedules() -> list[str]:
 
 
 class HostDenoiser:
-    """A MODEL as the core's `Denoiser`. It can be called inside `sampling.host_sampling` only.
-
-    Args:
-        patcher: the MODEL.
-    """
+    """A MODEL as the core's `Denoiser`. It can be called inside `sampling.host_sampling` only."""
 
     module: torch.nn.Module
     family: Family

@@ -167,10 +167,6 @@ class HostModel:
 class DifferentiableModel(HostModel):
     """A `HostModel` whose `decode` passes gradients on; it works inside `host_sampling` only, with `decoder.patcher`
     beside the model.
-
-    Args:
-        patcher, latent, eta: see `HostModel`.
-        vae: decodes.
     """
 
     def __init__(self, patcher: Patcher, latent: Latent, vae: Vae, eta: float = 1.0) -> None:

@@ -19,9 +19,6 @@ from .types import Clip, Cond, Vae
 class Decoder:
     """A VAE, called only inside `host_sampling` with `patcher` beside the model.
 
-    Args:
-        vae: the host's VAE.
-
     Raises:
         D3POError: it cannot be held in memory as a whole.
     """
@@ -61,12 +58,7 @@ class Decoder:
 
 
 class HostEncoder:
-    """CLIP and VAE as the core's `Encoder`.
-
-    Args:
-        clip: reads prompts.
-        vae: encodes images.
-    """
+    """CLIP and VAE as the core's `Encoder`."""
 
     def __init__(self, clip: Clip, vae: Vae) -> None:
         vae.throw_exception_if_invalid()

@@ -77,7 +77,7 @@ def test_a_method_is_kept_and_a_reward_teaches(page: Any, run: Run, tmp_path: Pa
     page.keyboard.press("Tab")
     page.screenshot(path=str(tmp_path / "others.png"), full_page=True)
     page.click("#d3po_reward_begin")
-    page.locator("#d3po_reward_told", has_text="It has begun").first.wait_for()
+    page.locator("#d3po_reward_open", has_text="It has begun").first.wait_for()
     until(lambda: taught(page.worker, run), 200)
     tensors, _ = load_lora(run.folder / run.rounds.all()[0].lora_file)
     assert any(value.any() for value in tensors.values()) and run.rounds.all()[0].settings["reward"]["updates"] == 2

@@ -58,7 +58,7 @@ def test_a_round_is_begun_in_the_tab(webui: WebUI, page: Any) -> None:
     page.fill("#d3po_reward_updates input", "3")
     page.keyboard.press("Tab")
     page.click("#d3po_reward_begin")
-    page.locator("#d3po_reward_told", has_text="It has begun").first.wait_for(timeout=60_000)
+    page.locator("#d3po_reward_open", has_text="It has begun").first.wait_for(timeout=60_000)
     page.close()
 
     told = webui.until(taste, lambda state: any(round["finished"] for round in state["rounds"]), 500)

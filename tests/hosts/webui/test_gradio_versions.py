@@ -240,7 +240,7 @@ def test_other_ways_to_teach(server: Server, page: Any, tmp_path: Path) -> None:
     page.keyboard.press("Tab")
     page.screenshot(path=str(tmp_path / "others.png"), full_page=True)
     page.click("#d3po_reward_begin")
-    page.locator("#d3po_reward_told", has_text="It has begun").first.wait_for()
+    page.locator("#d3po_reward_open", has_text="It has begun").first.wait_for()
     for _ in range(600):
         told = server.ask(f"/d3po/taste/{run.run_id}/state?client={CLIENT}")
         if told["rounds"] and told["rounds"][0]["finished"] and not told["work"]:
