@@ -89,9 +89,9 @@ def ours(loaded: Any, options: argparse.Namespace, targets: str) -> list[float]:
         rows = stack(model.encode(["lake"]) * options.batch)
         sigmas = model.denoiser.sigmas(options.steps + 1, "model")
         for step in range(options.steps):
-            x, wanted = torch.randn(2, options.batch, *shape)
+            x, target = torch.randn(2, options.batch, *shape)
             sigma = sigmas[step].expand(options.batch)
-            given = model.denoiser(x * float(sigmas[step]), sigma, rows, 1.0, guided=False).cond
+            output = model.denoiser(x * float(sigmas[step]), sigma, rows, 1.0, guided=False).cond
             done.append(time.perf_counter())
             torch.nn.functional.mse_loss(output, target).backward()
             optimizer.step()
