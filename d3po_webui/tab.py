@@ -8,7 +8,7 @@ import secrets
 
 import gradio as gr
 
-from d3po_core.errors import D3POError
+from d3po_core.app.loras import lora_of
 from d3po_core.run.run import RunLibrary
 from d3po_panels import panels, tastes
 from d3po_panels.controls import Component, Update, show_errors
@@ -105,6 +105,6 @@ def lora_tag(library: RunLibrary, taste: str | None, cards: Cards) -> str:
     run = tastes.chosen(library, taste)
     name, strength = cards.current(run)
     if not name:
-        raise D3POError(WORDS["nothing_taught"], "Pick and teach first.")
+        lora_of(run)  # raises: nothing was taught yet
     names = sorted({*cards.names(run), name})
     return json.dumps({"tag": f"<lora:{name}:{strength:g}>", "names": names, "press": secrets.token_hex(4)})

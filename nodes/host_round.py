@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +24,7 @@ class HostRound:
     Attributes:
         prompts: all conditioning that the trainer asks for.
         shape: of one image's latents.
-        previews: draws images before and after, and how; None for none.
+        previews: returns what draws images before and after, and how; None for none.
         notice: what the node says before the first update.
     """
 
@@ -32,17 +33,15 @@ class HostRound:
     host: HostModel
     prompts: list[Conditioning]
     shape: tuple[int, ...]
-    previews: tuple[RunModel, SampleSettings] | None
+    previews: Callable[[], tuple[RunModel, SampleSettings]] | None
     notice: str
 
 
 def train(round: HostRound, node: str) -> tuple[str, list[float]]:
-    """Train a round, publish its LoRA, and draw before and after and a blind check for the gallery.
+    """Train a round, publish its LoRA, draw before and after and a blind check, and return what came out, in words.
 
-    Interrupted, it keeps its state, and training again goes on from there.
-
-    Returns:
-        A sentence or a few on what came out, and what each update lowered: the loss, or minus the reward.
+    Interrupted, it keeps its state, and training again goes on from there. Beside the words comes what each update
+    lowered: the loss, or minus the reward.
     """
     run, request = round.run, round.request
     with Working(run, node, request.FIRST_WORK) as work:
@@ -53,7 +52,8 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
         publish(saved.path, folders.lora_folder())
         try:
             if round.previews and saved.result.changed:
-                (model, settings), result = round.previews, saved.result
+                work.next("blind")
+                (model, settings), result = round.previews(), saved.result
                 draw_previews(run, model, result.round, result.weights, settings, "hooks", work.drawn)
         finally:
             send_event("d3po.taught", taste=run.run_id, lora=folders.lora_name(run))

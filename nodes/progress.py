@@ -84,7 +84,6 @@ class Working:
 
     def drawn(self, done: int, total: int) -> None:
         """Show how many images before and after are drawn, and of how many; see `at`."""
-        self.next("blind")
         self.at(done, total, "Drawing before and after")
 
     def note_pace(self, images: int) -> None:

@@ -218,8 +218,13 @@ class DraftLoraTrainer(io.ComfyNode):
         ids = add_prompts(run, host, labels, sample.negative)
         how = (reward_settings(model, run, values), settings(LoraSettings, values), sample)
         request = RewardRequest(*how, None if finish else reward, ids)
-        round = round_by_reward(run, request, host, bool(values.get("before_and_after", True)))
-        return trainer_outputs(model, run, *within_host_memory(lambda: host_round.train(round, node), LESS_MEMORY))
+
+        def work() -> tuple[str, list[float]]:
+            return host_round.train(
+                round_by_reward(run, request, host, bool(values.get("before_and_after", True))), node
+            )
+
+        return trainer_outputs(model, run, *within_host_memory(work, LESS_MEMORY))
 
 
 def reward_settings(model: Patcher, run: Run, values: Widgets) -> RewardSettings:
@@ -257,16 +262,17 @@ def round_by_reward(
     Raises:
         D3POError: a round by picks was stopped in the middle.
     """
-    stopped, prompts = stopped_round(run, "reward"), run.prompts
+    stopped, prompts, shape = stopped_round(run, "reward"), run.prompts, host.latent_shape()
     ids = request.prompts if stopped is None else stopped.settings["prompts"]
     sample = request.sample if stopped is None else from_stored(SampleSettings, stopped.settings["sample"])
-    model = RunModel(host.patcher, run, host.vae, sample.eta, host.latent_shape())
     return host_round.HostRound(
         run,
         request,
         host,
         prompts=[prompts.conditioning(prompt_id) for prompt_id in ids if prompts.has_conditioning(prompt_id)],
-        shape=host.latent_shape(),
-        previews=(model, sample) if before_and_after else None,
+        shape=shape,
+        previews=(lambda: (RunModel(host.patcher, run, host.vae, sample.eta, shape), sample))
+        if before_and_after
+        else None,
         notice=f"Measuring {request.reward.name} before" if request.reward else "Measuring drift",
     )

@@ -134,9 +134,12 @@ class LoraTrainer(io.ComfyNode):
             return trainer_outputs(model, run, reason)
         node, upstream = str(cls.hidden.unique_id), graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
         request = PicksRequest(train_settings(model, teaching, memory, values, node), settings(LoraSettings, values))
-        round = round_by_picks(run, request, HostModel(model), vae)
+
+        def work() -> tuple[str, list[float]]:
+            return train_host_round(round_by_picks(run, request, HostModel(model), vae), node)
+
         try:
-            return trainer_outputs(model, run, *within_host_memory(lambda: train_host_round(round, node), LESS_MEMORY))
+            return trainer_outputs(model, run, *within_host_memory(work, LESS_MEMORY))
         except AnotherModel as error:
             raise named(error, run, upstream) from None
 
@@ -188,7 +191,7 @@ def round_by_picks(run: Run, request: PicksRequest, host: HostModel, vae: Vae | 
     ids = sorted({group.prompt_id for group in judged})
     prompts = [run.prompts.conditioning(i) for i in ids if run.prompts.has_conditioning(i)]  # imported ones may not
     sample = newest_sample_settings(run)
-    previews = (RunModel(host.patcher, run, vae, sample.eta), sample) if vae is not None else None
+    previews = None if vae is None else lambda: (RunModel(host.patcher, run, vae, sample.eta), sample)
     notice = training_notice(run, judged, request.settings)
     return HostRound(run, request, host, prompts, shape_of(run), previews, notice)
 

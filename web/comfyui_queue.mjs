@@ -8,7 +8,6 @@ import { words } from "./comfyui_words.mjs";
 const TRAINER = "D3PO_LoraTrainer";
 const REWARD_TRAINER = "D3PO_DraftLoraTrainer";
 const SAMPLER = "D3PO_PairedTrajectorySampler";
-const TRAINER_NAMES = { [TRAINER]: "D3PO LoRA Trainer", [REWARD_TRAINER]: "DRaFT LoRA Trainer" };
 const AUTO = "auto";
 const NEXT = -1;
 const LAST = 0;
@@ -93,8 +92,8 @@ function findActive(kind, gallery) {
   const active = ours.filter((one) => one.active);
   if (active.length) return active.map((one) => one.id);
   const reason = ours.length ? "off" : all.length ? "other" : "none";
-  const node = TRAINER_NAMES[kind];
-  warn(gallery, `comfyui.${node ? "trainer" : "sampler"}.${reason}`, { name: taste?.name ?? "", node });
+  const which = kind === SAMPLER ? "sampler" : "trainer";
+  warn(gallery, `comfyui.${which}.${reason}`, { name: taste?.name ?? "", node: words().t(`comfyui.node.${kind}`) });
   return null;
 }
 

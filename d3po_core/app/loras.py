@@ -108,6 +108,8 @@ def lora_of(run: Run, round: int | str = 0) -> Path:
     Raises:
         D3POError: nothing was taught yet, there is no such round, or its file is missing.
     """
+    if round == "base":
+        raise D3POError("The original model has no LoRA.", "Name the number of a round.")
     file = run.rounds.lora(policy_of(run, str(round)) if round else run.rounds.current_policy())
     if file is None:
         raise D3POError(f"The taste '{run.name}' was not taught yet.", "Pick favourites, then teach it.")

@@ -9,7 +9,7 @@ import dataclasses
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -144,11 +144,15 @@ class RoundRequest(ABC):
     def train(
         self, run: Run, model: ImageModel, attachment: str, after_update: Callable[[Report], Next]
     ) -> SavedRound | None:
-        """Open the trainer and train; see `train_round`. Whatever comes of it, memory is given back."""
+        """Open the trainer and train; see `train_round`. Unless it was paused, memory is given back."""
+        paused = False
         try:
-            return train_round(self.open(run, model, attachment), after_update)
+            saved = train_round(self.open(run, model, attachment), after_update)
+            paused = saved is None
+            return saved
         finally:
-            self.release()
+            if not paused:
+                self.release()
 
     @abstractmethod
     def release(self) -> None:
@@ -205,7 +209,7 @@ class RewardRequest(RoundRequest):
     def release(self) -> None:
         """Take the reward's network off the graphics card, by showing it an image on the processor."""
         if self.reward is not None:
-            with torch.no_grad():
+            with torch.no_grad(), suppress(D3POError, RuntimeError):  # nothing is lost by that
                 self.reward(torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64), [""])
 
 

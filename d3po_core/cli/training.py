@@ -8,7 +8,7 @@ from contextlib import closing
 
 from tqdm import tqdm
 
-from ..app.training import RESUMED, Next, PicksRequest, RewardRequest, round_outcome, train_round
+from ..app.training import Next, PicksRequest, RewardRequest, round_outcome
 from ..diffusion.image_model import ImageModel
 from ..run import Run
 from ..training.reports import PHASES, Report, StepReport
@@ -34,10 +34,7 @@ def train(
             return Next.FINISH if finish else Next.CONTINUE
 
         try:
-            trainer = request.open(run, model, "peft")
-            if trainer.resumed:
-                print(RESUMED)
-            return train_round(trainer, after_update)
+            return request.train(run, model, "peft", after_update)
         except KeyboardInterrupt:
             return None
 

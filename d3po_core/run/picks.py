@@ -219,15 +219,15 @@ class Picks(Part):
         """
         with self._database.read() as connection:
             row = connection.execute(
-                """SELECT COUNT(*) FILTER (WHERE showable) AS drawn,
-                COUNT(*) FILTER (WHERE NOT showable) AS near,
-                COUNT(*) FILTER (WHERE showable AND judged = 0) - (
+                """SELECT COUNT(CASE WHEN showable THEN 1 END) AS drawn,
+                COUNT(CASE WHEN NOT showable THEN 1 END) AS near,
+                COUNT(CASE WHEN showable AND judged = 0 THEN 1 END) - (
                     SELECT COUNT(*) FROM leases JOIN groups ON groups.id = group_id WHERE judged = 0) AS waiting,
-                COUNT(*) FILTER (WHERE MAX(judged, flagged) >= 2) AS picks,
+                COUNT(CASE WHEN MAX(judged, flagged) >= 2 THEN 1 END) AS picks,
                 (SELECT COUNT(*) FROM (SELECT group_id FROM picks WHERE who = :who AND undone IS NULL
                     AND reason <> 'repeat' AND kind NOT IN ('skipped', 'defective', 'unsafe')
                     UNION SELECT group_id FROM flags WHERE who = :who)) AS yours,
-                COUNT(*) FILTER (WHERE MAX(judged, flagged) = 3) - :recorded * (
+                COUNT(CASE WHEN MAX(judged, flagged) = 3 THEN 1 END) - :recorded * (
                     SELECT COUNT(*) FROM groups WHERE policy = 'imported' AND MAX(judged, flagged) = 3) AS usable
                 FROM groups""",
                 {"who": who, "recorded": recorded},

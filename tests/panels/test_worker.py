@@ -116,7 +116,7 @@ def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> N
     )
     assert ups(run, run.rounds.all()[0].lora_file) == pytest.approx(0.4 * ups(run, round.lora_file), rel=1e-5)
     assert weaker
-    with pytest.raises(D3POError, match="no finished round 99"):
+    with pytest.raises(D3POError, match="no LoRA of a round '99'"):
         worker.decide(run, 99, "back", 1.0)
     worker.decide(run, 0, "back", 1.0)
     assert run.rounds.current_policy() == "base"

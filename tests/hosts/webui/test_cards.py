@@ -133,7 +133,7 @@ def test_what_a_person_wrote_stays(run: Run, cards: Cards) -> None:
 def test_the_tag_is_of_what_samples_and_names_all_earlier_ones(run: Run, cards: Cards, tmp_path: Path) -> None:
     library = RunLibrary(tmp_path / "tastes")
     (label,) = tastes.labels(library)
-    with pytest.raises(D3POError, match="not been taught yet"):
+    with pytest.raises(D3POError, match="was not taught yet"):
         lora_tag(library, label, cards)
     cards.publish(run, taught(run, drift=0.08))
     cards.publish(run, taught(run))
