@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
-from ..d3po_core.rewards import REWARDS, Reward, auto_pick, get_reward
+from ..d3po_core.rewards import REWARDS, Reward, auto_pick, get_reward, reward_of
 from ..d3po_core.run import Run
 from ..d3po_core.run.run import read_image
 from ..d3po_core.settings import SampleSettings
@@ -266,7 +266,7 @@ class AutoPick(io.ComfyNode):
         judge: Reward | None = None,
     ) -> io.NodeOutput:
         run = folders.library().run(trajectories["run"])
-        scores = judge or get_reward(reward.strip() or scorer)
+        scores = reward_of(judge) if judge else get_reward(reward.strip() or scorer)
         count = sum(1 for _ in auto_pick.auto_pick(run, scores, AUTO_PICKER, kind, mistakes))
         return io.NodeOutput(trajectories, ui={"text": [f"Picked in {count} groups."]})
 

@@ -13,7 +13,7 @@ from ..d3po_core.app.sampling import add_prompts
 from ..d3po_core.app.training import RewardRequest, reward_seed
 from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
-from ..d3po_core.rewards import REWARDS, Reward, get_reward, require_differentiable, weighted_sum
+from ..d3po_core.rewards import REWARDS, Reward, get_reward, require_differentiable, reward_of, weighted_sum
 from ..d3po_core.rewards.features import STATISTICS
 from ..d3po_core.rewards.judge import fit_judge, save_judge
 from ..d3po_core.run import Run
@@ -81,7 +81,7 @@ class RewardNode(io.ComfyNode):
         if weight == 0:
             raise D3POError("The weight of this reward is 0, so it says nothing.", "Choose another weight.")
         own = (weight, get_reward(written.strip() or reward))
-        return io.NodeOutput(weighted_sum([own] if plus is None else [(1.0, plus), own]))
+        return io.NodeOutput(weighted_sum([own] if plus is None else [(1.0, reward_of(plus)), own]))
 
 
 def changed_on_disk(written: str) -> list[int]:
@@ -199,7 +199,7 @@ class DraftLoraTrainer(io.ComfyNode):
     ) -> io.NodeOutput:
         prompt, node, finish = cls.hidden.prompt, str(cls.hidden.unique_id), train == DRAFT_WHEN[1]
         if not finish:  # what was learnt is finished whatever is connected
-            require_differentiable(reward)
+            reward = require_differentiable(reward_of(reward))
         check_trainable(model, latent, positive)
         sample = sample_settings({**values, "negative": text_of(prompt, node, "negative")}, LEFT_OUT)
         host = DifferentiableModel(model, latent, vae, eta=sample.eta)

@@ -33,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     common.add_run(parser)
     likes = "\n".join(f"  {name}: Likes {reward.likes}" for name, reward in REWARDS.items())
     group = parser.add_argument_group("a scorer picks", description=likes)
-    group.add_argument("--scorer", metavar="NAME", help="which one, or a weighted sum: 0.5*warmth + contrast")
+    group.add_argument(
+        "--scorer",
+        metavar="NAME",
+        help="which one, a function of your own as my_rewards.py:likes, or a weighted sum: 0.5*warmth + contrast",
+    )
     group.add_argument("--random", action="store_true", help="pick at random instead")
     group.add_argument("--kind", choices=("favourite", "ranking"), default="favourite", help="what to say [favourite]")
     group.add_argument(
@@ -61,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
     if not (options.scorer or options.random or options.import_ or options.export):
         raise D3POError("Nobody was named to pick.", f"Choose --scorer {', '.join(REWARDS)}, or --random, or --import.")
-    reward = get_reward(options.scorer) if options.scorer and not options.random else None
+    reward = get_reward(options.scorer, own_code=True) if options.scorer and not options.random else None
     run = Run.open(options.run)
     if options.import_:
         print(f"Imported {import_file(run, options.import_, options.who)} picks.")

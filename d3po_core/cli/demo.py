@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from ..rewards.auto_pick import auto_pick
     from .training import train
 
-    reward = get_reward(options.scorer)
+    reward = get_reward(options.scorer, own_code=True)
     begin = time.monotonic()
     folder = Path(options.run or time.strftime("d3po-runs/garden-%Y%m%d-%H%M%S"))
     training, held_out = split_prompts()

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     group.add_argument(
         "--reward",
         metavar="REWARD",
-        help="one of these, clip:FOLDER, pickscore:FOLDER, hpsv2:FOLDER, aesthetic:FOLDER, picks:FILE, or a weighted "
+        help="one of these, clip:FOLDER, pickscore:FOLDER, hpsv2:FOLDER, aesthetic:FOLDER, picks:FILE, a function "
+        "of your own as my_rewards.py:likes, or a weighted "
         "sum such as 0.5*warmth + contrast; with --finish none is needed",
     )
     common.add_finish(parser)
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         return train_and_report(run, common.load(options, run), request, options)
     if not options.reward:
         raise D3POError("No reward is named.", "Add --reward and one of those that d3po draft --help lists.")
-    reward = require_differentiable(get_reward(options.reward))
+    reward = require_differentiable(get_reward(options.reward, own_code=True))
     prompts = common.read_prompts(options) or usual_prompts(options, old)
     model = common.load(options, old)
     run = old or new_run(options, model, sample, preset_of(options))

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from ..rewards import get_reward
     from ..run import Run
 
-    reward = get_reward(options.scorer)
+    reward = get_reward(options.scorer, own_code=True)
     run = Run.open(options.run)
     settings = settings_of(options, SampleSettings, common.model_defaults(options, run), run.settings)
     prompts = common.read_prompts(options) or _usual_prompts(options, run)

@@ -23,7 +23,7 @@ OUT_OF_MEMORY = (
 def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     common.add_run(parser)
     common.add_finish(parser)
-    parser.add_argument("--reward", metavar="REWARD", help="let a program's reward of every picture stand for picks")
+    parser.add_argument("--reward", metavar="REWARD", help="let a program's scores of all pictures stand for picks")
     parser.add_argument(
         "--details", action="store_true", help="print loss, margin, KL and clip fraction of every epoch"
     )
@@ -41,5 +41,5 @@ def run(options: argparse.Namespace) -> int:
     train = settings_of(options, TrainSettings, earlier=run.settings)
     lora = settings_of(options, LoraSettings, earlier=run.settings)
     model = common.load(options, run)
-    reward = get_reward(options.reward) if options.reward else None
+    reward = get_reward(options.reward, own_code=True) if options.reward else None
     return train_and_report(run, model, PicksRequest(train, lora, reward), options)

@@ -6,7 +6,7 @@ place of a person.
 
 | file | what is in it |
 |---|---|
-| `reward` | `Reward`, its checks, and weighted sums |
+| `reward` | `Reward`, its checks, weighted sums, and functions of one's own |
 | `spec` | the built-in rewards by name, and `get_reward`, which reads texts such as `warmth + 0.5*clip:/folder` |
 | `simple` | built-in rewards that look at colours, at the embedded model's flowers or at the size of a JPEG |
 | `clip`, `clip_images` | CLIP, PickScore, HPSv2 and LAION's aesthetic score, from folders |
@@ -15,7 +15,7 @@ place of a person.
 | `auto_pick` | picks with a reward |
 """
 
-from .reward import Reward, check_varied, weighted_sum
+from .reward import Reward, check_varied, reward_of, weighted_sum
 from .spec import REWARDS, get_reward, require_differentiable
 
-__all__ = ["REWARDS", "Reward", "check_varied", "get_reward", "require_differentiable", "weighted_sum"]
+__all__ = ["REWARDS", "Reward", "check_varied", "get_reward", "require_differentiable", "reward_of", "weighted_sum"]

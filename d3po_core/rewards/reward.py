@@ -82,6 +82,46 @@ class Reward:
             )
 
 
+PROBE_SIDE = 64
+"""Pixels of the images on which a function is tried, to see whether its scores have a gradient."""
+
+
+@torch.inference_mode(False)  # as in `get_reward`
+def reward_of(function: ScoreFunction | Reward, name: str = "", written: str = "") -> Reward:
+    """Return a function that somebody wrote as a reward; a `Reward` is returned as it is.
+
+    Whether it is differentiable is its attribute `differentiable`, if it has one; else it is tried on noise. What it
+    likes is the first line of its docstring.
+
+    Args:
+        function: from images (B, 3, H, W) in [0, 1] and B prompts to scores (B,).
+        name: for people; "" takes the function's own.
+        written: see `Reward`.
+
+    Raises:
+        D3POError: it is no function, or it fails on noise or returns no scores.
+    """
+    if isinstance(function, Reward):
+        return function
+    name = name or getattr(function, "__name__", type(function).__name__)
+    if not callable(function):
+        raise D3POError(f"'{name}' is no reward.", "Give a function of images and prompts that returns scores.")
+    likes = (getattr(function, "__doc__", None) or f"what {name} scores highly").strip().splitlines()[0].rstrip(".")
+    differentiable = getattr(function, "differentiable", None)
+    if differentiable is None:
+        images = torch.rand(2, 3, PROBE_SIDE, PROBE_SIDE, requires_grad=True)
+        try:
+            with torch.enable_grad():
+                scores = function(images, ["", ""])
+        except Exception as error:
+            raise D3POError(
+                f"The reward '{name}' fails on two pictures of noise ({type(error).__name__}: {error}).",
+                "Mend it, or set its attribute differentiable to True or False, so that it is not tried on noise.",
+            ) from error
+        differentiable = isinstance(scores, Tensor) and scores.requires_grad
+    return Reward(name, likes, function, bool(differentiable), written)
+
+
 def check_varied(reward: Reward, scores: Tensor) -> None:
     """Raise D3POError if a reward gives two or more different images the same score; scores are (B,)."""
     spread, size = float(scores.max() - scores.min()), float(scores.abs().max())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 
 from ..errors import D3POError
 from . import simple
-from .reward import Reward, ScoreFunction, WeightedSum, weighted_sum, write_sum
+from .reward import Reward, ScoreFunction, WeightedSum, reward_of, weighted_sum, write_sum
 
 _SMOOTH = "by a size that has a gradient"
 _BUILT_IN: tuple[tuple[str, str, ScoreFunction, bool], ...] = (
@@ -42,19 +44,24 @@ FILES = {
 """The word before the colon of a spec, and what the path after it leads to."""
 
 
+OWN_CODE = re.compile(r"(?P<file>.+\.py):(?P<function>[A-Za-z_]\w*)")
+"""A function in a Python file of one's own."""
+
+
 @torch.inference_mode(False)  # a host may call this inside it, where tensors are made that never allow gradients
-def get_reward(spec: str, more: Mapping[str, Callable[[], Reward]] | None = None) -> Reward:
+def get_reward(spec: str, more: Mapping[str, Callable[[], Reward]] | None = None, own_code: bool = False) -> Reward:
     """Return the reward that a spec names, loaded from its path if it has one.
 
     Args:
         spec: terms joined by +, each a name, or a kind and a path (`clip:/folder`), optionally with a weight and *
-            before it. After a path, + needs a space on either side.
+            before it. Beside a path, + needs a space on either side.
         more: further names that are known where this is called, each with a function that loads its reward.
+        own_code: whether `FILE.py:FUNCTION` may be named, whose code is run. Never for what comes from a page.
 
     Raises:
         D3POError: a name is unknown, a weight is not a number, or a path holds something else.
     """
-    return weighted_sum([(weight, _named(name, more or {})) for weight, name in _terms(spec)])
+    return weighted_sum([(weight, _named(name, more or {}, own_code)) for weight, name in _terms(spec)])
 
 
 def canonical(spec: str) -> str:
@@ -84,9 +91,12 @@ def require_differentiable(reward: Reward) -> Reward:
 
 
 def _split(spec: str) -> list[str]:
-    """Split a spec into its terms. A path may contain +, so after a colon only a + between spaces separates terms."""
+    """Split a spec into its terms. A path may contain +, so beside one only a + between spaces separates terms."""
     parts: list[str] = []
     for text in re.split(r"\s\+\s", spec):
+        if OWN_CODE.fullmatch(text.strip()):
+            parts.append(text)
+            continue
         plain, colon, path = text.partition(":")
         *before, last = re.split(r"(?<![\d.][eE])\+", plain)
         parts += [*before, last + colon + path]
@@ -113,18 +123,26 @@ def _term(text: str) -> tuple[float, str]:
 
 
 def _absolute(name: str) -> str:
+    if own := OWN_CODE.fullmatch(name):
+        return f"{Path(os.path.expanduser(own['file'].strip())).absolute()}:{own['function']}"
     kind, colon, path = name.partition(":")
     if kind not in FILES or not path.strip():
         return name
     return f"{kind}{colon}{Path(os.path.expanduser(path.strip())).absolute()}"
 
 
-def _named(name: str, more: Mapping[str, Callable[[], Reward]]) -> Reward:
+def _named(name: str, more: Mapping[str, Callable[[], Reward]], own_code: bool) -> Reward:
     """Return the reward of a term without its weight; raises D3POError if there is none."""
     if name in more:
         return dataclasses.replace(more[name](), written=name)
     if name in REWARDS:
         return REWARDS[name]
+    if OWN_CODE.fullmatch(name):
+        if not own_code:
+            raise D3POError(
+                f"'{name}' is Python code, which is run on the command line only.", "Use it there, with d3po."
+            )
+        return _from_own_code(_absolute(name))
     kind, _, path = name.partition(":")
     if kind in FILES:
         if not path.strip():
@@ -132,6 +150,34 @@ def _named(name: str, more: Mapping[str, Callable[[], Reward]]) -> Reward:
         return dataclasses.replace(_loader(kind)(path.strip()), written=_absolute(name))
     choices = [*more, *REWARDS, *(f"{kind}:PATH" for kind in FILES)]
     raise D3POError(f"There is no reward called '{name}'.", f"Choose one of {', '.join(choices)}.")
+
+
+def _from_own_code(written: str) -> Reward:
+    """Return the reward that a function in a Python file is.
+
+    Args:
+        written: absolute path, a colon, and the function's name.
+
+    Raises:
+        D3POError: there is no such file or function, or the file cannot be run.
+    """
+    path, _, name = written.rpartition(":")
+    file = Path(path)
+    if not file.is_file():
+        raise D3POError(f"There is no file {file}.", "Check the path of the reward.")
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_file_location(f"d3po_own_{file.stem}", file)  # type: ignore[arg-type]  # it is a .py
+    )
+    sys.path.insert(0, str(file.parent))  # it may import what lies beside it, as a script does
+    try:
+        module.__spec__.loader.exec_module(module)  # type: ignore[union-attr]  # made just now
+    except Exception as error:
+        raise D3POError(f"{file.name} cannot be run ({type(error).__name__}: {error}).", "Mend it first.") from error
+    finally:
+        sys.path.remove(str(file.parent))
+    if not hasattr(module, name):
+        raise D3POError(f"There is no function '{name}' in {file.name}.", "Check its name.")
+    return reward_of(getattr(module, name), f"{file.name}:{name}", written)
 
 
 def _loader(kind: str) -> Callable[[str], Reward]:
