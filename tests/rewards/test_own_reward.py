@@ -13,7 +13,7 @@ from d3po_core.picks import Pick
 from d3po_core.rewards import REWARDS, get_reward, require_differentiable, reward_of
 from d3po_core.rewards.spec import canonical
 from d3po_core.run import Run
-from tests.run_helpers import put_group, make_run
+from tests.run_helpers import make_run, put_group
 
 FILE = '''
 """Rewards of somebody's own."""
