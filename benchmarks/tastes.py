@@ -1,0 +1,45 @@
+"""Tastes to learn, plain functions of the pixels; the learning benchmarks and the command line take them by name.
+
+d3po annotate --run my-taste --scorer benchmarks/tastes.py:saturated
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from d3po_core.rewards import REWARDS, Reward, reward_of
+
+
+def saturation(images: Tensor) -> Tensor:
+    """Return each pixel's greatest minus its least channel, (B, H, W), of images (B, 3, H, W)."""
+    return images.amax(1) - images.amin(1)
+
+
+def saturated(images: Tensor, prompts: list[str]) -> Tensor:
+    """Saturated colours: mean of the greatest minus the least channel."""
+    return saturation(images).mean((1, 2))
+
+
+def symmetric(images: Tensor, prompts: list[str]) -> Tensor:
+    """Left like right: minus the mean difference from the mirrored image."""
+    return -(images - images.flip(-1)).abs().mean((1, 2, 3))
+
+
+def low(images: Tensor, prompts: list[str]) -> Tensor:
+    """Colour far down: the height of the centre of saturation, 0 at the top and 1 at the bottom."""
+    weight = saturation(images).sum(2)
+    place = torch.linspace(0, 1, weight.shape[1], device=weight.device, dtype=weight.dtype)
+    return (weight * place).sum(1) / weight.sum(1).clamp(min=1e-6)
+
+
+TASTES: dict[str, Reward] = {
+    "large blooms": REWARDS["garden-size"],
+    "leans right": REWARDS["garden-lean"],
+    "warmth": REWARDS["warmth"],
+    "saturated": reward_of(saturated),
+    "symmetric": reward_of(symmetric),
+    "low": reward_of(low),
+    "compressibility": REWARDS["compressibility"],
+    "incompressibility": REWARDS["incompressibility"],
+}

@@ -1,0 +1,77 @@
+"""Prompt adherence against closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from d3po_core.diffusion.denoiser import ADHERENCE_RATIOS, Conditioning, Denoiser, Prediction, prompt_adherence
+from d3po_core.models import DiffusersModel
+from tests.tiny_pipelines import tiny_sd
+
+
+class Gaussian(Denoiser):
+    """The exact denoiser of latents that are N(mean, 1), with means that the prompt and its negative name.
+
+    D(x, sigma) is the posterior mean, (signal x / sigma^2 + mean) / (signal^2 / sigma^2 + 1).
+    """
+
+    def __init__(self, family: str) -> None:
+        self.family = family  # type: ignore[assignment]
+        self.module = torch.nn.Linear(1, 1)
+        self.rows: list[int] = []
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def clean(self, latents: Tensor) -> Tensor:
+        return latents / 2
+
+    def __call__(
+        self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float, guided: bool = True
+    ) -> Prediction:
+        self.rows.append(len(x))
+        level = sigma.to(x)[:, None]
+        signal = 1 - level if self.family == "flow" else torch.ones_like(level)
+        ratio = (level / signal) ** 2
+        cond, uncond = (
+            (x / signal + ratio * conditioning[n][:, None]) / (1 + ratio) for n in ("mean", "negative_mean")
+        )
+        return Prediction(cond, uncond + guidance_scale * (cond - uncond))
+
+
+@pytest.mark.parametrize("family", ["diffusion", "flow"])
+def test_it_is_the_expected_difference_of_errors(family: str) -> None:
+    """With r = sigma/signal: D - x0 = (r n + r^2 (m - x0)) / (1 + r^2), so that the noise cancels but for a cross term.
+
+    The expected difference of squared errors is r^4 / (1 + r^2)^2 times that of (m - x0)^2, the same in both families.
+    """
+    x0 = torch.randn(3, 4000, generator=torch.Generator().manual_seed(1)) * 0.01 + torch.tensor([[0.0], [1.0], [2.0]])
+    means = {"mean": torch.full((3,), 2.0), "negative_mean": torch.zeros(3)}
+    found = prompt_adherence(Gaussian(family), 2 * x0, means, draws=4)
+    factor = sum(r**4 / (1 + r**2) ** 2 for r in ADHERENCE_RATIOS) / len(ADHERENCE_RATIOS)
+    expected = factor * (x0.square() - (x0 - 2).square()).mean(1)
+    torch.testing.assert_close(found, expected, atol=0.06, rtol=0)
+    assert found[0] < found[1] < found[2]
+
+
+def test_batches_change_nothing_and_are_kept_to() -> None:
+    latents, means = torch.randn(5, 8), {"mean": torch.arange(5.0), "negative_mean": -torch.arange(5.0)}
+    denoiser = Gaussian("diffusion")
+    torch.testing.assert_close(
+        prompt_adherence(denoiser, latents, means, batch=2), prompt_adherence(denoiser, latents, means)
+    )
+    assert max(denoiser.rows[: len(denoiser.rows) // 2]) == 2
+
+
+def test_a_pipeline_answers_with_its_two_branches() -> None:
+    model = DiffusersModel(tiny_sd())
+    (row,) = model.encode(["a red fox"])
+    latents = torch.randn(2, *model.latent_shape())
+    rows = {name: value.expand(2, *value.shape[1:]) for name, value in row.items()}
+    found = prompt_adherence(model.denoiser, latents, rows, draws=1)
+    assert found.shape == (2,) and found.abs().max() > 0
+    alike = {name: rows[f"negative_{name.removeprefix('negative_')}"] for name in rows}
+    assert torch.equal(prompt_adherence(model.denoiser, latents, alike, draws=1), torch.zeros(2))
