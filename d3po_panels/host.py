@@ -31,7 +31,6 @@ class Models(Protocol):
     @property
     def device(self) -> str:
         """The device of the model in memory."""
-        ...
 
     def get(self, source: str) -> ImageModel:
         """Return a model by its source.
@@ -39,7 +38,6 @@ class Models(Protocol):
         Raises:
             D3POError: it cannot be loaded.
         """
-        ...
 
     def of(self, run: Run) -> ImageModel:
         """Return the model that a run was begun with.
@@ -47,7 +45,6 @@ class Models(Protocol):
         Raises:
             D3POError: it cannot be loaded, or another one is in its place.
         """
-        ...
 
 
 class Host(Protocol):
@@ -56,27 +53,22 @@ class Host(Protocol):
     @property
     def models(self) -> Models:
         """Where models come from."""
-        ...
 
     @property
     def attachment(self) -> str:
         """How a LoRA is attached to these models, see `lora.attach`."""
-        ...
 
     @property
     def groups_per_turn(self) -> int:
         """Groups to draw ahead before the host's other work has its turn."""
-        ...
 
     @property
     def open_to_others(self) -> bool:
         """Whether other computers can see the page. Then it takes no paths, which would name files of this one."""
-        ...
 
     @property
     def task(self) -> str:
         """Id of the present turn in the host's own progress bar; "" if it has none."""
-        ...
 
     def turn(self, check: Callable[[], None]) -> AbstractContextManager[object]:
         """Hold the host's own queue, its model ready for use, while a job is done.
@@ -84,11 +76,9 @@ class Host(Protocol):
         Args:
             check: raises `Stopped`; to be called as often as the host can, also within a sampling step.
         """
-        ...
 
     def should_yield(self) -> bool:
         """Return whether the host's other work waits for a turn."""
-        ...
 
     def check_stop(self, progress: WorkProgress) -> None:
         """Show progress in the host's own way, and see whether a person stopped the job there.
@@ -96,11 +86,9 @@ class Host(Protocol):
         Raises:
             Stopped: they did.
         """
-        ...
 
     def training(self, model: ImageModel, settings: TrainSettings | RewardSettings) -> AbstractContextManager[object]:
         """Hold the network, and for a reward the decoder: autograd works, and memory is as the settings ask."""
-        ...
 
     def lora_saved(self, run: Run, path: Path) -> None:
         """Take note of a LoRA file that was written into a run.
@@ -108,8 +96,6 @@ class Host(Protocol):
         Raises:
             D3POError: it cannot be copied to where the host lists LoRAs.
         """
-        ...
 
     def previews_drawn(self, run: Run, round: int) -> None:
         """Take note that a round's images before and after were drawn."""
-        ...

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
-from torch import Tensor
-
-from d3po_core.diffusion.denoiser import Conditioning
 from d3po_core.diffusion.image_model import Encoder
 from d3po_core.importing import Imported, JudgedImages, import_pictures
 from d3po_core.run import Run
@@ -25,7 +23,7 @@ class Importing:
         self.total = len(images.groups)
         self.done = False
         self._encoder = _PresentEncoder()
-        self._reports: Iterator[Imported] = import_pictures(run, images, self._encoder, who)
+        self._reports: Iterator[Imported] = import_pictures(run, images, cast("Encoder", self._encoder), who)
 
     def resume(self, encoder: Encoder, should_yield: Callable[[], bool]) -> Iterator[Imported]:
         """Import groups until all are in or there is something else to do, at least one.
@@ -49,25 +47,10 @@ class Importing:
 
 
 class _PresentEncoder:
-    """The encoder that is in memory now."""
+    """The encoder that is in memory now, only within a turn."""
 
     def __init__(self) -> None:
         self.present: Encoder | None = None
 
-    @property
-    def _encoder(self) -> Encoder:
-        assert self.present is not None, "only within a turn"
-        return self.present
-
-    @property
-    def unit(self) -> int:
-        """See `Encoder.unit`."""
-        return self._encoder.unit
-
-    def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """See `Encoder.encode`."""
-        return self._encoder.encode(prompts, negative)
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        """See `Encoder.encode_images`."""
-        return self._encoder.encode_images(images)
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.present, name)

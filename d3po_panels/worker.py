@@ -32,11 +32,7 @@ if TYPE_CHECKING:
 
 
 class Worker(Actions):
-    """The gallery's actions on a host's models; `start` it first, `close` it in the end.
-
-    Args:
-        host: the program that shows the page.
-    """
+    """The gallery's actions on a host's models; `start` it first, `close` it in the end."""
 
     def __init__(self, host: Host) -> None:
         self.host = host

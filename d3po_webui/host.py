@@ -40,7 +40,6 @@ class CheckpointInfo(Protocol):
 
     def calculate_shorthash(self) -> str | None:
         """Return the file's hash; None if the user has turned that off."""
-        ...
 
 
 class LatentScale(Protocol):
@@ -48,11 +47,9 @@ class LatentScale(Protocol):
 
     def process_in(self, latents: Tensor) -> Tensor:
         """Return latents as the network takes them."""
-        ...
 
     def process_out(self, latents: Tensor) -> Tensor:
         """Return latents as the VAE takes them."""
-        ...
 
 
 class NoiseLevels(Protocol):
@@ -83,7 +80,6 @@ class ModelPatcher(Protocol):
 
     def memory_required(self, shape: list[int]) -> float:
         """Return the bytes that computing needs for latents of a shape."""
-        ...
 
 
 class ForgeVae(Protocol):
@@ -108,7 +104,6 @@ class HostModel(Protocol):
 
     def get_learned_conditioning(self, prompts: object) -> Tensor | dict[str, Tensor]:
         """Return what the text encoder makes of prompts."""
-        ...
 
     # A1111's, of ldm (SD) or sgm (SDXL)
     model: nn.Module
@@ -120,7 +115,6 @@ class HostModel(Protocol):
 
     def apply_model(self, x: Tensor, timestep: Tensor, cond: Mapping[str, object]) -> Tensor:
         """Return the network's output, in the host's precision."""
-        ...
 
 
 def loaded_model() -> HostModel:

@@ -31,7 +31,6 @@ class HostApp(GradioApp, Protocol):
 
     def mount(self, path: str, app: ASGIApp) -> None:
         """Serve an application under a path."""
-        ...
 
 
 _registered: Path | None = None

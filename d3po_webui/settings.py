@@ -25,7 +25,6 @@ class OptionInfo(Protocol):
 
     def needs_reload_ui(self) -> Self:
         """Say beside the option that it has effect after a reload, and return it."""
-        ...
 
 
 class Options(Protocol):
@@ -33,11 +32,9 @@ class Options(Protocol):
 
     def add_option(self, key: str, info: OptionInfo) -> None:
         """Add an option."""
-        ...
 
     def onchange(self, key: str, func: Callable[[], None]) -> None:
         """Call a function now and when an option is changed."""
-        ...
 
 
 def add(options: Options, option_info: Callable[..., OptionInfo], host: WebuiHost) -> None:

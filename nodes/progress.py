@@ -37,13 +37,7 @@ def write_into_node(text: str, node: str) -> None:
 
 
 class Working:
-    """One piece of work, as a context.
-
-    Args:
-        run: the taste it is done for.
-        node: id of the node that does it.
-        kind, of: as for `WorkProgress`.
-    """
+    """One piece of a node's work for a taste, as a context; `kind` and `of` are as for `WorkProgress`."""
 
     def __init__(self, run: Run, node: str, kind: str, of: int = 0) -> None:
         self.run, self.node = run, node

@@ -56,7 +56,6 @@ class Denoiser(Protocol):
                 guidance-distilled network takes as an input.
             guided: False evaluates the conditional branch only; `Prediction.guided` is then that branch too.
         """
-        ...
 
     def clean(self, latents: Tensor) -> Tensor:
         """Convert finished latents (B, ...) to the space of x; unless a denoiser says otherwise, they are in it.
@@ -76,7 +75,6 @@ class Denoiser(Protocol):
             steps: number of steps; step i goes from level i to level i + 1.
             schedule: "model" (spacing and end as in the model's own scheduler configuration) or "karras".
         """
-        ...
 
 
 def starting_latents(denoiser: Denoiser, noise: Tensor, sigma: float) -> Tensor:
@@ -95,50 +93,3 @@ def size(conditioning: Conditioning) -> tuple[tuple[str, tuple[int, ...]], ...]:
     In some hosts a long prompt has more tokens.
     """
     return tuple((name, tuple(tensor.shape[1:])) for name, tensor in sorted(conditioning.items()))
-
-
-ADHERENCE_RATIOS = (1.0, 2.5, 5.0)
-"""Ratios of noise to signal at which a prompt's content is decided, and adherence to it is measured."""
-
-
-@torch.no_grad()
-def prompt_adherence(
-    denoiser: Denoiser,
-    latents: Tensor,
-    conditioning: Conditioning,
-    draws: int = 2,
-    batch: int = 32,
-    seed: int = 0,
-) -> Tensor:
-    """Measure how much a prompt helps the model to denoise each image: E |D_uncond - x0|^2 - E |D_cond - x0|^2.
-
-    This is the diffusion classifier (Li et al. 2023, arXiv 2303.16203, eq. 6) between a prompt and its negative. It
-    falls as an image loses what its prompt says. The difference is not divided by the error, because that would
-    confound it with how busy an image is.
-
-    Args:
-        denoiser: the base model, no LoRA active.
-        latents: finished, (B, ...).
-        conditioning: of each image's prompt, B rows.
-        draws: noises at each of `ADHERENCE_RATIOS`. All images get the same ones.
-        batch: rows per forward pass.
-        seed: of the noises.
-
-    Returns:
-        (B,), float32 on the CPU, mean over draws, levels and latent elements. 0 for a network without a second branch.
-    """
-    clean, rng = denoiser.clean(latents.to(denoiser.device)).float(), torch.Generator().manual_seed(seed)
-    total = torch.zeros(len(latents))
-    for ratio in ADHERENCE_RATIOS:
-        flow = denoiser.family == "flow"
-        sigma, signal = (ratio / (1 + ratio), 1 / (1 + ratio)) if flow else (ratio, 1.0)
-        for _ in range(draws):
-            x = signal * clean + sigma * torch.randn(clean.shape[1:], generator=rng).to(clean)
-            for first in range(0, len(x), batch):
-                part = slice(first, first + batch)
-                rows = {name: value[part].to(clean.device) for name, value in conditioning.items()}
-                level = torch.full((len(x[part]),), sigma, dtype=torch.float64)
-                prediction = denoiser(x[part], level, rows, guidance_scale=0.0)  # guided by 0: the negative alone
-                errors = [(each - clean[part]).flatten(1).square().mean(1) for each in vars(prediction).values()]
-                total[part] += (errors[1] - errors[0]).float().cpu()
-    return total / (len(ADHERENCE_RATIOS) * draws)

@@ -17,15 +17,12 @@ class Encoder(Protocol):
     @property
     def unit(self) -> int:
         """Return the pixels that an image's height and width must be multiples of."""
-        ...
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """Encode each prompt to a conditioning of one row."""
-        ...
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) in [0, 1] to latents (B, ...) for `decode`, deterministically."""
-        ...
 
 
 class ImageModel(Protocol):
@@ -39,7 +36,6 @@ class ImageModel(Protocol):
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """Encode each prompt to a conditioning of one row."""
-        ...
 
     def sample(
         self,
@@ -49,15 +45,12 @@ class ImageModel(Protocol):
         guidance_scale: float,
     ) -> Trajectory:
         """Draw one image for each noise and its conditioning (one row each), see `rollout.sample`."""
-        ...
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (B, ...) to images (B, 3, H, W) in [0, 1], float32.
 
         Training by a reward needs gradients to flow through it.
         """
-        ...
 
     def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
         """Return the shape of one image's latents, without batch; 0 pixels means the model's native size."""
-        ...

@@ -30,7 +30,6 @@ class Features(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features (B, F) of images (B, 3, H, W) in [0, 1]."""
-        ...
 
 
 class Statistics:

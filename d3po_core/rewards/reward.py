@@ -82,10 +82,6 @@ class Reward:
             )
 
 
-PROBE_SIDE = 64
-"""Pixels of the images on which a function is tried, to see whether its scores have a gradient."""
-
-
 @torch.inference_mode(False)  # as in `get_reward`
 def reward_of(function: ScoreFunction | Reward, name: str = "", written: str = "") -> Reward:
     """Return a function that somebody wrote as a reward; a `Reward` is returned as it is.
@@ -109,7 +105,7 @@ def reward_of(function: ScoreFunction | Reward, name: str = "", written: str = "
     likes = (getattr(function, "__doc__", None) or f"what {name} scores highly").strip().splitlines()[0].rstrip(".")
     differentiable = getattr(function, "differentiable", None)
     if differentiable is None:
-        images = torch.rand(2, 3, PROBE_SIDE, PROBE_SIDE, requires_grad=True)
+        images = torch.rand(2, 3, 64, 64, requires_grad=True)
         try:
             with torch.enable_grad():
                 scores = function(images, ["", ""])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
 import os
 import re
+import runpy
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -153,10 +153,7 @@ def _named(name: str, more: Mapping[str, Callable[[], Reward]], own_code: bool) 
 
 
 def _from_own_code(written: str) -> Reward:
-    """Return the reward that a function in a Python file is.
-
-    Args:
-        written: absolute path, a colon, and the function's name.
+    """Return the reward that a function in a Python file is, from the file's absolute path, a colon and its name.
 
     Raises:
         D3POError: there is no such file or function, or the file cannot be run.
@@ -165,19 +162,16 @@ def _from_own_code(written: str) -> Reward:
     file = Path(path)
     if not file.is_file():
         raise D3POError(f"There is no file {file}.", "Check the path of the reward.")
-    module = importlib.util.module_from_spec(
-        importlib.util.spec_from_file_location(f"d3po_own_{file.stem}", file)  # type: ignore[arg-type]  # it is a .py
-    )
     sys.path.insert(0, str(file.parent))  # it may import what lies beside it, as a script does
     try:
-        module.__spec__.loader.exec_module(module)  # type: ignore[union-attr]  # made just now
+        names = runpy.run_path(str(file))
     except Exception as error:
         raise D3POError(f"{file.name} cannot be run ({type(error).__name__}: {error}).", "Mend it first.") from error
     finally:
         sys.path.remove(str(file.parent))
-    if not hasattr(module, name):
+    if name not in names:
         raise D3POError(f"There is no function '{name}' in {file.name}.", "Check its name.")
-    return reward_of(getattr(module, name), f"{file.name}:{name}", written)
+    return reward_of(names[name], f"{file.name}:{name}", written)
 
 
 def _loader(kind: str) -> Callable[[str], Reward]:

@@ -187,14 +187,7 @@ class DifferentiableModel(HostModel):
 
 
 class RunModel(HostModel):
-    """A `HostModel` that takes prompts, sizes and masks from a run; no graph is needed for them.
-
-    Args:
-        patcher: the MODEL.
-        run: with groups.
-        vae: decodes.
-        eta: amount of noise.
-        shape: of an image's latents; None takes the run's.
+    """A `HostModel` that takes prompts, masks and, unless a shape is named, sizes from a run; no graph is needed.
 
     Raises:
         D3POError: nothing was drawn or imported yet, or what the run keeps of a group is missing or damaged.

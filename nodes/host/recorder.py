@@ -49,13 +49,7 @@ def mask_at(guider: Guider, sigma: Tensor, sigmas: Tensor, mask: Tensor) -> Tens
 
 
 class Recorder:
-    """Draws with the host's sampler functions and notes what training needs.
-
-    Args:
-        plan: steps and window.
-        noises: one for each image.
-        eta: amount of noise in the noisy steps.
-    """
+    """Draws with the host's sampler functions and notes what training needs."""
 
     def __init__(self, plan: SamplingPlan, noises: Sequence[CandidateNoise], eta: float) -> None:
         self.plan, self.noises, self.eta = plan, noises, eta

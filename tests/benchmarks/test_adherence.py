@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from d3po_core.diffusion.denoiser import ADHERENCE_RATIOS, Conditioning, Denoiser, Prediction, prompt_adherence
+from benchmarks.adherence import ADHERENCE_RATIOS, prompt_adherence
+from d3po_core.diffusion.denoiser import Conditioning, Denoiser, Prediction
 from d3po_core.models import DiffusersModel
 from tests.tiny_pipelines import tiny_sd
 
