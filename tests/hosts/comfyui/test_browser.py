@@ -160,7 +160,7 @@ def use_the_lora(page: Page, own: Host) -> None:
     graph = {**complete_graph(), **ending}
     graph["sample"]["inputs"]["model"] = ["trainer", 0]
     page.load(graph)
-    only = "() => window.app.queuePrompt(0, 1, { queueNodeIds: ['save'] })"
+    only = "() => window.app.queuePrompt(0, 1, ['save'])"
     own_output = picture(own, own.wait(page.queued_by(lambda: page.run(only))[0]))
     page.load(plain())
     base = picture(own, own.wait(page.queue()))
