@@ -286,6 +286,8 @@ BETA_WEIGHS_KL = ("ddpo", "dpok")
 """Methods whose beta may be 0; the gradient of the others is proportional to it."""
 METHOD_DECIDES = ("beta", "clip", "learning_rate")
 """Settings that are empty unless somebody chose a value."""
+ZERO_WAS_EMPTY = ("beta", "clip", "learning_rate")
+"""Those of them of which the first runs kept 0, see `from_stored`."""
 FILLED = "filled"
 """Key beside stored settings of which none was left empty, see `from_stored`."""
 
@@ -377,7 +379,6 @@ def from_stored(kind: type[Settings], stored: Mapping[str, object]) -> Settings:
     """
     known = {item.name for item in dataclasses.fields(kind)}
     values: dict[str, Any] = {name: value for name, value in stored.items() if name in known}
-    decided = [values.get(name) for name in METHOD_DECIDES]
-    if None not in decided and not stored.get(FILLED):
-        values |= {name: None for name in METHOD_DECIDES if values[name] == 0}
+    if None not in [values.get(name) for name in ZERO_WAS_EMPTY] and not stored.get(FILLED):
+        values |= {name: None for name in ZERO_WAS_EMPTY if values[name] == 0}
     return kind(**values)
