@@ -105,6 +105,6 @@ def test_in_comfyui(taught: list[Path], sd15: Path, tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found) == len(taught)
     for lora in taught:
-        told = found[lora.stem]
-        assert not told["said"] and told["effect"] > 1e-3 and told["error"] < 1e-5
-        assert told["patches"] == sum(key.endswith("lora_up.weight") for key in load_lora(lora)[0])
+        measured = found[lora.stem]
+        assert not measured["complaints"] and measured["effect"] > 1e-3 and measured["error"] < 1e-5
+        assert measured["patches"] == sum(key.endswith("lora_up.weight") for key in load_lora(lora)[0])
