@@ -266,7 +266,7 @@ class AutoPick(io.ComfyNode):
         judge: Reward | None = None,
     ) -> io.NodeOutput:
         run = folders.library().run(trajectories["run"])
-        scores = reward_of(judge) if judge else get_reward(reward.strip() or scorer)
+        scores = reward_of(judge) if judge is not None else get_reward(reward.strip() or scorer)
         count = sum(1 for _ in auto_pick.auto_pick(run, scores, AUTO_PICKER, kind, mistakes))
         return io.NodeOutput(trajectories, ui={"text": [f"Picked in {count} groups."]})
 

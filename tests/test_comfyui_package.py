@@ -190,3 +190,11 @@ def test_the_quick_start_has_seven_nodes_wired_as_a_loop():
     assert len(kinds) == 7
     assert ("D3PO_PairedTrajectorySampler", "D3PO_PreferenceCollector") in wires
     assert ("D3PO_PreferenceCollector", "D3PO_LoraTrainer") in wires
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_gallery_calls_nodes_as_they_are_called(language: str) -> None:
+    """In what it says where a graph lacks one."""
+    texts = json.loads((ROOT / "web" / "text" / f"{language}.json").read_text("utf-8"))
+    named = {key.removeprefix("comfyui.node."): text for key, text in texts.items() if key.startswith("comfyui.node.")}
+    assert named and named == {node: words(language)[node]["display_name"] for node in named}

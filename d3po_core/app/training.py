@@ -66,7 +66,7 @@ def train_round(trainer: RoundTrainer, after_update: Callable[[Report], Next]) -
         return save_round(trainer)
 
 
-RESUMED = "An unfinished round goes on as it was begun: changed settings, prompts and new picks are for the next round."
+RESUMED = "It went on as it was begun: changed settings, prompts and new picks are for the next round."
 
 
 def why_not_train(run: Run, method: str | None) -> str:

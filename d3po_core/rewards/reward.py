@@ -102,7 +102,7 @@ def reward_of(function: ScoreFunction | Reward, name: str = "", written: str = "
     name = name or getattr(function, "__name__", type(function).__name__)
     if not callable(function):
         raise D3POError(f"'{name}' is no reward.", "Give a function of images and prompts that returns scores.")
-    likes = (getattr(function, "__doc__", None) or f"what {name} scores highly").strip().splitlines()[0].rstrip(".")
+    description = (getattr(function, "__doc__", None) or "").strip() or f"what {name} scores highly"
     differentiable = getattr(function, "differentiable", None)
     if differentiable is None:
         images = torch.rand(2, 3, 64, 64, requires_grad=True)
@@ -115,7 +115,7 @@ def reward_of(function: ScoreFunction | Reward, name: str = "", written: str = "
                 "Mend it, or set its attribute differentiable to True or False, so that it is not tried on noise.",
             ) from error
         differentiable = isinstance(scores, Tensor) and scores.requires_grad
-    return Reward(name, likes, function, bool(differentiable), written)
+    return Reward(name, description.splitlines()[0].rstrip("."), function, bool(differentiable), written)
 
 
 def check_varied(reward: Reward, scores: Tensor) -> None:

@@ -162,13 +162,12 @@ def _from_own_code(written: str) -> Reward:
     file = Path(path)
     if not file.is_file():
         raise D3POError(f"There is no file {file}.", "Check the path of the reward.")
-    sys.path.insert(0, str(file.parent))  # it may import what lies beside it, as a script does
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))  # it may import what lies beside it, also later, as a script does
     try:
         names = runpy.run_path(str(file))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise D3POError(f"{file.name} cannot be run ({type(error).__name__}: {error}).", "Mend it first.") from error
-    finally:
-        sys.path.remove(str(file.parent))
     if name not in names:
         raise D3POError(f"There is no function '{name}' in {file.name}.", "Check its name.")
     return reward_of(names[name], f"{file.name}:{name}", written)

@@ -23,7 +23,12 @@ def red(images, prompts):
     """Redness.
 
     More words."""
-    return images[:, 0].mean((1, 2)) * helper.FACTOR
+    import late_helper
+    return images[:, 0].mean((1, 2)) * helper.FACTOR * late_helper.ONE
+
+def quiet(images, prompts):
+    " "
+    return images.mean((1, 2, 3))
 
 def steps(images, prompts):
     return torch.tensor([float(len(prompt)) for prompt in prompts])
@@ -47,6 +52,7 @@ def file(tmp_path: Path) -> Path:
     folder = tmp_path / "my+rewards"
     folder.mkdir()
     (folder / "helper.py").write_text("FACTOR = 2.0\n")
+    (folder / "late_helper.py").write_text("ONE = 1.0\n")
     (folder / "my_rewards.py").write_text(FILE)
     return folder / "my_rewards.py"
 
@@ -58,6 +64,7 @@ def test_a_function_in_a_file_is_a_reward(file: Path) -> None:
     assert reward.name == "my_rewards.py:red" and reward.likes == "Redness" and reward.differentiable
     assert reward.written == canonical(f" {file}:red") == f"{file}:red"
     assert not get_reward(f"{file}:steps", own_code=True).differentiable
+    assert get_reward(f"{file}:quiet", own_code=True).likes == "what my_rewards.py:quiet scores highly"
     assert get_reward(f"{file}:needs_words", own_code=True).differentiable
 
 
@@ -83,6 +90,7 @@ def test_its_code_is_run_only_where_it_may_be(file: Path) -> None:
         (FILE, "blue", "There is no function 'blue' in my_rewards.py"),
         (FILE, "a_number", "'my_rewards.py:a_number' is no reward"),
         ("import nowhere_to_be_found", "red", r"my_rewards.py cannot be run \(ModuleNotFoundError"),
+        ("raise SystemExit('no')", "red", r"my_rewards.py cannot be run \(SystemExit"),
         ("def red(:", "red", r"my_rewards.py cannot be run \(SyntaxError"),
         ("def red(images, prompts):\n    return prompts[5]", "red", r"fails on two pictures of noise \(IndexError"),
     ],

@@ -198,7 +198,7 @@ def test_a_refused_round_takes_new_picks_and_settings(host: Host) -> None:
     graph["trainer"]["inputs"]["rank"] = 3
     host.post(f"/d3po/taste/{run}/teach", {})
     outputs = host.run(graph, only=["trainer"])
-    assert "goes on as it was begun" not in outputs["trainer"]["text"][0]
+    assert "It went on as it was begun" not in outputs["trainer"]["text"][0]
     state = host.get(f"/d3po/taste/{run}/state?client={'c' * 32}")
     assert state["picks"]["untaught"] == 0
     from safetensors import safe_open
