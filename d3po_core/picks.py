@@ -7,6 +7,7 @@ fewer distortions and safer images (arXiv 2311.13231, section 5). What is flagge
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -39,7 +40,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Pair:
-    """`winner` was preferred to `loser` (candidate numbers of one group); the weights of a group sum to 1."""
+    """`winner` was preferred to `loser` (candidate numbers of one group); the weights of a group sum to 1 at most."""
 
     winner: int
     loser: int
@@ -119,6 +120,19 @@ def scores(
 def ordered(values: Sequence[float]) -> list[Pair]:
     """Return all pairs of candidates whose values differ, the greater one winning, equally weighted."""
     return _equally_weighted([(a, b) for a, x in enumerate(values) for b, y in enumerate(values) if x > y])
+
+
+def graded(values: Sequence[float]) -> list[Pair]:
+    """Return all pairs of candidates whose scores differ, the greater one winning, weighted by how sure that is.
+
+    A pair that is as good as a tie says nothing, and one that is certain counts in full: its weight is 2 P - 1 out of
+    the number of pairs, P = sigmoid(difference) being the probability of the preference (Bradley and Terry 1952).
+
+    Args:
+        values: in nats, (C,).
+    """
+    ordered_pairs = [(a, b) for a, x in enumerate(values) for b, y in enumerate(values) if x > y]
+    return [Pair(a, b, math.tanh((values[a] - values[b]) / 2) / len(ordered_pairs)) for a, b in ordered_pairs]
 
 
 def _equally_weighted(ordered: Sequence[tuple[int, int]]) -> list[Pair]:

@@ -154,10 +154,10 @@ class TrainSettings:
         "Evaluate the reference anew instead of trusting what was recorded: for a model that has changed since.",
         advanced=True,
     )
-    epochs: int = setting(4, "Times that every pick is used.", low=1, high=1000)
+    epochs: int = setting(6, "Times that every picture is used.", low=1, high=1000)
     learning_rate: float | None = setting(
         None,
-        "AdamW's learning rate; empty: the method's own, for D3PO 1e-3.",
+        "AdamW's learning rate; empty: the method's own, for D3PO 2e-3.",
         low=1e-8,
         high=1.0,
         advanced=True,
@@ -172,15 +172,16 @@ class TrainSettings:
         low=0.0,
         advanced=True,
     )
-    batch: int = setting(4, "Pairs per update; whole groups are taken until there are as many.", low=1, high=4096)
+    batch: int = setting(1, "Pairs per update; whole groups are taken until there are as many.", low=1, high=4096)
     warmup: int = setting(4, "Updates over which the learning rate rises.", low=0, high=10_000, advanced=True)
     grad_clip: float = setting(1.0, "Largest gradient norm.", low=1e-6, advanced=True)
     label_smoothing: float = setting(
         0.0, "Share of picks taken to be mistaken (conservative DPO).", low=0.0, high=0.49, advanced=True
     )
-    cross_check: bool = setting(
+    judge: bool = setting(
         True,
-        "Predict each half of the picks from the other first, to see how long to train and how far to trust it.",
+        "Fit a judge to the picks: it decides whether there is evidence of a taste, and orders all pictures that were "
+        "drawn, also those that nobody saw. Off: the picks alone teach, as published.",
         advanced=True,
     )
     drift_limit: float = setting(
@@ -189,9 +190,9 @@ class TrainSettings:
         low=0.0,
         advanced=True,
     )
-    patience: int = setting(
-        2,
-        "Without cross_check: stop after this many epochs without a better held-out loss; 0 never.",
+    trained_steps: int = setting(
+        1,
+        "Recorded steps of each picture that an update trains, others every time; 0 trains all of them.",
         low=0,
         high=1000,
         advanced=True,
@@ -275,7 +276,7 @@ class MethodDefaults:
 
 
 METHOD_DEFAULTS: dict[str, MethodDefaults] = {
-    "d3po": MethodDefaults(beta=205.0, clip=0.0, learning_rate=1e-3),
+    "d3po": MethodDefaults(beta=205.0, clip=0.0, learning_rate=2e-3),
     "ddpo": MethodDefaults(beta=0.0, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "dpok": MethodDefaults(beta=0.1, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "diffusion-dpo": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
@@ -310,7 +311,10 @@ PresetValues = dict[str, dict[str, object]]
 """Values that a preset sets, by section and name."""
 PUBLISHED: PresetValues = {
     "sample": {"window": "all", "noise": "all", "eta": 1.0},
-    "train": {"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "cross_check": False, "drift_limit": 0.0},
+    "train": {
+        **{"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "judge": False, "drift_limit": 0.0},
+        **{"trained_steps": 0, "epochs": 4, "learning_rate": 1e-3, "batch": 4},
+    },
 }
 """D3PO as in the authors' code (Yang et al. 2024, arXiv 2311.13231, and its repository): mean log-prob, ratio clamped
 to 1 ± 0.1, beta 0.1, every step by itself. The default preset is the dataclasses' own defaults."""

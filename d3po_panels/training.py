@@ -30,9 +30,8 @@ def train_in_turns(
     model, begun = host.models.of(run), time.monotonic()
 
     def after_update(report: Report) -> Next:
-        kind = "teaching" if report.phase == "teach" else "checking"
-        if queue.progress.kind != kind:
-            queue.show(run, kind, report.total)
+        if queue.progress.kind != "teaching":
+            queue.show(run, "teaching", report.total)
         queue.at(report.update, report.total)
         turn_is_over = time.monotonic() - begun > TURN_SECONDS and host.should_yield()
         return Next.FINISH if finish else Next.PAUSE if turn_is_over or drawing.is_short(run) else Next.CONTINUE

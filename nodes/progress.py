@@ -8,7 +8,7 @@ from ..d3po_core.app.cost import duration
 from ..d3po_core.app.training import Next
 from ..d3po_core.gallery.actions import WorkProgress, WorkState
 from ..d3po_core.run import Run
-from ..d3po_core.training.reports import PHASES, Report
+from ..d3po_core.training.reports import Report
 from .host.process import ProgressBar
 
 _now: dict[str, WorkProgress] = {}
@@ -72,8 +72,8 @@ class Working:
     def trained(self, report: Report) -> Next:
         """Show an update of training, and return that it goes on. Raises the host's interruption if the user asked."""
         self.lowered.append(report.minimised)
-        self.next("teaching" if report.phase == "teach" else "checking", report.total)
-        self.at(report.update, report.total, f"{PHASES[report.phase]}, {report.note}".rstrip(", "))
+        self.next("teaching", report.total)
+        self.at(report.update, report.total, f"Teaching, {report.note}".rstrip(", "))
         return Next.CONTINUE
 
     def drawn(self, done: int, total: int) -> None:

@@ -19,9 +19,8 @@ from ..d3po_core.lora.weights import scale_weights
 from ..d3po_core.run import Group, Run
 from ..d3po_core.settings import LoraSettings, TrainSettings, fill_in
 from ..d3po_core.training.methods import METHODS
-from ..d3po_core.training.preferences import AnotherModel
+from ..d3po_core.training.preferences import AnotherModel, collect_preferences
 from ..d3po_core.training.round_trainer import stopped_round
-from ..d3po_core.training.trainer import preference_data
 from . import folders, graph
 from .host import memory
 from .host.checks import check_trainable
@@ -41,7 +40,7 @@ STRENGTHS = {"gentle": 0.5, "normal": 1.0, "strong": 2.0}
 """Of the learning rate."""
 WIDGETS = (
     *("level", "beta", "clip", "guided_loss", "reference", "reevaluate_reference", "epochs", "learning_rate", "batch"),
-    *("warmup", "grad_clip", "label_smoothing", "cross_check", "drift_limit", "patience", "micro_batch"),
+    *("warmup", "grad_clip", "label_smoothing", "judge", "drift_limit", "trained_steps", "micro_batch"),
     *("checkpointing", "rank", "alpha", "targets", "method", "draws", "lowest_sigma"),
 )
 """Settings in the order of the trainer's widgets. Saved workflows know widgets by their places: new ones go to the end.
@@ -186,25 +185,27 @@ def round_by_picks(run: Run, request: PicksRequest, host: HostModel, vae: Vae | 
     """
     check_trainable(host.patcher)
     if stopped_round(run, "train") is None:
-        preference_data(run, request.settings)
-    judged = [group for group in run.groups.select(freed=False) if group.judged or group.flagged]
-    ids = sorted({group.prompt_id for group in judged})
+        collect_preferences(run, request.settings.method)
+    groups = run.groups.select(freed=False)
+    if not request.settings.judge:
+        groups = [group for group in groups if group.judged or group.flagged]
+    ids = sorted({group.prompt_id for group in groups})
     prompts = [run.prompts.conditioning(i) for i in ids if run.prompts.has_conditioning(i)]  # imported ones may not
     sample = newest_sample_settings(run)
     previews = None if vae is None else lambda: (RunModel(host.patcher, run, vae, sample.eta), sample)
-    notice = training_notice(run, judged, request.settings)
+    notice = training_notice(run, groups, request.settings)
     return HostRound(run, request, host, prompts, shape_of(run), previews, notice)
 
 
-def training_notice(run: Run, judged: Sequence[Group], settings: TrainSettings) -> str:
+def training_notice(run: Run, groups: Sequence[Group], settings: TrainSettings) -> str:
     """Return what teaching from these groups will take, in words."""
     if METHODS[settings.method].rows == "images":
-        return f"{len(judged)} groups of pictures"
-    drawn = [group for group in judged if group.recorded]
+        return f"{len(groups)} groups of pictures"
+    drawn = [group for group in groups if group.recorded and not group.held_out]
     steps = run.groups.trajectory(drawn[0].id)["cond"].shape[1] if drawn else 0
     seconds = seconds_per_image(run)
     each = None if seconds is None else seconds / newest_sample_settings(run).steps
-    return training_cost(len(drawn), sum(group.candidates for group in drawn) * steps, settings, each)
+    return training_cost(len(drawn), sum(group.candidates for group in drawn), steps, settings, each)
 
 
 def named(error: AnotherModel, run: Run, upstream: graph.Upstream) -> D3POError:

@@ -34,21 +34,24 @@ def drawing_cost(groups: int, settings: SampleSettings, pixels: int, seconds_per
     return f"{groups} groups of {settings.candidates} are {images} images{time}, {max(1, megabytes):.0f} MB on disk"
 
 
-def training_cost(groups: int, rows: int, settings: TrainSettings, seconds_per_row: float | None) -> str:
-    """Return what training will take at most, in words: "64 picks of 448 recorded steps, about 6 min at most".
+def training_cost(
+    groups: int, images: int, steps: int, settings: TrainSettings, seconds_per_row: float | None
+) -> str:
+    """Return what training will take at most, in words: "64 groups of 256 pictures, about 6 min at most".
 
     Args:
         groups: number of groups to learn from.
-        rows: recorded steps of all their images.
+        images: in them.
+        steps: recorded steps of each image.
         settings: how it is trained.
         seconds_per_row: of one forward pass of the network with guidance, None if not known.
     """
-    passes = settings.epochs * (2 if settings.cross_check else 1)  # the two checks have half of the picks each
-    text = f"{groups} picks of {rows} recorded steps"
+    text = f"{groups} groups of {images} pictures"
     if seconds_per_row is None:
         return text
+    rows = settings.epochs * images * min(settings.trained_steps or steps, steps)
     each = seconds_per_row if settings.guided_loss else seconds_per_row / 2
-    return f"{text}, about {duration(passes * rows * each * BACKWARD)} at most"
+    return f"{text}, about {duration(rows * each * BACKWARD)} at most"
 
 
 def duration(seconds: float) -> str:

@@ -1,8 +1,8 @@
 """Teach: turn the picks of a run into a LoRA.
 
-Half of the time goes into a check: the picks are halved, and each half is predicted by a LoRA trained on the other.
-How often that goes right (chance: 50%) says how long to train and how far the result can be trusted; the LoRA that is
-kept is trained on all picks. Ctrl+C keeps what was learnt, and the same command goes on from there.
+A judge is fitted to the picks first, in a second: how often it predicts picks that it has not seen (chance: 50%) says
+whether there is a taste to learn; without one the model is left as it is. It then orders all pictures that were drawn,
+also those that nobody saw, and D3PO learns from that. Ctrl+C keeps what was learnt, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     common.add_finish(parser)
     parser.add_argument("--reward", metavar="REWARD", help="let a program's scores of all pictures stand for picks")
     parser.add_argument(
-        "--details", action="store_true", help="print loss, margin, KL and clip fraction of every epoch"
+        "--details", action="store_true", help="print loss, accuracy and clip fraction of every update"
     )
     common.add_model(parser)
     add_settings(parser, ("lora", "train"), advanced)

@@ -1,4 +1,4 @@
-"""Train a round in a terminal: a bar for each phase, Ctrl+C, and what came out."""
+"""Train a round in a terminal: a bar, Ctrl+C, and what came out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ..app.training import Next, PicksRequest, RewardRequest, round_outcome
 from ..diffusion.image_model import ImageModel
 from ..run import Run
-from ..training.reports import PHASES, Report, StepReport
+from ..training.reports import Report, StepReport
 from ..training.round_trainer import SavedRound
 from .common import ProgressBar
 
@@ -19,17 +19,17 @@ from .common import ProgressBar
 def train(
     run: Run, model: ImageModel, request: PicksRequest | RewardRequest, finish: bool = False, details: bool = False
 ) -> SavedRound | None:
-    """Train a round with a bar for each phase, save its LoRA, and return it; None if Ctrl+C paused it.
+    """Train a round with a bar, save its LoRA, and return it; None if Ctrl+C paused it.
 
     Args:
         finish: end after one more update.
-        details: print all figures of every epoch.
+        details: print all figures of every update.
     """
     with closing(ProgressBar()) as bar:
 
         def after_update(report: Report) -> Next:
-            bar.show(report.update, report.total, report.note, PHASES[report.phase])
-            if details and isinstance(report, StepReport) and report.details:
+            bar.show(report.update, report.total, report.note, "Teaching")
+            if details and isinstance(report, StepReport):
                 tqdm.write(report.details)
             return Next.FINISH if finish else Next.CONTINUE
 

@@ -13,6 +13,8 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,18 +25,23 @@ from ..errors import D3POError
 from ..picks import Pair, pairs
 from ..run import Run, files
 from ..run.run import read_images
-from .cross_validation import PairData, by_group, fit_head, hidden_margins
+from .cross_validation import Choice, PairData, by_group, fit_head, hidden_margins
 from .features import STATISTICS, Features, get_features
 from .reward import Reward
 
 MIN_GROUPS = 16
 """Fewer groups with a preference are refused."""
 MIN_Z = 2.5
-"""Standard errors above chance from which a judge is used as a reward.
+"""Standard errors above chance from which a judge is used as a reward that is climbed.
 
 Of 100 random pickers (benchmarks/picks_reward.py; 50 of them were known when this was chosen) 1 reaches it. Their z has
 a standard deviation of 1.1 to 1.3 instead of 1, because heads of different folds share picks. With 64 groups of two,
 2.5 means that 66% are predicted right."""
+NONE, FULL = 1.75, 2.75
+"""Standard errors above chance up to which nothing is taught, and from which all is.
+
+Of 100 random pickers 9 reach a fifth of the way at 24 picks and 4 at 64; tastes are at 3.8 and 6.8 on average, and the
+faintest of 21 at 2.2 and 3.9 (benchmarks/evidence.py prints both)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,11 @@ class JudgeFacts:
     run_name: str
     ridge: float
     scale: int
+
+    @property
+    def share(self) -> float:
+        """Return the share of what can be learnt that this evidence allows: 0 up to z = NONE, 1 from z = FULL on."""
+        return min(1.0, max(0.0, (self.z - NONE) / (FULL - NONE)))
 
     @property
     def usable(self) -> bool:
@@ -143,31 +155,69 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
             "Your picks are saved.",
         )
     extractor = get_features(features) if isinstance(features, str) else features
-    by_id = {group_id: _features(run, group_id, extractor) for group_id in (*training, *held_out)}
-    mean, std = feature_spread([by_id[group_id] for group_id in training])
-    data = pair_data(training, by_id, std)
-    weights, choice = fit_head(data, extractor.scales)
-    right = by_group(data, hidden_margins(data, extractor.scales))
-    if held_out:
-        unseen = pair_data(held_out, by_id, std)
-        right = torch.cat([right, by_group(unseen, unseen.differences @ weights)])
+    by_id = {group_id: group_features(run, group_id, extractor) for group_id in (*training, *held_out)}
+    fitted = fit(by_id, training, held_out, extractor.scales)
     same, times = run.history.consistency(who)
     facts = JudgeFacts(
         features=extractor.name,
-        accuracy=float(right.mean()),
-        z=above_chance(right),
-        groups=len(right),
+        accuracy=float(fitted.right.mean()),
+        z=above_chance(fitted.right),
+        groups=len(fitted.right),
         same=same,
         times=times,
         run_id=run.run_id,
         run_name=run.name,
-        ridge=choice.ridge,
-        scale=choice.scale,
+        ridge=fitted.choice.ridge,
+        scale=fitted.choice.scale,
     )
-    return Judge(Head(extractor, mean, std, weights), facts)
+    return Judge(Head(extractor, fitted.mean, fitted.std, fitted.weights), facts)
 
 
-def preferences(run: Run, who: str | None) -> tuple[dict[str, list[Pair]], dict[str, list[Pair]]]:
+@dataclass(frozen=True)
+class Fitted:
+    """A head that was fitted to pairs of some features, and how well it does.
+
+    Attributes:
+        mean, std, weights: as in `Head`.
+        right: for every group, the weighted share of its pairs that was predicted right without having seen it, (G,).
+        choice: what cross-validation chose.
+    """
+
+    mean: Tensor
+    std: Tensor
+    weights: Tensor
+    right: Tensor
+    choice: Choice
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return the scores (...,) of features (..., F), in nats."""
+        return (features - self.mean) @ (self.weights / self.std)
+
+
+def fit(
+    features: Mapping[str, Tensor],
+    training: Mapping[str, list[Pair]],
+    held_out: Mapping[str, list[Pair]],
+    scales: Sequence[Tensor],
+) -> Fitted:
+    """Fit a head to the pairs of `training`, and predict every group by a head that has not seen it.
+
+    Args:
+        features: of each group's candidates, (C, F), float64, by group id.
+        training, held_out: pairs by group id.
+        scales: see `Features`.
+    """
+    mean, std = feature_spread([features[group_id] for group_id in training])
+    data = pair_data(training, features, std)
+    weights, choice = fit_head(data, scales)
+    right = by_group(data, hidden_margins(data, scales))
+    if held_out:
+        unseen = pair_data(held_out, features, std)
+        right = torch.cat([right, by_group(unseen, unseen.differences @ weights)])
+    return Fitted(mean, std, weights, right, choice)
+
+
+def preferences(run: Run, who: str | None = None) -> tuple[dict[str, list[Pair]], dict[str, list[Pair]]]:
     """Collect the pairs that follow from picks and flags.
 
     Args:
@@ -188,7 +238,7 @@ def preferences(run: Run, who: str | None) -> tuple[dict[str, list[Pair]], dict[
     return training, held_out
 
 
-def pair_data(groups: dict[str, list[Pair]], features: dict[str, Tensor], std: Tensor) -> PairData:
+def pair_data(groups: Mapping[str, list[Pair]], features: Mapping[str, Tensor], std: Tensor) -> PairData:
     """Return the standardised differences of all pairs.
 
     Args:
@@ -229,8 +279,26 @@ def above_chance(right: Tensor) -> float:
 
 
 @torch.no_grad()
-def _features(run: Run, group_id: str, features: Features) -> Tensor:
-    return features(read_images(run, run.groups.get(group_id))).double().cpu()
+def group_features(run: Run, group_id: str, features: Features) -> Tensor:
+    """Return what describes a group's candidates, (C, F), float64; statistics of the images are computed only once."""
+    name = features.name if features.name == STATISTICS else None
+    kept = run.groups.features(group_id).get(name) if name else None
+    if kept is not None and kept.shape[-1] == len(features.scales[0]):
+        return kept.double()
+    computed = features(read_images(run, run.groups.get(group_id))).cpu()
+    if name:
+        with suppress(D3POError):  # a full disk costs time only
+            run.groups.save_features(group_id, {name: computed.float()})
+    return computed.double()
+
+
+def judge_scores(judge: Judge, run: Run, group_ids: Iterable[str]) -> dict[str, list[float]]:
+    """Return the judge's scores of each group's candidates, (C,) in nats, by group id."""
+    head = judge.head
+    return {
+        group_id: ((group_features(run, group_id, head.features) - head.mean) @ (head.weights / head.std)).tolist()
+        for group_id in group_ids
+    }
 
 
 FORM = "d3po.reward_from_picks"

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import D3POError
 from . import files
-from .database import GROUPS, IMPORTED, TRAJECTORY, Part, count_up, insert
+from .database import FEATURES, GROUPS, IMPORTED, TRAJECTORY, Part, count_up, insert
 from .records import JsonObject
 
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
@@ -222,6 +222,26 @@ class Groups(Part):
         group = self.get(group_id)
         assert not group.recorded, "a trajectory is never overwritten"
         files.replace(self.folder / GROUPS / group.id / TRAJECTORY, files.pack({"latents": latents}))
+
+    def features(self, group_id: str) -> dict[str, Tensor]:
+        """Return the numbers that describe a group's images, (candidates, F) each, by name; none if none are kept.
+
+        They can be computed anew from the images, so a damaged file counts as none.
+        """
+        path = self.folder / GROUPS / group_id / FEATURES
+        try:
+            return files.read(path, "", "")[0] if path.is_file() else {}
+        except D3POError:
+            return {}
+
+    def save_features(self, group_id: str, features: dict[str, Tensor]) -> None:
+        """Keep numbers that describe a group's images, beside those that are kept.
+
+        Raises:
+            D3POError: the disk is full or the folder cannot be written to.
+        """
+        path = self.folder / GROUPS / group_id / FEATURES
+        files.replace(path, files.pack({**self.features(group_id), **features}))
 
     def image_path(self, group_id: str, candidate: int) -> Path:
         """Return the path of a candidate's PNG.

@@ -146,10 +146,6 @@ class PreferenceOptimizer:
         """Return the number of updates."""
         return len(self._batches)
 
-    def ends_epoch(self, done: int) -> bool:
-        """Return whether an epoch ends after this number of updates."""
-        return done == self.total or self._batches[done][0] != self._batches[done - 1][0]
-
     def measure(self, names: Sequence[str]) -> Measures:
         """Measure the policy as it is now on the groups with these ids, at least one, without training."""
         groups, values = [self.load(name) for name in names], []
@@ -178,8 +174,14 @@ class PreferenceOptimizer:
             batches[-1] += rest
         return [(epoch, batch) for batch in batches]
 
-    def _rows(self, group: TrainingGroup, *key: int | str) -> Rows:
-        """Return a group's rows; where they are noised anew, `key` seeds the noise."""
+    def _rows(self, group: TrainingGroup, *key: int | str, count: int = 0) -> Rows:
+        """Return a group's rows.
+
+        Args:
+            group: the group.
+            key: seeds the noise where finished images are noised anew, and the choice of steps.
+            count: of recorded steps, drawn at random, the same for all candidates; 0 for all.
+        """
         if self.method.rows == "images":
             rng = generator(self.settings.seed, group.id, *key)
             noised = noise_images(group, self._levels, self.settings.draws, rng, self.denoiser)
@@ -190,7 +192,11 @@ class PreferenceOptimizer:
         else:
             ref = self.reference.predictions(group, guided)
         base = self.base.predictions(group, guided) if self.method.anchored else None
-        return group_rows(group, ref, guided, self.denoiser.device, base)
+        rows, (candidates, steps) = group_rows(group, ref, guided, self.denoiser.device, base), group.shape
+        if not 0 < count < steps:
+            return rows
+        chosen = torch.randperm(steps, generator=generator(self.settings.seed, group.id, "steps", *key))[:count].sort()
+        return rows[(torch.arange(candidates)[:, None] * steps + chosen.values).flatten()]
 
     @cached_property
     def _levels(self) -> Tensor:
@@ -203,7 +209,9 @@ class PreferenceOptimizer:
         """Take the next optimiser step; only while `done` is below `total`."""
         epoch, names = self._batches[self.done]
         groups = [self.load(name) for name in names]
-        parts = [make_blocks(g, self._rows(g, self.done), self.settings, 1 / len(groups)) for g in groups]
+        steps = self.settings.trained_steps
+        rows = [self._rows(group, self.done, count=steps) for group in groups]
+        parts = [make_blocks(g, of, self.settings, 1 / len(groups)) for g, of in zip(groups, rows, strict=True)]
         by_block = iter(self._backward([block for blocks in parts for block in blocks]))
         values = [torch.cat([next(by_block) for _ in blocks], 1) for blocks in parts]
         norm = self.optimizer.step(self.done)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,8 +14,9 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.rollout import from_tensors
 from ..errors import D3POError
-from ..picks import Pair, ordered, pairs, scores
+from ..picks import Pair, graded, ordered, pairs, scores
 from ..rewards import Reward, check_varied
+from ..rewards.judge import MIN_GROUPS, JudgeFacts, fit_judge, judge_scores, preferences
 from ..run import Run
 from ..run.run import read_images
 from .methods import METHODS, needs_recording
@@ -39,6 +40,7 @@ class StoredPreferences(TypedDict, total=False):
     training: dict[str, list[StoredPair]]
     held_out: dict[str, list[StoredPair]]
     scores: dict[str, list[float]]
+    judge: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,19 @@ class PreferenceData:
 
     Attributes:
         training, held_out: pairs.
-        scores: how much each candidate was liked, of the groups in either, (C,) in [-1, 1].
+        scores: how much each candidate was liked, of the groups in either, (C,): in [-1, 1], or a judge's in nats.
+        judge: what is known of the judge who ordered the pictures; None where picks or a reward speak for themselves.
     """
 
     training: dict[str, list[Pair]]
     held_out: dict[str, list[Pair]]
     scores: dict[str, list[float]]
+    judge: JudgeFacts | None = None
+
+    @property
+    def share(self) -> float:
+        """Return the share of what can be learnt that the evidence allows; all of it where nobody weighs it."""
+        return 1.0 if self.judge is None else self.judge.share
 
     def to_json(self) -> dict[str, object]:
         """Return what a run keeps of it, `StoredPreferences`."""
@@ -63,7 +72,7 @@ class PreferenceData:
         training, held_out = dict(self.training), dict(self.held_out)
         training.pop(group_id, None)
         held_out.pop(group_id, None)
-        return PreferenceData(training, held_out, self.scores)
+        return dataclasses.replace(self, training=training, held_out=held_out)
 
     @classmethod
     def from_json(cls, data: StoredPreferences) -> PreferenceData:
@@ -72,7 +81,9 @@ class PreferenceData:
         def read(groups: dict[str, list[StoredPair]]) -> dict[str, list[Pair]]:
             return {group_id: [Pair(**pair) for pair in stored] for group_id, stored in groups.items()}
 
-        return cls(read(data["training"]), read(data["held_out"]), data.get("scores", {}))
+        judge = data.get("judge")
+        facts = JudgeFacts(**judge) if judge else None
+        return cls(read(data["training"]), read(data["held_out"]), data.get("scores", {}), facts)
 
 
 def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
@@ -113,6 +124,26 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
             )
         raise D3POError(_nothing_to_learn(len(judged), len(held_out)), "Pick favourites in more groups.")
     return PreferenceData(training, held_out, {name: _mean_scores(people) for name, people in scored.items()})
+
+
+def judged_preferences(run: Run, method: str = "d3po") -> PreferenceData:
+    """Let a judge that is fitted to the picks order the pictures of all groups, also of those that nobody has seen.
+
+    The pairs of held-out groups are the person's own. With fewer than `MIN_GROUPS` picks there is no judge, and what is
+    returned follows from the picks alone.
+
+    Raises:
+        D3POError: see `collect_preferences`.
+    """
+    picked = collect_preferences(run, method)
+    if len(preferences(run)[0]) < MIN_GROUPS:
+        return picked
+    judge = fit_judge(run)
+    drawn = [group.id for group in run.groups.select(freed=False, recorded=True) if not group.held_out]
+    scored = judge_scores(judge, run, dict.fromkeys([*drawn, *picked.training]))
+    training = {group_id: graded(values) for group_id, values in scored.items()}
+    held_out_scores = {group_id: picked.scores[group_id] for group_id in picked.held_out}
+    return PreferenceData(training, picked.held_out, {**scored, **held_out_scores}, judge.facts)
 
 
 def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:

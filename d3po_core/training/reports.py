@@ -43,25 +43,15 @@ class Update:
     gradient_norm: float
 
 
-PHASES = {
-    "check A": "Predicting hidden picks, 1 of 2",
-    "check B": "Predicting hidden picks, 2 of 2",
-    "teach": "Teaching",
-}
-"""The phases of a round, and what people read for them."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Report(ABC):
     """What is known after an update of any round.
 
     Attributes:
-        phase: one of `PHASES`.
-        update, total: within the phase.
+        update, total: updates done, and how many there will be.
         seconds: since the round was started or resumed.
     """
 
-    phase: str
     update: int
     total: int
     seconds: float = 0.0
@@ -82,18 +72,14 @@ class StepReport(Report):
     """What is known after an update by picks.
 
     Attributes:
-        epoch: of the phase, from 0.
+        epoch: from 0.
         training: measures of this update's pairs, before the step.
-        hidden: measures of the picks that this phase does not train on, at the end of an epoch: in a check the other
-            half of the picks, in teaching the held-out groups.
-        kl_sampler, kl_base: of the guided policy, in nats per image, with `hidden`.
+        hidden: measures of the picks in held-out groups, after the last update.
     """
 
     epoch: int
     training: Measures
     hidden: Measures | None = None
-    kl_sampler: float | None = None
-    kl_base: float | None = None
 
     @property
     def minimised(self) -> float:
@@ -105,14 +91,11 @@ class StepReport(Report):
 
     @property
     def details(self) -> str:
-        """Return all figures of an epoch, for people; "" within one."""
-        if self.hidden is None:
-            return ""
-        line = f"{self.phase}, epoch {self.epoch + 1}: loss {self.training.loss:.4f}, "
-        line += f"clipped {self.training.clip_fraction:.1%}, hidden loss {self.hidden.loss:.4f}, "
-        line += f"hidden accuracy {self.hidden.accuracy:.3f}, hidden margin {self.hidden.margin:.3f}"
-        if self.kl_base is not None:
-            line += f", KL from base {self.kl_base:.2f}, from sampler {self.kl_sampler:.2f} nats per image"
+        """Return all figures of an update, for people."""
+        line = f"update {self.update}, epoch {self.epoch + 1}: loss {self.training.loss:.4f}, "
+        line += f"accuracy {self.training.accuracy:.3f}, clipped {self.training.clip_fraction:.1%}"
+        if self.hidden is not None:
+            line += f", hidden loss {self.hidden.loss:.4f}, hidden accuracy {self.hidden.accuracy:.3f}"
         return line
 
 
@@ -167,36 +150,12 @@ class RoundState:
     """Where a round is: everything besides tensors that a resumed trainer needs.
 
     Attributes:
-        phase: index of the current phase.
-        done: updates done in it.
-        hits, margins: for each check, for each epoch, for every hidden group: the share of its pairs predicted right,
-            and their mean margin.
-        held_out: loss of the held-out groups after each epoch of the last phase.
-        held_out_hits: for every held-out group, the share of its pairs predicted right.
+        done: updates done.
         figures, strength_scan: see `RoundResult`.
-        best: `figures` and `held_out_hits` of the best epoch so far, where held-out groups decide.
         reason: why training stopped early, if it did.
     """
 
-    phase: int = 0
     done: int = 0
-    hits: list[list[list[float]]] = field(default_factory=list)
-    margins: list[list[list[float]]] = field(default_factory=list)
-    held_out: list[float] = field(default_factory=list)
-    held_out_hits: list[float] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
-    best: tuple[dict[str, float], list[float]] = field(default_factory=lambda: ({}, []))
     strength_scan: list[tuple[float, float]] = field(default_factory=list)
     reason: str = ""
-
-    def note_check(self, check: int, hidden: Measures) -> None:
-        """Keep the outcome of one epoch of a check phase."""
-        for kept, values in ((self.hits, hidden.hits), (self.margins, hidden.margins)):
-            if len(kept) == check:
-                kept.append([])
-            kept[check].append(list(values))
-
-
-def by_epoch(checks: list[list[list[float]]]) -> list[list[float]]:
-    """Return what both checks measured after each epoch, a number for each group."""
-    return [[value for check in epoch for value in check] for epoch in zip(*checks, strict=True)]

@@ -281,9 +281,7 @@ class RewardTrainer(RoundTrainer):
         except D3POError:  # nothing was changed
             self._resumable = True
             raise
-        report = RewardReport(
-            phase="teach", update=done, total=total, reward_name=reward.name, reward=mean, gradient_norm=norm
-        )
+        report = RewardReport(update=done, total=total, reward_name=reward.name, reward=mean, gradient_norm=norm)
         if watches:
             report = self._measured(report, reward, before, groups)
         self.state.done, self._resumable = done, True

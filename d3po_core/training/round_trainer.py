@@ -47,8 +47,6 @@ SAVE_EVERY_SECONDS = 5.0
 """A killed trainer loses at most this much work."""
 LORA_FOLDER = "loras"
 """In a run: where its rounds' LoRA files are."""
-BEST = "best."
-"""Begins the names of the best epoch's parameters in a saved state."""
 R = TypeVar("R", bound=Report)
 
 
@@ -58,12 +56,10 @@ class SavedState:
 
     Attributes:
         tensors: parameters of the LoRA and moments of its optimiser, see `passes.pack_optimizer`.
-        best: parameters of the best epoch so far, where held-out groups decide.
         round: where the round is.
     """
 
     tensors: dict[str, Tensor]
-    best: dict[str, Tensor]
     round: RoundState
 
 
@@ -179,8 +175,7 @@ class RoundTrainer(ABC):
             D3POError: the disk is full or the folder cannot be written to.
         """
         self._saved.tensors = pack_optimizer(optimizer, parameters)
-        best = {BEST + name: tensor for name, tensor in self._saved.best.items()}
-        self.run.rounds.save_state(self.round, {**self._saved.tensors, **best}, dataclasses.asdict(self.state))
+        self.run.rounds.save_state(self.round, self._saved.tensors, dataclasses.asdict(self.state))
         self._saved_at = time.monotonic()
 
     def save_state_when_due(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
@@ -212,6 +207,7 @@ class RoundTrainer(ABC):
         groups: Sequence[TrainingGroup],
         base: Callable[[TrainingGroup], Tensor],
         batch: int,
+        thin: bool = False,
     ) -> list[tuple[float, float]]:
         """Measure drift from the base at each of `STRENGTHS`; the attached LoRA is as before afterwards.
 
@@ -220,6 +216,7 @@ class RoundTrainer(ABC):
             groups: on which it is measured; without any nothing is.
             base: the base model's guided predictions on a group, (C, K, ...).
             batch: rows per forward pass.
+            thin: see `mean_kl`.
 
         Returns:
             Strengths, each with its drift in nats per latent element, where that is finite: half precision overflows.
@@ -230,7 +227,7 @@ class RoundTrainer(ABC):
         try:
             for strength in STRENGTHS:
                 self._lora.load(scale_weights(weights, strength))
-                drift = mean_kl(self.denoiser, groups, base, batch).per_element
+                drift = mean_kl(self.denoiser, groups, base, batch, thin).per_element
                 if math.isfinite(drift):
                     scan.append((strength, drift))
         finally:
@@ -308,21 +305,12 @@ def open_round(
 
 def _read_state(run: Run, number: int) -> SavedState:
     stored = run.rounds.load_state(number)
-    if stored is None:
-        return SavedState({}, {}, RoundState())
+    if stored is None or "phase" in stored[1]:  # up to 0.2.0 a round had several phases: it is begun anew
+        return SavedState({}, RoundState())
     tensors, info = stored
-    return SavedState(
-        tensors={name: tensor for name, tensor in tensors.items() if not name.startswith(BEST)},
-        best={name.removeprefix(BEST): tensor for name, tensor in tensors.items() if name.startswith(BEST)},
-        round=_state_of(info),
-    )
-
-
-def _state_of(info: Mapping[str, object]) -> RoundState:
-    """Return a stored state; the first runs of 0.1.0 call the strength scan `sweep`."""
     known = {item.name for item in dataclasses.fields(RoundState)}
-    values = {"strength_scan": info.get("sweep", []), **{name: value for name, value in info.items() if name in known}}
-    return RoundState(**values)  # type: ignore[arg-type]  # as it was written
+    values = {name: value for name, value in info.items() if name in known}
+    return SavedState(tensors, RoundState(**values))  # type: ignore[arg-type]  # as it was written
 
 
 @dataclass(frozen=True)

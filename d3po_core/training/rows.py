@@ -86,7 +86,7 @@ class Rows:
         """Cut the rows into micro-batches of at most `size`."""
         return [self[slice(i, i + size)] for i in range(0, len(self), size)]
 
-    def __getitem__(self, part: slice) -> Rows:
+    def __getitem__(self, part: slice | Tensor) -> Rows:
         conditioning = {name: value[part] for name, value in self.conditioning.items()}
         return Rows(
             self.x[part],

@@ -3,28 +3,26 @@
 The host draws progress, checks for interrupts and may close the generator of reports at any step; what was learnt is in
 the run by then, and a killed trainer goes on from its last saved state.
 
-The round trains the same LoRA up to three times. The first two times, on one half of the picks each, it predicts the
-other half: that shows how many epochs help and how far the result can be trusted (evidence.py). What it learns the
-third time, from all picks, is kept.
+Whether there is anything to learn is decided before, by the judge that is fitted to the picks (rewards/judge.py):
+without evidence of a taste nothing is trained. The held-out groups, which are never trained on, are a second witness:
+the LoRA's own log-ratios predict their picks.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterator
-
-from torch import Tensor
+from collections.abc import Generator, Iterator
+from functools import cached_property
 
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.rollout import generator
 from ..errors import D3POError
-from ..lora.weights import blend, reinitialised
+from ..lora.weights import blend
 from ..rewards import Reward
 from ..run import Run
 from ..settings import FILLED, FilledTrainSettings, LoraSettings, TrainSettings, fill_in, from_stored, validate
-from .evidence import Phase, doubts, epochs_to_teach, plan_phases, strength, z_score
 from .methods import METHODS
-from .passes import BatchLimits, MeanKL, checkpointing, fit_batch_limits, mean_kl, unpack_optimizer, unpack_parameters
+from .passes import BatchLimits, checkpointing, fit_batch_limits, unpack_optimizer
 from .preference_optimizer import PreferenceOptimizer
 from .preferences import (
     GroupLoader,
@@ -32,15 +30,16 @@ from .preferences import (
     UnusableGroup,
     check_same_model,
     collect_preferences,
+    judged_preferences,
     of_each_kind,
     score_preferences,
 )
-from .reports import RoundResult, RoundState, StepReport, Update, by_epoch
+from .reports import RoundResult, RoundState, StepReport, Update
 from .round_trainer import OpenRound, RoundPlan, RoundTrainer, open_round, opening, stopped_round
 from .rows import Reference, Rows, group_rows, noise_images, noise_levels
 
-DRIFT_GROUPS = 8
-"""Groups on which drift is measured at the end of an epoch."""
+DRIFT_GROUPS = 16
+"""Groups on which drift is measured at the end, on one recorded step of one image each."""
 FREE_TO_CHANGE = ("micro_batch", "checkpointing", "reevaluate_reference")
 """Settings that an interrupted round takes anew: they change memory, or were changed because the model has."""
 
@@ -80,8 +79,6 @@ class Trainer(RoundTrainer):
         super().__init__(run, denoiser, plan, opened)
         self.settings, self.data, self._plan = plan.settings, plan.data, plan
         self._load = GroupLoader(run, plan.data)
-        self._phases = plan_phases(plan.data, plan.settings)
-        self._fresh = reinitialised(self._initial, plan.settings.seed) if opened.previous else self._initial
         if not plan.settings.reevaluate_reference:
             self._check_samplers()
         with checkpointing(denoiser.module, plan.settings.checkpointing):
@@ -134,17 +131,14 @@ class Trainer(RoundTrainer):
 
     def result(self) -> RoundResult:
         """Return what was learnt so far, taken back as far as the evidence asks."""
-        state, share = self.state, self._share()
-        hits = by_epoch(state.hits)[self._epochs() - 1] if self._checked else []
-        predicted = hits or state.held_out_hits
+        state, judge, share = self.state, self.data.judge, self.data.share
         return RoundResult(
             round=self.round,
             weights=blend(self._initial, self._lora.weights(), share),
             strength=share,
-            z=self._z(),
-            guessed=sum(predicted),
-            guessed_of=len(predicted),
-            curve=tuple(sum(epoch) / len(epoch) for epoch in by_epoch(state.hits)) if self._checked else (),
+            z=judge.z if judge else None,
+            guessed=judge.accuracy * judge.groups if judge else 0.0,
+            guessed_of=judge.groups if judge else 0,
             strength_scan=tuple(state.strength_scan),
             figures=state.figures,
             reason=" ".join([self._reason(), *doubts(share)]),
@@ -153,27 +147,12 @@ class Trainer(RoundTrainer):
     @property
     def trained_on(self) -> list[str]:
         """Return the ids of the groups that the LoRA has learnt from."""
-        return self._phases[min(self.state.phase, len(self._phases) - 1)].groups
-
-    def _z(self) -> float | None:
-        """Return how surely hidden picks were predicted; None without a check."""
-        return z_score(by_epoch(self.state.margins)[self._epochs() - 1]) if self._checked else None
-
-    def _share(self) -> float:
-        """Return the share of what was learnt that the evidence allows."""
-        z = self._z()
-        return 1.0 if z is None else strength(z)
+        return sorted(self.data.training) if self.data.share else []
 
     def _reason(self) -> str:
-        if self.state.reason:
-            return self.state.reason
-        if self.state.phase < len(self._phases) - 1:
-            return "Stopped while checking: half of the picks were used, and nothing tells yet how well."
-        if self.state.phase < len(self._phases):
-            return "Stopped before the end."
-        if self._epochs() < self.settings.epochs:
-            return f"Stopped after epoch {self._epochs()}: with more, hidden picks were predicted worse."
-        return "Every pick was used."
+        if not self.data.share:
+            return ""
+        return "Stopped before the end." if self.state.done < self._fit.total else "Every pick was used."
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -189,7 +168,7 @@ class Trainer(RoundTrainer):
 
     def _sample_rows(self) -> Rows:
         """Return rows of the kind that is trained on, to see what fits into memory."""
-        group, settings = self._load(self._phases[-1].groups[0]), self.settings
+        group, settings = self._load(min(self.data.training)), self.settings
         if METHODS[settings.method].rows == "images":
             levels = noise_levels(self.denoiser, settings.lowest_sigma)
             return noise_images(group, levels, 1, generator(settings.seed), self.denoiser)
@@ -207,118 +186,67 @@ class Trainer(RoundTrainer):
     # -- fitting -----------------------------------------------------------------------------------------------------
 
     def _train(self) -> Iterator[StepReport]:
-        state = self.state
-        if state.phase == len(self._phases):
-            unpack_parameters(self._saved.tensors, self._lora.parameters())
-        while state.phase < len(self._phases):
-            yield from self._fit(self._phases[state.phase])
-        state.strength_scan = self.scan_strengths(
-            blend(self._initial, self._lora.weights(), self._share()),
-            [self._load(name) for name in self._watched()],
-            lambda group: self._base.predictions(group, guided=True),
-            self._limits.forward,
-        )
-
-    def _watched(self) -> list[str]:
-        """Groups on which drift is measured: held-out ones, where there are any; not imported ones, without a step."""
-        last = self._phases[-1]
-        recorded = [name for name in last.hidden or last.groups if self.run.groups.get(name).recorded]
-        return recorded[:DRIFT_GROUPS]
-
-    def _fit(self, phase: Phase) -> Iterator[StepReport]:
-        state = self.state
-        fit = self._optimizer_of(phase)
+        if not self.data.share:
+            return
+        fit, state = self._fit, self.state
+        if state.done:
+            unpack_optimizer(self._saved.tensors, fit.optimizer.adamw, fit.parameters)
+            fit.done = state.done
         try:
-            while fit.done < fit.total and not state.reason:
-                if fit.ends_epoch(fit.done + 1):  # after that update come measures, in which a person may stop
+            while fit.done < fit.total:
+                if fit.done + 1 == fit.total:  # after that update come measures, in which a person may stop
                     self.save_state(fit.optimizer.adamw, fit.parameters)
-                report = self._report(phase, fit, fit.update())
+                report = self._report(fit.update())
                 state.done = fit.done  # only now: a state between update and measures could not be gone on from
                 self.save_state_when_due(fit.optimizer.adamw, fit.parameters)
                 yield report
-            if phase.name == "teach" and state.reason and self._saved.best:
-                unpack_parameters(self._saved.best, fit.parameters)
-                state.figures, state.held_out_hits = state.best
-            state.phase, state.done, fit.done = state.phase + 1, 0, 0
         finally:
             if fit.done == state.done:
                 self.save_state(fit.optimizer.adamw, fit.parameters)
+        state.strength_scan = self.scan_strengths(
+            blend(self._initial, self._lora.weights(), self.data.share),
+            [self._load(name) for name in self._watched()],
+            lambda group: self._base.predictions(group, guided=True),
+            self._limits.forward,
+            thin=True,
+        )
 
-    def _optimizer_of(self, phase: Phase) -> PreferenceOptimizer:
-        """Return the phase's optimizer, where it was left.
-
-        A check knows nothing of earlier rounds, which saw the picks that it hides.
-        """
-        checking = phase.name != "teach"
-        self._lora.load(self._fresh if checking else self._initial)
-        fit = PreferenceOptimizer(
+    @cached_property
+    def _fit(self) -> PreferenceOptimizer:
+        return PreferenceOptimizer(
             self.denoiser,
             self._lora.parameters(),
-            {name: max(1, len(self.data.training[name])) for name in phase.groups},
+            {name: max(1, len(pairs)) for name, pairs in self.data.training.items()},
             self._load,
-            self._base if checking else self._reference,
-            dataclasses.replace(self.settings, epochs=self._epochs()),
+            self._reference,
+            self.settings,
             self._limits,
             self._base,
         )
-        if self.state.done:
-            unpack_optimizer(self._saved.tensors, fit.optimizer.adamw, fit.parameters)
-            fit.done = self.state.done
-        return fit
 
-    def _report(self, phase: Phase, fit: PreferenceOptimizer, update: Update) -> StepReport:
-        report = StepReport(
-            phase=phase.name, update=update.number, total=update.total, epoch=update.epoch, training=update.measures
-        )
-        return self.log(self._end_epoch(report, phase, fit) if fit.ends_epoch(fit.done) else report)
+    def _watched(self) -> list[str]:
+        """Return groups on which drift is measured: held-out ones first; not imported ones, without a step."""
+        groups = [*sorted(self.data.held_out), *sorted(self.data.training)]
+        return [name for name in groups if self.run.groups.get(name).recorded][:DRIFT_GROUPS]
 
-    def _end_epoch(self, report: StepReport, phase: Phase, fit: PreferenceOptimizer) -> StepReport:
-        """Measure the groups that this phase does not see, and draw the consequences."""
-        state = self.state
-        hidden = fit.measure(phase.hidden) if phase.hidden else None
-        if phase.name != "teach":
-            assert hidden is not None
-            state.note_check(state.phase, hidden)
-            return dataclasses.replace(report, hidden=hidden)
-        groups, drift = self._watched(), dict[str, float]()
-        if groups:
-            base = self._kl(groups, lambda group: self._base.predictions(group, guided=True))
-            sampler = self._kl(groups, lambda group: group.guided)
-            drift = {"kl_sampler": sampler.per_image, "kl_base": base.per_image}
-            self.watch_drift(base.per_element, self.settings.drift_limit)
-        if hidden:
-            state.held_out.append(hidden.loss)
-            state.held_out_hits = list(hidden.hits)
-        seen = hidden or fit.measure(phase.groups[:DRIFT_GROUPS])
-        state.figures = {**{name: getattr(seen, name) for name in ("loss", "margin", "clip_fraction")}, **drift}
-        self._stop_or_go_on(fit)
-        return dataclasses.replace(
-            report, hidden=hidden, kl_sampler=drift.get("kl_sampler"), kl_base=drift.get("kl_base")
+    def _report(self, update: Update) -> StepReport:
+        ended = update.number == update.total
+        hidden = self._fit.measure(sorted(self.data.held_out)) if ended and self.data.held_out else None
+        if ended:
+            seen = hidden or update.measures
+            self.state.figures = {name: getattr(seen, name) for name in ("loss", "margin", "clip_fraction")}
+        return self.log(
+            StepReport(
+                update=update.number, total=update.total, epoch=update.epoch, training=update.measures, hidden=hidden
+            )
         )
 
-    def _kl(self, groups: list[str], guided: Callable[..., Tensor]) -> MeanKL:
-        return mean_kl(self.denoiser, [self._load(name) for name in groups], guided, self._limits.forward)
 
-    def _stop_or_go_on(self, fit: PreferenceOptimizer) -> None:
-        """Stop when held-out picks are predicted worse, where no check has decided the number of epochs."""
-        state, losses = self.state, self.state.held_out
-        if self._checked or not self.settings.patience or not losses:
-            return
-        best = losses.index(min(losses))
-        if best == len(losses) - 1:
-            self._saved.best = {f"{i}.parameter": p.detach().clone() for i, p in enumerate(fit.parameters)}
-            state.best = (state.figures, state.held_out_hits)
-        elif len(losses) - 1 - best >= self.settings.patience:
-            state.reason = f"Stopped: held-out picks were predicted best after epoch {best + 1}, which is kept."
-
-    def _epochs(self) -> int:
-        """Return the epochs of the present phase; the checks decide those of the last one."""
-        return epochs_to_teach(by_epoch(self.state.margins)) if self._checked else self.settings.epochs
-
-    @property
-    def _checked(self) -> bool:
-        """Return whether both checks are done."""
-        return len(self._phases) == 3 and self.state.phase >= 2
+def doubts(share: float) -> list[str]:
+    """Return what a person should know where the evidence did not allow all of what was learnt."""
+    if share == 0:
+        return ["Hidden picks were not predicted better than by chance, so the model was left as it was."]
+    return [f"The evidence is thin, so {share:.0%} of what was learnt was kept."] if share < 1 else []
 
 
 def preference_data(run: Run, settings: TrainSettings, reward: Reward | None = None) -> PreferenceData:
@@ -332,7 +260,9 @@ def preference_data(run: Run, settings: TrainSettings, reward: Reward | None = N
     Raises:
         D3POError: there is nothing to learn from, or only images that the method cannot learn from.
     """
-    return score_preferences(run, reward, settings.method) if reward else collect_preferences(run, settings.method)
+    if reward:
+        return score_preferences(run, reward, settings.method)
+    return (judged_preferences if settings.judge else collect_preferences)(run, settings.method)
 
 
 def _begin_or_resume(
