@@ -3,7 +3,7 @@
     python -m benchmarks.adherence               8 tastes x 4 strengths, 1 seed (about 20 minutes on two cores)
     python -m benchmarks.adherence --seeds 0 1   more seeds
 
-A LoRA is trained on each taste's own scores of 64 groups of four (D3PO, 4 epochs, no check and no limit of drift, so
+A LoRA is trained on each taste's own scores of 64 groups of four (D3PO, 4 epochs, no judge and no limit of drift, so
 that prompts are lost), and used at several strengths on 16 held-out prompts x 4 seeds. `prompt_adherence` of the
 original model is compared with the share of attributes that the classifier finds right.
 """
@@ -110,7 +110,7 @@ def settings(seed: int) -> SampleSettings:
 
 def train(folder: Path, model: DiffusersModel, taste: str, seed: int) -> LoraWeights:
     """Train on the taste's own scores of the groups in a run, and return the LoRA."""
-    how = TrainSettings(seed=seed, epochs=4, cross_check=False, drift_limit=0.0, patience=0)
+    how = TrainSettings(seed=seed, epochs=4, judge=False, drift_limit=0.0)
     with tempfile.TemporaryDirectory() as copy:
         run = Run.open(clone(folder, Path(copy)))
         with Trainer.open(run, model.denoiser, how, LoraSettings(), reward=TASTES[taste]) as trainer:

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
 import statistics
@@ -76,8 +77,12 @@ PUBLISHED_TRAIN = {
     "beta": 0.1,
     "clip": 0.1,
     "guided_loss": True,
-    "cross_check": False,
+    "judge": False,
     "drift_limit": 0.0,
+    "trained_steps": 0,
+    "epochs": 4,
+    "learning_rate": 1e-3,
+    "batch": 4,
 }
 SMOOTH = {"compressibility": "smooth-compressibility", "incompressibility": "smooth-incompressibility"}
 """Rewards with a gradient that replace those without one."""
@@ -276,7 +281,7 @@ def drawn(model: Any, experiment: Experiment, sampler: str) -> Any:
 
     settings = sample_settings(experiment, 0)
     parts = draw(model, sampling_plans(model, settings)[sampler], split_prompts()[1], EVALUATION_SEEDS, settings)
-    return torch.cat([images for _, images in parts])
+    return (torch.cat([images for _, images in parts]) * 255).round() / 255  # as the originals are kept
 
 
 def teach(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any, dict[str, Any]]:
@@ -292,17 +297,17 @@ def teach(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any,
     reward = get_reward(experiment.taste) if experiment.sees_reward else None
     with Trainer.open(run, model.denoiser, settings, lora, reward=reward) as trainer:
         reports = list(trainer.steps())
-    result, teach = trainer.result(), [r for r in reports if r.phase == "teach"]
+    result, hidden = trainer.result(), reports[-1].hidden if reports else None
+    last_epoch = [r.training.accuracy for r in reports if r.epoch == reports[-1].epoch]
     return result, {
         "train_seconds": round(time.process_time() - started, 1),
         "strength": round(result.strength, 3),
         "z": round(result.z, 2) if result.z is not None else None,
         "guessed": f"{result.guessed:g}/{result.guessed_of}",
-        "epochs": teach[-1].epoch + 1,
-        "kl_base": round(teach[-1].kl_base or 0.0, 2),
-        "train_accuracy": round(statistics.mean(r.training.accuracy for r in teach if r.epoch == teach[-1].epoch), 3),
-        "curve": [round(r.hidden.accuracy, 3) for r in reports if r.hidden],
-        "hidden_loss": [round(r.hidden.loss, 4) for r in reports if r.hidden],
+        "epochs": reports[-1].epoch + 1 if reports else 0,
+        "train_accuracy": round(statistics.mean(last_epoch), 3) if reports else None,
+        "hidden_accuracy": round(hidden.accuracy, 3) if hidden else None,
+        "hidden_loss": round(hidden.loss, 4) if hidden else None,
     }
 
 
@@ -384,7 +389,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     lines = [
         "| experiment | seeds | win (deterministic) | per seed | win (training sampler) | fidelity, change in points |"
     ]
-    lines += ["| strength | KL from base before that |", "|---" * 8 + "|"]
+    lines += ["| strength | drift |", "|---" * 8 + "|"]
     lines[0:2] = [lines[0][:-1] + lines[1]]
     by_name: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -400,12 +405,12 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
             )
             for k in kinds
         }
-        strength, kl = (statistics.mean(row[key] for row in found) for key in ("strength", "kl_base"))
+        strength, drift = (statistics.mean(row.get(key, math.nan) for row in found) for key in ("strength", "drift"))
         lines.append(
             f"| {name} | {', '.join(str(r['seed']) for r in found)} | **{statistics.mean(wins):.3f}** ± {se:.3f} | "
             f"{' '.join(f'{w:.2f}' for w in wins)} | {train:.3f} | "
             f"{', '.join(f'{k} {v:+.1f}' for k, v in change.items())} | "
-            f"{strength:.2f} | {kl:.1f} |"
+            f"{strength:.2f} | {drift:.3f} |"
         )
     return "\n".join(lines)
 

@@ -21,15 +21,15 @@ from benchmarks.learning import PUBLISHED_SAMPLE, PUBLISHED_TRAIN, Experiment, a
 
 RESULTS = Path(__file__).parent / "results" / "methods.jsonl"
 REWARDS = ("warmth", "compressibility", "incompressibility")
-UNCHECKED = {"cross_check": False, "patience": 0}
-"""As their papers train: a fixed number of epochs, without the checks that are nearly half of the default's time."""
+UNJUDGED = {"judge": False}
+"""As their papers train: from the picks or the reward alone, without a judge between."""
 METHODS: dict[str, dict[str, Any]] = {
     "D3PO": {},
     "D3PO, published": {"sample": PUBLISHED_SAMPLE, "train": PUBLISHED_TRAIN},
-    "DDPO": {"train": {"method": "ddpo", **UNCHECKED}, "sees_reward": True},
-    "DPOK": {"train": {"method": "dpok", **UNCHECKED}, "sees_reward": True},
-    "Diffusion-DPO": {"train": {"method": "diffusion-dpo", **UNCHECKED}},
-    "DiffusionNFT": {"train": {"method": "diffusion-nft", **UNCHECKED}},
+    "DDPO": {"train": {"method": "ddpo", **UNJUDGED}, "sees_reward": True},
+    "DPOK": {"train": {"method": "dpok", **UNJUDGED}, "sees_reward": True},
+    "Diffusion-DPO": {"train": {"method": "diffusion-dpo", **UNJUDGED}},
+    "DiffusionNFT": {"train": {"method": "diffusion-nft", **UNJUDGED}},
     "DRaFT-1": {"draft": {"variant": "draft-k", "last": 1}},
     "DRaFT-5": {"draft": {"variant": "draft-k", "last": 5}},
     "DRaFT-LV": {"draft": {"variant": "draft-lv"}},
@@ -114,7 +114,7 @@ def cell(s: dict[str, Any]) -> str:
 
 
 def left_alone(rows: list[dict[str, Any]]) -> str:
-    """List the methods whose checks saw no evidence of a taste and left the model as it was, and on how many seeds."""
+    """List the methods that saw no evidence of a taste and left the model as it was, and on how many seeds."""
     lines = []
     for name in dict.fromkeys(row["experiment"] for row in rows if not row["strength"]):
         every = [row for row in rows if row["experiment"] == name]

@@ -293,8 +293,8 @@ def run_job(cache: Path, experiment: Experiment, planting: Planting, seed: int) 
         "strength": round(result.strength, 3),
         "z": round(result.z, 2) if result.z is not None else None,
         "guessed": f"{result.guessed:g}/{result.guessed_of}",
-        "epochs": reports[-1].epoch + 1,
-        "kl_base": round(result.figures.get("kl_base", 0.0), 2),
+        "epochs": reports[-1].epoch + 1 if reports else 0,
+        "drift": round(result.strength_scan[0][1], 5) if result.strength_scan else 0.0,
         "train_seconds": round(seconds),
     }
 

@@ -38,6 +38,18 @@ def setting(
     return field(default=default, metadata={**facts, "kind": kind or type(default)})
 
 
+def keep_prompt_setting() -> Any:
+    """Return the field of both kinds of training that limits what the prompt may lose."""
+    return setting(
+        0.85,
+        "Least share of the prompt that pictures of the LoRA keep, by the base model's own judgement; it is used "
+        "weaker until then. 0 is off.",
+        low=0.0,
+        high=1.0,
+        advanced=True,
+    )
+
+
 @dataclass(frozen=True)
 class SampleSettings:
     """How candidates are drawn."""
@@ -185,11 +197,12 @@ class TrainSettings:
         advanced=True,
     )
     drift_limit: float = setting(
-        0.06,
-        "Stop when the KL from base passes this many nats per image and latent element; 0 is off.",
+        0.12,
+        "Use the LoRA weaker until the KL from base is within this many nats per image and latent element; 0 is off.",
         low=0.0,
         advanced=True,
     )
+    keep_prompt: float = keep_prompt_setting()
     trained_steps: int = setting(
         1,
         "Recorded steps of each picture that an update trains, others every time; 0 trains all of them.",
@@ -228,6 +241,7 @@ class RewardSettings:
         low=0.0,
         advanced=True,
     )
+    keep_prompt: float = keep_prompt_setting()
     watch: int = setting(5, "Updates between two measures of reward and drift.", low=1, high=10_000, advanced=True)
     micro_batch: int = setting(
         0, "Pictures per backward pass; 0 takes all, and fewer when memory runs out.", low=0, high=1024, advanced=True
@@ -313,7 +327,7 @@ PUBLISHED: PresetValues = {
     "sample": {"window": "all", "noise": "all", "eta": 1.0},
     "train": {
         **{"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "judge": False, "drift_limit": 0.0},
-        **{"trained_steps": 0, "epochs": 4, "learning_rate": 1e-3, "batch": 4},
+        **{"trained_steps": 0, "epochs": 4, "learning_rate": 1e-3, "batch": 4, "keep_prompt": 0.0},
     },
 }
 """D3PO as in the authors' code (Yang et al. 2024, arXiv 2311.13231, and its repository): mean log-prob, ratio clamped
@@ -321,7 +335,7 @@ to 1 ± 0.1, beta 0.1, every step by itself. The default preset is the dataclass
 
 PRESETS: dict[str, PresetValues] = {"taste": {}, "published": PUBLISHED}
 
-OF_D3PO = ("level", "beta", "clip")
+OF_D3PO = ("level", "beta", "clip", "learning_rate")
 """Settings of a preset that mean something for D3PO alone."""
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from d3po_core.app.runs import sample_settings
-from d3po_core.app.training import Next, PicksRequest, RewardRequest
-from d3po_core.evaluation.images import draw_previews
+from d3po_core.app.training import Next, PicksRequest, RewardRequest, settle_round
 from d3po_core.run import Run
 from d3po_core.training.reports import Report
 from d3po_core.training.round_trainer import SavedRound
@@ -47,10 +46,12 @@ def train_in_turns(
             return False
         drawing.draw(run, model, AHEAD // 2)
         begun = time.monotonic()
-    host.lora_saved(run, saved.path)
-    if saved.result.changed:  # else before and after are the same
-        queue.show(run, "blind", 0)
-        number, how = saved.result.round, (sample_settings(run), host.attachment)
-        draw_previews(run, model, number, saved.result.weights, *how, queue.at)
-        host.previews_drawn(run, number)
+    try:
+        if saved.result.changed:  # else before and after are the same
+            queue.show(run, "blind", 0)
+            saved = settle_round(run, model, saved, sample_settings(run), host.attachment, queue.at)
+    finally:  # also when a person stops the drawing
+        host.lora_saved(run, saved.path)
+    if saved.result.changed:
+        host.previews_drawn(run, saved.result.round)
     return True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from d3po_core.diffusion.denoiser import Conditioning, stack
@@ -15,6 +17,10 @@ from . import host
 from .denoiser import WebuiDenoiser
 from .host import LATENT_CHANNELS, PIXELS_PER_LATENT, HostModel
 from .vae import Vae, held
+
+T = TypeVar("T")
+ROWS = 8
+"""Evaluated at once by `WebuiModel.evaluate`: a prompt and its negative at four noises."""
 
 
 class WebuiModel:
@@ -70,6 +76,12 @@ class WebuiModel:
         height, width = (side // PIXELS_PER_LATENT for side in self._size)
         host.to_device(self.model, (2 * len(noises), LATENT_CHANNELS, height, width))  # decoding took its place
         return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
+
+    def evaluate(self, conditioning: Sequence[Conditioning], shape: Sequence[int], work: Callable[[], T]) -> T:
+        """Do work that calls the denoiser; see `ImageModel.evaluate`."""
+        host.to_device(self.model, (ROWS, *shape))  # decoding took its place
+        with torch.no_grad():
+            return work()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents to images (B, 3, H, W) in [0, 1], float32.

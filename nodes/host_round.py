@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..d3po_core.app.loras import publish
-from ..d3po_core.app.training import PicksRequest, RewardRequest, round_outcome
+from ..d3po_core.app.training import PicksRequest, RewardRequest, round_outcome, settle_round
 from ..d3po_core.diffusion.denoiser import Conditioning
-from ..d3po_core.evaluation.images import draw_previews
 from ..d3po_core.run import Run
 from ..d3po_core.settings import SampleSettings
 from . import folders
@@ -38,7 +37,7 @@ class HostRound:
 
 
 def train(round: HostRound, node: str) -> tuple[str, list[float]]:
-    """Train a round, publish its LoRA, draw before and after and a blind check, and return what came out, in words.
+    """Train a round, draw before and after and a blind check, publish its LoRA, and return what came out, in words.
 
     Interrupted, it keeps its state, and training again goes on from there. Beside the words comes what each update
     lowered: the loss, or minus the reward.
@@ -49,12 +48,12 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
         work_inside = partial(request.train, run, round.host, "hooks", work.trained)
         saved = round.host.train(round.prompts, round.shape, request.settings.checkpointing, work_inside)
         assert saved is not None  # nothing here pauses a round but an exception
-        publish(saved.path, folders.lora_folder())
         try:
             if round.previews and saved.result.changed:
                 work.next("blind")
-                (model, settings), result = round.previews(), saved.result
-                draw_previews(run, model, result.round, result.weights, settings, "hooks", work.drawn)
-        finally:
+                model, settings = round.previews()
+                saved = settle_round(run, model, saved, settings, "hooks", work.drawn)
+        finally:  # also when drawing is interrupted
+            publish(saved.path, folders.lora_folder())
             send_event("d3po.taught", taste=run.run_id, lora=folders.lora_name(run))
     return round_outcome(saved), work.lowered

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from d3po_core.errors import D3POError
-from d3po_core.picks import Pick, check_flag, check_pick, pairs, scores
+from d3po_core.picks import Pick, check_flag, check_pick, graded, pairs, scores
 
 
 def found(pick: Pick, candidates: int) -> set[tuple[int, int]]:
@@ -148,6 +149,31 @@ def test_scores_turn_no_pair_round_and_are_in_range(case: tuple[Pick | None, int
         assert found[pair.winner] >= found[pair.loser]
         if pick is None or pick.kind not in ("all_bad", "scores"):
             assert found[pair.winner] > found[pair.loser]
+
+
+def test_a_pair_weighs_as_much_as_it_is_certain() -> None:
+    """Two candidates that are ln 3 apart: the better one is preferred 3 times in 4, and 2 x 3/4 - 1 is 1/2."""
+    (pair,) = graded([0.0, math.log(3)])
+    assert (pair.winner, pair.loser) == (1, 0) and pair.weight == pytest.approx(0.5)
+    by_pair = {(p.winner, p.loser): p.weight for p in graded([0.0, math.log(3), math.log(9)])}
+    assert by_pair == pytest.approx({(1, 0): 0.5 / 3, (2, 1): 0.5 / 3, (2, 0): 0.8 / 3})
+
+
+@given(st.lists(st.floats(-20, 20), min_size=1, max_size=6))
+def test_graded_pairs_are_those_of_a_bradley_terry_model(values: list[float]) -> None:
+    made = {(p.winner, p.loser): p.weight for p in graded(values)}
+    expected = {(a, b) for a, b in itertools.permutations(range(len(values)), 2) if values[a] > values[b]}
+    assert made.keys() == expected
+    for (a, b), weight in made.items():
+        probability = 1 / (1 + math.exp(values[b] - values[a]))
+        assert weight == pytest.approx((2 * probability - 1) / len(expected), abs=1e-12)
+    assert sum(made.values()) <= 1 + 1e-12
+
+
+def test_ties_make_no_pair() -> None:
+    assert graded([0.7, 0.7, 0.7]) == [] and graded([1.0]) == []
+    assert {(p.winner, p.loser) for p in graded([1.0, 5.0, 1.0])} == {(1, 0), (1, 2)}
+    assert sum(p.weight for p in graded([0.0, 100.0, 0.0])) == pytest.approx(1)  # the tie takes no part of it
 
 
 @pytest.mark.parametrize(("kind", "candidate"), [("ugly", 0), ("unsafe", 4), ("unsafe", -1)])

@@ -133,6 +133,7 @@ def test_the_published_preset_is_the_papers():
     """Yang et al. 2023, arXiv 2311.13231, and config/base.py of its repository: beta 0.1, ratio clamped to 1 ± 0.1."""
     train = replace(TrainSettings(), PRESETS["published"]["train"])
     assert (train.level, train.beta, train.clip, train.guided_loss) == ("step", 0.1, 0.1, True)
+    assert (train.judge, train.trained_steps) == (False, 0)
     assert PRESETS["published"]["sample"]["window"] == "all"
 
 
@@ -150,7 +151,10 @@ def test_a_preset_imposes_what_is_d3pos_on_no_other_method():
     for method in METHOD_DEFAULTS.keys() - {"d3po"}:
         found = preset_values("published", method)
         assert found["sample"] == PRESETS["published"]["sample"]
-        assert found["train"] == {"guided_loss": True, "cross_check": False, "drift_limit": 0.0}
+        assert found["train"] == {
+            **{"guided_loss": True, "judge": False, "drift_limit": 0.0},
+            **{"trained_steps": 0, "epochs": 4, "batch": 4},
+        }
         assert preset_values("taste", method) == {}
 
 
@@ -170,7 +174,8 @@ def test_what_was_left_empty_is_filled_in_and_nothing_else(method):
 
 
 def test_stored_settings_of_other_versions_are_read():
-    earlier = {"method": "ddpo", "beta": 0.0, "clip": 0.0, "learning_rate": 0.0, "epochs": 7, "gone": True}
+    earlier = {"method": "ddpo", "beta": 0.0, "clip": 0.0, "learning_rate": 0.0, "epochs": 7}
+    earlier |= {"gone": True, "cross_check": False, "patience": 0}
     assert from_stored(TrainSettings, earlier) == TrainSettings(method="ddpo", epochs=7)
     chosen = {"method": "d3po", "beta": 0.0, "clip": 0.0, "learning_rate": 5e-4}  # the rest was the method's own
     assert from_stored(TrainSettings, chosen) == TrainSettings(learning_rate=5e-4)

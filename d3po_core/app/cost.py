@@ -34,9 +34,7 @@ def drawing_cost(groups: int, settings: SampleSettings, pixels: int, seconds_per
     return f"{groups} groups of {settings.candidates} are {images} images{time}, {max(1, megabytes):.0f} MB on disk"
 
 
-def training_cost(
-    groups: int, images: int, steps: int, settings: TrainSettings, seconds_per_row: float | None
-) -> str:
+def training_cost(groups: int, images: int, steps: int, settings: TrainSettings, seconds_per_row: float | None) -> str:
     """Return what training will take at most, in words: "64 groups of 256 pictures, about 6 min at most".
 
     Args:

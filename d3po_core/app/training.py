@@ -18,17 +18,21 @@ import torch
 from ..diffusion.image_model import ImageModel
 from ..errors import D3POError
 from ..evaluation.compare import drift_word, recommended_strength
+from ..evaluation.effect import Limits, draw_previews
+from ..evaluation.images import Show
+from ..lora.weights import scale_weights
 from ..picks import MIN_PICKS
 from ..rewards import Reward, get_reward, require_differentiable
-from ..rewards.judge import fit_judge, load_judge_reward, save_judge
+from ..rewards.judge import fit_judge, load_judge_reward, own_judge, save_judge
 from ..rewards.spec import canonical
-from ..run import Round, Run
+from ..run import Round, RoundSummary, Run
 from ..settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings, from_stored
 from ..training.methods import needs_recording
 from ..training.reports import Report
 from ..training.reward_trainer import RewardTrainer
 from ..training.round_trainer import RoundTrainer, SavedRound, save_round
 from ..training.trainer import Trainer
+from .loras import scale_lora
 from .runs import lora_settings, prompts_to_draw, sample_settings, train_settings
 from .sampling import add_prompts
 
@@ -100,14 +104,50 @@ def waiting_for_picks(usable: int) -> str:
     return f"Waiting for picks: {usable} of {MIN_PICKS}"
 
 
+def settle_round(
+    run: Run, model: ImageModel, saved: SavedRound, settings: SampleSettings, attachment: str, show: Show
+) -> SavedRound:
+    """Draw pictures before and after a finished round, and let its LoRA be as strong as its limits allow.
+
+    Args:
+        run: the run.
+        model: the base model.
+        saved: the round.
+        settings: as the run is sampled.
+        attachment: how a LoRA is attached to this model, "peft" or "hooks".
+        show: see `Show`.
+
+    Returns:
+        The round with the file to use, and with what the pictures tell.
+    """
+    result, number = saved.result, saved.result.round
+    if not result.changed:  # before and after are the same
+        return saved
+    judge = None if saved.reward_name else own_judge(run)
+    limits = Limits(saved.settings.keep_prompt, result.strength_scan, saved.settings.drift_limit)
+    effect = draw_previews(run, model, number, result.weights, settings, attachment, show, limits, judge)
+    run.rounds.note_effect(number, effect.kept, effect.win)
+    result = dataclasses.replace(result, kept=effect.kept, win=effect.win)
+    if effect.strength == 1:
+        return dataclasses.replace(saved, result=result)
+    path = scale_lora(run, number, effect.strength)
+    weights = scale_weights(result.weights, effect.strength)
+    result = dataclasses.replace(result, weights=weights, lora_strength=effect.strength)
+    return dataclasses.replace(saved, result=result, path=path)
+
+
+MOVED = 0.55
+"""Share of new pictures that the judge must expect to be preferred; below, nothing was moved to speak of."""
+
+
 def round_outcome(saved: SavedRound) -> str:
     """Return what came out of a round, in a few sentences."""
-    result, parts = saved.result, ["Taught."]
+    result, parts = saved.result, list[str]()
     if saved.reward_name:
         if result.figures:
             before, after = result.figures["reward_before"], result.figures["reward"]
             parts.append(f"Mean {saved.reward_name} went from {before:.4g} to {after:.4g}.")
-        if result.strength_scan:
+        if result.strength_scan and not result.kept:
             strength, (_, drift) = recommended_strength(result.strength_scan), result.strength_scan[0]
             weaker = "" if strength == 1 else f": use the LoRA at strength {strength:g}"
             parts.append(f"Drift from the original is {drift_word(drift)}{weaker}.")
@@ -116,7 +156,26 @@ def round_outcome(saved: SavedRound) -> str:
         parts.append(f"Of {result.guessed_of} picks it had not seen it predicted {share:.0%} right (chance: 50%).")
     else:
         parts.append("There were too few picks to hide some, so how well the taste was understood is unknown.")
-    return " ".join([*parts, result.reason, *([RESUMED] if saved.resumed else [])])
+    parts += effect_in_words(result)
+    begin = "Taught." if result.changed else "Nothing was taught."
+    return " ".join([begin, *parts, result.reason, *([RESUMED] if saved.resumed else [])]).strip()
+
+
+def effect_in_words(summary: RoundSummary) -> list[str]:
+    """Return what the pictures before and after tell of a round, a sentence each; nothing if none were drawn."""
+    sentences = []
+    if summary.win is not None and summary.win < MOVED:
+        sentences.append(
+            "Your taste was understood, and yet pictures hardly changed: draw with independent starts, or let more "
+            "layers learn (targets)."
+        )
+    elif summary.win is not None:
+        sentences.append(f"You would prefer {summary.win:.0%} of the new pictures.")
+    if summary.prompt_kept is not None:
+        sentences.append(f"Prompt kept: {min(1.0, summary.prompt_kept):.0%}.")
+    if summary.lora_strength < 1:
+        sentences.append(f"At full strength it would be lost, so the LoRA is used at {summary.lora_strength:.0%}.")
+    return sentences
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ class ProgressBar:
         self._label = label
         self._bar: tqdm[NoReturn] | None = None
 
+    def comparing(self, done: int, total: int) -> None:
+        """Show how many pictures before and after are drawn."""
+        self.show(done, total, label="Comparing")
+
     def show(self, done: int, total: int, note: str = "", label: str = "") -> None:
         """Draw the bar anew, with the time that is left; below it, where something else is being done now."""
         if label not in ("", self._label):

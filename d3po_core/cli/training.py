@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 from tqdm import tqdm
 
-from ..app.training import Next, PicksRequest, RewardRequest, round_outcome
+from ..app.runs import sample_settings
+from ..app.training import Next, PicksRequest, RewardRequest, round_outcome, settle_round
 from ..diffusion.image_model import ImageModel
 from ..run import Run
 from ..training.reports import Report, StepReport
@@ -34,9 +35,12 @@ def train(
             return Next.FINISH if finish else Next.CONTINUE
 
         try:
-            return request.train(run, model, "peft", after_update)
+            saved = request.train(run, model, "peft", after_update)
         except KeyboardInterrupt:
             return None
+        with suppress(KeyboardInterrupt):  # the LoRA is saved
+            return saved and settle_round(run, model, saved, sample_settings(run), "peft", bar.comparing)
+        return saved
 
 
 def train_and_report(

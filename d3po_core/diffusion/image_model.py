@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
 from .denoiser import Conditioning, Denoiser
 from .rollout import CandidateNoise, SamplingPlan, Trajectory
+
+T = TypeVar("T")
 
 
 class Encoder(Protocol):
@@ -45,6 +47,15 @@ class ImageModel(Protocol):
         guidance_scale: float,
     ) -> Trajectory:
         """Draw one image for each noise and its conditioning (one row each), see `rollout.sample`."""
+
+    def evaluate(self, conditioning: Sequence[Conditioning], shape: Sequence[int], work: Callable[[], T]) -> T:
+        """Do work that calls the denoiser without gradients, where it can be called, and return its result.
+
+        Args:
+            conditioning: all that the denoiser will be asked for.
+            shape: of one image's latents.
+            work: what to do.
+        """
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (B, ...) to images (B, 3, H, W) in [0, 1], float32.

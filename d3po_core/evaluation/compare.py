@@ -71,10 +71,10 @@ def _seed_variance(wins: Tensor, other: Tensor) -> Tensor:
     return (rates - rates.mean()).square().sum() * (seeds - 1) / seeds
 
 
-STRENGTHS = (1.0, 0.7, 0.4)
+STRENGTHS = (1.0, 0.7, 0.55, 0.4, 0.25)
 """At which a trained LoRA is tried, the full strength first."""
 DRIFT_WORDS = ((0.02, "low"), (0.05, "medium"))
-"""Upper limits of each word, as KL from the base in nats per latent element; training stops at 0.06 by default."""
+"""Upper limits of each word, as KL from the base in nats per latent element; what is above 0.12 is not used by default."""
 
 
 def drift_word(drift: float) -> str:
@@ -87,11 +87,14 @@ def drift_word(drift: float) -> str:
 
 
 def recommended_strength_of(summary: RoundSummary) -> float:
-    """Return the greatest strength of a round's LoRA file at which drift is not high, at most 1.
+    """Return the strength at which to use a round's LoRA file: 1 where pictures before and after have decided it, else
+    the greatest at which drift is not high.
 
     Args:
         summary: of the round. If its file was scaled down already, the strength is that much greater.
     """
+    if summary.kept:  # the pictures have told, see `evaluation.effect`
+        return 1.0
     strength = recommended_strength(summary.strength_scan) / summary.lora_strength
     return round(min(1.0, strength), 2)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ..diffusion.steps import per_row
 from ..errors import D3POError
 from .architectures import ARCHITECTURES, Architecture, DiffusionSchedule, FlowSchedule, Network, Pipeline, Schedule
 
+T = TypeVar("T")
 DECODE_PIXELS = 2**18
 """Pixels decoded at once: one image of 512x512, or 64 of 64x64."""
 SAMPLED_VALUES = 1024
@@ -171,6 +173,11 @@ class DiffusersModel:
     ) -> Trajectory:
         """Draw one image for each noise and its conditioning (one row each), all in one batch."""
         return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
+
+    @torch.no_grad()
+    def evaluate(self, conditioning: Sequence[Conditioning], shape: Sequence[int], work: Callable[[], T]) -> T:
+        """Do work that calls the denoiser; see `ImageModel.evaluate`."""
+        return work()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], float32, on the model's device.

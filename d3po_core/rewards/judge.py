@@ -117,6 +117,10 @@ class Judge:
     head: Head
     facts: JudgeFacts
 
+    def scores(self, features: Tensor) -> Tensor:
+        """Return the scores (...,) in nats of images that have these features (..., F), float64."""
+        return (features - self.head.mean) @ (self.head.weights / self.head.std)
+
     def reward(self) -> Reward:
         """Return the judge as a reward.
 
@@ -188,10 +192,6 @@ class Fitted:
     weights: Tensor
     right: Tensor
     choice: Choice
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Return the scores (...,) of features (..., F), in nats."""
-        return (features - self.mean) @ (self.weights / self.std)
 
 
 def fit(
@@ -292,13 +292,15 @@ def group_features(run: Run, group_id: str, features: Features) -> Tensor:
     return computed.double()
 
 
+def own_judge(run: Run) -> Judge | None:
+    """Return a judge that is fitted to a run's picks; None if there are fewer than `MIN_GROUPS` to learn from."""
+    return fit_judge(run) if len(preferences(run)[0]) >= MIN_GROUPS else None
+
+
 def judge_scores(judge: Judge, run: Run, group_ids: Iterable[str]) -> dict[str, list[float]]:
     """Return the judge's scores of each group's candidates, (C,) in nats, by group id."""
-    head = judge.head
-    return {
-        group_id: ((group_features(run, group_id, head.features) - head.mean) @ (head.weights / head.std)).tolist()
-        for group_id in group_ids
-    }
+    extractor = judge.head.features
+    return {group_id: judge.scores(group_features(run, group_id, extractor)).tolist() for group_id in group_ids}
 
 
 FORM = "d3po.reward_from_picks"

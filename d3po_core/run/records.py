@@ -49,17 +49,19 @@ class RoundSummary:
     """What a trainer reported at the end of a round.
 
     Attributes:
-        strength: share of what was learnt that the evidence allows (evidence.py); it is applied to the LoRA already.
-        z: how many standard errors above chance hidden picks were predicted; None without a check.
+        strength: share of what was learnt that the evidence allows, see `JudgeFacts`; applied to the LoRA already.
+        z: how many standard errors above chance hidden picks were predicted; None without a judge.
         guessed, guessed_of: hidden picks predicted right (ties half), out of how many; 0 of 0 without any.
-        curve: share of hidden picks predicted right after each epoch of the checks.
+        curve: share of hidden picks predicted right after each epoch, in rounds of before the judge; empty since.
         strength_scan: strengths at which the LoRA was tried, greatest first, each with its drift: the KL from the base
             model in nats per latent element. Empty if training did not get to its end.
-        figures: loss, margin, clip_fraction, kl_sampler and kl_base of the last epoch, at full strength; of a reward
-            its mean before and now, and kl_base. None for NaN and infinity.
+        figures: loss, margin and clip_fraction after the last update, at full strength; of a reward its mean before and
+            now, and kl_base. None for NaN and infinity.
         reason: why training stopped, a sentence.
         lora_strength: strength of the round's present LoRA file, as a share of `whole_file`'s.
         whole_file: the LoRA at full strength where a weaker file replaced it, relative to the run's folder.
+        kept: strengths at which pictures were drawn, greatest first, each with the share of the prompt that was kept.
+        win: how often the judge expects the person to prefer a picture of the round's LoRA; None if nobody judged.
     """
 
     strength: float = 1.0
@@ -72,13 +74,20 @@ class RoundSummary:
     reason: str = ""
     lora_strength: float = 1.0
     whole_file: str | None = None
+    kept: tuple[tuple[float, float], ...] = ()
+    win: float | None = None
+
+    @property
+    def prompt_kept(self) -> float | None:
+        """Return the share of the prompt that the round's present LoRA keeps; None if it was not measured."""
+        return dict(self.kept).get(self.lora_strength)
 
     @classmethod
     def from_json(cls, text: str | None) -> RoundSummary:
         """Read what `to_json` wrote; what is missing or null gets its default, what is unknown is dropped."""
         stored = json.loads(text or "{}")
         values = {name: stored[key] for name, key in _STORED.items() if stored.get(key) is not None}
-        for name in ("curve", "strength_scan"):
+        for name in ("curve", "strength_scan", "kept"):
             values[name] = tuple(tuple(each) if isinstance(each, list) else each for each in values.get(name, ()))
         return cls(**values)
 

@@ -188,6 +188,13 @@ class Rounds(Part):
         with self._database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (policy,))
 
+    def note_effect(self, number: int, kept: Sequence[tuple[float, float]], win: float | None) -> None:
+        """Note what a finished round did to pictures; see `RoundSummary`."""
+        with self._database.write() as connection:
+            row = connection.execute("SELECT * FROM rounds WHERE number = ?", (number,)).fetchone()
+            summary = replace(_round(row).summary, kept=tuple(kept), win=win)
+            connection.execute("UPDATE rounds SET summary = ? WHERE number = ?", (summary.to_json(), number))
+
     def replace_lora(self, number: int, lora_file: Path, lora_hash: str, strength: float) -> None:
         """Use another file for a finished round, and sample with it from now on: the same LoRA, weaker.
 

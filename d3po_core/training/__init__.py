@@ -4,9 +4,8 @@
 |---|---|
 | `round_trainer` | what every round does: open, save its state, measure drift, and write the LoRA (`save_round`) |
 | `trainer` | `Trainer`: a round that learns from picks |
-| `evidence` | the two checks on hidden picks, and how far they let a LoRA be trusted |
 | `preferences` | what a round learns from, read from the run's picks or a reward's scores |
-| `preference_optimizer` | `PreferenceOptimizer`: the updates of one phase of that round |
+| `preference_optimizer` | `PreferenceOptimizer`: the updates of that round |
 | `methods` | `METHODS`: D3PO and five others, as rows and a loss |
 | `rows` | recorded groups as batches of (image, step), and the reference policy's predictions on them |
 | `passes` | batch sizes that fit into memory, the gradient in parts, AdamW |

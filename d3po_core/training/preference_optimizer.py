@@ -1,4 +1,4 @@
-"""The updates of one phase of a round by picks. An update's rows are cut into blocks where its loss is a sum.
+"""The updates of a round by picks. An update's rows are cut into blocks where its loss is a sum.
 
 A loss on whole trajectories is a sum over groups. One that compares every step by itself, as published, is a sum over
 groups and steps. Each block has its own backward pass, so that the graphs of one block are the most that must be held

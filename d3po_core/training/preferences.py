@@ -16,7 +16,7 @@ from ..diffusion.rollout import from_tensors
 from ..errors import D3POError
 from ..picks import Pair, graded, ordered, pairs, scores
 from ..rewards import Reward, check_varied
-from ..rewards.judge import MIN_GROUPS, JudgeFacts, fit_judge, judge_scores, preferences
+from ..rewards.judge import JudgeFacts, judge_scores, own_judge
 from ..run import Run
 from ..run.run import read_images
 from .methods import METHODS, needs_recording
@@ -129,16 +129,15 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
 def judged_preferences(run: Run, method: str = "d3po") -> PreferenceData:
     """Let a judge that is fitted to the picks order the pictures of all groups, also of those that nobody has seen.
 
-    The pairs of held-out groups are the person's own. With fewer than `MIN_GROUPS` picks there is no judge, and what is
+    The pairs of held-out groups are the person's own. With too few picks there is no judge, and what is
     returned follows from the picks alone.
 
     Raises:
         D3POError: see `collect_preferences`.
     """
-    picked = collect_preferences(run, method)
-    if len(preferences(run)[0]) < MIN_GROUPS:
+    picked, judge = collect_preferences(run, method), own_judge(run)
+    if judge is None:
         return picked
-    judge = fit_judge(run)
     drawn = [group.id for group in run.groups.select(freed=False, recorded=True) if not group.held_out]
     scored = judge_scores(judge, run, dict.fromkeys([*drawn, *picked.training]))
     training = {group_id: graded(values) for group_id, values in scored.items()}

@@ -18,7 +18,7 @@ import dataclasses
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,7 @@ class RoundTrainer(ABC):
         self.run, self.denoiser = run, denoiser
         self.round, self.resumed, self.previous = opened.number, opened.resumed, opened.previous
         self.start, self.lora_settings, self.reward_name = plan.start, plan.lora_settings, plan.reward_name
+        self.plan = plan
         self._lora, self._initial = opened.lora, opened.lora.weights()
         self._saved, self._exit = opened.saved, opened.exit
         self._begun = self._saved_at = time.monotonic()
@@ -320,12 +321,14 @@ class SavedRound:
     Attributes:
         result: what came out.
         path: of the LoRA file in the run's folder.
+        settings: how it was trained.
         reward_name: what it learnt from, for people; "" for picks.
         resumed: it had been interrupted.
     """
 
     result: RoundResult
     path: Path
+    settings: FilledTrainSettings | RewardSettings
     reward_name: str = ""
     resumed: bool = False
 
@@ -352,4 +355,4 @@ def save_round(trainer: RoundTrainer) -> SavedRound:
         prediction_type=run.model.get("prediction_type", ""),
     )
     run.rounds.finish(result.round, path, policy_id(path), result, groups=trainer.trained_on)
-    return SavedRound(result, path, trainer.reward_name, trainer.resumed)
+    return SavedRound(result, path, trainer.plan.settings, trainer.reward_name, trainer.resumed)

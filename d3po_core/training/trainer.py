@@ -141,7 +141,7 @@ class Trainer(RoundTrainer):
             guessed_of=judge.groups if judge else 0,
             strength_scan=tuple(state.strength_scan),
             figures=state.figures,
-            reason=" ".join([self._reason(), *doubts(share)]),
+            reason=" ".join([self._reason(), *doubts(share)]).strip(),
         )
 
     @property

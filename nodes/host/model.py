@@ -86,6 +86,15 @@ class HostModel:
 
         return host_sampling(self.denoiser, prompts, shape, with_blocks, self.beside)
 
+    def evaluate(self, conditioning: Sequence[Conditioning], shape: Sequence[int], work: Callable[[], T]) -> T:
+        """Do work that calls the denoiser inside one sampling of the host's; see `ImageModel.evaluate`."""
+
+        def without_gradients() -> T:
+            with torch.no_grad():
+                return work()
+
+        return self.train(conditioning, shape, False, without_gradients)
+
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """Return the prompts' CONDITIONING, packed."""
         return [pack(*self.prompts[prompt], self._around()) for prompt in prompts]

@@ -30,7 +30,7 @@ def test_every_stored_outcome_of_planted_defects_is_known():
 
 
 def test_only_what_was_changed_counts():
-    settings = replace(TrainSettings(seed=3), {"beta": 0.1, "epochs": 4, "micro_batch": 2})  # 4 is the default
+    settings = replace(TrainSettings(seed=3), {"beta": 0.1, "epochs": 6, "micro_batch": 2})  # 6 is the default
     assert learning.changed_settings(settings) == {"seed": 3, "beta": 0.1}
     later = make_dataclass("Later", [("new", bool, False)], bases=(TrainSettings,), frozen=True)
     assert learning.changed_settings(later(seed=3, beta=0.1)) == {"seed": 3, "beta": 0.1}

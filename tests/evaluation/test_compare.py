@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from d3po_core.evaluation.compare import compare
-from d3po_core.training.evidence import epochs_to_teach, strength, z_score
 
 
 def test_same_seeds_are_left_out() -> None:
@@ -35,13 +34,6 @@ def test_normal_scores_give_the_probit_of_the_gain() -> None:
     assert 0.001 < c.win_rate_se < 0.02
 
 
-def test_z_score_is_the_one_sample_statistic() -> None:
-    margins = [0.3, -0.1, 0.5, 0.2, 0.4]
-    # mean .26, squared deviations .0016 + .1296 + .0576 + .0036 + .0196 = .212, standard deviation sqrt(.053)
-    assert z_score(margins) == pytest.approx(0.26 / (0.053 / 5) ** 0.5 / 2**0.5)
-    assert z_score([0.0, 0.0, 0.0]) == 0.0
-
-
 def test_luck_of_shared_seeds_is_in_the_standard_error() -> None:
     """Scores that hang on the seed alone: prompts agree with each other, yet little is known."""
     g = torch.Generator().manual_seed(1)
@@ -53,17 +45,3 @@ def test_luck_of_shared_seeds_is_in_the_standard_error() -> None:
         errors.append(c.win_rate_se)
     spread = torch.tensor(rates).std()
     assert sum(errors) / len(errors) == pytest.approx(float(spread), rel=0.35)
-
-
-@pytest.mark.parametrize(("z", "expected"), [(-2.0, 0.0), (0.0, 0.0), (0.35, 0.5), (1.0, 1.0), (3.0, 1.0)])
-def test_strength_follows_from_the_evidence(z: float, expected: float) -> None:
-    assert strength(z) == pytest.approx(expected)
-
-
-def test_teaching_stops_before_hidden_picks_are_foretold_worse() -> None:
-    better, flat = [0.5, 0.2, 0.4, 0.3], [0.52, 0.18, 0.41, 0.29]
-    worse = [-1.0, -0.8, -0.7, -0.9]
-    assert epochs_to_teach([[0.0] * 4, better]) == 2
-    assert epochs_to_teach([[0.0] * 4, better, worse]) == 2
-    assert epochs_to_teach([better, flat]) == 2  # as good within the error: go on
-    assert epochs_to_teach([better, worse, flat]) == 3

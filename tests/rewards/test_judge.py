@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -18,6 +19,7 @@ from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.rewards import get_reward
 from d3po_core.rewards.cross_validation import PairData, by_group, fit_bradley_terry, fit_head, fold_of, hidden_margins
+from d3po_core.rewards import judge as module
 from d3po_core.rewards.features import Statistics, get_features
 from d3po_core.rewards.judge import (
     MIN_GROUPS,
@@ -26,6 +28,8 @@ from d3po_core.rewards.judge import (
     above_chance,
     feature_spread,
     fit_judge,
+    group_features,
+    judge_scores,
     load_judge,
     preferences,
     save_judge,
@@ -196,6 +200,70 @@ def test_the_features_scales_fit_them():
     assert big.isfinite().all()
 
 
+def features_file(run: Run, group_id: str) -> Path:
+    return run.folder / "groups" / group_id / "features.safetensors"
+
+
+def measured(run: Run, group_id: str) -> Tensor:
+    """A group's statistics, from its files alone."""
+    paths = sorted((run.folder / "groups" / group_id).glob("*.png"))
+    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    return STATISTICS(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).double()
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> tuple[Run, str]:
+    """A run, and the id of its only group."""
+    run = coloured_run(tmp_path / "run", 1)
+    return run, run.groups.select()[0].id
+
+
+def test_features_on_disk_are_those_that_are_computed(group, monkeypatch):
+    run, group_id = group
+    assert not features_file(run, group_id).exists()
+    first = group_features(run, group_id, STATISTICS)
+    assert torch.equal(first, measured(run, group_id)) and features_file(run, group_id).is_file()
+    monkeypatch.setattr(module, "read_images", lambda *args: pytest.fail("they are known"))
+    assert torch.equal(group_features(run, group_id, STATISTICS), first)
+
+
+@pytest.mark.parametrize("found", ["damaged", "of another version", "empty"])
+def test_features_that_cannot_be_used_are_computed_anew(group, monkeypatch, found):
+    run, group_id = group
+    expected = group_features(run, group_id, STATISTICS)
+    if found == "of another version":
+        run.groups.save_features(group_id, {"statistics": torch.zeros(3, 7), "others": torch.ones(3, 2)})
+    else:
+        features_file(run, group_id).write_bytes(b"not a tensor" if found == "damaged" else b"")
+    assert torch.equal(group_features(run, group_id, STATISTICS), expected)
+    monkeypatch.setattr(module, "read_images", lambda *args: pytest.fail("they are known again"))
+    assert torch.equal(group_features(run, group_id, STATISTICS), expected)
+    assert ("others" in run.groups.features(group_id)) == (found == "of another version")
+
+
+def test_features_of_a_folder_are_not_kept(group):
+    """The folder's files may change under the same name."""
+    run, group_id = group
+
+    class Means:
+        name, scales = "clip:/some/where", [torch.ones(3).double()]
+
+        def __call__(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3))
+
+    assert group_features(run, group_id, Means()).shape == (3, 3)
+    assert not features_file(run, group_id).exists()
+
+
+def test_a_disk_that_is_full_costs_time_only(group, monkeypatch):
+    def full(*args: object) -> None:
+        raise D3POError("The disk is full.")
+
+    run, group_id = group
+    monkeypatch.setattr(type(run.groups), "save_features", full)
+    assert torch.equal(group_features(run, group_id, STATISTICS), measured(run, group_id))
+
+
 def test_unknown_features_get_a_sentence():
     for name in ("magic", "clip:"):
         with pytest.raises(D3POError, match=f"no features called '{name}'. Choose statistics, or clip:"):
@@ -218,6 +286,26 @@ def test_a_taste_is_understood_and_foretold_where_nothing_was_seen(warm, underst
     (gradient,) = torch.autograd.grad(reward(leaf, [""] * 4).sum(), leaf)
     towards = (gradient[:, 0] - gradient[:, 2]).mean((1, 2))
     assert bool((towards > 0).all())  # up is where red grows and blue falls
+
+
+def test_a_group_is_scored_as_its_pictures_are(warm, understood):
+    """By the head, on features that were kept, as by the reward, on the pictures themselves."""
+    from d3po_core.run.run import read_images
+
+    groups = warm.groups.select()[:3]
+    found = judge_scores(understood, warm, [group.id for group in groups])
+    for group in groups:
+        expected = understood.reward()(read_images(warm, group), [""] * group.candidates)
+        assert found[group.id] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-4)
+    assert len({round(score, 3) for scores in found.values() for score in scores}) == 9
+
+
+@pytest.mark.parametrize(
+    ("z", "share"),
+    [(-3.0, 0.0), (0.0, 0.0), (1.75, 0.0), (1.85, 0.1), (2.25, 0.5), (2.65, 0.9), (2.75, 1.0), (9.0, 1.0)],
+)
+def test_the_share_that_is_learnt_grows_with_the_evidence(understood, z, share):
+    assert dataclasses.replace(understood.facts, z=z).share == pytest.approx(share)
 
 
 def test_held_out_groups_are_foretold_and_never_trained_on(tmp_path):

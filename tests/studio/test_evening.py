@@ -24,7 +24,7 @@ from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 pytest.importorskip("gradio", reason="gradio comes with the standalone extra")
 ROOT = Path(__file__).parents[2]
 SAMPLE = SampleSettings(candidates=2, steps=5, guidance_scale=2.5, batch=8)
-TRAIN = TrainSettings(epochs=1, cross_check=False)  # whatever is picked, something is learnt
+TRAIN = TrainSettings(epochs=1, judge=False)  # whatever is picked, something is learnt
 
 
 class Studio:

@@ -157,13 +157,13 @@ def check_finishes(folder: Path, lesson: Lesson) -> None:
     run.close()
 
 
-def reports(run: Run, number: int) -> dict[tuple[str, int], Any]:
+def reports(run: Run, number: int) -> dict[int, Any]:
     """What was reported of every update; one that had to be repeated was reported twice, and the same."""
-    found: dict[tuple[str, int], Any] = {}
+    found: dict[int, Any] = {}
     for report in run.metrics.read():
         if report["round"] == number:
             del report["seconds"]
-            assert found.setdefault((report["phase"], report["update"]), report) == report
+            assert found.setdefault(report["update"], report) == report
     return found
 
 

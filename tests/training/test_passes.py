@@ -216,6 +216,41 @@ def test_every_picture_drifts_by_its_own_size() -> None:
     assert found.per_image == pytest.approx(apart * (2 * 256 + 4 * 16) / 6, rel=1e-5)
 
 
+def test_a_thin_measure_of_drift_is_the_whole_one_where_all_steps_drift_alike() -> None:
+    steps = ancestral(SIGMAS, torch.ones(4))[:3]
+    alike = dataclasses.replace(steps, denoised_coef=torch.full((3,), 0.4), std=torch.full((3,), 0.8))
+    group = dataclasses.replace(toy_group(ToyDenoiser(), 1, 2, []), steps=alike, guided=torch.zeros(2, 3, 2, 3, 3))
+    expected = 3 * (0.4 / 0.8) ** 2 * 0.3**2 / 2  # three steps
+    for thin in (False, True):
+        found = mean_kl(Shifted(0.3), [group] * 2, lambda g: g.guided, 5, thin)  # type: ignore[arg-type]
+        assert found.per_element == pytest.approx(expected, rel=1e-5)
+        assert found.per_image == pytest.approx(expected * 18, rel=1e-5)
+
+
+def test_a_thin_measure_of_drift_takes_another_place_in_every_group() -> None:
+    """Six groups of two images and three steps, all the same: their places are all six, so the mean is the whole."""
+    base, rows = ToyDenoiser(), []
+    policy, group = base.tuned(), toy_group(base, 1, 2, [])
+    whole = mean_kl(policy, [group], lambda g: g.guided, 6)
+
+    class Counted:
+        device = torch.device("cpu")
+
+        def __call__(self, x: Tensor, *arguments: object) -> Prediction:
+            rows.extend(x)
+            return policy(x, *arguments)  # type: ignore[arg-type]
+
+    thin = mean_kl(Counted(), [group] * 6, lambda g: g.guided, 6, thin=True)  # type: ignore[arg-type]
+    assert len(rows) == 6  # of 36
+    assert {tuple(row.flatten().tolist()) for row in rows} == {
+        tuple(x.flatten().tolist()) for x in group.x[:, :3].flatten(0, 1)
+    }
+    assert thin.per_element == pytest.approx(whole.per_element, rel=1e-5)
+    assert thin.per_image == pytest.approx(whole.per_image, rel=1e-5)
+    one = mean_kl(policy, [group], lambda g: g.guided, 6, thin=True)
+    assert one.per_element != pytest.approx(whole.per_element, rel=0.05)  # the steps do differ
+
+
 def test_a_reference_that_did_not_sample_is_evaluated_once() -> None:
     base = ToyDenoiser()
     other = base.tuned(seed=5)
@@ -262,6 +297,104 @@ def test_every_group_is_used_once_per_epoch_and_training_learns_its_pairs() -> N
     assert fit.measure([g.id for g in groups]).accuracy > 0.85
 
 
+class Watched(ToyDenoiser):
+    """Notes the latents and noise levels of every forward pass."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, x: Tensor, sigma: Tensor, *arguments: object) -> Prediction:  # type: ignore[override]
+        self.seen.append((x.detach(), sigma))
+        return super().__call__(x, sigma, *arguments)  # type: ignore[arg-type]
+
+
+def trained_in(fit: PreferenceOptimizer, group: TrainingGroup) -> tuple[int, ...]:
+    """Take an update of one group, and return the numbers of the steps that it trained of every candidate."""
+    watched = fit.denoiser
+    assert isinstance(watched, Watched)
+    watched.seen.clear()
+    fit.update()
+    x, sigma = (torch.cat(parts) for parts in zip(*watched.seen, strict=True))
+    numbers = [group.steps.sigma.tolist().index(value) for value in sigma.tolist()]
+    chosen = tuple(sorted(set(numbers)))
+    for step in chosen:
+        here = x[torch.tensor([number == step for number in numbers])]
+        assert torch.equal(here, group.x[:, step])  # each candidate once, in order
+    return chosen
+
+
+@pytest.mark.parametrize(("trained_steps", "expected"), [(1, 1), (2, 2), (3, 3), (0, 3), (7, 3)])
+@pytest.mark.parametrize("level", ["trajectory", "step"])
+def test_an_update_trains_so_many_steps_the_same_of_all_candidates(
+    level: str, trained_steps: int, expected: int
+) -> None:
+    denoiser = Watched()
+    group = toy_group(denoiser, 1, 3, RANKED)
+    settings = fill_in(TrainSettings(level=level, trained_steps=trained_steps, epochs=12, learning_rate=1e-3))
+    fit = make_fit(denoiser, [group], settings)
+    chosen = [trained_in(fit, group) for _ in range(fit.total)]
+    assert {len(steps) for steps in chosen} == {expected}
+    assert {step for steps in chosen for step in steps} == {0, 1, 2}
+    if expected < 3:
+        assert len(set(chosen)) == 3  # of three choices of one or two, all came
+    again = make_fit(Watched(), [group], settings)
+    again.done = 5  # as after an interruption
+    assert trained_in(again, group) == chosen[5]
+    other = make_fit(Watched(), [group], dataclasses.replace(settings, seed=1))
+    assert ([trained_in(other, group) for _ in range(12)] == chosen) == (expected == 3)
+
+
+def test_what_is_measured_is_measured_on_all_steps() -> None:
+    denoiser = Watched()
+    group = toy_group(denoiser, 1, 3, RANKED)
+    fit = make_fit(denoiser, [group], fill_in(TrainSettings(trained_steps=1)))
+    denoiser.seen.clear()
+    fit.measure([group.id])
+    assert sum(len(x) for x, _ in denoiser.seen) == 9
+
+
+def ratio_by_hand(
+    policy: ToyDenoiser, base: ToyDenoiser, group: TrainingGroup, c: int, steps: tuple[int, ...]
+) -> Tensor:
+    """Of one candidate's conditional policy on some steps, (steps,), mean over elements, from normal densities."""
+
+    def density(denoiser: ToyDenoiser, k: int) -> Tensor:
+        s, x = group.steps, group.x[c, k][None]
+        cond = denoiser(x, s.sigma[k][None], group.conditioning, 1.0).cond
+        mean = float(s.x_coef[k]) * x + float(s.denoised_coef[k]) * cond
+        return Normal(mean, float(s.std[k])).log_prob(group.x[c, k + 1][None]).sum() / group.elements
+
+    return torch.stack([density(policy, k) - density(base, k).detach() for k in steps])
+
+
+@pytest.mark.parametrize("trained_steps", [0, 1, 2])
+@pytest.mark.parametrize("level", ["trajectory", "step"])
+def test_the_gradient_of_an_update_is_that_of_the_steps_it_trains(level: str, trained_steps: int) -> None:
+    """With 0 the sum or mean is over all three, as it was before there was a choice."""
+    base, policy = in_double(ToyDenoiser()), in_double(Watched())
+    with torch.no_grad():
+        for parameter, tuned in zip(policy.module.parameters(), in_double(base.tuned()).module.parameters()):
+            parameter.copy_(tuned)
+    group = group_in_double(toy_group(ToyDenoiser(), 1, 3, RANKED), base)
+    settings = fill_in(TrainSettings(level=level, trained_steps=trained_steps, beta=40.0, grad_clip=1e9))
+    fit = make_fit(policy, [group], settings)
+    before = copy.deepcopy(policy)
+    steps = trained_in(fit, group)
+    assert len(steps) == (trained_steps or 3)
+    found = gradient(policy)
+    loss = torch.zeros((), dtype=torch.float64)
+    for pair in group.pairs:
+        winner, loser = (ratio_by_hand(before, base, group, c, steps) for c in (pair.winner, pair.loser))
+        margins = 40.0 * (winner - loser)
+        margins = margins.sum()[None] if level == "trajectory" else margins
+        loss = loss - pair.weight * F.logsigmoid(margins).mean()
+    loss.backward()
+    expected = gradient(before)
+    assert expected.norm() > 0.01
+    assert (found - expected).norm() <= 1e-10 * expected.norm()
+
+
 def test_memory_running_out_halves_the_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     from d3po_core.training import preference_optimizer as module
 
@@ -276,7 +409,7 @@ def test_memory_running_out_halves_the_micro_batch(monkeypatch: pytest.MonkeyPat
         return real(values_of, rows, loss_of, limits, scale)
 
     monkeypatch.setattr(module, "backward", scarce)
-    make_fit(base, groups, fill_in(TrainSettings())).update()
+    make_fit(base, groups, fill_in(TrainSettings(batch=4, trained_steps=0))).update()
     assert sizes == [100, 6, 3, 3]  # then a group at a time
 
 

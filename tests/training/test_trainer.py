@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.distributions import Normal
 
 from d3po_core.app.sampling import sample_groups
+from d3po_core.diffusion.rollout import from_tensors
 from d3po_core.errors import D3POError
-from d3po_core.lora import LayerWeights
+from d3po_core.lora import LayerWeights, LoraWeights
+from d3po_core.lora.attachment import applied
 from d3po_core.lora.weights import blend
 from d3po_core.picks import Pick
+from d3po_core.rewards.judge import fit_judge
 from d3po_core.run import RoundSummary, Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
-from d3po_core.training import round_trainer as module
-from d3po_core.training.evidence import doubts
+from d3po_core.training import round_trainer
+from d3po_core.training import trainer as module
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
+from d3po_core.training.preferences import PreferenceData
 from d3po_core.training.round_trainer import save_round
-from d3po_core.training.trainer import Trainer
+from d3po_core.training.trainer import Trainer, doubts
 from tests.run_helpers import undo
 from tests.toy import ToyModel
 from tests.training.rounds import train_some, train_to_end
@@ -44,6 +51,12 @@ def picked_run(folder: Path, model: ToyModel, picks: str = "bright", settings: S
     return run
 
 
+def copied(run: Run, to: Path) -> Run:
+    """The same run once more: which steps an update trains hangs on the groups' ids, which no other run has."""
+    run.close()
+    return Run.open(shutil.copytree(run.folder, to))
+
+
 def trainer(run: Run, model: ToyModel, **settings: object) -> Trainer:
     return Trainer.open(run, model.denoiser, replace(TRAIN, settings), LORA, attachment="hooks")
 
@@ -52,32 +65,140 @@ def flat(weights: dict) -> torch.Tensor:  # type: ignore[type-arg]
     return torch.cat([t.flatten() for w in weights.values() for t in (w.down, w.up)])
 
 
-def test_checks_then_teaches_and_says_how_it_goes(tmp_path: Path) -> None:
+def flipped(run: Run, held_out: bool) -> None:
+    """Turn picks round: the last candidate is preferred in place of whichever was, the first where that was the last."""
+    for group in run.groups.select():
+        if group.held_out == held_out:
+            (stored,) = [each for each in run.picks.standing() if each.group_id == group.id]
+            other = 0 if stored.pick.order[0] == group.candidates - 1 else group.candidates - 1
+            run.picks.add(group.id, Pick("favourite", (other,)))
+
+
+def evidence(monkeypatch: pytest.MonkeyPatch, z: float) -> None:
+    """Let the judge be as sure of itself as this, whatever the picks say."""
+    real = module.preference_data
+
+    def sure(*arguments: object) -> PreferenceData:
+        data = real(*arguments)  # type: ignore[arg-type]
+        assert data.judge is not None
+        return dataclasses.replace(data, judge=dataclasses.replace(data.judge, z=z))
+
+    monkeypatch.setattr(module, "preference_data", sure)
+
+
+def log_ratios(model: ToyModel, run: Run, group_id: str, weights: LoraWeights) -> list[float]:
+    """log pi - log pi_base of each candidate's recorded steps, conditional, from torch's normal distribution."""
+    t, steps = from_tensors(run.groups.trajectory(group_id))
+    conditioning = run.prompts.conditioning(run.groups.get(group_id).prompt_id)
+
+    def density(candidate: int, step: int) -> Tensor:
+        x, x_next = t.x[candidate, step][None].float(), t.x[candidate, step + 1][None].float()
+        denoised = model.denoiser(x, steps.sigma[step][None], conditioning, 3.0, guided=False).cond
+        mean = float(steps.x_coef[step]) * x + float(steps.denoised_coef[step]) * denoised
+        return Normal(mean, float(steps.std[step])).log_prob(x_next).sum()
+
+    places = [[(c, k) for k in range(len(steps.sigma))] for c in range(len(t.x))]
+    with torch.no_grad():
+        before = [sum(float(density(*place)) for place in of) for of in places]
+        with applied(model.denoiser, weights):
+            after = [sum(float(density(*place)) for place in of) for of in places]
+    return [b - a for a, b in zip(before, after, strict=True)]
+
+
+def test_a_round_says_how_it_goes(tmp_path: Path) -> None:
     model = ToyModel()
-    work = trainer(picked_run(tmp_path / "run", model), model)
+    run = picked_run(tmp_path / "run", model)
+    work = trainer(run, model)
     reports = train_to_end(work)
     result = work.result()
-    assert [name for name, _ in itertools.groupby(r.phase for r in reports)] == ["check A", "check B", "teach"]
-    assert result.guessed_of == 21  # every group that is not held out was hidden once
-    taught = max(r.epoch for r in reports if r.phase == "teach")
-    hidden = [r.hidden for r in reports if r.hidden and r.phase != "teach" and r.epoch == taught]
-    assert result.guessed == sum(hit for measures in hidden for hit in measures.hits)
-    margins = torch.tensor([m for measures in hidden for m in measures.margins]).double()
-    assert result.z == pytest.approx(float(margins.mean() / (margins.std() / (21 / 2) ** 0.5)))
-    last = reports[-1]
-    assert last.hidden is not None and last.kl_base is not None and last.kl_base > 0
-    assert last.kl_sampler == pytest.approx(last.kl_base, rel=1e-4)  # the base sampled
+    assert [r.update for r in reports] == list(range(1, 3 * 21 + 1))  # a group of four has six pairs, and batch is 4
+    assert {r.total for r in reports} == {63} and [r.epoch for r in reports] == [0] * 21 + [1] * 21 + [2] * 21
+    facts = fit_judge(run).facts
+    assert facts.groups == 24 and facts.z > 2.75  # or less would be kept
+    assert (result.z, result.guessed_of, result.strength) == (facts.z, 24, 1.0)
+    assert result.guessed == pytest.approx(facts.accuracy * 24)
+    assert result.reason == "Every pick was used."
+    assert [strength for strength, _ in result.strength_scan] == [1.0, 0.7, 0.4]
+    assert result.strength_scan[0][1] > result.strength_scan[2][1] > 0
+    assert set(result.figures) == {"loss", "margin", "clip_fraction"}
     assert len(work.run.metrics.read()) == len(reports)
 
 
-@pytest.mark.parametrize("picks", ["bright", "flags"])
-def test_learns_its_picks(tmp_path: Path, picks: str) -> None:
+def test_held_out_picks_are_predicted_once_at_the_end(tmp_path: Path) -> None:
     model = ToyModel()
-    work = trainer(picked_run(tmp_path / "run", model, picks), model, epochs=10, cross_check=False, patience=0)
+    run = picked_run(tmp_path / "run", model)
+    work = trainer(run, model, judge=False)
     reports = train_to_end(work)
-    final = [r.training.accuracy for r in reports if r.epoch == 9]
-    assert sum(final) / len(final) > 0.9
+    assert [r.update for r in reports if r.hidden] == [len(reports)]
+    weights, expected, margins = work.result().weights, [], []
+    for group in sorted((group for group in run.groups.select() if group.held_out), key=lambda group: group.id):
+        (best,) = [each.pick.order[0] for each in run.picks.standing() if each.group_id == group.id]
+        ratios = log_ratios(model, run, group.id, weights)
+        others = [ratios[best] - ratio for c, ratio in enumerate(ratios) if c != best]
+        expected.append(sum(difference > 0 for difference in others) / 3)
+        margins.append(20.0 / 18 * sum(others) / 3)  # beta, and the latents' elements
+    assert len(expected) == 3 and reports[-1].hidden.hits == pytest.approx(expected)
+    assert reports[-1].hidden.margins == pytest.approx(margins, rel=1e-2, abs=1e-2)  # recorded in float16
+    assert work.result().figures["margin"] == reports[-1].hidden.margin
+
+
+@pytest.mark.parametrize("trained_steps", [0, 1])
+@pytest.mark.parametrize("picks", ["bright", "flags"])
+def test_learns_its_picks(tmp_path: Path, picks: str, trained_steps: int) -> None:
+    model = ToyModel()
+    run = picked_run(tmp_path / "run", model, picks)
+    work = trainer(run, model, epochs=10, judge=False, trained_steps=trained_steps)
+    with work:
+        list(work.steps())
+        assert work._fit.measure(work.trained_on).accuracy > (0.75 if trained_steps else 0.95)
     assert flat(work.result().weights).abs().max() > 0
+
+
+@pytest.mark.parametrize("picks", ["luck", "too few"])
+def test_only_what_the_judge_has_no_evidence_for_is_left_alone(tmp_path: Path, picks: str) -> None:
+    """Picks at random leave the model as it was; picks that are too few for a judge teach all the same."""
+    model = ToyModel()
+    run = picked_run(tmp_path / "run", model, picks="none", settings=replace(SAMPLE, {"groups": 20}))
+    rng = torch.Generator().manual_seed(1)
+    for group in run.groups.select()[: 20 if picks == "luck" else 15]:
+        run.picks.add(group.id, Pick("favourite", (int(torch.randint(4, (), generator=rng)),)))
+    work = trainer(run, model)
+    before = flat(work.result().weights)
+    with work:
+        reports, result = list(work.steps()), work.result()
+        saved = save_round(work)
+    assert torch.equal(flat(result.weights), before) == (picks == "luck")
+    assert run.picks.untaught() == 0 and saved.path.is_file()
+    if picks == "luck":
+        assert reports == [] and not result.changed and work.trained_on == [] and run.metrics.read() == []
+        assert result.strength == 0 and result.z is not None and result.z < 1.75 and result.strength_scan == ()
+        assert result.reason == (
+            "Hidden picks were not predicted better than by chance, so the model was left as it was."
+        )
+        assert run.rounds.all()[0].summary.z == result.z
+    else:
+        assert result.changed and result.strength == 1 and result.z is None and result.guessed_of == 0
+        assert 0 < len(work.trained_on) <= 15 and result.reason == "Every pick was used."
+
+
+def test_thin_evidence_keeps_a_part_of_what_was_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, learnt = ToyModel(), {}
+    run = picked_run(tmp_path / "run", model)
+    for z in (2.0, 2.25, 9.0):
+        with monkeypatch.context() as patched:
+            evidence(patched, z)
+            work = trainer(copied(run, tmp_path / str(z)), model)
+            start = flat(work.result().weights)
+            train_to_end(work)
+            learnt[z] = work.result()
+    assert [result.strength for result in learnt.values()] == [0.25, 0.5, 1.0]
+    whole = flat(learnt[9.0].weights) - start
+    assert whole.abs().max() > 0.01
+    for z, share in ((2.0, 0.25), (2.25, 0.5)):
+        assert torch.allclose(flat(learnt[z].weights) - start, share * whole, atol=1e-6)
+        assert learnt[z].reason == f"Every pick was used. The evidence is thin, so {share:.0%} of what was learnt was kept."
+    drifts = [result.strength_scan[0][1] for result in learnt.values()]
+    assert drifts[0] < drifts[1] < drifts[2]  # of what is kept, not of what was learnt
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.0, "left as it was"), (0.42, "42%"), (1.0, "")])
@@ -104,24 +225,47 @@ def test_training_leaves_no_trace_in_the_network(tmp_path: Path) -> None:
     assert list(model.denoiser.module.state_dict()) == names
 
 
-@pytest.mark.parametrize("stop_after", [1, 5, 11, 17])
+@pytest.mark.parametrize("stop_after", [1, 11, 21, 62])
 def test_a_stopped_round_goes_on_to_the_same_end(tmp_path: Path, stop_after: int) -> None:
     model = ToyModel()
-    straight = trainer(picked_run(tmp_path / "a", model), model)
+    picked = picked_run(tmp_path / "a", model)
+    run = copied(picked, tmp_path / "b")
+    straight = trainer(picked, model)
     train_to_end(straight)
 
-    run = picked_run(tmp_path / "b", model)
     first = trainer(run, model)
     train_some(first, stop_after)
     assert flat(first.result().weights).isfinite().all()
-    assert first.result().reason.startswith("Stopped")
+    assert first.result().reason == "Stopped before the end."
 
     run.close()
-    second = trainer(Run.open(tmp_path / "b"), model, epochs=1)  # a round goes on with the settings it began with
-    train_to_end(second)
-    assert second.settings.epochs == 3
+    run = Run.open(tmp_path / "b")
+    second = trainer(run, model, epochs=1, judge=False)  # a round goes on with the settings it began with
+    reports = train_to_end(second)
+    assert second.resumed and second.settings.epochs == 3
+    assert [r.update for r in reports] == list(range(stop_after + 1, 64))
     assert torch.allclose(flat(second.result().weights), flat(straight.result().weights), atol=1e-6)
-    assert second.result().guessed == straight.result().guessed
+    said, expected = second.result(), straight.result()
+    assert (said.z, said.guessed, said.reason) == (expected.z, expected.guessed, expected.reason)
+    assert said.figures == pytest.approx(expected.figures, rel=1e-4)
+
+
+def test_a_round_of_before_the_judge_is_begun_anew(tmp_path: Path) -> None:
+    """Its state counted the updates of one of its phases, and its tensors may be a check's."""
+    model = ToyModel()
+    picked = picked_run(tmp_path / "a", model)
+    run = copied(picked, tmp_path / "b")
+    straight = trainer(picked, model)
+    train_to_end(straight)
+    first = trainer(run, model)
+    train_some(first, 30)
+    stored = run.rounds.load_state(first.round)
+    assert stored is not None and stored[1]["done"] == 30
+    tensors, info = stored
+    run.rounds.save_state(first.round, tensors, {**info, "phase": 1, "hits": [[[1.0]]], "held_out": [], "done": 7})
+    second = trainer(run, model)
+    assert [r.update for r in train_to_end(second)] == list(range(1, 64))
+    assert torch.allclose(flat(second.result().weights), flat(straight.result().weights), atol=1e-6)
 
 
 def test_a_round_that_was_killed_after_its_last_step_is_not_trained_again(tmp_path: Path) -> None:
@@ -132,6 +276,8 @@ def test_a_round_that_was_killed_after_its_last_step_is_not_trained_again(tmp_pa
     again = trainer(run, model)
     assert train_to_end(again) == []
     assert torch.equal(flat(again.result().weights), flat(first.result().weights))
+    assert again.result().strength_scan == first.result().strength_scan
+    assert again.result().figures == first.result().figures
 
 
 @pytest.mark.parametrize(("picks", "message"), [("none", "Nothing has been picked"), ("tie", "None of the 24 picks")])
@@ -170,7 +316,7 @@ def test_a_round_that_learnt_nothing_takes_new_picks_and_settings(tmp_path: Path
         trainer(run, ToyModel(seed=1))
     for sampled in sample_groups(run, model, replace(SAMPLE, {"groups": 8}), PROMPTS):
         run.picks.add(sampled.group_id, Pick("favourite", (0,)))
-    again = trainer(run, model, epochs=2)
+    again = trainer(run, model, epochs=2, judge=False)
     with again:
         list(again.steps())
         save_round(again)
@@ -201,23 +347,41 @@ def test_a_round_is_not_closed_while_another_trainer_is_at_it(tmp_path: Path) ->
         assert run.rounds.open() is not None
 
 
+@pytest.mark.xfail(strict=True, reason="no round by picks reads drift_limit since the judge decides")
 def test_drift_limit_stops_and_says_so(tmp_path: Path) -> None:
     model = ToyModel()
-    work = trainer(picked_run(tmp_path / "run", model), model, drift_limit=1e-8, cross_check=False)
+    work = trainer(picked_run(tmp_path / "run", model), model, drift_limit=1e-8, judge=False)
     reports = train_to_end(work)
     assert reports[-1].epoch == 0
     assert "drift" in work.result().reason
 
 
 def test_held_out_groups_are_never_trained_on(tmp_path: Path) -> None:
+    """Turning all their picks round changes how well they are predicted, and nothing that is learnt."""
+    model, outcomes = ToyModel(), []
+    picked = picked_run(tmp_path / "run", model)
+    for turned in (False, True):
+        run = copied(picked, tmp_path / str(turned))
+        held_out = {group.id for group in run.groups.select() if group.held_out}
+        if turned:
+            flipped(run, held_out=True)
+        work = trainer(run, model, judge=False)
+        outcomes.append((train_to_end(work)[-1].hidden, flat(work.result().weights)))
+        assert len(held_out) == 3  # one in every eight
+        assert len(work.trained_on) == 21 and not held_out & set(work.trained_on)
+    assert torch.equal(outcomes[0][1], outcomes[1][1])
+    assert outcomes[0][0].margin != outcomes[1][0].margin and len(outcomes[0][0].hits) == 3
+
+
+def test_what_nobody_has_seen_teaches_too(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
-    held_out = {g.id for g in run.groups.select() if g.held_out}
+    unseen = [found.group_id for found in sample_groups(run, model, replace(SAMPLE, {"groups": 8}), PROMPTS)]
+    unseen = [group_id for group_id in unseen if not run.groups.get(group_id).held_out]
     work = trainer(run, model)
-    train_some(work, 1)
-    assert len(held_out) == 3  # one in every eight
-    assert not held_out & {name for phase in work._phases for name in phase.groups}
-    assert set(work._phases[-1].hidden) == held_out
+    reports = train_to_end(work)
+    assert len(unseen) == 7 and set(unseen) < set(work.trained_on) and len(work.trained_on) == 28
+    assert reports[-1].total == 3 * 28 and len(reports[-1].hidden.hits) == 3  # the others held out were not judged
 
 
 def test_picks_made_meanwhile_are_for_the_next_round(tmp_path: Path) -> None:
@@ -229,24 +393,24 @@ def test_picks_made_meanwhile_are_for_the_next_round(tmp_path: Path) -> None:
     second = trainer(run, model)
     assert second.resumed
     train_to_end(second)
-    assert second.trained_on == first._phases[-1].groups
+    assert second.trained_on == first.trained_on and second.result().z == first.result().z
 
 
 def test_an_interruption_while_hidden_picks_are_measured_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ToyModel()
-    straight = trainer(picked_run(tmp_path / "a", model), model)
+    picked = picked_run(tmp_path / "a", model)
+    run = copied(picked, tmp_path / "b")
+    straight = trainer(picked, model)
     train_to_end(straight)
-    run = picked_run(tmp_path / "b", model)
     with monkeypatch.context() as patched:
         patched.setattr(PreferenceOptimizer, "measure", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train_to_end(trainer(run, model))
     second = trainer(run, model)
     reports = train_to_end(second)
-    (first_epoch,) = {report.update for report in reports if report.phase == "check A" and report.epoch == 0}
-    assert first_epoch > 1  # the epoch's last update alone is repeated
+    assert [report.update for report in reports] == [63]  # the last update alone is repeated
     assert torch.allclose(flat(second.result().weights), flat(straight.result().weights), atol=1e-6)
 
 
@@ -273,18 +437,36 @@ def test_a_damaged_group_without_others_is_not_said_to_be_left_out(tmp_path: Pat
         train_to_end(trainer(run, model))
 
 
-def test_a_later_round_does_not_take_remembered_picks_for_predicted_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Round 2 starts from a LoRA that saw every pick; its checks must not."""
+def test_a_later_round_goes_on_from_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its LoRA remembers every pick; how sure the evidence is does not come from that."""
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
-    first = trainer(run, model, epochs=10, cross_check=False, patience=0)
+    first = trainer(run, model, epochs=10)
+    with first:
+        assert abs(first._fit.measure(first.trained_on).margin) < 1e-2
+        list(first.steps())
+    (tmp_path / "run" / "one.safetensors").touch()
+    run.rounds.finish(first.round, "one.safetensors", "one", RoundSummary())
+    monkeypatch.setattr(round_trainer, "import_lora", lambda path, network: first.result().weights)
+    second = trainer(run, model)
+    assert torch.allclose(flat(second.result().weights), flat(first.result().weights), atol=1e-6)
+    with second:
+        assert second._fit.measure(second.trained_on).accuracy > 0.75
+        assert second.result().z == first.result().z
+
+
+def test_without_evidence_a_later_round_leaves_the_last_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ToyModel()
+    run = picked_run(tmp_path / "run", model)
+    first = trainer(run, model)
     train_to_end(first)
     (tmp_path / "run" / "one.safetensors").touch()
     run.rounds.finish(first.round, "one.safetensors", "one", RoundSummary())
-    monkeypatch.setattr(module, "import_lora", lambda path, network: first.result().weights)
+    monkeypatch.setattr(round_trainer, "import_lora", lambda path, network: first.result().weights)
+    evidence(monkeypatch, 1.75)
     second = trainer(run, model)
-    reports = train_to_end(second)
-    assert next(r for r in reports if r.phase == "check A").training.accuracy == 0.5  # it begins knowing nothing
-    assert next(r for r in reports if r.phase == "teach").training.accuracy > 0.8  # this one goes on from round 1
+    assert train_to_end(second) == [] and second.trained_on == []
+    assert torch.equal(flat(second.result().weights), flat(first.result().weights))
+    assert second.result().changed  # it is what round 1 learnt

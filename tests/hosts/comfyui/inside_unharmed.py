@@ -38,7 +38,7 @@ from pack.nodes.host.sampling import host_sampling
 from torch import Tensor
 
 SAMPLE = SampleSettings(steps=4, candidates=2, groups=2, guidance_scale=3.0, held_out=0.0)
-TRAIN = TrainSettings(epochs=2, cross_check=False, batch=1)
+TRAIN = TrainSettings(epochs=2, judge=False, batch=1)
 loaded = checkpoint("tiny")
 own_nodes, known_nodes = sys.modules["nodes"], set(host_nodes.NODE_CLASS_MAPPINGS)
 with torch.inference_mode():

@@ -17,7 +17,7 @@ from .host import ROOT, Host
 from .page import ORDER, Page
 
 GROUPS = 6
-QUICK = {"cross_check": False, "epochs": 1}
+QUICK = {"judge": False, "epochs": 1}
 SAMPLER = ["taste", "candidates", "groups", "steps", "guidance_scale"]
 TRAINER = ["taste", "train", "teaching"]
 

@@ -48,7 +48,7 @@ def test_sample_pick_teach_and_generate(host: Host) -> None:
     assert outputs["trainer"]["text"] == ["Ready: press Teach."]
     host.post(f"/d3po/taste/{run}/teach", {})
     graph = taste()
-    graph["trainer"]["inputs"]["cross_check"] = False  # a random network's pictures teach nothing that could be trusted
+    graph["trainer"]["inputs"]["judge"] = False  # a random network's pictures teach nothing that could be trusted
     outputs = host.run(graph, only=["trainer"])
     assert outputs["trainer"]["text"][0].startswith("Taught") and "sampler" not in outputs
     (lora,) = (host.base / "models" / "loras" / "d3po").iterdir()

@@ -22,7 +22,7 @@ def named(name: str, **changes: Any) -> Graph:
     graph = taste(taste=name, **changes)
     for each in ("collector", "trainer"):
         graph[each]["inputs"]["taste"] = name
-    graph["trainer"]["inputs"]["cross_check"] = False
+    graph["trainer"]["inputs"]["judge"] = False
     return graph
 
 

@@ -80,7 +80,7 @@ def small(graph: Graph, name: str) -> Graph:
         if node["class_type"] == "D3PO_PairedTrajectorySampler":
             inputs |= {"candidates": 2}
         if node["class_type"] == "D3PO_LoraTrainer":
-            inputs["cross_check"] = False  # a random network's pictures teach nothing that could be trusted
+            inputs["judge"] = False  # a random network's pictures teach nothing that could be trusted
     return graph
 
 

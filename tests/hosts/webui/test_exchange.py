@@ -24,7 +24,7 @@ from .host import ROOT, WebUI, apart, pixels
 
 COMFYUI = os.environ.get("COMFYUI_DIR")
 SAMPLE = {"steps": 3, "candidates": 2, "width": 64, "height": 64, "held_out": 0.0, "guidance_scale": 1.0}
-TRAIN = {"epochs": 2, "learning_rate": 1e-2, "cross_check": False}
+TRAIN = {"epochs": 2, "learning_rate": 1e-2, "judge": False}
 
 pytestmark = pytest.mark.skipif(not HOSTS, reason="no web UI: name one or more with WEBUI_DIR")
 

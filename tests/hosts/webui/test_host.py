@@ -121,7 +121,7 @@ def teaching(state: dict[str, Any]) -> int:
 def test_interrupt_and_go_on(webui: WebUI, loras: dict[str, Path]) -> None:
     tagged = f"a lake <lora:{loras['attention'].stem}:1>"
     with_it, network = webui.draw(tagged), webui.probe("network")
-    taste = webui.probe("begin", prompts=PROMPTS, sample=SAMPLE, train={"epochs": 30, "cross_check": False})
+    taste = webui.probe("begin", prompts=PROMPTS, sample=SAMPLE, train={"epochs": 30, "judge": False})
     webui.ask(f"/d3po/taste/{taste}/draw", {"groups": 20})
     webui.picks(taste, 20)
     picked = webui.until(taste, lambda state: not state["work"])["picks"]

@@ -1,0 +1,287 @@
+"""Does it learn any taste, and keep the prompt? The whole product on eight tastes of the embedded model.
+
+    python -m benchmarks.any_taste                         64 favourites of four, 8 tastes, 5 seeds (an hour and a half)
+    python -m benchmarks.any_taste --clicks 24             24 favourites, out of 64 groups that were drawn
+    python -m benchmarks.any_taste --flip 0.15             of which 15% are turned round
+    python -m benchmarks.any_taste --ceiling               what DDPO reaches that is told the taste's own scores
+    python -m benchmarks.any_taste --known                 prints what is in the results
+
+A simulated person picks favourites; a round is trained and settled as in every front end, with its default settings, and
+its LoRA file is used as it is. Win rates are on independent seeds, by the taste's own scores, on 16 held-out prompts x
+13 seeds a side, all pictures rounded alike. Fidelity is the change of the classifier's share of right attributes, in
+points. The ceiling is DDPO on the true scores of the same pictures (4 epochs, all steps), at the greatest strength that
+loses at most 5 points of kind and of colour; 8 where the taste contradicts the prompts. Cost is counted in rows of the
+network by a hook, a backward pass as two, over the rows that drawing took: training, drift, adherence; not pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.learning import EVALUATION_SEEDS, GUIDANCE, Experiment, before, digest, drawn, one_thread, sampled
+from benchmarks.tastes import TASTES
+from d3po_core.app.training import Next, PicksRequest, settle_round
+from d3po_core.diffusion.rollout import generator
+from d3po_core.embedded import split_prompts
+from d3po_core.embedded.classifier import GardenClassifier
+from d3po_core.evaluation.compare import compare
+from d3po_core.lora import LoraWeights
+from d3po_core.lora.attachment import applied
+from d3po_core.lora.weights import scale_weights
+from d3po_core.models import DiffusersModel, load_model
+from d3po_core.picks import Pick
+from d3po_core.run import Run
+from d3po_core.run.run import read_images
+from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
+
+RESULTS = Path(__file__).parent / "results" / "any_taste.jsonl"
+GROUPS, CANDIDATES, STEPS = 64, 4, 20
+STRENGTHS = (1.0, 0.75, 0.5, 0.35, 0.2)
+CONTRADICTS = ("low", "compressibility")
+"""Tastes that contradict the prompts by their nature, and may cost 8 points of fidelity instead of 5."""
+LEARNABLE = 0.58
+"""Least ceiling of a taste whose share of it means something."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One round of one simulated person.
+
+    Attributes:
+        clicks: groups judged, of `GROUPS` that are drawn.
+        flip: share of picks that are turned round.
+        candidates: pictures in a group.
+        ceiling: DDPO on the true scores in place of the product.
+        train: settings that are not the defaults.
+    """
+
+    taste: str
+    seed: int
+    clicks: int = GROUPS
+    flip: float = 0.0
+    candidates: int = CANDIDATES
+    ceiling: bool = False
+    train: str = "{}"
+
+
+def pool(cache: Path, case: Case) -> Path:
+    """Return the folder of a run with all groups of a case's seed, sampled once."""
+    groups = GROUPS * CANDIDATES // case.candidates
+    how = SampleSettings(
+        candidates=case.candidates, groups=groups, guidance_scale=GUIDANCE, seed=case.seed, batch=16, steps=STEPS
+    )
+    return sampled(cache / f"any-taste-{case.candidates}-{case.seed}", how, lambda: load_model("garden"))
+
+
+def pick(run: Run, case: Case) -> None:
+    """Pick favourites as a person with this taste does; a taste called random has none."""
+    rng = generator(case.seed, "any taste", case.taste)
+    for group in run.groups.select()[: case.clicks]:
+        scores = torch.rand(group.candidates, generator=rng)
+        if case.taste != "random":
+            scores = TASTES[case.taste](read_images(run, group), [group.prompt] * group.candidates)
+        if torch.rand((), generator=rng) < case.flip:
+            scores = -scores
+        run.picks.add(group.id, Pick("favourite", (int(scores.argmax()),)))
+
+
+class Rows:
+    """Counts rows of the network, a backward pass as two."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextmanager
+    def counting(self, network: torch.nn.Module) -> Iterator[None]:
+        """Count what happens inside."""
+
+        def seen(module: torch.nn.Module, given: tuple[Tensor, ...], out: Any) -> None:
+            result = out[0] if isinstance(out, tuple) else out.sample if hasattr(out, "sample") else out
+            self.count += len(result) * (3 if result.requires_grad else 1)
+
+        handle = network.register_forward_hook(seen)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def settings(case: Case) -> SampleSettings:
+    """Return how a case's pictures are drawn."""
+    return SampleSettings(candidates=case.candidates, groups=GROUPS, guidance_scale=GUIDANCE, seed=case.seed, batch=16)
+
+
+def teach(run: Run, model: DiffusersModel, case: Case) -> tuple[LoraWeights, dict[str, Any]]:
+    """Pick, train and settle a round; return the LoRA as it is used, and what the product says."""
+    pick(run, case)
+    rows, how = Rows(), replace(TrainSettings(seed=case.seed), json.loads(case.train))
+    with rows.counting(model.denoiser.module):
+        saved = PicksRequest(how, LoraSettings()).train(run, model, "peft", lambda report: Next.CONTINUE)
+    assert saved is not None
+    sample, evaluate = model.sample, model.evaluate
+
+    def counted(*given: Any) -> Any:
+        with rows.counting(model.denoiser.module):
+            return evaluate(*given)
+
+    model.evaluate = counted  # type: ignore[method-assign]  # pictures that are looked at are not counted
+    saved = settle_round(run, model, saved, settings(case), "peft", lambda done, total: None)
+    model.evaluate, model.sample = evaluate, sample  # type: ignore[method-assign]
+    result = saved.result
+    return result.weights, {
+        "evidence": result.strength,
+        "z": result.z,
+        "strength": result.lora_strength,
+        "kept": result.kept,
+        "expected": result.win,
+        "drift": result.strength_scan,
+        "cost": rows.count / (GROUPS * CANDIDATES * STEPS * 2),
+    }
+
+
+def told_the_truth(run: Run, model: DiffusersModel, case: Case) -> LoraWeights:
+    """Train DDPO on the taste's own scores of all pictures, with the settings that it learns best with."""
+    how = TrainSettings(
+        seed=case.seed, method="ddpo", learning_rate=1e-3, epochs=4, trained_steps=0, drift_limit=0.0, keep_prompt=0.0
+    )
+    request = PicksRequest(how, LoraSettings(), TASTES[case.taste])
+    saved = request.train(run, model, "peft", lambda report: Next.CONTINUE)
+    assert saved is not None
+    return saved.result.weights
+
+
+def judged(cache: Path, model: DiffusersModel, case: Case, lora: LoraWeights) -> dict[str, Any]:
+    """Draw held-out prompts with a LoRA, and compare them with the original's."""
+    experiment, taste = Experiment("any taste"), TASTES[case.taste]
+    originals = before(cache, model, experiment, "deterministic")
+    with applied(model.denoiser, lora):
+        tuned = drawn(model, experiment, "deterministic")
+    prompts = split_prompts()[1]
+    texts = [prompt for prompt in prompts for _ in range(EVALUATION_SEEDS)]
+    scores = [taste(images, texts).double().unflatten(0, (len(prompts), -1)) for images in (originals, tuned)]
+    right = [classifier().fidelity(images, texts) for images in (originals, tuned)]
+    return {
+        "win": compare(*scores).win_rate,
+        "fidelity": {name: 100 * (right[1][name] - right[0][name]) for name in right[0]},
+    }
+
+
+@cache
+def classifier() -> GardenClassifier:
+    return GardenClassifier.load()
+
+
+def run_case(cache: Path, case: Case) -> dict[str, Any]:
+    """Run a case, and return its row of results."""
+    model, row = load_model("garden"), dict[str, Any](asdict(case), made_of=digest())
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(pool(cache, case), folder, dirs_exist_ok=True)
+        run = Run.open(folder)
+        if case.ceiling:
+            lora = told_the_truth(run, model, case)
+            limit = 8 if case.taste in CONTRADICTS else 5
+            for strength in STRENGTHS:
+                found = {"strength": strength, **judged(cache, model, case, scale_weights(lora, strength))}
+                if min(found["fidelity"].values()) >= -limit:
+                    break
+            row |= found
+        else:
+            lora, figures = teach(run, model, case)
+            row |= figures
+            unchanged = case.taste == "random" or not figures["evidence"]
+            row |= {"win": 0.5, "fidelity": {}} if unchanged else judged(cache, model, case, lora)
+        run.close()
+    return row
+
+
+def table(rows: list[dict[str, Any]], ceilings: dict[tuple[str, int], float]) -> str:
+    """Return means over seeds, a line for each taste."""
+    lines = ["| taste | safe win | every seed | share of the ceiling | fidelity | strength | expected win | cost |"]
+    lines.append("|---" * 8 + "|")
+    shares = []
+    for taste in dict.fromkeys(row["taste"] for row in rows):
+        found = [row for row in rows if row["taste"] == taste]
+        wins = [row["win"] for row in found]
+        known = [(row["win"], ceilings[key]) for row in found if (key := (taste, row["seed"])) in ceilings]
+        share = "unknown"
+        if known:
+            won, most = (statistics.mean(column) for column in zip(*known, strict=True))
+            share = f"ceiling {most:.3f}" if most < LEARNABLE else f"{(won - 0.5) / (most - 0.5):.2f} of {most:.3f}"
+            shares += [(won - 0.5) / (most - 0.5)] if most >= LEARNABLE else []
+        names = sorted({name for row in found for name in row["fidelity"]})
+        change = [statistics.mean(row["fidelity"].get(name, 0.0) for row in found) for name in names]
+        expected = [row["expected"] for row in found if row.get("expected") is not None]
+        error = statistics.stdev(wins) / len(wins) ** 0.5 if len(wins) > 1 else 0.0
+        lines.append(
+            f"| {taste} | **{statistics.mean(wins):.3f}** ± {error:.3f} | {' '.join(f'{win:.2f}' for win in wins)} | "
+            f"{share} | {', '.join(f'{name} {value:+.1f}' for name, value in zip(names, change, strict=True))} | "
+            f"{' '.join('%g' % (row.get('evidence', 1) * row['strength']) for row in found)} | "
+            f"{' '.join(f'{each:.2f}' for each in expected)} | "
+            f"{statistics.mean(row.get('cost', 0.0) for row in found):.2f} |"
+        )
+    differences = [abs(row["expected"] - row["win"]) for row in rows if row.get("expected") is not None]
+    if differences:
+        lines.append(f"\nExpected against true win rate: mean difference {statistics.mean(differences):.3f}.")
+    if shares:
+        lines.append(f"Mean share of the ceiling: {statistics.mean(shares):.2f}.")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clicks", type=int, default=GROUPS)
+    parser.add_argument("--flip", type=float, default=0.0)
+    parser.add_argument("--candidates", type=int, default=CANDIDATES)
+    parser.add_argument("--ceiling", action="store_true")
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
+    parser.add_argument("--tastes", nargs="*", default=list(TASTES))
+    parser.add_argument("--set", nargs="*", default=[], help="train settings to try, name=value")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "d3po-benchmark")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--known", action="store_true")
+    options = parser.parse_args()
+    train = json.dumps({name: json.loads(value) for name, value in (each.split("=") for each in options.set)})
+    options.cache.mkdir(parents=True, exist_ok=True)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
+    rows = [row for row in rows if row["made_of"] == digest()]
+    wanted = [
+        Case(taste, seed, options.clicks, options.flip, options.candidates, options.ceiling, train)
+        for seed in options.seeds
+        for taste in options.tastes
+    ]
+
+    def known(case: Case) -> list[dict[str, Any]]:
+        return [row for row in rows if asdict(case).items() <= row.items()]
+
+    todo = [] if options.known else [case for case in wanted if not known(case)]
+    if todo:
+        with ProcessPoolExecutor(options.jobs, initializer=one_thread) as executor:
+            for seed in dict.fromkeys(case.seed for case in todo):  # once, not by two processes
+                executor.submit(pool, options.cache, Case("", seed, candidates=options.candidates)).result()
+            for row in executor.map(run_case, [options.cache] * len(todo), todo):
+                rows.append(row)
+                with options.results.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(json.dumps(row), flush=True)
+    ceilings = {(row["taste"], row["seed"]): row["win"] for row in rows if row["ceiling"]}
+    print("\n" + table([row for case in wanted for row in known(case)], ceilings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""What a round did to pictures of the same prompts and seeds: is the prompt kept, and would the person prefer them?
+
+The pictures are those that a person is shown afterwards: a strip of before and after, and the pairs of a blind check.
+They also decide how strong the LoRA is used: at the greatest strength that keeps the prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..diffusion.denoiser import Conditioning, Denoiser
+from ..diffusion.image_model import ImageModel
+from ..diffusion.losses import per_row
+from ..diffusion.rollout import CandidateNoise, generator
+from ..lora import LoraWeights
+from ..lora.attachment import applied
+from ..lora.weights import scale_weights
+from ..rewards.judge import Judge, group_features
+from ..run import Run
+from ..run.blind_checks import strip_side
+from ..run.run import to_image
+from ..settings import SampleSettings
+from .compare import STRENGTHS
+from .images import Show, counted, deterministic
+
+ADHERENCE_RATIOS = (1.0, 2.5)
+"""Ratios of noise to signal at which a prompt's content is decided, and adherence to it is measured."""
+ADHERENCE_DRAWS = 2
+"""Noises at each of them."""
+LEAST = 0.25
+"""Share of the original pictures, those that show their prompts least, whose adherence counts in full: what is above is
+cut off. Otherwise a taste that makes pictures more typical hides what others lose."""
+
+
+@torch.no_grad()
+def prompt_adherence(
+    denoiser: Denoiser,
+    latents: Tensor,
+    conditioning: Sequence[Conditioning],
+    guidance_scale: float,
+    others: Sequence[Conditioning] | None = None,
+    draws: int = ADHERENCE_DRAWS,
+) -> Tensor:
+    """Measure how much its prompt helps the model to denoise each picture: E |D_uncond - x0|^2 - E |D_cond - x0|^2.
+
+    This is the diffusion classifier (Li et al. 2023, arXiv 2303.16203, eq. 6) between a prompt and its negative, or,
+    where the network has no branch for that (guidance-distilled ones, or guidance 1), another prompt. It falls as a
+    picture loses what its prompt says. The difference is not divided by the error, because that would confound it with
+    how busy a picture is.
+
+    Args:
+        denoiser: the base model, no LoRA active.
+        latents: finished, (B, ...).
+        conditioning: of each picture's prompt, B of one row.
+        guidance_scale: as the pictures are drawn.
+        others: of another prompt for each picture; used without a negative branch, where None gives zeros.
+        draws: noises at each of `ADHERENCE_RATIOS`; all pictures get the same ones.
+
+    Returns:
+        (B,), float64 on the CPU: mean over noises and latent elements.
+    """
+    flow, rng = denoiser.family == "flow", generator("adherence")
+    ratios = torch.tensor(ADHERENCE_RATIOS, dtype=torch.float64).repeat_interleave(draws)
+    sigma, signal = (ratios / (1 + ratios), 1 / (1 + ratios)) if flow else (ratios, torch.ones_like(ratios))
+    noise = torch.randn(len(ratios), *latents.shape[1:], generator=rng)
+    found = []
+    for number, row in enumerate(conditioning):
+        clean = denoiser.clean(latents[number : number + 1]).float().to(denoiser.device)
+        x = per_row(signal, clean) * clean + per_row(sigma, clean) * noise.to(clean)
+
+        def predict(of: Conditioning, guided: bool, x: Tensor = x) -> tuple[Tensor, Tensor]:
+            rows = {name: value.to(x.device).expand(len(x), *value.shape[1:]) for name, value in of.items()}
+            prediction = denoiser(x, sigma, rows, guidance_scale, guided)
+            return prediction.cond, prediction.guided
+
+        cond, guided = predict(row, True)
+        if guidance_scale != 1 and not torch.equal(cond, guided):
+            against = (guidance_scale * cond - guided) / (guidance_scale - 1)
+        else:
+            against = predict(others[number], False)[0] if others else cond
+        errors = [(each - clean).double().square().mean() for each in (against, cond)]
+        found.append(float(errors[0] - errors[1]))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def share_kept(before: Tensor, after: Tensor) -> float | None:
+    """Return which share of the prompts' adherence pictures have kept, 1 for all; None where the originals have none.
+
+    Adherence above that of the least quarter of the originals is cut off on both sides, see `LEAST`.
+
+    Args:
+        before, after: `prompt_adherence` of the same prompts and seeds, (B,).
+    """
+    limit = before.quantile(LEAST)
+    whole = float(before.minimum(limit).mean())
+    return float(after.minimum(limit).mean()) / whole if whole > 0 else None
+
+
+def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor, prompts: list[str]) -> float:
+    """Estimate the probability that the person prefers a new picture to an old one of its prompt and another seed.
+
+    With the judge's scores u, Phi(rho mean(u_after - u_before) / (sqrt(2) spread)), Phi being the normal distribution
+    function. The pictures have the same seeds on both sides, so that the mean is sharp. The spread is that of scores
+    within a prompt over the run's groups, which have different seeds. The judge is no oracle: rho = sin(pi (a - 1/2))
+    is the correlation of two normal utilities of which one predicts the other's preferences with accuracy a.
+
+    Args:
+        run: with groups.
+        judge: fitted to its picks.
+        before, after: pictures (B, 3, H, W) in [0, 1].
+        prompts: of them, B.
+    """
+    scores = {
+        group.id: (group.prompt_id, judge.scores(group_features(run, group.id, judge.head.features)))
+        for group in run.groups.select()
+    }
+    by_prompt: dict[int, list[Tensor]] = {}
+    for prompt, of_group in scores.values():
+        by_prompt.setdefault(prompt, []).append(of_group)
+    within = [torch.cat(groups) for groups in by_prompt.values() if len(groups) > 1]
+    within = within or [torch.cat([of_group for groups in by_prompt.values() for of_group in groups])]
+    freedom = sum(len(each) - 1 for each in within)
+    spread = math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
+    moved = float((judge.head(after, prompts) - judge.head(before, prompts)).mean())
+    trust = math.sin(math.pi * (min(1.0, max(0.5, judge.facts.accuracy)) - 0.5))
+    return 0.5 * (1 + math.erf(trust * moved / (2 * spread))) if spread else 0.5
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a round's LoRA did.
+
+    Attributes:
+        strength: the greatest of `STRENGTHS` that keeps the prompt and stays within the limit of drift.
+        kept: strengths that were measured, greatest first, each with the share of the prompt that is kept.
+        win: how often the person would prefer a new picture, at that strength; None without a judge.
+    """
+
+    strength: float
+    kept: tuple[tuple[float, float], ...]
+    win: float | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a LoRA may cost.
+
+    Attributes:
+        kept: the least share of the prompt; 0 is off.
+        drifts: KL from the base at each strength, nats per latent element, as far as it is known.
+        drift: its limit; 0 is off.
+    """
+
+    kept: float = 0.0
+    drifts: Sequence[Sequence[float]] = ()
+    drift: float = 0.0
+
+    def allow(self, strength: float, kept: float | None) -> bool:
+        """Return whether a strength may be used at which this share of the prompt is kept."""
+        far = self.drift and dict(map(tuple, self.drifts)).get(strength, 0.0) > self.drift
+        return not far and not (self.kept and kept is not None and kept < self.kept)
+
+
+STRIP_IMAGES = 4
+"""Images in a strip. They have the same prompts and seeds in every round, unless prompts are added to the run."""
+CHECK_PAIRS = 12
+"""Before/after pairs in a blind check; by chance alone, ten or more on either side have a probability below 5%."""
+CHECK_SEEDS = 1_000_000
+"""First seed of blind checks, far above those of strips; no group of a run has one of either (see `draw`)."""
+
+
+def draw_previews(
+    run: Run,
+    model: ImageModel,
+    number: int,
+    lora: LoraWeights,
+    settings: SampleSettings,
+    attachment: str,
+    show: Show,
+    limits: Limits | None = None,
+    judge: Judge | None = None,
+) -> Effect:
+    """Draw a round's strip and blind check, find the strength to use, and save the pictures in the run.
+
+    The strip is drawn at all `STRENGTHS`; the blind check from the greatest one down to that which is within the
+    limits, and only the last is saved.
+
+    Args:
+        run: with prompts.
+        model: the base model.
+        number: of the finished round.
+        lora: weights that the round trained.
+        settings: as the run is sampled.
+        attachment: how a LoRA is attached to this model, "peft" or "hooks".
+        show: see `Show`.
+        limits: what the LoRA may cost; None for anything.
+        judge: fitted to the run's picks.
+    """
+    previews = _Previews(run, model, number, settings, show)
+    before = previews.draw(None, attachment, whole=True)
+    originals = previews.adherence(before.latents)
+    limits, kept, chosen = limits or Limits(), [], None
+    for strength in STRENGTHS:
+        sought = chosen is None
+        after = previews.draw(scale_weights(lora, strength), attachment, whole=sought)
+        previews.save_strip({"before": before, strip_side(strength): after})
+        if sought:
+            share = share_kept(originals, previews.adherence(after.latents))
+            kept += [] if share is None else [(strength, share)]
+            if limits.allow(strength, share) or strength == STRENGTHS[-1]:
+                chosen, taught = strength, after
+                previews.save_check(before, after)
+    win = preferred(run, judge, before.images, taught.images, previews.prompts) if judge else None
+    return Effect(chosen or 1.0, tuple(kept), win)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Finished latents (B, ...) and images (B, 3, H, W) in [0, 1] of one side, on the CPU."""
+
+    latents: Tensor
+    images: Tensor
+
+
+class _Previews:
+    """Draws and saves the pictures of `draw_previews`: first those of the strip, then those of the blind check."""
+
+    def __init__(self, run: Run, model: ImageModel, number: int, settings: SampleSettings, show: Show) -> None:
+        self.run, self.model, self.number, self.settings = run, model, number, settings
+        texts = sorted({prompt.text for prompt in run.prompts.to_show()})
+        self.strip = _choose_prompts(texts, STRIP_IMAGES, run.run_id)
+        self.check = _choose_prompts(texts, CHECK_PAIRS, f"{run.run_id} {number}")
+        self.prompts = [*self.strip, *self.check]
+        self._seeds = [*range(STRIP_IMAGES), *(CHECK_SEEDS + CHECK_PAIRS * number + i for i in range(CHECK_PAIRS))]
+        encoded = dict(zip(texts, model.encode(texts, settings.negative), strict=True))
+        self._rows = [encoded[prompt] for prompt in self.prompts]
+        another = {text: encoded[texts[(place + 1) % len(texts)]] for place, text in enumerate(texts)}
+        self._others = [another[prompt] for prompt in self.prompts] if len(texts) > 1 else None
+        self._shape = model.latent_shape(settings.height, settings.width)
+        self._plan = deterministic(model, settings)
+        self._drawn = counted(show, 2 * len(self.prompts) + (len(STRENGTHS) - 1) * STRIP_IMAGES)
+
+    def draw(self, lora: LoraWeights | None, attachment: str, whole: bool) -> _Side:
+        """Draw the strip, and the blind check too if `whole`."""
+        latents, images = [], []
+        with applied(self.model.denoiser, lora, attachment):
+            for seed, row in list(zip(self._seeds, self._rows, strict=True))[: None if whole else STRIP_IMAGES]:
+                noise = CandidateNoise(self.settings.seed, -1 - seed, 0, self._shape, "same")
+                drawn = self.model.sample(self._plan, [noise], [row], self.settings.guidance_scale).latents
+                latents.append(drawn.cpu())
+                images.append(self.model.decode(drawn).cpu())
+                self._drawn(1)
+        return _Side(torch.cat(latents), torch.cat(images))
+
+    def adherence(self, latents: Tensor) -> Tensor:
+        """Measure `prompt_adherence` of the drawn pictures by the base model."""
+        measured: Callable[[], Tensor] = lambda: prompt_adherence(  # noqa: E731
+            self.model.denoiser, latents, self._rows, self.settings.guidance_scale, self._others
+        )
+        return self.model.evaluate([*self._rows, *(self._others or [])], self._shape, measured)
+
+    def save_strip(self, sides: dict[str, _Side]) -> None:
+        """Save strip images by side; not all at the end, as a person may stop before."""
+        images = {name: [to_image(image) for image in side.images[:STRIP_IMAGES]] for name, side in sides.items()}
+        self.run.previews.save(self.number, self.strip, images)
+
+    def save_check(self, before: _Side, after: _Side) -> None:
+        """Save the pairs of the blind check."""
+        sides = ([to_image(image) for image in side.images[STRIP_IMAGES:]] for side in (before, after))
+        self.run.blind_checks.add(self.number, self.check, *sides)
+
+
+def _choose_prompts(texts: list[str], count: int, seed: str) -> list[str]:
+    """Choose `count` prompts at random, each as often as the others, give or take one."""
+    order = [texts[i] for i in torch.randperm(len(texts), generator=generator(seed))]
+    return [order[i % len(order)] for i in range(count)]

@@ -1,0 +1,117 @@
+"""What a round by picks learns from: the picks themselves, or the order of a judge who was fitted to them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3po_core.picks import Pick
+from d3po_core.rewards import get_reward
+from d3po_core.rewards.judge import fit_judge
+from d3po_core.run import Group, Run
+from d3po_core.run.run import read_images
+from d3po_core.training.preferences import PreferenceData, collect_preferences, judged_preferences
+from tests.rewards.test_judge import coloured_run
+
+PICKED = 36
+
+
+def warmth(run: Run, group: Group) -> list[float]:
+    return get_reward("warmth")(read_images(run, group), [""] * group.candidates).tolist()
+
+
+def pick(run: Run, groups: list[Group]) -> None:
+    """The warmest of each."""
+    for group in groups:
+        values = warmth(run, group)
+        run.picks.add(group.id, Pick("favourite", (values.index(max(values)),)))
+
+
+def imported(run: Run, groups: list[Group]) -> set[str]:
+    """Let these groups be as ones that were imported; return their ids."""
+    with run._database.write() as connection:
+        for group in groups:
+            connection.execute("UPDATE groups SET policy = 'imported' WHERE id = ?", (group.id,))
+    assert not any(run.groups.get(group.id).recorded for group in groups)
+    return {group.id for group in groups}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """48 groups of three, the last 8 held out."""
+    return coloured_run(tmp_path / "run", 48, held_out=8)
+
+
+def test_a_judge_orders_what_nobody_has_seen(run: Run) -> None:
+    groups = run.groups.select()
+    seen, unseen, held_out = groups[:30], groups[30:40], groups[40:]
+    pick(run, seen)
+    data = judged_preferences(run)
+    assert data.training.keys() == {group.id for group in (*seen, *unseen)} and not data.held_out
+    assert not data.scores.keys() & {group.id for group in held_out}
+    right = []
+    for group in unseen:
+        values = warmth(run, group)
+        made = {(pair.winner, pair.loser): pair.weight for pair in data.training[group.id]}
+        assert len(made) == 3 and 0 < sum(made.values()) < 1
+        right += [weight * (1 if values[a] > values[b] else -1) for (a, b), weight in made.items()]
+    assert sum(right) > 0.6 * sum(map(abs, right))
+    assert data.judge == fit_judge(run).facts and data.share == 1.0
+
+
+def test_held_out_groups_keep_what_the_person_said(run: Run) -> None:
+    groups = run.groups.select()
+    pick(run, groups[:PICKED])
+    run.picks.add(groups[40].id, Pick("favourite", (2,)))
+    run.picks.add(groups[41].id, Pick("ranking", (1, 0, 2)))
+    run.picks.add(groups[42].id, Pick("tie"))
+    data = judged_preferences(run)
+    assert data.held_out.keys() == {groups[40].id, groups[41].id}
+    assert {(p.winner, p.loser, p.weight) for p in data.held_out[groups[40].id]} == {(2, 0, 0.5), (2, 1, 0.5)}
+    assert {(p.winner, p.loser) for p in data.held_out[groups[41].id]} == {(1, 0), (1, 2), (0, 2)}
+    assert data.scores[groups[40].id] == [0.0, 0.0, 1.0]
+    assert not data.training.keys() & {group.id for group in groups[40:]}
+
+
+@pytest.mark.parametrize("picks", [15, 16])
+def test_with_fewer_picks_than_a_judge_needs_they_speak_for_themselves(run: Run, picks: int) -> None:
+    groups = run.groups.select()
+    pick(run, [*groups[:picks], *groups[40:42]])  # held-out ones do not count
+    run.picks.add(groups[30].id, Pick("tie"))  # nor does one without a preference
+    data = judged_preferences(run)
+    assert (data == collect_preferences(run)) == (picks < 16)
+    assert (data.judge is None) == (picks < 16) and len(data.training) == (15 if picks < 16 else 40)
+    if picks < 16:
+        assert data.share == 1.0
+
+
+def test_imported_pictures_teach_methods_of_finished_pictures_where_they_were_picked(run: Run) -> None:
+    groups = run.groups.select()
+    unseen, seen = imported(run, groups[38:40]), imported(run, groups[34:36])
+    pick(run, groups[:PICKED])
+    drawn = {group.id for group in groups[:40]} - seen - unseen
+    assert judged_preferences(run, "d3po").training.keys() == drawn
+    assert judged_preferences(run, "diffusion-dpo").training.keys() == drawn | seen
+
+
+def test_what_a_round_keeps_is_read_back_whole(run: Run) -> None:
+    groups = run.groups.select()
+    pick(run, [*groups[:PICKED], groups[41]])
+    data = judged_preferences(run)
+    assert PreferenceData.from_json(json.loads(json.dumps(data.to_json()))) == data
+    rest = data.without(groups[0].id)
+    assert rest.judge == data.judge and data.training.keys() - rest.training.keys() == {groups[0].id}
+    picked = collect_preferences(run)
+    stored = {name: value for name, value in picked.to_json().items() if name != "judge"}  # as before the judge
+    assert PreferenceData.from_json(json.loads(json.dumps(stored))) == picked  # type: ignore[arg-type]
+
+
+def test_an_order_at_random_is_given_no_share(run: Run) -> None:
+    rng = torch.Generator().manual_seed(4)
+    for group in run.groups.select()[:PICKED]:
+        run.picks.add(group.id, Pick("favourite", (int(torch.randint(3, (), generator=rng)),)))
+    data = judged_preferences(run)
+    assert data.judge is not None and data.judge.z < 1.75 and data.share == 0
