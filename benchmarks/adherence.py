@@ -26,7 +26,7 @@ from d3po_core.diffusion.denoiser import Conditioning, Denoiser, stack
 from d3po_core.diffusion.rollout import CandidateNoise
 from d3po_core.embedded import split_prompts
 from d3po_core.embedded.classifier import GardenClassifier
-from d3po_core.evaluation.images import deterministic
+from d3po_core.evaluation.evaluate import deterministic
 from d3po_core.lora import LoraWeights
 from d3po_core.lora.attachment import applied
 from d3po_core.lora.weights import scale_weights

@@ -276,8 +276,7 @@ def drawn(model: Any, experiment: Experiment, sampler: str) -> Any:
     import torch
 
     from d3po_core.embedded import split_prompts
-    from d3po_core.evaluation.evaluate import sampling_plans
-    from d3po_core.evaluation.images import draw
+    from d3po_core.evaluation.evaluate import draw, sampling_plans
 
     settings = sample_settings(experiment, 0)
     parts = draw(model, sampling_plans(model, settings)[sampler], split_prompts()[1], EVALUATION_SEEDS, settings)

@@ -232,7 +232,7 @@ def judge(run: Any, experiment: Experiment, seed: int) -> dict[str, Any]:
 def drawn(model: Any, seed: int) -> tuple[Tensor, list[str]]:
     """Draw the images to measure on, each from another starting noise; return them and their prompts, by prompt."""
     from d3po_core.embedded import split_prompts
-    from d3po_core.evaluation.images import deterministic, draw
+    from d3po_core.evaluation.evaluate import deterministic, draw
 
     settings, prompts = sample_settings(seed), split_prompts()[1]
     plan = deterministic(model, settings)

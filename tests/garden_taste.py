@@ -8,7 +8,7 @@ import pytest
 
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.embedded import GARDEN_FOLDER
-from d3po_core.evaluation import images
+from d3po_core.evaluation import effect
 from d3po_core.models import load_model
 from d3po_core.run import Run
 from d3po_core.run.run import RunLibrary
@@ -53,6 +53,6 @@ def run(tmp_path: Path, models: OneModel) -> Run:
 @pytest.fixture
 def fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw fewer images before and after each round, which are shown as they are."""
-    monkeypatch.setattr(images, "CHECK_PAIRS", 1)
-    monkeypatch.setattr(images, "STRIP_IMAGES", 1)
+    monkeypatch.setattr(effect, "CHECK_PAIRS", 1)
+    monkeypatch.setattr(effect, "STRIP_IMAGES", 1)
     monkeypatch.setattr(reward_trainer, "WATCHED", 2)

@@ -153,7 +153,7 @@ def test_a_preset_imposes_what_is_d3pos_on_no_other_method():
         assert found["sample"] == PRESETS["published"]["sample"]
         assert found["train"] == {
             **{"guided_loss": True, "judge": False, "drift_limit": 0.0},
-            **{"trained_steps": 0, "epochs": 4, "batch": 4},
+            **{"keep_prompt": 0.0, "trained_steps": 0, "epochs": 4, "batch": 4},
         }
         assert preset_values("taste", method) == {}
 

@@ -5,6 +5,8 @@ import { beforeAndAfter, predictionChart } from "./figures.mjs";
 
 /** @import { Api, Round, Text } from "./types" */
 
+/** Share of new pictures to be preferred, below which nothing has moved to speak of. */
+const MOVED = 0.55;
 const DRIFTS = ["low", "medium", "high"];
 
 export class RoundCard {
@@ -13,8 +15,8 @@ export class RoundCard {
     this.round = round;
     this.text = text;
     this.api = api;
-    const parts = [this.#head(), this.#predictions(), this.#drift(), this.#strip(), this.#file(), this.#details()];
-    this.element = el("article.card.round", {}, ...parts);
+    const parts = [this.#head(), this.#predictions(), this.#effect(), this.#drift(), this.#strip(), this.#file()];
+    this.element = el("article.card.round", {}, ...parts, this.#details());
   }
 
   #head() {
@@ -55,6 +57,20 @@ export class RoundCard {
     }
     const moved = { name, before: text.fine.format(before), now: text.fine.format(now) };
     return el("p.big", {}, text.t("round.reward.moved", moved));
+  }
+
+  /** What the pictures before and after tell: would the person prefer them, and do they still show the prompt? */
+  #effect() {
+    const { win, kept, used } = this.round;
+    const { text } = this;
+    if (win === null && kept === null) return null;
+    const moved = win !== null && win >= MOVED;
+    const words = moved ? text.t("round.win", { percent: text.percent(win) }) : text.t("round.win.not");
+    const hint = text.t(moved ? "round.win.hint" : "round.win.not.hint");
+    const preference = win === null ? [] : [el("p.big", {}, words), el("p.hint", {}, hint)];
+    const values = { percent: text.percent(Math.min(1, kept ?? 1)), n: text.fine.format(used) };
+    const prompt = kept !== null && el("p.big", {}, text.t(used < 1 ? "round.used" : "round.kept", values));
+    return el("div.effect", {}, ...preference, prompt);
   }
 
   #drift() {

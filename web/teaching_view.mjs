@@ -2,6 +2,7 @@
 
 import { button, el, fold, mark, refill, say } from "./dom.mjs";
 import { RoundCard } from "./round_card.mjs";
+import { understoodWords } from "./text.mjs";
 import { WorkLine } from "./waiting.mjs";
 
 /** @import { Round, Session, ShellLike, State, Text } from "./types" */
@@ -60,7 +61,10 @@ export class TeachingView {
     if (state.work?.kind === "teaching" || state.work?.kind === "checking") return this.text.t("teach.busy");
     const stopped = state.rounds.find((round) => !round.finished && round.reward);
     if (stopped && !state.work) return this.text.t("teach.reward", { n: stopped.number, name: stopped.reward ?? "" });
-    if (state.can.includes("teach")) return this.text.t("teach.ready", { n: state.picks.usable });
+    if (state.can.includes("teach")) {
+      const ready = this.text.t("teach.ready", { n: state.picks.usable });
+      return state.understood ? `${understoodWords(state.understood, this.text)}. ${ready}` : ready;
+    }
     if (!state.picks.usable) return this.text.t("teach.none");
     if (!state.picks.untaught && !state.work) return this.text.t("teach.nothing_new");
     return this.text.t("teach.not_yet", { n: state.picks.usable });

@@ -85,3 +85,12 @@ export class Text {
     return Number.isNaN(date.getTime()) ? "" : this.moment.format(date);
   }
 }
+
+/**
+ * What a judge makes of the picks so far, in words.
+ * @param {import("./types").Understood} understood @param {import("./types").Text} text
+ */
+export function understoodWords({ right, share, more }, text) {
+  if (!share) return text.t("foot.understood.not");
+  return text.t(more ? "foot.understood.more" : "foot.understood", { percent: text.percent(right) });
+}

@@ -77,6 +77,9 @@ export type Round = {
   reason: string | null;
   lora: string | null;
   strength: number | null;
+  win: number | null;
+  kept: number | null;
+  used: number;
   strip: Comparison[];
   gentler: { strength: number; drift: Drift; strip: Comparison[] }[];
   details: Record<string, number | null> | null;
@@ -109,7 +112,11 @@ export type State = {
   problem: Problem | null;
   rounds: Round[];
   blind: Blind | null;
+  understood: Understood | null;
 };
+
+/** What a judge that is fitted to the picks makes of them. */
+export type Understood = { right: number; groups: number; share: number; more: boolean };
 
 /** Any answer to a POST: what is in it depends on what was asked. */
 export type Answer = {

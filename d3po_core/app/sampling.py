@@ -14,7 +14,7 @@ from torch import Tensor
 from ..diffusion.denoiser import Conditioning
 from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, duplicates, generator, make_plan, to_tensors
-from ..evaluation.images import Show, counted, deterministic, draw_all
+from ..evaluation.evaluate import Show, counted, deterministic, draw_all
 from ..lora import LoraWeights
 from ..run import Run
 from ..run.records import JsonObject

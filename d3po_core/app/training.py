@@ -19,7 +19,7 @@ from ..diffusion.image_model import ImageModel
 from ..errors import D3POError
 from ..evaluation.compare import drift_word, recommended_strength
 from ..evaluation.effect import Limits, draw_previews
-from ..evaluation.images import Show
+from ..evaluation.evaluate import Show
 from ..lora.weights import scale_weights
 from ..picks import MIN_PICKS
 from ..rewards import Reward, get_reward, require_differentiable

@@ -7,6 +7,7 @@ They also decide how strong the LoRA is used: at the greatest strength that keep
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from ..run.blind_checks import strip_side
 from ..run.run import to_image
 from ..settings import SampleSettings
 from .compare import STRENGTHS
-from .images import Show, counted, deterministic
+from .evaluate import Show, counted, deterministic
 
 ADHERENCE_RATIOS = (1.0, 2.5)
 """Ratios of noise to signal at which a prompt's content is decided, and adherence to it is measured."""
@@ -106,8 +107,8 @@ def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor, prompts: li
 
     With the judge's scores u, Phi(rho mean(u_after - u_before) / (sqrt(2) spread)), Phi being the normal distribution
     function. The pictures have the same seeds on both sides, so that the mean is sharp. The spread is that of scores
-    within a prompt over the run's groups, which have different seeds. The judge is no oracle: rho = sin(pi (a - 1/2))
-    is the correlation of two normal utilities of which one predicts the other's preferences with accuracy a.
+    within a prompt over the run's groups, which have different seeds. The judge is no oracle: rho is the correlation of
+    its scores with what the person likes, see `correlation`.
 
     Args:
         run: with groups.
@@ -115,20 +116,39 @@ def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor, prompts: li
         before, after: pictures (B, 3, H, W) in [0, 1].
         prompts: of them, B.
     """
-    scores = {
-        group.id: (group.prompt_id, judge.scores(group_features(run, group.id, judge.head.features)))
-        for group in run.groups.select()
-    }
     by_prompt: dict[int, list[Tensor]] = {}
-    for prompt, of_group in scores.values():
-        by_prompt.setdefault(prompt, []).append(of_group)
-    within = [torch.cat(groups) for groups in by_prompt.values() if len(groups) > 1]
-    within = within or [torch.cat([of_group for groups in by_prompt.values() for of_group in groups])]
+    for group in run.groups.select():
+        features = group_features(run, group.id, judge.head.features)
+        by_prompt.setdefault(group.prompt_id, []).append(judge.scores(features))
+    by_group = [scores for groups in by_prompt.values() for scores in groups]
+    within = [torch.cat(groups) for groups in by_prompt.values() if len(groups) > 1] or [torch.cat(by_group)]
     freedom = sum(len(each) - 1 for each in within)
     spread = math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
     moved = float((judge.head(after, prompts) - judge.head(before, prompts)).mean())
-    trust = math.sin(math.pi * (min(1.0, max(0.5, judge.facts.accuracy)) - 0.5))
+    trust = correlation(judge.facts.accuracy, round(statistics.fmean(map(len, by_group))))
     return 0.5 * (1 + math.erf(trust * moved / (2 * spread))) if spread else 0.5
+
+
+def correlation(accuracy: float, candidates: int) -> float:
+    """Return the correlation of scores with a person's utilities, both normal, from how often favourites are predicted.
+
+    A favourite is the best of C. The scores tell it from another candidate with probability
+    E Phi(rho d / sqrt(2 (1 - rho^2))), d being the difference of their utilities; for C = 2 that is
+    1/2 + asin(rho) / pi. Solved for rho by bisection.
+
+    Args:
+        accuracy: share of pairs of a favourite and another candidate that the scores order rightly.
+        candidates: C, at least 2.
+    """
+    utilities = torch.randn(4096, max(2, candidates), generator=generator("correlation"), dtype=torch.float64)
+    utilities = utilities.sort(descending=True).values
+    gaps = utilities[:, :1] - utilities[:, 1:]
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        rho = (low + high) / 2
+        right = float(torch.special.ndtr(rho * gaps / math.sqrt(2 * (1 - rho**2))).mean())
+        low, high = (rho, high) if right < accuracy else (low, rho)
+    return low
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ def blind_decide(asked: Asked) -> JsonObject:
     if "decide" not in asked.actions.can(asked.run):
         raise BadRequest("Nothing can be decided here.")
     strength = fields.number(sent, "strength", 0, 1) or 1.0
-    if decision == "gentler" and strength not in STRENGTHS[1:]:
+    if decision == "gentler" and strength not in STRENGTHS:
         raise BadRequest("'strength' is none of those that were tried.")
     asked.actions.decide(asked.run, number, decision, strength)
     asked.run.blind_checks.decide(check.id, decision)

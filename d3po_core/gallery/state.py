@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TypedDict
 
+from ..app import understanding
 from ..evaluation.compare import drift_word, recommended_strength_of
 from ..picks import MIN_PICKS
 from ..run import Round, Run, StoredFlag, StoredPick
@@ -82,6 +83,9 @@ class RoundState(TypedDict):
     details: Mapping[str, float | None] | None
     drift: str | None
     lora: str | None
+    win: float | None
+    kept: float | None
+    used: float
     strip: list[StripImage]
     gentler: list[GentlerLora]
 
@@ -104,6 +108,13 @@ class BlindState(TypedDict):
     decision: str | None
 
 
+class UnderstoodState(TypedDict):
+    right: float
+    groups: int
+    share: float
+    more: bool
+
+
 class State(TypedDict):
     """All that changes while a page is open."""
 
@@ -117,6 +128,7 @@ class State(TypedDict):
     problem: Problem | None
     rounds: list[RoundState]
     blind: BlindState | None
+    understood: UnderstoodState | None
 
 
 class CandidateImage(TypedDict):
@@ -188,7 +200,15 @@ def state(run: Run, actions: Actions, who: str) -> State:
         "problem": {"what": problem.what, "do": problem.do, "safe": problem.safe} if problem else None,
         "rounds": [_round(run, record) for record in run.rounds.all()],
         "blind": blind(check) if check else None,
+        "understood": _understood(run),
     }
+
+
+def _understood(run: Run) -> UnderstoodState | None:
+    known = understanding.watch.latest(run)
+    if known is None:
+        return None
+    return {"right": known.right, "groups": known.groups, "share": known.share, "more": known.more}
 
 
 def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None = None) -> Card:
@@ -271,11 +291,14 @@ def _round(run: Run, record: Round) -> RoundState:
         "details": summary.figures or None,
         "drift": drift_word(drifts[chosen]) if chosen in drifts else None,
         "lora": record.lora_file and record.lora_file.rpartition("/")[2],
+        "win": summary.win,
+        "kept": summary.prompt_kept,
+        "used": chosen,
         "strip": _strip(run, record, chosen),
         "gentler": [
             {"strength": strength, "drift": drift_word(drift), "strip": _strip(run, record, strength)}
             for strength, drift in drifts.items()
-            if strength < 1
+            if strength != chosen
         ],
     }
 

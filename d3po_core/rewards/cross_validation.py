@@ -110,16 +110,16 @@ def fit_head(data: PairData, scales: Sequence[Tensor]) -> tuple[Tensor, Choice]:
     return back @ fit_bradley_terry(span.differences, span.weights, choice.ridge), choice
 
 
-def hidden_margins(data: PairData, scales: Sequence[Tensor]) -> Tensor:
-    """Predict each pair by a head that has not seen its group, in nested cross-validation.
+def hidden_margins(data: PairData, scales: Sequence[Tensor], count: int = OUTER_FOLDS) -> Tensor:
+    """Predict each pair by a head that has not seen its group, in nested cross-validation over `count` outer folds.
 
     Returns:
         The predicted margin of winner over loser, (P,): positive where the prediction is right.
     """
     spans = [data.scaled(scale)[0] for scale in scales]
     margins = torch.zeros_like(data.weights)
-    folds = fold_of(data.groups, OUTER_FOLDS)
-    for fold in range(OUTER_FOLDS):
+    folds = fold_of(data.groups, count)
+    for fold in range(count):
         seen = folds != fold
         choice = choose_ridge([span[seen] for span in spans], INNER_FOLDS)
         span = spans[choice.scale]

@@ -25,7 +25,7 @@ from ..errors import D3POError
 from ..picks import Pair, pairs
 from ..run import Run, files
 from ..run.run import read_images
-from .cross_validation import Choice, PairData, by_group, fit_head, hidden_margins
+from .cross_validation import OUTER_FOLDS, Choice, PairData, by_group, fit_head, hidden_margins
 from .features import STATISTICS, Features, get_features
 from .reward import Reward
 
@@ -42,6 +42,11 @@ NONE, FULL = 1.75, 2.75
 
 Of 100 random pickers 9 reach a fifth of the way at 24 picks and 4 at 64; tastes are at 3.8 and 6.8 on average, and the
 faintest of 21 at 2.2 and 3.9 (benchmarks/evidence.py prints both)."""
+
+
+def share_of(z: float) -> float:
+    """Return the share of what can be learnt that evidence allows: 0 up to z = NONE, rising to 1 at z = FULL."""
+    return min(1.0, max(0.0, (z - NONE) / (FULL - NONE)))
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,8 @@ class JudgeFacts:
 
     @property
     def share(self) -> float:
-        """Return the share of what can be learnt that this evidence allows: 0 up to z = NONE, 1 from z = FULL on."""
-        return min(1.0, max(0.0, (self.z - NONE) / (FULL - NONE)))
+        """Return the share of what can be learnt that this evidence allows; see `share_of`."""
+        return share_of(self.z)
 
     @property
     def usable(self) -> bool:
@@ -199,6 +204,7 @@ def fit(
     training: Mapping[str, list[Pair]],
     held_out: Mapping[str, list[Pair]],
     scales: Sequence[Tensor],
+    folds: int = OUTER_FOLDS,
 ) -> Fitted:
     """Fit a head to the pairs of `training`, and predict every group by a head that has not seen it.
 
@@ -206,11 +212,12 @@ def fit(
         features: of each group's candidates, (C, F), float64, by group id.
         training, held_out: pairs by group id.
         scales: see `Features`.
+        folds: parts that the groups are cut into, each predicted from the others.
     """
     mean, std = feature_spread([features[group_id] for group_id in training])
     data = pair_data(training, features, std)
     weights, choice = fit_head(data, scales)
-    right = by_group(data, hidden_margins(data, scales))
+    right = by_group(data, hidden_margins(data, scales, folds))
     if held_out:
         unseen = pair_data(held_out, features, std)
         right = torch.cat([right, by_group(unseen, unseen.differences @ weights)])

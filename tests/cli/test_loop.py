@@ -14,7 +14,7 @@ import torch
 from d3po_core.cli import main
 from d3po_core.run import Run
 from d3po_core.run.groups import Groups
-from d3po_core.run.rounds import Metrics
+from d3po_core.training.preference_optimizer import PreferenceOptimizer
 from tests.tiny_pipelines import tiny_sd
 
 PROMPTS = ["a red fox", "a blue house", "a green tree"]
@@ -190,20 +190,20 @@ def test_a_size_that_the_model_cannot_draw_leaves_no_run_behind(model, tmp_path,
 
 def test_ctrl_c_while_training_keeps_what_was_learnt(drawn, monkeypatch, capsys):
     assert main(["annotate", "--run", str(drawn), "--scorer", "warmth", "--kind", "ranking"]) == 0
-    real, calls = Metrics.append, []
+    real, calls = PreferenceOptimizer.update, []
 
-    def append_metrics(self, values):
-        calls.append(values)
+    def update(self):
+        calls.append(self.done)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        real(self, values)
+        return real(self)
 
-    monkeypatch.setattr(Metrics, "append", append_metrics)
+    monkeypatch.setattr(PreferenceOptimizer, "update", update)
     assert main(["train", "--run", str(drawn), *TRAIN]) == 130
     assert "goes on from here" in capsys.readouterr().out
     run = Run.open(drawn)
     unfinished = run.rounds.open()
-    assert unfinished is not None and run.rounds.load_state(unfinished.number) is not None
+    assert unfinished is not None and run.rounds.load_state(unfinished.number)[1]["done"] == 2
     assert main(["info", "--run", str(drawn)]) == 0
     assert "unfinished" in capsys.readouterr().out
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.rewards import get_reward
-from d3po_core.rewards.cross_validation import PairData, by_group, fit_bradley_terry, fit_head, fold_of, hidden_margins
 from d3po_core.rewards import judge as module
+from d3po_core.rewards.cross_validation import PairData, by_group, fit_bradley_terry, fit_head, fold_of, hidden_margins
 from d3po_core.rewards.features import Statistics, get_features
 from d3po_core.rewards.judge import (
     MIN_GROUPS,

@@ -48,7 +48,7 @@ def gradient(groups: list[TrainingGroup], level: str, limits: BatchLimits) -> tu
         {g.id: len(g.pairs) for g in groups},
         {g.id: g for g in groups}.__getitem__,
         Reference("base", policy, contextlib.nullcontext, 100),
-        fill_in(TrainSettings(level=level, beta=40.0, batch=100, guided_loss=True, grad_clip=1e9)),
+        fill_in(TrainSettings(level=level, beta=40.0, batch=100, guided_loss=True, grad_clip=1e9, trained_steps=0)),
         limits,
     )
     policy.rows = 0

@@ -374,8 +374,7 @@ def test_the_gradient_of_an_update_is_that_of_the_steps_it_trains(level: str, tr
     """With 0 the sum or mean is over all three, as it was before there was a choice."""
     base, policy = in_double(ToyDenoiser()), in_double(Watched())
     with torch.no_grad():
-        for parameter, tuned in zip(policy.module.parameters(), in_double(base.tuned()).module.parameters()):
-            parameter.copy_(tuned)
+        policy.module.load_state_dict(in_double(base.tuned()).module.state_dict())
     group = group_in_double(toy_group(ToyDenoiser(), 1, 3, RANKED), base)
     settings = fill_in(TrainSettings(level=level, trained_steps=trained_steps, beta=40.0, grad_clip=1e9))
     fit = make_fit(policy, [group], settings)

@@ -66,7 +66,7 @@ def flat(weights: dict) -> torch.Tensor:  # type: ignore[type-arg]
 
 
 def flipped(run: Run, held_out: bool) -> None:
-    """Turn picks round: the last candidate is preferred in place of whichever was, the first where that was the last."""
+    """Turn picks round: the last candidate is preferred, or the first where the last was."""
     for group in run.groups.select():
         if group.held_out == held_out:
             (stored,) = [each for each in run.picks.standing() if each.group_id == group.id]
@@ -118,7 +118,7 @@ def test_a_round_says_how_it_goes(tmp_path: Path) -> None:
     assert (result.z, result.guessed_of, result.strength) == (facts.z, 24, 1.0)
     assert result.guessed == pytest.approx(facts.accuracy * 24)
     assert result.reason == "Every pick was used."
-    assert [strength for strength, _ in result.strength_scan] == [1.0, 0.7, 0.4]
+    assert [strength for strength, _ in result.strength_scan] == [1.0, 0.7, 0.55, 0.4, 0.25]
     assert result.strength_scan[0][1] > result.strength_scan[2][1] > 0
     assert set(result.figures) == {"loss", "margin", "clip_fraction"}
     assert len(work.run.metrics.read()) == len(reports)
@@ -196,7 +196,8 @@ def test_thin_evidence_keeps_a_part_of_what_was_learnt(tmp_path: Path, monkeypat
     assert whole.abs().max() > 0.01
     for z, share in ((2.0, 0.25), (2.25, 0.5)):
         assert torch.allclose(flat(learnt[z].weights) - start, share * whole, atol=1e-6)
-        assert learnt[z].reason == f"Every pick was used. The evidence is thin, so {share:.0%} of what was learnt was kept."
+        thin = f"The evidence is thin, so {share:.0%} of what was learnt was kept."
+        assert learnt[z].reason == f"Every pick was used. {thin}"
     drifts = [result.strength_scan[0][1] for result in learnt.values()]
     assert drifts[0] < drifts[1] < drifts[2]  # of what is kept, not of what was learnt
 
@@ -345,15 +346,6 @@ def test_a_round_is_not_closed_while_another_trainer_is_at_it(tmp_path: Path) ->
         with pytest.raises(ValueError, match="before its trainer is closed"):
             save_round(first)
         assert run.rounds.open() is not None
-
-
-@pytest.mark.xfail(strict=True, reason="no round by picks reads drift_limit since the judge decides")
-def test_drift_limit_stops_and_says_so(tmp_path: Path) -> None:
-    model = ToyModel()
-    work = trainer(picked_run(tmp_path / "run", model), model, drift_limit=1e-8, judge=False)
-    reports = train_to_end(work)
-    assert reports[-1].epoch == 0
-    assert "drift" in work.result().reason
 
 
 def test_held_out_groups_are_never_trained_on(tmp_path: Path) -> None:

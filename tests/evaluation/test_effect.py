@@ -1,0 +1,230 @@
+"""What a round did to pictures: adherence against its definition, limits, the expected win rate, and the strength."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from d3po_core.app import training
+from d3po_core.app.loras import UP
+from d3po_core.app.sampling import add_prompts, sample_groups
+from d3po_core.app.training import Next, PicksRequest, effect_in_words, round_outcome, settle_round
+from d3po_core.diffusion.denoiser import Conditioning
+from d3po_core.evaluation import effect
+from d3po_core.evaluation.compare import STRENGTHS
+from d3po_core.evaluation.effect import Limits, correlation, draw_previews, preferred, prompt_adherence, share_kept
+from d3po_core.lora import load_lora
+from d3po_core.picks import Pick
+from d3po_core.rewards.features import Statistics
+from d3po_core.rewards.judge import Head, Judge, JudgeFacts
+from d3po_core.run import RoundSummary, Run
+from d3po_core.run.blind_checks import strip_side
+from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from tests.toy import SHAPE, ToyDenoiser, ToyModel
+
+SAMPLE = SampleSettings(groups=6, candidates=3, steps=4, guidance_scale=3.0, held_out=0.0)
+
+
+def rows(count: int, seed: int = 1) -> list[Conditioning]:
+    prompts = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+    return [{"prompt": prompt[None]} for prompt in prompts]
+
+
+def test_adherence_is_the_difference_of_errors():
+    """Each error by hand, from the network's own branches at the same noises."""
+    denoiser, latents, prompts = ToyDenoiser(), torch.randn(3, *SHAPE), rows(3)
+    measured = prompt_adherence(denoiser, latents, prompts, 3.0, draws=1)
+    noise = torch.randn(2, *SHAPE, generator=effect.generator("adherence"))
+    for picture, prompt, found in zip(latents, prompts, measured, strict=True):
+        differences = []
+        for sigma, n in zip((1.0, 2.5), noise, strict=True):
+            x, level = (picture + sigma * n)[None], torch.tensor([sigma], dtype=torch.float64)
+            errors = [
+                (denoiser(x, level, {"prompt": of}, 1.0).cond - picture).square().mean()
+                for of in (torch.zeros(1, 4), prompt["prompt"])
+            ]
+            differences.append(errors[0] - errors[1])
+        assert float(found) == pytest.approx(sum(map(float, differences)) / 2, rel=1e-3)
+
+
+def test_adherence_without_a_second_branch_is_against_another_prompt():
+    denoiser, latents, prompts = ToyDenoiser(), torch.randn(2, *SHAPE), rows(2)
+    swapped = prompts[::-1]
+    one = prompt_adherence(denoiser, latents, prompts, 1.0, swapped)
+    other = prompt_adherence(denoiser, latents, swapped, 1.0, prompts)
+    assert one.abs().min() > 1e-6
+    assert torch.allclose(one, -other, atol=1e-6)
+    assert not prompt_adherence(denoiser, latents, prompts, 1.0).any()  # with one prompt only, nothing can be said
+
+
+def test_what_some_pictures_gain_does_not_make_up_for_what_others_lose():
+    before = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)  # its lower quarter is 2
+    assert share_kept(before, before) == 1
+    assert share_kept(before, before + 100) == pytest.approx(10 / 9)
+    lost = torch.tensor([1.0, 2.0, 3.0, 0.0, 500.0], dtype=torch.float64)
+    assert share_kept(before, lost) == pytest.approx((1 + 2 + 2 + 0 + 2) / 9)
+    assert share_kept(-before, before) is None
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.3, 0.7, 0.95])
+def test_the_correlation_of_pairs_has_a_closed_form(rho):
+    """Sheppard's: two normal variables of correlation rho have the same sign with probability 1/2 + asin(rho) / pi."""
+    assert correlation(0.5 + math.asin(rho) / math.pi, 2) == pytest.approx(rho, abs=0.02)
+
+
+def test_favourites_of_more_are_easier_to_tell():
+    """Against a simulation of people and judges."""
+    rng = torch.Generator().manual_seed(3)
+    liked, noise = torch.randn(2, 20_000, 4, generator=rng)
+    scores = 0.6 * liked + 0.8 * noise
+    best = liked.argmax(1, keepdim=True)
+    right = (scores.gather(1, best) > scores).double().sum(1) / 3
+    assert correlation(float(right.mean()), 4) == pytest.approx(0.6, abs=0.03)
+    assert correlation(float(right.mean()), 2) > 0.65
+
+
+def test_limits_allow_what_is_within_them():
+    limits = Limits(kept=0.9, drifts=[(1.0, 0.2), (0.7, 0.05)], drift=0.1)
+    assert not limits.allow(1.0, 1.0)
+    assert limits.allow(0.7, 0.9)
+    assert not limits.allow(0.7, 0.89)
+    assert limits.allow(0.7, None)  # nothing is known of the prompt
+    assert Limits().allow(1.0, 0.0)
+
+
+def judge_of_brightness(accuracy: float = 0.9) -> Judge:
+    """The mean of luma, one nat for each standard deviation of it in what is drawn."""
+    features = Statistics()
+    count = len(features.scales[0])
+    weights = torch.zeros(count, dtype=torch.float64)
+    weights[0] = 1.0
+    facts = JudgeFacts("statistics", accuracy, 5.0, 40, 0, 0, "", "", 1.0, 0)
+    ones = torch.ones(count, dtype=torch.float64)
+    return Judge(Head(features, torch.zeros_like(ones), 0.1 * ones, weights), facts)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    model = ToyModel()
+    run = Run.create(tmp_path / "run", model={"identity": model.identity}, settings={})
+    for _ in sample_groups(run, model, SAMPLE, ["one", "two"]):
+        pass
+    return run
+
+
+def test_the_expected_win_rate_is_that_of_normal_scores(run):
+    """Against a draw of as many pictures as it takes, whose brightness is normal."""
+    judge = judge_of_brightness(accuracy=1.0)
+    groups = run.groups.select()
+    scores = [judge.scores(effect.group_features(run, group.id, judge.head.features)) for group in groups]
+    by_prompt = [torch.cat([s for s, g in zip(scores, groups, strict=True) if g.prompt == p]) for p in ("one", "two")]
+    spread = math.sqrt(sum(float(s.var() * (len(s) - 1)) for s in by_prompt) / sum(len(s) - 1 for s in by_prompt))
+    before = torch.full((4, 3, 8, 8), 0.4)
+    for moved in (-0.05, 0.0, 0.1):
+        after = before + moved
+        shift = float((judge.head(after, []) - judge.head(before, [])).mean())
+        drawn = torch.randn(2, 200_000, generator=torch.Generator().manual_seed(0)) * spread
+        simulated = float((drawn[0] + shift > drawn[1]).double().mean())
+        assert preferred(run, judge, before, after, ["one"] * 4) == pytest.approx(simulated, abs=0.005)
+    doubted = preferred(run, judge_of_brightness(accuracy=0.5), before, before + 0.1, ["one"] * 4)
+    assert doubted == pytest.approx(0.5, abs=0.001)
+
+
+def taught(run: Run, model: ToyModel, **settings: object) -> training.SavedRound:
+    for group in run.groups.select():
+        run.picks.add(group.id, Pick("favourite", (0,)))
+    how = TrainSettings(judge=False, epochs=2, learning_rate=0.05, warmup=0, **settings)
+    saved = PicksRequest(how, LoraSettings()).train(run, model, "hooks", lambda report: Next.CONTINUE)
+    assert saved is not None
+    return saved
+
+
+def test_a_round_is_used_at_the_greatest_strength_that_keeps_the_prompt(run, monkeypatch):
+    """The file, the run's policy, the strip and the blind check are all of that strength."""
+    model, shares = ToyModel(), iter([0.4, 0.89, 0.95])
+    saved = taught(run, model)
+    whole = load_lora(saved.path)[0]
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: next(shares))
+    settled = settle_round(run, model, saved, SAMPLE, "hooks", lambda done, total: None)
+    strength = STRENGTHS[2]
+    assert settled.result.lora_strength == strength
+    tensors = load_lora(settled.path)[0]
+    for key, value in tensors.items():
+        factor = strength if key.endswith(UP) else 1
+        assert torch.allclose(value.float(), whole[key].float() * factor, atol=1e-6)
+    (stored,) = [round.summary for round in run.rounds.all()]
+    assert stored.kept == settled.result.kept == tuple(zip(STRENGTHS[:3], (0.4, 0.89, 0.95), strict=True))
+    assert stored.prompt_kept == 0.95
+    assert run.rounds.lora(run.rounds.current_policy()) == settled.path
+    assert all(run.previews.has(1, strip_side(each)) for each in STRENGTHS)  # a person may still choose more
+    assert len(run.blind_checks.last().pairs) == effect.CHECK_PAIRS
+    words = round_outcome(settled)
+    assert "Prompt kept: 95%." in words
+    assert f"used at {strength:.0%}" in words
+
+
+def test_a_round_that_keeps_the_prompt_stays_as_it_is(run, monkeypatch):
+    model = ToyModel()
+    saved = taught(run, model)
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: 1.04)
+    settled = settle_round(run, model, saved, SAMPLE, "hooks", lambda done, total: None)
+    assert settled.path == saved.path
+    assert "Prompt kept: 100%." in round_outcome(settled)
+
+
+def test_no_strength_that_keeps_it_gives_the_least(run, monkeypatch):
+    model = ToyModel()
+    saved = taught(run, model)
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: 0.1)
+    assert settle_round(run, model, saved, SAMPLE, "hooks", lambda d, t: None).result.lora_strength == STRENGTHS[-1]
+
+
+def test_too_much_drift_weakens_it_too(run, monkeypatch):
+    model = ToyModel()
+    saved = taught(run, model, drift_limit=1e-6)
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: 1.0)
+    assert settle_round(run, model, saved, SAMPLE, "hooks", lambda d, t: None).result.lora_strength == STRENGTHS[-1]
+
+
+def test_the_pictures_of_all_strengths_are_of_the_same_seeds(run, monkeypatch):
+    """At strength 0 after is before, picture by picture; and no LoRA is left on the network."""
+    model, seen = ToyModel(), list[Tensor]()
+    saved = taught(run, model)
+    nothing = {key: type(layer)(layer.down, 0 * layer.up, layer.alpha) for key, layer in saved.result.weights.items()}
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: seen.extend([before, after]) or 1.0)
+    draw_previews(run, model, 1, nothing, SAMPLE, "hooks", lambda done, total: None)
+    assert torch.equal(*seen)
+    before, after = (run.previews.image(1, 2, side).read_bytes() for side in ("before", strip_side(1.0)))
+    assert before == after
+
+
+def test_words_say_what_was_not_moved_and_nothing_of_what_is_not_known():
+    assert effect_in_words(RoundSummary()) == []
+    (words,) = effect_in_words(RoundSummary(win=0.51))
+    assert words.startswith("Your taste was understood, and yet pictures hardly changed")
+    assert effect_in_words(RoundSummary(win=0.78, kept=((1.0, 0.96),))) == [
+        "You would prefer 78% of the new pictures.",
+        "Prompt kept: 96%.",
+    ]
+
+
+def test_a_summary_keeps_what_pictures_told():
+    summary = RoundSummary(kept=((1.0, 0.7), (0.7, 0.93)), win=0.8)
+    assert RoundSummary.from_json(summary.to_json()) == summary
+
+
+def test_prompts_are_encoded_with_the_negative_prompt(run):
+    """As they are drawn."""
+    model = ToyModel()
+    add_prompts(run, model, ["one"], "")
+    asked = []
+    encode = model.encode
+    model.encode = lambda prompts, negative="": asked.append(negative) or encode(prompts, negative)  # type: ignore
+    saved = taught(run, model)
+    settings = SampleSettings(**{**vars(SAMPLE), "negative": "blurred"})
+    settle_round(run, model, saved, settings, "hooks", lambda done, total: None)
+    assert asked == ["blurred"]
