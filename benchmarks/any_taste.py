@@ -7,11 +7,11 @@
     python -m benchmarks.any_taste --known                 prints what is in the results
 
 A simulated person picks favourites; a round is trained and settled as in every front end, with its default settings,
-and its LoRA file is used as it is. Win rates are on independent seeds, by the taste's own scores, on 16 held-out prompts x
-13 seeds a side, all pictures rounded alike. Fidelity is the change of the classifier's share of right attributes, in
-points. The ceiling is DDPO on the true scores of the same pictures (4 epochs, all steps), at the greatest strength that
-loses at most 5 points of kind and of colour; 8 where the taste contradicts the prompts. Cost is counted in rows of the
-network by a hook, a backward pass as two, over the rows that drawing took: training, drift, adherence; not pictures.
+and its LoRA file is used as it is. Win rates are on independent seeds, by the taste's own scores, on 16 held-out
+prompts x 13 seeds a side, all pictures rounded alike. Fidelity is the change of the classifier's share of right
+attributes, in points. The ceiling is DDPO on the true scores of the same pictures (4 epochs, all steps), at the greatest
+strength that loses at most 5 points of any attribute; 8 where the taste contradicts the prompts. Cost is counted in rows
+of the network by a hook, a backward pass as two, over the rows that drawing took: all but pictures to be looked at.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import json
 import shutil
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ from torch import Tensor
 from benchmarks.learning import EVALUATION_SEEDS, GUIDANCE, Experiment, before, digest, drawn, one_thread, sampled
 from benchmarks.tastes import TASTES
 from d3po_core.app.training import Next, PicksRequest, settle_round
+from d3po_core.diffusion.denoiser import Conditioning
 from d3po_core.diffusion.rollout import generator
 from d3po_core.embedded import split_prompts
 from d3po_core.embedded.classifier import GardenClassifier
@@ -48,6 +49,7 @@ from d3po_core.run import Run
 from d3po_core.run.run import read_images
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
 
+T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results" / "any_taste.jsonl"
 GROUPS, CANDIDATES, STEPS = 64, 4, 20
 STRENGTHS = (1.0, 0.75, 0.5, 0.35, 0.2)
@@ -120,6 +122,18 @@ class Rows:
             handle.remove()
 
 
+class Measuring(DiffusersModel):
+    """The model, which counts what is evaluated, and not what is drawn to be looked at."""
+
+    def __init__(self, pipeline: Any, rows: Rows) -> None:
+        super().__init__(pipeline)
+        self._rows = rows
+
+    def evaluate(self, conditioning: Sequence[Conditioning], shape: Sequence[int], work: Callable[[], T]) -> T:
+        with self._rows.counting(self.denoiser.module):
+            return super().evaluate(conditioning, shape, work)
+
+
 def settings(case: Case) -> SampleSettings:
     """Return how a case's pictures are drawn."""
     return SampleSettings(candidates=case.candidates, groups=GROUPS, guidance_scale=GUIDANCE, seed=case.seed, batch=16)
@@ -132,15 +146,8 @@ def teach(run: Run, model: DiffusersModel, case: Case) -> tuple[LoraWeights, dic
     with rows.counting(model.denoiser.module):
         saved = PicksRequest(how, LoraSettings()).train(run, model, "peft", lambda report: Next.CONTINUE)
     assert saved is not None
-    sample, evaluate = model.sample, model.evaluate
-
-    def counted(*given: Any) -> Any:
-        with rows.counting(model.denoiser.module):
-            return evaluate(*given)
-
-    model.evaluate = counted  # type: ignore[method-assign]  # pictures that are looked at are not counted
-    saved = settle_round(run, model, saved, settings(case), "peft", lambda done, total: None)
-    model.evaluate, model.sample = evaluate, sample  # type: ignore[method-assign]
+    measuring = Measuring(model.pipeline, rows)
+    saved = settle_round(run, measuring, saved, settings(case), "peft", lambda done, total: None)
     result = saved.result
     return result.weights, {
         "evidence": result.strength,

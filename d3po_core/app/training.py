@@ -124,7 +124,7 @@ def settle_round(
     if not result.changed:  # before and after are the same
         return saved
     judge = None if saved.reward_name else own_judge(run)
-    limits = Limits(saved.settings.keep_prompt, result.strength_scan, saved.settings.drift_limit)
+    limits = Limits(saved.settings.keep_prompt, dict(result.strength_scan), saved.settings.drift_limit)
     effect = draw_previews(run, model, number, result.weights, settings, attachment, show, limits, judge)
     run.rounds.note_effect(number, effect.kept, effect.win)
     result = dataclasses.replace(result, kept=effect.kept, win=effect.win)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -177,12 +178,12 @@ class Limits:
     """
 
     kept: float = 0.0
-    drifts: Sequence[Sequence[float]] = ()
+    drifts: Mapping[float, float] = field(default_factory=dict)
     drift: float = 0.0
 
     def allow(self, strength: float, kept: float | None) -> bool:
         """Return whether a strength may be used at which this share of the prompt is kept."""
-        far = self.drift and dict(map(tuple, self.drifts)).get(strength, 0.0) > self.drift
+        far = self.drift and self.drifts.get(strength, 0.0) > self.drift
         return not far and not (self.kept and kept is not None and kept < self.kept)
 
 
@@ -279,10 +280,9 @@ class _Previews:
 
     def adherence(self, latents: Tensor) -> Tensor:
         """Measure `prompt_adherence` of the drawn pictures by the base model."""
-        measured: Callable[[], Tensor] = lambda: prompt_adherence(  # noqa: E731
-            self.model.denoiser, latents, self._rows, self.settings.guidance_scale, self._others
-        )
-        return self.model.evaluate([*self._rows, *(self._others or [])], self._shape, measured)
+        how = (latents, self._rows, self.settings.guidance_scale, self._others)
+        measure = partial(prompt_adherence, self.model.denoiser, *how)
+        return self.model.evaluate([*self._rows, *(self._others or [])], self._shape, measure)
 
     def save_strip(self, sides: dict[str, _Side]) -> None:
         """Save strip images by side; not all at the end, as a person may stop before."""

@@ -311,7 +311,7 @@ def _read_state(run: Run, number: int) -> SavedState:
     tensors, info = stored
     known = {item.name for item in dataclasses.fields(RoundState)}
     values = {name: value for name, value in info.items() if name in known}
-    return SavedState(tensors, RoundState(**values))  # type: ignore[arg-type]  # as it was written
+    return SavedState(tensors, RoundState(**values))
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def test_favourites_of_more_are_easier_to_tell():
 
 
 def test_limits_allow_what_is_within_them():
-    limits = Limits(kept=0.9, drifts=[(1.0, 0.2), (0.7, 0.05)], drift=0.1)
+    limits = Limits(kept=0.9, drifts={1.0: 0.2, 0.7: 0.05}, drift=0.1)
     assert not limits.allow(1.0, 1.0)
     assert limits.allow(0.7, 0.9)
     assert not limits.allow(0.7, 0.89)
