@@ -9,9 +9,10 @@
 A simulated person picks favourites; a round is trained and settled as in every front end, with its default settings,
 and its LoRA file is used as it is. Win rates are on independent seeds, by the taste's own scores, on 16 held-out
 prompts x 13 seeds a side, all pictures rounded alike. Fidelity is the change of the classifier's share of right
-attributes, in points. The ceiling is DDPO on the true scores of the same pictures (4 epochs, all steps), at the greatest
-strength that loses at most 5 points of any attribute; 8 where the taste contradicts the prompts. Cost is counted in rows
-of the network by a hook, a backward pass as two, over the rows that drawing took: all but pictures to be looked at.
+attributes, in points. The ceiling is DDPO on the true scores of the same pictures (4 epochs, all steps), at the
+greatest strength that loses at most 5 points of any attribute; 8 where the taste contradicts the prompts. Cost is
+counted in rows of the network by a hook, a backward pass as two, over the rows that drawing took: all but pictures to
+be looked at.
 """
 
 from __future__ import annotations
