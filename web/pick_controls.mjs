@@ -125,7 +125,7 @@ export class PickFoot {
     // One entry on its way for a moment is no news.
     if (waiting > 2 || (waiting && api.away)) parts.push(text.t("foot.waiting", { n: waiting }));
     if (!outbox.kept && waiting) parts.push(text.t("foot.not_kept"));
-    if (!parts.length && state?.understood) parts.push(understoodWords(state.understood, text));
+    if (!parts.length && state?.understood) parts.push(understoodWords({ ...state.understood, more: false }, text));
     if (!parts.length && state?.groups.near) parts.push(text.t("foot.near", { n: state.groups.near }));
     say(this.status, parts.join(" · "));
     mark(this.status, "worry", api.away);
