@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import D3POError
 from ..rewards.features import get_features
-from ..rewards.judge import MIN_GROUPS, above_chance, fit, group_features, preferences, share_of
+from ..rewards.judge import above_chance, enough, fit, group_features, preferences, share_of
 from ..run import Run
 
 HELPS = 0.01
@@ -45,7 +45,7 @@ def understand(run: Run) -> Understanding | None:
         D3POError: an image is missing.
     """
     training, held_out = preferences(run)
-    if len(training) < MIN_GROUPS:
+    if not enough(training, held_out):
         return None
     extractor = get_features("statistics")
     features = {group_id: group_features(run, group_id, extractor) for group_id in (*training, *held_out)}

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from .features import STATISTICS, Features, get_features
 from .reward import Reward
 
 MIN_GROUPS = 16
-"""Fewer groups with a preference are refused."""
+"""Fewer groups with a preference, held-out ones among them, are refused."""
 MIN_Z = 2.5
 """Standard errors above chance from which a judge is used as a reward that is climbed.
 
@@ -157,9 +157,9 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
         D3POError: there are too few picks, or the features cannot be loaded.
     """
     training, held_out = preferences(run, who)
-    if len(training) < MIN_GROUPS:
+    if not enough(training, held_out):
         raise D3POError(
-            f"There are {len(training)} groups with a preference to learn from, and {MIN_GROUPS} are needed.",
+            f"There are {len(training) + len(held_out)} groups with a preference, and {MIN_GROUPS} are needed.",
             "Pick favourites in more groups.",
             "Your picks are saved.",
         )
@@ -300,8 +300,13 @@ def group_features(run: Run, group_id: str, features: Features) -> Tensor:
 
 
 def own_judge(run: Run) -> Judge | None:
-    """Return a judge that is fitted to a run's picks; None if there are fewer than `MIN_GROUPS` to learn from."""
-    return fit_judge(run) if len(preferences(run)[0]) >= MIN_GROUPS else None
+    """Return a judge that is fitted to a run's picks; None if there are too few, see `enough`."""
+    return fit_judge(run) if enough(*preferences(run)) else None
+
+
+def enough(training: Collection[str], held_out: Collection[str]) -> bool:
+    """Return whether there are groups enough, with a preference each, to fit a judge and to tell how good it is."""
+    return len(training) + len(held_out) >= MIN_GROUPS and len(training) >= MIN_GROUPS // 2
 
 
 def judge_scores(judge: Judge, run: Run, group_ids: Iterable[str]) -> dict[str, list[float]]:

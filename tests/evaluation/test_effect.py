@@ -26,6 +26,7 @@ from d3po_core.run.blind_checks import strip_side
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from tests.toy import SHAPE, ToyDenoiser, ToyModel
 
+QUICK = {"judge": False, "epochs": 2, "learning_rate": 0.05, "warmup": 0, "drift_limit": 0.0}
 SAMPLE = SampleSettings(groups=6, candidates=3, steps=4, guidance_scale=3.0, held_out=0.0)
 
 
@@ -137,7 +138,7 @@ def test_the_expected_win_rate_is_that_of_normal_scores(run):
 def taught(run: Run, model: ToyModel, **settings: object) -> training.SavedRound:
     for group in run.groups.select():
         run.picks.add(group.id, Pick("favourite", (0,)))
-    how = TrainSettings(judge=False, epochs=2, learning_rate=0.05, warmup=0, **settings)
+    how = TrainSettings(**{**QUICK, **settings})
     saved = PicksRequest(how, LoraSettings()).train(run, model, "hooks", lambda report: Next.CONTINUE)
     assert saved is not None
     return saved

@@ -26,6 +26,7 @@ from d3po_core.rewards.judge import (
     MIN_Z,
     Judge,
     above_chance,
+    enough,
     feature_spread,
     fit_judge,
     group_features,
@@ -341,7 +342,7 @@ def test_too_few_picks_are_refused(tmp_path):
     run = coloured_run(tmp_path / "run", MIN_GROUPS - 1)
     pick_all(run)
     with pytest.raises(
-        D3POError, match=f"There are {MIN_GROUPS - 1} groups with a preference.*{MIN_GROUPS} are needed"
+        D3POError, match=f"There are {MIN_GROUPS - 1} groups with a preference, and {MIN_GROUPS} are needed"
     ):
         fit_judge(run)
     for group in run.groups.select():
@@ -426,3 +427,12 @@ def test_flags_count_in_what_is_learnt(tmp_path: Path) -> None:
     after = preferences(run, None)[0][group]
     assert {pair.winner for pair in before} == {0} and {pair.loser for pair in after} == {0}
     assert after == collect_preferences(run).training[group]
+
+
+def test_held_out_groups_count_for_a_judge(tmp_path):
+    """Else somebody with 16 picks, of which two are held out, would be taught without any evidence."""
+    run = coloured_run(tmp_path / "run", MIN_GROUPS, held_out=2)
+    pick_all(run)
+    assert fit_judge(run).facts.groups == MIN_GROUPS
+    assert enough([""] * 8, [""] * 8)
+    assert not enough([""] * 7, [""] * 9)  # too few to fit it to
