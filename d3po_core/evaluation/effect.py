@@ -227,13 +227,14 @@ def draw_previews(
     originals = previews.adherence(before.latents)
     limits, kept, chosen = limits or Limits(), [], None
     for strength in STRENGTHS:
-        sought = chosen is None
+        last = strength == STRENGTHS[-1]
+        sought = chosen is None and (last or limits.allow(strength, None))
         after = previews.draw(scale_weights(lora, strength), attachment, whole=sought)
         previews.save_strip({"before": before, strip_side(strength): after})
         if sought:
             share = share_kept(originals, previews.adherence(after.latents))
             kept += [] if share is None else [(strength, share)]
-            if limits.allow(strength, share) or strength == STRENGTHS[-1]:
+            if last or limits.allow(strength, share):
                 chosen, taught = strength, after
                 previews.save_check(before, after)
     win = preferred(run, judge, before.images, taught.images, previews.prompts) if judge else None
