@@ -174,7 +174,7 @@ def effect_in_words(summary: RoundSummary) -> list[str]:
     if summary.prompt_kept is not None:
         sentences.append(f"Prompt kept: {min(1.0, summary.prompt_kept):.0%}.")
     if summary.lora_strength < 1:
-        sentences.append(f"At full strength it would be lost, so the LoRA is used at {summary.lora_strength:.0%}.")
+        sentences.append(f"It is used at {summary.lora_strength:.0%}: more of it would change the model too far.")
     return sentences
 
 

@@ -24,8 +24,12 @@ def test_the_greatest_strength_without_high_drift_is_recommended(
     assert recommended_strength(sweep) == expected
 
 
-def test_drift_is_called_high_before_training_stops_for_it() -> None:
-    assert [drift_word(drift) for drift in (0.0, 0.03, TrainSettings().drift_limit)] == ["low", "medium", "high"]
+def test_no_lora_whose_drift_is_called_high_is_used_by_default() -> None:
+    assert [drift_word(drift) for drift in (0.0, TrainSettings().drift_limit, 0.05)] == ["low", "medium", "high"]
+
+
+def test_what_pictures_have_decided_needs_no_other_strength() -> None:
+    assert recommended_strength_of(RoundSummary(strength_scan=((1.0, 0.9),), kept=((1.0, 0.95),))) == 1.0
 
 
 def test_a_file_that_was_made_gentler_needs_no_more_of_it() -> None:
