@@ -23,7 +23,7 @@ class HostRound:
     Attributes:
         prompts: all conditioning that the trainer asks for.
         shape: of one image's latents.
-        previews: returns what draws images before and after, and how; None for none.
+        previews: returns what draws images before and after, and how (without a VAE latents only); None for none.
         notice: what the node says before the first update.
     """
 
@@ -52,7 +52,8 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
             if round.previews and saved.result.changed:
                 work.next("blind")
                 model, settings = round.previews()
-                saved = settle_round(run, model, saved, settings, "hooks", work.drawn)
+                decodes = model.vae is not None
+                saved = settle_round(run, model, saved, settings, "hooks", work.drawn, decodes)
         finally:  # also when drawing is interrupted
             publish(saved.path, folders.lora_folder())
             send_event("d3po.taught", taste=run.run_id, lora=folders.lora_name(run))

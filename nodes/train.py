@@ -17,7 +17,7 @@ from ..d3po_core.errors import D3POError
 from ..d3po_core.lora import import_lora, load_lora
 from ..d3po_core.lora.weights import scale_weights
 from ..d3po_core.run import Group, Run
-from ..d3po_core.settings import LoraSettings, TrainSettings, fill_in
+from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, fill_in
 from ..d3po_core.training.methods import METHODS
 from ..d3po_core.training.preferences import AnotherModel, collect_preferences
 from ..d3po_core.training.round_trainer import stopped_round
@@ -177,7 +177,7 @@ def round_by_picks(run: Run, request: PicksRequest, host: HostModel, vae: Vae | 
         run: with picks.
         request: how.
         host: the MODEL.
-        vae: for images of before and after; None for none.
+        vae: for images of before and after; without one nothing is shown.
 
     Raises:
         D3POError: the MODEL cannot be trained, another round was stopped in the middle, or there is nothing to learn
@@ -192,8 +192,11 @@ def round_by_picks(run: Run, request: PicksRequest, host: HostModel, vae: Vae | 
     ids = sorted({group.prompt_id for group in groups})
     prompts = [run.prompts.conditioning(i) for i in ids if run.prompts.has_conditioning(i)]  # imported ones may not
     sample = newest_sample_settings(run)
-    previews = None if vae is None else lambda: (RunModel(host.patcher, run, vae, sample.eta), sample)
     notice = training_notice(run, groups, request.settings)
+
+    def previews() -> tuple[RunModel, SampleSettings]:
+        return RunModel(host.patcher, run, vae, sample.eta), sample
+
     return HostRound(run, request, host, prompts, shape_of(run), previews, notice)
 
 

@@ -105,7 +105,13 @@ def waiting_for_picks(usable: int) -> str:
 
 
 def settle_round(
-    run: Run, model: ImageModel, saved: SavedRound, settings: SampleSettings, attachment: str, show: Show
+    run: Run,
+    model: ImageModel,
+    saved: SavedRound,
+    settings: SampleSettings,
+    attachment: str,
+    show: Show,
+    decodes: bool = True,
 ) -> SavedRound:
     """Draw pictures before and after a finished round, and let its LoRA be as strong as its limits allow.
 
@@ -116,6 +122,7 @@ def settle_round(
         settings: as the run is sampled.
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
         show: see `Show`.
+        decodes: see `draw_previews`.
 
     Returns:
         The round with the file to use, and with what the pictures tell.
@@ -125,7 +132,7 @@ def settle_round(
         return saved
     judge = None if saved.reward_name else own_judge(run)
     limits = Limits(saved.settings.keep_prompt, dict(result.strength_scan), saved.settings.drift_limit)
-    effect = draw_previews(run, model, number, result.weights, settings, attachment, show, limits, judge)
+    effect = draw_previews(run, model, number, result.weights, settings, attachment, show, limits, judge, decodes)
     run.rounds.note_effect(number, effect.kept, effect.win)
     result = dataclasses.replace(result, kept=effect.kept, win=effect.win)
     if effect.strength == 1:

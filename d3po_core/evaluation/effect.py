@@ -205,6 +205,7 @@ def draw_previews(
     show: Show,
     limits: Limits | None = None,
     judge: Judge | None = None,
+    decodes: bool = True,
 ) -> Effect:
     """Draw a round's strip and blind check, find the strength to use, and save the pictures in the run.
 
@@ -221,14 +222,17 @@ def draw_previews(
         show: see `Show`.
         limits: what the LoRA may cost; None for anything.
         judge: fitted to the run's picks.
+        decodes: the model has a VAE; else latents are drawn that find the strength, and nothing is saved.
     """
-    previews = _Previews(run, model, number, settings, show)
+    previews = _Previews(run, model, number, settings, show, decodes)
     before = previews.draw(None, attachment, whole=True)
     originals = previews.adherence(before.latents)
     limits, kept, chosen = limits or Limits(), [], None
     for strength in STRENGTHS:
         last = strength == STRENGTHS[-1]
         sought = chosen is None and (last or limits.allow(strength, None))
+        if not (sought or decodes):
+            continue
         after = previews.draw(scale_weights(lora, strength), attachment, whole=sought)
         previews.save_strip({"before": before, strip_side(strength): after})
         if sought:
@@ -237,13 +241,13 @@ def draw_previews(
             if last or limits.allow(strength, share):
                 chosen, taught = strength, after
                 previews.save_check(before, after)
-    win = preferred(run, judge, before.images, taught.images, previews.prompts) if judge else None
+    win = preferred(run, judge, before.images, taught.images, previews.prompts) if judge and decodes else None
     return Effect(chosen or 1.0, tuple(kept), win)
 
 
 @dataclass(frozen=True)
 class _Side:
-    """Finished latents (B, ...) and images (B, 3, H, W) in [0, 1] of one side, on the CPU."""
+    """Finished latents (B, ...) and images (B, 3, H, W) in [0, 1] of one side, on the CPU; no images without a VAE."""
 
     latents: Tensor
     images: Tensor
@@ -252,8 +256,10 @@ class _Side:
 class _Previews:
     """Draws and saves the pictures of `draw_previews`: first those of the strip, then those of the blind check."""
 
-    def __init__(self, run: Run, model: ImageModel, number: int, settings: SampleSettings, show: Show) -> None:
-        self.run, self.model, self.number, self.settings = run, model, number, settings
+    def __init__(
+        self, run: Run, model: ImageModel, number: int, settings: SampleSettings, show: Show, decodes: bool
+    ) -> None:
+        self.run, self.model, self.number, self.settings, self.decodes = run, model, number, settings, decodes
         texts = sorted({prompt.text for prompt in run.prompts.to_show()})
         self.strip = _choose_prompts(texts, STRIP_IMAGES, run.run_id)
         self.check = _choose_prompts(texts, CHECK_PAIRS, f"{run.run_id} {number}")
@@ -275,9 +281,9 @@ class _Previews:
                 noise = CandidateNoise(self.settings.seed, -1 - seed, 0, self._shape, "same")
                 drawn = self.model.sample(self._plan, [noise], [row], self.settings.guidance_scale).latents
                 latents.append(drawn.cpu())
-                images.append(self.model.decode(drawn).cpu())
+                images += [self.model.decode(drawn).cpu()] if self.decodes else []
                 self._drawn(1)
-        return _Side(torch.cat(latents), torch.cat(images))
+        return _Side(torch.cat(latents), torch.cat(images) if images else torch.empty(0))
 
     def adherence(self, latents: Tensor) -> Tensor:
         """Measure `prompt_adherence` of the drawn pictures by the base model."""
@@ -287,11 +293,15 @@ class _Previews:
 
     def save_strip(self, sides: dict[str, _Side]) -> None:
         """Save strip images by side; not all at the end, as a person may stop before."""
+        if not self.decodes:
+            return
         images = {name: [to_image(image) for image in side.images[:STRIP_IMAGES]] for name, side in sides.items()}
         self.run.previews.save(self.number, self.strip, images)
 
     def save_check(self, before: _Side, after: _Side) -> None:
         """Save the pairs of the blind check."""
+        if not self.decodes:
+            return
         sides = ([to_image(image) for image in side.images[STRIP_IMAGES:]] for side in (before, after))
         self.run.blind_checks.add(self.number, self.check, *sides)
 

@@ -16,7 +16,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..diffusion.rollout import generator
 from ..errors import D3POError
 
 
@@ -62,17 +61,6 @@ def blend(start: LoraWeights, end: LoraWeights, share: float) -> LoraWeights:
         return LayerWeights(torch.lerp(a.down, b.down, share), torch.lerp(a.up, b.up, share), b.alpha)
 
     return {path: between(start[path], weights) for path, weights in end.items()}
-
-
-def reinitialised(weights: LoraWeights, seed: int) -> LoraWeights:
-    """Draw a fresh LoRA of the same layers and sizes: random `down` of the same standard deviation, zero `up`."""
-    rng = generator(seed, "unlearnt")
-
-    def draw(w: LayerWeights) -> LayerWeights:
-        down = torch.randn(w.down.shape, generator=rng) * w.down.std()
-        return LayerWeights(down, torch.zeros_like(w.up), w.alpha)
-
-    return {path: draw(w) for path, w in weights.items()}
 
 
 Mode = Literal["policy", "reference", "off"]

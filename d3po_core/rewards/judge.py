@@ -216,8 +216,13 @@ def fit(
     """
     mean, std = feature_spread([features[group_id] for group_id in training])
     data = pair_data(training, features, std)
-    weights, choice = fit_head(data, scales)
-    right = by_group(data, hidden_margins(data, scales, folds))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the matrices are small: more threads wait for each other, above all on a busy machine
+    try:
+        weights, choice = fit_head(data, scales)
+        right = by_group(data, hidden_margins(data, scales, folds))
+    finally:
+        torch.set_num_threads(threads)
     if held_out:
         unseen = pair_data(held_out, features, std)
         right = torch.cat([right, by_group(unseen, unseen.differences @ weights)])

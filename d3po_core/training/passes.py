@@ -145,7 +145,7 @@ def mean_kl(
     for number, group in enumerate(groups):
         (candidates, steps), rows = group.shape, group_rows(group, guided(group), True, denoiser.device)
         if thin:
-            place = (number % candidates) * steps + number % steps
+            place = (number % candidates) * steps + (2 * number + 1) * steps // (2 * len(groups))
             rows, candidates = rows[slice(place, place + 1)], 1
         nats = sum(float(kl(predict(denoiser, part), part.ref, part.steps).sum()) for part in rows.split(batch))
         nats *= steps if thin else 1

@@ -183,7 +183,7 @@ class PreferenceOptimizer:
             count: of recorded steps, drawn at random, the same for all candidates; 0 for all.
         """
         if self.method.rows == "images":
-            rng = generator(self.settings.seed, group.id, *key)
+            rng = generator(self.settings.seed, group.number, *key)
             noised = noise_images(group, self._levels, self.settings.draws, rng, self.denoiser)
             return with_reference(noised, self.reference)
         guided = self.settings.guided_loss
@@ -195,7 +195,9 @@ class PreferenceOptimizer:
         rows, (candidates, steps) = group_rows(group, ref, guided, self.denoiser.device, base), group.shape
         if not 0 < count < steps:
             return rows
-        chosen = torch.randperm(steps, generator=generator(self.settings.seed, group.id, "steps", *key))[:count].sort()
+        chosen = torch.randperm(steps, generator=generator(self.settings.seed, group.number, "steps", *key))[
+            :count
+        ].sort()
         return rows[(torch.arange(candidates)[:, None] * steps + chosen.values).flatten()]
 
     @cached_property

@@ -306,7 +306,7 @@ def open_round(
 
 def _read_state(run: Run, number: int) -> SavedState:
     stored = run.rounds.load_state(number)
-    if stored is None or "phase" in stored[1]:  # up to 0.2.0 a round had several phases: it is begun anew
+    if stored is None or "phase" in stored[1]:  # in 0.1.0 a round had several phases: it is begun anew
         return SavedState({}, RoundState())
     tensors, info = stored
     known = {item.name for item in dataclasses.fields(RoundState)}

@@ -51,6 +51,11 @@ class TrainingGroup:
     guidance_scale: float
 
     @property
+    def number(self) -> str:
+        """Return the part of the id that does not change if the run is made again with the same seed."""
+        return self.id.partition("-")[0]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Return the numbers of candidates and of trained steps, (C, K)."""
         return self.cond.shape[0], self.cond.shape[1]

@@ -196,8 +196,11 @@ class Trainer(RoundTrainer):
             while fit.done < fit.total:
                 if fit.done + 1 == fit.total:  # after that update come measures, in which a person may stop
                     self.save_state(fit.optimizer.adamw, fit.parameters)
-                report = self._report(fit.update())
-                state.done = fit.done  # only now: a state between update and measures could not be gone on from
+                update = fit.update()
+                if fit.done < fit.total:  # a state between the last update and measures could not be gone on from
+                    state.done = fit.done
+                report = self._report(update)
+                state.done = fit.done
                 self.save_state_when_due(fit.optimizer.adamw, fit.parameters)
                 yield report
         finally:
@@ -270,7 +273,7 @@ def _begin_or_resume(
 ) -> tuple[int, TrainPlan, bool]:
     """Begin a round or find the interrupted one; return its number, its plan, and whether it was interrupted."""
     stopped = stopped_round(run, TrainPlan.KIND)
-    if stopped is None:
+    if stopped is None or "cross_check" in stopped.settings["train"]:  # of 0.1.0, whose states cannot be gone on from
         data = preference_data(run, settings, reward)
         start = run.rounds.current_policy()
         plan = TrainPlan(settings=fill_in(settings), lora_settings=lora_settings, start=start, data=data)

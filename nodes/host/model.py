@@ -203,7 +203,7 @@ class RunModel(HostModel):
     """
 
     def __init__(
-        self, patcher: Patcher, run: Run, vae: Vae, eta: float = 1.0, shape: tuple[int, ...] | None = None
+        self, patcher: Patcher, run: Run, vae: Vae | None, eta: float = 1.0, shape: tuple[int, ...] | None = None
     ) -> None:
         super().__init__(patcher, {"samples": torch.zeros(1, *(shape or shape_of(run)))}, vae, eta=eta)
         self._rows = {

@@ -229,3 +229,15 @@ def test_prompts_are_encoded_with_the_negative_prompt(run):
     settings = SampleSettings(**{**vars(SAMPLE), "negative": "blurred"})
     settle_round(run, model, saved, settings, "hooks", lambda done, total: None)
     assert asked == ["blurred"]
+
+
+def test_without_a_vae_the_strength_is_found_all_the_same(run, monkeypatch):
+    """Nothing can be shown, but the prompt is not lost for that."""
+    model, asked = ToyModel(), list[float]()
+    saved = taught(run, model)
+    monkeypatch.setattr(model, "decode", lambda latents: pytest.fail("decoded"))
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: asked.append(1) or [0.5, 0.95][len(asked) - 1])
+    settled = settle_round(run, model, saved, SAMPLE, "hooks", lambda done, total: None, decodes=False)
+    assert settled.result.lora_strength == STRENGTHS[1]
+    assert not run.previews.prompts(1)
+    assert run.blind_checks.last() is None
