@@ -195,10 +195,9 @@ class PreferenceOptimizer:
         rows, (candidates, steps) = group_rows(group, ref, guided, self.denoiser.device, base), group.shape
         if not 0 < count < steps:
             return rows
-        chosen = torch.randperm(steps, generator=generator(self.settings.seed, group.number, "steps", *key))[
-            :count
-        ].sort()
-        return rows[(torch.arange(candidates)[:, None] * steps + chosen.values).flatten()]
+        rng = generator(self.settings.seed, group.number, "steps", *key)
+        chosen = torch.randperm(steps, generator=rng)[:count].sort().values
+        return rows[(torch.arange(candidates)[:, None] * steps + chosen).flatten()]
 
     @cached_property
     def _levels(self) -> Tensor:

@@ -67,7 +67,7 @@ def test_every_variant_raises_the_reward_on_other_noise(tmp_path: Path, variant:
     untaught, taught = (rewards_on_other_noise(model, w) for w in (None, result.weights))
     assert (taught - untaught).mean() > 3 * (taught - untaught).std() / 24**0.5
     assert torch.equal(model.denoiser.module.attn1["to_q"].weight, before)
-    assert [part for part, _ in result.strength_scan] == [1.0, 0.7, 0.55, 0.4, 0.25]
+    assert [part for part, _ in result.strength_scan] == [1.0, 0.85, 0.7, 0.55, 0.4, 0.25]
     assert result.strength_scan[0][1] > result.strength_scan[2][1] > 0
 
 

@@ -118,7 +118,7 @@ def test_a_round_says_how_it_goes(tmp_path: Path) -> None:
     assert (result.z, result.guessed_of, result.strength) == (facts.z, 24, 1.0)
     assert result.guessed == pytest.approx(facts.accuracy * 24)
     assert result.reason == "Every pick was used."
-    assert [strength for strength, _ in result.strength_scan] == [1.0, 0.7, 0.55, 0.4, 0.25]
+    assert [strength for strength, _ in result.strength_scan] == [1.0, 0.85, 0.7, 0.55, 0.4, 0.25]
     assert result.strength_scan[0][1] > result.strength_scan[2][1] > 0
     assert set(result.figures) == {"loss", "margin", "clip_fraction"}
     assert len(work.run.metrics.read()) == len(reports)
