@@ -148,7 +148,9 @@ WIDGETS = (
     *("micro_batch", "checkpointing", "tile", "rank", "alpha", "targets"),
 )
 """Settings in the order of the trainer's widgets. Saved workflows know widgets by their places, and others
-follow these: a new one stands at the end of the node's inputs."""
+follow these: a new one is in `LAST_WIDGETS`."""
+LAST_WIDGETS = ("keep_prompt",)
+"""Settings whose widgets are the node's last."""
 LEFT_OUT = tuple(item.name for item in fields(SampleSettings) if item.name not in (*OF_SAMPLING, "negative"))
 """Settings of sampling that keep their defaults."""
 
@@ -176,6 +178,7 @@ class DraftLoraTrainer(io.ComfyNode):
                 memory_input(),
                 io.Boolean.Input("before_and_after", default=True, **ADVANCED),
                 prompts_input(),
+                *inputs(LAST_WIDGETS, RewardSettings),
             ],
             outputs=[io.Model.Output(), io.LoraModel.Output(), io.LossMap.Output(), io.String.Output()],
             aliases=["draft", "reward", "refl", "aesthetic", "finetune"],

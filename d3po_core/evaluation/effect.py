@@ -106,9 +106,9 @@ def share_kept(before: Tensor, after: Tensor) -> float | None:
 def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor, prompts: list[str]) -> float:
     """Estimate the probability that the person prefers a new picture to an old one of its prompt and another seed.
 
-    With the judge's scores u, Phi(rho mean(u_after - u_before) / (sqrt(2) spread)), Phi being the normal distribution
-    function. The pictures have the same seeds on both sides, so that the mean is sharp. The spread is that of scores
-    within a prompt over the run's groups, which have different seeds. The judge is no oracle: rho is the correlation of
+    With the judge's scores u, the mean over pictures of Phi(rho (u_after - u_before) / (sqrt(2) spread)), Phi being the
+    normal distribution function. The pictures have the same seeds on both sides, so that few of them tell. The spread
+    is that of scores within a prompt over the run's groups, which have different seeds. The judge is no oracle: rho is the correlation of
     its scores with what the person likes, see `correlation`.
 
     Args:
@@ -125,9 +125,9 @@ def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor, prompts: li
     within = [torch.cat(groups) for groups in by_prompt.values() if len(groups) > 1] or [torch.cat(by_group)]
     freedom = sum(len(each) - 1 for each in within)
     spread = math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
-    moved = float((judge.head(after, prompts) - judge.head(before, prompts)).mean())
+    moved = (judge.head(after, prompts) - judge.head(before, prompts)).double()
     trust = correlation(judge.facts.accuracy, round(statistics.fmean(map(len, by_group))))
-    return 0.5 * (1 + math.erf(trust * moved / (2 * spread))) if spread else 0.5
+    return float(torch.special.ndtr(trust * moved / (math.sqrt(2) * spread)).mean()) if spread else 0.5
 
 
 def correlation(accuracy: float, candidates: int) -> float:

@@ -131,6 +131,9 @@ def test_the_expected_win_rate_is_that_of_normal_scores(run):
         drawn = torch.randn(2, 200_000, generator=torch.Generator().manual_seed(0)) * spread
         simulated = float((drawn[0] + shift > drawn[1]).double().mean())
         assert preferred(run, judge, before, after, ["one"] * 4) == pytest.approx(simulated, abs=0.005)
+    half = torch.cat([before[:2] + 0.1, before[2:]])  # as likely as the mean of both, not what a mean shift would be
+    whole = preferred(run, judge, before, before + 0.1, ["one"] * 4)
+    assert preferred(run, judge, before, half, ["one"] * 4) == pytest.approx((whole + 0.5) / 2)
     doubted = preferred(run, judge_of_brightness(accuracy=0.5), before, before + 0.1, ["one"] * 4)
     assert doubted == pytest.approx(0.5, abs=0.001)
 
