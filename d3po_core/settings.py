@@ -303,6 +303,8 @@ METHOD_DECIDES = ("beta", "clip", "learning_rate")
 """Settings that are empty unless somebody chose a value."""
 ZERO_WAS_EMPTY = ("beta", "clip", "learning_rate")
 """Those of them of which the first runs kept 0, see `from_stored`."""
+DEFAULTS_OF_0_1_0 = {"epochs": 4, "batch": 4, "drift_limit": 0.06}
+"""Of version 0.1.0, where others stand now, see `from_stored`."""
 FILLED = "filled"
 """Key beside stored settings of which none was left empty, see `from_stored`."""
 
@@ -399,4 +401,18 @@ def from_stored(kind: type[Settings], stored: Mapping[str, object]) -> Settings:
     values: dict[str, Any] = {name: value for name, value in stored.items() if name in known}
     if None not in [values.get(name) for name in ZERO_WAS_EMPTY] and not stored.get(FILLED):
         values |= {name: None for name in ZERO_WAS_EMPTY if values[name] == 0}
+    if "cross_check" in stored:
+        values = _of_0_1_0(values, bool(stored["cross_check"]))
     return kind(**values)
+
+
+def _of_0_1_0(values: dict[str, Any], checked: bool) -> dict[str, Any]:
+    """Return settings of training as version 0.1.0 kept them, which checked evidence by training on halves.
+
+    With that check what was left at its default gets today's; without, all is as it was.
+    """
+    if checked:
+        return {name: value for name, value in values.items() if (name, value) not in DEFAULTS_OF_0_1_0.items()}
+    own = values.get("learning_rate") is None and values.get("method", TrainSettings.method) == "d3po"
+    rate = {"learning_rate": 1e-3} if own else {}
+    return {**values, **rate, "judge": False, "trained_steps": 0, "keep_prompt": 0.0}

@@ -51,7 +51,7 @@ def train_in_turns(
             queue.show(run, "blind", 0)
             saved = settle_round(run, model, saved, sample_settings(run), host.attachment, queue.at)
     finally:  # also when a person stops the drawing
-        host.lora_saved(run, saved.path)
+        host.lora_saved(run, run.rounds.lora(run.rounds.current_policy()) or saved.path)
     if saved.result.changed:
         host.previews_drawn(run, saved.result.round)
     return True

@@ -65,7 +65,7 @@ class WebuiDenoiser(Denoiser):
             cond_d, uncond_d = self._denoised(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
         else:
             cond_d, uncond_d = self._denoised(x, sigma, cond), self._denoised(x, sigma, uncond)
-        return Prediction(cond_d, uncond_d + guidance_scale * (cond_d - uncond_d))
+        return Prediction(cond_d, uncond_d + guidance_scale * (cond_d - uncond_d), uncond_d)
 
     def _branch(self, conditioning: Conditioning, side: str) -> dict[str, Tensor]:
         branch = {"context": conditioning[side]}

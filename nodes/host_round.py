@@ -55,6 +55,6 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
                 decodes = model.vae is not None
                 saved = settle_round(run, model, saved, settings, "hooks", work.drawn, decodes)
         finally:  # also when drawing is interrupted
-            publish(saved.path, folders.lora_folder())
+            publish(run.rounds.lora(run.rounds.current_policy()) or saved.path, folders.lora_folder())
             send_event("d3po.taught", taste=run.run_id, lora=folders.lora_name(run))
     return round_outcome(saved), work.lowered

@@ -176,7 +176,13 @@ def test_what_was_left_empty_is_filled_in_and_nothing_else(method):
 def test_stored_settings_of_other_versions_are_read():
     earlier = {"method": "ddpo", "beta": 0.0, "clip": 0.0, "learning_rate": 0.0, "epochs": 7}
     earlier |= {"gone": True, "cross_check": False, "patience": 0}
-    assert from_stored(TrainSettings, earlier) == TrainSettings(method="ddpo", epochs=7)
+    as_it_was = {"judge": False, "trained_steps": 0, "keep_prompt": 0.0}
+    assert from_stored(TrainSettings, earlier) == TrainSettings(method="ddpo", epochs=7, **as_it_was)
+    published = {"level": "step", "epochs": 4, "batch": 4, "learning_rate": None, "cross_check": False}
+    same = {**as_it_was, "level": "step", "epochs": 4, "batch": 4, "learning_rate": 1e-3}  # what D3PO's own was
+    assert from_stored(TrainSettings, published) == TrainSettings(**same)
+    default = {"epochs": 4, "batch": 4, "drift_limit": 0.06, "learning_rate": None, "cross_check": True, "warmup": 2}
+    assert from_stored(TrainSettings, default) == TrainSettings(warmup=2)
     chosen = {"method": "d3po", "beta": 0.0, "clip": 0.0, "learning_rate": 5e-4}  # the rest was the method's own
     assert from_stored(TrainSettings, chosen) == TrainSettings(learning_rate=5e-4)
     later = {"method": "ddpo", "beta": None, "clip": 0.0, "learning_rate": 1e-4, "of_tomorrow": {"a": 1}}

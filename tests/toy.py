@@ -50,7 +50,7 @@ class ToyDenoiser:
         if guidance_scale == 1 or not guided:
             return Prediction(cond, cond)
         uncond = branch(torch.zeros_like(conditioning["prompt"]))
-        return Prediction(cond, uncond + guidance_scale * (cond - uncond))
+        return Prediction(cond, uncond + guidance_scale * (cond - uncond), uncond)
 
     def clean(self, latents: Tensor) -> Tensor:
         return latents

@@ -67,8 +67,8 @@ export class RoundCard {
     const moved = win !== null && win >= MOVED;
     const words = moved ? text.t("round.win", { percent: text.percent(win) }) : text.t("round.win.not");
     const hint = text.t(moved ? "round.win.hint" : "round.win.not.hint");
-    const preference = win === null ? [] : [el("p.big", {}, words), el("p.hint", {}, hint)];
-    const values = { percent: text.percent(Math.min(1, kept ?? 1)), n: text.fine.format(used) };
+    const preference = win === null || (!moved && used < 1) ? [] : [el("p.big", {}, words), el("p.hint", {}, hint)];
+    const values = { percent: text.percent(kept ?? 1), n: text.fine.format(used) };
     const prompt = kept !== null && el("p.big", {}, text.t(used < 1 ? "round.used" : "round.kept", values));
     return el("div.effect", {}, ...preference, prompt);
   }

@@ -17,7 +17,7 @@ import torch
 
 from ..diffusion.image_model import ImageModel
 from ..errors import D3POError
-from ..evaluation.compare import drift_word, recommended_strength
+from ..evaluation.compare import STRENGTHS, drift_word, recommended_strength
 from ..evaluation.effect import Limits, draw_previews
 from ..evaluation.evaluate import Show
 from ..lora.weights import scale_weights
@@ -132,14 +132,19 @@ def settle_round(
         return saved
     judge = None if saved.reward_name else own_judge(run)
     limits = Limits(saved.settings.keep_prompt, dict(result.strength_scan), saved.settings.drift_limit)
-    effect = draw_previews(run, model, number, result.weights, settings, attachment, show, limits, judge, decodes)
-    run.rounds.note_effect(number, effect.kept, effect.win)
-    result = dataclasses.replace(result, kept=effect.kept, win=effect.win)
-    if effect.strength == 1:
-        return dataclasses.replace(saved, result=result)
-    path = scale_lora(run, number, effect.strength)
-    weights = scale_weights(result.weights, effect.strength)
-    result = dataclasses.replace(result, weights=weights, lora_strength=effect.strength)
+    try:
+        effect = draw_previews(run, model, number, result.weights, settings, attachment, show, limits, judge, decodes)
+    except BaseException:  # stopped, or out of memory: what is known of drift counts all the same
+        strength = next((each for each in STRENGTHS if limits.allow(each, None)), STRENGTHS[-1])
+        if strength < 1:
+            scale_lora(run, number, strength)
+        raise
+    path, weights = saved.path, result.weights
+    if effect.strength < 1:
+        path, weights = scale_lora(run, number, effect.strength), scale_weights(weights, effect.strength)
+    win = effect.win if result.strength == 1 else None  # from thin evidence no more is to be expected than was taught
+    run.rounds.note_effect(number, effect.kept, win)
+    result = dataclasses.replace(result, weights=weights, kept=effect.kept, win=win, lora_strength=effect.strength)
     return dataclasses.replace(saved, result=result, path=path)
 
 
@@ -171,7 +176,7 @@ def round_outcome(saved: SavedRound) -> str:
 def effect_in_words(summary: RoundSummary) -> list[str]:
     """Return what the pictures before and after tell of a round, a sentence each; nothing if none were drawn."""
     sentences = []
-    if summary.win is not None and summary.win < MOVED:
+    if summary.win is not None and summary.win < MOVED and summary.lora_strength == 1:
         sentences.append(
             "Your taste was understood, and yet pictures hardly changed: draw with independent starts, or let more "
             "layers learn (targets)."
@@ -179,7 +184,9 @@ def effect_in_words(summary: RoundSummary) -> list[str]:
     elif summary.win is not None:
         sentences.append(f"You would prefer {summary.win:.0%} of the new pictures.")
     if summary.prompt_kept is not None:
-        sentences.append(f"Prompt kept: {min(1.0, summary.prompt_kept):.0%}.")
+        sentences.append(f"Prompt kept: {summary.prompt_kept:.0%}.")
+    elif summary.win is not None:
+        sentences.append("Whether the prompt is kept could not be measured: this model needs a second prompt for that.")
     if summary.lora_strength < 1:
         sentences.append(f"It is used at {summary.lora_strength:.0%}: more of it would change the model too far.")
     return sentences

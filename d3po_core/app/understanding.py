@@ -9,11 +9,10 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import D3POError
 from ..rewards.features import get_features
-from ..rewards.judge import above_chance, enough, fit, group_features, preferences, share_of
+from ..rewards.judge import above_chance, described, enough, fit, preferences, share_of
 from ..run import Run
 
 HELPS = 0.01
@@ -39,16 +38,13 @@ class Understanding:
 
 
 def understand(run: Run) -> Understanding | None:
-    """Fit a judge to a run's picks and predict all of them, each without having seen it; None with too few picks.
-
-    Raises:
-        D3POError: an image is missing.
-    """
+    """Fit a judge to a run's picks and predict all of them, each without having seen it; None with too few picks."""
     training, held_out = preferences(run)
     if not enough(training, held_out):
         return None
     extractor = get_features("statistics")
-    features = {group_id: group_features(run, group_id, extractor) for group_id in (*training, *held_out)}
+    features = described(run, [*training, *held_out], extractor)
+    training, held_out = ({name: of[name] for name in of if name in features} for of in (training, held_out))
     right = fit(features, training, held_out, extractor.scales).right
     half = fit(features, training, {}, extractor.scales, folds=2).right
     share, known = share_of(above_chance(right)), float(right[: len(half)].mean())
@@ -56,11 +52,11 @@ def understand(run: Run) -> Understanding | None:
 
 
 class Watch:
-    """Keeps what is understood of every run, by its folder."""
+    """Keeps what is understood of every run, by its id."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[int, Understanding | None]] = {}
-        self._busy: set[Path] = set()
+        self._known: dict[str, tuple[int, Understanding | None]] = {}
+        self._busy: set[str] = set()
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "d3po-judge")
 
@@ -68,22 +64,22 @@ class Watch:
         """Return what was known last, at once, and begin to find out anew if picks have changed."""
         revision = run.picks.revision
         with self._lock:
-            seen, known = self._known.get(run.folder, (-1, None))
-            if seen != revision and run.folder not in self._busy:
-                self._busy.add(run.folder)
+            seen, known = self._known.get(run.run_id, (-1, None))
+            if seen != revision and run.run_id not in self._busy:
+                self._busy.add(run.run_id)
                 self._thread.submit(self._find_out, run, revision)
         return known
 
     def _find_out(self, run: Run, revision: int) -> None:
+        found = None
         try:
             found = understand(run)
-        except (D3POError, OSError):  # the page shows what else is wrong with the run
-            found = None
+        except (D3POError, RuntimeError):  # a closed or damaged run, or features that are no numbers
+            pass
         finally:
             with self._lock:
-                self._busy.discard(run.folder)
-        with self._lock:
-            self._known[run.folder] = revision, found
+                self._busy.discard(run.run_id)
+                self._known[run.run_id] = revision, found
 
 
 watch = Watch()

@@ -85,5 +85,5 @@ def _round(round: Round) -> str:
     share = f"{summary.guessed / summary.guessed_of:.0%} of hidden picks predicted, " if summary.guessed_of else ""
     win, kept = summary.win, summary.prompt_kept
     told = "" if win is None else f"{win:.0%} of new pictures preferred (expected), "
-    told += "" if kept is None else f"{min(1.0, kept):.0%} of the prompt kept, "
+    told += "" if kept is None else f"{kept:.0%} of the prompt kept, "
     return f"{share}{told}strength {summary.strength * summary.lora_strength:.0%}, {round.lora_file}"

@@ -26,11 +26,14 @@ class Prediction:
 
     Attributes:
         cond: the conditional branch D(x, sigma, prompt).
-        guided: uncond + guidance_scale * (cond - uncond); the same tensor as `cond` without guidance.
+        guided: uncond + guidance_scale * (cond - uncond), or what a host makes of them; the same tensor as `cond`
+            without guidance.
+        uncond: the negative branch, where it was evaluated.
     """
 
     cond: Tensor
     guided: Tensor
+    uncond: Tensor | None = None
 
 
 class Denoiser(Protocol):

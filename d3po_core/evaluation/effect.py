@@ -15,14 +15,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import Conditioning, Denoiser
+from ..diffusion.denoiser import Conditioning, Denoiser, Prediction
 from ..diffusion.image_model import ImageModel
 from ..diffusion.losses import per_row
 from ..diffusion.rollout import CandidateNoise, generator
 from ..lora import LoraWeights
 from ..lora.attachment import applied
 from ..lora.weights import scale_weights
-from ..rewards.judge import Judge, group_features
+from ..rewards.judge import Judge, described
 from ..run import Run
 from ..run.blind_checks import strip_side
 from ..run.run import to_image
@@ -75,17 +75,15 @@ def prompt_adherence(
         clean = denoiser.clean(latents[number : number + 1]).float().to(denoiser.device)
         x = per_row(signal, clean) * clean + per_row(sigma, clean) * noise.to(clean)
 
-        def predict(of: Conditioning, guided: bool, x: Tensor = x) -> tuple[Tensor, Tensor]:
+        def predict(of: Conditioning, guided: bool, x: Tensor = x) -> Prediction:
             rows = {name: value.to(x.device).expand(len(x), *value.shape[1:]) for name, value in of.items()}
-            prediction = denoiser(x, sigma, rows, guidance_scale, guided)
-            return prediction.cond, prediction.guided
+            return denoiser(x, sigma, rows, guidance_scale, guided)
 
-        cond, guided = predict(row, True)
-        if guidance_scale != 1 and not torch.equal(cond, guided):
-            against = (guidance_scale * cond - guided) / (guidance_scale - 1)
-        else:
-            against = predict(others[number], False)[0] if others else cond
-        errors = [(each - clean).double().square().mean() for each in (against, cond)]
+        prediction = predict(row, True)
+        against = prediction.uncond
+        if against is None:
+            against = predict(others[number], False).cond if others else prediction.cond
+        errors = [(each - clean).double().square().mean() for each in (against, prediction.cond)]
         found.append(float(errors[0] - errors[1]))
     return torch.tensor(found, dtype=torch.float64)
 
@@ -108,7 +106,8 @@ def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor, prompts: li
 
     With the judge's scores u, the mean over pictures of Phi(rho (u_after - u_before) / (sqrt(2) spread)), Phi being the
     normal distribution function. The pictures have the same seeds on both sides, so that few of them tell. The spread
-    is that of scores within a prompt over the run's groups, which have different seeds. The judge is no oracle: rho is the correlation of
+    is that of scores within a prompt over the run's groups, which have different seeds (where every prompt has one
+    group, within groups). The judge is no oracle: rho is the correlation of
     its scores with what the person likes, see `correlation`.
 
     Args:
@@ -118,11 +117,11 @@ def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor, prompts: li
         prompts: of them, B.
     """
     by_prompt: dict[int, list[Tensor]] = {}
-    for group in run.groups.select():
-        features = group_features(run, group.id, judge.head.features)
-        by_prompt.setdefault(group.prompt_id, []).append(judge.scores(features))
+    groups = {group.id: group.prompt_id for group in run.groups.select()}
+    for group_id, features in described(run, groups, judge.head.features).items():
+        by_prompt.setdefault(groups[group_id], []).append(judge.scores(features))
     by_group = [scores for groups in by_prompt.values() for scores in groups]
-    within = [torch.cat(groups) for groups in by_prompt.values() if len(groups) > 1] or [torch.cat(by_group)]
+    within = [torch.cat(groups) for groups in by_prompt.values() if len(groups) > 1] or by_group
     freedom = sum(len(each) - 1 for each in within)
     spread = math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
     moved = (judge.head(after, prompts) - judge.head(before, prompts)).double()
@@ -183,8 +182,10 @@ class Limits:
 
     def allow(self, strength: float, kept: float | None) -> bool:
         """Return whether a strength may be used at which this share of the prompt is kept."""
-        far = self.drift and self.drifts.get(strength, 0.0) > self.drift
-        return not far and not (self.kept and kept is not None and kept < self.kept)
+        unknown = math.inf if self.drifts else 0.0  # what is not finite is left out of them
+        if self.drift and not self.drifts.get(strength, unknown) <= self.drift:
+            return False
+        return kept is None or not self.kept or kept >= self.kept
 
 
 STRIP_IMAGES = 4
@@ -271,7 +272,8 @@ class _Previews:
         self._others = [another[prompt] for prompt in self.prompts] if len(texts) > 1 else None
         self._shape = model.latent_shape(settings.height, settings.width)
         self._plan = deterministic(model, settings)
-        self._drawn = counted(show, 2 * len(self.prompts) + (len(STRENGTHS) - 1) * STRIP_IMAGES)
+        least = 2 * len(self.prompts) + (len(STRENGTHS) - 1) * STRIP_IMAGES  # more if a strength is refused
+        self._drawn = counted(lambda done, total: show(done, max(done, total)), least)
 
     def draw(self, lora: LoraWeights | None, attachment: str, whole: bool) -> _Side:
         """Draw the strip, and the blind check too if `whole`."""

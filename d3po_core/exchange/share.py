@@ -94,7 +94,7 @@ def card(run: Run, taught: Round, name: str, prompts: list[str]) -> str:
         share = f"{summary.guessed / summary.guessed_of:.0%}"
         lines.append(f"- Predicted {share} of picks that it had not seen (chance: 50%)")
     if summary.prompt_kept is not None:
-        lines.append(f"- Prompt kept: {min(1.0, summary.prompt_kept):.0%}, by the base model's own judgement")
+        lines.append(f"- Prompt kept: {summary.prompt_kept:.0%}, by the base model's own judgement")
     if prompts:
         lines += ["", "Rows of before-after.png:", "", *(f"{n}. {prompt}" for n, prompt in enumerate(prompts, 1))]
     return "\n".join(lines) + "\n"

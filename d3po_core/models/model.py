@@ -81,7 +81,7 @@ class DiffusersDenoiser(Denoiser):
             denoised = skipped + scale * output
             return Prediction(denoised, denoised)
         uncond, cond = (skipped + scale * part for part in output.chunk(2))
-        return Prediction(cond, uncond + guidance_scale * (cond - uncond))
+        return Prediction(cond, uncond + guidance_scale * (cond - uncond), uncond)
 
     def sigmas(self, steps: int, schedule: str) -> Tensor:
         """Return the noise levels of a sampling schedule, descending, float64 (steps + 1,).

@@ -164,7 +164,8 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
             "Your picks are saved.",
         )
     extractor = get_features(features) if isinstance(features, str) else features
-    by_id = {group_id: group_features(run, group_id, extractor) for group_id in (*training, *held_out)}
+    by_id = described(run, [*training, *held_out], extractor)
+    training, held_out = ({name: of[name] for name in of if name in by_id} for of in (training, held_out))
     fitted = fit(by_id, training, held_out, extractor.scales)
     same, times = run.history.consistency(who)
     facts = JudgeFacts(
@@ -216,13 +217,8 @@ def fit(
     """
     mean, std = feature_spread([features[group_id] for group_id in training])
     data = pair_data(training, features, std)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the matrices are small: more threads wait for each other, above all on a busy machine
-    try:
-        weights, choice = fit_head(data, scales)
-        right = by_group(data, hidden_margins(data, scales, folds))
-    finally:
-        torch.set_num_threads(threads)
+    weights, choice = fit_head(data, scales)
+    right = by_group(data, hidden_margins(data, scales, folds))
     if held_out:
         unseen = pair_data(held_out, features, std)
         right = torch.cat([right, by_group(unseen, unseen.differences @ weights)])
@@ -304,6 +300,15 @@ def group_features(run: Run, group_id: str, features: Features) -> Tensor:
     return computed.double()
 
 
+def described(run: Run, group_ids: Iterable[str], features: Features) -> dict[str, Tensor]:
+    """Return `group_features` by group id, without groups of which an image is missing or damaged."""
+    found: dict[str, Tensor] = {}
+    for group_id in group_ids:
+        with suppress(D3POError, OSError):  # Pillow's errors are of the second kind
+            found[group_id] = group_features(run, group_id, features)
+    return found
+
+
 def own_judge(run: Run) -> Judge | None:
     """Return a judge that is fitted to a run's picks; None if there are too few, see `enough`."""
     return fit_judge(run) if enough(*preferences(run)) else None
@@ -316,8 +321,8 @@ def enough(training: Collection[str], held_out: Collection[str]) -> bool:
 
 def judge_scores(judge: Judge, run: Run, group_ids: Iterable[str]) -> dict[str, list[float]]:
     """Return the judge's scores of each group's candidates, (C,) in nats, by group id."""
-    extractor = judge.head.features
-    return {group_id: judge.scores(group_features(run, group_id, extractor)).tolist() for group_id in group_ids}
+    found = described(run, group_ids, judge.head.features)
+    return {group_id: judge.scores(features).tolist() for group_id, features in found.items()}
 
 
 FORM = "d3po.reward_from_picks"

@@ -80,7 +80,8 @@ class RoundSummary:
     @property
     def prompt_kept(self) -> float | None:
         """Return the share of the prompt that the round's present LoRA keeps; None if it was not measured."""
-        return dict(self.kept).get(self.lora_strength)
+        share = dict(self.kept).get(self.lora_strength)
+        return None if share is None else min(1.0, max(0.0, share))
 
     @classmethod
     def from_json(cls, text: str | None) -> RoundSummary:

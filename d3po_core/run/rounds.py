@@ -218,7 +218,7 @@ class Rounds(Part):
                 raise D3POError(f"This run has no finished round {number}.")
             before = _round(row)
             whole_file = before.summary.whole_file or before.lora_file
-            summary = replace(before.summary, lora_strength=strength, whole_file=whole_file)
+            summary = replace(before.summary, lora_strength=strength, whole_file=whole_file, win=None)
             connection.execute(
                 "UPDATE rounds SET lora_file = ?, lora_hash = ?, summary = ? WHERE number = ?",
                 (relative, lora_hash, summary.to_json(), number),

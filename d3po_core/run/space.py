@@ -84,7 +84,7 @@ def _groups_to_free(connection: sqlite3.Connection, rounds: list[int]) -> list[s
     return [
         row["id"]
         for row in connection.execute(
-            f"""SELECT id FROM groups WHERE NOT freed AND policy <> ?
+            f"""SELECT id FROM groups WHERE NOT freed AND policy <> ? AND (judged > 0 OR flagged > 0)
             AND id IN (SELECT group_id FROM trained WHERE round IN ({marks}))
             AND id NOT IN (SELECT group_id FROM trained WHERE round NOT IN ({marks}))""",
             [IMPORTED, *rounds, *rounds],

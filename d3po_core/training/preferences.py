@@ -26,6 +26,10 @@ SAME_MODEL = 0.02
 """Largest relative difference of a recorded and a recomputed prediction that storage and device can explain."""
 
 
+FLAGGED = 3.0
+"""Nats that a flagged picture is below the worst of its group: what it lacks need not be in a judge's features."""
+
+
 class StoredPair(TypedDict):
     """A `Pair` in JSON."""
 
@@ -129,8 +133,9 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
 def judged_preferences(run: Run, method: str = "d3po") -> PreferenceData:
     """Let a judge that is fitted to the picks order the pictures of all groups, also of those that nobody has seen.
 
-    The pairs of held-out groups are the person's own. With too few picks there is no judge, and what is
-    returned follows from the picks alone.
+    What a person has flagged is worse than the rest of its group. The pairs of held-out groups are the person's own.
+    Methods of scores learn from the picks themselves; the judge weighs the evidence alone. With too few picks there is
+    no judge, and what is returned follows from the picks alone.
 
     Raises:
         D3POError: see `collect_preferences`.
@@ -138,8 +143,17 @@ def judged_preferences(run: Run, method: str = "d3po") -> PreferenceData:
     picked, judge = collect_preferences(run, method), own_judge(run)
     if judge is None:
         return picked
+    if METHODS[method].judgements == "scores":  # what is bad or liked by itself is more than an order
+        return dataclasses.replace(picked, judge=judge.facts)
     drawn = [group.id for group in run.groups.select(freed=False, recorded=True) if not group.held_out]
     scored = judge_scores(judge, run, dict.fromkeys([*drawn, *picked.training]))
+    for judgement in run.picks.judgements():
+        if judgement.group_id in scored:
+            values = scored[judgement.group_id]
+            lowest = min(values) - FLAGGED
+            scored[judgement.group_id] = [
+                lowest if candidate in judgement.flagged else value for candidate, value in enumerate(values)
+            ]
     training = {group_id: graded(values) for group_id, values in scored.items()}
     held_out_scores = {group_id: picked.scores[group_id] for group_id in picked.held_out}
     return PreferenceData(training, picked.held_out, {**scored, **held_out_scores}, judge.facts)

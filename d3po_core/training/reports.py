@@ -141,8 +141,8 @@ class RoundResult(RoundSummary):
 
     @property
     def changed(self) -> bool:
-        """Return whether the LoRA changes anything: one that was taken back entirely does not."""
-        return any(bool(layer.up.any()) for layer in self.weights.values())
+        """Return whether the round changed anything: what was taken back entirely does not."""
+        return self.strength > 0 and any(bool(layer.up.any()) for layer in self.weights.values())
 
 
 @dataclass
@@ -151,11 +151,13 @@ class RoundState:
 
     Attributes:
         done: updates done.
+        held_out_hits: for every held-out group, the share of its pairs predicted right by the LoRA's log-ratios.
         figures, strength_scan: see `RoundResult`.
         reason: why training stopped early, if it did.
     """
 
     done: int = 0
+    held_out_hits: list[float] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     strength_scan: list[tuple[float, float]] = field(default_factory=list)
     reason: str = ""

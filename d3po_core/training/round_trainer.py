@@ -169,6 +169,10 @@ class RoundTrainer(ABC):
         """Return where the round is."""
         return self._saved.round
 
+    def scan(self) -> None:
+        """Measure drift at every strength, of what was learnt so far, where a round is ended early; here nothing is."""
+        self.state.strength_scan = []
+
     def save_state(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Keep the state in the run.
 
@@ -289,7 +293,7 @@ def open_round(
         D3POError: last round's LoRA or the state is missing or damaged, or the LoRA does not fit the network.
     """
     run.write_manifest(device=device_name(denoiser.device), **plan.all_settings())
-    saved = _read_state(run, number)
+    saved = _read_state(run, number, plan.KIND)
     path = run.rounds.lora(plan.start)
     previous = import_lora(path, denoiser.module) if path else None
     lora = attach(
@@ -304,9 +308,10 @@ def open_round(
     return OpenRound(number, resumed, lora, previous, saved, exit)
 
 
-def _read_state(run: Run, number: int) -> SavedState:
+def _read_state(run: Run, number: int, kind: str) -> SavedState:
     stored = run.rounds.load_state(number)
-    if stored is None or "phase" in stored[1]:  # in 0.1.0 a round had several phases: it is begun anew
+    # In 0.1.0 a round by picks had several phases: it is begun anew.
+    if stored is None or (kind == "train" and "phase" in stored[1]):
         return SavedState({}, RoundState())
     tensors, info = stored
     known = {item.name for item in dataclasses.fields(RoundState)}
@@ -344,6 +349,8 @@ def save_round(trainer: RoundTrainer) -> SavedRound:
     """
     if not trainer.is_open:
         raise ValueError("a round is saved before its trainer is closed")
+    if not trainer.state.strength_scan:
+        trainer.scan()
     run, result = trainer.run, trainer.result()
     facts = {"round": result.round, "strength": f"{result.strength:.3f}", "groups": len(trainer.trained_on)}
     path = save_lora(

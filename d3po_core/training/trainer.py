@@ -137,8 +137,8 @@ class Trainer(RoundTrainer):
             weights=blend(self._initial, self._lora.weights(), share),
             strength=share,
             z=judge.z if judge else None,
-            guessed=judge.accuracy * judge.groups if judge else 0.0,
-            guessed_of=judge.groups if judge else 0,
+            guessed=judge.accuracy * judge.groups if judge else sum(state.held_out_hits),
+            guessed_of=judge.groups if judge else len(state.held_out_hits),
             strength_scan=tuple(state.strength_scan),
             figures=state.figures,
             reason=" ".join([self._reason(), *doubts(share)]).strip(),
@@ -206,7 +206,11 @@ class Trainer(RoundTrainer):
         finally:
             if fit.done == state.done:
                 self.save_state(fit.optimizer.adamw, fit.parameters)
-        state.strength_scan = self.scan_strengths(
+        self.scan()
+
+    def scan(self) -> None:
+        """See `RoundTrainer.scan`."""
+        self.state.strength_scan = self.scan_strengths(
             blend(self._initial, self._lora.weights(), self.data.share),
             [self._load(name) for name in self._watched()],
             lambda group: self._base.predictions(group, guided=True),
@@ -237,6 +241,7 @@ class Trainer(RoundTrainer):
         hidden = self._fit.measure(sorted(self.data.held_out)) if ended and self.data.held_out else None
         if ended:
             seen = hidden or update.measures
+            self.state.held_out_hits = list(hidden.hits) if hidden else []
             self.state.figures = {name: getattr(seen, name) for name in ("loss", "margin", "clip_fraction")}
         return self.log(
             StepReport(

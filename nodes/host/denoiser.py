@@ -73,15 +73,22 @@ class HostDenoiser:
         for i, key in enumerate(conditioning["key"].flatten().tolist()):
             one_level = self._one_level({name: value[i : i + 1] for name, value in conditioning.items()}, x)
             rows.setdefault((key, float(sigma[i]) if one_level else -1.0), []).append(i)
-        cond, full = torch.empty_like(x), torch.empty_like(x)
+        parts, places = list[Prediction](), list[int]()
         for index in rows.values():
             row = {name: value[index[:1]] for name, value in conditioning.items()}
             part = self._one_prompt(x[index], sigma[index], row, guidance_scale, guided)
             if len(rows) == 1:
                 return part
-            at = torch.tensor(index, device=x.device)
-            cond, full = cond.index_copy(0, at, part.cond), full.index_copy(0, at, part.guided)
-        return Prediction(cond, full if guided else cond)
+            parts.append(part)
+            places += index
+        order = torch.tensor(places, device=x.device).argsort()
+        cond = torch.cat([part.cond for part in parts])[order]
+        uncond = [part.uncond for part in parts if part.uncond is not None]
+        return Prediction(
+            cond,
+            torch.cat([part.guided for part in parts])[order] if guided else cond,
+            torch.cat(uncond)[order] if len(uncond) == len(parts) else None,
+        )
 
     def _one_prompt(self, x: Tensor, sigma: Tensor, row: Conditioning, scale: float, guided: bool) -> Prediction:
         guider, sigma = self._guider, sigma.to(x)
@@ -95,12 +102,13 @@ class HostDenoiser:
         if any("control" in entry for entry in guider.conds["positive"]):
             options["transformer_options"] = _with_own_skips(options["transformer_options"])
         out = guider(x, sigma, model_options=options, seed=0)
-        cond = seen[0].cond
+        cond, uncond = seen[0].cond, seen[0].uncond if both and scale != 1 else None
         if "mask" in row:  # outside of the mask the host puts the original back
             ends = torch.stack([self.sampling.sigma_max, torch.zeros_like(self.sampling.sigma_max)])
             mask, latent = mask_at(guider, sigma, ends.to(x), row["mask"].to(x)), row["latent"].to(x)
             out, cond = (part * mask + latent * (1 - mask) for part in (out, cond))
-        return Prediction(cond, out if guided else cond)
+            uncond = None if uncond is None else uncond * mask + latent * (1 - mask)
+        return Prediction(cond, out if guided else cond, uncond)
 
     def _one_level(self, row: Conditioning, x: Tensor) -> bool:
         """Return whether a batch of this prompt must be of one noise level."""

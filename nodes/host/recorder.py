@@ -14,10 +14,12 @@ from .types import Guider, Options, SampledModel
 
 
 class Seen(NamedTuple):
-    """One evaluation of the network: what went in, and the conditional branch of what came out."""
+    """One evaluation of the network: what went in, and both branches of what came out; without guidance the negative
+    one means nothing."""
 
     x: Tensor
     cond: Tensor
+    uncond: Tensor | None
 
 
 def watched(model_options: Options, seen: list[Seen], guided: bool = True) -> Options:
@@ -30,7 +32,7 @@ def watched(model_options: Options, seen: list[Seen], guided: bool = True) -> Op
     """
 
     def note(evaluation: dict[str, Tensor]) -> Tensor:
-        seen.append(Seen(evaluation["input"], evaluation["cond_denoised"]))
+        seen.append(Seen(evaluation["input"], evaluation["cond_denoised"], evaluation.get("uncond_denoised")))
         return evaluation["denoised"]
 
     options = {**model_options}

@@ -94,6 +94,8 @@ def test_limits_allow_what_is_within_them():
     assert limits.allow(0.7, 0.9)
     assert not limits.allow(0.7, 0.89)
     assert limits.allow(0.7, None)  # nothing is known of the prompt
+    assert not limits.allow(0.7, math.nan)
+    assert not limits.allow(0.85, 1.0)  # its drift is left out because it is no number
     assert Limits().allow(1.0, 0.0)
 
 
@@ -121,7 +123,8 @@ def test_the_expected_win_rate_is_that_of_normal_scores(run):
     """Against a draw of as many pictures as it takes, whose brightness is normal."""
     judge = judge_of_brightness(accuracy=1.0)
     groups = run.groups.select()
-    scores = [judge.scores(effect.group_features(run, group.id, judge.head.features)) for group in groups]
+    features = effect.described(run, [group.id for group in groups], judge.head.features)
+    scores = [judge.scores(features[group.id]) for group in groups]
     by_prompt = [torch.cat([s for s, g in zip(scores, groups, strict=True) if g.prompt == p]) for p in ("one", "two")]
     spread = math.sqrt(sum(float(s.var() * (len(s) - 1)) for s in by_prompt) / sum(len(s) - 1 for s in by_prompt))
     before = torch.full((4, 3, 8, 8), 0.4)
@@ -208,8 +211,11 @@ def test_the_pictures_of_all_strengths_are_of_the_same_seeds(run, monkeypatch):
 
 def test_words_say_what_was_not_moved_and_nothing_of_what_is_not_known():
     assert effect_in_words(RoundSummary()) == []
-    (words,) = effect_in_words(RoundSummary(win=0.51))
+    words, unknown = effect_in_words(RoundSummary(win=0.51))
     assert words.startswith("Your taste was understood, and yet pictures hardly changed")
+    assert unknown.startswith("Whether the prompt is kept could not be measured")
+    weaker = RoundSummary(win=0.51, kept=((0.25, -0.3),), lora_strength=0.25)  # it is the limits that hold it back
+    assert effect_in_words(weaker)[:2] == ["You would prefer 51% of the new pictures.", "Prompt kept: 0%."]
     assert effect_in_words(RoundSummary(win=0.78, kept=((1.0, 0.96),))) == [
         "You would prefer 78% of the new pictures.",
         "Prompt kept: 96%.",
@@ -244,3 +250,27 @@ def test_without_a_vae_the_strength_is_found_all_the_same(run, monkeypatch):
     assert settled.result.lora_strength == STRENGTHS[1]
     assert not run.previews.prompts(1)
     assert run.blind_checks.last() is None
+
+
+def test_a_drawing_that_is_stopped_leaves_no_lora_that_has_drifted_far(run, monkeypatch):
+    model = ToyModel()
+    saved = taught(run, model, drift_limit=1e-6)
+
+    def stop(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        settle_round(run, model, saved, SAMPLE, "hooks", stop)
+    (stored,) = [round.summary for round in run.rounds.all()]
+    assert stored.lora_strength == STRENGTHS[-1]
+    assert run.rounds.lora(run.rounds.current_policy()) != saved.path
+
+
+def test_a_strength_that_a_person_chose_takes_no_estimate_over(run, monkeypatch):
+    model = ToyModel()
+    saved = taught(run, model)
+    run.rounds.note_effect(1, ((1.0, 0.95), (0.7, 0.97)), 0.8)
+    training.scale_lora(run, 1, 0.7)
+    (stored,) = [round.summary for round in run.rounds.all()]
+    assert (stored.win, stored.prompt_kept) == (None, 0.97)
+    assert saved.path.exists()

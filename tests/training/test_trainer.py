@@ -177,7 +177,8 @@ def test_only_what_the_judge_has_no_evidence_for_is_left_alone(tmp_path: Path, p
         )
         assert run.rounds.all()[0].summary.z == result.z
     else:
-        assert result.changed and result.strength == 1 and result.z is None and result.guessed_of == 0
+        assert result.changed and result.strength == 1 and result.z is None
+        assert result.guessed_of == len(work.data.held_out)  # what the LoRA itself predicts
         assert 0 < len(work.trained_on) <= 15 and result.reason == "Every pick was used."
 
 
@@ -461,4 +462,4 @@ def test_without_evidence_a_later_round_leaves_the_last_as_it_was(
     second = trainer(run, model)
     assert train_to_end(second) == [] and second.trained_on == []
     assert torch.equal(flat(second.result().weights), flat(first.result().weights))
-    assert second.result().changed  # it is what round 1 learnt
+    assert not second.result().changed  # by this round

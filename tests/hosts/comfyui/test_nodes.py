@@ -22,7 +22,8 @@ def named(name: str, **changes: Any) -> Graph:
     graph = taste(taste=name, **changes)
     for each in ("collector", "trainer"):
         graph[each]["inputs"]["taste"] = name
-    graph["trainer"]["inputs"]["judge"] = False
+    # A random network has no taste to be found, keeps no prompt, and may drift as it likes.
+    graph["trainer"]["inputs"] |= {"judge": False, "keep_prompt": 0.0, "drift_limit": 0.0}
     return graph
 
 
