@@ -43,10 +43,10 @@ def evidence(run: Run, favourites: list[int]) -> tuple[float, float, float]:
         for group, best in zip(groups, favourites, strict=True)
     }
     held_out = {group.id: of_all.pop(group.id) for group in groups if group.held_out}
-    started = time.perf_counter()
+    started = time.process_time()
     right = fit(features, of_all, held_out, extractor.scales).right
     fit(features, of_all, {}, extractor.scales, folds=2)  # whether more picks would help
-    return float(right.mean()), above_chance(right), time.perf_counter() - started
+    return float(right.mean()), above_chance(right), time.process_time() - started
 
 
 @cache

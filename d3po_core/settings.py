@@ -197,7 +197,7 @@ class TrainSettings:
         advanced=True,
     )
     drift_limit: float = setting(
-        0.04,
+        0.05,
         "Use the LoRA weaker until the KL from base is within this many nats per image and latent element; 0 is off.",
         low=0.0,
         advanced=True,
