@@ -3,9 +3,9 @@
     python -m benchmarks.adherence               8 tastes x 4 strengths, 1 seed (about 20 minutes on two cores)
     python -m benchmarks.adherence --seeds 0 1   more seeds
 
-A LoRA is trained on each taste's own scores of 64 groups of four (D3PO, 4 epochs, no judge and no limit of drift, so
-that prompts are lost), and used at several strengths on 16 held-out prompts x 4 seeds. `prompt_adherence` of the
-original model is compared with the share of attributes that the classifier finds right.
+A LoRA is trained on each taste's own scores of 64 groups of four (with the default recipe and no limits, so that
+prompts are lost), and used at several strengths on 16 held-out prompts x 4 seeds. The share of prompts that is kept, as
+`evaluation.effect` measures it, is compared with the share of attributes that the classifier finds right.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch import Tensor
 
 from benchmarks.learning import GUIDANCE, one_thread, sampled
 from benchmarks.tastes import TASTES
-from d3po_core.diffusion.denoiser import Conditioning, Denoiser, stack
 from d3po_core.diffusion.rollout import CandidateNoise
 from d3po_core.embedded import split_prompts
 from d3po_core.embedded.classifier import GardenClassifier
+from d3po_core.evaluation.effect import prompt_adherence, share_kept
 from d3po_core.evaluation.evaluate import deterministic
 from d3po_core.lora import LoraWeights
 from d3po_core.lora.attachment import applied
@@ -40,59 +40,12 @@ SEEDS = 4
 """Images for each held-out prompt."""
 
 
-ADHERENCE_RATIOS = (1.0, 2.5, 5.0)
-"""Ratios of noise to signal at which a prompt's content is decided, and adherence to it is measured."""
-
-
-@torch.no_grad()
-def prompt_adherence(
-    denoiser: Denoiser,
-    latents: Tensor,
-    conditioning: Conditioning,
-    draws: int = 2,
-    batch: int = 32,
-    seed: int = 0,
-) -> Tensor:
-    """Measure how much a prompt helps the model to denoise each image: E |D_uncond - x0|^2 - E |D_cond - x0|^2.
-
-    This is the diffusion classifier (Li et al. 2023, arXiv 2303.16203, eq. 6) between a prompt and its negative. It
-    falls as an image loses what its prompt says. The difference is not divided by the error, because that would
-    confound it with how busy an image is.
-
-    Args:
-        denoiser: the base model, no LoRA active.
-        latents: finished, (B, ...).
-        conditioning: of each image's prompt, B rows.
-        draws: noises at each of `ADHERENCE_RATIOS`. All images get the same ones.
-        batch: rows per forward pass.
-        seed: of the noises.
-
-    Returns:
-        (B,), float32 on the CPU, mean over draws, levels and latent elements. 0 for a network without a second branch.
-    """
-    clean, rng = denoiser.clean(latents.to(denoiser.device)).float(), torch.Generator().manual_seed(seed)
-    total = torch.zeros(len(latents))
-    for ratio in ADHERENCE_RATIOS:
-        flow = denoiser.family == "flow"
-        sigma, signal = (ratio / (1 + ratio), 1 / (1 + ratio)) if flow else (ratio, 1.0)
-        for _ in range(draws):
-            x = signal * clean + sigma * torch.randn(clean.shape[1:], generator=rng).to(clean)
-            for first in range(0, len(x), batch):
-                part = slice(first, first + batch)
-                rows = {name: value[part].to(clean.device) for name, value in conditioning.items()}
-                level = torch.full((len(x[part]),), sigma, dtype=torch.float64)
-                prediction = denoiser(x[part], level, rows, guidance_scale=0.0)  # guided by 0: the negative alone
-                errors = [(each - clean[part]).flatten(1).square().mean(1) for each in vars(prediction).values()]
-                total[part] += (errors[1] - errors[0]).float().cpu()
-    return total / (len(ADHERENCE_RATIOS) * draws)
-
-
 @dataclass(frozen=True)
 class Point:
     """What was measured of one taste's LoRA at one strength, beside the original model.
 
     Attributes:
-        adherence: relative change of the mean.
+        adherence: `share_kept`, less 1.
         fidelity: change of the share of right attributes, mean over attributes, in points.
     """
 
@@ -110,7 +63,7 @@ def settings(seed: int) -> SampleSettings:
 
 def train(folder: Path, model: DiffusersModel, taste: str, seed: int) -> LoraWeights:
     """Train on the taste's own scores of the groups in a run, and return the LoRA."""
-    how = TrainSettings(seed=seed, epochs=4, judge=False, drift_limit=0.0)
+    how = TrainSettings(seed=seed)
     with tempfile.TemporaryDirectory() as copy:
         run = Run.open(clone(folder, Path(copy)))
         with Trainer.open(run, model.denoiser, how, LoraSettings(), reward=TASTES[taste]) as trainer:
@@ -145,20 +98,21 @@ def measure(job: tuple[Path, str, int]) -> list[Point]:
     model, classifier = load_model("garden"), GardenClassifier.load()
     weights = train(folder, model, taste, seed)
     prompts = split_prompts()[1]
-    rows = stack([row for row in model.encode(prompts) for _ in range(SEEDS)])
+    rows = [row for row in model.encode(prompts) for _ in range(SEEDS)]
     texts = [prompt for prompt in prompts for _ in range(SEEDS)]
 
-    def figures(lora: LoraWeights | None) -> tuple[float, float]:
+    def figures(lora: LoraWeights | None) -> tuple[Tensor, float]:
         with applied(model.denoiser, lora):
             latents, images = drawn(model, seed)
         shown = classifier.fidelity(images, texts)
-        return float(prompt_adherence(model.denoiser, latents, rows).mean()), sum(shown.values()) / len(shown)
+        return prompt_adherence(model.denoiser, latents, rows, GUIDANCE), sum(shown.values()) / len(shown)
 
     base, right = figures(None)
     points = []
     for strength in STRENGTHS:
         adherence, fidelity = figures(scale_weights(weights, strength))
-        points.append(Point(taste, seed, strength, adherence / base - 1, 100 * (fidelity - right)))
+        kept = share_kept(base, adherence) or 0.0
+        points.append(Point(taste, seed, strength, kept - 1, 100 * (fidelity - right)))
     return points
 
 

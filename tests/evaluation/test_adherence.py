@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.adherence import ADHERENCE_RATIOS, prompt_adherence
 from d3po_core.diffusion.denoiser import Conditioning, Denoiser, Prediction
+from d3po_core.evaluation.effect import ADHERENCE_RATIOS, prompt_adherence
 from d3po_core.models import DiffusersModel
 from tests.tiny_pipelines import tiny_sd
 
@@ -40,7 +40,7 @@ class Gaussian(Denoiser):
         cond, uncond = (
             (x / signal + ratio * conditioning[n][:, None]) / (1 + ratio) for n in ("mean", "negative_mean")
         )
-        return Prediction(cond, uncond + guidance_scale * (cond - uncond))
+        return Prediction(cond, uncond + guidance_scale * (cond - uncond), uncond)
 
 
 @pytest.mark.parametrize("family", ["diffusion", "flow"])
@@ -50,29 +50,28 @@ def test_it_is_the_expected_difference_of_errors(family: str) -> None:
     The expected difference of squared errors is r^4 / (1 + r^2)^2 times that of (m - x0)^2, the same in both families.
     """
     x0 = torch.randn(3, 4000, generator=torch.Generator().manual_seed(1)) * 0.01 + torch.tensor([[0.0], [1.0], [2.0]])
-    means = {"mean": torch.full((3,), 2.0), "negative_mean": torch.zeros(3)}
-    found = prompt_adherence(Gaussian(family), 2 * x0, means, draws=4)
+    means = [{"mean": torch.tensor([2.0]), "negative_mean": torch.tensor([0.0])}] * 3
+    found = prompt_adherence(Gaussian(family), 2 * x0, means, 2.5, draws=4).float()
     factor = sum(r**4 / (1 + r**2) ** 2 for r in ADHERENCE_RATIOS) / len(ADHERENCE_RATIOS)
     expected = factor * (x0.square() - (x0 - 2).square()).mean(1)
     torch.testing.assert_close(found, expected, atol=0.06, rtol=0)
     assert found[0] < found[1] < found[2]
 
 
-def test_batches_change_nothing_and_are_kept_to() -> None:
-    latents, means = torch.randn(5, 8), {"mean": torch.arange(5.0), "negative_mean": -torch.arange(5.0)}
-    denoiser = Gaussian("diffusion")
-    torch.testing.assert_close(
-        prompt_adherence(denoiser, latents, means, batch=2), prompt_adherence(denoiser, latents, means)
-    )
-    assert max(denoiser.rows[: len(denoiser.rows) // 2]) == 2
+def test_a_picture_is_one_batch_of_its_noises() -> None:
+    means = [{"mean": torch.tensor([float(each)]), "negative_mean": torch.tensor([0.0])} for each in range(5)]
+    denoiser, latents = Gaussian("diffusion"), torch.randn(5, 8)
+    found = prompt_adherence(denoiser, latents, means, 2.5, draws=3)
+    assert denoiser.rows == [3 * len(ADHERENCE_RATIOS)] * 5
+    alone = prompt_adherence(denoiser, latents[2:3], means[2:3], 2.5, draws=3)
+    torch.testing.assert_close(alone[0], found[2])
 
 
 def test_a_pipeline_answers_with_its_two_branches() -> None:
     model = DiffusersModel(tiny_sd())
     (row,) = model.encode(["a red fox"])
     latents = torch.randn(2, *model.latent_shape())
-    rows = {name: value.expand(2, *value.shape[1:]) for name, value in row.items()}
-    found = prompt_adherence(model.denoiser, latents, rows, draws=1)
+    found = prompt_adherence(model.denoiser, latents, [row] * 2, 3.0, draws=1)
     assert found.shape == (2,) and found.abs().max() > 0
-    alike = {name: rows[f"negative_{name.removeprefix('negative_')}"] for name in rows}
-    assert torch.equal(prompt_adherence(model.denoiser, latents, alike, draws=1), torch.zeros(2))
+    alike = {name: row[f"negative_{name.removeprefix('negative_')}"] for name in row}
+    assert prompt_adherence(model.denoiser, latents, [alike] * 2, 3.0, draws=1).abs().max() < 1e-6
