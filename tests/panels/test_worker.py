@@ -100,7 +100,7 @@ def test_a_whole_round_with_strip_and_blind_check(worker: Worker, run: Run) -> N
     # predictions move in proportion to a small LoRA, and KL with their square
     assert [drift / drifts[0] for drift in drifts] == pytest.approx([s**2 for s in strengths], rel=0.25)
     looks = {strength: run.previews.image(1, 0, strip_side(strength)).read_bytes() for strength in strengths}
-    assert len({*looks.values(), run.previews.image(1, 0, "before").read_bytes()}) == 6
+    assert len({*looks.values(), run.previews.image(1, 0, "before").read_bytes()}) == 1 + len(STRENGTHS)
     assert "teach" not in worker.can(run)  # nothing new to teach from
 
     worker.decide(run, 1, "gentler", 0.4)
