@@ -296,8 +296,8 @@ def _round(run: Run, record: Round) -> RoundState:
         "used": chosen,
         "strip": _strip(run, record, chosen),
         "gentler": [
-            {"strength": strength, "drift": drift_word(drift), "strip": _strip(run, record, strength)}
-            for strength, drift in drifts.items()
+            {"strength": strength, "drift": drift_word(drifts[strength]), "strip": _strip(run, record, strength)}
+            for strength in sorted(drifts, key=lambda each: (each > chosen, -each))  # weaker ones first
             if strength != chosen
         ],
     }

@@ -243,10 +243,11 @@ def test_the_blind_check_and_a_gentler_lora(page: Any, webui: WebUI) -> None:
         page.locator("d3po-gallery .blind .frame img").first.wait_for()
         page.wait_for_timeout(300)
         page.keyboard.press("1")
+    offered = webui.state(run)["rounds"][0]["gentler"][0]["strength"]
     page.locator("d3po-gallery [data-action=gentler]").click()
     until(lambda: webui.state(run)["blind"]["decision"] == "gentler")
     newest = until(lambda: len(found := loras(webui)) == 2 and found[0])
-    assert newest.stem.endswith("-70") and newest.with_suffix(".png").is_file()
+    assert newest.stem.endswith(f"-{offered:.0%}".rstrip("%")) and newest.with_suffix(".png").is_file()
     page.locator(f"#txt2img_lora_cards .card[data-name='{newest.stem}']").wait_for(state="attached")
     tab(page, "D3PO", "Compare")
     page.fill("#d3po_compare textarea", "a lake")
