@@ -3,7 +3,7 @@
     python -m benchmarks.any_taste                         64 favourites of four, 8 tastes, 5 seeds (an hour and a half)
     python -m benchmarks.any_taste --clicks 24             24 favourites, out of 64 groups that were drawn
     python -m benchmarks.any_taste --flip 0.15             of which 15% are turned round
-    python -m benchmarks.any_taste --ceiling               what DDPO reaches that is told the taste's own scores
+    python -m benchmarks.any_taste --ceiling               the ceiling: DDPO on the taste's own scores
     python -m benchmarks.any_taste --known                 prints what is in the results
 
 A simulated person picks favourites; a round is trained and settled as in every front end, with its default settings,

@@ -210,6 +210,8 @@ class Trainer(RoundTrainer):
 
     def scan(self) -> None:
         """See `RoundTrainer.scan`."""
+        if not self.data.share:  # nothing was learnt that could have drifted
+            return
         self.state.strength_scan = self.scan_strengths(
             blend(self._initial, self._lora.weights(), self.data.share),
             [self._load(name) for name in self._watched()],

@@ -172,6 +172,7 @@ def test_only_what_the_judge_has_no_evidence_for_is_left_alone(tmp_path: Path, p
     if picks == "luck":
         assert reports == [] and not result.changed and work.trained_on == [] and run.metrics.read() == []
         assert result.strength == 0 and result.z is not None and result.z < 1.75 and result.strength_scan == ()
+        assert saved.result.strength_scan == ()  # saving measures nothing where nothing was learnt
         assert result.reason == (
             "Hidden picks were not predicted better than by chance, so the model was left as it was."
         )

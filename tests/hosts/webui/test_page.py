@@ -177,7 +177,7 @@ def test_begin_leads_to_the_pictures(page: Any, webui: WebUI) -> None:
     for field, value in QUICK.items():
         page.fill(f"#d3po_{field} input:not([type=range])", value)
         page.keyboard.press("Tab")
-    page.locator("#d3po_train_judge input").uncheck()  # what so few picks say of a random model may be luck
+    page.locator("#d3po_train_judge input").uncheck()  # a random model gives no evidence of a taste
     page.click("#d3po_begin")
     page.locator("d3po-gallery .frame img").first.wait_for()
     assert [found["name"] for found in webui.ask("/d3po/tastes")["tastes"]] == ["a lake at dawn"]
