@@ -94,9 +94,10 @@ class SampleSettings:
         advanced=True,
     )
     start: str = setting(
-        "same",
-        "Starting noise within a group: the same for all candidates, or independent.",
-        choices=("same", "independent"),
+        "related",
+        "Starting noises within a group: related (half of their variance is shared), the same for all, as published, "
+        "or independent.",
+        choices=("related", "same", "independent"),
         advanced=True,
     )
     held_out: float = setting(
@@ -115,8 +116,9 @@ class LoraSettings:
     rank: int = setting(8, "Rank of the LoRA: its capacity.", low=1, high=512)
     alpha: float = setting(8.0, "Scale of the LoRA is alpha / rank.", low=0.001, high=1024, advanced=True)
     targets: str = setting(
-        "attention",
-        "Layers that get a LoRA: attention (projections), attention+feedforward, all (convolutions too).",
+        "all",
+        "Layers that get a LoRA: attention (projections), attention+feedforward, all (convolutions too, which decide "
+        "where things are). Fewer layers need less memory.",
         choices=("attention", "attention+feedforward", "all"),
         advanced=True,
     )
@@ -169,7 +171,7 @@ class TrainSettings:
     epochs: int = setting(6, "Times that every picture is used.", low=1, high=1000)
     learning_rate: float | None = setting(
         None,
-        "AdamW's learning rate; empty: the method's own, for D3PO 2e-3.",
+        "AdamW's learning rate; empty: the method's own, for D3PO 1e-3.",
         low=1e-8,
         high=1.0,
         advanced=True,
@@ -197,7 +199,7 @@ class TrainSettings:
         advanced=True,
     )
     drift_limit: float = setting(
-        0.05,
+        0.1,
         "Use the LoRA weaker until the KL from base is within this many nats per image and latent element; 0 is off.",
         low=0.0,
         advanced=True,
@@ -290,7 +292,7 @@ class MethodDefaults:
 
 
 METHOD_DEFAULTS: dict[str, MethodDefaults] = {
-    "d3po": MethodDefaults(beta=205.0, clip=0.0, learning_rate=2e-3),
+    "d3po": MethodDefaults(beta=205.0, clip=0.0, learning_rate=1e-3),
     "ddpo": MethodDefaults(beta=0.0, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "dpok": MethodDefaults(beta=0.1, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "diffusion-dpo": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
@@ -326,7 +328,8 @@ def prediction_beta(settings: FilledTrainSettings) -> float:
 PresetValues = dict[str, dict[str, object]]
 """Values that a preset sets, by section and name."""
 PUBLISHED: PresetValues = {
-    "sample": {"window": "all", "noise": "all", "eta": 1.0},
+    "sample": {"window": "all", "noise": "all", "eta": 1.0, "start": "same"},
+    "lora": {"targets": "attention"},
     "train": {
         **{"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "judge": False, "drift_limit": 0.0},
         **{"trained_steps": 0, "epochs": 4, "learning_rate": 1e-3, "batch": 4, "keep_prompt": 0.0},
@@ -413,6 +416,4 @@ def _of_0_1_0(values: dict[str, Any], checked: bool) -> dict[str, Any]:
     """
     if checked:
         return {name: value for name, value in values.items() if (name, value) not in DEFAULTS_OF_0_1_0.items()}
-    own = values.get("learning_rate") is None and values.get("method", TrainSettings.method) == "d3po"
-    rate = {"learning_rate": 1e-3} if own else {}
-    return {**values, **rate, "judge": False, "trained_steps": 0, "keep_prompt": 0.0}
+    return {**values, "judge": False, "trained_steps": 0, "keep_prompt": 0.0}

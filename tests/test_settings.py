@@ -134,7 +134,8 @@ def test_the_published_preset_is_the_papers():
     train = replace(TrainSettings(), PRESETS["published"]["train"])
     assert (train.level, train.beta, train.clip, train.guided_loss) == ("step", 0.1, 0.1, True)
     assert (train.judge, train.trained_steps) == (False, 0)
-    assert PRESETS["published"]["sample"]["window"] == "all"
+    assert (PRESETS["published"]["sample"]["window"], PRESETS["published"]["sample"]["start"]) == ("all", "same")
+    assert PRESETS["published"]["lora"] == {"targets": "attention"}
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read from Python 3.11 on, or with tomli")
@@ -179,7 +180,7 @@ def test_stored_settings_of_other_versions_are_read():
     as_it_was = {"judge": False, "trained_steps": 0, "keep_prompt": 0.0}
     assert from_stored(TrainSettings, earlier) == TrainSettings(method="ddpo", epochs=7, **as_it_was)
     published = {"level": "step", "epochs": 4, "batch": 4, "learning_rate": None, "cross_check": False}
-    same = {**as_it_was, "level": "step", "epochs": 4, "batch": 4, "learning_rate": 1e-3}  # what D3PO's own was
+    same = {**as_it_was, "level": "step", "epochs": 4, "batch": 4, "learning_rate": None}
     assert from_stored(TrainSettings, published) == TrainSettings(**same)
     default = {"epochs": 4, "batch": 4, "drift_limit": 0.06, "learning_rate": None, "cross_check": True, "warmup": 2}
     assert from_stored(TrainSettings, default) == TrainSettings(warmup=2)

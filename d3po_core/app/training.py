@@ -178,7 +178,7 @@ def effect_in_words(summary: RoundSummary) -> list[str]:
     sentences = []
     if summary.win is not None and summary.win < MOVED and summary.lora_strength == 1:
         sentences.append(
-            "Your taste was understood, and yet pictures hardly changed: draw with independent starts, or let more "
+            "Your taste was understood, and yet pictures hardly changed: draw with independent starts, or let all "
             "layers learn (targets)."
         )
     elif summary.win is not None:

@@ -1,7 +1,7 @@
 """Sampling groups of candidates while recording everything that training needs.
 
-A group is drawn for one prompt. Its candidates start from one noise (or, as a setting, each from its own) and differ by
-the noise injected in the window. Each candidate has its own generator, so it can be drawn again alone.
+A group is drawn for one prompt. Its candidates start from related noises (or, as a setting, from the same one, or each
+from its own) and differ by the noise injected in the window too. Each candidate has its own generator, so it can be drawn again alone.
 
 Beside that: which candidates of a group a person could not tell apart, and trajectories as the tensors that a run
 stores.
@@ -10,6 +10,7 @@ stores.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,17 +80,23 @@ class CandidateNoise:
         number: of the group.
         candidate: its number in the group.
         shape: of the latents, without batch.
-        start: "same" for the start that all candidates of the group share, "independent" for its own.
+        start: "same" for the start that all candidates of the group share, "independent" for its own, "related" for
+            one of which the group shares half of the variance.
     """
 
     def __init__(self, seed: int, number: int, candidate: int, shape: tuple[int, ...], start: str) -> None:
-        self._shape = shape
+        self._shape, self._kind = shape, start
         self._steps = generator(seed, number, candidate)
-        self._start = generator(seed, number, "start") if start == "same" else self._steps
+        self._shared = generator(seed, number, "start")
 
     def start(self) -> Tensor:
         """Draw unit noise to start from, on the CPU."""
-        return torch.randn(self._shape, generator=self._start)
+        if self._kind == "same":
+            return torch.randn(self._shape, generator=self._shared)
+        own = self.step()
+        if self._kind == "independent":
+            return own
+        return (torch.randn(self._shape, generator=self._shared) + own) / math.sqrt(2)
 
     def step(self) -> Tensor:
         """Draw unit noise of the next step, on the CPU."""

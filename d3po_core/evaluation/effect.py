@@ -187,6 +187,17 @@ class Limits:
             return False
         return kept is None or not self.kept or kept >= self.kept
 
+    def promising(self, strength: float, kept: float) -> float:
+        """Return the greatest strength worth measuring after one at which too small a share of the prompt is kept.
+
+        What is lost is about proportional to the strength.
+        """
+        return NEARLY * strength * (1 - self.kept) / (1 - kept) if kept < 1 else strength
+
+
+NEARLY = 1.2
+"""Shares of a few pictures are rough, so a strength that is this much too great by them is still measured."""
+
 
 STRIP_IMAGES = 4
 """Images in a strip. They have the same prompts and seeds in every round, unless prompts are added to the run."""
@@ -228,10 +239,10 @@ def draw_previews(
     previews = _Previews(run, model, number, settings, show, decodes)
     before = previews.draw(None, attachment, whole=True)
     originals = previews.adherence(before.latents)
-    limits, kept, chosen = limits or Limits(), [], None
+    limits, kept, chosen, promising = limits or Limits(), [], None, 1.0
     for strength in STRENGTHS:
         last = strength == STRENGTHS[-1]
-        sought = chosen is None and (last or limits.allow(strength, None))
+        sought = chosen is None and (last or (strength <= promising and limits.allow(strength, None)))
         if not (sought or decodes):
             continue
         after = previews.draw(scale_weights(lora, strength), attachment, whole=sought)
@@ -242,6 +253,8 @@ def draw_previews(
             if last or limits.allow(strength, share):
                 chosen, taught = strength, after
                 previews.save_check(before, after)
+            elif share is not None:
+                promising = limits.promising(strength, share)
     win = preferred(run, judge, before.images, taught.images, previews.prompts) if judge and decodes else None
     return Effect(chosen or 1.0, tuple(kept), win)
 

@@ -43,11 +43,29 @@ def test_a_candidate_can_be_drawn_again_alone() -> None:
     assert torch.allclose(alone.latents[0], together.latents[2], atol=1e-6)
 
 
-@pytest.mark.parametrize("start", ["same", "independent"])
+@pytest.mark.parametrize("start", ["same", "related", "independent"])
 def test_candidates_share_their_start_only_if_told(start: str) -> None:
     _, t = draw(3, start=start)
     assert torch.equal(t.x[0, 0], t.x[1, 0]) == (start == "same")
     assert not torch.equal(t.x[0, 1], t.x[1, 1])
+
+
+@pytest.mark.parametrize(("start", "shared"), [("same", 1.0), ("related", 0.5), ("independent", 0.0)])
+def test_starts_are_unit_noise_of_which_a_group_shares_a_part(start: str, shared: float) -> None:
+    one, two, other = (
+        CandidateNoise(7, number, candidate, (40, 50, 50), start).start().flatten().double()
+        for number, candidate in ((3, 0), (3, 1), (4, 0))
+    )
+    assert one.std() == pytest.approx(1, abs=0.02)
+    assert torch.corrcoef(torch.stack([one, two]))[0, 1] == pytest.approx(shared, abs=0.02)
+    assert torch.corrcoef(torch.stack([one, other]))[0, 1] == pytest.approx(0, abs=0.02)
+
+
+def test_a_related_start_is_repeated_exactly_and_not_injected_again() -> None:
+    again, noise = CandidateNoise(7, 3, 1, SHAPE, "related"), CandidateNoise(7, 3, 1, SHAPE, "related")
+    start = noise.start()
+    assert torch.equal(start, again.start())
+    assert abs(float(torch.corrcoef(torch.stack([start.flatten(), noise.step().flatten()]))[0, 1])) < 0.5
 
 
 def test_recorded_steps_follow_from_each_other() -> None:

@@ -99,6 +99,13 @@ def test_limits_allow_what_is_within_them():
     assert Limits().allow(1.0, 0.0)
 
 
+def test_strengths_far_above_what_is_lost_in_proportion_are_not_tried():
+    limits = Limits(kept=0.9)
+    assert limits.promising(1.0, 0.6) == pytest.approx(0.25 * effect.NEARLY)
+    assert limits.promising(0.5, 0.8) == pytest.approx(0.25 * effect.NEARLY)
+    assert limits.promising(0.7, 1.1) == 0.7  # its drift was refused, not its prompt
+
+
 def judge_of_brightness(accuracy: float = 0.9) -> Judge:
     """The mean of luma, one nat for each standard deviation of it in what is drawn."""
     features = Statistics()
@@ -152,7 +159,7 @@ def taught(run: Run, model: ToyModel, **settings: object) -> training.SavedRound
 
 def test_a_round_is_used_at_the_greatest_strength_that_keeps_the_prompt(run, monkeypatch):
     """The file, the run's policy, the strip and the blind check are all of that strength."""
-    model, shares = ToyModel(), iter([0.4, 0.89, 0.95])
+    model, shares = ToyModel(), iter([0.88, 0.89, 0.95])
     saved = taught(run, model)
     whole = load_lora(saved.path)[0]
     monkeypatch.setattr(effect, "share_kept", lambda before, after: next(shares))
@@ -164,7 +171,7 @@ def test_a_round_is_used_at_the_greatest_strength_that_keeps_the_prompt(run, mon
         factor = strength if key.endswith(UP) else 1
         assert torch.allclose(value.float(), whole[key].float() * factor, atol=1e-6)
     (stored,) = [round.summary for round in run.rounds.all()]
-    assert stored.kept == settled.result.kept == tuple(zip(STRENGTHS[:3], (0.4, 0.89, 0.95), strict=True))
+    assert stored.kept == settled.result.kept == tuple(zip(STRENGTHS[:3], (0.88, 0.89, 0.95), strict=True))
     assert stored.prompt_kept == 0.95
     assert run.rounds.lora(run.rounds.current_policy()) == settled.path
     assert all(run.previews.has(1, strip_side(each)) for each in STRENGTHS)  # a person may still choose more
@@ -188,6 +195,15 @@ def test_no_strength_that_keeps_it_gives_the_least(run, monkeypatch):
     saved = taught(run, model)
     monkeypatch.setattr(effect, "share_kept", lambda before, after: 0.1)
     assert settle_round(run, model, saved, SAMPLE, "hooks", lambda d, t: None).result.lora_strength == STRENGTHS[-1]
+
+
+def test_what_cannot_keep_it_in_proportion_is_not_drawn_for_the_check(run, monkeypatch):
+    model, shares = ToyModel(), iter([0.72, 0.95])
+    saved = taught(run, model)
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: next(shares))
+    settled = settle_round(run, model, saved, SAMPLE, "hooks", lambda done, total: None)
+    assert settled.result.kept == ((1.0, 0.72), (0.4, 0.95))  # 0.1 / 0.28 of the strength, and a little more
+    assert all(run.previews.has(1, strip_side(each)) for each in STRENGTHS)
 
 
 def test_too_much_drift_weakens_it_too(run, monkeypatch):
@@ -245,7 +261,7 @@ def test_without_a_vae_the_strength_is_found_all_the_same(run, monkeypatch):
     model, asked = ToyModel(), list[float]()
     saved = taught(run, model)
     monkeypatch.setattr(model, "decode", lambda latents: pytest.fail("decoded"))
-    monkeypatch.setattr(effect, "share_kept", lambda before, after: asked.append(1) or [0.5, 0.95][len(asked) - 1])
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: asked.append(1) or [0.88, 0.95][len(asked) - 1])
     settled = settle_round(run, model, saved, SAMPLE, "hooks", lambda done, total: None, decodes=False)
     assert settled.result.lora_strength == STRENGTHS[1]
     assert not run.previews.prompts(1)

@@ -20,7 +20,7 @@ from d3po_core.picks import Pick
 from d3po_core.rewards import get_reward
 from d3po_core.rewards import judge as module
 from d3po_core.rewards.cross_validation import PairData, by_group, fit_bradley_terry, fit_head, fold_of, hidden_margins
-from d3po_core.rewards.features import Statistics, get_features
+from d3po_core.rewards.features import Statistics, get_features, reach
 from d3po_core.rewards.judge import (
     MIN_GROUPS,
     MIN_Z,
@@ -199,6 +199,31 @@ def test_the_features_scales_fit_them():
     assert all(count == (2, len(scale)) for scale in STATISTICS.scales)
     big = STATISTICS(torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), (512, 384), mode="bilinear"))
     assert big.isfinite().all()
+
+
+def test_composition_is_where_colour_is_and_what_a_mirror_changes():
+    """Against a square of colour whose place and mirror images are known."""
+    first = 3 + 3 + 1 + 15 + 1
+    images = torch.full((3, 3, 64, 64), 0.5)
+    images[0, 0, 40:48, 8:16] += 0.4  # below and left
+    images[1, 0, 40:48, 28:36] += 0.4  # below and in the middle: like its mirror image
+    images[2, 0, 8:24, 8:16] += 0.4  # twice as high
+    place, colour = torch.linspace(-1, 1, 64), images[:, 0] - 0.5
+    down, across, reach_down, reach_across = reach(colour).T
+    assert torch.allclose(down[:2], place[40:48].mean())
+    assert torch.allclose(across[0], place[8:16].mean())
+    assert across[1] == pytest.approx(0, abs=1e-6)
+    assert torch.allclose(reach_down[2], place[8:24].square().mean())
+    assert torch.allclose(reach_across[1], place[28:36].square().mean())
+    spread, *found, _, _, _, _, _, _ = STATISTICS(images)[:, first : first + 11].T
+    assert torch.stack(found).T[:, :2] == pytest.approx(reach(colour)[:, :2], abs=0.2)  # EPSILON is everywhere
+    mirrored = STATISTICS(images)[:, first + 5 : first + 11].T
+    left_right, top_bottom = mirrored.unflatten(0, (2, 3))
+    assert left_right[:, 1] == pytest.approx(0, abs=1e-6)
+    assert (left_right[:, 0] > 0).all()
+    assert torch.allclose(left_right[:, 0], top_bottom[:, 0], rtol=1e-4)
+    assert torch.allclose(left_right[:, 2], 2 * left_right[:, 0], rtol=1e-4)
+    assert spread[2] > spread[0]
 
 
 def features_file(run: Run, group_id: str) -> Path:
