@@ -55,8 +55,8 @@ class RoundSummary:
         curve: share of hidden picks predicted right after each epoch, in rounds of before the judge; empty since.
         strength_scan: strengths at which the LoRA was tried, greatest first, each with its drift: the KL from the base
             model in nats per latent element. Empty if training did not get to its end.
-        figures: loss, margin and clip_fraction after the last update, at full strength; of a reward its mean before and
-            now, and kl_base. None for NaN and infinity.
+        figures: loss, margin, clip_fraction and winner (see `Measures`) after the last update, at full strength; of a
+            reward its mean before and now, and kl_base. None for NaN and infinity.
         reason: why training stopped, a sentence.
         lora_strength: strength of the round's present LoRA file, as a share of `whole_file`'s.
         whole_file: the LoRA at full strength where a weaker file replaced it, relative to the run's folder.

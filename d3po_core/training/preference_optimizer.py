@@ -276,7 +276,7 @@ class PreferenceOptimizer:
     def _measures(self, groups: Sequence[TrainingGroup], values: Sequence[Tensor]) -> Measures:
         """Compute measures from each group and its values (C, K, V)."""
         beta = prediction_beta(self.settings)
-        losses, differences, hits, margins = [], [], [], []
+        losses, differences, winners, hits, margins = [], [], [], [], []
         for group, group_values in zip(groups, values, strict=True):
             losses.append(float(self.method.loss(group_values, group, self.settings, self._offset)))
             if not group.pairs:
@@ -286,12 +286,14 @@ class PreferenceOptimizer:
             weights = [pair.weight for pair in group.pairs]
             hits.append(_mean([_right(difference) for difference in of_pairs], weights))
             margins.append(beta * _mean(of_pairs, weights))
+            winners.append(_mean([float(ratios[pair.winner]) for pair in group.pairs], weights) / group_values.shape[1])
             differences += of_pairs
         return Measures(
             loss=math.fsum(losses) / len(losses),
             accuracy=math.fsum(map(_right, differences)) / len(differences) if differences else 0.5,
             margin=beta * math.fsum(differences) / max(1, len(differences)),
             clip_fraction=float(clipped(torch.cat([each[..., 0].flatten() for each in values]), self.settings.clip)),
+            winner=math.fsum(winners) / max(1, len(winners)),
             hits=tuple(hits),
             margins=tuple(margins),
         )

@@ -20,6 +20,7 @@ class Measures:
         margin: mean of winner's - loser's log-ratio, summed over steps, times `settings.prediction_beta`: the logit of
             predicting the pick.
         clip_fraction: share of step log-ratios at which the clamp bites.
+        winner: mean of the winner's own log-ratio, a mean over steps: below 0 what is preferred became less likely, too.
         hits: for every group with pairs, the weighted share of its pairs predicted right.
         margins: for every group with pairs, the weighted mean of its pairs' margins.
     """
@@ -28,6 +29,7 @@ class Measures:
     accuracy: float
     margin: float
     clip_fraction: float
+    winner: float
     hits: tuple[float, ...]
     margins: tuple[float, ...]
 
@@ -93,7 +95,8 @@ class StepReport(Report):
     def details(self) -> str:
         """Return all figures of an update, for people."""
         line = f"update {self.update}, epoch {self.epoch + 1}: loss {self.training.loss:.4f}, "
-        line += f"accuracy {self.training.accuracy:.3f}, clipped {self.training.clip_fraction:.1%}"
+        line += f"accuracy {self.training.accuracy:.3f}, clipped {self.training.clip_fraction:.1%}, "
+        line += f"winners' log-ratio {self.training.winner:+.2g}"
         if self.hidden is not None:
             line += f", hidden loss {self.hidden.loss:.4f}, hidden accuracy {self.hidden.accuracy:.3f}"
         return line

@@ -244,7 +244,7 @@ class Trainer(RoundTrainer):
         if ended:
             seen = hidden or update.measures
             self.state.held_out_hits = list(hidden.hits) if hidden else []
-            self.state.figures = {name: getattr(seen, name) for name in ("loss", "margin", "clip_fraction")}
+            self.state.figures = {name: getattr(seen, name) for name in ("loss", "margin", "clip_fraction", "winner")}
         return self.log(
             StepReport(
                 update=update.number, total=update.total, epoch=update.epoch, training=update.measures, hidden=hidden

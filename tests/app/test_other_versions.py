@@ -37,7 +37,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
 
 def test_its_settings_are_read(run: Run) -> None:
     assert (train_settings(run).beta, train_settings(run).learning_rate) == (None, None)
-    assert train_settings(run).method == TrainSettings().method and lora_settings(run) == LoraSettings()
+    assert train_settings(run).method == TrainSettings().method and lora_settings(run) == LoraSettings(targets="attention")
     assert sample_settings(run).steps >= 1 and newest_sample_settings(run).steps >= 1
     assert prompts_to_draw(run) == ["a red tulip by day"]
 

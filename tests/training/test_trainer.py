@@ -32,7 +32,7 @@ from tests.toy import ToyModel
 from tests.training.rounds import train_some, train_to_end
 
 PROMPTS = ["one", "two", "three"]
-SAMPLE = SampleSettings(groups=24, steps=8, window_sigma=4.0, guidance_scale=3.0, batch=8)
+SAMPLE = SampleSettings(groups=24, steps=8, window_sigma=4.0, guidance_scale=3.0, batch=8, start="same")
 TRAIN = TrainSettings(epochs=3, batch=4, learning_rate=3e-2, warmup=0, beta=20.0, drift_limit=0.0)
 LORA = LoraSettings(rank=2, alpha=2.0)
 
@@ -120,7 +120,7 @@ def test_a_round_says_how_it_goes(tmp_path: Path) -> None:
     assert result.reason == "Every pick was used."
     assert [strength for strength, _ in result.strength_scan] == [1.0, 0.85, 0.7, 0.55, 0.4, 0.25]
     assert result.strength_scan[0][1] > result.strength_scan[2][1] > 0
-    assert set(result.figures) == {"loss", "margin", "clip_fraction"}
+    assert set(result.figures) == {"loss", "margin", "clip_fraction", "winner"}
     assert len(work.run.metrics.read()) == len(reports)
 
 
@@ -130,16 +130,18 @@ def test_held_out_picks_are_predicted_once_at_the_end(tmp_path: Path) -> None:
     work = trainer(run, model, judge=False)
     reports = train_to_end(work)
     assert [r.update for r in reports if r.hidden] == [len(reports)]
-    weights, expected, margins = work.result().weights, [], []
+    weights, expected, margins, winners = work.result().weights, [], [], []
     for group in sorted((group for group in run.groups.select() if group.held_out), key=lambda group: group.id):
         (best,) = [each.pick.order[0] for each in run.picks.standing() if each.group_id == group.id]
         ratios = log_ratios(model, run, group.id, weights)
         others = [ratios[best] - ratio for c, ratio in enumerate(ratios) if c != best]
         expected.append(sum(difference > 0 for difference in others) / 3)
         margins.append(20.0 / 18 * sum(others) / 3)  # beta, and the latents' elements
+        winners.append(ratios[best] / 18 / len(run.groups.trajectory(group.id)["cond"][0]))
     assert len(expected) == 3 and reports[-1].hidden.hits == pytest.approx(expected)
     assert reports[-1].hidden.margins == pytest.approx(margins, rel=1e-2, abs=1e-2)  # recorded in float16
     assert work.result().figures["margin"] == reports[-1].hidden.margin
+    assert reports[-1].hidden.winner == pytest.approx(sum(winners) / 3, rel=1e-2, abs=1e-4)
 
 
 @pytest.mark.parametrize("trained_steps", [0, 1])
