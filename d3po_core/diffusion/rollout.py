@@ -1,7 +1,8 @@
 """Sampling groups of candidates while recording everything that training needs.
 
 A group is drawn for one prompt. Its candidates start from related noises (or, as a setting, from the same one, or each
-from its own) and differ by the noise injected in the window too. Each candidate has its own generator, so it can be drawn again alone.
+from its own) and differ by the noise injected in the window too. Each candidate has its own generator, so it can be
+drawn again alone.
 
 Beside that: which candidates of a group a person could not tell apart, and trajectories as the tensors that a run
 stores.
