@@ -20,8 +20,8 @@ class Measures:
         margin: mean of winner's - loser's log-ratio, summed over steps, times `settings.prediction_beta`: the logit of
             predicting the pick.
         clip_fraction: share of step log-ratios at which the clamp bites.
-        winner: mean of the winner's own log-ratio, a mean over steps. Below 0 what was preferred became less likely, too;
-            drift alone does that: over all recorded pictures of the reference the expectation is minus the KL.
+        winner: mean of the winner's own log-ratio, a mean over steps. Below 0 what was preferred became less likely, as
+            drift alone makes it: over all recorded pictures of the reference the expectation is minus the KL.
         hits: for every group with pairs, the weighted share of its pairs predicted right.
         margins: for every group with pairs, the weighted mean of its pairs' margins.
     """
