@@ -116,12 +116,16 @@ class LoraSettings:
     rank: int = setting(8, "Rank of the LoRA: its capacity.", low=1, high=512)
     alpha: float = setting(8.0, "Scale of the LoRA is alpha / rank.", low=0.001, high=1024, advanced=True)
     targets: str = setting(
-        "all",
+        "auto",
         "Layers that get a LoRA: attention (projections), attention+feedforward, all (convolutions too, which decide "
-        "where things are). Fewer layers need less memory.",
-        choices=("attention", "attention+feedforward", "all"),
+        "where things are); fewer need less memory. auto: all for picks, attention where a reward is followed.",
+        choices=("auto", "attention", "attention+feedforward", "all"),
         advanced=True,
     )
+
+    def with_targets(self, own: str) -> LoraSettings:
+        """Return the settings with these targets where they are automatic."""
+        return dataclasses.replace(self, targets=own) if self.targets == "auto" else self
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,7 @@ class TrainSettings:
         advanced=True,
     )
     drift_limit: float = setting(
-        0.1,
+        0.15,
         "Use the LoRA weaker until the KL from base is within this many nats per image and latent element; 0 is off.",
         low=0.0,
         advanced=True,

@@ -73,7 +73,7 @@ def _seed_variance(wins: Tensor, other: Tensor) -> Tensor:
 
 STRENGTHS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
 """At which a trained LoRA is tried, the full strength first."""
-DRIFT_WORDS = ((0.03, "low"), (0.1, "medium"))
+DRIFT_WORDS = ((0.05, "low"), (0.15, "medium"))
 """Upper limits of each word, as KL from the base in nats per latent element; what is high is not used by default."""
 
 

@@ -52,7 +52,11 @@ def attach(
             a LoRA is fused into the network, one is being trained there already, or peft is missing.
     """
     weights = initial_weights(module, validate(settings), start, seed)
-    frozen = fitted(reference or {}, module)
+    return _attach(module, kind, weights, fitted(reference or {}, module))
+
+
+def _attach(module: nn.Module, kind: str, weights: LoraWeights, frozen: LoraWeights) -> Lora:
+    """Attach weights that fit the network, on their own layers."""
     if kind == "hooks":
         return HookLora(module, weights, frozen)
     if kind == "peft":
@@ -69,11 +73,11 @@ def applied(denoiser: Denoiser, lora: LoraWeights | Path | None, kind: str = "pe
     Raises:
         D3POError: the LoRA cannot be read, or does not fit the network.
     """
-    if lora is None:
+    weights = lora if lora is None or isinstance(lora, dict) else import_lora(lora, denoiser.module)
+    if not weights:
         yield
         return
-    weights = lora if isinstance(lora, dict) else import_lora(lora, denoiser.module)
-    attached = attach(denoiser.module, LoraSettings(), kind=kind, start=weights)
+    attached = _attach(denoiser.module, kind, fitted(weights, denoiser.module), {})
     try:
         yield
     finally:

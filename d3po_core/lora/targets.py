@@ -44,7 +44,7 @@ TARGETS = {
     "attention+feedforward": ATTENTION + FEEDFORWARD,
     "all": ATTENTION + FEEDFORWARD + CONVOLUTIONS,
 }
-"""Patterns of dotted module paths, for each value of the setting `targets`."""
+"""Patterns of dotted module paths, for each value of the setting `targets` but "auto"."""
 Layer = Any
 """A linear or 2-d convolution layer: torch's, or a host's own class with the same attributes."""
 
@@ -113,7 +113,7 @@ def initial_weights(module: nn.Module, settings: LoraSettings, start: LoraWeight
 
     Args:
         module: the network.
-        settings: rank, alpha and targets.
+        settings: rank, alpha and targets; automatic ones are all.
         start: a LoRA to continue from, by this network's paths.
         seed: of the fresh layers' values, which do not depend on device, dtype or attachment.
 
@@ -125,7 +125,7 @@ def initial_weights(module: nn.Module, settings: LoraSettings, start: LoraWeight
     rng = torch.Generator().manual_seed(seed)
     scale = settings.alpha / settings.rank
     weights: LoraWeights = {}
-    for path in dict.fromkeys([*find_targets(module, settings.targets), *start]):
+    for path in dict.fromkeys([*find_targets(module, settings.with_targets("all").targets), *start]):
         if path in start:
             weights[path] = rescaled(start[path], scale * start[path].rank)
         else:

@@ -338,7 +338,7 @@ def _begun(
     """Return the plan of a new round; the arguments are those of `RewardTrainer.open`."""
     return RewardPlan(
         settings=settings,
-        lora_settings=lora_settings,
+        lora_settings=lora_settings.with_targets("attention"),
         start=run.rounds.current_policy(),
         sample=sample,
         reward_name=reward.name,

@@ -283,6 +283,7 @@ def _begin_or_resume(
     if stopped is None or "cross_check" in stopped.settings["train"]:  # of 0.1.0, whose states cannot be gone on from
         data = preference_data(run, settings, reward)
         start = run.rounds.current_policy()
+        lora_settings = lora_settings.with_targets("all")
         plan = TrainPlan(settings=fill_in(settings), lora_settings=lora_settings, start=start, data=data)
         number = run.rounds.begin(plan.to_json(), plan.reference, anew=True, by_picks=reward is None)
         return number, plan, False

@@ -163,7 +163,7 @@ def test_the_start_is_the_same_for_both_and_leaves_the_global_generator_alone() 
 
 def test_going_on_keeps_effect_and_rank_and_takes_the_settings_pace() -> None:
     network = tiny_sd1()
-    start = filled(attached_and_removed(network, LoraSettings(rank=4, alpha=1.0)))
+    start = filled(attached_and_removed(network, LoraSettings(rank=4, alpha=1.0, targets="attention")))
     lora = attach(network, LoraSettings(rank=2, alpha=6.0, targets="attention+feedforward"), kind="hooks", start=start)
     weights = lora.weights()
     path = next(iter(start))

@@ -256,8 +256,8 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_bad_files_get_one_clear_sentence(tmp_path: Path) -> None:
-    network = tiny_sd1()
-    weights = trained(network)
+    network, attention = tiny_sd1(), LoraSettings(targets="attention")
+    weights = trained(network, attention)
     file = save_lora(tmp_path / "good.safetensors", weights, network)
 
     def bad(name: str, tensors: dict[str, Tensor], match: str, metadata: dict[str, str] | None = None) -> None:
@@ -285,7 +285,7 @@ def test_bad_files_get_one_clear_sentence(tmp_path: Path) -> None:
     bad("metadata", good, "metadata is damaged", {"lora_adapter_metadata": "{"})
     text = good | {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.zeros(4, 8)}
     bad("text", text, "text encoder")
-    other = save_lora(tmp_path / "sdxl.safetensors", trained(tiny_sdxl()), tiny_sdxl())
+    other = save_lora(tmp_path / "sdxl.safetensors", trained(tiny_sdxl(), attention), tiny_sdxl())
     with pytest.raises(D3POError, match=r"of the LoRA's 136 layers do not exist in this model: lora_unet_.*\.\.\."):
         import_lora(other, network)
     with pytest.raises(D3POError, match="no known model family"):

@@ -210,7 +210,7 @@ def test_a_network_without_attention_is_refused() -> None:
     with pytest.raises(D3POError, match="no known model family"):
         model_family(plain)
     with pytest.raises(D3POError, match="No layer of this Module is known to be 'attention'"):
-        attach(plain, LoraSettings(), kind="hooks")
+        attach(plain, LoraSettings(targets="attention"), kind="hooks")
 
 
 class AddsInPlace(nn.Module):
