@@ -196,7 +196,7 @@ class Limits:
         return NEARLY * strength * math.sqrt((1 - self.kept) / (1 - kept)) if kept < 1 else strength
 
 
-NEARLY = 1.15
+NEARLY = 1.5
 """Shares of a few pictures are rough, so a strength that is this much too great by them is still measured."""
 
 

@@ -159,7 +159,7 @@ def taught(run: Run, model: ToyModel, **settings: object) -> training.SavedRound
 
 def test_a_round_is_used_at_the_greatest_strength_that_keeps_the_prompt(run, monkeypatch):
     """The file, the run's policy, the strip and the blind check are all of that strength."""
-    model, shares = ToyModel(), iter([0.88, 0.89, 0.95])
+    model, shares = ToyModel(), iter([0.91, 0.92, 0.95])
     saved = taught(run, model)
     whole = load_lora(saved.path)[0]
     monkeypatch.setattr(effect, "share_kept", lambda before, after: next(shares))
@@ -171,7 +171,7 @@ def test_a_round_is_used_at_the_greatest_strength_that_keeps_the_prompt(run, mon
         factor = strength if key.endswith(UP) else 1
         assert torch.allclose(value.float(), whole[key].float() * factor, atol=1e-6)
     (stored,) = [round.summary for round in run.rounds.all()]
-    assert stored.kept == settled.result.kept == tuple(zip(STRENGTHS[:3], (0.88, 0.89, 0.95), strict=True))
+    assert stored.kept == settled.result.kept == tuple(zip(STRENGTHS[:3], (0.91, 0.92, 0.95), strict=True))
     assert stored.prompt_kept == 0.95
     assert run.rounds.lora(run.rounds.current_policy()) == settled.path
     assert all(run.previews.has(1, strip_side(each)) for each in STRENGTHS)  # a person may still choose more
@@ -198,11 +198,11 @@ def test_no_strength_that_keeps_it_gives_the_least(run, monkeypatch):
 
 
 def test_a_strength_without_a_chance_is_not_drawn_for_the_check(run, monkeypatch):
-    model, shares = ToyModel(), iter([0.4, 0.95])
+    model, shares = ToyModel(), iter([0.1, 0.95])
     saved = taught(run, model)
     monkeypatch.setattr(effect, "share_kept", lambda before, after: next(shares))
     settled = settle_round(run, model, saved, SAMPLE, "hooks", lambda done, total: None)
-    assert settled.result.kept == ((1.0, 0.4), (0.4, 0.95))  # the root of 0.1 / 0.6, and a little more
+    assert settled.result.kept == ((1.0, 0.1), (0.4, 0.95))  # the root of 0.07 / 0.9, and half as much again
     assert all(run.previews.has(1, strip_side(each)) for each in STRENGTHS)
 
 

@@ -280,7 +280,8 @@ def test_bad_files_get_one_clear_sentence(tmp_path: Path) -> None:
     name = next(key for key in good if key.endswith("lora_up.weight")).partition(".")[0]
     bad("half", {key: value for key, value in good.items() if key != f"{name}.lora_up.weight"}, "one half")
     bad("uneven", good | {f"{name}.lora_up.weight": torch.zeros(8, 3)}, "do not fit")
-    bad("wide", good | {f"{name}.lora_down.weight": torch.zeros(4, 9)}, "another base model")
+    wide = good[f"{name}.lora_down.weight"].shape[1] + 1
+    bad("wide", good | {f"{name}.lora_down.weight": torch.zeros(8, wide)}, "another base model")
     bad("loha", good | {"lora_unet_a.hada_w1_a": torch.zeros(2)}, "plain LoRA")
     bad("metadata", good, "metadata is damaged", {"lora_adapter_metadata": "{"})
     text = good | {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.zeros(4, 8)}
