@@ -41,7 +41,7 @@ def setting(
 def keep_prompt_setting() -> Any:
     """Return the field of both kinds of training that limits what the prompt may lose."""
     return setting(
-        0.93,
+        0.9,
         "Least share of the prompt that pictures of the LoRA keep, by the base model's own judgement; it is used "
         "weaker until then. 0 is off.",
         low=0.0,

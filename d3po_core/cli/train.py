@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     common.add_run(parser)
     common.add_finish(parser)
     parser.add_argument("--reward", metavar="REWARD", help="let a program's scores of all pictures stand for picks")
-    parser.add_argument("--details", action="store_true", help="print loss, accuracy and clip fraction of every update")
+    parser.add_argument("--details", action="store_true", help="print loss, accuracy and more of every update")
     common.add_model(parser)
     add_settings(parser, ("lora", "train"), advanced)
 

@@ -158,7 +158,8 @@ class Effect:
 
     Attributes:
         strength: the greatest of `STRENGTHS` that keeps the prompt and stays within the limit of drift.
-        kept: strengths that were measured, greatest first, each with the share of the prompt that is kept.
+        kept: strengths at which pictures were drawn, greatest first, each with the share of the prompt that is kept, see
+            `share_at`.
         win: how often the person would prefer a new picture, at that strength; None without a judge.
     """
 
@@ -188,16 +189,19 @@ class Limits:
             return False
         return kept is None or not self.kept or kept >= self.kept
 
-    def promising(self, strength: float, kept: float) -> float:
-        """Return the greatest strength worth measuring after one at which too small a share of the prompt is kept.
 
-        What is lost grows about as the square of the strength.
-        """
-        return NEARLY * strength * math.sqrt((1 - self.kept) / (1 - kept)) if kept < 1 else strength
+def share_at(strength: float, measured: Mapping[float, float]) -> float:
+    """Return the share of the prompt that is kept at a strength, from what was measured at several.
 
+    What is lost grows about as the square of the strength. That is fitted to all of them by least squares, because a
+    few pictures tell little: the share at one strength has a standard error near 0.05.
 
-NEARLY = 1.5
-"""Shares of a few pictures are rough, so a strength that is this much too great by them is still measured."""
+    Args:
+        strength: of the LoRA.
+        measured: shares by strength, at least one.
+    """
+    lost = sum((1 - share) * each**2 for each, share in measured.items())
+    return 1 - lost / sum(each**4 for each in measured) * strength**2
 
 
 STRIP_IMAGES = 4
@@ -222,8 +226,8 @@ def draw_previews(
 ) -> Effect:
     """Draw a round's strip and blind check, find the strength to use, and save the pictures in the run.
 
-    The strip is drawn at all `STRENGTHS`; the blind check from the greatest one down to that which is within the
-    limits, and only the last is saved.
+    The strip is drawn at all `STRENGTHS`; the blind check at those that may be within the limits, from the greatest down
+    to the one that is, and only the last is saved.
 
     Args:
         run: with prompts.
@@ -240,24 +244,22 @@ def draw_previews(
     previews = _Previews(run, model, number, settings, show, decodes)
     before = previews.draw(None, attachment, whole=True)
     originals = previews.adherence(before.latents)
-    limits, kept, chosen, promising = limits or Limits(), [], None, 1.0
+    limits, measured, chosen = limits or Limits(), dict[float, float](), None
     for strength in STRENGTHS:
         last = strength == STRENGTHS[-1]
-        sought = chosen is None and (last or (strength <= promising and limits.allow(strength, None)))
+        sought = chosen is None and (last or limits.allow(strength, share_at(strength, measured) if measured else None))
         if not (sought or decodes):
             continue
         after = previews.draw(scale_weights(lora, strength), attachment, whole=sought)
         previews.save_strip({"before": before, strip_side(strength): after})
         if sought:
             share = share_kept(originals, previews.adherence(after.latents))
-            kept += [] if share is None else [(strength, share)]
-            if last or limits.allow(strength, share):
+            measured |= {} if share is None else {strength: share}
+            if last or limits.allow(strength, share_at(strength, measured) if measured else None):
                 chosen, taught = strength, after
                 previews.save_check(before, after)
-            elif share is not None:
-                promising = limits.promising(strength, share)
     win = preferred(run, judge, before.images, taught.images, previews.prompts) if judge and decodes else None
-    return Effect(chosen or 1.0, tuple(kept), win)
+    return Effect(chosen or 1.0, tuple((strength, share_at(strength, measured)) for strength in measured), win)
 
 
 @dataclass(frozen=True)

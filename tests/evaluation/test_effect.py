@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,15 @@ from d3po_core.app.training import Next, PicksRequest, effect_in_words, round_ou
 from d3po_core.diffusion.denoiser import Conditioning
 from d3po_core.evaluation import effect
 from d3po_core.evaluation.compare import STRENGTHS
-from d3po_core.evaluation.effect import Limits, correlation, draw_previews, preferred, prompt_adherence, share_kept
+from d3po_core.evaluation.effect import (
+    Limits,
+    correlation,
+    draw_previews,
+    preferred,
+    prompt_adherence,
+    share_at,
+    share_kept,
+)
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
 from d3po_core.rewards.features import Statistics
@@ -99,11 +108,13 @@ def test_limits_allow_what_is_within_them():
     assert Limits().allow(1.0, 0.0)
 
 
-def test_strengths_at_which_far_too_much_is_lost_are_not_tried():
-    limits = Limits(kept=0.9)
-    assert limits.promising(1.0, 0.6) == pytest.approx(0.5 * effect.NEARLY)
-    assert limits.promising(0.6, 0.1) == pytest.approx(0.2 * effect.NEARLY)
-    assert limits.promising(0.7, 1.1) == 0.7  # its drift was refused, not its prompt
+def test_what_is_lost_is_fitted_as_the_square_of_the_strength():
+    assert share_at(0.5, {1.0: 0.6}) == pytest.approx(1 - 0.4 / 4)
+    assert share_at(0.3, {0.9: 1 - 0.81 * 0.2, 0.4: 1 - 0.16 * 0.2}) == pytest.approx(1 - 0.09 * 0.2)
+    strengths, losses = np.array([1.0, 0.7, 0.4]), np.array([0.3, 0.2, 0.02])
+    (expected,), *_ = np.linalg.lstsq(strengths[:, None] ** 2, losses, rcond=None)
+    measured = dict(zip(strengths.tolist(), (1 - losses).tolist(), strict=True))
+    assert share_at(0.7, measured) == pytest.approx(1 - expected * 0.49)
 
 
 def judge_of_brightness(accuracy: float = 0.9) -> Judge:
@@ -159,7 +170,7 @@ def taught(run: Run, model: ToyModel, **settings: object) -> training.SavedRound
 
 def test_a_round_is_used_at_the_greatest_strength_that_keeps_the_prompt(run, monkeypatch):
     """The file, the run's policy, the strip and the blind check are all of that strength."""
-    model, shares = ToyModel(), iter([0.91, 0.92, 0.95])
+    model, shares = ToyModel(), iter([0.89, 0.85, 0.95])
     saved = taught(run, model)
     whole = load_lora(saved.path)[0]
     monkeypatch.setattr(effect, "share_kept", lambda before, after: next(shares))
@@ -171,13 +182,14 @@ def test_a_round_is_used_at_the_greatest_strength_that_keeps_the_prompt(run, mon
         factor = strength if key.endswith(UP) else 1
         assert torch.allclose(value.float(), whole[key].float() * factor, atol=1e-6)
     (stored,) = [round.summary for round in run.rounds.all()]
-    assert stored.kept == settled.result.kept == tuple(zip(STRENGTHS[:3], (0.91, 0.92, 0.95), strict=True))
-    assert stored.prompt_kept == 0.95
+    measured = dict(zip(STRENGTHS[:3], (0.89, 0.85, 0.95), strict=True))  # the second is too little, by all three
+    assert stored.kept == settled.result.kept == tuple((each, share_at(each, measured)) for each in measured)
+    assert stored.prompt_kept == share_at(strength, measured) > 0.9
     assert run.rounds.lora(run.rounds.current_policy()) == settled.path
     assert all(run.previews.has(1, strip_side(each)) for each in STRENGTHS)  # a person may still choose more
     assert len(run.blind_checks.last().pairs) == effect.CHECK_PAIRS
     words = round_outcome(settled)
-    assert "Prompt kept: 95%." in words
+    assert "Prompt kept: 93%." in words
     assert f"used at {strength:.0%}" in words
 
 
@@ -198,11 +210,11 @@ def test_no_strength_that_keeps_it_gives_the_least(run, monkeypatch):
 
 
 def test_a_strength_without_a_chance_is_not_drawn_for_the_check(run, monkeypatch):
-    model, shares = ToyModel(), iter([0.1, 0.95])
+    model, shares = ToyModel(), iter([0.4, 0.95])
     saved = taught(run, model)
     monkeypatch.setattr(effect, "share_kept", lambda before, after: next(shares))
     settled = settle_round(run, model, saved, SAMPLE, "hooks", lambda done, total: None)
-    assert settled.result.kept == ((1.0, 0.1), (0.4, 0.95))  # the root of 0.07 / 0.9, and half as much again
+    assert [strength for strength, _ in settled.result.kept] == [1.0, 0.4]  # 0.6 is lost at 1, 0.1 at its root
     assert all(run.previews.has(1, strip_side(each)) for each in STRENGTHS)
 
 
