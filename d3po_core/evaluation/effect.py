@@ -158,8 +158,8 @@ class Effect:
 
     Attributes:
         strength: the greatest of `STRENGTHS` that keeps the prompt and stays within the limit of drift.
-        kept: strengths at which pictures were drawn, greatest first, each with the share of the prompt that is kept, see
-            `share_at`.
+        kept: strengths at which pictures were drawn, greatest first, each with the share of the prompt that is kept
+            there, see `share_at`.
         win: how often the person would prefer a new picture, at that strength; None without a judge.
     """
 
@@ -226,8 +226,8 @@ def draw_previews(
 ) -> Effect:
     """Draw a round's strip and blind check, find the strength to use, and save the pictures in the run.
 
-    The strip is drawn at all `STRENGTHS`; the blind check at those that may be within the limits, from the greatest down
-    to the one that is, and only the last is saved.
+    The strip is drawn at all `STRENGTHS`; the blind check at those that may be within the limits, from the greatest
+    down to the one that is, and only the last is saved.
 
     Args:
         run: with prompts.
