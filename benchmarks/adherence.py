@@ -14,13 +14,13 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.learning import GUIDANCE, one_thread, sampled
+from benchmarks.learning import GUIDANCE, digest, one_thread, sampled
 from benchmarks.tastes import TASTES
 from d3po_core.diffusion.rollout import CandidateNoise
 from d3po_core.embedded import split_prompts
@@ -127,7 +127,11 @@ def measured(options: argparse.Namespace) -> Iterator[list[Point]]:
     options.cache.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(options.jobs, initializer=one_thread) as executor:
         folders = {
-            seed: sampled(options.cache / f"adherence-{seed}", settings(seed), lambda: load_model("garden"))
+            seed: sampled(
+                options.cache / f"adherence-{digest(asdict(settings(seed)))}",
+                settings(seed),
+                lambda: load_model("garden"),
+            )
             for seed in options.seeds
         }
         jobs = [(folders[seed], taste, seed) for seed in options.seeds for taste in options.only or TASTES]

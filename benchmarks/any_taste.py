@@ -87,7 +87,7 @@ def pool(cache: Path, case: Case) -> Path:
     how = SampleSettings(
         candidates=case.candidates, groups=groups, guidance_scale=GUIDANCE, seed=case.seed, batch=16, steps=STEPS
     )
-    return sampled(cache / f"any-taste-{case.candidates}-{case.seed}", how, lambda: load_model("garden"))
+    return sampled(cache / f"any-taste-{digest(asdict(how))}", how, lambda: load_model("garden"))
 
 
 def pick(run: Run, case: Case) -> None:

@@ -8,7 +8,7 @@ parameters in half precision, computed in float32), the same batch, rank and opt
     memory       peak of the process, and what it adds to that of sampling once before
 
 Each way has a process of its own, and they take turns: all of them, then all of them again. Ratios are to the host's
-node as it comes without gradient checkpointing. "As it comes" trains every layer; ours trains the attention by default.
+node as it comes without gradient checkpointing. "As it comes" trains every layer, as ours does by default.
 With more than one image the host's node evaluates every prompt on every image and averages, so it does more.
 
 Seeds: network 0, LoRA 0, noise 0.

@@ -58,7 +58,7 @@ def worker(line: str, channels: tuple[int, ...], side: int, steps: int) -> dict[
 
 def _reward(unet: nn.Module, side: int, settings: SampleSettings, line: str) -> None:
     denoiser = denoiser_of(unet)
-    attach(unet, LoraSettings())
+    attach(unet, LoraSettings(targets="attention"))
     plan, prompt = make_plan(denoiser, settings), random_prompt(0)
     torch.manual_seed(0)
     noises = list(torch.randn(settings.steps, 1, 4, side, side))
@@ -78,7 +78,7 @@ def _reward(unet: nn.Module, side: int, settings: SampleSettings, line: str) -> 
 
 def _d3po_row(unet: nn.Module, side: int, settings: SampleSettings) -> None:
     denoiser = denoiser_of(unet)
-    attach(unet, LoraSettings())
+    attach(unet, LoraSettings(targets="attention"))
     group = draw_group(denoiser, side, settings, 0)
     row_log_ratios(denoiser, group_rows(group, group.cond, False, denoiser.device)[slice(0, 1)]).sum().backward()
 

@@ -50,7 +50,7 @@ class Gradients:
         self.model, self.reward = load_model("garden"), get_reward(reward)
         self.prompt = split_prompts()[0][0]
         self.row = self.model.encode([self.prompt])[0]
-        self.parameters = attach(self.model.denoiser.module, LoraSettings()).parameters()
+        self.parameters = attach(self.model.denoiser.module, LoraSettings(targets="attention")).parameters()
         chance = generator("draft variance")
         with torch.no_grad():
             for parameter in self.parameters[1::2]:  # the up matrices, which begin at zero

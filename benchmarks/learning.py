@@ -71,7 +71,8 @@ class Experiment:
     lora: dict[str, Any] = field(default_factory=dict)
 
 
-PUBLISHED_SAMPLE = {"window": "all", "noise": "all"}
+PUBLISHED_SAMPLE = {"window": "all", "noise": "all", "start": "same"}
+PUBLISHED_LORA = {"targets": "attention"}
 PUBLISHED_TRAIN = {
     "level": "step",
     "beta": 0.1,
@@ -91,7 +92,7 @@ EXPERIMENTS = [
     Experiment("default-128", 128),
     Experiment("flipped-128", 128, flip=0.15),
     Experiment("random-128", 128, random=True, seeds=10),
-    Experiment("published-128", 128, sample=PUBLISHED_SAMPLE, train=PUBLISHED_TRAIN),
+    Experiment("published-128", 128, sample=PUBLISHED_SAMPLE, train=PUBLISHED_TRAIN, lora=PUBLISHED_LORA),
     Experiment("lean-128", 128, taste="garden-lean"),
     Experiment("compressibility-128", 128, taste="compressibility"),
     Experiment("karras-128", 128, sample={"schedule": "karras"}, seeds=3),
@@ -194,7 +195,7 @@ def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
     from d3po_core.models import load_model
 
     settings = sample_settings(experiment, seed)
-    return sampled(cache / f"pool-{digest(changed_settings(settings))}", settings, lambda: load_model("garden"))
+    return sampled(cache / f"pool-{digest(dataclasses.asdict(settings))}", settings, lambda: load_model("garden"))
 
 
 def sampled(folder: Path, settings: Any, load: Callable[[], Any]) -> Path:

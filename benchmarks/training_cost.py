@@ -152,7 +152,7 @@ class Published:
 
 
 def attached(unet: torch.nn.Module) -> Lora:
-    settings = LoraSettings()
+    settings = LoraSettings(targets="attention")  # for all ways alike
     return attach(unet, settings, start=random_lora(unet, settings, LORA_SIZE))
 
 

@@ -111,7 +111,7 @@ def published(unet: nn.Module, scale: Scale) -> None:
     settings = replace(SAMPLE, {**PUBLISHED["sample"], "steps": 4})
     group = draw_group(denoiser_of(unet), scale.side, settings, 0)
     reference = copy.deepcopy(unet)
-    parameters = attach(unet, LoraSettings()).parameters()
+    parameters = attach(unet, LoraSettings(targets="attention")).parameters()
     levels = torch.cat([group.steps.sigma, group.steps.sigma_next[-1:]])
     prompt, negative = group.conditioning["prompt_embeds"], group.conditioning["negative_prompt_embeds"]
     procedure = PublishedProcedure(unet, reference, parameters, scheduler())

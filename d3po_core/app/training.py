@@ -178,8 +178,8 @@ def effect_in_words(summary: RoundSummary) -> list[str]:
     sentences = []
     if summary.win is not None and summary.win < MOVED and summary.lora_strength == 1:
         sentences.append(
-            "Your taste was understood, and yet pictures hardly changed: draw with independent starts, or let all "
-            "layers learn (targets)."
+            "Your taste was understood, and yet pictures hardly changed: draw with independent starts, or raise "
+            "the rank."
         )
     elif summary.win is not None:
         sentences.append(f"You would prefer {summary.win:.0%} of the new pictures.")

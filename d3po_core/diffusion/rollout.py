@@ -95,9 +95,9 @@ class CandidateNoise:
         if self._kind == "same":
             return torch.randn(self._shape, generator=self._shared)
         own = self.step()
-        if self._kind == "independent":
-            return own
-        return (torch.randn(self._shape, generator=self._shared) + own) / math.sqrt(2)
+        if self._kind == "related":
+            return (torch.randn(self._shape, generator=self._shared) + own) / math.sqrt(2)
+        return own
 
     def step(self) -> Tensor:
         """Draw unit noise of the next step, on the CPU."""

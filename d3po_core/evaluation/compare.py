@@ -75,6 +75,8 @@ STRENGTHS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
 """At which a trained LoRA is tried, the full strength first."""
 DRIFT_WORDS = ((0.05, "low"), (0.15, "medium"))
 """Upper limits of each word, as KL from the base in nats per latent element; what is high is not used by default."""
+UNSEEN = 0.05
+"""Greatest drift at which a LoRA is recommended where no pictures before and after were drawn."""
 
 
 def drift_word(drift: float) -> str:
@@ -88,7 +90,7 @@ def drift_word(drift: float) -> str:
 
 def recommended_strength_of(summary: RoundSummary) -> float:
     """Return the strength at which to use a round's LoRA file: 1 where pictures before and after have decided it, else
-    the greatest at which drift is not high.
+    by its drift, see `recommended_strength`.
 
     Args:
         summary: of the round. If its file was scaled down already, the strength is that much greater.
@@ -100,12 +102,12 @@ def recommended_strength_of(summary: RoundSummary) -> float:
 
 
 def recommended_strength(strength_scan: Sequence[Sequence[float]]) -> float:
-    """Return the greatest strength at which drift is not high; the smallest one if drift is high at all of them.
+    """Return the greatest strength at which drift is below `UNSEEN`; the smallest one if there is none.
 
     Args:
         strength_scan: strengths, greatest first, each with the drift measured at it. If there are none, 1 is returned.
     """
     for strength, drift in strength_scan:
-        if drift_word(drift) != "high":
+        if drift < UNSEEN:
             return strength
     return strength_scan[-1][0] if strength_scan else 1.0

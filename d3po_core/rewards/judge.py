@@ -370,7 +370,7 @@ def load_judge(path: Path | str) -> Judge:
     if present.shape != probe.shape or float(((present - probe) / head.std).abs().max()) > PROBE_TOLERANCE:
         raise D3POError(
             f"The features that {path.name} was fitted on ({facts.features}) are not what they were.",
-            "Put the folder's earlier files back, or fit it again with Reward From Picks.",
+            "Fit it again with Reward From Picks, or put a CLIP folder's earlier files back.",
         )
     return Judge(head, facts)
 

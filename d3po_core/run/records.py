@@ -60,7 +60,8 @@ class RoundSummary:
         reason: why training stopped, a sentence.
         lora_strength: strength of the round's present LoRA file, as a share of `whole_file`'s.
         whole_file: the LoRA at full strength where a weaker file replaced it, relative to the run's folder.
-        kept: strengths at which pictures were drawn, greatest first, each with the share of the prompt that was kept.
+        kept: strengths at which pictures were drawn, greatest first, each with the share of the prompt that was kept,
+            fitted to all of them (`evaluation.effect.share_at`).
         win: how often the judge expects the person to prefer a picture of the round's LoRA; None if nobody judged.
     """
 

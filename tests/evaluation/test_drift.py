@@ -14,7 +14,7 @@ from d3po_core.settings import TrainSettings
     [
         ([], 1.0),
         ([(1.0, 0.01), (0.7, 0.005), (0.4, 0.002)], 1.0),
-        ([(1.0, 0.16), (0.7, 0.08), (0.4, 0.027)], 0.7),
+        ([(1.0, 0.055), (0.7, 0.027), (0.4, 0.009)], 0.7),
         ([(1.0, 0.9), (0.7, 0.4), (0.4, 0.16)], 0.4),
     ],
 )
@@ -34,7 +34,7 @@ def test_what_pictures_have_decided_needs_no_other_strength() -> None:
 
 
 def test_a_file_that_was_made_gentler_needs_no_more_of_it() -> None:
-    scan = ((1.0, 0.16), (0.7, 0.08), (0.4, 0.027))
+    scan = ((1.0, 0.055), (0.7, 0.027), (0.4, 0.009))
     summaries = [RoundSummary(strength_scan=scan, lora_strength=strength) for strength in (1.0, 0.7, 0.4)]
     assert [recommended_strength_of(summary) for summary in summaries] == [0.7, 1.0, 1.0]
     all_high = RoundSummary(strength_scan=((1.0, 0.9), (0.7, 0.4), (0.4, 0.16)), lora_strength=0.7)

@@ -112,7 +112,7 @@ def test_what_is_lost_is_fitted_as_the_square_of_the_strength():
     assert share_at(0.5, {1.0: 0.6}) == pytest.approx(1 - 0.4 / 4)
     assert share_at(0.3, {0.9: 1 - 0.81 * 0.2, 0.4: 1 - 0.16 * 0.2}) == pytest.approx(1 - 0.09 * 0.2)
     strengths, losses = np.array([1.0, 0.7, 0.4]), np.array([0.3, 0.2, 0.02])
-    (expected,), *_ = np.linalg.lstsq(strengths[:, None] ** 2, losses, rcond=None)
+    (expected,), *_ = np.linalg.lstsq(strengths[:, None], losses / strengths, rcond=None)  # errors grow with s
     measured = dict(zip(strengths.tolist(), (1 - losses).tolist(), strict=True))
     assert share_at(0.7, measured) == pytest.approx(1 - expected * 0.49)
 
@@ -216,6 +216,14 @@ def test_a_strength_without_a_chance_is_not_drawn_for_the_check(run, monkeypatch
     settled = settle_round(run, model, saved, SAMPLE, "hooks", lambda done, total: None)
     assert [strength for strength, _ in settled.result.kept] == [1.0, 0.4]  # 0.6 is lost at 1, 0.1 at its root
     assert all(run.previews.has(1, strip_side(each)) for each in STRENGTHS)
+
+
+def test_a_strength_at_which_the_prompt_is_seen_to_be_lost_is_not_used(run, monkeypatch):
+    """Though what is lost at full strength says that it could be."""
+    model, shares = ToyModel(), iter([0.4, 0.8, 0.7])
+    saved = taught(run, model)
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: next(shares))
+    assert settle_round(run, model, saved, SAMPLE, "hooks", lambda d, t: None).result.lora_strength == STRENGTHS[-1]
 
 
 def test_too_much_drift_weakens_it_too(run, monkeypatch):

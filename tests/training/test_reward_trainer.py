@@ -54,6 +54,13 @@ def rewards_on_other_noise(model: ToyModel, weights: object) -> Tensor:
     return REDNESS(images, [""] * 24)
 
 
+def test_a_reward_teaches_attention_layers_unless_others_are_asked_for(tmp_path: Path) -> None:
+    model = ToyModel()
+    with trainer(run_of(tmp_path / "run", model), model) as teaching:
+        assert LoraSettings().targets == "auto"
+        assert teaching.lora_settings.targets == "attention"
+
+
 @pytest.mark.parametrize("variant", ["draft-lv", "draft-k", "draft", "refl"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_every_variant_raises_the_reward_on_other_noise(tmp_path: Path, variant: str, seed: int) -> None:

@@ -124,6 +124,20 @@ def test_a_round_says_how_it_goes(tmp_path: Path) -> None:
     assert len(work.run.metrics.read()) == len(reports)
 
 
+def test_picks_teach_all_layers_and_a_stopped_round_keeps_its_own(tmp_path: Path) -> None:
+    model = ToyModel()
+    run = picked_run(tmp_path / "run", model)
+    assert LORA.targets == "auto"
+    with trainer(run, model) as work:
+        assert work.lora_settings.targets == "all"
+    few = picked_run(tmp_path / "few", model)
+    attention = replace(LORA, {"targets": "attention"})
+    with Trainer.open(few, model.denoiser, TRAIN, attention, attachment="hooks") as work:
+        train_some(work, 2)
+    with trainer(few, model) as work:  # goes on
+        assert work.lora_settings.targets == "attention"
+
+
 def test_held_out_picks_are_predicted_once_at_the_end(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
