@@ -193,8 +193,8 @@ class Limits:
 def share_at(strength: float, measured: Mapping[float, float]) -> float:
     """Return the share of the prompt that is kept at a strength, from what was measured at several.
 
-    What is lost grows about as the square of the strength, and the standard error of what few pictures tell about as the
-    strength: 16 of the embedded model, 0.04 at 0.4 and 0.1 at 1. So the loss a s^2 is fitted by least squares with
+    What is lost grows about as the square of the strength, and the standard error of what few pictures tell about as
+    the strength: 16 of the embedded model, 0.04 at 0.4 and 0.1 at 1. So the loss a s^2 is fitted by least squares with
     weights 1 / s^2: a is the sum of the losses over the sum of the squared strengths.
 
     Args:
@@ -206,7 +206,7 @@ def share_at(strength: float, measured: Mapping[float, float]) -> float:
 
 
 ROUGH = 0.05
-"""How far below the limit a share may be at the strength that is used, if those at greater ones say that it is within."""
+"""How far below the limit a share may be at the strength that is used, if what is lost at greater ones allows it."""
 STRIP_IMAGES = 4
 """Images in a strip. They have the same prompts and seeds in every round, unless prompts are added to the run."""
 CHECK_PAIRS = 12
