@@ -74,13 +74,13 @@ def test_chance_is_what_a_coin_does(n: int) -> None:
 def test_a_gentler_round_shows_itself_gentler(page: Page) -> None:
     run = page.run
     number = run.rounds.begin({})
-    summary = RoundSummary(strength_scan=((1.0, 0.055), (0.7, 0.027), (0.4, 0.009)))
+    summary = RoundSummary(strength_scan=((1.0, 0.16), (0.7, 0.045), (0.4, 0.009)))
     run.rounds.finish(number, "loras/a.safetensors", "a", summary)
     sides = {"before": [picture(0, 0)], "after": [picture(0, 1)], "after-70": [picture(0, 2)]}
     run.previews.save(number, ["a lake"], sides)
     (round,) = page.get("state")[1]["rounds"]
     assert (round["drift"], round["strength"]) == ("high", 0.7)
-    assert [(each["strength"], each["drift"]) for each in round["gentler"]] == [(0.7, "medium"), (0.4, "low")]
+    assert [(each["strength"], each["drift"]) for each in round["gentler"]] == [(0.7, "low"), (0.4, "low")]
     looks = [each["strip"][0]["after"] for each in (round, round["gentler"][0])]
     assert [look.rpartition("/")[2] for look in looks] == ["after", "after-70"]
     assert round["gentler"][1]["strip"] == []  # it has not been drawn
@@ -88,5 +88,5 @@ def test_a_gentler_round_shows_itself_gentler(page: Page) -> None:
 
     run.rounds.replace_lora(number, run.folder / "loras" / "b.safetensors", "b", 0.7)
     (round,) = page.get("state")[1]["rounds"]
-    assert (round["drift"], round["strength"]) == ("medium", 1.0)
+    assert (round["drift"], round["strength"]) == ("low", 1.0)
     assert round["strip"][0]["after"] == looks[1]

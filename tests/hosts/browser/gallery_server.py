@@ -35,7 +35,7 @@ PROMPTS = (
     "terraced fields seen from far away, long shadows, late summer light, analogue photograph, fine grain, 35 mm",
 )
 FIGURES = {"loss": 0.5132, "margin": 0.8421, "kl_sampler": 12.3456, "kl_base": 20.12345, "clip_fraction": 0.03}
-DRIFTS = {"low": 0.01, "medium": 0.03, "high": 0.2}
+DRIFTS = {"low": 0.01, "medium": 0.06, "high": 0.2}
 """Nats per latent element that are called so."""
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
