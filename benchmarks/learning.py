@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.next_group import least_sure_first
+from d3po_core.settings import PUBLISHED
 
 if TYPE_CHECKING:
     from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
@@ -71,20 +72,6 @@ class Experiment:
     lora: dict[str, Any] = field(default_factory=dict)
 
 
-PUBLISHED_SAMPLE = {"window": "all", "noise": "all", "start": "same"}
-PUBLISHED_LORA = {"targets": "attention"}
-PUBLISHED_TRAIN = {
-    "level": "step",
-    "beta": 0.1,
-    "clip": 0.1,
-    "guided_loss": True,
-    "judge": False,
-    "drift_limit": 0.0,
-    "trained_steps": 0,
-    "epochs": 4,
-    "learning_rate": 1e-3,
-    "batch": 4,
-}
 SMOOTH = {"compressibility": "smooth-compressibility", "incompressibility": "smooth-incompressibility"}
 """Rewards with a gradient that replace those without one."""
 EXPERIMENTS = [
@@ -92,7 +79,7 @@ EXPERIMENTS = [
     Experiment("default-128", 128),
     Experiment("flipped-128", 128, flip=0.15),
     Experiment("random-128", 128, random=True, seeds=10),
-    Experiment("published-128", 128, sample=PUBLISHED_SAMPLE, train=PUBLISHED_TRAIN, lora=PUBLISHED_LORA),
+    Experiment("published-128", 128, sample=PUBLISHED["sample"], train=PUBLISHED["train"], lora=PUBLISHED["lora"]),
     Experiment("lean-128", 128, taste="garden-lean"),
     Experiment("compressibility-128", 128, taste="compressibility"),
     Experiment("karras-128", 128, sample={"schedule": "karras"}, seeds=3),

@@ -17,7 +17,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning import PUBLISHED_LORA, PUBLISHED_SAMPLE, PUBLISHED_TRAIN, Experiment, arguments, outcomes
+from benchmarks.learning import Experiment, arguments, outcomes
+from d3po_core.settings import PUBLISHED
 
 RESULTS = Path(__file__).parent / "results" / "methods.jsonl"
 REWARDS = ("warmth", "compressibility", "incompressibility")
@@ -25,7 +26,7 @@ UNJUDGED = {"judge": False}
 """As their papers train: from the picks or the reward alone, without a judge between."""
 METHODS: dict[str, dict[str, Any]] = {
     "D3PO": {},
-    "D3PO, published": {"sample": PUBLISHED_SAMPLE, "train": PUBLISHED_TRAIN, "lora": PUBLISHED_LORA},
+    "D3PO, published": dict(PUBLISHED),
     "DDPO": {"train": {"method": "ddpo", **UNJUDGED}, "sees_reward": True},
     "DPOK": {"train": {"method": "dpok", **UNJUDGED}, "sees_reward": True},
     "Diffusion-DPO": {"train": {"method": "diffusion-dpo", **UNJUDGED}},

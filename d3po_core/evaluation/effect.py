@@ -31,10 +31,9 @@ from .compare import STRENGTHS
 from .evaluate import Show, counted, deterministic
 
 ADHERENCE_RATIO = 1.0
-"""Ratio of noise to signal at which adherence to a prompt is measured. Of 0.5, 1, 2.5, 5 and what joins them this one
-told best which LoRAs lose it, by 16 pictures of each of 11 LoRAs of the embedded model at 3 strengths."""
+"""Ratio of noise to signal at which adherence to a prompt is measured: where its content is decided."""
 ADHERENCE_DRAWS = 2
-"""Noises for each picture; six told no better."""
+"""Noises for each picture. Pictures differ more than noises do, so that more of these help little."""
 LEAST = 0.25
 """Share of the original pictures, those that show their prompts least, whose adherence counts in full: what is above is
 cut off. Otherwise a taste that makes pictures more typical hides what others lose."""
@@ -193,9 +192,8 @@ class Limits:
 def share_at(strength: float, measured: Mapping[float, float]) -> float:
     """Return the share of the prompt that is kept at a strength, from what was measured at several.
 
-    What is lost grows about as the square of the strength, and the standard error of what few pictures tell about as
-    the strength: 16 of the embedded model, 0.04 at 0.4 and 0.1 at 1. So the loss a s^2 is fitted by least squares with
-    weights 1 / s^2: a is the sum of the losses over the sum of the squared strengths.
+    The loss is taken to grow as the square of the strength s, and its standard error over a few pictures as s. So a s^2
+    is fitted by least squares with weights 1 / s^2: a is the sum of the losses over the sum of the squared strengths.
 
     Args:
         strength: of the LoRA.
@@ -248,9 +246,13 @@ def draw_previews(
     before = previews.draw(None, attachment, whole=True)
     originals = previews.adherence(before.latents)
     limits, measured, chosen = limits or Limits(), dict[float, float](), None
+
+    def promising(strength: float) -> bool:
+        return limits.allow(strength, share_at(strength, measured) if measured else None)
+
     for strength in STRENGTHS:
         last = strength == STRENGTHS[-1]
-        sought = chosen is None and (last or limits.allow(strength, share_at(strength, measured) if measured else None))
+        sought = chosen is None and (last or promising(strength))
         if not (sought or decodes):
             continue
         after = previews.draw(scale_weights(lora, strength), attachment, whole=sought)
@@ -258,8 +260,8 @@ def draw_previews(
         if sought:
             share = share_kept(originals, previews.adherence(after.latents))
             measured |= {} if share is None else {strength: share}
-            fits = share is None or share >= limits.kept - ROUGH
-            if last or (fits and limits.allow(strength, share_at(strength, measured) if measured else None)):
+            at_best = None if share is None else share + ROUGH
+            if last or (promising(strength) and limits.allow(strength, at_best)):
                 chosen, taught = strength, after
                 previews.save_check(before, after)
     win = preferred(run, judge, before.images, taught.images, previews.prompts) if judge and decodes else None

@@ -218,6 +218,13 @@ def test_a_strength_without_a_chance_is_not_drawn_for_the_check(run, monkeypatch
     assert all(run.previews.has(1, strip_side(each)) for each in STRENGTHS)
 
 
+def test_without_a_limit_a_lost_prompt_weakens_nothing(run, monkeypatch):
+    model = ToyModel()
+    saved = taught(run, model, keep_prompt=0.0)
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: -0.5)
+    assert settle_round(run, model, saved, SAMPLE, "hooks", lambda d, t: None).result.lora_strength == 1
+
+
 def test_a_strength_at_which_the_prompt_is_seen_to_be_lost_is_not_used(run, monkeypatch):
     """Though what is lost at full strength says that it could be."""
     model, shares = ToyModel(), iter([0.4, 0.8, 0.7])
