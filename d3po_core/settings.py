@@ -172,10 +172,12 @@ class TrainSettings:
         "Evaluate the reference anew instead of trusting what was recorded: for a model that has changed since.",
         advanced=True,
     )
-    epochs: int = setting(6, "Times that every picture is used.", low=1, high=1000)
+    epochs: int = setting(
+        6, "Times that every picture is used, each time at other recorded steps, until all were used.", low=1, high=1000
+    )
     learning_rate: float | None = setting(
         None,
-        "AdamW's learning rate; empty: the method's own, for D3PO 1e-3.",
+        "AdamW's learning rate; empty: the method's own, for D3PO 2e-3.",
         low=1e-8,
         high=1.0,
         advanced=True,
@@ -192,6 +194,12 @@ class TrainSettings:
     )
     batch: int = setting(1, "Pairs per update; whole groups are taken until there are as many.", low=1, high=4096)
     warmup: int = setting(4, "Updates over which the learning rate rises.", low=0, high=10_000, advanced=True)
+    decay: bool = setting(
+        True,
+        "Let the learning rate fall to 0 over the round, so that the last pictures do not count most. Off: it stays, "
+        "as published.",
+        advanced=True,
+    )
     grad_clip: float = setting(1.0, "Largest gradient norm.", low=1e-6, advanced=True)
     label_smoothing: float = setting(
         0.0, "Share of picks taken to be mistaken (conservative DPO).", low=0.0, high=0.49, advanced=True
@@ -211,7 +219,7 @@ class TrainSettings:
     keep_prompt: float = keep_prompt_setting()
     trained_steps: int = setting(
         1,
-        "Recorded steps of each picture that an update trains, others every time; 0 trains all of them.",
+        "Recorded steps of each picture that an update trains, others every time; 0 trains all of them every time.",
         low=0,
         high=1000,
         advanced=True,
@@ -296,7 +304,7 @@ class MethodDefaults:
 
 
 METHOD_DEFAULTS: dict[str, MethodDefaults] = {
-    "d3po": MethodDefaults(beta=205.0, clip=0.0, learning_rate=1e-3),
+    "d3po": MethodDefaults(beta=205.0, clip=0.0, learning_rate=2e-3),
     "ddpo": MethodDefaults(beta=0.0, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "dpok": MethodDefaults(beta=0.1, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "diffusion-dpo": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
@@ -329,6 +337,21 @@ def prediction_beta(settings: FilledTrainSettings) -> float:
     return settings.beta if own is None else own
 
 
+def useful_epochs(settings: TrainSettings, recorded: int) -> int:
+    """Return how often every picture is used: as often as the settings say, but no recorded step of it twice.
+
+    What a step teaches a second time is about its own noise more than about the taste. Where every update trains all
+    steps, it is as the settings say.
+
+    Args:
+        settings: how it is trained.
+        recorded: steps of a picture; 0 for no limit.
+    """
+    if not settings.trained_steps or not recorded:
+        return settings.epochs
+    return min(settings.epochs, -(-recorded // settings.trained_steps))
+
+
 PresetValues = dict[str, dict[str, object]]
 """Values that a preset sets, by section and name."""
 PUBLISHED: PresetValues = {
@@ -337,6 +360,7 @@ PUBLISHED: PresetValues = {
     "train": {
         **{"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "judge": False, "drift_limit": 0.0},
         **{"trained_steps": 0, "epochs": 4, "learning_rate": 1e-3, "batch": 4, "keep_prompt": 0.0},
+        "decay": False,
     },
 }
 """D3PO as in the authors' code (Yang et al. 2024, arXiv 2311.13231, and its repository): mean log-prob, ratio clamped
@@ -420,4 +444,4 @@ def _of_0_1_0(values: dict[str, Any], checked: bool) -> dict[str, Any]:
     """
     if checked:
         return {name: value for name, value in values.items() if (name, value) not in DEFAULTS_OF_0_1_0.items()}
-    return {**values, "judge": False, "trained_steps": 0, "keep_prompt": 0.0}
+    return {**values, "judge": False, "trained_steps": 0, "keep_prompt": 0.0, "decay": False}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import D3POError
-from ..settings import SampleSettings, TrainSettings
+from ..settings import SampleSettings, TrainSettings, useful_epochs
 
 T = TypeVar("T")
 BYTES_PER_PIXEL = 5.0
@@ -47,7 +47,7 @@ def training_cost(groups: int, images: int, steps: int, settings: TrainSettings,
     text = f"{groups} groups of {images} pictures"
     if seconds_per_row is None:
         return text
-    rows = settings.epochs * images * min(settings.trained_steps or steps, steps)
+    rows = useful_epochs(settings, steps) * images * min(settings.trained_steps or steps, steps)
     each = seconds_per_row if settings.guided_loss else seconds_per_row / 2
     return f"{text}, about {duration(rows * each * BACKWARD)} at most"
 

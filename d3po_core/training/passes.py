@@ -199,6 +199,7 @@ class LoraOptimizer:
         learning_rate: after warm-up.
         warmup: updates over which it rises.
         grad_clip: largest gradient norm.
+        decay_over: updates over which it falls in a straight line, to 0 after the last; 0: it does not fall.
     """
 
     def __init__(
@@ -208,8 +209,10 @@ class LoraOptimizer:
         learning_rate: float,
         warmup: int,
         grad_clip: float,
+        decay_over: int = 0,
     ) -> None:
-        self._parameters, self._rate, self._warmup, self._clip = list(parameters), learning_rate, warmup, grad_clip
+        self._parameters, self._clip = list(parameters), grad_clip
+        self._rate, self._warmup, self._decay_over = learning_rate, warmup, decay_over
         self.adamw = torch.optim.AdamW(self._parameters, lr=learning_rate, weight_decay=0.0)
         half = next(denoiser.module.parameters()).dtype == torch.float16
         self._scaler = _scaler(denoiser.device.type, half)
@@ -245,8 +248,9 @@ class LoraOptimizer:
                 "Lower the learning rate, or choose another reward, and start the round anew.",
                 "Your picks and the last good state are saved.",
             )
+        left = 1 - done / self._decay_over if self._decay_over else 1.0
         for item in self.adamw.param_groups:
-            item["lr"] = self._rate * min(1.0, (done + 1) / max(1, self._warmup))
+            item["lr"] = self._rate * min(1.0, (done + 1) / max(1, self._warmup)) * max(0.0, left)
         self._scaler.step(self.adamw)
         self._scaler.update()
         return float(norm)

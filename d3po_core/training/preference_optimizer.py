@@ -19,7 +19,7 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import clipped
 from ..diffusion.rollout import generator
 from ..errors import D3POError
-from ..settings import FilledTrainSettings, prediction_beta
+from ..settings import FilledTrainSettings, prediction_beta, useful_epochs
 from .methods import METHODS, compares_trajectories
 from .passes import BatchLimits, LoraOptimizer, backward
 from .reports import Measures, Update
@@ -112,6 +112,7 @@ class PreferenceOptimizer:
         denoiser: the policy, its LoRA active.
         parameters: the LoRA's trainable parameters.
         groups: ids of the groups to train on, with their numbers of pairs.
+        recorded: steps of each picture, see `useful_epochs`; 0 for no limit.
         load: loads a group by id.
         reference: the policy that log-ratios are taken to.
         settings: how it is trained.
@@ -124,6 +125,7 @@ class PreferenceOptimizer:
         denoiser: Denoiser,
         parameters: Sequence[torch.nn.Parameter],
         groups: dict[str, int],
+        recorded: int,
         load: Load,
         reference: Reference,
         settings: FilledTrainSettings,
@@ -134,12 +136,18 @@ class PreferenceOptimizer:
         self.reference, self.base, self.method = reference, base or reference, METHODS[settings.method]
         self.parameters = list(parameters)
         self.limits = limits
-        self.optimizer = LoraOptimizer(
-            denoiser, self.parameters, settings.learning_rate, settings.warmup, settings.grad_clip
-        )
         self.done, self._offset = 0, 0.0
         self._groups = groups
-        self._batches = [batch for epoch in range(settings.epochs) for batch in self._epoch(epoch)]
+        epochs = range(useful_epochs(settings, recorded))
+        self._batches = [batch for epoch in epochs for batch in self._epoch(epoch)]
+        self.optimizer = LoraOptimizer(
+            denoiser,
+            self.parameters,
+            settings.learning_rate,
+            settings.warmup,
+            settings.grad_clip,
+            self.total if settings.decay else 0,
+        )
 
     @property
     def total(self) -> int:
@@ -174,13 +182,12 @@ class PreferenceOptimizer:
             batches[-1] += rest
         return [(epoch, batch) for batch in batches]
 
-    def _rows(self, group: TrainingGroup, *key: int | str, count: int = 0) -> Rows:
+    def _rows(self, group: TrainingGroup, *key: int | str) -> Rows:
         """Return a group's rows.
 
         Args:
             group: the group.
-            key: seeds the noise where finished images are noised anew, and the choice of steps.
-            count: of recorded steps, drawn at random, the same for all candidates; 0 for all.
+            key: seeds the noise where finished images are noised anew.
         """
         if self.method.rows == "images":
             rng = generator(self.settings.seed, group.number, *key)
@@ -192,11 +199,19 @@ class PreferenceOptimizer:
         else:
             ref = self.reference.predictions(group, guided)
         base = self.base.predictions(group, guided) if self.method.anchored else None
-        rows, (candidates, steps) = group_rows(group, ref, guided, self.denoiser.device, base), group.shape
-        if not 0 < count < steps:
+        return group_rows(group, ref, guided, self.denoiser.device, base)
+
+    def _rows_of_update(self, group: TrainingGroup, epoch: int) -> Rows:
+        """Return the rows that an update trains: of recorded steps `trained_steps`, the same of all candidates.
+
+        They are drawn at random without replacement: every epoch brings other steps, until all have been used.
+        """
+        rows, (candidates, steps), count = self._rows(group, self.done), group.shape, self.settings.trained_steps
+        if self.method.rows == "images" or not 0 < count < steps:
             return rows
-        rng = generator(self.settings.seed, group.number, "steps", *key)
-        chosen = torch.randperm(steps, generator=rng)[:count].sort().values
+        turns = -(-steps // count)
+        order = torch.randperm(steps, generator=generator(self.settings.seed, group.number, "steps", epoch // turns))
+        chosen = order.roll(-count * (epoch % turns))[:count].sort().values
         return rows[(torch.arange(candidates)[:, None] * steps + chosen).flatten()]
 
     @cached_property
@@ -210,8 +225,7 @@ class PreferenceOptimizer:
         """Take the next optimiser step; only while `done` is below `total`."""
         epoch, names = self._batches[self.done]
         groups = [self.load(name) for name in names]
-        steps = self.settings.trained_steps
-        rows = [self._rows(group, self.done, count=steps) for group in groups]
+        rows = [self._rows_of_update(group, epoch) for group in groups]
         parts = [make_blocks(g, of, self.settings, 1 / len(groups)) for g, of in zip(groups, rows, strict=True)]
         by_block = iter(self._backward([block for blocks in parts for block in blocks]))
         values = [torch.cat([next(by_block) for _ in blocks], 1) for blocks in parts]

@@ -82,7 +82,8 @@ class Trainer(RoundTrainer):
         if not plan.settings.reevaluate_reference:
             self._check_samplers()
         with checkpointing(denoiser.module, plan.settings.checkpointing):
-            self._limits = fit_batch_limits(denoiser, self._sample_rows(), plan.settings.micro_batch)
+            rows, self._recorded = self._sample_rows()
+            self._limits = fit_batch_limits(denoiser, rows, plan.settings.micro_batch)
         self._reference, self._base = self._references(self._limits)
 
     @classmethod
@@ -166,14 +167,14 @@ class Trainer(RoundTrainer):
             elif policy == self.start:  # nothing has been learnt since
                 check_same_model(self.denoiser, self._load(group_id))
 
-    def _sample_rows(self) -> Rows:
-        """Return rows of the kind that is trained on, to see what fits into memory."""
+    def _sample_rows(self) -> tuple[Rows, int]:
+        """Return rows of the kind that is trained on, to see what fits into memory, and how many steps are recorded."""
         group, settings = self._load(min(self.data.training)), self.settings
         if METHODS[settings.method].rows == "images":
             levels = noise_levels(self.denoiser, settings.lowest_sigma)
-            return noise_images(group, levels, 1, generator(settings.seed), self.denoiser)
+            return noise_images(group, levels, 1, generator(settings.seed), self.denoiser), 0
         recorded = group.guided if settings.guided_loss else group.cond
-        return group_rows(group, recorded, settings.guided_loss, self.denoiser.device)
+        return group_rows(group, recorded, settings.guided_loss, self.denoiser.device), len(group.steps)
 
     def _references(self, limits: BatchLimits) -> tuple[Reference, Reference]:
         """Return the reference that the settings name, and the base."""
@@ -226,6 +227,7 @@ class Trainer(RoundTrainer):
             self.denoiser,
             self._lora.parameters(),
             {name: max(1, len(pairs)) for name, pairs in self.data.training.items()},
+            self._recorded,
             self._load,
             self._reference,
             self.settings,

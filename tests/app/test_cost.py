@@ -11,13 +11,14 @@ from d3po_core.settings import SampleSettings, TrainSettings
 @pytest.mark.parametrize(
     ("settings", "time"),
     [
-        # 6 epochs x 256 pictures x 1 step x 0.1 s (half of 0.2 s, without guidance) x 3 = 460.8 s
-        (TrainSettings(epochs=6), "8 min"),
-        (TrainSettings(epochs=6, guided_loss=True), "15 min"),
+        # 4 epochs x 256 pictures x 1 step x 0.1 s (half of 0.2 s, without guidance) x 3 = 307.2 s
+        (TrainSettings(epochs=4), "5 min"),
+        (TrainSettings(epochs=4, guided_loss=True), "10 min"),
         (TrainSettings(epochs=1), "77 s"),
-        (TrainSettings(epochs=6, trained_steps=2), "15 min"),
-        (TrainSettings(epochs=6, trained_steps=0), "38 min"),  # all 5 of them
-        (TrainSettings(epochs=6, trained_steps=9), "38 min"),  # there are no more than 5
+        (TrainSettings(epochs=6), "6 min"),  # each of 5 recorded steps once
+        (TrainSettings(epochs=1, trained_steps=2), "3 min"),
+        (TrainSettings(epochs=6, trained_steps=0), "38 min"),  # all 5 of them, 6 times
+        (TrainSettings(epochs=6, trained_steps=9), "6 min"),  # all 5 of them, once
     ],
 )
 def test_training_takes_its_forward_and_backward_passes(settings: TrainSettings, time: str) -> None:
