@@ -3,6 +3,11 @@
     python -m benchmarks.any_taste                         64 favourites of four, 8 tastes, 5 seeds (an hour and a half)
     python -m benchmarks.any_taste --clicks 24             24 favourites, out of 64 groups that were drawn
     python -m benchmarks.any_taste --flip 0.15             of which 15% are turned round
+    python -m benchmarks.any_taste --candidates 2          as many pictures in pairs
+    python -m benchmarks.any_taste --second                a second round, drawn with what the first has taught
+    python -m benchmarks.any_taste --steps 4               a schedule of four steps
+    python -m benchmarks.any_taste --size 80x64            another size
+    python -m benchmarks.any_taste --flow                  the embedded model as a flow model (`flow_garden`)
     python -m benchmarks.any_taste --ceiling               the ceiling: DDPO on the taste's own scores
     python -m benchmarks.any_taste --known                 prints what is in the results
 
@@ -33,8 +38,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from benchmarks.flow_garden import FlowDenoiser
 from benchmarks.learning import EVALUATION_SEEDS, GUIDANCE, Experiment, before, digest, drawn, one_thread, sampled
 from benchmarks.tastes import TASTES
+from d3po_core.app.sampling import sample_groups
 from d3po_core.app.training import Next, PicksRequest, settle_round
 from d3po_core.diffusion.denoiser import Conditioning
 from d3po_core.diffusion.rollout import generator
@@ -58,6 +65,9 @@ CONTRADICTS = ("low", "compressibility")
 """Tastes that contradict the prompts by their nature, and may cost 8 points of fidelity instead of 5."""
 LEARNABLE = 0.58
 """Least ceiling of a taste whose share of it means something."""
+DRAWING = ("steps", "size", "flow")
+GIVEN = ("clicks", "flip", "candidates", "ceiling", "second", *DRAWING)
+"""What the command line says of all cases alike; `DRAWING` is what a ceiling has in common with what it bounds."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,10 @@ class Case:
         candidates: pictures in a group.
         ceiling: DDPO on the true scores in place of the product.
         train: settings that are not the defaults.
+        second: the figures are those after a second round, of half as many groups.
+        steps: of the sampler.
+        size: of the pictures, "WIDTHxHEIGHT"; empty for the model's own.
+        flow: the model is a flow model.
     """
 
     taste: str
@@ -79,21 +93,43 @@ class Case:
     candidates: int = CANDIDATES
     ceiling: bool = False
     train: str = "{}"
+    second: bool = False
+    steps: int = STEPS
+    size: str = ""
+    flow: bool = False
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Return the settings of drawing that are this case's own."""
+        width, height = self.size.split("x") if self.size else (0, 0)
+        return {"candidates": self.candidates, "steps": self.steps, "width": int(width), "height": int(height)}
+
+
+def load(case: Case) -> DiffusersModel:
+    """Return the embedded model of a case."""
+    model = load_model("garden")
+    if case.flow:
+        model.denoiser = FlowDenoiser(model.denoiser)  # type: ignore[assignment]  # what a model uses of it is in both
+    return model
+
+
+def settings(case: Case) -> SampleSettings:
+    """Return how a case's pictures are drawn, as many in pairs as in fours."""
+    groups = GROUPS * CANDIDATES // case.candidates
+    own = {"guidance_scale": GUIDANCE, "seed": case.seed, "batch": 16, "groups": groups}
+    return replace(SampleSettings(), {**own, **case.sampling})
 
 
 def pool(cache: Path, case: Case) -> Path:
     """Return the folder of a run with all groups of a case's seed, sampled once."""
-    groups = GROUPS * CANDIDATES // case.candidates
-    how = SampleSettings(
-        candidates=case.candidates, groups=groups, guidance_scale=GUIDANCE, seed=case.seed, batch=16, steps=STEPS
-    )
-    return sampled(cache / f"any-taste-{digest(asdict(how))}", how, lambda: load_model("garden"))
+    name = f"any-taste-{digest(asdict(settings(case)))}{'-flow' if case.flow else ''}"
+    return sampled(cache / name, settings(case), lambda: load(case))
 
 
-def pick(run: Run, case: Case) -> None:
-    """Pick favourites as a person with this taste does; a taste called random has none."""
-    rng = generator(case.seed, "any taste", case.taste)
-    for group in run.groups.select()[: case.clicks]:
+def pick(run: Run, case: Case, round: int = 0) -> None:
+    """Pick favourites in a round's groups as a person with this taste does; a taste called random has none."""
+    rng = generator(case.seed, "any taste", case.taste, *([round] if round else []))
+    for group in [group for group in run.groups.select() if group.round == round][: case.clicks]:
         scores = torch.rand(group.candidates, generator=rng)
         if case.taste != "random":
             scores = TASTES[case.taste](read_images(run, group), [group.prompt] * group.candidates)
@@ -135,19 +171,14 @@ class Measuring(DiffusersModel):
             return super().evaluate(conditioning, shape, work)
 
 
-def settings(case: Case) -> SampleSettings:
-    """Return how a case's pictures are drawn."""
-    return SampleSettings(candidates=case.candidates, groups=GROUPS, guidance_scale=GUIDANCE, seed=case.seed, batch=16)
-
-
 def teach(run: Run, model: DiffusersModel, case: Case) -> tuple[LoraWeights, dict[str, Any]]:
-    """Pick, train and settle a round; return the LoRA as it is used, and what the product says."""
-    pick(run, case)
+    """Train and settle a round; return the LoRA as it is used, and what the product says."""
     rows, how = Rows(), replace(TrainSettings(seed=case.seed), json.loads(case.train))
     with rows.counting(model.denoiser.module):
         saved = PicksRequest(how, LoraSettings()).train(run, model, "peft", lambda report: Next.CONTINUE)
     assert saved is not None
     measuring = Measuring(model.pipeline, rows)
+    measuring.denoiser = model.denoiser
     saved = settle_round(run, measuring, saved, settings(case), "peft", lambda done, total: None)
     result = saved.result
     return result.weights, {
@@ -157,8 +188,17 @@ def teach(run: Run, model: DiffusersModel, case: Case) -> tuple[LoraWeights, dic
         "kept": result.kept,
         "expected": result.win,
         "drift": result.strength_scan,
-        "cost": rows.count / (GROUPS * CANDIDATES * STEPS * 2),
+        "cost": rows.count / (GROUPS * CANDIDATES * case.steps * 2),
     }
+
+
+def draw_again(run: Run, model: DiffusersModel, case: Case) -> None:
+    """Draw half as many groups for the second round, with what the first has taught."""
+    how, policy = settings(case), run.rounds.current_policy()
+    how = replace(how, {"groups": how.groups // 2})
+    with applied(model.denoiser, run.rounds.lora(policy)):
+        for _ in sample_groups(run, model, how, split_prompts()[0], policy, round=2):
+            pass
 
 
 def told_the_truth(run: Run, model: DiffusersModel, case: Case) -> LoraWeights:
@@ -174,7 +214,10 @@ def told_the_truth(run: Run, model: DiffusersModel, case: Case) -> LoraWeights:
 
 def judged(cache: Path, model: DiffusersModel, case: Case, lora: LoraWeights) -> dict[str, Any]:
     """Draw held-out prompts with a LoRA, and compare them with the original's."""
-    experiment, taste = Experiment("any taste"), TASTES[case.taste]
+    own = {name: value for name, value in case.sampling.items() if name != "candidates"}
+    experiment, taste = Experiment("any taste", sample=own), TASTES[case.taste]
+    cache = cache / "flow" if case.flow else cache
+    cache.mkdir(exist_ok=True)
     originals = before(cache, model, experiment, "deterministic")
     with applied(model.denoiser, lora):
         tuned = drawn(model, experiment, "deterministic")
@@ -195,7 +238,7 @@ def classifier() -> GardenClassifier:
 
 def run_case(cache: Path, case: Case) -> dict[str, Any]:
     """Run a case, and return its row of results."""
-    model, row = load_model("garden"), dict[str, Any](asdict(case), made_of=digest())
+    model, row = load(case), dict[str, Any](asdict(case), made_of=digest())
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(pool(cache, case), folder, dirs_exist_ok=True)
         run = Run.open(folder)
@@ -208,7 +251,12 @@ def run_case(cache: Path, case: Case) -> dict[str, Any]:
                     break
             row |= found
         else:
+            pick(run, case)
             lora, figures = teach(run, model, case)
+            if case.second:
+                draw_again(run, model, case)
+                pick(run, case, round=2)
+                lora, figures = teach(run, model, case)
             row |= figures
             unchanged = case.taste == "random" or not figures["evidence"]
             row |= {"win": 0.5, "fidelity": {}} if unchanged else judged(cache, model, case, lora)
@@ -255,6 +303,10 @@ def main() -> None:
     parser.add_argument("--flip", type=float, default=0.0)
     parser.add_argument("--candidates", type=int, default=CANDIDATES)
     parser.add_argument("--ceiling", action="store_true")
+    parser.add_argument("--second", action="store_true")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--size", default="")
+    parser.add_argument("--flow", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
     parser.add_argument("--tastes", nargs="*", default=list(TASTES))
     parser.add_argument("--set", nargs="*", default=[], help="train settings to try, name=value")
@@ -268,11 +320,8 @@ def main() -> None:
     options.results.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
     rows = [row for row in rows if row["made_of"] == digest()]
-    wanted = [
-        Case(taste, seed, options.clicks, options.flip, options.candidates, options.ceiling, train)
-        for seed in options.seeds
-        for taste in options.tastes
-    ]
+    given = {name: getattr(options, name) for name in GIVEN}
+    wanted = [Case(taste, seed, train=train, **given) for seed in options.seeds for taste in options.tastes]
 
     def known(case: Case) -> list[dict[str, Any]]:
         return [row for row in rows if asdict(case).items() <= row.items()]
@@ -280,14 +329,15 @@ def main() -> None:
     todo = [] if options.known else [case for case in wanted if not known(case)]
     if todo:
         with ProcessPoolExecutor(options.jobs, initializer=one_thread) as executor:
-            for seed in dict.fromkeys(case.seed for case in todo):  # once, not by two processes
-                executor.submit(pool, options.cache, Case("", seed, candidates=options.candidates)).result()
+            for case in {case.seed: case for case in todo}.values():  # once, not by two processes
+                executor.submit(pool, options.cache, case).result()
             for row in executor.map(run_case, [options.cache] * len(todo), todo):
                 rows.append(row)
                 with options.results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 print(json.dumps(row), flush=True)
-    ceilings = {(row["taste"], row["seed"]): row["win"] for row in rows if row["ceiling"]}
+    drawn_alike = [row for row in rows if row["ceiling"] and all(row[name] == given[name] for name in DRAWING)]
+    ceilings = {(row["taste"], row["seed"]): row["win"] for row in drawn_alike}
     print("\n" + table([row for case in wanted for row in known(case)], ceilings))
 
 

@@ -177,7 +177,7 @@ class TrainSettings:
     )
     learning_rate: float | None = setting(
         None,
-        "AdamW's learning rate; empty: the method's own, for D3PO 2e-3.",
+        "AdamW's learning rate; empty: the method's own, for D3PO 1.5e-3.",
         low=1e-8,
         high=1.0,
         advanced=True,
@@ -304,7 +304,7 @@ class MethodDefaults:
 
 
 METHOD_DEFAULTS: dict[str, MethodDefaults] = {
-    "d3po": MethodDefaults(beta=205.0, clip=0.0, learning_rate=2e-3),
+    "d3po": MethodDefaults(beta=205.0, clip=0.0, learning_rate=1.5e-3),
     "ddpo": MethodDefaults(beta=0.0, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "dpok": MethodDefaults(beta=0.1, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "diffusion-dpo": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
