@@ -101,8 +101,8 @@ class Case:
     @property
     def sampling(self) -> dict[str, Any]:
         """Return the settings of drawing that are this case's own."""
-        width, height = self.size.split("x") if self.size else (0, 0)
-        return {"candidates": self.candidates, "steps": self.steps, "width": int(width), "height": int(height)}
+        size = dict(zip(("width", "height"), map(int, self.size.split("x")), strict=True)) if self.size else {}
+        return {"candidates": self.candidates, **size, **({"steps": self.steps} if self.steps != STEPS else {})}
 
 
 def load(case: Case) -> DiffusersModel:

@@ -124,7 +124,7 @@ def sample_settings(experiment: Experiment, seed: int) -> SampleSettings:
     from d3po_core.settings import SampleSettings, replace
 
     base = SampleSettings(candidates=2, guidance_scale=GUIDANCE, seed=seed, batch=16)
-    most = max(e.clicks for e in EXPERIMENTS if e.sample == experiment.sample)
+    most = max((e.clicks for e in EXPERIMENTS if e.sample == experiment.sample), default=0)
     return replace(base, {"groups": max(most, experiment.clicks), **experiment.sample})
 
 

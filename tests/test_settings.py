@@ -154,7 +154,7 @@ def test_a_preset_imposes_what_is_d3pos_on_no_other_method():
         assert found["sample"] == PRESETS["published"]["sample"]
         assert found["train"] == {
             **{"guided_loss": True, "judge": False, "drift_limit": 0.0},
-            **{"keep_prompt": 0.0, "trained_steps": 0, "epochs": 4, "batch": 4},
+            **{"keep_prompt": 0.0, "trained_steps": 0, "epochs": 4, "batch": 4, "decay": False},
         }
         assert preset_values("taste", method) == {}
 
@@ -177,7 +177,7 @@ def test_what_was_left_empty_is_filled_in_and_nothing_else(method):
 def test_stored_settings_of_other_versions_are_read():
     earlier = {"method": "ddpo", "beta": 0.0, "clip": 0.0, "learning_rate": 0.0, "epochs": 7}
     earlier |= {"gone": True, "cross_check": False, "patience": 0}
-    as_it_was = {"judge": False, "trained_steps": 0, "keep_prompt": 0.0}
+    as_it_was = {"judge": False, "trained_steps": 0, "keep_prompt": 0.0, "decay": False}
     assert from_stored(TrainSettings, earlier) == TrainSettings(method="ddpo", epochs=7, **as_it_was)
     published = {"level": "step", "epochs": 4, "batch": 4, "learning_rate": None, "cross_check": False}
     same = {**as_it_was, "level": "step", "epochs": 4, "batch": 4, "learning_rate": None}
