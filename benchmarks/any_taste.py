@@ -204,7 +204,14 @@ def draw_again(run: Run, model: DiffusersModel, case: Case) -> None:
 def told_the_truth(run: Run, model: DiffusersModel, case: Case) -> LoraWeights:
     """Train DDPO on the taste's own scores of all pictures, with the settings that it learns best with."""
     how = TrainSettings(
-        seed=case.seed, method="ddpo", learning_rate=1e-3, epochs=4, trained_steps=0, drift_limit=0.0, keep_prompt=0.0
+        seed=case.seed,
+        method="ddpo",
+        learning_rate=1e-3,
+        epochs=4,
+        trained_steps=0,
+        decay=False,
+        drift_limit=0.0,
+        keep_prompt=0.0,
     )
     request = PicksRequest(how, LoraSettings(), TASTES[case.taste])
     saved = request.train(run, model, "peft", lambda report: Next.CONTINUE)

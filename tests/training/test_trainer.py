@@ -166,7 +166,7 @@ def test_learns_its_picks(tmp_path: Path, picks: str, trained_steps: int) -> Non
     work = trainer(run, model, epochs=10, judge=False, trained_steps=trained_steps)
     with work:
         list(work.steps())
-        assert work._fit.measure(work.trained_on).accuracy > (0.75 if trained_steps else 0.95)
+        assert work._fit.measure(work.trained_on).accuracy > (0.6 if trained_steps else 0.95)  # each step once
     assert flat(work.result().weights).abs().max() > 0
 
 
