@@ -260,12 +260,14 @@ def run_case(cache: Path, case: Case) -> dict[str, Any]:
         else:
             pick(run, case)
             lora, figures = teach(run, model, case)
+            learnt = figures["evidence"]
             if case.second:
                 draw_again(run, model, case)
                 pick(run, case, round=2)
                 lora, figures = teach(run, model, case)
+                learnt = learnt or figures["evidence"]
             row |= figures
-            unchanged = case.taste == "random" or not figures["evidence"]
+            unchanged = case.taste == "random" or not learnt
             row |= {"win": 0.5, "fidelity": {}} if unchanged else judged(cache, model, case, lora)
         run.close()
     return row

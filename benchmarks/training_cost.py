@@ -101,7 +101,7 @@ class Ours:
             limits = fit_batch_limits(denoiser, group_rows(groups[0], recorded, guided, denoiser.device))
         reference = Reference("base", denoiser, lora.off, limits.forward)
         self.fit = PreferenceOptimizer(
-            denoiser, lora.parameters(), counts, 0, by_id.__getitem__, reference, fill_in(settings), limits
+            denoiser, lora.parameters(), counts, {}, by_id.__getitem__, reference, fill_in(settings), limits
         )
 
     def unit(self) -> int:

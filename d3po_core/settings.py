@@ -173,7 +173,11 @@ class TrainSettings:
         advanced=True,
     )
     epochs: int = setting(
-        6, "Times that every picture is used, each time at other recorded steps, until all were used.", low=1, high=1000
+        6,
+        "Times that every picture is used, at steps not trained yet; a picture of which all were trained is used no "
+        "more.",
+        low=1,
+        high=1000,
     )
     learning_rate: float | None = setting(
         None,
@@ -444,4 +448,6 @@ def _of_0_1_0(values: dict[str, Any], checked: bool) -> dict[str, Any]:
     """
     if checked:
         return {name: value for name, value in values.items() if (name, value) not in DEFAULTS_OF_0_1_0.items()}
-    return {**values, "judge": False, "trained_steps": 0, "keep_prompt": 0.0, "decay": False}
+    values = {**values, "judge": False, "trained_steps": 0, "keep_prompt": 0.0, "decay": False}
+    own_rate = values.get("method", "d3po") == "d3po" and values.get("learning_rate") is None
+    return {**values, "learning_rate": 1e-3} if own_rate else values

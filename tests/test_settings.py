@@ -180,7 +180,7 @@ def test_stored_settings_of_other_versions_are_read():
     as_it_was = {"judge": False, "trained_steps": 0, "keep_prompt": 0.0, "decay": False}
     assert from_stored(TrainSettings, earlier) == TrainSettings(method="ddpo", epochs=7, **as_it_was)
     published = {"level": "step", "epochs": 4, "batch": 4, "learning_rate": None, "cross_check": False}
-    same = {**as_it_was, "level": "step", "epochs": 4, "batch": 4, "learning_rate": None}
+    same = {**as_it_was, "level": "step", "epochs": 4, "batch": 4, "learning_rate": 1e-3}  # D3PO's own in 0.1.0
     assert from_stored(TrainSettings, published) == TrainSettings(**same)
     default = {"epochs": 4, "batch": 4, "drift_limit": 0.06, "learning_rate": None, "cross_check": True, "warmup": 2}
     assert from_stored(TrainSettings, default) == TrainSettings(warmup=2)

@@ -14,7 +14,7 @@ from . import common
 from .flags import add_settings, settings_of
 
 EXAMPLE = """  d3po train --run my-taste
-  d3po train --run my-taste --rank 16 --epochs 8"""
+  d3po train --run my-taste --rank 16 --epochs 4"""
 OUT_OF_MEMORY = (
     "Lower --micro-batch (1 needs least), or add --checkpointing, then start again: it goes on where it was."
 )

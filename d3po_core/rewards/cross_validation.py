@@ -92,7 +92,7 @@ class PairData:
             The pairs with differences (P, R), and the matrix (F, R) that turns a beta (R,) into one on features.
         """
         left, singular, right = torch.linalg.svd(self.differences * scale, full_matrices=False)
-        rank = int((singular > RANK_TOLERANCE * singular[0]).sum())
+        rank = int((singular > RANK_TOLERANCE * singular.max()).sum()) if len(singular) else 0
         projected = left[:, :rank] * singular[:rank]
         return PairData(projected, self.weights, self.groups), scale[:, None] * right[:rank].T
 
@@ -151,7 +151,8 @@ def hidden_margins(data: PairData, scales: Sequence[Tensor], count: int = OUTER_
 def choose_power(data: PairData, scale: Tensor, first: Choice, count: int) -> Choice:
     """Return the power and the ridge with the least log loss on the folds left out, after the first choice.
 
-    Weights of the first fit, too, are those of the folds that are seen.
+    The first fit's weights, too, are those of the folds that are seen; its scale and ridge were chosen on all. So the
+    choice favours the first fit's own, and how good the head is must be measured on groups outside, `hidden_margins`.
     """
     losses: dict[Choice, float] = {}
     folds = fold_of(data.groups, count)

@@ -146,7 +146,7 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
     """Fit a judge to a run's picks.
 
     Held-out groups are not trained on and are predicted by the final head. Every other group is predicted by a head for
-    which neither the weights nor the ridge were chosen with it.
+    which neither the weights nor scale, ridge and power were chosen with it.
 
     Args:
         run: has the images and the standing picks.

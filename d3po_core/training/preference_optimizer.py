@@ -8,7 +8,7 @@ at once, and no second pass is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -112,7 +112,7 @@ class PreferenceOptimizer:
         denoiser: the policy, its LoRA active.
         parameters: the LoRA's trainable parameters.
         groups: ids of the groups to train on, with their numbers of pairs.
-        recorded: steps of each picture, see `useful_epochs`; 0 for no limit.
+        recorded: steps of each picture of a group, by id, see `useful_epochs`; a group that is not there has no limit.
         load: loads a group by id.
         reference: the policy that log-ratios are taken to.
         settings: how it is trained.
@@ -125,7 +125,7 @@ class PreferenceOptimizer:
         denoiser: Denoiser,
         parameters: Sequence[torch.nn.Parameter],
         groups: dict[str, int],
-        recorded: int,
+        recorded: Mapping[str, int],
         load: Load,
         reference: Reference,
         settings: FilledTrainSettings,
@@ -138,8 +138,8 @@ class PreferenceOptimizer:
         self.limits = limits
         self.done, self._offset = 0, 0.0
         self._groups = groups
-        epochs = range(useful_epochs(settings, recorded))
-        self._batches = [batch for epoch in epochs for batch in self._epoch(epoch)]
+        self._epochs = {name: useful_epochs(settings, recorded.get(name, 0)) for name in groups}
+        self._batches = [batch for epoch in range(max(self._epochs.values())) for batch in self._epoch(epoch)]
         self.optimizer = LoraOptimizer(
             denoiser,
             self.parameters,
@@ -170,7 +170,7 @@ class PreferenceOptimizer:
         Returns:
             The epoch and the groups' ids, for each update.
         """
-        ids = sorted(self._groups)
+        ids = sorted(name for name in self._groups if epoch < self._epochs[name])
         order = [ids[i] for i in torch.randperm(len(ids), generator=generator(self.settings.seed, "epoch", epoch))]
         batches: list[list[str]] = [[]]
         for name in order:
@@ -211,7 +211,7 @@ class PreferenceOptimizer:
             return rows
         turns = -(-steps // count)
         order = torch.randperm(steps, generator=generator(self.settings.seed, group.number, "steps", epoch // turns))
-        chosen = order.roll(-count * (epoch % turns))[:count].sort().values
+        chosen = order[count * (epoch % turns) :][:count].sort().values
         return rows[(torch.arange(candidates)[:, None] * steps + chosen).flatten()]
 
     @cached_property

@@ -11,6 +11,7 @@ the LoRA's own log-ratios predict their picks.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Generator, Iterator
 from functools import cached_property
 
@@ -82,8 +83,7 @@ class Trainer(RoundTrainer):
         if not plan.settings.reevaluate_reference:
             self._check_samplers()
         with checkpointing(denoiser.module, plan.settings.checkpointing):
-            rows, self._recorded = self._sample_rows()
-            self._limits = fit_batch_limits(denoiser, rows, plan.settings.micro_batch)
+            self._limits = fit_batch_limits(denoiser, self._sample_rows(), plan.settings.micro_batch)
         self._reference, self._base = self._references(self._limits)
 
     @classmethod
@@ -167,14 +167,25 @@ class Trainer(RoundTrainer):
             elif policy == self.start:  # nothing has been learnt since
                 check_same_model(self.denoiser, self._load(group_id))
 
-    def _sample_rows(self) -> tuple[Rows, int]:
-        """Return rows of the kind that is trained on, to see what fits into memory, and how many steps are recorded."""
+    def _sample_rows(self) -> Rows:
+        """Return rows of the kind that is trained on, to see what fits into memory."""
         group, settings = self._load(min(self.data.training)), self.settings
         if METHODS[settings.method].rows == "images":
             levels = noise_levels(self.denoiser, settings.lowest_sigma)
-            return noise_images(group, levels, 1, generator(settings.seed), self.denoiser), 0
+            return noise_images(group, levels, 1, generator(settings.seed), self.denoiser)
         recorded = group.guided if settings.guided_loss else group.cond
-        return group_rows(group, recorded, settings.guided_loss, self.denoiser.device), len(group.steps)
+        return group_rows(group, recorded, settings.guided_loss, self.denoiser.device)
+
+    def _recorded(self) -> dict[str, int]:
+        """Count the recorded steps of each group's pictures; what was drawn by the same settings has as many."""
+        if METHODS[self.settings.method].rows == "images":
+            return {}
+        alike: dict[str, list[str]] = {}
+        for name in sorted(self.data.training):
+            alike.setdefault(json.dumps(self.run.groups.get(name).settings, sort_keys=True), []).append(name)
+        return {
+            name: steps for names in alike.values() for steps in [len(self._load(names[0]).steps)] for name in names
+        }
 
     def _references(self, limits: BatchLimits) -> tuple[Reference, Reference]:
         """Return the reference that the settings name, and the base."""
@@ -227,7 +238,7 @@ class Trainer(RoundTrainer):
             self.denoiser,
             self._lora.parameters(),
             {name: max(1, len(pairs)) for name, pairs in self.data.training.items()},
-            self._recorded,
+            self._recorded(),
             self._load,
             self._reference,
             self.settings,
@@ -292,7 +303,7 @@ def _begin_or_resume(
     stored = stopped.settings
     as_now = {name: getattr(settings, name) for name in FREE_TO_CHANGE}
     plan = TrainPlan(
-        settings=fill_in(from_stored(TrainSettings, {**stored["train"], **as_now})),
+        settings=fill_in(from_stored(TrainSettings, {"decay": False, **stored["train"], **as_now})),
         lora_settings=from_stored(LoraSettings, stored["lora"]),
         data=PreferenceData.from_json(stored["lesson"]),
         # Not the present one: somebody may have gone back to another round meanwhile.

@@ -46,7 +46,7 @@ def gradient(groups: list[TrainingGroup], level: str, limits: BatchLimits) -> tu
         policy,
         list(policy.module.parameters()),
         {g.id: len(g.pairs) for g in groups},
-        max(len(g.steps) for g in groups),
+        {g.id: len(g.steps) for g in groups},
         {g.id: g for g in groups}.__getitem__,
         Reference("base", policy, contextlib.nullcontext, 100),
         fill_in(TrainSettings(level=level, beta=40.0, batch=100, guided_loss=True, grad_clip=1e9, trained_steps=0)),
