@@ -265,6 +265,7 @@ def run_case(cache: Path, case: Case) -> dict[str, Any]:
                 draw_again(run, model, case)
                 pick(run, case, round=2)
                 lora, figures = teach(run, model, case)
+                figures["cost"] *= 2  # half as many pictures were drawn for it
                 learnt = learnt or figures["evidence"]
             row |= figures
             unchanged = case.taste == "random" or not learnt

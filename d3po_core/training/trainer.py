@@ -183,9 +183,8 @@ class Trainer(RoundTrainer):
         alike: dict[str, list[str]] = {}
         for name in sorted(self.data.training):
             alike.setdefault(json.dumps(self.run.groups.get(name).settings, sort_keys=True), []).append(name)
-        return {
-            name: steps for names in alike.values() for steps in [len(self._load(names[0]).steps)] for name in names
-        }
+        steps = {how: len(self._load(names[0]).steps) for how, names in alike.items()}
+        return {name: steps[how] for how, names in alike.items() for name in names}
 
     def _references(self, limits: BatchLimits) -> tuple[Reference, Reference]:
         """Return the reference that the settings name, and the base."""
@@ -300,7 +299,7 @@ def _begin_or_resume(
         plan = TrainPlan(settings=fill_in(settings), lora_settings=lora_settings, start=start, data=data)
         number = run.rounds.begin(plan.to_json(), plan.reference, anew=True, by_picks=reward is None)
         return number, plan, False
-    stored = stopped.settings
+    stored = stopped.settings  # without `decay`: begun before there was one, so it goes on at its rate
     as_now = {name: getattr(settings, name) for name in FREE_TO_CHANGE}
     plan = TrainPlan(
         settings=fill_in(from_stored(TrainSettings, {"decay": False, **stored["train"], **as_now})),
