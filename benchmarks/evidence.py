@@ -25,8 +25,8 @@ from benchmarks.learning import one_thread
 from benchmarks.tastes import TASTES
 from d3po_core.diffusion.rollout import generator
 from d3po_core.picks import Pick, pairs
-from d3po_core.rewards.features import STATISTICS, get_features
-from d3po_core.rewards.judge import above_chance, fit, group_features, share_of
+from d3po_core.rewards.description import described, seen_in
+from d3po_core.rewards.judge import above_chance, fit, share_of
 from d3po_core.run import Run
 from d3po_core.run.run import read_images
 
@@ -35,17 +35,17 @@ CLICKS, SEEDS, ACCEPTED = (16, 24, 32, 64), range(5), 0.2
 
 def evidence(run: Run, favourites: list[int]) -> tuple[float, float, float]:
     """Return the share predicted of favourites in the first groups, z, and the seconds that took."""
-    extractor = get_features(STATISTICS)
     groups = run.groups.select()[: len(favourites)]
-    features = {group.id: group_features(run, group.id, extractor) for group in groups}
+    kind = seen_in(run, [group.id for group in groups])
+    features = described(run, [group.id for group in groups], kind)
     of_all = {
         group.id: pairs(Pick("favourite", (best,)), group.candidates)
         for group, best in zip(groups, favourites, strict=True)
     }
     held_out = {group.id: of_all.pop(group.id) for group in groups if group.held_out}
     started = time.process_time()
-    right = fit(features, of_all, held_out, extractor.scales).right
-    fit(features, of_all, {}, extractor.scales, folds=2)  # whether more picks would help
+    right = fit(features, of_all, held_out, kind.scales).right
+    fit(features, of_all, {}, kind.scales, folds=2)  # whether more picks would help
     return float(right.mean()), above_chance(right), time.process_time() - started
 
 

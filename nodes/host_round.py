@@ -53,7 +53,8 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
                 work.next("blind")
                 model, settings = round.previews()
                 decodes = model.vae is not None
-                saved = settle_round(run, model, saved, settings, "hooks", work.drawn, decodes)
+                others = request.others if isinstance(request, PicksRequest) else ()
+                saved = settle_round(run, model, saved, settings, "hooks", work.drawn, decodes, others)
         finally:  # also when drawing is interrupted
             publish(run.rounds.lora(run.rounds.current_policy()) or saved.path, folders.lora_folder())
             send_event("d3po.taught", taste=run.run_id, lora=folders.lora_name(run))

@@ -24,9 +24,10 @@ from ..d3po_core.training.round_trainer import stopped_round
 from . import folders, graph
 from .host import memory
 from .host.checks import check_trainable
+from .host.clip_vision import HostClip
 from .host.model import HostModel, RunModel, shape_of, with_lora
 from .host.process import within_host_memory
-from .host.types import Patcher, Vae, Widgets
+from .host.types import ClipVision, Patcher, Vae, Widgets
 from .host_round import HostRound
 from .host_round import train as train_host_round
 from .inputs import TRAJECTORIES, Trajectories, inputs, memory_input, node_schema, settings, taste_input
@@ -70,6 +71,7 @@ class LoraTrainer(io.ComfyNode):
                 io.Combo.Input("teaching", options=list(STRENGTHS), default="normal"),
                 memory_input(f"What to save memory for: {trades}."),
                 *inputs(WIDGETS, TrainSettings, LoraSettings),
+                io.ClipVision.Input("clip_vision", optional=True),
             ],
             outputs=[io.Model.Output(), io.LoraModel.Output(), io.LossMap.Output(), io.String.Output()],
             aliases=["teach", "finetune"],
@@ -118,6 +120,7 @@ class LoraTrainer(io.ComfyNode):
         teaching: str,
         trajectories: Trajectories | None = None,
         vae: Vae | None = None,
+        clip_vision: ClipVision | None = None,
         memory: str = memory.AUTO,
         **values: object,
     ) -> io.NodeOutput:
@@ -133,10 +136,15 @@ class LoraTrainer(io.ComfyNode):
         if reason and not stopped:
             return trainer_outputs(model, run, reason)
         node, upstream = str(cls.hidden.unique_id), graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
-        request = PicksRequest(train_settings(model, teaching, memory, values, node), settings(LoraSettings, values))
+        others = () if clip_vision is None else (HostClip(clip_vision),)
+        how = train_settings(model, teaching, memory, values, node)
+        request = PicksRequest(how, settings(LoraSettings, values), others=others)
 
         def work() -> tuple[str, list[float]]:
-            return train_host_round(round_by_picks(run, request, HostModel(model), vae), node)
+            host = HostModel(model)
+            round = round_by_picks(run, request, host, vae)
+            request.prepared(run, host)
+            return train_host_round(round, node)
 
         try:
             return trainer_outputs(model, run, *within_host_memory(work, LESS_MEMORY))

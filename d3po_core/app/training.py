@@ -23,6 +23,8 @@ from ..evaluation.evaluate import Show
 from ..lora.weights import scale_weights
 from ..picks import MIN_PICKS
 from ..rewards import Reward, get_reward, require_differentiable
+from ..rewards.description import note_features, note_network
+from ..rewards.features import NETWORK, Features
 from ..rewards.judge import fit_judge, load_judge_reward, own_judge, save_judge
 from ..rewards.spec import canonical
 from ..run import Round, RoundSummary, Run
@@ -112,6 +114,7 @@ def settle_round(
     attachment: str,
     show: Show,
     decodes: bool = True,
+    others: Sequence[Features] = (),
 ) -> SavedRound:
     """Draw pictures before and after a finished round, and let its LoRA be as strong as its limits allow.
 
@@ -123,6 +126,7 @@ def settle_round(
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
         show: see `Show`.
         decodes: see `draw_previews`.
+        others: kinds of features that a judge may see beside its own, as in `PicksRequest`.
 
     Returns:
         The round with the file to use, and with what the pictures tell.
@@ -130,10 +134,11 @@ def settle_round(
     result, number = saved.result, saved.result.round
     if not result.changed:  # before and after are the same
         return saved
-    judge = None if saved.reward_name else own_judge(run)
+    judge = None if saved.reward_name else own_judge(run, [NETWORK, *(kind.name for kind in others)])
     limits = Limits(saved.settings.keep_prompt, dict(result.strength_scan), saved.settings.drift_limit)
     try:
-        effect = draw_previews(run, model, number, result.weights, settings, attachment, show, limits, judge, decodes)
+        how = (settings, attachment, show, limits, judge, decodes, others)
+        effect = draw_previews(run, model, number, result.weights, *how)
     except BaseException:  # stopped, or out of memory: what is known of drift counts all the same
         strength = next((each for each in STRENGTHS if limits.allow(each, None)), STRENGTHS[-1])
         if strength < 1:
@@ -238,11 +243,21 @@ class PicksRequest(RoundRequest):
 
     Attributes:
         reward: scores all images in place of picks.
+        others: kinds of features that the judge may see beside statistics and what the network sees.
     """
 
     FIRST_WORK = "checking"
     settings: TrainSettings
     reward: Reward | None = None
+    others: Sequence[Features] = ()
+
+    def prepared(self, run: Run, model: ImageModel) -> PicksRequest:
+        """Note what the judge may see of pictures of which that is not known yet."""
+        if self.settings.judge and self.reward is None:
+            note_network(run, model, sample_settings(run))
+            for features in self.others:
+                note_features(run, features)
+        return self
 
     def open(self, run: Run, model: ImageModel, attachment: str) -> Trainer:
         return Trainer.open(run, model.denoiser, self.settings, self.lora, attachment, self.reward)

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..errors import D3POError
-from ..rewards.features import get_features
-from ..rewards.judge import above_chance, described, enough, fit, preferences, share_of
+from ..rewards.description import described, seen_in
+from ..rewards.judge import above_chance, enough, fit, preferences, share_of
 from ..run import Run
 
 HELPS = 0.01
@@ -42,11 +42,11 @@ def understand(run: Run) -> Understanding | None:
     training, held_out = preferences(run)
     if not enough(training, held_out):
         return None
-    extractor = get_features("statistics")
-    features = described(run, [*training, *held_out], extractor)
+    kind = seen_in(run, [*training, *held_out])
+    features = described(run, [*training, *held_out], kind)
     training, held_out = ({name: of[name] for name in of if name in features} for of in (training, held_out))
-    right = fit(features, training, held_out, extractor.scales).right
-    half = fit(features, training, {}, extractor.scales, folds=2).right
+    right = fit(features, training, held_out, kind.scales).right
+    half = fit(features, training, {}, kind.scales, folds=2).right
     share, known = share_of(above_chance(right)), float(right[: len(half)].mean())
     return Understanding(float(right.mean()), len(right), share, share < 1 or known - float(half.mean()) > HELPS)
 

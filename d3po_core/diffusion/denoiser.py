@@ -85,6 +85,18 @@ def starting_latents(denoiser: Denoiser, noise: Tensor, sigma: float) -> Tensor:
     return noise * (1 + sigma**2) ** 0.5 if denoiser.family == "diffusion" else noise
 
 
+def noised(denoiser: Denoiser, latents: Tensor, noise: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+    """Noise finished latents (B, ...) to a ratio of noise to signal.
+
+    Returns:
+        x (B, ...) in the family's own space, float32 on the denoiser's device, and its noise levels (B,).
+    """
+    sigma, signal = (ratio / (1 + ratio), 1 / (1 + ratio)) if denoiser.family == "flow" else (ratio, 1.0)
+    clean = denoiser.clean(latents).float().to(denoiser.device)
+    x = signal * clean + sigma * noise.to(clean)
+    return x, torch.full((len(x),), sigma, dtype=torch.float64)
+
+
 def stack(conditionings: Sequence[Conditioning]) -> Conditioning:
     """Concatenate conditionings of equal `size` to one batch."""
     return {name: torch.cat([c[name] for c in conditionings]) for name in conditionings[0]}

@@ -15,14 +15,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import Conditioning, Denoiser, Prediction
+from ..diffusion.denoiser import Conditioning, Denoiser, Prediction, noised
 from ..diffusion.image_model import ImageModel
-from ..diffusion.losses import per_row
 from ..diffusion.rollout import CandidateNoise, generator
 from ..lora import LoraWeights
 from ..lora.attachment import applied
 from ..lora.weights import scale_weights
-from ..rewards.judge import Judge, described
+from ..rewards.description import describe_drawn, described
+from ..rewards.features import NETWORK, STATISTICS, Features, Joined, Kind, get_features
+from ..rewards.judge import Judge
 from ..run import Run
 from ..run.blind_checks import strip_side
 from ..run.run import to_image
@@ -66,16 +67,15 @@ def prompt_adherence(
     Returns:
         (B,), float64 on the CPU: mean over noises and latent elements.
     """
-    flow, rng = denoiser.family == "flow", generator("adherence")
-    ratios = torch.full((draws,), ADHERENCE_RATIO, dtype=torch.float64)
-    sigma, signal = (ratios / (1 + ratios), 1 / (1 + ratios)) if flow else (ratios, torch.ones_like(ratios))
-    noise = torch.randn(len(ratios), *latents.shape[1:], generator=rng)
+    noise = torch.randn(draws, *latents.shape[1:], generator=generator("adherence"))
     found = []
     for number, row in enumerate(conditioning):
         clean = denoiser.clean(latents[number : number + 1]).float().to(denoiser.device)
-        x = per_row(signal, clean) * clean + per_row(sigma, clean) * noise.to(clean)
+        x, sigma = noised(
+            denoiser, latents[number : number + 1].expand(draws, *latents.shape[1:]), noise, ADHERENCE_RATIO
+        )
 
-        def predict(of: Conditioning, guided: bool, x: Tensor = x) -> Prediction:
+        def predict(of: Conditioning, guided: bool, x: Tensor = x, sigma: Tensor = sigma) -> Prediction:
             rows = {name: value.to(x.device).expand(len(x), *value.shape[1:]) for name, value in of.items()}
             return denoiser(x, sigma, rows, guidance_scale, guided)
 
@@ -101,7 +101,7 @@ def share_kept(before: Tensor, after: Tensor) -> float | None:
     return float(after.minimum(limit).mean()) / whole if whole > 0 else None
 
 
-def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor, prompts: list[str]) -> float:
+def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor) -> float:
     """Estimate the probability that the person prefers a new picture to an old one of its prompt and another seed.
 
     With the judge's scores u, the mean over pictures of Phi(rho (u_after - u_before) / (sqrt(2) spread)), Phi being the
@@ -113,8 +113,7 @@ def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor, prompts: li
     Args:
         run: with groups.
         judge: fitted to its picks.
-        before, after: pictures (B, 3, H, W) in [0, 1].
-        prompts: of them, B.
+        before, after: features (B, F) of pictures of the same prompts and seeds.
     """
     by_prompt: dict[int, list[Tensor]] = {}
     groups = {group.id: group.prompt_id for group in run.groups.select()}
@@ -124,7 +123,7 @@ def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor, prompts: li
     within = [torch.cat(groups) for groups in by_prompt.values() if len(groups) > 1] or by_group
     freedom = sum(len(each) - 1 for each in within)
     spread = math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
-    moved = (judge.head(after, prompts) - judge.head(before, prompts)).double()
+    moved = judge.scores(after) - judge.scores(before)
     trust = correlation(judge.facts.accuracy, round(statistics.fmean(map(len, by_group))))
     return float(torch.special.ndtr(trust * moved / (math.sqrt(2) * spread)).mean()) if spread else 0.5
 
@@ -224,6 +223,7 @@ def draw_previews(
     limits: Limits | None = None,
     judge: Judge | None = None,
     decodes: bool = True,
+    others: Sequence[Features] = (),
 ) -> Effect:
     """Draw a round's strip and blind check, find the strength to use, and save the pictures in the run.
 
@@ -239,8 +239,9 @@ def draw_previews(
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
         show: see `Show`.
         limits: what the LoRA may cost; None for anything.
-        judge: fitted to the run's picks.
+        judge: fitted to the run's picks; of what it sees beside statistics, all but the network is in `others`.
         decodes: the model has a VAE; else latents are drawn that find the strength, and nothing is saved.
+        others: kinds of features that were noted of the run's pictures, see `note_features`.
     """
     previews = _Previews(run, model, number, settings, show, decodes)
     before = previews.draw(None, attachment, whole=True)
@@ -264,7 +265,11 @@ def draw_previews(
             if last or (promising(strength) and limits.allow(strength, at_best)):
                 chosen, taught = strength, after
                 previews.save_check(before, after)
-    win = preferred(run, judge, before.images, taught.images, previews.prompts) if judge and decodes else None
+    win = None
+    if judge and decodes:
+        win = preferred(
+            run, judge, *(previews.features(side, judge.head.features, others) for side in (before, taught))
+        )
     return Effect(chosen or 1.0, tuple((strength, share_at(strength, measured)) for strength in measured), win)
 
 
@@ -314,6 +319,18 @@ class _Previews:
         how = (latents, self._rows, self.settings.guidance_scale, self._others)
         measure = partial(prompt_adherence, self.model.denoiser, *how)
         return self.model.evaluate([*self._rows, *(self._others or [])], self._shape, measure)
+
+    @torch.no_grad()
+    def features(self, side: _Side, kind: Kind, others: Sequence[Features]) -> Tensor:
+        """Return what a judge sees of the drawn pictures, (B, F), float64."""
+        if isinstance(kind, Joined):
+            return torch.cat([self.features(side, part, others) for part in kind.parts], 1)
+        if kind.name == NETWORK:
+            seen = describe_drawn(self.model, side.latents, self._rows, self.settings)
+            assert seen is not None, "it was noted of the run's pictures"
+            return seen.double()
+        (features,) = [each for each in (*others, get_features(STATISTICS)) if each.name == kind.name]
+        return features(side.images).double().cpu()
 
     def save_strip(self, sides: dict[str, _Side]) -> None:
         """Save strip images by side; not all at the end, as a person may stop before."""

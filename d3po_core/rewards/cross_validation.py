@@ -21,11 +21,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_STEPS = 100
-NEWTON_TOLERANCE = 1e-9
-"""Newton decrement at which to stop; half of it estimates how far the loss is above its minimum."""
+NEWTON_TOLERANCE, ROUGHLY = 1e-9, 1e-3
+"""Newton decrement at which to stop; half of it estimates how far the loss is above its minimum. The second is enough
+to choose between fits, whose losses on the folds left out differ by more."""
 
 
-def fit_bradley_terry(differences: Tensor, weights: Tensor, ridge: float, start: Tensor | None = None) -> Tensor:
+def fit_bradley_terry(
+    differences: Tensor,
+    weights: Tensor,
+    ridge: float,
+    start: Tensor | None = None,
+    tolerance: float = NEWTON_TOLERANCE,
+) -> Tensor:
     """Return the beta (F,), float64, at which `log_loss` is least.
 
     Args:
@@ -33,6 +40,7 @@ def fit_bradley_terry(differences: Tensor, weights: Tensor, ridge: float, start:
         weights: of the pairs, (P,).
         ridge: above 0.
         start: a beta near the minimum, from which fewer steps are needed; 0 if None.
+        tolerance: Newton decrement at which to stop.
     """
     beta = differences.new_zeros(differences.shape[1]) if start is None else start.clone()
     for _ in range(MAX_STEPS):
@@ -42,7 +50,7 @@ def fit_bradley_terry(differences: Tensor, weights: Tensor, ridge: float, start:
         curvature.diagonal().add_(ridge)
         step = torch.cholesky_solve(gradient[:, None], torch.linalg.cholesky(curvature))[:, 0]
         decrement = float(gradient @ step)
-        if decrement <= NEWTON_TOLERANCE:
+        if decrement <= tolerance:
             break
         size, now = 1.0, log_loss(differences, weights, ridge, beta)
         while log_loss(differences, weights, ridge, beta - size * step) > now - 0.1 * size * decrement:
@@ -164,7 +172,7 @@ def choose_power(data: PairData, scale: Tensor, first: Choice, count: int) -> Ch
             span, back = train.scaled(concentrated(scale, weights, power))
             beta = None
             for ridge in RIDGES:
-                beta = fit_bradley_terry(span.differences, span.weights, ridge, beta)
+                beta = fit_bradley_terry(span.differences, span.weights, ridge, beta, ROUGHLY)
                 loss = float(test.weights @ F.softplus(-(test.differences @ (back @ beta))))
                 choice = Choice(first.scale, ridge, power)
                 losses[choice] = losses.get(choice, 0.0) + loss
@@ -180,7 +188,7 @@ def choose_ridge(spans: Sequence[PairData], count: int) -> Choice:
         for number, span in enumerate(spans):
             train, test, beta = span[seen], span[~seen], None
             for ridge in RIDGES:
-                beta = fit_bradley_terry(train.differences, train.weights, ridge, beta)
+                beta = fit_bradley_terry(train.differences, train.weights, ridge, beta, ROUGHLY)
                 loss = float(test.weights @ F.softplus(-(test.differences @ beta)))
                 losses[Choice(number, ridge)] = losses.get(Choice(number, ridge), 0.0) + loss
     return min(losses, key=lambda choice: losses[choice])

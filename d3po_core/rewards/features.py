@@ -1,7 +1,13 @@
-"""What a judge sees of an image: numbers that describe it, with gradient."""
+"""What a judge sees of an image: numbers that describe it, of one kind or of several.
+
+Statistics of the image and a CLIP's embedding follow from the image, with gradient. What the network saw in it
+(`activations`) is noted where it is drawn. A judge of a run sees all kinds that its groups have; cross-validation
+chooses how much each counts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -11,25 +17,65 @@ from torch import Tensor
 from ..errors import D3POError
 from .simple import smooth_jpeg_size, ycbcr
 
-STATISTICS = "statistics"
+STATISTICS, NETWORK = "statistics", "network"
 SIDE, SCALES, MAP = 64, (1, 2, 4, 8), 4
+BESIDE = 2
+"""Number of the statistics' weighting beside which other kinds are tried: all that they are, the map least."""
 EPSILON = 1e-6
 """Added below square roots, so that their gradient is finite."""
 
 
-class Features(Protocol):
-    """Numbers that describe an image.
+class Kind(Protocol):
+    """A kind of numbers that describe an image, F of them.
 
     Attributes:
-        name: `statistics`, or `clip:` and a folder.
+        name: `statistics`, `network`, `clip:` and a folder, what a run keeps it by, or names joined by `+`.
         scales: alternative weightings of the features against each other, (F,) each; cross-validation chooses one.
     """
 
     name: str
     scales: list[Tensor]
 
+
+class Features(Kind, Protocol):
+    """A kind that follows from the image alone."""
+
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the features (B, F) of images (B, 3, H, W) in [0, 1]."""
+        """Return the features (B, F) of images (B, 3, H, W) in [0, 1]; gradients flow."""
+
+
+class Noted:
+    """A kind of which a run keeps what was noted of its pictures; what made it is not at hand.
+
+    Args:
+        name: that it is kept by.
+        width: F.
+    """
+
+    def __init__(self, name: str, width: int) -> None:
+        self.name = name
+        self.scales = [torch.full((width,), width**-0.5, dtype=torch.float64)]
+
+
+class Joined:
+    """Several kinds side by side.
+
+    Of the first, all weightings are tried. Of every other, it alone, and it beside the first in one of its weightings:
+    more of them would be chosen between by chance.
+
+    Args:
+        parts: the kinds, one or more.
+    """
+
+    def __init__(self, parts: Sequence[Kind]) -> None:
+        self.parts = tuple(parts)
+        self.name = "+".join(part.name for part in parts)
+        nothing = [torch.zeros_like(part.scales[0]) for part in parts]
+        own = [[scale, *nothing[1:]] for scale in parts[0].scales]
+        for place, part in enumerate(parts[1:], 1):
+            alone = [*nothing[:place], part.scales[0], *nothing[place + 1 :]]
+            own += [alone, [parts[0].scales[BESIDE % len(parts[0].scales)], *alone[1:]]]
+        self.scales = [torch.cat(scale) for scale in own]
 
 
 class Statistics:
@@ -129,3 +175,11 @@ def reach(weight: Tensor) -> Tensor:
     down, across = (torch.linspace(-1, 1, side, dtype=weight.dtype, device=weight.device) for side in weight.shape[1:])
     rows, columns = (part / part.sum(1, keepdim=True) for part in (weight.sum(2), weight.sum(1)))
     return torch.stack([rows @ down, columns @ across, rows @ down.square(), columns @ across.square()], 1)
+
+
+@torch.no_grad()
+def probe_of(features: Features) -> Tensor:
+    """Return the features (F,) of one fixed image, waves of colour, by which changed features are noticed."""
+    place = torch.arange(64) / 64
+    waves = [(6 * place[:, None] * k + 9 * place * (3 - k) + k).sin() for k in range(3)]
+    return features(torch.stack(waves)[None] / 2 + 0.5)[0].double().cpu()

@@ -14,9 +14,9 @@ import json
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -24,9 +24,9 @@ from torch import Tensor
 from ..errors import D3POError
 from ..picks import Pair, pairs
 from ..run import Run, files
-from ..run.run import read_images
 from .cross_validation import OUTER_FOLDS, Choice, PairData, by_group, fit_head, hidden_margins
-from .features import STATISTICS, Features, get_features
+from .description import described, seen_in
+from .features import STATISTICS, Features, Kind, get_features, probe_of
 from .reward import Reward
 
 MIN_GROUPS = 16
@@ -60,7 +60,7 @@ class JudgeFacts:
         groups: number of groups that were predicted.
         same, times: how often the person chose the same when a group was shown again, of how many times.
         run_id, run_name: of the run with the picks.
-        ridge, scale: chosen by cross-validation; the scale is a number of `Features.scales`.
+        ridge, scale, power: chosen by cross-validation, see `Choice`; the scale is a number of `Kind.scales`.
     """
 
     features: str
@@ -73,6 +73,7 @@ class JudgeFacts:
     run_name: str
     ridge: float
     scale: int
+    power: float = 0.0
 
     @property
     def share(self) -> float:
@@ -105,13 +106,14 @@ class Head:
         weights: on standardised features, (F,), float64.
     """
 
-    features: Features
+    features: Kind
     mean: Tensor
     std: Tensor
     weights: Tensor
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        features = self.features(images)
+        """Score images (B, 3, H, W) in [0, 1], with gradient; only where the features follow from the image alone."""
+        features = cast(Features, self.features)(images)
         return (features - self.mean.to(features)) @ (self.weights / self.std).to(features)
 
 
@@ -142,7 +144,7 @@ class Judge:
 
 
 @torch.inference_mode(False)  # as in `get_reward`
-def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None = None) -> Judge:
+def fit_judge(run: Run, features: str | Kind = STATISTICS, who: str | None = None) -> Judge:
     """Fit a judge to a run's picks.
 
     Held-out groups are not trained on and are predicted by the final head. Every other group is predicted by a head for
@@ -150,7 +152,7 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
 
     Args:
         run: has the images and the standing picks.
-        features: a name as `get_features` takes it, or the features themselves.
+        features: a name as `get_features` takes it, or the kind of features itself.
         who: name of the person whose picks are used; None for everybody's.
 
     Raises:
@@ -179,6 +181,7 @@ def fit_judge(run: Run, features: str | Features = STATISTICS, who: str | None =
         run_name=run.name,
         ridge=fitted.choice.ridge,
         scale=fitted.choice.scale,
+        power=fitted.choice.power,
     )
     return Judge(Head(extractor, fitted.mean, fitted.std, fitted.weights), facts)
 
@@ -212,7 +215,7 @@ def fit(
     Args:
         features: of each group's candidates, (C, F), float64, by group id.
         training, held_out: pairs by group id.
-        scales: see `Features`.
+        scales: see `Kind`.
         folds: parts that the groups are cut into, each predicted from the others.
     """
     mean, std = feature_spread([features[group_id] for group_id in training])
@@ -286,32 +289,18 @@ def above_chance(right: Tensor) -> float:
     return float(margin.mean()) * math.sqrt(len(margin)) / spread if spread else 0.0
 
 
-@torch.no_grad()
-def group_features(run: Run, group_id: str, features: Features) -> Tensor:
-    """Return what describes a group's candidates, (C, F), float64; statistics of the images are computed only once."""
-    name = features.name if features.name == STATISTICS else None
-    kept = run.groups.features(group_id).get(name) if name else None
-    if kept is not None and kept.shape[-1] == len(features.scales[0]):
-        return kept.double()
-    computed = features(read_images(run, run.groups.get(group_id))).cpu()
-    if name:
-        with suppress(D3POError):  # a full disk costs time only
-            run.groups.save_features(group_id, {name: computed.float()})
-    return computed.double()
+def own_judge(run: Run, kinds: Collection[str] | None = None) -> Judge | None:
+    """Fit a judge to a run's picks, which sees all that was noted of every group; None if picks are too few, `enough`.
 
-
-def described(run: Run, group_ids: Iterable[str], features: Features) -> dict[str, Tensor]:
-    """Return `group_features` by group id, without groups of which an image is missing or damaged."""
-    found: dict[str, Tensor] = {}
-    for group_id in group_ids:
-        with suppress(D3POError, OSError):  # Pillow's errors are of the second kind
-            found[group_id] = group_features(run, group_id, features)
-    return found
-
-
-def own_judge(run: Run) -> Judge | None:
-    """Return a judge that is fitted to a run's picks; None if there are too few, see `enough`."""
-    return fit_judge(run) if enough(*preferences(run)) else None
+    Args:
+        run: with picks.
+        kinds: of what was noted, those that it may see; None for all.
+    """
+    training, held_out = preferences(run)
+    if not enough(training, held_out):
+        return None
+    groups = [group.id for group in run.groups.select(freed=False, recorded=True)]
+    return fit_judge(run, seen_in(run, {*groups, *training, *held_out}, kinds))
 
 
 def enough(training: Collection[str], held_out: Collection[str]) -> bool:
@@ -339,7 +328,8 @@ def save_judge(fitted: Judge, path: Path | str) -> Path:
     """
     fitted.reward()  # raises if it is no better than chance
     head = fitted.head
-    tensors = {"mean": head.mean, "std": head.std, "weights": head.weights, "probe": _probe(head.features)}
+    probe = probe_of(cast(Features, head.features))
+    tensors = {"mean": head.mean, "std": head.std, "weights": head.weights, "probe": probe}
     metadata = {"form": FORM, "version": VERSION, "facts": json.dumps(dataclasses.asdict(fitted.facts))}
     files.replace(Path(path), files.pack(tensors, metadata))
     return Path(path)
@@ -362,11 +352,12 @@ def load_judge(path: Path | str) -> Judge:
         )
     try:
         facts = JudgeFacts(**json.loads(metadata["facts"]))
-        head = Head(get_features(facts.features), tensors["mean"], tensors["std"], tensors["weights"])
+        features = get_features(facts.features)
+        head = Head(features, tensors["mean"], tensors["std"], tensors["weights"])
         probe = tensors["probe"]
     except (KeyError, TypeError, ValueError) as error:
         raise D3POError(f"{path.name} is incomplete ({error}).", "Fit it again with Reward From Picks.") from error
-    present = _probe(head.features)
+    present = probe_of(features)
     if present.shape != probe.shape or float(((present - probe) / head.std).abs().max()) > PROBE_TOLERANCE:
         raise D3POError(
             f"The features that {path.name} was fitted on ({facts.features}) are not what they were.",
@@ -378,11 +369,3 @@ def load_judge(path: Path | str) -> Judge:
 def load_judge_reward(path: str) -> Reward:
     """Return the reward of the judge in a file; raises as `load_judge` and `Judge.reward` do."""
     return dataclasses.replace(load_judge(path).reward(), name=f"picks:{Path(path).name}")
-
-
-@torch.no_grad()
-def _probe(features: Features) -> Tensor:
-    """Return the features (F,) of one fixed image, waves of colour, by which changed features are noticed."""
-    place = torch.arange(64) / 64
-    waves = [(6 * place[:, None] * k + 9 * place * (3 - k) + k).sin() for k in range(3)]
-    return features(torch.stack(waves)[None] / 2 + 0.5)[0].double().cpu()

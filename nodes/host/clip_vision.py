@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from ...d3po_core.errors import D3POError
+from ...d3po_core.models.model import model_identity
 from ...d3po_core.rewards.clip_images import ImagePreparation
 from .types import ClipVision
 
@@ -28,8 +29,6 @@ class HostClip:
         D3POError: it is of a kind that sees images in another way.
     """
 
-    name = "the CLIP vision that was connected"
-
     def __init__(self, vision: ClipVision) -> None:
         if vision.model_type == SIGLIP_2:
             raise D3POError("A SigLIP 2 cannot be followed back to the picture here.", "Connect a CLIP or a SigLIP.")
@@ -42,6 +41,7 @@ class HostClip:
             self._network = network.eval().requires_grad_(False)
             with torch.no_grad():
                 width = self(torch.zeros(1, 3, side, side)).shape[1]
+        self.name = f"clip vision {model_identity(self._network)[:16]}"
         self.scales = [torch.full((width,), width**-0.5, dtype=torch.float64)]
 
     def __call__(self, images: Tensor) -> Tensor:

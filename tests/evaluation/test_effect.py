@@ -141,21 +141,25 @@ def test_the_expected_win_rate_is_that_of_normal_scores(run):
     """Against a draw of as many pictures as it takes, whose brightness is normal."""
     judge = judge_of_brightness(accuracy=1.0)
     groups = run.groups.select()
-    features = effect.described(run, [group.id for group in groups], judge.head.features)
-    scores = [judge.scores(features[group.id]) for group in groups]
+    known = effect.described(run, [group.id for group in groups], judge.head.features)
+    scores = [judge.scores(known[group.id]) for group in groups]
     by_prompt = [torch.cat([s for s, g in zip(scores, groups, strict=True) if g.prompt == p]) for p in ("one", "two")]
     spread = math.sqrt(sum(float(s.var() * (len(s) - 1)) for s in by_prompt) / sum(len(s) - 1 for s in by_prompt))
-    before = torch.full((4, 3, 8, 8), 0.4)
+    before, statistics = torch.full((4, 3, 8, 8), 0.4), Statistics()
+
+    def features(images: Tensor) -> Tensor:
+        return statistics(images).double()
+
     for moved in (-0.05, 0.0, 0.1):
         after = before + moved
         shift = float((judge.head(after, []) - judge.head(before, [])).mean())
         drawn = torch.randn(2, 200_000, generator=torch.Generator().manual_seed(0)) * spread
         simulated = float((drawn[0] + shift > drawn[1]).double().mean())
-        assert preferred(run, judge, before, after, ["one"] * 4) == pytest.approx(simulated, abs=0.005)
+        assert preferred(run, judge, features(before), features(after)) == pytest.approx(simulated, abs=0.005)
     half = torch.cat([before[:2] + 0.1, before[2:]])  # as likely as the mean of both, not what a mean shift would be
-    whole = preferred(run, judge, before, before + 0.1, ["one"] * 4)
-    assert preferred(run, judge, before, half, ["one"] * 4) == pytest.approx((whole + 0.5) / 2)
-    doubted = preferred(run, judge_of_brightness(accuracy=0.5), before, before + 0.1, ["one"] * 4)
+    whole = preferred(run, judge, features(before), features(before + 0.1))
+    assert preferred(run, judge, features(before), features(half)) == pytest.approx((whole + 0.5) / 2)
+    doubted = preferred(run, judge_of_brightness(accuracy=0.5), features(before), features(before + 0.1))
     assert doubted == pytest.approx(0.5, abs=0.001)
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.rewards import get_reward
-from d3po_core.rewards import judge as module
 from d3po_core.rewards.cross_validation import PairData, by_group, fit_bradley_terry, fit_head, fold_of, hidden_margins
 from d3po_core.rewards.features import Statistics, get_features, reach
 from d3po_core.rewards.judge import (
@@ -29,7 +28,6 @@ from d3po_core.rewards.judge import (
     enough,
     feature_spread,
     fit_judge,
-    group_features,
     judge_scores,
     load_judge,
     preferences,
@@ -224,70 +222,6 @@ def test_composition_is_where_colour_is_and_what_a_mirror_changes():
     assert torch.allclose(left_right[:, 0], top_bottom[:, 0], rtol=1e-4)
     assert torch.allclose(left_right[:, 2], 2 * left_right[:, 0], rtol=1e-4)
     assert spread[2] > spread[0]
-
-
-def features_file(run: Run, group_id: str) -> Path:
-    return run.folder / "groups" / group_id / "features.safetensors"
-
-
-def measured(run: Run, group_id: str) -> Tensor:
-    """A group's statistics, from its files alone."""
-    paths = sorted((run.folder / "groups" / group_id).glob("*.png"))
-    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-    return STATISTICS(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).double()
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> tuple[Run, str]:
-    """A run, and the id of its only group."""
-    run = coloured_run(tmp_path / "run", 1)
-    return run, run.groups.select()[0].id
-
-
-def test_features_on_disk_are_those_that_are_computed(group, monkeypatch):
-    run, group_id = group
-    assert not features_file(run, group_id).exists()
-    first = group_features(run, group_id, STATISTICS)
-    assert torch.equal(first, measured(run, group_id)) and features_file(run, group_id).is_file()
-    monkeypatch.setattr(module, "read_images", lambda *args: pytest.fail("they are known"))
-    assert torch.equal(group_features(run, group_id, STATISTICS), first)
-
-
-@pytest.mark.parametrize("found", ["damaged", "of another version", "empty"])
-def test_features_that_cannot_be_used_are_computed_anew(group, monkeypatch, found):
-    run, group_id = group
-    expected = group_features(run, group_id, STATISTICS)
-    if found == "of another version":
-        run.groups.save_features(group_id, {"statistics": torch.zeros(3, 7), "others": torch.ones(3, 2)})
-    else:
-        features_file(run, group_id).write_bytes(b"not a tensor" if found == "damaged" else b"")
-    assert torch.equal(group_features(run, group_id, STATISTICS), expected)
-    monkeypatch.setattr(module, "read_images", lambda *args: pytest.fail("they are known again"))
-    assert torch.equal(group_features(run, group_id, STATISTICS), expected)
-    assert ("others" in run.groups.features(group_id)) == (found == "of another version")
-
-
-def test_features_of_a_folder_are_not_kept(group):
-    """The folder's files may change under the same name."""
-    run, group_id = group
-
-    class Means:
-        name, scales = "clip:/some/where", [torch.ones(3).double()]
-
-        def __call__(self, images: Tensor) -> Tensor:
-            return images.mean((2, 3))
-
-    assert group_features(run, group_id, Means()).shape == (3, 3)
-    assert not features_file(run, group_id).exists()
-
-
-def test_a_disk_that_is_full_costs_time_only(group, monkeypatch):
-    def full(*args: object) -> None:
-        raise D3POError("The disk is full.")
-
-    run, group_id = group
-    monkeypatch.setattr(type(run.groups), "save_features", full)
-    assert torch.equal(group_features(run, group_id, STATISTICS), measured(run, group_id))
 
 
 def test_unknown_features_get_a_sentence():
