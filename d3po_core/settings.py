@@ -145,10 +145,17 @@ class TrainSettings:
         choices=("trajectory", "step"),
         advanced=True,
     )
+    credit: str = setting(
+        "picture",
+        "For d3po: what a recorded step is credited with. picture: the finished picture that it led to, which says far "
+        "more of a taste. step: the noise of that step alone, as published.",
+        choices=("picture", "step"),
+        advanced=True,
+    )
     beta: float | None = setting(
         None,
-        "Strength of the preference term; empty: the method's own. D3PO's own is 205, on log-ratios averaged over "
-        "latent elements; for 1,024 elements that is 0.2 on their sum. The paper: 0.1.",
+        "Strength of the preference term, on log-ratios averaged over latent elements; empty: the method's own, for "
+        "D3PO 2000 (with credit step 205; for 1,024 elements that is 0.2 on their sum). The paper: 0.1.",
         low=0.0,
         advanced=True,
         kind=float,
@@ -181,7 +188,7 @@ class TrainSettings:
     )
     learning_rate: float | None = setting(
         None,
-        "AdamW's learning rate; empty: the method's own, for D3PO 1.5e-3.",
+        "AdamW's learning rate; empty: the method's own, for D3PO 7e-4 (with credit step 1.5e-3).",
         low=1e-8,
         high=1.0,
         advanced=True,
@@ -308,13 +315,15 @@ class MethodDefaults:
 
 
 METHOD_DEFAULTS: dict[str, MethodDefaults] = {
-    "d3po": MethodDefaults(beta=205.0, clip=0.0, learning_rate=1.5e-3),
+    "d3po": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=7e-4),
     "ddpo": MethodDefaults(beta=0.0, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "dpok": MethodDefaults(beta=0.1, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "diffusion-dpo": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
     "diffusion-kto": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
     "diffusion-nft": MethodDefaults(beta=0.1, clip=0.0, learning_rate=1e-3, prediction_beta=2000.0),
 }
+OF_STEPS = MethodDefaults(beta=205.0, clip=0.0, learning_rate=1.5e-3)
+"""D3PO's own where a step is credited with its own noise."""
 BETA_WEIGHS_KL = ("ddpo", "dpok")
 """Methods whose beta may be 0; the gradient of the others is proportional to it."""
 METHOD_DECIDES = ("beta", "clip", "learning_rate")
@@ -329,7 +338,7 @@ FILLED = "filled"
 
 def fill_in(settings: TrainSettings) -> FilledTrainSettings:
     """Return the settings with the method's own value wherever one was left empty."""
-    own = METHOD_DEFAULTS[settings.method]
+    own = OF_STEPS if (settings.method, settings.credit) == ("d3po", "step") else METHOD_DEFAULTS[settings.method]
     values = {item.name: getattr(settings, item.name) for item in dataclasses.fields(TrainSettings)}
     empty = {name: getattr(own, name) for name in METHOD_DECIDES if values[name] is None}
     return FilledTrainSettings(**{**values, **empty})
@@ -362,7 +371,15 @@ PUBLISHED: PresetValues = {
     "sample": {"window": "all", "noise": "all", "eta": 1.0, "start": "same"},
     "lora": {"targets": "attention"},
     "train": {
-        **{"level": "step", "beta": 0.1, "clip": 0.1, "guided_loss": True, "judge": False, "drift_limit": 0.0},
+        **{
+            "credit": "step",
+            "level": "step",
+            "beta": 0.1,
+            "clip": 0.1,
+            "guided_loss": True,
+            "judge": False,
+            "drift_limit": 0.0,
+        },
         **{"trained_steps": 0, "epochs": 4, "learning_rate": 1e-3, "batch": 4, "keep_prompt": 0.0},
         "decay": False,
     },
@@ -372,7 +389,7 @@ to 1 ± 0.1, beta 0.1, every step by itself. The default preset is the dataclass
 
 PRESETS: dict[str, PresetValues] = {"taste": {}, "published": PUBLISHED}
 
-OF_D3PO = ("level", "beta", "clip", "learning_rate")
+OF_D3PO = ("credit", "level", "beta", "clip", "learning_rate")
 """Settings of a preset that mean something for D3PO alone."""
 
 
@@ -438,6 +455,8 @@ def from_stored(kind: type[Settings], stored: Mapping[str, object]) -> Settings:
         values |= {name: None for name in ZERO_WAS_EMPTY if values[name] == 0}
     if "cross_check" in stored:
         values = _of_0_1_0(values, bool(stored["cross_check"]))
+    if kind is TrainSettings and "credit" not in values and values.get("beta") is not None:
+        values["credit"] = "step"  # what its beta was chosen for
     return kind(**values)
 
 
@@ -448,6 +467,6 @@ def _of_0_1_0(values: dict[str, Any], checked: bool) -> dict[str, Any]:
     """
     if checked:
         return {name: value for name, value in values.items() if (name, value) not in DEFAULTS_OF_0_1_0.items()}
-    values = {**values, "judge": False, "trained_steps": 0, "keep_prompt": 0.0, "decay": False}
+    values = {**values, "judge": False, "trained_steps": 0, "keep_prompt": 0.0, "decay": False, "credit": "step"}
     own_rate = values.get("method", "d3po") == "d3po" and values.get("learning_rate") is None
     return {**values, "learning_rate": 1e-3} if own_rate else values

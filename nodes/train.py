@@ -43,7 +43,7 @@ WIDGETS = (
     *("level", "beta", "clip", "guided_loss", "reference", "reevaluate_reference", "epochs", "learning_rate", "batch"),
     *("warmup", "grad_clip", "label_smoothing", "judge", "drift_limit", "trained_steps", "micro_batch"),
     *("checkpointing", "rank", "alpha", "targets", "method", "draws", "lowest_sigma"),
-    *("keep_prompt", "decay"),
+    *("keep_prompt", "decay", "credit"),
 )
 """Settings in the order of the trainer's widgets. Saved workflows know widgets by their places: new ones go to the end.
 The seed has none."""

@@ -161,8 +161,9 @@ def test_a_preset_imposes_what_is_d3pos_on_no_other_method():
 
 def test_picks_are_predicted_with_the_beta_of_the_pair_method_on_the_same_rows():
     betas = {method: prediction_beta(fill_in(TrainSettings(method=method))) for method in METHOD_DEFAULTS}
-    steps, images = dict.fromkeys(("d3po", "ddpo", "dpok"), 205), ("diffusion-dpo", "diffusion-kto", "diffusion-nft")
-    assert betas == {**steps, **dict.fromkeys(images, 2000)}
+    pictures = ("d3po", "diffusion-dpo", "diffusion-kto", "diffusion-nft")
+    assert betas == {**dict.fromkeys(("ddpo", "dpok"), 205), **dict.fromkeys(pictures, 2000)}
+    assert prediction_beta(fill_in(TrainSettings(credit="step"))) == 205
     assert prediction_beta(fill_in(TrainSettings(beta=3.0))) == 3
 
 
@@ -177,7 +178,7 @@ def test_what_was_left_empty_is_filled_in_and_nothing_else(method):
 def test_stored_settings_of_other_versions_are_read():
     earlier = {"method": "ddpo", "beta": 0.0, "clip": 0.0, "learning_rate": 0.0, "epochs": 7}
     earlier |= {"gone": True, "cross_check": False, "patience": 0}
-    as_it_was = {"judge": False, "trained_steps": 0, "keep_prompt": 0.0, "decay": False}
+    as_it_was = {"judge": False, "trained_steps": 0, "keep_prompt": 0.0, "decay": False, "credit": "step"}
     assert from_stored(TrainSettings, earlier) == TrainSettings(method="ddpo", epochs=7, **as_it_was)
     published = {"level": "step", "epochs": 4, "batch": 4, "learning_rate": None, "cross_check": False}
     same = {**as_it_was, "level": "step", "epochs": 4, "batch": 4, "learning_rate": 1e-3}  # D3PO's own in 0.1.0

@@ -105,8 +105,22 @@ class Rows:
         )
 
 
+def jumps(sigma: Tensor) -> LinearSteps:
+    """Return steps that lead from noise levels (B,) to the finished image at once, x0 = D(x) + sigma * eps.
+
+    Their log-ratio is that of Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908, eq. 14, with weight 1 / sigma^2).
+    """
+    zero = torch.zeros_like(sigma)
+    return LinearSteps(sigma, zero, zero, torch.ones_like(sigma), sigma)
+
+
 def group_rows(
-    group: TrainingGroup, ref: Tensor, guided: bool, device: torch.device, base: Tensor | None = None
+    group: TrainingGroup,
+    ref: Tensor,
+    guided: bool,
+    device: torch.device,
+    base: Tensor | None = None,
+    clean: Tensor | None = None,
 ) -> Rows:
     """Return all (candidate, step) rows of a group, candidate-major.
 
@@ -116,10 +130,14 @@ def group_rows(
         guided: which of the two.
         device: where the rows are needed.
         base: the base model's predictions (C, K, ...), where the loss uses them and the reference is another policy.
+        clean: the finished images in the space of x, (C, ...): every step is then taken for a jump to them (`jumps`);
+            None for the steps as they were taken.
     """
     candidates, count = group.shape
     steps = group.steps[torch.arange(count).repeat(candidates)]
     x, x_next = group.x[:, :-1].flatten(0, 1), group.x[:, 1:].flatten(0, 1)
+    if clean is not None:
+        steps, x_next = jumps(steps.sigma), clean.repeat_interleave(count, 0)
     flat = ref.flatten(0, 1)
     z = residual(x, x_next, flat, steps).to(device)
     flat = flat.to(device)
@@ -176,8 +194,7 @@ def noise_images(group: TrainingGroup, levels: Tensor, draws: int, rng: torch.Ge
     clean = denoiser.clean(group.latents).repeat_interleave(draws, 0)
     signal = torch.ones_like(sigma) if denoiser.family == "diffusion" else 1 - sigma
     x = per_row(signal, clean) * clean + per_row(sigma, clean) * noise.repeat(candidates, *[1] * (clean.dim() - 1))
-    steps = LinearSteps(sigma, torch.zeros_like(sigma), torch.zeros_like(sigma), torch.ones_like(sigma), sigma)
-    x, clean = x.to(device), clean.to(device)
+    steps, x, clean = jumps(sigma), x.to(device), clean.to(device)
     z = residual(x, clean, x, steps)
     return Rows(x, x, z, x, steps, repeat_conditioning(group, len(x), device), group.guidance_scale, guided=False)
 

@@ -299,10 +299,10 @@ def _begin_or_resume(
         plan = TrainPlan(settings=fill_in(settings), lora_settings=lora_settings, start=start, data=data)
         number = run.rounds.begin(plan.to_json(), plan.reference, anew=True, by_picks=reward is None)
         return number, plan, False
-    stored = stopped.settings  # without `decay`: begun before there was one, so it goes on at its rate
+    stored = stopped.settings  # without `decay` or `credit`: begun before there was one, so it goes on without
     as_now = {name: getattr(settings, name) for name in FREE_TO_CHANGE}
     plan = TrainPlan(
-        settings=fill_in(from_stored(TrainSettings, {"decay": False, **stored["train"], **as_now})),
+        settings=fill_in(from_stored(TrainSettings, {"decay": False, "credit": "step", **stored["train"], **as_now})),
         lora_settings=from_stored(LoraSettings, stored["lora"]),
         data=PreferenceData.from_json(stored["lesson"]),
         # Not the present one: somebody may have gone back to another round meanwhile.

@@ -174,7 +174,9 @@ def test_drawing_notes_what_the_network_sees_and_teaching_makes_up_for_it(tmp_pa
         PicksRequest(TrainSettings(**how), LoraSettings(), reward).prepared(run, model)
         assert all((NETWORK in run.groups.features(name)) == there for name in drawn)
     for name in drawn:
-        assert torch.allclose(run.groups.features(name)[NETWORK], noted[name], atol=1e-3)  # from latents in half precision
+        assert torch.allclose(
+            run.groups.features(name)[NETWORK], noted[name], atol=1e-3
+        )  # from latents in half precision
 
 
 def test_a_network_that_cannot_be_heard_is_done_without(tmp_path):
