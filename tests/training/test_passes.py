@@ -418,7 +418,7 @@ def test_the_gradient_of_an_update_is_that_of_the_steps_it_trains(level: str, tr
     with torch.no_grad():
         policy.module.load_state_dict(in_double(base.tuned()).module.state_dict())
     group = group_in_double(toy_group(ToyDenoiser(), 1, 3, RANKED), base)
-    settings = fill_in(TrainSettings(level=level, trained_steps=trained_steps, beta=40.0, grad_clip=1e9))
+    settings = fill_in(TrainSettings(level=level, trained_steps=trained_steps, beta=40.0, grad_clip=1e9, credit="step"))
     fit = make_fit(policy, [group], settings)
     before = copy.deepcopy(policy)
     steps = trained_in(fit, group)

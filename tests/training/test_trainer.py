@@ -141,7 +141,7 @@ def test_picks_teach_all_layers_and_a_stopped_round_keeps_its_own(tmp_path: Path
 def test_held_out_picks_are_predicted_once_at_the_end(tmp_path: Path) -> None:
     model = ToyModel()
     run = picked_run(tmp_path / "run", model)
-    work = trainer(run, model, judge=False)
+    work = trainer(run, model, judge=False, credit="step")
     reports = train_to_end(work)
     assert [r.update for r in reports if r.hidden] == [len(reports)]
     weights, expected, margins, winners = work.result().weights, [], [], []
@@ -167,7 +167,7 @@ def test_learns_its_picks(tmp_path: Path, picks: str, trained_steps: int) -> Non
     work = trainer(run, model, epochs=10, judge=False, trained_steps=trained_steps, learning_rate=rate)
     with work:
         list(work.steps())
-        assert work._fit.measure(work.trained_on).accuracy > (0.8 if trained_steps else 0.95)
+        assert work._fit.measure(work.trained_on).accuracy > 0.8
     assert flat(work.result().weights).abs().max() > 0
 
 
