@@ -108,7 +108,7 @@ class Rows:
 def jumps(sigma: Tensor) -> LinearSteps:
     """Return steps that lead from noise levels (B,) to the finished image at once, x0 = D(x) + sigma * eps.
 
-    Their log-ratio is that of Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908, eq. 14, with weight 1 / sigma^2).
+    Their log-ratio is that of Diffusion-DPO (Wallace et al. 2024, arXiv 2311.12908, eq. 14), with weight 1 / sigma^2.
     """
     zero = torch.zeros_like(sigma)
     return LinearSteps(sigma, zero, zero, torch.ones_like(sigma), sigma)
