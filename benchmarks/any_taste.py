@@ -174,9 +174,8 @@ class Measuring(DiffusersModel):
 def teach(run: Run, model: DiffusersModel, case: Case) -> tuple[LoraWeights, dict[str, Any]]:
     """Train and settle a round; return the LoRA as it is used, and what the product says."""
     rows, how = Rows(), replace(TrainSettings(seed=case.seed), json.loads(case.train))
-    request = PicksRequest(how, LoraSettings()).prepared(run, model)  # of what was drawn before nothing is missing
     with rows.counting(model.denoiser.module):
-        saved = request.train(run, model, "peft", lambda report: Next.CONTINUE)
+        saved = PicksRequest(how, LoraSettings()).train(run, model, "peft", lambda report: Next.CONTINUE)
     assert saved is not None
     measuring = Measuring(model.pipeline, rows)
     measuring.denoiser = model.denoiser

@@ -24,8 +24,10 @@ from benchmarks.any_taste import Case, pool
 from benchmarks.learning import one_thread
 from benchmarks.tastes import TASTES
 from d3po_core.diffusion.rollout import generator
+from d3po_core.models import load_model
 from d3po_core.picks import Pick, pairs
 from d3po_core.rewards.description import described, seen_in
+from d3po_core.rewards.features import NETWORK
 from d3po_core.rewards.judge import above_chance, fit, share_of
 from d3po_core.run import Run
 from d3po_core.run.run import read_images
@@ -36,7 +38,7 @@ CLICKS, SEEDS, ACCEPTED = (16, 24, 32, 64), range(5), 0.2
 def evidence(run: Run, favourites: list[int]) -> tuple[float, float, float]:
     """Return the share predicted of favourites in the first groups, z, and the seconds that took."""
     groups = run.groups.select()[: len(favourites)]
-    kind = seen_in(run, [group.id for group in groups])
+    kind = seen_in(run, [group.id for group in groups], [NETWORK])
     features = described(run, [group.id for group in groups], kind)
     of_all = {
         group.id: pairs(Pick("favourite", (best,)), group.candidates)
@@ -68,6 +70,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "d3po-benchmark")
     options = parser.parse_args()
     one_thread()
+    model = load_model("garden")
+    for seed in SEEDS:
+        with closing(Run.open(pool(options.cache, Case("", seed)))) as run:
+            note_network(run, model.denoiser)
     print(f"| picker | {' | '.join(f'{n} picks: predicted, z, taught' for n in CLICKS)} |\n|---|---|---|---|---|")
     shares: dict[tuple[bool, int], list[float]] = {}
     seconds: list[float] = []

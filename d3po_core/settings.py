@@ -188,7 +188,7 @@ class TrainSettings:
     )
     learning_rate: float | None = setting(
         None,
-        "AdamW's learning rate; empty: the method's own, for D3PO 7e-4 (with credit step 1.5e-3).",
+        "AdamW's learning rate; empty: the method's own, for D3PO 1e-3 (with credit step 1.5e-3).",
         low=1e-8,
         high=1.0,
         advanced=True,
@@ -315,7 +315,7 @@ class MethodDefaults:
 
 
 METHOD_DEFAULTS: dict[str, MethodDefaults] = {
-    "d3po": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=7e-4),
+    "d3po": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
     "ddpo": MethodDefaults(beta=0.0, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "dpok": MethodDefaults(beta=0.1, clip=0.01, learning_rate=5e-4, prediction_beta=205.0),
     "diffusion-dpo": MethodDefaults(beta=2000.0, clip=0.0, learning_rate=1e-3),
@@ -455,8 +455,8 @@ def from_stored(kind: type[Settings], stored: Mapping[str, object]) -> Settings:
         values |= {name: None for name in ZERO_WAS_EMPTY if values[name] == 0}
     if "cross_check" in stored:
         values = _of_0_1_0(values, bool(stored["cross_check"]))
-    if kind is TrainSettings and "credit" not in values and values.get("beta") is not None:
-        values["credit"] = "step"  # what its beta was chosen for
+    if kind is TrainSettings and "credit" not in values and any(values.get(name) for name in ("beta", "learning_rate")):
+        values["credit"] = "step"  # what they were chosen for
     return kind(**values)
 
 

@@ -16,6 +16,7 @@ from ..d3po_core.app.training import PicksRequest, has_round_to_go_on_with, wait
 from ..d3po_core.errors import D3POError
 from ..d3po_core.lora import import_lora, load_lora
 from ..d3po_core.lora.weights import scale_weights
+from ..d3po_core.rewards.description import note_features
 from ..d3po_core.run import Group, Run
 from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, fill_in
 from ..d3po_core.training.methods import METHODS
@@ -24,9 +25,9 @@ from ..d3po_core.training.round_trainer import stopped_round
 from . import folders, graph
 from .host import memory
 from .host.checks import check_trainable
-from .host.clip_vision import HostClip
+from .host.clip_vision import SeenByClip
 from .host.model import HostModel, RunModel, shape_of, with_lora
-from .host.process import within_host_memory
+from .host.process import check_interrupted, within_host_memory
 from .host.types import ClipVision, Patcher, Vae, Widgets
 from .host_round import HostRound
 from .host_round import train as train_host_round
@@ -136,14 +137,15 @@ class LoraTrainer(io.ComfyNode):
         if reason and not stopped:
             return trainer_outputs(model, run, reason)
         node, upstream = str(cls.hidden.unique_id), graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
-        others = () if clip_vision is None else (HostClip(clip_vision),)
         how = train_settings(model, teaching, memory, values, node)
+        others = (SeenByClip(clip_vision),) if clip_vision is not None and how.judge else ()
         request = PicksRequest(how, settings(LoraSettings, values), others=others)
 
         def work() -> tuple[str, list[float]]:
-            host = HostModel(model)
-            round = round_by_picks(run, request, host, vae)
-            request.prepared(run, host)
+            round = round_by_picks(run, request, HostModel(model), vae)
+            for features in others:
+                write_into_node("The CLIP vision looks at the pictures", node)
+                note_features(run, features, check_interrupted)
             return train_host_round(round, node)
 
         try:

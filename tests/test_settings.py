@@ -186,7 +186,7 @@ def test_stored_settings_of_other_versions_are_read():
     default = {"epochs": 4, "batch": 4, "drift_limit": 0.06, "learning_rate": None, "cross_check": True, "warmup": 2}
     assert from_stored(TrainSettings, default) == TrainSettings(warmup=2)
     chosen = {"method": "d3po", "beta": 0.0, "clip": 0.0, "learning_rate": 5e-4}  # the rest was the method's own
-    assert from_stored(TrainSettings, chosen) == TrainSettings(learning_rate=5e-4)
+    assert from_stored(TrainSettings, chosen) == TrainSettings(learning_rate=5e-4, credit="step")
     later = {"method": "ddpo", "beta": None, "clip": 0.0, "learning_rate": 1e-4, "of_tomorrow": {"a": 1}}
     assert from_stored(TrainSettings, later) == TrainSettings(method="ddpo", clip=0.0, learning_rate=1e-4)
     filled = {**dataclasses.asdict(fill_in(TrainSettings(method="ddpo", clip=0.0))), FILLED: True}

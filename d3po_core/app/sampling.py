@@ -16,8 +16,6 @@ from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, duplicates, generator, make_plan, to_tensors
 from ..evaluation.evaluate import Show, counted, deterministic, draw_all
 from ..lora import LoraWeights
-from ..rewards.description import describe_drawn, note
-from ..rewards.features import NETWORK
 from ..run import Run
 from ..run.records import JsonObject
 from ..run.run import to_image
@@ -62,13 +60,11 @@ class DrawnGroup:
         latents: finished, (candidates, ...).
         tensors: what a run keeps of its trajectory.
         about: the other arguments of `Groups.add`.
-        seen: what the network sees in the pictures, see `describe`; None where it cannot be heard.
     """
 
     latents: Tensor
     tensors: dict[str, Tensor]
     about: GroupFacts
-    seen: Tensor | None
 
     def add_to(self, run: Run, images: Tensor) -> str:
         """Add the group to the run it was drawn for, and return its id.
@@ -76,10 +72,7 @@ class DrawnGroup:
         Args:
             images: (candidates, 3, H, W) in [0, 1].
         """
-        group_id = run.groups.add(**self.about, tensors=self.tensors, images=[to_image(image) for image in images])
-        if self.seen is not None:
-            note(run, group_id, NETWORK, self.seen)
-        return group_id
+        return run.groups.add(**self.about, tensors=self.tensors, images=[to_image(image) for image in images])
 
 
 def sample_groups(
@@ -140,7 +133,6 @@ def draw_groups(
         ]
         conditioning = [row for one in chosen for row in [run.prompts.conditioning(one)] * settings.candidates]
         trajectory = _sample_in_parts(model, plan, noises, conditioning, settings)
-        seen = describe_drawn(model, trajectory.latents, conditioning, settings)
         batch = []
         for i, number in enumerate(numbers):
             part = slice(i * settings.candidates, (i + 1) * settings.candidates)
@@ -156,8 +148,7 @@ def draw_groups(
                 held_out=is_held_out(number, settings.held_out, settings.seed),
                 near=duplicates(latents),
             )
-            of_group = None if seen is None else seen[part]
-            batch.append(DrawnGroup(latents, to_tensors(trajectory, part, plan), about, of_group))
+            batch.append(DrawnGroup(latents, to_tensors(trajectory, part, plan), about))
         yield batch
 
 

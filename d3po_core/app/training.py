@@ -23,7 +23,6 @@ from ..evaluation.evaluate import Show
 from ..lora.weights import scale_weights
 from ..picks import MIN_PICKS
 from ..rewards import Reward, get_reward, require_differentiable
-from ..rewards.description import note_features, note_network
 from ..rewards.features import NETWORK, Features
 from ..rewards.judge import fit_judge, load_judge_reward, own_judge, save_judge
 from ..rewards.spec import canonical
@@ -126,7 +125,7 @@ def settle_round(
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
         show: see `Show`.
         decodes: see `draw_previews`.
-        others: kinds of features that a judge may see beside its own, as in `PicksRequest`.
+        others: as in `PicksRequest`.
 
     Returns:
         The round with the file to use, and with what the pictures tell.
@@ -243,7 +242,8 @@ class PicksRequest(RoundRequest):
 
     Attributes:
         reward: scores all images in place of picks.
-        others: kinds of features that the judge may see beside statistics and what the network sees.
+        others: features that were noted of the run's pictures (`note_features`), for the judge to see beside statistics
+            and what the network sees.
     """
 
     FIRST_WORK = "checking"
@@ -251,16 +251,9 @@ class PicksRequest(RoundRequest):
     reward: Reward | None = None
     others: Sequence[Features] = ()
 
-    def prepared(self, run: Run, model: ImageModel) -> PicksRequest:
-        """Note what the judge may see of pictures of which that is not known yet."""
-        if self.settings.judge and self.reward is None:
-            note_network(run, model, sample_settings(run))
-            for features in self.others:
-                note_features(run, features)
-        return self
-
     def open(self, run: Run, model: ImageModel, attachment: str) -> Trainer:
-        return Trainer.open(run, model.denoiser, self.settings, self.lora, attachment, self.reward)
+        kinds = [features.name for features in self.others]
+        return Trainer.open(run, model.denoiser, self.settings, self.lora, attachment, self.reward, kinds)
 
     def release(self) -> None:
         """See `RoundRequest.release`; a reward that stands for picks scores once, before training."""

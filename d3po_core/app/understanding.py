@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..errors import D3POError
-from ..rewards.description import described, seen_in
+from ..rewards.description import described
+from ..rewards.features import STATISTICS, get_features
 from ..rewards.judge import above_chance, enough, fit, preferences, share_of
 from ..run import Run
 
@@ -42,7 +43,7 @@ def understand(run: Run) -> Understanding | None:
     training, held_out = preferences(run)
     if not enough(training, held_out):
         return None
-    kind = seen_in(run, [*training, *held_out])
+    kind = get_features(STATISTICS)  # the rest is known once Teach has been pressed
     features = described(run, [*training, *held_out], kind)
     training, held_out = ({name: of[name] for name in of if name in features} for of in (training, held_out))
     right = fit(features, training, held_out, kind.scales).right

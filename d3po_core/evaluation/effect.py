@@ -21,7 +21,8 @@ from ..diffusion.rollout import CandidateNoise, generator
 from ..lora import LoraWeights
 from ..lora.attachment import applied
 from ..lora.weights import scale_weights
-from ..rewards.description import describe_drawn, described
+from ..rewards.activations import describe
+from ..rewards.description import described
 from ..rewards.features import NETWORK, STATISTICS, Features, Joined, Kind, get_features
 from ..rewards.judge import Judge
 from ..run import Run
@@ -239,9 +240,9 @@ def draw_previews(
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
         show: see `Show`.
         limits: what the LoRA may cost; None for anything.
-        judge: fitted to the run's picks; of what it sees beside statistics, all but the network is in `others`.
+        judge: fitted to the run's picks.
         decodes: the model has a VAE; else latents are drawn that find the strength, and nothing is saved.
-        others: kinds of features that were noted of the run's pictures, see `note_features`.
+        others: the features themselves that it sees beside statistics and the network.
     """
     previews = _Previews(run, model, number, settings, show, decodes)
     before = previews.draw(None, attachment, whole=True)
@@ -326,9 +327,9 @@ class _Previews:
         if isinstance(kind, Joined):
             return torch.cat([self.features(side, part, others) for part in kind.parts], 1)
         if kind.name == NETWORK:
-            seen = describe_drawn(self.model, side.latents, self._rows, self.settings)
-            assert seen is not None, "it was noted of the run's pictures"
-            return seen.double()
+            how = (side.latents, self._rows, self.settings.guidance_scale, self.settings.batch)
+            seen = self.model.evaluate(self._rows, self._shape, partial(describe, self.model.denoiser, *how))
+            return torch.full((1, 1), math.nan) if seen is None else seen.double()
         (features,) = [each for each in (*others, get_features(STATISTICS)) if each.name == kind.name]
         return features(side.images).double().cpu()
 

@@ -10,8 +10,8 @@ place of a person.
 | `spec` | the built-in rewards by name, and `get_reward`, which reads texts such as `warmth + 0.5*clip:/folder` |
 | `simple` | built-in rewards that look at colours, at the embedded model's flowers or at the size of a JPEG |
 | `clip`, `clip_images` | CLIP, PickScore, HPSv2 and LAION's aesthetic score, from folders |
-| `features`, `activations`, `description` | what a judge sees of an image, what of it is the network's, what is known \
-of a run's |
+| `features`, `activations` | what a judge sees of an image; what of it the network sees |
+| `description` | what is known of a run's pictures, and is kept with it |
 | `judge`, `cross_validation` | fitting a judge to picks, measuring it on unseen groups, saving it |
 | `auto_pick` | picks with a reward |
 """

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..diffusion.denoiser import Conditioning, Denoiser, noised, size, stack
+from ..diffusion.denoiser import Conditioning, Denoiser, noised, stack
 from ..diffusion.rollout import generator
 from ..lora.targets import layers, matching
 
@@ -38,7 +38,7 @@ def describe(
     between pictures (Johnson and Lindenstrauss 1984).
 
     Args:
-        denoiser: the model; a LoRA that is active takes part.
+        denoiser: the base model, no LoRA active.
         latents: finished, (B, ...).
         conditioning: of each picture's prompt, B of one row.
         guidance_scale: as the pictures are drawn; the conditional branch alone is evaluated.
@@ -48,10 +48,10 @@ def describe(
         (B, F), float32 on the CPU, with F at most 2 * PLACES * WIDTH; None where no attention of the network is known,
         or it could not be heard, or its numbers are not finite.
     """
-    noise = torch.randn(1, *latents.shape[1:], generator=generator("adherence"))
+    noise = torch.randn(1, *latents.shape[1:], generator=generator("adherence"))  # the one that adherence begins with
     found = []
     with _listening(denoiser.module) as heard:
-        for part in _alike(conditioning, at_once):
+        for part in _of_one_prompt(conditioning, at_once):
             x, sigma = noised(denoiser, latents[part], noise, RATIO)
             rows = {name: value.to(x.device) for name, value in stack(conditioning[part]).items()}
             heard.clear()
@@ -74,11 +74,11 @@ def attention_inputs(network: nn.Module) -> list[str]:
     return [paths[i * (len(paths) - 1) // max(1, count - 1)] for i in range(count)]
 
 
-def _alike(conditioning: Sequence[Conditioning], at_once: int) -> Iterator[slice]:
-    """Cut rows into runs of equal size, of at most `at_once`."""
+def _of_one_prompt(conditioning: Sequence[Conditioning], at_once: int) -> Iterator[slice]:
+    """Cut rows into runs of one prompt, of at most `at_once`; a host evaluates several in an order of its own."""
     first = 0
     for last in range(1, len(conditioning) + 1):
-        ended = last == len(conditioning) or size(conditioning[last]) != size(conditioning[first])
+        ended = last == len(conditioning) or conditioning[last] is not conditioning[first]
         if ended or last - first == at_once:
             yield slice(first, last)
             first = last

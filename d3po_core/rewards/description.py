@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import Conditioning
-from ..diffusion.image_model import ImageModel
+from ..diffusion.denoiser import Denoiser
 from ..errors import D3POError
 from ..run import Run
 from ..run.run import read_images
-from ..settings import SampleSettings
 from .activations import describe
 from .features import NETWORK, STATISTICS, Features, Joined, Kind, Noted, get_features
+
+NEARLY_ALL = 0.9
+"""Share of groups of which something must have been noted so that a judge looks at it."""
 
 
 def described(run: Run, group_ids: Iterable[str], kind: Kind) -> dict[str, Tensor]:
@@ -53,60 +55,58 @@ def group_features(run: Run, group_id: str, kind: Kind) -> Tensor:
     return computed.double()
 
 
-def seen_in(run: Run, group_ids: Iterable[str], kinds: Collection[str] | None = None) -> Kind:
-    """Return all that every one of these groups is described by: statistics, and beside them what was noted.
+def seen_in(run: Run, group_ids: Collection[str], kinds: Collection[str]) -> Kind:
+    """Return what groups are described by: statistics, and beside them what was noted of nearly all of them.
+
+    Where a kind is used, the few groups that lack it (a damaged or imported one) are left out.
 
     Args:
         run: the run.
         group_ids: of groups.
-        kinds: of what was noted, those that are asked for; None for all.
+        kinds: names of what may have been noted.
     """
-    widths: dict[str, int] | None = None
+    noted = Counter[tuple[str, int]]()
     for group_id in group_ids:
-        noted = {name: value.shape[-1] for name, value in run.groups.features(group_id).items() if name != STATISTICS}
-        widths = noted if widths is None else {name: n for name, n in widths.items() if noted.get(name) == n}
-    parts = [Noted(name, n) for name, n in sorted((widths or {}).items()) if kinds is None or name in kinds]
+        noted.update((name, value.shape[-1]) for name, value in run.groups.features(group_id).items() if name in kinds)
+    parts = [Noted(*each) for each, count in sorted(noted.items()) if count >= NEARLY_ALL * len(group_ids)]
     statistics = get_features(STATISTICS)
     return Joined([statistics, *parts]) if parts else statistics
 
 
-def note_network(run: Run, model: ImageModel, settings: SampleSettings) -> None:
-    """Note what the network sees in the pictures of groups that were drawn or imported without that.
+@torch.no_grad()
+def note_network(run: Run, denoiser: Denoiser) -> None:
+    """Note what the network sees in the pictures of groups of which that is not known yet.
 
     Args:
         run: the run.
-        model: the base model.
-        settings: as the run is sampled.
+        denoiser: the base model, which drew its pictures.
     """
     for group in run.groups.select(freed=False):
-        if NETWORK in run.groups.features(group.id):
+        if NETWORK in run.groups.features(group.id) or not run.prompts.has_conditioning(group.prompt_id):
             continue
         with suppress(D3POError):  # damaged groups are told of where they are needed
             latents = run.groups.trajectory(group.id).get("latents")
-            if latents is not None and run.prompts.has_conditioning(group.prompt_id):
+            if latents is not None:
                 rows = [run.prompts.conditioning(group.prompt_id)] * len(latents)
-                seen = describe_drawn(model, latents, rows, settings)
+                guidance_scale, at_once = group.settings.get("guidance_scale", 1.0), group.settings.get("batch", 1)
+                seen = describe(denoiser, latents, rows, guidance_scale, at_once)
                 if seen is not None:
                     note(run, group.id, NETWORK, seen)
 
 
-def note_features(run: Run, features: Features) -> None:
-    """Note features of every picture that has none of this name yet, so that a judge sees them too."""
+def note_features(run: Run, features: Features, after_group: Callable[[], None] = lambda: None) -> None:
+    """Note features of every picture that has none of this name yet, so that a judge sees them too.
+
+    Args:
+        run: the run.
+        features: by a name that no others have.
+        after_group: called after every group; what it raises ends this, and what was noted stays.
+    """
     for group in run.groups.select():
         if features.name not in run.groups.features(group.id):
             with suppress(D3POError, OSError), torch.no_grad():
                 note(run, group.id, features.name, features(read_images(run, group)).cpu())
-
-
-def describe_drawn(
-    model: ImageModel, latents: Tensor, conditioning: Sequence[Conditioning], settings: SampleSettings
-) -> Tensor | None:
-    """Describe pictures by what the network sees in them, where the model can be called; see `describe`."""
-
-    def work() -> Tensor | None:
-        return describe(model.denoiser, latents, conditioning, settings.guidance_scale, settings.batch)
-
-    return model.evaluate(conditioning, latents.shape[1:], work)
+            after_group()
 
 
 def note(run: Run, group_id: str, name: str, features: Tensor) -> None:

@@ -1,8 +1,8 @@
 """What a judge sees of an image: numbers that describe it, of one kind or of several.
 
-Statistics of the image and a CLIP's embedding follow from the image, with gradient. What the network saw in it
-(`activations`) is noted where it is drawn. A judge of a run sees all kinds that its groups have; cross-validation
-chooses how much each counts.
+Statistics of the image and a CLIP's embedding follow from the image, with gradient. What the network sees in it
+(`activations`) is noted when a round of teaching begins. The judge of a round sees all kinds that nearly all groups
+have; cross-validation chooses how much each counts.
 """
 
 from __future__ import annotations

@@ -289,18 +289,18 @@ def above_chance(right: Tensor) -> float:
     return float(margin.mean()) * math.sqrt(len(margin)) / spread if spread else 0.0
 
 
-def own_judge(run: Run, kinds: Collection[str] | None = None) -> Judge | None:
-    """Fit a judge to a run's picks, which sees all that was noted of every group; None if picks are too few, `enough`.
+def own_judge(run: Run, kinds: Collection[str] = ()) -> Judge | None:
+    """Fit a judge to a run's picks; None if there are too few, see `enough`.
 
     Args:
         run: with picks.
-        kinds: of what was noted, those that it may see; None for all.
+        kinds: names of what was noted of its pictures, for the judge to see beside statistics.
     """
     training, held_out = preferences(run)
     if not enough(training, held_out):
         return None
-    groups = [group.id for group in run.groups.select(freed=False, recorded=True)]
-    return fit_judge(run, seen_in(run, {*groups, *training, *held_out}, kinds))
+    drawn = [group.id for group in run.groups.select(freed=False, recorded=True)]
+    return fit_judge(run, seen_in(run, {*drawn, *training, *held_out}, kinds))
 
 
 def enough(training: Collection[str], held_out: Collection[str]) -> bool:

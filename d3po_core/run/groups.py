@@ -226,7 +226,7 @@ class Groups(Part):
     def features(self, group_id: str) -> dict[str, Tensor]:
         """Return the numbers that describe a group's images, (candidates, F) each, by name; none if none are kept.
 
-        They can be computed anew from the images, so a damaged file counts as none.
+        They can be found anew from images and latents, so a damaged file counts as none.
         """
         path = self.folder / GROUPS / group_id / FEATURES
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -130,17 +130,22 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
     return PreferenceData(training, held_out, {name: _mean_scores(people) for name, people in scored.items()})
 
 
-def judged_preferences(run: Run, method: str = "d3po") -> PreferenceData:
+def judged_preferences(run: Run, method: str = "d3po", kinds: Collection[str] = ()) -> PreferenceData:
     """Let a judge that is fitted to the picks order the pictures of all groups, also of those that nobody has seen.
 
     What a person has flagged is worse than the rest of its group. The pairs of held-out groups are the person's own.
     Methods of scores learn from the picks themselves; the judge weighs the evidence alone. With too few picks there is
     no judge, and what is returned follows from the picks alone.
 
+    Args:
+        run: with picks.
+        method: of `METHODS`.
+        kinds: of what was noted of pictures, for the judge to see; see `own_judge`.
+
     Raises:
         D3POError: see `collect_preferences`.
     """
-    picked, judge = collect_preferences(run, method), own_judge(run)
+    picked, judge = collect_preferences(run, method), own_judge(run, kinds)
     if judge is None:
         return picked
     if METHODS[method].judgements == "scores":  # what is bad or liked by itself is more than an order

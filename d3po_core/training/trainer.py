@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
+from contextlib import suppress
 from functools import cached_property
 
 from ..diffusion.denoiser import Denoiser
@@ -20,6 +21,9 @@ from ..diffusion.rollout import generator
 from ..errors import D3POError
 from ..lora.weights import blend
 from ..rewards import Reward
+from ..rewards.description import note_network
+from ..rewards.features import NETWORK
+from ..rewards.judge import enough, preferences
 from ..run import Run
 from ..settings import FILLED, FilledTrainSettings, LoraSettings, TrainSettings, fill_in, from_stored, validate
 from .methods import METHODS
@@ -95,6 +99,7 @@ class Trainer(RoundTrainer):
         lora_settings: LoraSettings,
         attachment: str = "peft",
         reward: Reward | None = None,
+        kinds: Collection[str] = (),
     ) -> Trainer:
         """Begin a round, or take up the one that was interrupted.
 
@@ -104,6 +109,7 @@ class Trainer(RoundTrainer):
             settings, lora_settings: how. An interrupted round goes on with those that it was begun with.
             attachment: "peft" for diffusers modules, "hooks" for modules that a host owns.
             reward: scores all images in place of picks.
+            kinds: of what was noted of pictures, for the judge to see beside statistics and what the network sees.
 
         Raises:
             D3POError: settings out of range, nothing to learn from, another base model, a damaged group (which is left
@@ -112,7 +118,7 @@ class Trainer(RoundTrainer):
         validate(settings)
         validate(lora_settings)
         with opening(run) as exit:
-            number, plan, resumed = _begin_or_resume(run, settings, lora_settings, reward)
+            number, plan, resumed = _begin_or_resume(run, denoiser, settings, lora_settings, reward, kinds)
             opened = open_round(run, denoiser, number, plan, resumed=resumed, attachment=attachment, exit=exit)
             try:
                 return cls(run, denoiser, plan, opened)
@@ -271,29 +277,52 @@ def doubts(share: float) -> list[str]:
     return [f"The evidence is thin, so {share:.0%} of what was learnt was kept."] if share < 1 else []
 
 
-def preference_data(run: Run, settings: TrainSettings, reward: Reward | None = None) -> PreferenceData:
+def preference_data(
+    run: Run,
+    denoiser: Denoiser,
+    settings: TrainSettings,
+    reward: Reward | None = None,
+    kinds: Collection[str] = (),
+) -> PreferenceData:
     """Return what a new round would learn from.
 
     Args:
         run: with picks.
+        denoiser: the base model.
         settings: for the method.
         reward: scores all images in place of picks.
+        kinds: see `Trainer.open`.
 
     Raises:
-        D3POError: there is nothing to learn from, or only images that the method cannot learn from.
+        D3POError: there is nothing to learn from, only images that the method cannot learn from, or another model.
     """
     if reward:
         return score_preferences(run, reward, settings.method)
-    return (judged_preferences if settings.judge else collect_preferences)(run, settings.method)
+    if not settings.judge:
+        return collect_preferences(run, settings.method)
+    if not settings.reevaluate_reference and enough(*preferences(run)):  # else the model is not the one that drew
+        for group_id in of_each_kind(
+            run, [group.id for group in run.groups.select(freed=False) if group.policy == "base"]
+        ):
+            with suppress(UnusableGroup):
+                check_same_model(denoiser, GroupLoader(run, PreferenceData({group_id: []}, {}, {}))(group_id))
+        note_network(run, denoiser)
+        kinds = [NETWORK, *kinds]
+    return judged_preferences(run, settings.method, kinds)
 
 
 def _begin_or_resume(
-    run: Run, settings: TrainSettings, lora_settings: LoraSettings, reward: Reward | None
+    run: Run,
+    denoiser: Denoiser,
+    settings: TrainSettings,
+    lora_settings: LoraSettings,
+    reward: Reward | None,
+    kinds: Collection[str],
 ) -> tuple[int, TrainPlan, bool]:
     """Begin a round or find the interrupted one; return its number, its plan, and whether it was interrupted."""
     stopped = stopped_round(run, TrainPlan.KIND)
     if stopped is None or "cross_check" in stopped.settings["train"]:  # of 0.1.0, whose states cannot be gone on from
-        data = preference_data(run, settings, reward)
+        data = preference_data(run, denoiser, settings, reward, kinds)
         start = run.rounds.current_policy()
         lora_settings = lora_settings.with_targets("all")
         plan = TrainPlan(settings=fill_in(settings), lora_settings=lora_settings, start=start, data=data)

@@ -1,4 +1,4 @@
-"""The host's CLIP vision as what a reward from picks sees of an image, so that a gradient passes.
+"""The host's CLIP vision as what a judge sees of an image: as the host runs it, or so that a gradient passes.
 
 Its own `encode_image` moves models, and rounds the image to whole colours, which no gradient passes. Here the same
 network works on weights of its own, and the image is prepared in the same way without being rounded.
@@ -22,12 +22,36 @@ SIGLIP_2 = "siglip2_vision_model"
 """Takes an image as a list of pieces of its own choosing."""
 
 
+class SeenByClip:
+    """The core's `Features` by a CLIP_VISION as the host runs it, without gradient.
+
+    Raises:
+        D3POError: it does not describe an image as a whole.
+    """
+
+    def __init__(self, vision: ClipVision) -> None:
+        self._vision = vision
+        self.name = f"clip vision {model_identity(vision.model)[:16]}"
+        width = self(torch.zeros(1, 3, vision.image_size, vision.image_size)).shape[1]
+        self.scales = [torch.full((width,), width**-0.5, dtype=torch.float64)]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features (B, F), float32 on the CPU, of images (B, 3, H, W) in [0, 1]."""
+        with torch.inference_mode():
+            features = self._vision.encode_image(images.movedim(1, -1))["image_embeds"]
+        if features is None or features.dim() != 2:
+            raise D3POError("This CLIP vision does not describe a picture as a whole.", "Connect another, or none.")
+        return features.float().cpu().clone()
+
+
 class HostClip:
-    """The core's `Features` by a CLIP_VISION.
+    """The core's `Features` by a CLIP_VISION, with gradient.
 
     Raises:
         D3POError: it is of a kind that sees images in another way.
     """
+
+    name = "the CLIP vision that was connected"
 
     def __init__(self, vision: ClipVision) -> None:
         if vision.model_type == SIGLIP_2:
@@ -41,7 +65,6 @@ class HostClip:
             self._network = network.eval().requires_grad_(False)
             with torch.no_grad():
                 width = self(torch.zeros(1, 3, side, side)).shape[1]
-        self.name = f"clip vision {model_identity(self._network)[:16]}"
         self.scales = [torch.full((width,), width**-0.5, dtype=torch.float64)]
 
     def __call__(self, images: Tensor) -> Tensor:

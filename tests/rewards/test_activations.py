@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from d3po_core.diffusion.rollout import generator
 from d3po_core.models import DiffusersModel
 from d3po_core.rewards.activations import PLACES, WIDTH, attention_inputs, describe
 from tests.tiny_pipelines import tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl
@@ -35,37 +36,50 @@ def test_every_family_is_heard_and_left_as_it_was(make):
 
 
 def test_it_is_the_means_and_spreads_of_what_enters_attention(monkeypatch):
-    """At equal parts of signal and noise, by a forward pass of the pipeline's own UNet; distances are nearly kept."""
+    """At equal parts of signal and noise, with the picture's prompt, by a forward pass of the pipeline's own UNet."""
     pipeline = tiny_sd()
     model, latents, rows = drawn(pipeline)
+    shown: list[Tensor] = []
+    predict = type(model.denoiser).__call__
+    monkeypatch.setattr(type(model.denoiser), "__call__", lambda *given: (shown.append(given[1]), predict(*given))[1])
     found = describe(model.denoiser, latents, rows, 5.0)
-    path = attention_inputs(pipeline.unet)[0]
-    entered: list[Tensor] = []
-    pipeline.unet.get_submodule(path).register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
-    levels = (1 - pipeline.scheduler.alphas_cumprod).div(pipeline.scheduler.alphas_cumprod).sqrt().log()
-    after = int((levels < 0).sum())  # log 1
-    timestep = after - levels[after] / (levels[after] - levels[after - 1])
-    noise = model.denoiser  # the same noise for every picture: it cancels in differences of inputs, which are linear
-    recorded: list[Tensor] = []
-    original = type(noise).__call__
-    monkeypatch.setattr(
-        type(noise), "__call__", lambda self, x, *rest: (recorded.append(x), original(self, x, *rest))[1]
-    )
-    describe(model.denoiser, latents, rows, 5.0)
-    entered.clear()
-    noises = [x - latent for x, latent in zip(recorded, latents, strict=True)]
+    noises = [x - latent for x, latent in zip(shown, latents, strict=True)]
     assert all(torch.allclose(each, noises[0], atol=1e-5) for each in noises)
     assert float(noises[0].std()) == pytest.approx(1, abs=0.25)
+
+    alphas = pipeline.scheduler.alphas_cumprod
+    ratios = ((1 - alphas) / alphas).sqrt()
+    after = int((ratios < 1).sum())
+    timestep = after - ratios[after].log() / (ratios[after].log() - ratios[after - 1].log())
+    entered: dict[str, Tensor] = {}
+    paths = attention_inputs(pipeline.unet)
+    for path in paths:
+        layer = pipeline.unet.get_submodule(path)
+        layer.register_forward_pre_hook(lambda module, inputs, path=path: entered.update({path: inputs[0]}))
+    prompts = pipeline.encode_prompt(PROMPTS, "cpu", 1, False)[0]
     with torch.no_grad():
-        prompts = torch.cat([row["prompt"] for row in rows]) if "prompt" in rows[0] else None
-        if prompts is None:
-            prompts = torch.cat([next(v for k, v in sorted(row.items()) if v.dim() == 3) for row in rows])
         pipeline.unet((latents + noises[0]) / math.sqrt(2), timestep, encoder_hidden_states=prompts)
-    raw = torch.cat([entered[0].mean(1), entered[0].std(1, correction=0)], 1)
-    for pair in ((0, 1), (0, 2), (1, 2)):
-        ours = (found[pair[0]] - found[pair[1]])[: 2 * WIDTH].norm()
-        theirs = (raw[pair[0]] - raw[pair[1]]).norm()
-        assert 0.6 < float(ours / theirs) < 1.5
+    for place, path in enumerate(paths):
+        rng = generator("activations", place)
+        for part, numbers in enumerate((entered[path].mean(1), entered[path].std(1, correction=0))):
+            matrix = torch.randn(numbers.shape[1], WIDTH, generator=rng) / WIDTH**0.5
+            first = (2 * place + part) * WIDTH
+            assert torch.allclose(found[:, first : first + WIDTH], numbers @ matrix, atol=1e-3)
+
+
+def test_pictures_keep_their_places_where_a_host_evaluates_prompt_by_prompt():
+    model, latents, rows = drawn(tiny_sd())
+    rows[2] = rows[0]
+
+    class ByPrompt(type(model.denoiser)):
+        def __call__(self, x, sigma, conditioning, *rest):
+            prompts = next(iter(conditioning.values()))
+            order = sorted(range(len(x)), key=lambda i: float(prompts[i].double().sum()))
+            return super().__call__(x[order], sigma, {n: v[order] for n, v in conditioning.items()}, *rest)
+
+    expected = describe(model.denoiser, latents, rows, 5.0)
+    model.denoiser.__class__ = ByPrompt
+    assert torch.allclose(describe(model.denoiser, latents, rows, 5.0, at_once=3), expected, atol=1e-4)
 
 
 def test_what_is_not_finite_or_has_no_places_is_not_described():

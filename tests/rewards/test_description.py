@@ -13,15 +13,18 @@ from torch import Tensor
 from d3po_core.app.sampling import sample_groups
 from d3po_core.app.training import PicksRequest
 from d3po_core.app.understanding import understand
+from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.models import DiffusersModel
 from d3po_core.picks import Pick
 from d3po_core.rewards import description
+from d3po_core.rewards.activations import describe
 from d3po_core.rewards.description import group_features, note_features, seen_in
 from d3po_core.rewards.features import NETWORK, Joined, Noted, Statistics
-from d3po_core.rewards.judge import fit_judge, judge_scores, own_judge
+from d3po_core.rewards.judge import judge_scores, own_judge
 from d3po_core.run import Run
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from d3po_core.training.preferences import AnotherModel
 from tests.rewards.test_judge import coloured_run
 from tests.tiny_pipelines import tiny_sd
 from tests.toy import ToyModel
@@ -115,22 +118,25 @@ def hidden_taste(folder: Path, groups: int = 40) -> tuple[Run, dict[str, Tensor]
 
 def test_a_judge_sees_what_only_the_network_has_seen(tmp_path):
     run, scores = hidden_taste(tmp_path / "run")
-    blind, seeing = fit_judge(run), own_judge(run)
+    blind, seeing = own_judge(run), own_judge(run, [NETWORK, "what nobody noted"])
     assert blind.facts.z < 2 < 4 < seeing.facts.z
-    assert seeing.facts.features == "statistics+network"
+    assert (blind.facts.features, seeing.facts.features) == ("statistics", "statistics+network")
     found = judge_scores(seeing, run, scores)
     assert all(int(torch.tensor(found[name]).argmax()) == int(scores[name].argmax()) for name in scores)
-    assert understand(run).right == pytest.approx(seeing.facts.accuracy)
-    assert own_judge(run, kinds=()).facts == blind.facts
+    assert understand(run).right == pytest.approx(blind.facts.accuracy)  # the same figure before and after Teach
 
 
-def test_what_one_group_lacks_is_not_looked_at(tmp_path):
-    """Else the groups that lack it would teach nothing."""
+def test_a_few_groups_that_lack_something_are_left_out_and_more_do_without(tmp_path):
     run, scores = hidden_taste(tmp_path / "run")
-    (run.folder / "groups" / min(scores) / "features.safetensors").unlink()
-    assert own_judge(run).facts.features == "statistics"
-    run.groups.save_features(min(scores), {NETWORK: torch.zeros(3, 11)})  # of another model
-    assert own_judge(run).facts.features == "statistics"
+    lacking = sorted(scores)
+    for name in lacking[:4]:
+        (run.folder / "groups" / name / "features.safetensors").unlink()
+    judge = own_judge(run, [NETWORK])
+    assert judge.facts.features == "statistics+network" and judge.facts.groups == 36
+    assert judge_scores(judge, run, scores).keys() == set(lacking[4:])
+    run.groups.save_features(lacking[4], {NETWORK: torch.zeros(3, 11)})  # of another network
+    judge = own_judge(run, [NETWORK])
+    assert judge.facts.features == "statistics" and judge.facts.groups == 40
 
 
 def test_several_kinds_are_weighed_alone_and_beside_the_first():
@@ -148,40 +154,61 @@ def test_several_kinds_are_weighed_alone_and_beside_the_first():
 
 def test_features_are_noted_once_and_by_their_name(group, monkeypatch):
     run, group_id = group
-    note_features(run, Means())
-    kind = seen_in(run, [group_id])
+    called: list[None] = []
+    note_features(run, Means(), lambda: called.append(None))
+    kind = seen_in(run, [group_id], [Means.name])
     assert kind.name == "statistics+means 1f"
-    expected = [
-        np.asarray(Image.open(run.groups.image_path(group_id, i)).convert("RGB")).mean((0, 1)) for i in range(3)
-    ]
-    found = group_features(run, group_id, kind)[:, -3:]
-    assert found.numpy() == pytest.approx(np.stack(expected) / 255, abs=1e-5)
+    images = [Image.open(run.groups.image_path(group_id, candidate)).convert("RGB") for candidate in range(3)]
+    expected = np.stack([np.asarray(image).mean((0, 1)) for image in images]) / 255
+    assert group_features(run, group_id, kind)[:, -3:].numpy() == pytest.approx(expected, abs=1e-5)
     monkeypatch.setattr(description, "read_images", lambda *args: pytest.fail("they are known"))
-    note_features(run, Means())
+    note_features(run, Means(), lambda: called.append(None))
+    assert len(called) == 1
 
 
-def test_drawing_notes_what_the_network_sees_and_teaching_makes_up_for_it(tmp_path):
-    pipeline = tiny_sd()
-    model = DiffusersModel(pipeline)
-    run = Run.create(tmp_path / "run", model={"identity": model.identity, "family": "diffusion"}, settings={})
-    settings = SampleSettings(groups=2, candidates=2, steps=3, held_out=0.0, batch=3)
-    drawn = [report.group_id for report in sample_groups(run, model, settings, ["a cat", "two dogs"])]
-    noted = {name: run.groups.features(name)[NETWORK] for name in drawn}
-    assert all(len(each) == 2 and not torch.equal(each[0], each[1]) for each in noted.values())
-    for name in drawn:  # as in a run of an earlier version
-        (run.folder / "groups" / name / "features.safetensors").unlink()
-    for how, reward, there in (({"judge": False}, None, False), ({}, None, True)):
-        PicksRequest(TrainSettings(**how), LoraSettings(), reward).prepared(run, model)
-        assert all((NETWORK in run.groups.features(name)) == there for name in drawn)
-    for name in drawn:
-        assert torch.allclose(
-            run.groups.features(name)[NETWORK], noted[name], atol=1e-3
-        )  # from latents in half precision
+def drawn_run(folder: Path, model: ImageModel, groups: int = 16) -> Run:
+    run = Run.create(folder, model={"identity": model.identity, "family": "diffusion"}, settings={})
+    settings = SampleSettings(groups=groups, candidates=2, steps=3, held_out=0.0, batch=3)
+    for report in sample_groups(run, model, settings, ["a cat", "two dogs"]):
+        run.picks.add(report.group_id, Pick("favourite", (0,)))
+    return run
+
+
+def opened(run: Run, model: ImageModel, **how: object) -> None:
+    """Begin a round, and leave it."""
+    PicksRequest(TrainSettings(**how), LoraSettings()).open(run, model, "hooks").__exit__(None, None, None)
+
+
+def noted(run: Run) -> list[Tensor | None]:
+    return [run.groups.features(group.id).get(NETWORK) for group in run.groups.select()]
+
+
+def test_a_round_begins_by_noting_what_the_network_sees(tmp_path):
+    model = DiffusersModel(tiny_sd())
+    run = drawn_run(tmp_path / "run", model)
+    opened(run, model, judge=False)
+    assert set(noted(run)) == {None}
+    opened(run, model)
+    first = noted(run)
+    assert all(len(each) == 2 and not torch.equal(each[0], each[1]) for each in first)
+    latents = [run.groups.trajectory(group.id)["latents"] for group in run.groups.select()]
+    rows = [run.prompts.conditioning(group.prompt_id) for group in run.groups.select()]
+    alone = [describe(model.denoiser, x[:1], [row], 7.5) for x, row in zip(latents, rows, strict=True)]
+    assert all(torch.allclose(one[0], both[0], atol=1e-4) for one, both in zip(alone, first, strict=True))
+
+
+def test_another_model_notes_nothing(tmp_path):
+    """It would stay in the run for good."""
+    run = drawn_run(tmp_path / "run", DiffusersModel(tiny_sd()))
+    other = DiffusersModel(tiny_sd(seed=1))
+    with pytest.raises(AnotherModel):
+        opened(run, other)
+    opened(run, other, reevaluate_reference=True)
+    assert set(noted(run)) == {None}
 
 
 def test_a_network_that_cannot_be_heard_is_done_without(tmp_path):
     """The toy's only layer gets vectors, which have no places."""
-    run = Run.create(tmp_path / "run", model={"identity": "toy", "family": "diffusion"}, settings={})
-    drawn = [r.group_id for r in sample_groups(run, ToyModel(), SampleSettings(groups=1, steps=4), ["one"])]
-    PicksRequest(TrainSettings(), LoraSettings()).prepared(run, ToyModel())
-    assert run.groups.features(drawn[0]) == {}
+    run = drawn_run(tmp_path / "run", ToyModel())
+    opened(run, ToyModel())
+    assert set(noted(run)) == {None}

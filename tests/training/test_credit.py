@@ -96,6 +96,7 @@ def test_what_was_begun_otherwise_goes_on_so():
     assert from_stored(TrainSettings, {"epochs": 3}).credit == "picture"
     chosen = from_stored(TrainSettings, {"beta": 205.0, "epochs": 3})
     assert (chosen.credit, chosen.beta) == ("step", 205.0)
+    assert from_stored(TrainSettings, {"learning_rate": 3e-3}).credit == "step"
     assert from_stored(TrainSettings, {"beta": 900.0, "credit": "picture"}).credit == "picture"
     assert fill_in(TrainSettings(credit="step")).learning_rate == 1.5e-3
     assert fill_in(TrainSettings(credit="step", method="ddpo")).learning_rate == 5e-4
