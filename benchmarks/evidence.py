@@ -6,7 +6,7 @@
 Each seed has a run of its own with 64 groups of four pictures; favourites are picked in the first 16, 24, 32 or all of
 them. Nothing is trained. *Refused*: nothing of the taste would be taught. *Accepted*: more than a fifth of full
 strength would be taught to somebody who clicks at random. *Seconds* is what a page waits for its "Predicts x% of your
-hidden picks" (on a thread of its own), once every picture has been described.
+hidden picks" (on a thread of its own), of statistics alone, once every picture has them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from benchmarks.tastes import TASTES
 from d3po_core.diffusion.rollout import generator
 from d3po_core.models import load_model
 from d3po_core.picks import Pick, pairs
-from d3po_core.rewards.description import described, seen_in
-from d3po_core.rewards.features import NETWORK
+from d3po_core.rewards.description import described, note_network, seen_in
+from d3po_core.rewards.features import NETWORK, STATISTICS, get_features
 from d3po_core.rewards.judge import above_chance, fit, share_of
 from d3po_core.run import Run
 from d3po_core.run.run import read_images
@@ -36,7 +37,7 @@ CLICKS, SEEDS, ACCEPTED = (16, 24, 32, 64), range(5), 0.2
 
 
 def evidence(run: Run, favourites: list[int]) -> tuple[float, float, float]:
-    """Return the share predicted of favourites in the first groups, z, and the seconds that took."""
+    """Return the share of favourites in the first groups that Teach's judge predicts, z, and the gallery's seconds."""
     groups = run.groups.select()[: len(favourites)]
     kind = seen_in(run, [group.id for group in groups], [NETWORK])
     features = described(run, [group.id for group in groups], kind)
@@ -45,8 +46,11 @@ def evidence(run: Run, favourites: list[int]) -> tuple[float, float, float]:
         for group, best in zip(groups, favourites, strict=True)
     }
     held_out = {group.id: of_all.pop(group.id) for group in groups if group.held_out}
-    started = time.process_time()
     right = fit(features, of_all, held_out, kind.scales).right
+    kind = get_features(STATISTICS)
+    features = described(run, [group.id for group in groups], kind)
+    started = time.process_time()
+    fit(features, of_all, held_out, kind.scales)
     fit(features, of_all, {}, kind.scales, folds=2)  # whether more picks would help
     return float(right.mean()), above_chance(right), time.process_time() - started
 
