@@ -13,12 +13,15 @@ from inside import report
 
 # isort: split
 import comfy.clip_vision
+import numpy as np
 import torch
 from pack.d3po_core.picks import Pick
-from pack.d3po_core.rewards.judge import fit_judge
+from pack.d3po_core.rewards.description import note_features
+from pack.d3po_core.rewards.judge import fit_judge, own_judge
 from pack.d3po_core.run import Run
 from pack.d3po_core.run.run import to_image
-from pack.nodes.host.clip_vision import HostClip
+from pack.nodes.host.clip_vision import HostClip, SeenByClip
+from PIL import Image
 from torch import Tensor
 
 SIDE, FAR = 32, 1e-3
@@ -80,6 +83,11 @@ def picked(folder: Path) -> Run:
     return run
 
 
+def read(run: Run, group_id: str, number: int) -> Any:
+    """A picture from its file, (H, W, 3) in [0, 1]."""
+    return np.asarray(Image.open(run.groups.image_path(group_id, number)).convert("RGB"), dtype=np.float32) / 255
+
+
 def measured() -> dict[str, Any]:
     with torch.inference_mode():  # as nodes are run
         vision = random_vision()
@@ -89,7 +97,16 @@ def measured() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             run = picked(Path(folder) / "run")
             fitted = fit_judge(run, seen)
+            noted = SeenByClip(vision)
+            note_features(run, noted)
+            judge = own_judge(run, [noted.name])
+            group = run.groups.select()[0]
+            pictures = torch.stack([torch.from_numpy(read(run, group.id, number)) for number in range(3)])
+            expected = vision.encode_image(pictures)["image_embeds"]
+            difference = (run.groups.features(group.id)[noted.name] - expected).abs().max() / expected.abs().max()
             run.close()
+        measures["noted"], measures["sees"] = float(difference), judge.facts.features == f"statistics+{noted.name}"
+        measures["same name"] = SeenByClip(vision).name == noted.name
         reward = fitted.reward()
         measures["accuracy"], measures["groups"] = fitted.facts.accuracy, fitted.facts.groups
     measures["slope"] = slope(seen)

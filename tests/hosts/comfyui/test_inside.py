@@ -175,6 +175,7 @@ def test_the_hosts_clip_vision_sees_with_a_gradient(measured: Callable[[str], Fo
     assert measures["32x32"] < 1e-5  # which nothing resizes; else the host rounds what it has resized, and crops alike
     assert measures["80x48"] < 0.01 and measures["24x40"] < 0.01
     assert abs(measures["slope"] - 1) < 0.01 and measures["unharmed"]
+    assert measures["noted"] < 1e-3 and measures["sees"] and measures["same name"]  # as Teach's judge sees with it
     assert (
         measures["groups"] == 24 and measures["accuracy"] > 0.7 and measures["warmer"] > 0
     )  # red was liked, blue was not
