@@ -268,9 +268,9 @@ def draw_previews(
                 previews.save_check(before, after)
     win = None
     if judge and decodes:
-        win = preferred(
-            run, judge, *(previews.features(side, judge.head.features, others) for side in (before, taught))
-        )
+        sides = [previews.features(side, judge.head.features, others) for side in (before, taught)]
+        if all(side.isfinite().all() for side in sides):  # else the network could not be heard this time
+            win = preferred(run, judge, *sides)
     return Effect(chosen or 1.0, tuple((strength, share_at(strength, measured)) for strength in measured), win)
 
 
@@ -329,7 +329,7 @@ class _Previews:
         if kind.name == NETWORK:
             how = (side.latents, self._rows, self.settings.guidance_scale, self.settings.batch)
             seen = self.model.evaluate(self._rows, self._shape, partial(describe, self.model.denoiser, *how))
-            return torch.full((1, 1), math.nan) if seen is None else seen.double()
+            return torch.full((len(side.latents), 1), math.nan) if seen is None else seen.double()
         (features,) = [each for each in (*others, get_features(STATISTICS)) if each.name == kind.name]
         return features(side.images).double().cpu()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from d3po_core.evaluation.effect import (
 )
 from d3po_core.lora import load_lora
 from d3po_core.picks import Pick
-from d3po_core.rewards.features import Statistics
+from d3po_core.rewards.features import Joined, Noted, Statistics
 from d3po_core.rewards.judge import Head, Judge, JudgeFacts
 from d3po_core.run import RoundSummary, Run
 from d3po_core.run.blind_checks import strip_side
@@ -254,6 +255,41 @@ def test_the_pictures_of_all_strengths_are_of_the_same_seeds(run, monkeypatch):
     assert torch.equal(*seen)
     before, after = (run.previews.image(1, 2, side).read_bytes() for side in ("before", strip_side(1.0)))
     assert before == after
+
+
+class Means:
+    """Mean colours, of which a run might have noted."""
+
+    name, scales = "means 1f", [torch.ones(3).double()]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3))
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_new_pictures_are_seen_as_the_runs_were(run, monkeypatch, heard):
+    """In the order of the judge's kinds, each of its own picture; without the network's part nothing is expected."""
+    model, decoded, seen = ToyModel(), list[Tensor](), list[Tensor]()
+    saved, decode = taught(run, model), model.decode
+    monkeypatch.setattr(model, "decode", lambda latents: (decoded.append(decode(latents)), decoded[-1])[1])
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: 1.0)
+    monkeypatch.setattr(effect, "preferred", lambda run, judge, *sides: (seen.extend(sides), 0.7)[1])
+
+    def described(denoiser: object, latents: Tensor, *how: object) -> Tensor | None:
+        return latents.flatten(1)[:, :5] if heard else None
+
+    monkeypatch.setattr(effect, "describe", described)
+    known = judge_of_brightness()
+    joined = Joined([Statistics(), Noted("means 1f", 3), Noted("network", 5)])
+    judge = dataclasses.replace(known, head=dataclasses.replace(known.head, features=joined))
+    drawn = (SAMPLE, "hooks", lambda done, total: None, Limits(), judge, True, [Means()])
+    found = draw_previews(run, model, 1, saved.result.weights, *drawn)
+    assert found.win == (0.7 if heard else None) and found.strength == 1.0
+    if heard:
+        pictures = torch.cat(decoded)[:32]  # before, then after at full strength
+        expected = torch.cat([Statistics()(pictures).double(), pictures.mean((2, 3)).double()], 1)
+        assert torch.allclose(torch.cat(seen)[:, :-5], expected, atol=1e-5)
+        assert torch.cat(seen)[:, -5:].std(0).min() > 0
 
 
 def test_words_say_what_was_not_moved_and_nothing_of_what_is_not_known():
