@@ -284,11 +284,11 @@ def preference_data(
     reward: Reward | None = None,
     kinds: Collection[str] = (),
 ) -> PreferenceData:
-    """Return what a new round would learn from.
+    """Return what a new round would learn from; where a judge is fitted, it is first noted what the network sees.
 
     Args:
         run: with picks.
-        denoiser: the base model.
+        denoiser: the base model, no LoRA attached.
         settings: for the method.
         reward: scores all images in place of picks.
         kinds: see `Trainer.open`.
@@ -300,15 +300,25 @@ def preference_data(
         return score_preferences(run, reward, settings.method)
     if not settings.judge:
         return collect_preferences(run, settings.method)
-    if not settings.reevaluate_reference and enough(*preferences(run)):  # else the model is not the one that drew
-        for group_id in of_each_kind(
-            run, [group.id for group in run.groups.select(freed=False) if group.policy == "base"]
-        ):
-            with suppress(UnusableGroup):
-                check_same_model(denoiser, GroupLoader(run, PreferenceData({group_id: []}, {}, {}))(group_id))
-        note_network(run, denoiser)
+    if not settings.reevaluate_reference:  # else the model is not the one that drew
+        _look_at_pictures(run, denoiser)
         kinds = [NETWORK, *kinds]
     return judged_preferences(run, settings.method, kinds)
+
+
+def _look_at_pictures(run: Run, denoiser: Denoiser) -> None:
+    """Note what the network sees in a run's pictures, if there are picks enough for a judge, who asks for it.
+
+    Raises:
+        AnotherModel: it is not the network that drew them, whose notes would stay in the run.
+    """
+    if not enough(*preferences(run)):
+        return
+    by_base = [group.id for group in run.groups.select(freed=False) if group.policy == "base"]
+    for group_id in of_each_kind(run, by_base):
+        with suppress(UnusableGroup):
+            check_same_model(denoiser, GroupLoader(run, PreferenceData({group_id: []}, {}, {}))(group_id))
+    note_network(run, denoiser)
 
 
 def _begin_or_resume(
