@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from d3po_core.run import Round, Run
 from d3po_core.settings import TrainSettings, fill_in, from_stored
+from d3po_core.training import trainer as module
 from d3po_core.training.methods import METHODS
 from d3po_core.training.passes import BatchLimits
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
 from d3po_core.training.rows import Reference, TrainingGroup, group_rows, predict
-from tests.toy import ToyDenoiser
-from tests.training.test_methods import FlowToy, double_group, flat, in_double
+from tests.toy import ToyDenoiser, ToyModel, toy_group
+from tests.training.test_methods import RANKED, FlowToy, double_group, flat, in_double
+from tests.training.test_trainer import picked_run, trainer
 
 
 class Scaled(ToyDenoiser):
@@ -71,9 +76,6 @@ def optimizer(policy: ToyDenoiser, group: TrainingGroup, **how: object) -> Prefe
 
 def test_training_brings_the_prediction_nearer_to_the_picture_that_won():
     """Than to the one that lost, over what the base predicts from the same latents."""
-    from tests.toy import toy_group
-    from tests.training.test_methods import RANKED
-
     group = toy_group(ToyDenoiser(), 1, 3, RANKED)
     moved = {}
     for credit in ("picture", "step"):
@@ -100,3 +102,23 @@ def test_what_was_begun_otherwise_goes_on_so():
     assert from_stored(TrainSettings, {"beta": 900.0, "credit": "picture"}).credit == "picture"
     assert fill_in(TrainSettings(credit="step")).learning_rate == 1.5e-3
     assert fill_in(TrainSettings(credit="step", method="ddpo")).learning_rate == 5e-4
+
+
+def test_a_round_of_before_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its steps are credited with their own noise, at a rate that does not fall."""
+    model = ToyModel()
+    run = picked_run(tmp_path / "run", model)
+    with trainer(run, model, judge=False) as first:
+        next(first.steps())
+        beta = first.settings.beta
+    real = module.stopped_round
+
+    def before(run: Run, kind: str) -> Round | None:
+        stopped = real(run, kind)
+        kept = {name: value for name, value in stopped.settings[kind].items() if name not in ("credit", "decay")}
+        return dataclasses.replace(stopped, settings={**stopped.settings, kind: kept})
+
+    monkeypatch.setattr(module, "stopped_round", before)
+    with trainer(run, model) as second:
+        assert second.resumed
+        assert (second.settings.credit, second.settings.decay, second.settings.beta) == ("step", False, beta)
