@@ -305,7 +305,8 @@ class MethodDefaults:
         beta, clip, learning_rate: see `TrainSettings`.
         prediction_beta: inverse temperature that turns a difference of log-ratios into the probability of a pick. It
             equals beta for D3PO, Diffusion-DPO and Diffusion-KTO; the other methods' beta weighs a KL term or is
-            unused, so they take that of the pair method on the same rows. None: whatever beta is.
+            unused, so they take that of the pair method on the same rows, `OF_STEPS` or Diffusion-DPO's. None: whatever
+            beta is.
     """
 
     beta: float
