@@ -456,8 +456,9 @@ def from_stored(kind: type[Settings], stored: Mapping[str, object]) -> Settings:
         values |= {name: None for name in ZERO_WAS_EMPTY if values[name] == 0}
     if "cross_check" in stored:
         values = _of_0_1_0(values, bool(stored["cross_check"]))
-    if kind is TrainSettings and "credit" not in values and any(values.get(name) for name in ("beta", "learning_rate")):
-        values["credit"] = "step"  # what they were chosen for
+    if kind is TrainSettings and "credit" not in values and values.get("method", "d3po") == "d3po":
+        chosen = any(values.get(name) for name in ("beta", "learning_rate"))
+        values |= {"credit": "step"} if chosen else {}  # what these were chosen for
     return kind(**values)
 
 
