@@ -52,9 +52,8 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
             if round.previews and saved.result.changed:
                 work.next("blind")
                 model, settings = round.previews()
-                decodes = model.vae is not None
                 others = request.others if isinstance(request, PicksRequest) else ()
-                saved = settle_round(run, model, saved, settings, "hooks", work.drawn, decodes, others)
+                saved = settle_round(run, model, saved, settings, "hooks", work.drawn, model.vae is not None, others)
         finally:  # also when drawing is interrupted
             publish(run.rounds.lora(run.rounds.current_policy()) or saved.path, folders.lora_folder())
             send_event("d3po.taught", taste=run.run_id, lora=folders.lora_name(run))
