@@ -19,7 +19,7 @@ from ..lora.targets import layers, matching
 
 RATIO = 1.0
 """Ratio of noise to signal at which a picture is shown to the network: where its content is seen, and fine detail is
-not. With the embedded model a judge does as well at 0.3, 1 and 2.5."""
+not."""
 PLACES = 8
 """Attention modules that are listened to, spread over the network."""
 WIDTH = 32

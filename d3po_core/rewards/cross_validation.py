@@ -22,8 +22,8 @@ from torch import Tensor
 
 MAX_STEPS = 100
 NEWTON_TOLERANCE, ROUGHLY = 1e-9, 1e-3
-"""Newton decrement at which to stop; half of it estimates how far the loss is above its minimum. The second is enough
-to choose between fits, whose losses on the folds left out differ by more."""
+"""Newton decrement at which to stop; half of it estimates how far the loss is above its minimum. The second is for
+fits that are only chosen between."""
 
 
 def fit_bradley_terry(

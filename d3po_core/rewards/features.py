@@ -64,7 +64,7 @@ class Joined:
     more of them would be chosen between by chance.
 
     Args:
-        parts: the kinds, one or more.
+        parts: the kinds, statistics first.
     """
 
     def __init__(self, parts: Sequence[Kind]) -> None:
@@ -74,7 +74,7 @@ class Joined:
         own = [[scale, *nothing[1:]] for scale in parts[0].scales]
         for place, part in enumerate(parts[1:], 1):
             alone = [*nothing[:place], part.scales[0], *nothing[place + 1 :]]
-            own += [alone, [parts[0].scales[BESIDE % len(parts[0].scales)], *alone[1:]]]
+            own += [alone, [parts[0].scales[BESIDE], *alone[1:]]]
         self.scales = [torch.cat(scale) for scale in own]
 
 
