@@ -102,31 +102,57 @@ def share_kept(before: Tensor, after: Tensor) -> float | None:
     return float(after.minimum(limit).mean()) / whole if whole > 0 else None
 
 
-def preferred(run: Run, judge: Judge, before: Tensor, after: Tensor) -> float:
-    """Estimate the probability that the person prefers a new picture to an old one of its prompt and another seed.
+def preferred(run: Run, judge: Judge, prompts: Sequence[str], before: Tensor, after: Tensor) -> float:
+    """Estimate the probability that the person prefers a new picture to an original one of its prompt and another seed.
 
-    With the judge's scores u, the mean over pictures of Phi(rho (u_after - u_before) / (sqrt(2) spread)), Phi being the
-    normal distribution function. The pictures have the same seeds on both sides, so that few of them tell. The spread
-    is that of scores within a prompt over the run's groups, which have different seeds (where every prompt has one
-    group, within groups). The judge is no oracle: rho is the correlation of
-    its scores with what the person likes, see `correlation`.
+    Every new picture is compared with all of the original model's of its prompt: those of the run's groups, and
+    `before`. With the judge's scores u, it is the better one with probability
+    Phi(rho (u_new - u_original) / (spread sqrt(2 (1 - rho^2)))), Phi being the normal distribution function, because
+    the judge is no oracle: rho is the correlation of its scores with what the person likes, see `correlation`. The
+    spread is that of scores within a prompt over the run's groups (where every prompt has one group, within groups).
+    The few originals of `before` alone, which have the seeds of the new pictures, would say less.
 
     Args:
         run: with groups.
         judge: fitted to its picks.
+        prompts: of the pictures, B texts.
         before, after: features (B, F) of pictures of the same prompts and seeds.
+
+    Returns:
+        The mean over the new pictures.
+    """
+    groups = {group.id: group for group in run.groups.select()}
+    known = described(run, groups, judge.head.features)
+    scores = {group_id: judge.scores(features) for group_id, features in known.items()}
+    spread = _spread([(groups[group_id].prompt_id, of_group) for group_id, of_group in scores.items()])
+    if not spread:
+        return 0.5
+    originals: dict[str, list[Tensor]] = {}
+    for group_id, of_group in scores.items():
+        if groups[group_id].policy == "base":
+            originals.setdefault(groups[group_id].prompt, []).append(of_group)
+    for prompt, score in zip(prompts, judge.scores(before), strict=True):
+        originals.setdefault(prompt, []).append(score[None])
+    rho = correlation(judge.facts.accuracy, round(statistics.fmean(map(len, scores.values()))))
+    scale, wins = rho / (spread * math.sqrt(2 * (1 - rho**2))), []
+    for prompt, score in zip(prompts, judge.scores(after), strict=True):
+        wins.append(float(torch.special.ndtr(scale * (score - torch.cat(originals[prompt]))).mean()))
+    return statistics.fmean(wins)
+
+
+def _spread(groups: Sequence[tuple[int, Tensor]]) -> float:
+    """Return the standard deviation of scores (C,) within a prompt; within groups, where every prompt has one.
+
+    Args:
+        groups: number of the prompt, and scores.
     """
     by_prompt: dict[int, list[Tensor]] = {}
-    groups = {group.id: group.prompt_id for group in run.groups.select()}
-    for group_id, features in described(run, groups, judge.head.features).items():
-        by_prompt.setdefault(groups[group_id], []).append(judge.scores(features))
-    by_group = [scores for groups in by_prompt.values() for scores in groups]
-    within = [torch.cat(groups) for groups in by_prompt.values() if len(groups) > 1] or by_group
+    for prompt_id, scores in groups:
+        by_prompt.setdefault(prompt_id, []).append(scores)
+    repeated = [torch.cat(each) for each in by_prompt.values() if len(each) > 1]
+    within = repeated or [scores for _, scores in groups]
     freedom = sum(len(each) - 1 for each in within)
-    spread = math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
-    moved = judge.scores(after) - judge.scores(before)
-    trust = correlation(judge.facts.accuracy, round(statistics.fmean(map(len, by_group))))
-    return float(torch.special.ndtr(trust * moved / (math.sqrt(2) * spread)).mean()) if spread else 0.5
+    return math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
 
 
 def correlation(accuracy: float, candidates: int) -> float:
@@ -270,7 +296,7 @@ def draw_previews(
     if judge and decodes:
         sides = [previews.features(side, judge.head.features, others) for side in (before, taught)]
         if all(side.isfinite().all() for side in sides):  # else the network could not be heard this time
-            win = preferred(run, judge, *sides)
+            win = preferred(run, judge, previews.prompts, *sides)
     return Effect(chosen or 1.0, tuple((strength, share_at(strength, measured)) for strength in measured), win)
 
 

@@ -138,29 +138,57 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def test_the_expected_win_rate_is_that_of_normal_scores(run):
-    """Against a draw of as many pictures as it takes, whose brightness is normal."""
-    judge = judge_of_brightness(accuracy=1.0)
-    groups = run.groups.select()
-    known = effect.described(run, [group.id for group in groups], judge.head.features)
-    scores = [judge.scores(known[group.id]) for group in groups]
-    by_prompt = [torch.cat([s for s, g in zip(scores, groups, strict=True) if g.prompt == p]) for p in ("one", "two")]
-    spread = math.sqrt(sum(float(s.var() * (len(s) - 1)) for s in by_prompt) / sum(len(s) - 1 for s in by_prompt))
-    before, statistics = torch.full((4, 3, 8, 8), 0.4), Statistics()
+def brightness(count: int, value: float) -> Tensor:
+    """Features of so many grey images."""
+    return Statistics()(torch.full((count, 3, 8, 8), value)).double()
 
-    def features(images: Tensor) -> Tensor:
-        return statistics(images).double()
 
-    for moved in (-0.05, 0.0, 0.1):
-        after = before + moved
-        shift = float((judge.head(after, []) - judge.head(before, [])).mean())
-        drawn = torch.randn(2, 200_000, generator=torch.Generator().manual_seed(0)) * spread
-        simulated = float((drawn[0] + shift > drawn[1]).double().mean())
-        assert preferred(run, judge, features(before), features(after)) == pytest.approx(simulated, abs=0.005)
-    half = torch.cat([before[:2] + 0.1, before[2:]])  # as likely as the mean of both, not what a mean shift would be
-    whole = preferred(run, judge, features(before), features(before + 0.1))
-    assert preferred(run, judge, features(before), features(half)) == pytest.approx((whole + 0.5) / 2)
-    doubted = preferred(run, judge_of_brightness(accuracy=0.5), features(before), features(before + 0.1))
+def drawn_scores(run: Run, judge: Judge) -> dict[str, Tensor]:
+    """Scores of all pictures of each prompt."""
+    found: dict[str, list[Tensor]] = {}
+    for group in run.groups.select():
+        found.setdefault(group.prompt, []).append(
+            judge.scores(effect.described(run, [group.id], judge.head.features)[group.id])
+        )
+    return {prompt: torch.cat(scores) for prompt, scores in found.items()}
+
+
+def test_new_pictures_are_compared_with_all_originals_of_their_prompt(run):
+    """A judge that errs never: the share of them that is darker, counted."""
+    judge, prompts = judge_of_brightness(accuracy=1.0), ["one", "two", "one", "three"]
+    before, levels = brightness(4, 0.4), [0.45, 0.5, 0.55, 0.6]
+    after = torch.cat([brightness(1, level) for level in levels])
+    known, own, new = drawn_scores(run, judge), judge.scores(before), judge.scores(after)
+    originals = {"one": [*known["one"], own[0], own[2]], "two": [*known["two"], own[1]], "three": [own[3]]}
+    shares = [sum(new[i] > each for each in originals[name]) / len(originals[name]) for i, name in enumerate(prompts)]
+    assert 0 < float(sum(shares)) / 4 < 1
+    assert preferred(run, judge, prompts, before, after) == pytest.approx(float(sum(shares)) / 4, abs=1e-3)
+
+
+def test_what_a_lora_drew_is_no_original(run, monkeypatch):
+    judge, before, after = judge_of_brightness(accuracy=1.0), brightness(1, 0.4), brightness(1, 0.5)
+    unchanged = preferred(run, judge, ["one"], before, after)
+    bright = ToyModel()
+    monkeypatch.setattr(bright, "decode", lambda latents: torch.ones(len(latents), 3, 8, 8))
+    for _ in sample_groups(run, bright, SAMPLE, ["one"], policy="0" * 64, round=2):
+        pass
+    assert preferred(run, judge, ["one"], before, after) == pytest.approx(unchanged, abs=1e-6)
+
+
+def test_a_judge_that_errs_expects_what_people_would_say(run):
+    """Against a simulation: what people like is rho times the standardised score, and what the judge does not see."""
+    judge, rng = judge_of_brightness(accuracy=0.8), torch.Generator().manual_seed(0)
+    rho, known = correlation(0.8, 3), drawn_scores(run, judge_of_brightness())
+    spread = math.sqrt(
+        sum(float(s.var() * (len(s) - 1)) for s in known.values()) / sum(len(s) - 1 for s in known.values())
+    )
+    before, after = brightness(1, 0.4), brightness(1, 0.5)
+    originals = torch.cat([known["one"], judge.scores(before)])
+    differences = rho * (judge.scores(after) - originals)[:, None] / spread
+    unseen = torch.randn(2, 1, 200_000, generator=rng) * math.sqrt(1 - rho**2)
+    simulated = float((differences + unseen[0] - unseen[1] > 0).double().mean())
+    assert preferred(run, judge, ["one"], before, after) == pytest.approx(simulated, abs=0.005)
+    doubted = preferred(run, judge_of_brightness(accuracy=0.5), ["one"], before, after)
     assert doubted == pytest.approx(0.5, abs=0.001)
 
 
@@ -273,7 +301,7 @@ def test_new_pictures_are_seen_as_the_runs_were(run, monkeypatch, heard):
     saved, decode = taught(run, model), model.decode
     monkeypatch.setattr(model, "decode", lambda latents: (decoded.append(decode(latents)), decoded[-1])[1])
     monkeypatch.setattr(effect, "share_kept", lambda before, after: 1.0)
-    monkeypatch.setattr(effect, "preferred", lambda run, judge, *sides: (seen.extend(sides), 0.7)[1])
+    monkeypatch.setattr(effect, "preferred", lambda run, judge, prompts, *sides: (seen.extend(sides), 0.7)[1])
 
     def described(denoiser: object, latents: Tensor, *how: object) -> Tensor | None:
         return latents.flatten(1)[:, :5] if heard else None
