@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.learning import GUIDANCE, digest, one_thread, sampled
+from benchmarks.garden import GUIDANCE, digest, one_thread, sampled
 from benchmarks.tastes import TASTES
 from d3po_core.diffusion.rollout import CandidateNoise
 from d3po_core.embedded import split_prompts

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.flow_garden import FlowDenoiser
-from benchmarks.learning import EVALUATION_SEEDS, GUIDANCE, Experiment, before, digest, drawn, one_thread, sampled
+from benchmarks.garden import EVALUATION_SEEDS, GUIDANCE, before, digest, drawn, one_thread, sampled
 from benchmarks.tastes import TASTES
 from d3po_core.app.sampling import sample_groups
 from d3po_core.app.training import Next, PicksRequest, settle_round
@@ -221,13 +221,12 @@ def told_the_truth(run: Run, model: DiffusersModel, case: Case) -> LoraWeights:
 
 def judged(cache: Path, model: DiffusersModel, case: Case, lora: LoraWeights) -> dict[str, Any]:
     """Draw held-out prompts with a LoRA, and compare them with the original's."""
-    own = {name: value for name, value in case.sampling.items() if name != "candidates"}
-    experiment, taste = Experiment("any taste", sample=own), TASTES[case.taste]
+    how, taste = replace(settings(case), {"seed": 0}), TASTES[case.taste]
     cache = cache / "flow" if case.flow else cache
     cache.mkdir(exist_ok=True)
-    originals = before(cache, model, experiment, "deterministic")
+    originals = before(cache, model, how, "deterministic")
     with applied(model.denoiser, lora):
-        tuned = drawn(model, experiment, "deterministic")
+        tuned = drawn(model, how, "deterministic")
     prompts = split_prompts()[1]
     texts = [prompt for prompt in prompts for _ in range(EVALUATION_SEEDS)]
     scores = [taste(images, texts).double().unflatten(0, (len(prompts), -1)) for images in (originals, tuned)]

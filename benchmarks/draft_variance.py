@@ -27,7 +27,7 @@ import time
 import torch
 from torch import Tensor
 
-from benchmarks.learning import one_thread
+from benchmarks.garden import one_thread
 from d3po_core.diffusion.denoiser import starting_latents
 from d3po_core.diffusion.draft import renoised, sample_through
 from d3po_core.diffusion.rollout import generator, make_plan

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.any_taste import Case, pool
-from benchmarks.learning import one_thread
+from benchmarks.garden import one_thread
 from benchmarks.tastes import TASTES
 from d3po_core.diffusion.rollout import generator
 from d3po_core.models import load_model

@@ -12,31 +12,27 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import itertools
 import json
 import math
-import os
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.garden import EVALUATION_SEEDS, GUIDANCE, before, changed_settings, digest, drawn, one_thread, sampled
 from benchmarks.next_group import least_sure_first
 from d3po_core.settings import PUBLISHED
 
 if TYPE_CHECKING:
-    from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
+    from d3po_core.settings import SampleSettings
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
-EVALUATION_SEEDS = 13
-GUIDANCE = 2.5
 
 
 @dataclass(frozen=True)
@@ -115,10 +111,6 @@ EXPERIMENTS = [
 ]
 
 
-MEMORY_SETTINGS = ("micro_batch", "checkpointing", "tile")
-"""Settings that change how much memory is used, and no outcome."""
-
-
 def sample_settings(experiment: Experiment, seed: int) -> SampleSettings:
     """Return how an experiment draws its groups: as many as the largest experiment that draws in the same way needs."""
     from d3po_core.settings import SampleSettings, replace
@@ -126,32 +118,6 @@ def sample_settings(experiment: Experiment, seed: int) -> SampleSettings:
     base = SampleSettings(candidates=2, guidance_scale=GUIDANCE, seed=seed, batch=16)
     most = max((e.clicks for e in EXPERIMENTS if e.sample == experiment.sample), default=0)
     return replace(base, {"groups": max(most, experiment.clicks), **experiment.sample})
-
-
-@cache
-def network_hash() -> str:
-    """Return a hash of the embedded model's network, hex."""
-    from d3po_core.embedded import GARDEN_FOLDER
-
-    return hashlib.sha256((GARDEN_FOLDER / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
-
-
-def digest(*values: object) -> str:
-    """Return a short hash that stands for values, JSON-able, and for the embedded model that they were used with."""
-    return hashlib.sha256(json.dumps([values, network_hash()], sort_keys=True).encode()).hexdigest()[:12]
-
-
-def changed_settings(settings: SampleSettings | TrainSettings | LoraSettings | RewardSettings) -> dict[str, object]:
-    """Return the settings whose values are not their defaults, without those that change no outcome.
-
-    A setting that is added later leaves this as it was, and so the digests of outcomes known by then. A default whose
-    value is changed leaves it too: rows that were made with the old one must then be deleted from the results.
-    """
-    return {
-        item.name: value
-        for item in dataclasses.fields(settings)
-        if (value := getattr(settings, item.name)) != item.default and item.name not in MEMORY_SETTINGS
-    }
 
 
 def made_of(experiment: Experiment, seed: int) -> str:
@@ -185,23 +151,6 @@ def pool(cache: Path, experiment: Experiment, seed: int) -> Path:
     return sampled(cache / f"pool-{digest(dataclasses.asdict(settings))}", settings, lambda: load_model("garden"))
 
 
-def sampled(folder: Path, settings: Any, load: Callable[[], Any]) -> Path:
-    """Return a folder with a complete run of the training prompts; if it is not there, load the model and draw it."""
-    from d3po_core.app.sampling import sample_groups
-    from d3po_core.embedded import split_prompts
-    from d3po_core.run import Run
-
-    if not (folder / "done").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        model = load()
-        run = Run.create(folder, name="benchmark", model={"identity": model.identity}, settings={})
-        for _ in sample_groups(run, model, settings, split_prompts()[0]):
-            pass
-        run.close()
-        (folder / "done").touch()
-    return folder
-
-
 def annotate(run: Any, experiment: Experiment, seed: int) -> None:
     """Judge groups of a run as a person with this taste would."""
     import torch
@@ -209,12 +158,12 @@ def annotate(run: Any, experiment: Experiment, seed: int) -> None:
     from d3po_core.diffusion.rollout import generator
     from d3po_core.picks import Pick
     from d3po_core.rewards import get_reward
+    from d3po_core.run.run import read_images
 
     reward, rng = get_reward(experiment.taste), generator(seed, "picker")
     favourites: dict[str, int] = {}
     for group in itertools.islice(shown(run, experiment, seed, favourites), experiment.clicks):
-        images = torch.stack([load_image(run.groups.image_path(group.id, c)) for c in range(group.candidates)])
-        scores = reward(images, [group.prompt] * group.candidates)
+        scores = reward(read_images(run, group), [group.prompt] * group.candidates)
         if experiment.random:
             scores = torch.rand(group.candidates, generator=rng)
         if torch.rand((), generator=rng) < experiment.flip:
@@ -235,40 +184,6 @@ def shown(run: Any, experiment: Experiment, seed: int, favourites: dict[str, int
     return least_sure_first(
         groups, lambda g: run.groups.trajectory(g)["latents"], favourites.__getitem__, generator(seed, "next")
     )
-
-
-def load_image(path: Path) -> Any:
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    return torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).permute(2, 0, 1).float() / 255
-
-
-def before(cache: Path, model: Any, experiment: Experiment, sampler: str) -> Any:
-    """Return the original model's images, drawn once for each way of sampling."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    settings = dataclasses.replace(sample_settings(experiment, 0), groups=1, candidates=2)  # neither changes pictures
-    path = cache / f"before-{digest(sampler, changed_settings(settings))}.safetensors"
-    if not path.exists():
-        images = drawn(model, experiment, sampler)
-        half = path.with_suffix(f".{os.getpid()}")
-        save_file({"images": (images * 255).round().to(torch.uint8)}, half)
-        half.replace(path)
-    return load_file(path)["images"].float() / 255
-
-
-def drawn(model: Any, experiment: Experiment, sampler: str) -> Any:
-    import torch
-
-    from d3po_core.embedded import split_prompts
-    from d3po_core.evaluation.evaluate import draw, sampling_plans
-
-    settings = sample_settings(experiment, 0)
-    parts = draw(model, sampling_plans(model, settings)[sampler], split_prompts()[1], EVALUATION_SEEDS, settings)
-    return (torch.cat([images for _, images in parts]) * 255).round() / 255  # as the originals are kept
 
 
 def teach(run: Any, model: Any, experiment: Experiment, seed: int) -> tuple[Any, dict[str, Any]]:
@@ -353,10 +268,10 @@ def run_job(cache: Path, experiment: Experiment, seed: int) -> dict[str, Any]:
     prompts = split_prompts()[1]
     texts = [prompt for prompt in prompts for _ in range(EVALUATION_SEEDS)]
     for sampler in experiment.samplers:
-        originals = before(cache, model, experiment, sampler)
+        originals = before(cache, model, sample_settings(experiment, 0), sampler)
         started = time.process_time()
         with applied(model.denoiser, result.weights):
-            tuned = drawn(model, experiment, sampler)
+            tuned = drawn(model, sample_settings(experiment, 0), sampler)
         row["seconds_a_picture"] = round((time.process_time() - started) / len(tuned), 4)
         scores = [reward(x, texts).double().unflatten(0, (len(prompts), -1)) for x in (originals, tuned)]
         c = compare(*scores)
@@ -400,13 +315,6 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
             f"{strength:.2f} | {drift:.3f} |"
         )
     return "\n".join(lines)
-
-
-def one_thread() -> None:
-    """Use one thread: each job has a core to itself."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def arguments(description: str | None, results: Path) -> argparse.ArgumentParser:

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning import Experiment, one_thread, pool
+from benchmarks.garden import one_thread
+from benchmarks.learning import Experiment, pool
 
 TASTES = ("garden-size", "garden-lean", "warmth", "incompressibility")
 CLICKS, SEEDS = (64, 128), range(5)

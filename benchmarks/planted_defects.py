@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.learning import GUIDANCE, changed_settings, digest, one_thread, sampled
+from benchmarks.garden import GUIDANCE, changed_settings, digest, one_thread, sampled
 
 RESULTS = Path(__file__).parent / "results" / "planted_defects.jsonl"
 GROUPS, PICTURES = 64, 13  # groups judged; pictures of each held-out prompt

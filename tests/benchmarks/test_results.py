@@ -7,7 +7,7 @@ from dataclasses import dataclass, make_dataclass
 
 import pytest
 
-from benchmarks import learning, methods, planted_defects
+from benchmarks import garden, learning, methods, planted_defects
 from d3po_core.settings import TrainSettings, replace
 
 
@@ -33,9 +33,9 @@ def test_every_stored_outcome_of_planted_defects_is_known():
 
 def test_only_what_was_changed_counts():
     settings = replace(TrainSettings(seed=3), {"beta": 0.1, "epochs": 6, "micro_batch": 2})  # 6 is the default
-    assert learning.changed_settings(settings) == {"seed": 3, "beta": 0.1}
+    assert garden.changed_settings(settings) == {"seed": 3, "beta": 0.1}
     later = make_dataclass("Later", [("new", bool, False)], bases=(TrainSettings,), frozen=True)
-    assert learning.changed_settings(later(seed=3, beta=0.1)) == {"seed": 3, "beta": 0.1}
+    assert garden.changed_settings(later(seed=3, beta=0.1)) == {"seed": 3, "beta": 0.1}
 
 
 @pytest.mark.parametrize("own", [0.0, None])
@@ -44,7 +44,7 @@ def test_the_methods_own_value_counts_for_nothing_however_it_is_written(own):
     class Settings:
         beta: float | None = own
 
-    assert learning.changed_settings(Settings()) == {}
+    assert garden.changed_settings(Settings()) == {}
 
 
 def test_another_setting_is_another_outcome():
