@@ -133,11 +133,9 @@ def settle_round(
     result, number = saved.result, saved.result.round
     if not result.changed:  # before and after are the same
         return saved
-    judge = None if saved.reward_name else own_judge(run, [NETWORK, *(kind.name for kind in others)])
     limits = Limits(saved.settings.keep_prompt, dict(result.strength_scan), saved.settings.drift_limit)
     try:
-        how = (settings, attachment, show, limits, judge, decodes, others)
-        effect = draw_previews(run, model, number, result.weights, *how)
+        effect = draw_previews(run, model, number, result.weights, settings, attachment, show, limits, decodes)
     except BaseException:  # stopped, or out of memory: what is known of drift counts all the same
         strength = next((each for each in STRENGTHS if limits.allow(each, None)), STRENGTHS[-1])
         if strength < 1:
@@ -146,8 +144,12 @@ def settle_round(
     path, weights = saved.path, result.weights
     if effect.strength < 1:
         path, weights = scale_lora(run, number, effect.strength), scale_weights(weights, effect.strength)
-    win = effect.win if result.strength == 1 else None  # from thin evidence no more is to be expected than was taught
-    run.rounds.note_effect(number, effect.kept, win)
+    run.rounds.note_effect(number, effect.kept, None)  # what is stopped from here on loses the estimate only
+    win = None
+    if result.strength == 1 and not saved.reward_name:  # from thin evidence no more is to be expected than was taught
+        judge = own_judge(run, [NETWORK, *(kind.name for kind in others)])
+        win = effect.win(judge, others) if judge else None
+        run.rounds.note_effect(number, effect.kept, win)
     result = dataclasses.replace(result, weights=weights, kept=effect.kept, win=win, lora_strength=effect.strength)
     return dataclasses.replace(saved, result=result, path=path)
 

@@ -178,22 +178,6 @@ def correlation(accuracy: float, candidates: int) -> float:
 
 
 @dataclass(frozen=True)
-class Effect:
-    """What a round's LoRA did.
-
-    Attributes:
-        strength: the greatest of `STRENGTHS` that keeps the prompt and stays within the limit of drift.
-        kept: strengths at which pictures were drawn, greatest first, each with the share of the prompt that is kept
-            there, see `share_at`.
-        win: how often the person would prefer a new picture, at that strength; None without a judge.
-    """
-
-    strength: float
-    kept: tuple[tuple[float, float], ...]
-    win: float | None
-
-
-@dataclass(frozen=True)
 class Limits:
     """What a LoRA may cost.
 
@@ -248,9 +232,7 @@ def draw_previews(
     attachment: str,
     show: Show,
     limits: Limits | None = None,
-    judge: Judge | None = None,
     decodes: bool = True,
-    others: Sequence[Features] = (),
 ) -> Effect:
     """Draw a round's strip and blind check, find the strength to use, and save the pictures in the run.
 
@@ -266,9 +248,7 @@ def draw_previews(
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
         show: see `Show`.
         limits: what the LoRA may cost; None for anything.
-        judge: fitted to the run's picks.
         decodes: the model has a VAE; else latents are drawn that find the strength, and nothing is saved.
-        others: the features themselves that it sees beside statistics and the network.
     """
     previews = _Previews(run, model, number, settings, show, decodes)
     before = previews.draw(None, attachment, whole=True)
@@ -292,12 +272,8 @@ def draw_previews(
             if last or (promising(strength) and limits.allow(strength, at_best)):
                 chosen, taught = strength, after
                 previews.save_check(before, after)
-    win = None
-    if judge and decodes:
-        sides = [previews.features(side, judge.head.features, others) for side in (before, taught)]
-        if all(side.isfinite().all() for side in sides):  # else the network could not be heard this time
-            win = preferred(run, judge, previews.prompts, *sides)
-    return Effect(chosen or 1.0, tuple((strength, share_at(strength, measured)) for strength in measured), win)
+    kept = tuple((strength, share_at(strength, measured)) for strength in measured)
+    return Effect(chosen or 1.0, kept, previews, before, taught)
 
 
 @dataclass(frozen=True)
@@ -372,6 +348,38 @@ class _Previews:
             return
         sides = ([to_image(image) for image in side.images[STRIP_IMAGES:]] for side in (before, after))
         self.run.blind_checks.add(self.number, self.check, *sides)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a round's LoRA did.
+
+    Attributes:
+        strength: the greatest of `STRENGTHS` that keeps the prompt and stays within the limit of drift.
+        kept: strengths at which pictures were drawn, greatest first, each with the share of the prompt that is kept
+            there, see `share_at`.
+        previews, before, after: what was drawn for strip and blind check, at that strength.
+    """
+
+    strength: float
+    kept: tuple[tuple[float, float], ...]
+    previews: _Previews
+    before: _Side
+    after: _Side
+
+    def win(self, judge: Judge, others: Sequence[Features] = ()) -> float | None:
+        """Estimate how often the person would prefer a new picture; None where nothing can be seen of them.
+
+        Args:
+            judge: fitted to the run's picks.
+            others: the features themselves that it sees beside statistics and the network.
+        """
+        if not self.previews.decodes:
+            return None
+        sides = [self.previews.features(side, judge.head.features, others) for side in (self.before, self.after)]
+        if not all(side.isfinite().all() for side in sides):  # the network could not be heard this time
+            return None
+        return preferred(self.previews.run, judge, self.previews.prompts, *sides)
 
 
 def _choose_prompts(texts: list[str], count: int, seed: str) -> list[str]:

@@ -310,9 +310,8 @@ def test_new_pictures_are_seen_as_the_runs_were(run, monkeypatch, heard):
     known = judge_of_brightness()
     joined = Joined([Statistics(), Noted("means 1f", 3), Noted("network", 5)])
     judge = dataclasses.replace(known, head=dataclasses.replace(known.head, features=joined))
-    drawn = (SAMPLE, "hooks", lambda done, total: None, Limits(), judge, True, [Means()])
-    found = draw_previews(run, model, 1, saved.result.weights, *drawn)
-    assert found.win == (0.7 if heard else None) and found.strength == 1.0
+    found = draw_previews(run, model, 1, saved.result.weights, SAMPLE, "hooks", lambda done, total: None)
+    assert found.win(judge, [Means()]) == (0.7 if heard else None) and found.strength == 1.0
     if heard:
         pictures = torch.cat(decoded)[:32]  # before, then after at full strength
         expected = torch.cat([Statistics()(pictures).double(), pictures.mean((2, 3)).double()], 1)
@@ -375,6 +374,21 @@ def test_a_drawing_that_is_stopped_leaves_no_lora_that_has_drifted_far(run, monk
     (stored,) = [round.summary for round in run.rounds.all()]
     assert stored.lora_strength == STRENGTHS[-1]
     assert run.rounds.lora(run.rounds.current_policy()) != saved.path
+
+
+def test_an_estimate_that_is_stopped_leaves_the_strength_as_it_was_found(run, monkeypatch):
+    model, shares = ToyModel(), iter([0.89, 0.85, 0.95])
+    saved = taught(run, model)
+
+    def stop(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(effect, "share_kept", lambda before, after: next(shares))
+    monkeypatch.setattr(training, "own_judge", stop)
+    with pytest.raises(KeyboardInterrupt):
+        settle_round(run, model, saved, SAMPLE, "hooks", lambda done, total: None)
+    (stored,) = [round.summary for round in run.rounds.all()]
+    assert stored.lora_strength == STRENGTHS[2] and len(stored.kept) == 3 and stored.win is None
 
 
 def test_a_strength_that_a_person_chose_takes_no_estimate_over(run, monkeypatch):
