@@ -32,10 +32,11 @@ from ..settings import SampleSettings
 from .compare import STRENGTHS
 from .evaluate import Show, counted, deterministic
 
-ADHERENCE_RATIO = 1.0
-"""Ratio of noise to signal at which adherence to a prompt is measured: where its content is decided."""
+ADHERENCE_RATIOS = (1.0, 6.0)
+"""Ratios of noise to signal at which adherence to a prompt is measured: at the first a prompt's shapes are decided, at
+the second what is seen from afar, its colours and its layout."""
 ADHERENCE_DRAWS = 2
-"""Noises for each picture. Pictures differ more than noises do, so that more of these help little."""
+"""Noises for each picture and ratio. Pictures differ more than noises do, so that more of these help little."""
 LEAST = 0.25
 """Share of the original pictures, those that show their prompts least, whose adherence counts in full: what is above is
 cut off. Otherwise a taste that makes pictures more typical hides what others lose."""
@@ -66,40 +67,58 @@ def prompt_adherence(
         draws: noises; all pictures get the same ones.
 
     Returns:
-        (B,), float64 on the CPU: mean over noises and latent elements.
+        (B, `ADHERENCE_RATIOS`), float64 on the CPU: mean over noises and latent elements.
     """
     noise = torch.randn(draws, *latents.shape[1:], generator=generator("adherence"))
     found = []
     for number, row in enumerate(conditioning):
-        clean = denoiser.clean(latents[number : number + 1]).float().to(denoiser.device)
-        x, sigma = noised(
-            denoiser, latents[number : number + 1].expand(draws, *latents.shape[1:]), noise, ADHERENCE_RATIO
-        )
-
-        def predict(of: Conditioning, guided: bool, x: Tensor = x, sigma: Tensor = sigma) -> Prediction:
-            rows = {name: value.to(x.device).expand(len(x), *value.shape[1:]) for name, value in of.items()}
-            return denoiser(x, sigma, rows, guidance_scale, guided)
-
-        prediction = predict(row, True)
-        against = prediction.uncond
-        if against is None:
-            against = predict(others[number], False).cond if others else prediction.cond
-        errors = [(each - clean).double().square().mean() for each in (against, prediction.cond)]
-        found.append(float(errors[0] - errors[1]))
+        picture, other = latents[number : number + 1], others[number] if others else None
+        how = (denoiser, picture, noise, row, other, guidance_scale)
+        found.append([_advantage(*how, ratio) for ratio in ADHERENCE_RATIOS])
     return torch.tensor(found, dtype=torch.float64)
+
+
+def _advantage(
+    denoiser: Denoiser,
+    picture: Tensor,
+    noise: Tensor,
+    row: Conditioning,
+    other: Conditioning | None,
+    guidance_scale: float,
+    ratio: float,
+) -> float:
+    """Return how much smaller the error is with the prompt of a picture (1, ...) than without, at one ratio."""
+    clean = denoiser.clean(picture).float().to(denoiser.device)
+    x, sigma = noised(denoiser, picture.expand(len(noise), *picture.shape[1:]), noise, ratio)
+
+    def predict(of: Conditioning, guided: bool) -> Prediction:
+        rows = {name: value.to(x.device).expand(len(x), *value.shape[1:]) for name, value in of.items()}
+        return denoiser(x, sigma, rows, guidance_scale, guided)
+
+    prediction = predict(row, True)
+    against = prediction.uncond
+    if against is None:
+        against = predict(other, False).cond if other else prediction.cond
+    errors = [(each - clean).double().square().mean() for each in (against, prediction.cond)]
+    return float(errors[0] - errors[1])
 
 
 def share_kept(before: Tensor, after: Tensor) -> float | None:
     """Return which share of the prompts' adherence pictures have kept, 1 for all; None where the originals have none.
 
-    Adherence above that of the least quarter of the originals is cut off on both sides, see `LEAST`.
+    Every ratio counts alike: adherence is divided by its mean over the originals. That above the least quarter of the
+    originals is cut off on both sides, see `LEAST`.
 
     Args:
-        before, after: `prompt_adherence` of the same prompts and seeds, (B,).
+        before, after: `prompt_adherence` of the same prompts and seeds, (B, R).
     """
-    limit = before.quantile(LEAST)
-    whole = float(before.minimum(limit).mean())
-    return float(after.minimum(limit).mean()) / whole if whole > 0 else None
+    whole = before.mean(0)
+    if not (whole > 0).any():
+        return None
+    own, now = ((each / whole)[:, whole > 0].sum(1) for each in (before, after))
+    limit = own.quantile(LEAST)
+    least = float(own.minimum(limit).mean())
+    return float(now.minimum(limit).mean()) / least if least > 0 else None
 
 
 def preferred(run: Run, judge: Judge, prompts: Sequence[str], before: Tensor, after: Tensor) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from d3po_core.diffusion.denoiser import Conditioning, Denoiser, Prediction
-from d3po_core.evaluation.effect import ADHERENCE_RATIO, prompt_adherence
+from d3po_core.evaluation.effect import ADHERENCE_RATIOS, prompt_adherence
 from d3po_core.models import DiffusersModel
 from tests.tiny_pipelines import tiny_sd
 
@@ -52,17 +52,18 @@ def test_it_is_the_expected_difference_of_errors(family: str) -> None:
     x0 = torch.randn(3, 4000, generator=torch.Generator().manual_seed(1)) * 0.01 + torch.tensor([[0.0], [1.0], [2.0]])
     means = [{"mean": torch.tensor([2.0]), "negative_mean": torch.tensor([0.0])}] * 3
     found = prompt_adherence(Gaussian(family), 2 * x0, means, 2.5, draws=4).float()
-    factor = ADHERENCE_RATIO**4 / (1 + ADHERENCE_RATIO**2) ** 2
-    expected = factor * (x0.square() - (x0 - 2).square()).mean(1)
-    torch.testing.assert_close(found, expected, atol=0.06, rtol=0)
-    assert found[0] < found[1] < found[2]
+    for of_ratio, ratio in zip(found.T, ADHERENCE_RATIOS, strict=True):
+        factor = ratio**4 / (1 + ratio**2) ** 2
+        expected = factor * (x0.square() - (x0 - 2).square()).mean(1)
+        torch.testing.assert_close(of_ratio, expected, atol=0.06, rtol=0)
+        assert of_ratio[0] < of_ratio[1] < of_ratio[2]
 
 
 def test_a_picture_is_one_batch_of_its_noises() -> None:
     means = [{"mean": torch.tensor([float(each)]), "negative_mean": torch.tensor([0.0])} for each in range(5)]
     denoiser, latents = Gaussian("diffusion"), torch.randn(5, 8)
     found = prompt_adherence(denoiser, latents, means, 2.5, draws=3)
-    assert denoiser.rows == [3] * 5
+    assert denoiser.rows == [3] * 5 * len(ADHERENCE_RATIOS)
     alone = prompt_adherence(denoiser, latents[2:3], means[2:3], 2.5, draws=3)
     torch.testing.assert_close(alone[0], found[2])
 
@@ -72,6 +73,6 @@ def test_a_pipeline_answers_with_its_two_branches() -> None:
     (row,) = model.encode(["a red fox"])
     latents = torch.randn(2, *model.latent_shape())
     found = prompt_adherence(model.denoiser, latents, [row] * 2, 3.0, draws=1)
-    assert found.shape == (2,) and found.abs().max() > 0
+    assert found.shape == (2, len(ADHERENCE_RATIOS)) and found.abs().max() > 0
     alike = {name: row[f"negative_{name.removeprefix('negative_')}"] for name in row}
     assert prompt_adherence(model.denoiser, latents, [alike] * 2, 3.0, draws=1).abs().max() < 1e-6

@@ -50,16 +50,17 @@ def test_adherence_is_the_difference_of_errors():
     denoiser, latents, prompts = ToyDenoiser(), torch.randn(3, *SHAPE), rows(3)
     measured = prompt_adherence(denoiser, latents, prompts, 3.0)
     noise = torch.randn(2, *SHAPE, generator=effect.generator("adherence"))
-    for picture, prompt, found in zip(latents, prompts, measured, strict=True):
-        differences = []
-        for sigma, n in zip((1.0, 1.0), noise, strict=True):
-            x, level = (picture + sigma * n)[None], torch.tensor([sigma], dtype=torch.float64)
-            errors = [
-                (denoiser(x, level, {"prompt": of}, 1.0).cond - picture).square().mean()
-                for of in (torch.zeros(1, 4), prompt["prompt"])
-            ]
-            differences.append(errors[0] - errors[1])
-        assert float(found) == pytest.approx(sum(map(float, differences)) / 2, rel=1e-3)
+    for ratio, of_ratio in zip(effect.ADHERENCE_RATIOS, measured.T, strict=True):
+        for picture, prompt, found in zip(latents, prompts, of_ratio, strict=True):
+            differences = []
+            for n in noise:
+                x, level = (picture + ratio * n)[None], torch.tensor([ratio], dtype=torch.float64)
+                errors = [
+                    (denoiser(x, level, {"prompt": of}, 1.0).cond - picture).square().mean()
+                    for of in (torch.zeros(1, 4), prompt["prompt"])
+                ]
+                differences.append(float(errors[0] - errors[1]))
+            assert float(found) == pytest.approx(sum(differences) / 2, rel=1e-3)
 
 
 def test_adherence_without_a_second_branch_is_against_another_prompt():
@@ -73,12 +74,21 @@ def test_adherence_without_a_second_branch_is_against_another_prompt():
 
 
 def test_what_some_pictures_gain_does_not_make_up_for_what_others_lose():
-    before = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)  # its lower quarter is 2
+    before = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]], dtype=torch.float64)  # its lower quarter is 2
     assert share_kept(before, before) == 1
     assert share_kept(before, before + 100) == pytest.approx(10 / 9)
-    lost = torch.tensor([1.0, 2.0, 3.0, 0.0, 500.0], dtype=torch.float64)
+    lost = torch.tensor([[1.0], [2.0], [3.0], [0.0], [500.0]], dtype=torch.float64)
     assert share_kept(before, lost) == pytest.approx((1 + 2 + 2 + 0 + 2) / 9)
     assert share_kept(-before, before) is None
+
+
+def test_every_ratio_of_noise_counts_alike():
+    """However large its errors are; one at which the prompt does not help the originals is left out."""
+    before, lost = torch.ones(8, 2, dtype=torch.float64), torch.tensor([[0.6, 1.0]], dtype=torch.float64).repeat(8, 1)
+    scale = torch.tensor([1000.0, 0.01], dtype=torch.float64)
+    assert share_kept(before, lost) == pytest.approx(0.8)
+    assert share_kept(before * scale, lost * scale) == pytest.approx(0.8)
+    assert share_kept(before * torch.tensor([1.0, -1.0]), lost) == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3, 0.7, 0.95])
