@@ -94,7 +94,7 @@ def _leads_out(name: str) -> bool:
 
 
 def _is_image_or_text(name: str) -> bool:
-    from d3po_core.importing.captions import SUFFIXES
+    from d3po_core.importing.pixels import SUFFIXES
 
     return Path(name).suffix.lower() in (*SUFFIXES, *TEXTS) and not name.startswith(f"{METADATA_FOLDER}/")
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ..errors import D3POError
 from ..picks import Pick
-from .captions import SUFFIXES, read_prompts
+from .captions import read_prompts
 from .judged import ImportedPick, JudgedGroup, JudgedImages, LeftOut, abbreviate
+from .pixels import SUFFIXES
 
 WINNERS, LOSERS = "winners", "losers"
 COMPANIONS = (".txt", ".caption", ".json", ".npz", ".db", ".ini")

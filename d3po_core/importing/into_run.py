@@ -22,10 +22,10 @@ from ..errors import D3POError
 from ..run import Run
 from ..run.database import IMPORTED
 from ..run.run import to_pixels
-from .captions import read_rgb
 from .folders import LOSERS, WINNERS, read_folders
 from .jsonl import read_rows
 from .judged import JudgedGroup, JudgedImages, LeftOut, drop_contradictions
+from .pixels import read_rgb
 
 SAFE = "What was imported before is kept."
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import D3POError
 from ..picks import Pick, check_pick, pairs
 from ..run.records import check_shown
-from .captions import Fingerprint, fingerprint
+from .pixels import Fingerprint, fingerprint
 
 MAX_IMAGES = 8
 """Images of one group, at most: as many as can be drawn and shown as one."""

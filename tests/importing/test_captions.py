@@ -14,7 +14,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from d3po_core.errors import D3POError
-from d3po_core.importing.captions import parse_graph, parse_parameters, read_prompts
+from d3po_core.importing.captions import read_prompts
+from d3po_core.importing.graphs import parse_graph
+from d3po_core.importing.metadata import parse_parameters
 
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 965400086, Size: 512x512, Model hash: 45dee52b"
 HIRES = 'Steps: 30, Sampler: DPM++ 2M, CFG scale: 5, Hires prompt: "a fox,\\nin snow", Lora hashes: "ink: 2f1a"'
@@ -209,7 +211,7 @@ GRAPHS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
         ("", "watermark"),
     ),
     "a circle": (graph(_6=encode(["6", 0])), ("", "watermark")),
-    "a link to nowhere": (graph(_6=None), ("", "")),
+    "a link to nowhere": (graph(_6=None), ("", "watermark")),
     "no sampler": ({"1": node("LoadImage", image="x.png"), "2": node("SaveImage", images=["1", 0])}, ("", "")),
     "nothing": ({}, ("", "")),
 }
