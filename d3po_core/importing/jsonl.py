@@ -9,7 +9,11 @@
     {"file_name": "images/000000-0.png", "text": "a lake", "id": ..., "candidate": 0, "picks": [...]}    an image
         of `exchange.lines.export_dataset`
 
-Every line may have "negative_prompt" and "who". If a line has no prompt, that of the images is taken (captions.py).
+Every line may have "negative_prompt" and "who". If a line has no prompt, that of the images is taken (captions.py); of
+several in a list, the first.
+
+Scores are thumbs (1 liked, -1 disliked, 0 neither) only where all scores of the file are. Else they are levels, such as
+stars, of which nobody knows from where on something is liked: the higher of two wins, and equal ones say nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +26,11 @@ from typing import Any
 
 from ..errors import D3POError
 from ..picks import Pick
+from ..textfiles import read_text
 from .captions import read_prompts
 from .folders import NO_PROMPT
 from .judged import ImportedPick, JudgedGroup, JudgedImages
+from .metadata import first_text
 
 EXAMPLE = 'It should look like {"prompt": "a lake", "winner": "a.png", "loser": "b.png"}.'
 THUMBS = (-1, 0, 1)
@@ -49,9 +55,13 @@ def read_rows(path: Path, confined: bool = False) -> JudgedImages:
     for where, row in _rows(path, judged):
         key = f"group {row.get('id')}" if "file_name" in row else where
         groups.setdefault(key, (where, []))[1].append(row)
+    thumbs = all(_are_thumbs(row.get("scores")) for _, rows in groups.values() for row in rows)
     for where, rows in groups.values():
         try:
-            judged.groups.append((_exported if "file_name" in rows[0] else _group)(where, rows, path.parent, confined))
+            if "file_name" in rows[0]:
+                judged.groups.append(_exported(where, rows, path.parent, confined))
+            else:
+                judged.groups.append(_group(where, rows, path.parent, confined, thumbs))
         except D3POError as error:
             judged.leave_out(where, error)
         except (KeyError, TypeError, ValueError, IndexError):  # a field is missing or of another kind
@@ -63,11 +73,7 @@ def read_rows(path: Path, confined: bool = False) -> JudgedImages:
 
 def _rows(path: Path, judged: JudgedImages) -> Iterator[tuple[str, Row]]:
     """Yield the lines that are JSON objects, each with a name for it that is shown to people; leave out the others."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would also split within texts
-    except (OSError, UnicodeDecodeError) as error:
-        raise D3POError(f"{path} cannot be read as text.", "Choose a file of JSON lines in UTF-8.") from error
-    for number, text in enumerate(lines, 1):
+    for number, text in enumerate(read_text(path).split("\n"), 1):  # splitlines() would also split within texts
         where = f"Line {number} of {path.name}"
         if not text.strip():
             continue
@@ -81,7 +87,12 @@ def _rows(path: Path, judged: JudgedImages) -> Iterator[tuple[str, Row]]:
             judged.leave_out(where, D3POError("It is not a JSON object.", EXAMPLE))
 
 
-def _group(where: str, rows: list[Row], folder: Path, confined: bool) -> JudgedGroup:
+def _are_thumbs(scores: object) -> bool:
+    """Return whether these may be thumbs; so may what is no list of scores at all."""
+    return not isinstance(scores, list) or all(score in THUMBS for score in scores)
+
+
+def _group(where: str, rows: list[Row], folder: Path, confined: bool, thumbs: bool) -> JudgedGroup:
     """Return the group of one line; raises D3POError, KeyError, TypeError, ValueError or IndexError if it is wrong."""
     (row,) = rows
     if "jpg_0" in row:
@@ -90,9 +101,9 @@ def _group(where: str, rows: list[Row], folder: Path, confined: bool) -> JudgedG
         names, pick = [row["winner"], row["loser"]], Pick("favourite", (0,))
     else:
         names = list(row["images"])
-        pick = _pick_of_images(row, names)
+        pick = _pick_of_images(row, names, thumbs)
     paths = _paths(names, folder, confined)
-    who = " ".join(str(row.get("who") or "").split())[:MAX_NAME]
+    who = " ".join(first_text(row.get("who")).split())[:MAX_NAME]
     return JudgedGroup(where, *_prompts(row, paths), paths, (ImportedPick(pick, who),))
 
 
@@ -136,10 +147,13 @@ def _prompts(row: Row, paths: tuple[Path, ...]) -> tuple[str, str]:
     Raises:
         D3POError: there is no prompt, or an image cannot be read.
     """
-    prompt = next((row[name] for name in ("prompt", "caption", "text") if row.get(name)), "")
-    negative = next((row[name] for name in ("negative_prompt", "negative") if row.get(name)), "")
-    if str(prompt).strip():
-        return str(prompt).strip(), str(negative).strip()
+    given = [row[name] for name in ("prompt", "caption", "text") if row.get(name)]
+    prompt = next((text for each in given if (text := first_text(each).strip())), "")
+    negative = next((text for name in ("negative_prompt", "negative") if (text := first_text(row.get(name)))), "")
+    if prompt:
+        return prompt, negative.strip()
+    if given:
+        raise D3POError("Its prompt is not a text.", EXAMPLE)
     of_image = next((prompts for path in paths if (prompts := read_prompts(path))[0]), None)
     if of_image is None:
         raise D3POError(f'It has no "prompt", nor has {paths[0].name}.', NO_PROMPT)
@@ -154,30 +168,37 @@ def _pick_a_pic(row: Row) -> Pick:
     return Pick("tie") if labels[0] == labels[1] else Pick("favourite", (int(labels[1] == 1),))
 
 
-def _pick_of_images(row: Row, names: list[str]) -> Pick:
+def _pick_of_images(row: Row, names: list[str], thumbs: bool) -> Pick:
     """Return the favourite, the ranking or the scores of a line with "images", which it refers to by number or name."""
 
     def number(image: int | str) -> int:
+        if isinstance(image, bool):
+            raise TypeError
         return image if isinstance(image, int) else names.index(image)
 
     if "best" in row:
         return Pick("favourite", (number(row["best"]),))
     if "ranking" in row:
         return Pick("ranking", tuple(number(each) for each in row["ranking"]))
-    return _pick_of_scores([float(score) for score in row["scores"]], len(names))
+    return pick_of_scores([float(score) for score in row["scores"]], len(names), thumbs)
 
 
-def _pick_of_scores(scores: list[float], images: int) -> Pick:
-    """Return the pick that scores express: -1, 0 and 1 stay scores, other numbers become a ranking.
+def pick_of_scores(scores: list[float], images: int, thumbs: bool) -> Pick:
+    """Return the pick that scores express: thumbs stay scores, other numbers become a ranking, equal ones a tie.
 
     A ranking, because a source's numbers have no common scale and only their order has a meaning.
+
+    Args:
+        scores: one for each image.
+        images: number of images.
+        thumbs: whether the source's numbers are thumbs: -1, 0 and 1 only, in all of its groups.
 
     Raises:
         D3POError: there is not one finite number for each image, or equal ones above the lowest.
     """
     if len(scores) != images or any(not -float("inf") < score < float("inf") for score in scores):
         raise D3POError(f"{images} pictures need {images} scores.", "Give a number for each.")
-    if all(score in THUMBS for score in scores):
+    if thumbs:
         return Pick("scores", scores=tuple(int(score) for score in scores))
     if images == 1:
         raise D3POError("A score of one picture alone says nothing.", "Use 1 for liked and -1 for disliked.")
@@ -186,5 +207,5 @@ def _pick_of_scores(scores: list[float], images: int) -> Pick:
     best_first = sorted(range(images), key=lambda each: -scores[each])
     ranked = [each for each in best_first if scores[each] > min(scores)]  # the rest share the last place
     if len({scores[each] for each in ranked}) < len(ranked):
-        raise D3POError("Two of its scores are equal above the lowest.", "Use -1, 0 and 1, or give each its own.")
+        raise D3POError("Two of its scores are equal above the lowest.", "Give each its own, or the lowest.")
     return Pick("ranking", tuple(ranked))
