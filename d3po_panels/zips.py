@@ -69,6 +69,8 @@ def _extract(path: Path, folder: Path) -> None:
             outside = next((entry.filename for entry in entries if _leads_out(entry.filename)), None)
             if outside is not None:
                 raise D3POError(f"{path.name} names a file outside of its own folder: {outside}.", "Pack it anew.")
+            for entry in entries:  # .NET and old Windows programs write backslashes, against the specification
+                entry.filename = entry.filename.replace("\\", "/")
             usable = [entry for entry in entries if _is_image_or_text(entry.filename)]
             _check_bounds(usable, folder, path.name)
             for entry in usable:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import cast
 
 from ..d3po_core.errors import D3POError
+from ..d3po_core.importing.graphs import Graph as CoreGraph
+from ..d3po_core.importing.graphs import side_text
 from ..d3po_core.run import Run
-from .graph import inputs_of, is_link
+from .graph import inputs_of
 from .host.conditioning import key_of
 from .host.model import HostModel
 from .host.types import Clip, Cond, Graph
@@ -18,22 +21,13 @@ MAX_PROMPTS = 1000
 """That a list may stand for."""
 
 
-def text_of(graph: Graph | None, node: str | None, name: str) -> str:
-    """Return the texts that lead to an input, joined; "prompt" where the graph shows none."""
-    texts: list[str] = []
+def text_of(graph: Graph | None, node: str | None, side: str) -> str:
+    """Return the text that leads to a node's positive or negative input, see `side_text`.
 
-    def visit(link: object, seen: frozenset[str]) -> None:
-        if not is_link(link) or link[0] in seen:
-            return
-        inputs = inputs_of(graph, link[0])
-        own = [value.strip() for key, value in inputs.items() if isinstance(value, str) and key.startswith("text")]
-        texts.extend(text for text in own if text and text not in texts)
-        if not own:
-            for value in inputs.values():
-                visit(value, seen | {link[0]})
-
-    visit(inputs_of(graph, node).get(name), frozenset())
-    return " | ".join(texts) or UNKNOWN
+    Where the graph does not tell it, a positive prompt is called "prompt", and a negative one stays empty.
+    """
+    text = side_text(cast(CoreGraph, graph or {}), inputs_of(graph, node), side)
+    return text or (UNKNOWN if side == "positive" else "")
 
 
 def listed(text: str) -> list[str]:

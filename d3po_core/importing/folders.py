@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import D3POError
+from ..names import composed
 from ..picks import Pick
 from .captions import read_prompts
 from .judged import ImportedPick, JudgedGroup, JudgedImages, LeftOut, abbreviate
@@ -38,8 +39,8 @@ def read_folders(folder: Path) -> JudgedImages:
             f"Put files that end in {', '.join(SUFFIXES)} there.",
         )
     prompts = {**winners, **losers}
-    same_name = {path.stem: path for path in losers}
-    named_alike = [(path, same_name[path.stem]) for path in winners if path.stem in same_name]
+    same_name = {composed(path.stem): path for path in losers}
+    named_alike = [(path, same_name[stem]) for path in winners if (stem := composed(path.stem)) in same_name]
     pairs = [pair for pair in named_alike if _one_prompt(*(prompts[path] for path in pair))]
     if len(pairs) < len(named_alike):
         names = [winner.stem for winner, loser in named_alike if (winner, loser) not in pairs]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import D3POError
+from ..names import find_file
 from ..picks import Pick
 from ..textfiles import read_text
 from .captions import read_prompts
@@ -124,9 +125,12 @@ def _exported(where: str, rows: list[Row], folder: Path, confined: bool) -> Judg
 
 def _paths(names: list[str], folder: Path, confined: bool) -> tuple[Path, ...]:
     """Return the paths of image files; raises D3POError if one is missing, or outside of a confined folder."""
-    paths = tuple(folder / name for name in names)
-    if confined and any(_leads_out(path, folder) for path in paths):  # before anything shows whether it exists
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError
+    written = [folder / form for name in names for form in (name, name.replace("\\", "/"))]
+    if confined and any(_leads_out(path, folder) for path in written):  # before anything shows whether it exists
         raise D3POError(f"It names a picture outside of {folder}.", "Pack it anew, with all its pictures.")
+    paths = tuple(find_file(folder / name) for name in names)
     missing = [str(name) for name, path in zip(names, paths, strict=True) if not path.is_file()]
     if missing:
         raise D3POError(f"There is no file {missing[0]}.", f"Paths are looked up from {folder}.")
@@ -152,7 +156,7 @@ def _prompts(row: Row, paths: tuple[Path, ...]) -> tuple[str, str]:
     negative = next((text for name in ("negative_prompt", "negative") if (text := first_text(row.get(name)))), "")
     if prompt:
         return prompt, negative.strip()
-    if given:
+    if any(not isinstance(each, str) for each in given):
         raise D3POError("Its prompt is not a text.", EXAMPLE)
     of_image = next((prompts for path in paths if (prompts := read_prompts(path))[0]), None)
     if of_image is None:

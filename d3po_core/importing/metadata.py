@@ -106,7 +106,7 @@ def texts_of_image(image: Image.Image, saved_as: str = "") -> Texts:
     """
     exif = image.getexif()
     of_exif = _decode_comment(exif.get_ifd(EXIF).get(USER_COMMENT))
-    texts = {name: value for name, value in image.info.items() if isinstance(value, str)}
+    texts = {str(name): value for name, value in image.info.items() if isinstance(value, str)}
     graph = texts.get("prompt") or _graph_of_exif(exif)
     ways = (
         *(parse_parameters(texts.get("parameters") or of_exif), parse_graph(graph, saved_as)),

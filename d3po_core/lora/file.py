@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
 import time
 from collections.abc import Collection, Mapping
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import D3POError
+from ..names import file_stem
 from .keys import from_file, is_lora_key, one_alpha, to_file
 from .layer_names import ModelFamily, model_family
 from .weights import LoraWeights
@@ -132,8 +132,7 @@ def unused_path(folder: Path | str, stem: str, taken: Collection[str] = ()) -> P
         taken: stems that are not free although no such file is in the folder.
     """
     reserved = {name.casefold() for name in taken}  # many file systems ignore case
-    stem = re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "lora"
-    stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore") if len(stem.encode()) > MAX_NAME_BYTES else stem
+    stem = file_stem(stem, "lora", MAX_NAME_BYTES)
     path, number = Path(folder) / f"{stem}.safetensors", 1
     while path.exists() or path.stem.casefold() in reserved:
         number += 1

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import sqlite3
 import threading
 import time
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..errors import D3POError
+from ..names import file_stem
 from . import files
 from .blind_checks import BlindChecks, Previews
 from .database import DATABASE, LOCK, MANIFEST, VERSION, Database, connect, create_tables, transaction
@@ -242,6 +242,8 @@ def _check_version(database: Database) -> None:
         )
 
 
+MAX_STEM_BYTES = 120
+"""Of a run's folder: the files in it need some of what a path may have, which is 260 on Windows."""
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pillow")
 
 
@@ -302,7 +304,7 @@ class RunLibrary:
         Raises:
             D3POError: the library's folder cannot be written to.
         """
-        stem = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:60] or "taste"
+        stem = file_stem(name, "taste", MAX_STEM_BYTES)
         with files.writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         path, number = self.folder / stem, 1

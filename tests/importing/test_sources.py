@@ -271,7 +271,7 @@ def a_file(name: str, data: bytes) -> Callable[[Path], Path]:
         (a_file("a.parquet", b"PAR1"), "is a Parquet file, which is not read. Extract its pictures into files"),
         (a_file("a.csv", b"x"), r"a\.csv is not a \.jsonl file"),
         (a_file("a.jsonl", b"\n \n"), r"a\.jsonl is empty\. It should look like"),
-        (a_file("a.jsonl", b"\xff\xfe{"), r"cannot be read as text\. Choose a file of JSON lines in UTF-8"),
+        (a_file("a.jsonl", b"\xff\xfe{"), r"cannot be read as text\. Save it as UTF-8"),
         (only_bad, r"Nothing in .* can be used \(2 left out\)\. .*Line 1 of .* not a JSON object"),
     ],
 )
