@@ -18,8 +18,9 @@ from d3po_core.diffusion.denoiser import Conditioning
 from d3po_core.diffusion.rollout import CandidateNoise, make_plan, sample
 from d3po_core.diffusion.steps import LinearSteps
 from d3po_core.lora import LayerWeights, LoraWeights
-from d3po_core.models.architectures import ARCHITECTURES, DiffusionSchedule
+from d3po_core.models.architectures import ARCHITECTURES
 from d3po_core.models.model import DiffusersDenoiser
+from d3po_core.models.schedules import DiffusionSchedule
 from d3po_core.picks import Pick, pairs, scores
 from d3po_core.settings import LoraSettings, SampleSettings
 from d3po_core.training.rows import TrainingGroup

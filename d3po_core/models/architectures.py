@@ -1,7 +1,7 @@
-"""What differs from one kind of diffusers pipeline to the next: calling the network, encoding text, and noise levels.
+"""What differs from one kind of diffusers pipeline to the next: calling the network and encoding text.
 
-Everything else (guidance, VAE) is common. diffusers' pipeline classes are the reference for each call; noise levels,
-timesteps and preconditioning are from the pipeline's own scheduler configuration.
+Everything else (guidance, VAE) is common; noise levels are in schedules.py. diffusers' pipeline classes are the
+reference for each call.
 """
 
 from __future__ import annotations
@@ -13,18 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import Conditioning, Family
-from ..diffusion.noise_schedule import NoiseSchedule, Scaling, sigma_of
-from ..errors import D3POError
+from ..diffusion.denoiser import Conditioning
 
 Pipeline = Any
 """A diffusers pipeline; diffusers' annotations say little of its parts."""
 
 Network = Any
 """A pipeline's UNet or transformer, with its configuration."""
-
-Scheduler = Any
-"""A diffusers scheduler, with its configuration."""
 
 Forward = Callable[[Pipeline, Tensor, Tensor, Conditioning, float], Tensor]
 """(pipeline, scaled latents (B, C, h, w), timesteps (B,) float32, conditioning of B rows, guidance) to the raw output.
@@ -58,11 +53,14 @@ class Architecture:
     reads: tuple[tuple[str, int], ...] = ()
 
 
+def _guidance_embedding(pipe: Pipeline, x: Tensor, guidance: float) -> Tensor | None:
+    """Return the embedding (B, E) of the guidance scale that UNets distilled to take it expect; None for others."""
+    size = pipe.unet.config.time_cond_proj_dim
+    return None if size is None else pipe.get_guidance_scale_embedding(torch.full((len(x),), guidance - 1), size).to(x)
+
+
 def _unet(pipe: Pipeline, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
-    embedding = None
-    if pipe.unet.config.time_cond_proj_dim is not None:
-        weight = torch.full((len(x),), guidance - 1)
-        embedding = pipe.get_guidance_scale_embedding(weight, pipe.unet.config.time_cond_proj_dim).to(x)
+    embedding = _guidance_embedding(pipe, x, guidance)
     return pipe.unet(x, t, c["prompt_embeds"], timestep_cond=embedding, return_dict=False)[0]
 
 
@@ -71,7 +69,8 @@ def _unet_xl(pipe: Pipeline, x: Tensor, t: Tensor, c: Conditioning, guidance: fl
     height, width = (side * pipe.vae_scale_factor for side in x.shape[-2:])
     time_ids = torch.tensor([[height, width, 0, 0, height, width]]).to(x).expand(len(x), -1)
     added = {"text_embeds": c["pooled_prompt_embeds"], "time_ids": time_ids}
-    return pipe.unet(x, t, c["prompt_embeds"], added_cond_kwargs=added, return_dict=False)[0]
+    embedding = _guidance_embedding(pipe, x, guidance)
+    return pipe.unet(x, t, c["prompt_embeds"], timestep_cond=embedding, added_cond_kwargs=added, return_dict=False)[0]
 
 
 def _sd3(pipe: Pipeline, x: Tensor, t: Tensor, c: Conditioning, guidance: float) -> Tensor:
@@ -136,90 +135,3 @@ ARCHITECTURES: dict[str, Architecture] = {
     "LatentConsistencyModelPipeline": Architecture("LCM", "unet", _unet, _encode_sd, None),
 }
 """By diffusers' class name. Marks are tried in this order, because SDXL's checkpoints have Stable Diffusion's too."""
-
-
-class DiffusionSchedule(NoiseSchedule):
-    """The schedule of a diffusion network that predicts epsilon, v or x0.
-
-    Clipping of x0, an option of DDIM, is left out: diffusers' latent pipelines switch it off, and a clipped step is not
-    Gaussian in D.
-
-    Args:
-        scheduler: of the pipeline. Its configuration is used with DDIM or, for a consistency model, with LCM.
-
-    Raises:
-        D3POError: the prediction type is not one of the three.
-    """
-
-    family: Family = "diffusion"
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        from diffusers import DDIMScheduler, LCMScheduler
-
-        kind = LCMScheduler if isinstance(scheduler, LCMScheduler) else DDIMScheduler
-        self._scheduler = kind.from_config(scheduler.config)
-        prediction = scheduler.config.get("prediction_type", "epsilon")
-        if prediction not in ("epsilon", "v_prediction", "sample") or "sigma_data" in scheduler.config:
-            raise D3POError(
-                f"This model's {type(scheduler).__name__} with prediction type '{prediction}' is not supported.",
-                "Use a model that predicts epsilon, v or x0.",
-            )
-        super().__init__(self._scheduler.alphas_cumprod, prediction)
-
-    def sigmas(self, steps: int) -> Tensor:
-        """Return the levels at the timesteps that the scheduler visits, then its end, float64 (steps + 1,).
-
-        The end is sigma at t = 0 with `set_alpha_to_one=False`, else 0. If the last timestep is that end already,
-        DDIM's last step would change nothing; it goes to 0 instead.
-
-        Raises:
-            D3POError: the scheduler has fewer timesteps.
-        """
-        try:
-            self._scheduler.set_timesteps(steps)
-            levels = self.table[self._scheduler.timesteps[:steps]]
-        except (ValueError, IndexError) as error:
-            raise D3POError(f"This model has no schedule of {steps} steps.", "Choose fewer steps.") from error
-        end = sigma_of(self._scheduler.final_alpha_cumprod)
-        return torch.cat([levels, torch.where(end < levels[-1], end, 0.0).reshape(1)])
-
-
-class FlowSchedule:
-    """The schedule of a rectified flow, x = (1 - sigma)*x0 + sigma*n, whose network predicts n - x0.
-
-    Args:
-        scheduler: of the pipeline, a flow-matching one.
-        tokens: number of image tokens at the native size, for schedules that shift with it.
-        even: whether the pipeline spaces levels evenly before shifting, as Flux's does.
-    """
-
-    family: Family = "flow"
-
-    def __init__(self, scheduler: Scheduler, tokens: int, even: bool) -> None:
-        from diffusers import FlowMatchEulerDiscreteScheduler
-
-        self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
-        self._tokens, self._even = tokens, even
-
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Return the network's timestep at noise levels (B,), float64."""
-        return sigma * self._scheduler.config.num_train_timesteps
-
-    def scaling(self, sigma: Tensor) -> Scaling:
-        """Return the preconditioning at noise levels (B,)."""
-        return Scaling(torch.ones_like(sigma), torch.ones_like(sigma), -sigma)
-
-    def sigmas(self, steps: int) -> Tensor:
-        """Return the levels that the scheduler visits, shifted by its configuration, then 0: float64 (steps + 1,)."""
-        config, options = self._scheduler.config, {}
-        if config.use_dynamic_shifting:  # a straight line in the number of tokens, as in diffusers' calculate_shift
-            slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
-            options["mu"] = config.base_shift + slope * (self._tokens - config.base_image_seq_len)
-        if self._even:
-            self._scheduler.set_timesteps(sigmas=[1 - i / steps for i in range(steps)], **options)
-        else:
-            self._scheduler.set_timesteps(steps, **options)
-        return self._scheduler.sigmas.double()
-
-
-Schedule = DiffusionSchedule | FlowSchedule

@@ -9,13 +9,19 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from ..embedded import GARDEN, GARDEN_FOLDER
 from ..errors import D3POError
 from .architectures import ARCHITECTURES, Pipeline
+from .checkpoints import kind_of, read_header, scheduler_settings
 from .model import DiffusersModel
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -25,6 +31,10 @@ UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts of a pipeline that drawing from a prompt does not need."""
 ABSENT = [None, None]
 """Entry in a pipeline's index for a part that it does not have."""
+VARIANT = re.compile(r"\.(\w+?)(?:-\d+-of-\d+)?\.safetensors$")
+"""The variant in a file's name: model.fp16.safetensors, diffusion_pytorch_model.non_ema-00001-of-00002.safetensors."""
+VARIANTS = ("fp16", "bf16", "non_ema")
+"""Variants that are taken before others."""
 Index = dict[str, object]
 """A pipeline's model_index.json: its class, and the class of each of its parts."""
 
@@ -69,8 +79,13 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Pipeline:
     index = _read_index(folder)
     kind = _pipeline_class(folder, index)
     weighted = [name for name in WEIGHTED if name in index and index[name] != ABSENT]
-    variants = {_check_weights(folder / name) for name in weighted}
-    options = _left_out(kind, index) | ({"variant": "fp16"} if "fp16" in variants else {})
+    variants = {_check_weights(folder / name) for name in weighted} - {None}
+    if len(variants) > 1:
+        raise D3POError(
+            f"The parts of '{folder}' are of different variants: {', '.join(sorted(map(str, variants)))}.",
+            "Get the model anew, all parts of one.",
+        )
+    options = _left_out(kind, index) | ({"variant": variants.pop()} if variants else {})
     try:
         return kind.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
     except (MemoryError, torch.OutOfMemoryError):
@@ -82,13 +97,13 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Pipeline:
 def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Pipeline:
     import diffusers
 
-    if file.suffix != ".safetensors":
+    if file.suffix.lower() != ".safetensors":
         raise D3POError(
             f"'{file.name}' is not a .safetensors file; other formats can run code when they are opened.",
             "Convert it to .safetensors, or get it in that format.",
         )
-    keys = _keys(file)
-    kind = getattr(diffusers, _kind_of_checkpoint(file, keys))
+    header = read_header(file)
+    kind, asked = getattr(diffusers, kind_of(file.name, header)), scheduler_settings(file.name, header)
     index: Index = {}
     if base_config is not None:
         index = _read_index(base_config)
@@ -99,12 +114,13 @@ def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Pipe
                 f"{ARCHITECTURES[expected.__name__].label} pipeline.",
                 "Give a base configuration of the same kind.",
             )
-    if "text_encoder_3" in index and not any(".t5xxl." in key for key in keys):
+    if "text_encoder_3" in index and not any(".t5xxl." in key for key in header.keys):
         # SD3 works without its T5, and is often shared without it.
         index |= {"text_encoder_3": ABSENT, "tokenizer_3": ABSENT}
     config = {} if base_config is None else {"config": str(base_config), "local_files_only": True}
     try:
-        return kind.from_single_file(str(file), dtype=dtype, **config, **_left_out(kind, index))
+        with _in_small_letters(file) as path:
+            pipeline = kind.from_single_file(str(path), dtype=dtype, **config, **_left_out(kind, index))
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # diffusers, transformers and the hub's client raise errors of many kinds
@@ -117,6 +133,24 @@ def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Pipe
             f"'{file.name}' could not be loaded with the configuration in '{base_config}': {_reason(error)}",
             "Give the base configuration of the model that it was made from.",
         ) from error
+    if asked:
+        pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, **asked)
+    return pipeline
+
+
+@contextmanager
+def _in_small_letters(file: Path) -> Iterator[Path]:
+    """Give a file a path that ends in .safetensors: what ends in .SAFETENSORS diffusers would open as a pickle."""
+    if file.suffix == ".safetensors":
+        yield file
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"{file.stem}.safetensors"
+        try:
+            path.symlink_to(file.resolve())
+        except OSError:  # Windows lets only some people do so
+            shutil.copyfile(file, path)
+        yield path
 
 
 def _read_index(folder: Path) -> Index:
@@ -151,7 +185,7 @@ def _left_out(kind: type[Pipeline], index: Index) -> dict[str, object]:
 
 
 def _check_weights(folder: Path) -> str | None:
-    """Return the variant of a part's weights to load: "fp16" if there is no other, else None.
+    """Return the variant of a part's weights to load, such as "fp16" where there is no other; None for the usual one.
 
     Raises:
         D3POError: the weights are missing, damaged, or in pickle files only.
@@ -165,29 +199,10 @@ def _check_weights(folder: Path) -> str | None:
             )
         raise D3POError(f"There are no weights in '{folder}'.", "Get the model anew.")
     for file in files:
-        _keys(file)
-    return None if any(".fp16." not in file.name for file in files) else "fp16"
-
-
-def _kind_of_checkpoint(file: Path, keys: list[str]) -> str:
-    """Name the pipeline class that a checkpoint's keys belong to."""
-    if any("lora_" in key for key in keys):
-        raise D3POError(f"'{file.name}' is a LoRA, not a model.", "Give the model that it was made for.")
-    for name, architecture in ARCHITECTURES.items():
-        if architecture.mark is not None and any(architecture.mark in key for key in keys):
-            return name
-    raise D3POError(f"'{file.name}' is not a model of a known kind.", "Give a whole checkpoint, or a pipeline folder.")
-
-
-def _keys(file: Path) -> list[str]:
-    """Name a file's tensors, from its header; check the file's length against it."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(file, "pt") as tensors:
-            return list(tensors.keys())
-    except Exception as error:  # safetensors has its own error class, and raises OSError too
-        raise D3POError(f"'{file}' is damaged or incomplete.", "Get the file anew.") from error
+        read_header(file)
+    found = {match[1] for file in files if (match := VARIANT.search(file.name))}
+    usual = [file for file in files if not VARIANT.search(file.name)]
+    return None if usual else min(found, key=lambda each: (each not in VARIANTS, each))
 
 
 def _reason(error: Exception) -> str:

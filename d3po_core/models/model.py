@@ -15,7 +15,8 @@ from ..diffusion.noise_schedule import karras
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, sample
 from ..diffusion.steps import per_row
 from ..errors import D3POError
-from .architectures import ARCHITECTURES, Architecture, DiffusionSchedule, FlowSchedule, Network, Pipeline, Schedule
+from .architectures import ARCHITECTURES, Architecture, Network, Pipeline
+from .schedules import FLOWS, DiffusionSchedule, FlowSchedule, Schedule
 
 T = TypeVar("T")
 DECODE_PIXELS = 2**18
@@ -244,7 +245,7 @@ class DiffusersModel:
 
     def _schedule(self) -> Schedule:
         scheduler = self.pipeline.scheduler
-        if "FlowMatch" not in type(scheduler).__name__:
+        if type(scheduler).__name__ not in FLOWS:
             return DiffusionSchedule(scheduler)
         tokens = math.prod(side // self.unit for side in self._native_size())
         return FlowSchedule(scheduler, tokens, even=self.architecture.label == "Flux")

@@ -113,12 +113,14 @@ def test_a_single_file_with_the_configuration_of_another_kind(tmp_path: Path, fo
 @pytest.mark.parametrize(
     ("lacking", "message"),
     [
-        ("cond_stage", "could not be loaded"),
+        ("cond_stage", "lacks its text encoder"),
+        ("first_stage", "lacks its VAE"),
+        (("first_stage", "cond_stage"), "holds only the image network"),
         ("model.diffusion_model.out.2", "some weights are missing"),
         ("cond_stage_model.transformer.text_model.final", "lacks some weights of its text_encoder"),
     ],
 )
-def test_a_single_file_that_lacks_parts(lacking: str, message: str, tmp_path: Path, folder: Path):
+def test_a_single_file_that_lacks_parts(lacking: str | tuple[str, ...], message: str, tmp_path: Path, folder: Path):
     file = tmp_path / "model.safetensors"
     weights = ldm_state_dict(tiny_sd())
     save_file({name: value for name, value in weights.items() if not name.startswith(lacking)}, file)
