@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..embedded import GARDEN, GARDEN_DEFAULTS
 from ..errors import D3POError
+from ..textfiles import decode
 
 if TYPE_CHECKING:
     from ..models import DiffusersModel
@@ -128,7 +129,7 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
     prompts: list[str] = list(options.prompt)
     if options.prompts:
         try:
-            lines = Path(options.prompts).read_text(encoding="utf-8").splitlines()
+            lines = decode(Path(options.prompts).read_bytes()).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not text"
             raise D3POError(

@@ -28,6 +28,7 @@ from ..settings import (
     preset_values,
     replace,
 )
+from ..textfiles import decode
 
 if TYPE_CHECKING:
     from ..run.records import JsonObject
@@ -76,7 +77,7 @@ def read_config(path: str | Path, sections: Mapping[str, type]) -> Config:
 
 def _load_file(path: Path) -> dict[str, object]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decode(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise D3POError(f"The settings in {path} cannot be read ({reason}).", "Check the path.") from error

@@ -1,9 +1,10 @@
 """Picks from and to the human-feedback JSON of the D3PO authors' repository (yk7333/d3po).
 
 A file there is one annotator's: a list with one row per prompt, in the order of sampling, and in each row one number
-per image: 1 liked, -1 disliked, 0 neither (`[[0, 0, 1, 0, 0, 1, 1], [1, 0, 0, 1, 0, 0, 0]]`, its issue 17). Its sampler
-draws 7 images per prompt and calls column k of row j `images/{7 * j + k:05}.png`; its trainer prefers the image with
-the larger number in each of the 21 pairs. Here row j is the run's j-th group by number, and column k its candidate k.
+per image: 1 liked, -1 disliked, 0 neither (`[[0, 0, 1, 0, 0, 1, 1], [1, 0, 0, 1, 0, 0, 0]]`, its issue 17), or levels
+of any scale, of which only the order counts (importing/levels.py). Its sampler draws 7 images per prompt and calls
+column k of row j `images/{7 * j + k:05}.png`; its trainer prefers the image with the larger number in each of the 21
+pairs. Here row j is the run's j-th group by number, and column k its candidate k.
 
 It reads a folder of such files and averages the annotators, after cutting all files to the shortest. Here each
 annotator's picks are stored separately and weigh the same. Its recorded latents are a pickle, which is never read.
@@ -16,9 +17,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import D3POError
+from ..importing.levels import are_thumbs, pick_of_scores
 from ..picks import Pick, pairs
 from ..run import Group, Run
 from ..run.files import replace
+from ..textfiles import decode
 
 
 def import_picks(run: Run, path: str | Path, who: str | None = None) -> int:
@@ -93,14 +96,14 @@ def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
     return rows, lost
 
 
-def _read(path: Path, groups: list[Group]) -> list[tuple[int, ...]]:
+def _read(path: Path, groups: list[Group]) -> list[Pick]:
     """Read a feedback file whose rows fit these groups, in order.
 
     Raises:
         D3POError: it is missing, damaged, or does not fit.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(decode(path.read_bytes()))
     except OSError as error:
         raise D3POError(f"The feedback file {path} cannot be read ({error.strerror}).") from error
     except ValueError as error:
@@ -117,24 +120,29 @@ def _read(path: Path, groups: list[Group]) -> list[tuple[int, ...]]:
             "Import it into the run whose images were judged.",
             "Nothing was imported.",
         )
+    thumbs, picks = all(map(are_thumbs, rows)), []
     for number, (row, group) in enumerate(zip(rows, groups, strict=False)):
-        numbers = all(type(score) in (int, float) and score in (-1, 0, 1) for score in row)
-        if len(row) != group.candidates or not numbers:
+        numbers = all(type(score) in (int, float) for score in row)
+        try:
+            if len(row) != group.candidates or not numbers:
+                raise D3POError(f"It is not {group.candidates} numbers.")
+            picks.append(pick_of_scores(row, group.candidates, thumbs or not any(row)))
+        except D3POError as error:
             raise D3POError(
-                f"Row {number} of the feedback file {path} is not {group.candidates} numbers out of -1, 0 and 1.",
+                f"Row {number} of the feedback file {path} cannot be used. {error.what}",
                 "Import it into the run whose images were judged.",
                 "Nothing was imported.",
-            )
-    return [tuple(int(score) for score in row) for row in rows]
+            ) from error
+    return picks
 
 
-def _record(run: Run, groups: list[Group], who: str, rows: list[tuple[int, ...]]) -> int:
-    """Record the rows that change a person's standing picks, and return how many there were."""
+def _record(run: Run, groups: list[Group], who: str, picks: list[Pick]) -> int:
+    """Record those that change a person's standing picks, and return how many there were."""
     standing = {stored.group_id: stored.pick for stored in run.picks.standing(who=who)}
     count = 0
-    for group, scores in zip(groups, rows, strict=False):
-        pick = Pick("scores", scores=scores)
-        if standing.get(group.id) == pick or (not any(scores) and group.id not in standing):
+    for group, pick in zip(groups, picks, strict=False):
+        nothing = pick.kind == "scores" and not any(pick.scores)
+        if standing.get(group.id) == pick or (nothing and group.id not in standing):
             continue
         run.picks.add(group.id, pick, who=who)
         count += 1

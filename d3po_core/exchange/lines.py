@@ -21,6 +21,7 @@ from ..errors import D3POError
 from ..picks import FLAGS, Pick, check_flag, check_pick, pairs
 from ..run import Group, Judgement, Run, StoredFlag, StoredPick, files
 from ..run.records import JsonObject, Stored, check_shown
+from ..textfiles import decode
 from .authors_json import import_picks
 
 NOTHING_IMPORTED = "Nothing was imported."
@@ -147,7 +148,7 @@ def _read(path: Path) -> Iterator[tuple[int, JsonObject]]:
         D3POError: the file cannot be read, or a line is not a pick.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would cut in texts too
+        lines = decode(path.read_bytes()).split("\n")  # splitlines() would cut in texts too
     except (OSError, UnicodeDecodeError) as error:
         raise D3POError(f"The file of picks {path.name} cannot be read ({error}).", safe=NOTHING_IMPORTED) from error
     for number, text in enumerate(lines, 1):

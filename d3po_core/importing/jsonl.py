@@ -31,10 +31,10 @@ from ..textfiles import read_text
 from .captions import read_prompts
 from .folders import NO_PROMPT
 from .judged import ImportedPick, JudgedGroup, JudgedImages
+from .levels import are_thumbs, pick_of_scores
 from .metadata import first_text
 
 EXAMPLE = 'It should look like {"prompt": "a lake", "winner": "a.png", "loser": "b.png"}.'
-THUMBS = (-1, 0, 1)
 MAX_NAME = 80
 """Characters of a person's name."""
 
@@ -56,7 +56,7 @@ def read_rows(path: Path, confined: bool = False) -> JudgedImages:
     for where, row in _rows(path, judged):
         key = f"group {row.get('id')}" if "file_name" in row else where
         groups.setdefault(key, (where, []))[1].append(row)
-    thumbs = all(_are_thumbs(row.get("scores")) for _, rows in groups.values() for row in rows)
+    thumbs = all(are_thumbs(row.get("scores")) for _, rows in groups.values() for row in rows)
     for where, rows in groups.values():
         try:
             if "file_name" in rows[0]:
@@ -86,11 +86,6 @@ def _rows(path: Path, judged: JudgedImages) -> Iterator[tuple[str, Row]]:
             yield where, row
         else:
             judged.leave_out(where, D3POError("It is not a JSON object.", EXAMPLE))
-
-
-def _are_thumbs(scores: object) -> bool:
-    """Return whether these may be thumbs; so may what is no list of scores at all."""
-    return not isinstance(scores, list) or all(score in THUMBS for score in scores)
 
 
 def _group(where: str, rows: list[Row], folder: Path, confined: bool, thumbs: bool) -> JudgedGroup:
@@ -185,31 +180,3 @@ def _pick_of_images(row: Row, names: list[str], thumbs: bool) -> Pick:
     if "ranking" in row:
         return Pick("ranking", tuple(number(each) for each in row["ranking"]))
     return pick_of_scores([float(score) for score in row["scores"]], len(names), thumbs)
-
-
-def pick_of_scores(scores: list[float], images: int, thumbs: bool) -> Pick:
-    """Return the pick that scores express: thumbs stay scores, other numbers become a ranking, equal ones a tie.
-
-    A ranking, because a source's numbers have no common scale and only their order has a meaning.
-
-    Args:
-        scores: one for each image.
-        images: number of images.
-        thumbs: whether the source's numbers are thumbs: -1, 0 and 1 only, in all of its groups.
-
-    Raises:
-        D3POError: there is not one finite number for each image, or equal ones above the lowest.
-    """
-    if len(scores) != images or any(not -float("inf") < score < float("inf") for score in scores):
-        raise D3POError(f"{images} pictures need {images} scores.", "Give a number for each.")
-    if thumbs:
-        return Pick("scores", scores=tuple(int(score) for score in scores))
-    if images == 1:
-        raise D3POError("A score of one picture alone says nothing.", "Use 1 for liked and -1 for disliked.")
-    if min(scores) == max(scores):
-        return Pick("tie")
-    best_first = sorted(range(images), key=lambda each: -scores[each])
-    ranked = [each for each in best_first if scores[each] > min(scores)]  # the rest share the last place
-    if len({scores[each] for each in ranked}) < len(ranked):
-        raise D3POError("Two of its scores are equal above the lowest.", "Give each its own, or the lowest.")
-    return Pick("ranking", tuple(ranked))

@@ -36,6 +36,7 @@ EXIF, USER_COMMENT = 0x8769, 0x9286
 """Numbers of EXIF's block of tags, and of the tag in it that holds A1111's text."""
 NEGATIVE = re.compile(r"^[ \t]*Negative prompt:", re.M)
 SETTINGS = re.compile(r"^Steps: \d+, \w", re.M)
+JSON_BEGINS = re.compile(r"\s*(\[\s*)?(\{\s*|\[\s*)\"|\s*\[\s*\"")
 XMP = "XML:com.adobe.xmp"
 XMP_COMMENT = re.compile(r"<exif:UserComment>.*?<rdf:li[^>]*>(.*?)</rdf:li>", re.S)
 POSITIVE_NAMES = ("positive_prompt", "prompt", "Prompt", "caption", "text", "c")
@@ -62,14 +63,14 @@ def parse_parameters(text: str) -> Texts:
 
 def _json(text: str) -> object | None:
     """Return what a text says as JSON; None if it is no JSON object or list. {} stands for what is damaged."""
-    if not (text.lstrip()[:1] in ("{", "[") and text.rstrip()[-1:] in ("}", "]")):
+    if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
         return json.loads(text)
     except RecursionError:
         return {}
-    except ValueError:
-        return {} if re.match(r"\s*[{\[]\s*[\"{\[]", text) else None  # "{a|b} fox" and "[a:b:0.5]" are prompts
+    except ValueError:  # "{a|b} fox" and "[[a:b:0.5]:c]" are prompts
+        return {} if JSON_BEGINS.match(text) else None
 
 
 def texts_of_json(data: object) -> Texts:

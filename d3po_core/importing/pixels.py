@@ -72,7 +72,7 @@ def _without_texts(data: bytes) -> tuple[dict[str, str], bytes]:
         length, kind = struct.unpack_from(">I4s", data, place)
         chunk, end = data[place + 8 : place + 8 + length], place + 12 + length
         if kind in TEXT_CHUNKS and not chunk.startswith(PROFILE):
-            with suppress(ValueError, zlib.error):
+            with suppress(ValueError, IndexError, zlib.error):
                 name, text = _text_of(kind, chunk)
                 texts.setdefault(name, text)
         else:
@@ -85,7 +85,7 @@ def _text_of(kind: bytes, chunk: bytes) -> tuple[str, str]:
     """Return name and text of a chunk.
 
     Raises:
-        ValueError, zlib.error: it is damaged, or too long.
+        ValueError, IndexError, zlib.error: it is damaged, or too long.
     """
     name, text = chunk.split(b"\0", 1)
     if kind == b"zTXt":

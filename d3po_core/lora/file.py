@@ -27,12 +27,15 @@ from torch import Tensor, nn
 from .. import __version__
 from ..errors import D3POError
 from ..names import file_stem
-from .keys import from_file, is_lora_key, one_alpha, to_file
+from ..textfiles import read_text
+from .keys import ADAPTER_METADATA, from_file, is_lora_key, one_alpha, to_file
 from .layer_names import ModelFamily, model_family
 from .weights import LoraWeights
 
 PARTIAL_SUFFIX = ".part"
 """Ending of the names of files that are still being written."""
+ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""Names in a folder that PEFT writes."""
 MAX_NAME_BYTES = 150
 """Longest stem of a file's name; systems allow 255, of which endings and temporary names need some."""
 ABANDONED_SECONDS = 600.0
@@ -143,6 +146,8 @@ def unused_path(folder: Path | str, stem: str, taken: Collection[str] = ()) -> P
 def load_lora(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a LoRA file's tensors, unconverted, and its metadata.
 
+    PEFT writes alpha into a file of its own beside them, which is read as if it were metadata.
+
     Raises:
         D3POError: the file is missing, damaged, not a safetensors file, or not a LoRA.
     """
@@ -162,6 +167,9 @@ def load_lora(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
     if not any(is_lora_key(key) for key in tensors):
         raise D3POError(f"{path.name} is not a LoRA.", "Choose a LoRA file, not a checkpoint or an embedding.")
+    beside = path.with_name(ADAPTER_CONFIG)
+    if path.name == ADAPTER_FILE and beside.is_file() and ADAPTER_METADATA not in metadata:
+        metadata = {**metadata, ADAPTER_METADATA: read_text(beside)}
     return tensors, metadata
 
 

@@ -20,6 +20,7 @@ import torch
 
 from ..embedded import GARDEN, GARDEN_FOLDER
 from ..errors import D3POError
+from ..textfiles import decode
 from .architectures import ARCHITECTURES, Pipeline
 from .checkpoints import kind_of, read_header, scheduler_settings
 from .model import DiffusersModel
@@ -161,7 +162,7 @@ def _read_index(folder: Path) -> Index:
             "Give such a folder, or a .safetensors checkpoint itself.",
         )
     try:
-        return json.loads(index.read_text(encoding="utf-8"))
+        return json.loads(decode(index.read_bytes()))
     except ValueError as error:
         raise D3POError(f"'{index}' is damaged.", "Get the model anew.") from error
 

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import D3POError
+from ..textfiles import decode
 from .clip_images import ImagePreparation
 from .reward import Reward
 
@@ -99,7 +100,7 @@ def _kind(folder: Path, text: bool) -> str:
     if not path.is_file():
         raise D3POError(f"{folder} is not a CLIP folder: it has no config.json.", CHOOSE)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(decode(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise D3POError(f"{path} cannot be read ({error}).", "Use another copy of the folder.") from error
     kind = str(config.get("model_type") or config.get("_class_name") or "something unknown")

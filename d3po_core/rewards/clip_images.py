@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import D3POError
 from ..run.records import JsonObject
+from ..textfiles import decode
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 """Where transformers keeps the settings; newer versions keep them in the second, under "image_processor"."""
@@ -62,7 +63,7 @@ class ImagePreparation:
         for name in FILES:
             if (folder / name).is_file():
                 try:
-                    config = json.loads((folder / name).read_text(encoding="utf-8"))
+                    config = json.loads(decode((folder / name).read_bytes()))
                     return cls.of(config.get("image_processor", config))
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise D3POError(

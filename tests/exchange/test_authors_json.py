@@ -74,7 +74,7 @@ def test_zeros_take_back_and_are_else_left_out(tmp_path):
         ('{"0": [1, 0]}', "not a list of rows"),
         ("[1, 0]", "not a list of rows"),
         ("[[1, 0], [1, 0, 0]]", "Row 1 .* not 2 numbers"),
-        ("[[1, 0], [2, 0]]", "Row 1"),
+        ("[[1, 0], [1, NaN]]", "Row 1"),
         ("[[1, 0], [true, 0]]", "Row 1"),
         ("[[1, 0], [1, null]]", "Row 1"),
         ("[[1, 0], [1, 0], [1, 0]]", "judges 3 groups; this run has 2"),
@@ -88,6 +88,29 @@ def test_files_that_do_not_fit_change_nothing(tmp_path, text, what):
     with pytest.raises(D3POError, match=what):
         import_picks(run, tmp_path / "x.json")
     assert run.picks.history() == []
+
+
+def test_levels_are_an_order(tmp_path):
+    """Of any scale; those of a file that has others than -1, 0 and 1 are no thumbs, and a row of zeros is no pick."""
+    run = make_run(tmp_path / "run", groups=5, candidates=4)
+    rows = [[2, 0, -1, 3], [1, 1, 1, 1], [5, 5, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0]]
+    (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(rows).encode())
+    assert import_picks(run, tmp_path / "x.json") == 4
+    picks = {stored.group_id: stored.pick for stored in run.picks.standing()}
+    assert [picks.get(group.id) for group in run.groups.select()] == [
+        Pick("ranking", (3, 0, 1)),
+        Pick("tie"),
+        Pick("scores", scores=(1, 1, 0, 0)),
+        None,
+        Pick("ranking", (0,)),
+    ]
+
+
+def test_levels_that_no_pick_can_express_are_an_error(tmp_path):
+    run = make_run(tmp_path / "run", groups=1, candidates=4)
+    (tmp_path / "x.json").write_text("[[3, 2, 2, 1]]")
+    with pytest.raises(D3POError, match=r"Row 0 .* equal above the lowest"):
+        import_picks(run, tmp_path / "x.json")
 
 
 def test_every_kind_of_pick_is_exported(tmp_path):

@@ -132,7 +132,7 @@ LEFT_OUT: list[tuple[Any, str]] = [
     (group(2, ranking=[0, 0]), "names a candidate twice"),
     (group(2, scores=[1]), "2 pictures need 2 scores"),
     (group(2, scores=[float("nan"), 1]), "2 pictures need 2 scores"),
-    (group(3, scores=[8, 8, 5]), "equal above the lowest"),
+    (group(4, scores=[8, 7, 7, 5]), "equal above the lowest"),
     (group(1, scores=[7.5]), "alone says nothing"),
     (group(9, best=0), r"It has 9 pictures\. A group has at most 8"),
     (pair("1", "99"), r"There is no file 99\.png\. Paths are looked up from"),
