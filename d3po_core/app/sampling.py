@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning
-from ..diffusion.image_model import ImageModel
+from ..diffusion.image_model import ImageModel, check_finite
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, duplicates, generator, make_plan, to_tensors
 from ..evaluation.evaluate import Show, counted, deterministic, draw_all
 from ..lora import LoraWeights
@@ -100,7 +100,7 @@ def sample_groups(
     """
     done = 0
     for batch in draw_groups(run, model, settings, prompts, policy, round, notes):
-        images = model.decode(torch.cat([drawn.latents for drawn in batch]))
+        images = check_finite(model.decode(torch.cat([drawn.latents for drawn in batch])), "VAE")
         added = []  # all that is decoded, before anybody may stop this
         for drawn, part in zip(batch, images.split(settings.candidates), strict=True):
             done += 1
@@ -173,6 +173,8 @@ def add_prompts(run: Run, model: ImageModel, prompts: list[str], negative: str) 
         text for text in dict.fromkeys(prompts) if text not in known or not run.prompts.has_conditioning(known[text])
     ]
     for text, conditioning in zip(new, model.encode(new, negative) if new else [], strict=True):
+        for value in conditioning.values():
+            check_finite(value, "text encoder")
         known[text] = run.prompts.add(text, negative)
         run.prompts.save_conditioning(known[text], conditioning)
     for prompt in stored:
@@ -195,6 +197,8 @@ def _sample_in_parts(
         )
         for i in range(0, len(noises), settings.batch)
     ]
+    for part in parts:
+        check_finite(part.latents, "network")
     return Trajectory(*(torch.cat([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(Trajectory)))
 
 

@@ -5,12 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
+from ..errors import D3POError
 from .denoiser import Conditioning, Denoiser
 from .rollout import CandidateNoise, SamplingPlan, Trajectory
 
 T = TypeVar("T")
+
+
+def check_finite(values: Tensor, part: str) -> Tensor:
+    """Return what a part of a model made, after a look at all numbers.
+
+    Args:
+        values: of any shape.
+        part: "text encoder", "network" or "VAE".
+
+    Raises:
+        D3POError: some are infinite, or none at all, as where float16 overflows: pictures of them are black.
+    """
+    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+        raise D3POError(
+            f"The numbers of the model's {part} overflowed, and no picture came out.",
+            "Let it compute in bfloat16 or float32, which hold larger ones than float16.",
+            "What was drawn before is kept.",
+        )
+    return values
 
 
 class Encoder(Protocol):

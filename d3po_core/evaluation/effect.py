@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning, Denoiser, Prediction, noised
-from ..diffusion.image_model import ImageModel
+from ..diffusion.image_model import ImageModel, check_finite
 from ..diffusion.rollout import CandidateNoise, generator
 from ..lora import LoraWeights
 from ..lora.attachment import applied
@@ -332,7 +332,8 @@ class _Previews:
                 noise = CandidateNoise(self.settings.seed, -1 - seed, 0, self._shape, "same")
                 drawn = self.model.sample(self._plan, [noise], [row], self.settings.guidance_scale).latents
                 latents.append(drawn.cpu())
-                images += [self.model.decode(drawn).cpu()] if self.decodes else []
+                check_finite(drawn, "network")
+                images += [check_finite(self.model.decode(drawn), "VAE").cpu()] if self.decodes else []
                 self._drawn(1)
         return _Side(torch.cat(latents), torch.cat(images) if images else torch.empty(0))
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..diffusion.image_model import ImageModel
+from ..diffusion.image_model import ImageModel, check_finite
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, make_plan
 from ..diffusion.steps import make_steps
 from ..lora import LoraWeights
@@ -60,7 +60,8 @@ def draw(
         noises = [CandidateNoise(settings.seed, -1 - first_seed - seed, 0, shape, "same") for _, seed in part]
         conditioning = [encoded[prompt] for prompt, _ in part]
         trajectory = model.sample(plan, noises, conditioning, settings.guidance_scale)
-        yield first, model.decode(trajectory.latents).cpu()
+        latents = check_finite(trajectory.latents, "network")
+        yield first, check_finite(model.decode(latents), "VAE").cpu()
 
 
 Show = Callable[[int, int], object]

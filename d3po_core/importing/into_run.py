@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..diffusion.image_model import Encoder
+from ..diffusion.image_model import Encoder, check_finite
 from ..diffusion.rollout import STORE_DTYPE
 from ..errors import D3POError
 from ..run import Run
@@ -179,7 +179,7 @@ class _Importer:
         tensors = torch.stack([to_pixels(image) for image in images])
         cropped = crop(tensors, self.model.unit)
         try:
-            latents = self.model.encode_images(cropped)
+            latents = check_finite(self.model.encode_images(cropped), "VAE")
         except D3POError as error:
             raise _Unusable(str(error)) from error
         self.cropped += cropped.shape != tensors.shape

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning, Denoiser, Prediction, stack
+from ..diffusion.image_model import check_finite
 from ..diffusion.noise_schedule import karras
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, sample
 from ..diffusion.steps import per_row
@@ -120,7 +121,7 @@ class DiffusersModel:
         self.architecture = ARCHITECTURES[kind]
         network = getattr(pipeline, self.architecture.module)
         self._channels: int = pipeline.vae.config.latent_channels
-        if network.config.in_channels not in (self._channels, self._channels * self.architecture.patch**2):
+        if _takes_more(network.config, self._channels, self.architecture):
             raise D3POError(
                 "This model draws from more than a prompt (inpainting or editing), which is not supported.",
                 "Use a text-to-image model.",
@@ -191,7 +192,7 @@ class DiffusersModel:
         latents = latents * scale + shift
         at_once = max(1, DECODE_PIXELS // (latents.shape[-2] * latents.shape[-1] * factor**2))
         images = [vae.decode(part, return_dict=False)[0] for part in latents.split(at_once)]
-        return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
+        return (check_finite(torch.cat(images), "VAE") / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
@@ -256,6 +257,18 @@ class DiffusersModel:
         size = getattr(self.pipeline, "default_sample_size", None) or network.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return height * self.pipeline.vae_scale_factor, width * self.pipeline.vae_scale_factor
+
+
+def _takes_more(config: Mapping[str, object], channels: int, architecture: Architecture) -> bool:
+    """Return whether a network has inputs beside latents, a prompt, and what its architecture's pipeline gives it."""
+    added = (None, "text_time") if architecture.label == "SDXL" else (None,)
+    return (
+        config["in_channels"] not in (channels, channels * architecture.patch**2)
+        or config.get("class_embed_type") is not None
+        or config.get("num_class_embeds") is not None
+        or config.get("encoder_hid_dim_type") not in (None, "text_proj")
+        or config.get("addition_embed_type") not in added
+    )
 
 
 def _channel(values: list[float], like: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ stored, so a run's folder can be moved or copied.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import weakref
@@ -30,14 +31,27 @@ class _Connection(sqlite3.Connection):
 
 
 def connect(path: Path) -> _Connection:
-    """Open a connection without automatic transactions. Only its own thread uses it; any thread may close it."""
+    """Open a connection without automatic transactions. Only its own thread uses it; any thread may close it.
+
+    A database on read-only media can be read, if it was closed there: SQLite keeps what was written last in a file
+    beside it, which only somebody who may write can put together.
+    """
+    name, is_uri = str(path), False
+    if not os.access(path.parent, os.W_OK) and not _unfinished(path):
+        name, is_uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1", True
     connection = sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
+        name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection, uri=is_uri
     )
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+def _unfinished(path: Path) -> bool:
+    """Return whether what was written last lies beside a database still."""
+    log = path.with_name(f"{path.name}-wal")
+    return log.is_file() and log.stat().st_size > 0
 
 
 @contextmanager

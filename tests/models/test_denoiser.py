@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionPipeline,
+)
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
@@ -16,8 +22,9 @@ from torch import Tensor
 from d3po_core.diffusion.denoiser import Denoiser, stack
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.diffusion.steps import make_steps
+from d3po_core.errors import D3POError
 from d3po_core.models import DiffusersModel
-from tests.tiny_pipelines import rows, tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl
+from tests.tiny_pipelines import rows, tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl, tiny_unet
 
 PROMPTS = ["a red flower", "a small house by the sea"]
 GUIDANCE = 3.0
@@ -244,3 +251,36 @@ def test_it_is_a_denoiser_and_an_image_model():
     denoiser: Denoiser = model.denoiser
     assert denoiser.device == torch.device("cpu") and denoiser.family == "diffusion"
     assert DiffusersModel(tiny_sd3()).denoiser.family == "flow"
+
+
+def test_a_distilled_sdxl_takes_the_guidance_scale_as_an_input():
+    """As latent-consistency/lcm-sdxl does; one step of LCM is the prediction itself."""
+    pipe = tiny_sdxl()
+    pipe.unet = tiny_unet(
+        cross_attention_dim=40,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=60,
+        time_cond_proj_dim=16,
+    )
+    pipe.register_modules(unet=pipe.unet)
+    pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+    model = DiffusersModel(pipe)
+    start, found = noise(model)[:1], []
+    for guidance in (1.0, 8.0):
+        how = {"guidance_scale": guidance, "latents": start, "height": 16, "width": 16}
+        expected = pipe("a fox", num_inference_steps=1, output_type="latent", **how).images
+        sigma = model.denoiser.sigmas(1, "model")[:1]
+        x = start * (1 + float(sigma) ** 2) ** 0.5
+        with torch.no_grad():
+            found.append(model.denoiser(x, sigma, stack(model.encode(["a fox"])), guidance).guided)
+        torch.testing.assert_close(found[-1], expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(*found)
+
+
+def test_a_network_that_needs_more_than_a_prompt_is_refused():
+    pipe = tiny_sd()
+    pipe.unet = tiny_unet(cross_attention_dim=16, class_embed_type="timestep")
+    with pytest.raises(D3POError, match="more than a prompt"):
+        DiffusersModel(pipe)

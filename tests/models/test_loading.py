@@ -208,3 +208,81 @@ def test_weights_that_are_incomplete(broken: Path):
 def test_unknown_dtype(folder: Path):
     with pytest.raises(D3POError, match="dtype is 'int8'"):
         load_model(folder, dtype="int8")
+
+
+def written(file: Path, marks: dict[str, torch.Tensor] | None = None, **metadata: str) -> Path:
+    """A checkpoint of Stable Diffusion with further tensors and metadata."""
+    save_file({**ldm_state_dict(tiny_sd()), **(marks or {})}, file, metadata or None)
+    return file
+
+
+EMPTY = torch.zeros(0)
+
+
+@pytest.mark.parametrize(
+    ("marks", "metadata"),
+    [
+        ({"v_pred": EMPTY, "ztsnr": EMPTY}, {}),
+        ({}, {"modelspec.prediction_type": "v", "ss_zero_terminal_snr": "True"}),
+        ({"ztsnr": EMPTY}, {"ss_v_parameterization": "True"}),
+    ],
+)
+def test_a_checkpoint_that_says_what_it_predicts(marks: Any, metadata: Any, tmp_path: Path, folder: Path):
+    model = load_model(written(tmp_path / "v.safetensors", marks, **metadata), base_config=folder)
+    assert model.prediction_type == "v"
+    assert float(model.denoiser.sigmas(5, "model")[0]) == pytest.approx(4096)
+
+
+def test_metadata_is_above_the_base_configuration(tmp_path: Path):
+    tiny_sd("v_prediction").save_pretrained(tmp_path / "base")
+    file = written(tmp_path / "eps.safetensors", **{"modelspec.prediction_type": "epsilon"})
+    assert load_model(file, base_config=tmp_path / "base").prediction_type == "epsilon"
+    assert load_model(written(file), base_config=tmp_path / "base").prediction_type == "v"  # it does not say
+
+
+@pytest.mark.parametrize("mark", ["edm_vpred.sigma_max", "edm_mean"])
+def test_edm_models_are_refused(mark: str, tmp_path: Path, folder: Path):
+    with pytest.raises(D3POError, match="an EDM model, whose noise schedule is not supported"):
+        load_model(written(tmp_path / "edm.safetensors", {mark: torch.ones(1)}), base_config=folder)
+
+
+def test_an_ending_in_capitals_is_no_pickle(tmp_path: Path, folder: Path):
+    file = written(tmp_path / "MODEL.SAFETENSORS")
+    assert load_model(file, base_config=folder).identity == DiffusersModel(tiny_sd()).identity
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["model.diffusion_model.input_blocks.0.0.weight"], "holds only the image network"),
+        (["input_blocks.0.0.weight"], "holds only the image network"),
+        (["down_blocks.0.resnets.0.conv1.weight"], "holds only the image network"),
+        (["conditioner.embedders.0.model.ln_final.weight", "model.diffusion_model.out.2.weight"], "an SDXL refiner"),
+        (["control_model.input_blocks.0.0.weight"], "is a ControlNet, not a whole model"),
+        (["decoder.up.0.block.0.conv1.weight"], "is a VAE, not a whole model"),
+    ],
+)
+def test_parts_of_models_say_what_they_are(keys: list[str], message: str, tmp_path: Path, folder: Path):
+    save_file({key: torch.zeros(4, 4, 3, 3) for key in keys}, tmp_path / "part.safetensors")
+    with pytest.raises(D3POError, match=message):
+        load_model(tmp_path / "part.safetensors", base_config=folder)
+
+
+def test_an_inpainting_checkpoint_is_refused_by_its_header(tmp_path: Path, folder: Path):
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    with pytest.raises(D3POError, match="more than a prompt"):
+        load_model(written(tmp_path / "in.safetensors", {first: torch.zeros(8, 9, 3, 3)}), base_config=folder)
+
+
+@pytest.mark.parametrize("variant", ["bf16", "non_ema"])
+def test_a_folder_with_one_variant_only(variant: str, tmp_path: Path):
+    tiny_sd().save_pretrained(tmp_path, variant=variant)
+    assert load_model(tmp_path).identity == DiffusersModel(tiny_sd()).identity
+
+
+def test_parts_of_different_variants_are_refused(broken: Path):
+    for part, variant in (("unet", "bf16"), ("vae", "non_ema")):
+        file = broken / part / "diffusion_pytorch_model.safetensors"
+        file.rename(file.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
+    with pytest.raises(D3POError, match="of different variants: bf16, non_ema"):
+        load_model(broken)

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
 )
 
+from benchmarks import scheduler_levels
 from d3po_core.diffusion.noise_schedule import NoiseSchedule, karras
 from d3po_core.errors import D3POError
 from d3po_core.models import DiffusersModel
@@ -175,3 +177,28 @@ def test_levels_are_evenly_spaced_in_time_as_k_diffusions():
     log = table.table.log().numpy()
     theirs = np.exp(np.interp(np.linspace(999, 0, 7), np.arange(1000), log))
     assert np.allclose(table.levels(7)[:-1].numpy(), theirs, rtol=1e-12) and float(table.levels(7)[-1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_scheduler_of_diffusers_is_obeyed_or_refused():
+    """With every setting that changes a level, beside its own levels."""
+    found = list(scheduler_levels.rows())
+    assert [(row.scheduler, row.setting, row.ours, row.own) for row in found if not row.equal] == []
+    taken = {row.scheduler for row in found if not row.refused}
+    assert {
+        "DDIMScheduler",
+        "EulerDiscreteScheduler",
+        "LCMScheduler",
+        "TCDScheduler",
+        "UniPCMultistepScheduler",
+    } <= taken
+    assert {"karras" in row.setting for row in found if row.scheduler == "DPMSolverMultistepScheduler"} == {True, False}
+    assert all("supported" in row.refused for row in found if row.refused)
+
+
+def test_a_pipelines_karras_levels_are_its_models():
+    """DPM++ with Karras' levels, as many folders have it."""
+    pipe = tiny_sd()
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, use_karras_sigmas=True)
+    pipe.scheduler.set_timesteps(5)
+    torch.testing.assert_close(DiffusersModel(pipe).denoiser.sigmas(5, "model"), pipe.scheduler.sigmas.double())
