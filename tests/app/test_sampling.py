@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from d3po_core.app.sampling import is_held_out, sample_groups
+from d3po_core.errors import D3POError
 from d3po_core.run import Run
 from d3po_core.settings import SampleSettings
 from tests.toy import ToyModel
@@ -41,3 +44,27 @@ def test_a_prompt_is_encoded_once_for_a_run(tmp_path: Path, monkeypatch: pytest.
     for prompts in (["a", "b"], ["b", "a"], ["a", "c", "b"]):
         assert len(list(sample_groups(run, model, settings, prompts))) == 2  # type: ignore[arg-type]
     assert asked == [["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize("part", ["text encoder", "network", "VAE"])
+def test_what_overflows_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """And no picture of it is kept; what was drawn before stays."""
+    model = ToyModel()
+    run = Run.create(tmp_path / "run", model={"identity": model.identity}, settings={})
+    settings = SampleSettings(groups=1, candidates=2, steps=4, batch=2)
+    list(sample_groups(run, model, settings, ["one"]))
+    names = {"text encoder": "encode", "network": "sample", "VAE": "decode"}
+    right = getattr(model, names[part])
+
+    def overflowing(*given: Any) -> Any:
+        made = right(*given)
+        if part == "VAE":
+            return made / 0 - made / 0
+        if part == "network":
+            return dataclasses.replace(made, latents=made.latents + float("inf"))
+        return [{name: value * float("nan") for name, value in row.items()} for row in made]
+
+    monkeypatch.setattr(model, names[part], overflowing)
+    with pytest.raises(D3POError, match=f"numbers of the model's {part} overflowed"):
+        list(sample_groups(run, model, settings, ["two"]))
+    assert len(run.groups.select()) == 1

@@ -133,6 +133,24 @@ def test_alpha_from_diffusers_own_metadata(rslora: bool, tmp_path: Path) -> None
         assert relative(predict(network), expected) < 1e-6
 
 
+@pytest.mark.parametrize("rslora", [False, True])
+def test_alpha_from_a_folder_of_peft(rslora: bool, tmp_path: Path) -> None:
+    """As PEFT saves it: alpha lies beside the tensors, in a file of its own. Compared with PEFT's own prediction."""
+    from peft import LoraConfig, get_peft_model
+
+    network = tiny_sd1()
+    config = LoraConfig(r=4, lora_alpha=16, use_rslora=rslora, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    tuned = get_peft_model(tiny_sd1(), config)
+    tuned.save_pretrained(str(tmp_path))
+    read = import_lora(tmp_path / "adapter_model.safetensors", network)
+    assert {(w.rank, w.alpha) for w in read.values()} == {(4, 32.0 if rslora else 16.0)}
+    expected = predict(tuned)
+    with torch.no_grad():
+        assert relative(attach_and_predict(network, read), expected) < 1e-6
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "other.safetensors")
+    assert {w.alpha for w in import_lora(tmp_path / "other.safetensors", network).values()} == {4.0}
+
+
 # -- metadata --------------------------------------------------------------------------------------------------------
 
 

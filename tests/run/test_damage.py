@@ -10,6 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.run import Run, database, files
 from d3po_core.run.database import VERSION
+from d3po_core.run.run import RunLibrary
 from tests.run_helpers import MODEL, make_run, put_group, trajectory
 
 
@@ -243,3 +246,36 @@ def test_leftovers_are_swept_once_they_are_old(tmp_path):
     assert not half.exists()
     assert re.fullmatch(r"000000-[0-9a-f]{8}", group.id)
     assert torch.equal(run.groups.trajectory(group.id)["x"], trajectory(0)["x"])
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A run on media that nobody can write to, root neither."""
+    writable, shown = tmp_path / "library", tmp_path / "read-only"
+    make_run(writable / "taste", groups=2).close()
+    if os.geteuid() != 0:
+        for folder in (writable, writable / "taste"):
+            folder.chmod(0o555)
+        yield writable
+        for folder in (writable, writable / "taste"):
+            folder.chmod(0o755)
+        return
+    shown.mkdir()
+    bound = subprocess.run(["mount", "--bind", str(writable), str(shown)], check=False, capture_output=True)
+    if bound.returncode:
+        pytest.skip("this root may not mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(shown)], check=True, capture_output=True)
+        yield shown
+    finally:
+        subprocess.run(["umount", str(shown)], check=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a file system that is mounted read-only")
+def test_a_run_that_cannot_be_written_to_can_be_looked_at(read_only: Path) -> None:
+    (run,) = RunLibrary(read_only).runs()
+    assert [group.candidates for group in run.groups.select()] == [2, 2]
+    assert run.picks.counts("").usable == 0
+    with pytest.raises(D3POError, match="cannot be written"):
+        run.picks.add(run.groups.select()[0].id, Pick("favourite", (0,)))
+    run.close()
