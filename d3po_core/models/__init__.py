@@ -2,7 +2,9 @@
 
     loading        loads a model from a pipeline folder or a .safetensors checkpoint
     model          a pipeline as the core's `ImageModel`, its network as `Denoiser`, and the base model's identity
-    architectures  what differs from one kind of pipeline to the next, and noise levels
+    architectures  what differs from one kind of pipeline to the next
+    schedules      noise levels, by the pipeline's own scheduler
+    checkpoints    what a single file says of itself: its kind, what it predicts, what it lacks
 
 Left out: EDM-parametrised models (Playground 2.5), the SDXL refiner, inpainting and editing networks, offloading.
 """
