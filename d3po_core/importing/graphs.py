@@ -66,8 +66,8 @@ OUTPUTS: dict[str, dict[int, str]] = {
     "Context Merge (rgthree)": {4: "positive", 5: "negative"},
 }
 """Which side nodes have at which output, of those that have both and do not begin with the positive one."""
-BESIDES = {"CLIPTextEncodeControlnet": "conditioning"}
-"""Nodes whose own text is for something beside the image: the input that has the prompt."""
+BESIDES = {"CLIPTextEncodeControlnet": "conditioning", "GLIGENTextBoxApply": "conditioning_to"}
+"""Nodes whose own text is for a ControlNet or a place in the image: the input that has the prompt."""
 SELECTORS = ("select", "index", "input", "switch", "boolean", "cond", "boolean_value")
 CHOICES = {True: ("on_true", "tt_value", "true", "input_true"), False: ("on_false", "ff_value", "false", "input_false")}
 EXTRA_NETWORK = re.compile(r"<\w+:[^>]+>")

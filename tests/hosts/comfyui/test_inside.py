@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -12,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from d3po_core.importing.graphs import OUTPUTS, SIDES, parse_graph
 from d3po_core.lora import load_lora
 from tests.lora_networks import load_with_diffusers, warnings_of_diffusers
 
 from .conftest import HOST, PYTHON
+from .prompt_graphs import CASES
 
 Found = dict[str, Any]
 
@@ -179,3 +183,39 @@ def test_the_hosts_clip_vision_sees_with_a_gradient(measured: Callable[[str], Fo
     assert (
         measures["groups"] == 24 and measures["accuracy"] > 0.7 and measures["warmer"] > 0
     )  # red was liked, blue was not
+
+
+def prompts_of(recorded: list[list[str]]) -> set[str]:
+    """What a prompt may be read as: one text of each encoder, without tags of LoRAs, put together once each."""
+    texts = [[re.sub(r"<\w+:[^>]+>", "", text).strip() for text in each] or [""] for each in recorded]
+    return {", ".join(dict.fromkeys(filter(None, one))) for one in itertools.product(*texts)}
+
+
+def test_no_graph_gives_another_prompt_than_the_samplers(measured: Callable[[str], Found]) -> None:
+    """Small graphs run in the host, with a text encoder and samplers that record; right, or none, and never wrong."""
+    found, right, none = measured("graphs"), list[str](), list[str]()
+    for name, graph in CASES.items():
+        assert "error" not in found[name], (name, found[name])
+        for prefix, images in found[name].items():
+            last = re.split(r"[\\/]", re.sub("%.*?%", "2026", prefix))[-1]
+            read = parse_graph(json.dumps(graph), f"{last}_00001_")
+            called = [each for each in images if each]
+            for side, text in zip(("positive", "negative"), read, strict=True):
+                possible = [prompts_of(each[side]) for each in called] or [{""}]
+                where = f"{name}, {prefix}, {side}"
+                if text:
+                    assert all(text in each for each in possible), (where, text, possible)
+                (right if all(text in each for each in possible) else none).append(where)
+    print(f"\n{len(CASES)} graphs: {len(right)} prompts right, {len(none)} none: {none}")
+    assert len(CASES) >= 60 and len(right) >= 0.85 * (len(right) + len(none))
+
+
+def test_nodes_with_two_sides_have_them_in_the_order_that_is_taken_for_granted(
+    measured: Callable[[str], Found],
+) -> None:
+    """Of all nodes of the host, by what they name their outputs."""
+    sided = measured("sides")
+    assert len(sided) > 20
+    for kind, names in sided.items():
+        order = OUTPUTS.get(kind, dict(enumerate(SIDES)))
+        assert {i: side for i, side in order.items() if names[i] != side and not names[i].startswith(side)} == {}, kind
