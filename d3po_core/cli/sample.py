@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +46,9 @@ def run(options: argparse.Namespace) -> int:
     prompts = common.read_prompts(options) or usual_prompts(options, old)
     model = common.load(options, old)
     check_drawable(model, settings)
-    run = old or new_run(options, model, settings, preset_of(options))
+    if old is None and options.policy not in (None, "base"):  # before there is a run, which would stay
+        raise D3POError(f"There is no LoRA of a round '{options.policy}', as this run is new.", "Use base.")
+    run = old or new_run(options, model, settings, preset_of(options), prompts)
     policy = policy_of(run, options.policy) if options.policy else run.rounds.current_policy()
     start, before = time.monotonic(), len(run.groups.select())
     finished = draw(run, model, settings, prompts, policy)
@@ -96,13 +99,19 @@ def usual_prompts(options: argparse.Namespace, old: Run | None) -> list[str]:
     raise D3POError("There is nothing to draw yet.", 'Say what with --prompt "a red fox" or --prompts FILE.')
 
 
-def new_run(options: argparse.Namespace, model: DiffusersModel, settings: SampleSettings, preset: str) -> Run:
-    """Begin a run that remembers its model, preset and settings.
+def new_run(
+    options: argparse.Namespace,
+    model: DiffusersModel,
+    settings: SampleSettings,
+    preset: str,
+    prompts: Sequence[str] = (),
+) -> Run:
+    """Begin a run that remembers its model, preset and settings, once its prompts are sure to be read.
 
     Raises:
-        D3POError: there is a run already, or the folder cannot be written to.
+        D3POError: a prompt is too long, there is a run already, or the folder cannot be written to.
     """
     from ..app.runs import NewRun, begin_run
 
-    facts = common.model_facts(options, model)
-    return begin_run(Path(options.run), NewRun("", facts, settings, more={"preset": preset}), model)
+    new = NewRun("", common.model_facts(options, model), settings, prompts=tuple(prompts), more={"preset": preset})
+    return begin_run(Path(options.run), new, model)

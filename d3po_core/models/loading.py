@@ -53,10 +53,11 @@ def load_model(
         device: such as "cuda:1"; None takes the GPU if there is one.
 
     Raises:
-        D3POError: the model is missing, damaged, not in safetensors, or of an unknown kind.
+        D3POError: the model is missing, damaged, not in safetensors, or of an unknown kind; there is no such device.
     """
     if dtype not in DTYPES:
         raise D3POError(f"dtype is '{dtype}'.", f"Choose one of {', '.join(DTYPES)}.")
+    place = _device(device)
     source = GARDEN_FOLDER if str(path) == GARDEN else Path(os.path.expanduser(path))
     if not source.exists():
         raise D3POError(f"There is no model at '{source}'.", "Give a pipeline folder or a .safetensors checkpoint.")
@@ -67,13 +68,27 @@ def load_model(
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module) and any(parameter.is_meta for parameter in part.parameters()):
             raise D3POError(f"'{source}' lacks some weights of its {name}.", "Get the model anew.")
-    return DiffusersModel(pipeline.to(device or _default_device()))
+    return DiffusersModel(pipeline.to(place))
 
 
-def _default_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def _device(name: str | None) -> str:
+    """Return a device by its name; None stands for the GPU if there is one.
+
+    Raises:
+        D3POError: there is no such device.
+    """
+    if not name:
+        usual = ("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())
+        return next((kind for kind, there in usual if there), "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has one for each of its backends
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        mps = ["mps"] if torch.backends.mps.is_available() else []
+        raise D3POError(
+            f"There is no device '{name}' on this computer.", f"Choose one of {', '.join([*gpus, *mps, 'cpu'])}."
+        ) from error
+    return name
 
 
 def _from_folder(folder: Path, dtype: torch.dtype) -> Pipeline:

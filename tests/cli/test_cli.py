@@ -293,3 +293,21 @@ def test_the_bar_ends_full_and_stays_on_its_line(monkeypatch, live):
     assert "Drawing [########################] 5 of 5, 00:00 left, picture 5" in terminal.text
     assert live or "3 of 5" not in terminal.text
     assert terminal.text.isascii()
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "banana", "cpu:x"])
+def test_a_device_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], device: str) -> None:
+    arguments = ["sample", "--run", str(tmp_path / "run"), "--prompt", "a red tulip by day", "--device", device]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert f"There is no device '{device}' on this computer. Choose one of" in error and "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--prompt", "a red tulip by day " * 40], ["--prompt", " "], ["--prompt", "a rose", "--policy", "3"]]
+)
+def test_a_refused_begin_leaves_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str]) -> None:
+    assert main(["sample", "--run", str(tmp_path / "run"), "--groups", "1", "--steps", "2", *wrong]) == 2
+    assert capsys.readouterr().err.startswith("d3po: ")
+    assert list(tmp_path.iterdir()) == []
