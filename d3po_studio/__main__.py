@@ -19,11 +19,11 @@ def main() -> int:
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     options = parser.parse_args()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # this computer only
-    from .app import free_port, serve
+    from .app import serve
 
     try:
         with suppress(KeyboardInterrupt):
-            serve(options.folder.absolute(), options.port or free_port(7870), not options.no_browser)
+            serve(options.folder.absolute(), options.port, not options.no_browser)
     except D3POError as error:
         print(f"d3po-studio: {error}", file=sys.stderr)
         return 2

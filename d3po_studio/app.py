@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -57,26 +59,55 @@ def begin_first_taste(library: RunLibrary, models: Models) -> None:
     tastes.begin(library, models.get(GARDEN), GARDEN, "Garden", tuple(split_prompts()[0]), *settings)
 
 
-def free_port(first: int) -> int:
-    """Return the first free port from a number on.
+FIRST_PORT, PORTS = 7870, 50
+
+
+def listen(port: int | None) -> socket.socket:
+    """Open a socket at 127.0.0.1, before anybody is told its address.
+
+    Args:
+        port: to listen on; None for the first free one from `FIRST_PORT`.
 
     Raises:
-        D3POError: none of the next 50 is free.
+        D3POError: there is no such port, or it is in use.
     """
-    for port in range(first, first + 50):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise D3POError(f"No port from {first} to {first + 49} is free.", "Close other servers, or name one with --port.")
+    if port is None:
+        for number in range(FIRST_PORT, FIRST_PORT + PORTS):
+            with suppress(OSError):
+                return _bound(number)
+        last = FIRST_PORT + PORTS - 1
+        raise D3POError(
+            f"No port from {FIRST_PORT} to {last} is free.", "Close other servers, or name one with --port."
+        )
+    if not 1 <= port <= 65535:
+        raise D3POError(f"There is no port {port}.", "Choose one from 1024 to 65535.")
+    try:
+        return _bound(port)
+    except OSError as error:
+        raise D3POError(
+            f"Port {port} cannot be listened on ({error.strerror}).", "Close the server that uses it, or name another."
+        ) from error
 
 
-def serve(folder: Path, port: int, open_page: bool) -> None:
-    """Run the Studio at 127.0.0.1 until Ctrl+C."""
+def _bound(port: int) -> socket.socket:
+    """Return a socket that is bound to a port of this computer, also right after another program has left it."""
+    opened = socket.socket()
+    try:
+        if os.name == "posix":  # on Windows this option would share the port with a server that still runs
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(("127.0.0.1", port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def serve(folder: Path, port: int | None, open_page: bool) -> None:
+    """Run the Studio at 127.0.0.1 until Ctrl+C; for the port and what is raised see `listen`."""
     import uvicorn
 
+    opened = listen(port)
+    port = opened.getsockname()[1]
     host = StudioHost()
     worker = Worker(host).start()
     # Loads the model while the page is being built.
@@ -91,7 +122,7 @@ def serve(folder: Path, port: int, open_page: bool) -> None:
     if open_page:
         threading.Timer(0.5, webbrowser.open, [address]).start()
     try:
-        server.run()
+        server.run(sockets=[opened])
     finally:
         worker.close()
 
