@@ -119,7 +119,7 @@ def read_rgb(path: Path) -> Image.Image:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
             image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
-        if not image.has_transparency_data:
+        if not ("A" in image.getbands() or "transparency" in image.info):
             return _to_srgb(image.convert("RGB") if image.mode == "P" else image, profile)
         image = image.convert("RGBA")
         shown = _to_srgb(image.convert("RGB"), profile).convert("RGBA")
