@@ -37,6 +37,8 @@ ADHERENCE_RATIOS = (1.0, 6.0)
 the second what is seen from afar, its colours and its layout."""
 ADHERENCE_DRAWS = 2
 """Noises for each picture and ratio. Pictures differ more than noises do, so that more of these help little."""
+CERTAIN = 3.0
+"""Standard errors above 0 of the originals' mean adherence, from which a ratio of noise counts."""
 LEAST = 0.25
 """Share of the original pictures, those that show their prompts least, whose adherence counts in full: what is above is
 cut off. Otherwise a taste that makes pictures more typical hides what others lose."""
@@ -106,16 +108,18 @@ def _advantage(
 def share_kept(before: Tensor, after: Tensor) -> float | None:
     """Return which share of the prompts' adherence pictures have kept, 1 for all; None where the originals have none.
 
-    Every ratio counts alike: adherence is divided by its mean over the originals. That above the least quarter of the
-    originals is cut off on both sides, see `LEAST`.
+    Every ratio counts alike: adherence is divided by its mean over the originals. One at which that is not `CERTAIN` to
+    be above 0 says nothing and is left out. Adherence above that of the least quarter of the originals is cut off on
+    both sides, see `LEAST`.
 
     Args:
         before, after: `prompt_adherence` of the same prompts and seeds, (B, R).
     """
     whole = before.mean(0)
-    if not (whole > 0).any():
+    sure = whole > CERTAIN * before.std(0) / math.sqrt(len(before))
+    if not sure.any():
         return None
-    own, now = ((each / whole)[:, whole > 0].sum(1) for each in (before, after))
+    own, now = ((each / whole)[:, sure].sum(1) for each in (before, after))
     limit = own.quantile(LEAST)
     least = float(own.minimum(limit).mean())
     return float(now.minimum(limit).mean()) / least if least > 0 else None
@@ -171,7 +175,7 @@ def _spread(groups: Sequence[tuple[int, Tensor]]) -> float:
     repeated = [torch.cat(each) for each in by_prompt.values() if len(each) > 1]
     within = repeated or [scores for _, scores in groups]
     freedom = sum(len(each) - 1 for each in within)
-    return math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
+    return freedom and math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
 
 
 def correlation(accuracy: float, candidates: int) -> float:

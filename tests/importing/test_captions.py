@@ -141,7 +141,7 @@ GRAPHS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
             _10=node("ShowText|pysssss", text=["11", 0], text_0="a made-up fox"),
             _11=node("OllamaGenerate", prompt="write a prompt about foxes", model="x"),
         ),
-        ("a made-up fox", "watermark"),
+        ("", "watermark"),  # what it shows was there before the image
     ),
     "through a control net": (
         graph(_3=sampler(positive=["10", 0], negative=["10", 1]), _10=controlled("6", "7")),
