@@ -47,8 +47,10 @@ WHOLE = ENCODED[:5]
 ENCODES = re.compile(r"encode", re.IGNORECASE)
 CHANGES = re.compile(r"translat|nsp|schedul|travel|wildcard|style", re.IGNORECASE)
 """Parts of the names of encoders that change their text first."""
-JOINS = re.compile(r"Conditioning|PairConditioning")
-"""How the names of ComfyUI's nodes begin that put several conditionings together."""
+JOINS = re.compile(r"Conditioning(Combine|Concat|Average|SetDefaultCombine|SetPropertiesAndCombine)")
+"""ComfyUI's nodes that put several conditionings together."""
+BRINGS = re.compile(r"pipe|context|sampler", re.IGNORECASE)
+"""Parts of the names of nodes that pass on what comes through a pipe."""
 SELECTORS = ("select", "index", "input", "switch", "boolean", "cond", "boolean_value")
 CHOICES = {True: ("on_true", "tt_value", "true", "input_true"), False: ("on_false", "ff_value", "false", "input_false")}
 """Inputs that choose, and what stands for either answer."""
@@ -218,10 +220,12 @@ class Follower:
             return self.conditioning(chosen, side, depth, piped=True)
         inputs = node["inputs"]
         if names := _sides(self.graph, node).get(side):
+            if CHANGES.search(kind_of(node)):
+                raise UnknownText
             return _joined(self._of_side(inputs[name], side, depth) for name in names)
         links = [name for name in inputs if linked(self.graph, inputs[name])]
         pipes = [name for name in links if name in PIPES] or links
-        if len(pipes) != 1:
+        if len(pipes) != 1 or not BRINGS.search(kind_of(node)):
             raise UnknownText
         return self.conditioning(inputs[pipes[0]], side, depth, piped=True)
 
