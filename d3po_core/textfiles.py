@@ -7,14 +7,19 @@ from pathlib import Path
 
 from .errors import D3POError
 
-MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+MOST_ACCENTS = 0.25
+"""Share of letters beyond ASCII in a text of Latin letters, at most."""
+MARKS = (
+    *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),
+    *((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")),
+)
 
 
 def decode(data: bytes) -> str:
     """Return the text of a file.
 
     A byte order mark tells the encoding. Without one it is UTF-8; UTF-16 if every other byte is often 0, as in
-    Latin letters; else cp1252, which has no zeros, and in which some bytes mean nothing.
+    Latin letters; else cp1252, which has no zeros, in which some bytes mean nothing, and most letters are ASCII.
 
     Raises:
         UnicodeDecodeError: it is text of no encoding that is known here.
@@ -29,8 +34,11 @@ def decode(data: bytes) -> str:
         raise UnicodeDecodeError("utf-8", data, data.index(0), data.index(0) + 1, "there are zeros in it")
     try:
         return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("cp1252")
+    except UnicodeDecodeError as error:
+        text = data.decode("cp1252")
+        if sum(letter > "\x7f" for letter in text) > len(text) * MOST_ACCENTS:  # Chinese or Russian of another encoding
+            raise error
+        return text
 
 
 def read_text(path: Path) -> str:

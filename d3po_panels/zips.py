@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from d3po_core.errors import D3POError
 from d3po_core.run.files import writing
 
-TEXTS = (".txt", ".json", ".jsonl")
+TEXTS = (".txt", ".caption", ".json", ".jsonl")
 LINES = ".jsonl"
 SIDES = ("winners", "losers")
 METADATA_FOLDER = "__MACOSX"
@@ -71,6 +72,9 @@ def _extract(path: Path, folder: Path) -> None:
                 raise D3POError(f"{path.name} names a file outside of its own folder: {outside}.", "Pack it anew.")
             for entry in entries:  # .NET and old Windows programs write backslashes, against the specification
                 entry.filename = entry.filename.replace("\\", "/")
+            twice = [name for name, count in Counter(entry.filename for entry in entries).items() if count > 1]
+            if twice:
+                raise D3POError(f"{path.name} has two files that are called {twice[0]}.", "Pack it anew.")
             usable = [entry for entry in entries if _is_image_or_text(entry.filename)]
             _check_bounds(usable, folder, path.name)
             for entry in usable:

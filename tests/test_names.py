@@ -50,19 +50,25 @@ def test_files_are_found_however_they_are_written(tmp_path: Path) -> None:
     assert composed(made.name) == "é.png"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_encodings(encoding: str) -> None:
     assert decode("a red fox, Füchse".encode(encoding)) == "a red fox, Füchse"
 
 
 def test_windows_own_encoding() -> None:
-    assert decode("“café”".encode("cp1252")) == "“café”"
+    assert decode("“un café” on a table by the sea".encode("cp1252")) == "“un café” on a table by the sea"
     assert decode("狐 и лиса".encode()) == "狐 и лиса"
 
 
 def test_what_cannot_be_decoded_is_said(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"\x81\x8d")
-    with pytest.raises(D3POError, match=r"a\.txt cannot be read as text\. Save it as UTF-8"):
-        read_text(tmp_path / "a.txt")
+    for data in (
+        b"\x81\x8d",
+        "一只狐狸在雪里".encode("gbk"),
+        "лиса в снегу".encode("cp1251"),
+        "雪の中の狐".encode("utf-16-le"),
+    ):
+        (tmp_path / "a.txt").write_bytes(data)
+        with pytest.raises(D3POError, match=r"a\.txt cannot be read as text\. Save it as UTF-8"):
+            read_text(tmp_path / "a.txt")
     with pytest.raises(D3POError, match="There is no file"):
         read_text(tmp_path / "b.txt")

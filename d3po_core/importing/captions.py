@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from ..errors import D3POError
+from ..names import composed
 from ..textfiles import read_text
 from .metadata import parse_parameters, texts_of_image, texts_of_json
 from .pixels import open_image
@@ -31,14 +32,13 @@ def read_prompts(path: Path) -> tuple[str, str]:
 
 
 def _captions(path: Path) -> list[Path]:
-    """Return the captions beside an image, whatever the case of their endings."""
-    named = (each for each in path.parent.glob(f"{_escaped(path.stem)}.*") if each.suffix.lower() in CAPTIONS)
-    return sorted((each for each in named if each.is_file()), key=lambda each: CAPTIONS.index(each.suffix.lower()))
-
-
-def _escaped(name: str) -> str:
-    """Escape what has a meaning in a pattern of file names."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+    """Return the captions beside an image, whatever the case of their endings and however their letters are written."""
+    usual = [path.with_suffix(suffix) for suffix in CAPTIONS]
+    found = [each for each in usual if each.is_file()]
+    if not found and path.parent.is_dir():
+        beside = (each for each in path.parent.iterdir() if each.suffix.lower() in CAPTIONS)
+        found = [each for each in beside if composed(each.stem) == composed(path.stem) and each.is_file()]
+    return sorted(found, key=lambda each: CAPTIONS.index(each.suffix.lower()))
 
 
 def _parse(caption: Path) -> tuple[str, str]:

@@ -322,7 +322,7 @@ def _sides(graph: Graph, node: Node) -> dict[str, list[str]]:
         side: [
             name
             for name, value in inputs.items()
-            if (name == side and value is not None)
+            if (name in (side, side[:3]) and value is not None)
             or (name.startswith((f"{side}_", f"base_{side}")) and linked(graph, value))
         ]
         for side in SIDES

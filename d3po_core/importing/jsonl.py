@@ -65,7 +65,7 @@ def read_rows(path: Path, confined: bool = False) -> JudgedImages:
                 judged.groups.append(_group(where, rows, path.parent, confined, thumbs))
         except D3POError as error:
             judged.leave_out(where, error)
-        except (KeyError, TypeError, ValueError, IndexError):  # a field is missing or of another kind
+        except (LookupError, TypeError, ValueError, OverflowError, OSError):  # a field is missing or of another kind
             judged.leave_out(where, D3POError("It does not say which pictures were judged how.", EXAMPLE))
     if not (judged or judged.left_out):
         raise D3POError(f"{path.name} is empty.", EXAMPLE)
@@ -179,4 +179,6 @@ def _pick_of_images(row: Row, names: list[str], thumbs: bool) -> Pick:
         return Pick("favourite", (number(row["best"]),))
     if "ranking" in row:
         return Pick("ranking", tuple(number(each) for each in row["ranking"]))
+    if not isinstance(row["scores"], list) or any(type(score) not in (int, float) for score in row["scores"]):
+        raise TypeError
     return pick_of_scores([float(score) for score in row["scores"]], len(names), thumbs)

@@ -16,8 +16,7 @@ def are_thumbs(scores: object) -> bool:
 def pick_of_scores(scores: list[float], images: int, thumbs: bool) -> Pick:
     """Return the pick that scores express: thumbs stay scores, of other numbers only their order counts.
 
-    They become a ranking, because a source's numbers have no common scale; equal ones are a tie. Where several share
-    the first place, and the others the last, those are scores of 1 and 0: better, not liked and disliked.
+    They become a ranking, because a source's numbers have no common scale; equal ones are a tie.
 
     Args:
         scores: one for each image.
@@ -25,8 +24,8 @@ def pick_of_scores(scores: list[float], images: int, thumbs: bool) -> Pick:
         thumbs: whether the source's numbers are thumbs: -1, 0 and 1 only, in all of its groups.
 
     Raises:
-        D3POError: there is not one finite number for each image, or there are equal ones that are neither highest nor
-            lowest, which no pick can express.
+        D3POError: there is not one finite number for each image, or there are equal ones above the lowest, which no
+            pick can express: as thumbs they would say that something is liked.
     """
     if len(scores) != images or any(not -float("inf") < score < float("inf") for score in scores):
         raise D3POError(f"{images} pictures need {images} scores.", "Give a number for each.")
@@ -39,8 +38,6 @@ def pick_of_scores(scores: list[float], images: int, thumbs: bool) -> Pick:
     best_first = sorted(range(images), key=lambda each: -scores[each])
     ranked = [each for each in best_first if scores[each] > min(scores)]  # the rest share the last place
     levels = {scores[each] for each in ranked}
-    if len(levels) == 1 and len(ranked) > 1:
-        return Pick("scores", scores=tuple(int(score > min(scores)) for score in scores))
     if len(levels) < len(ranked):
         raise D3POError("Two of its scores are equal above the lowest.", "Give each its own, or the lowest.")
     return Pick("ranking", tuple(ranked))

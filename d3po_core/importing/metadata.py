@@ -23,6 +23,7 @@ it reads back in `parse_generation_parameters`. JSON of any other form is never 
 
 from __future__ import annotations
 
+import codecs
 import html
 import json
 import re
@@ -36,9 +37,12 @@ EXIF, USER_COMMENT = 0x8769, 0x9286
 """Numbers of EXIF's block of tags, and of the tag in it that holds A1111's text."""
 NEGATIVE = re.compile(r"^[ \t]*Negative prompt:", re.M)
 SETTINGS = re.compile(r"^Steps: \d+, \w", re.M)
-JSON_BEGINS = re.compile(r"\s*(\[\s*)?(\{\s*|\[\s*)\"|\s*\[\s*\"")
+JSON_BEGINS = re.compile(r"\s*\[?\s*\{\s*(?:[\"']?\w+[\"']?\s*:|//|\"|\})|\s*\[\s*(?:\"|\d+\s*(?:,|\]))")
 XMP = "XML:com.adobe.xmp"
-XMP_COMMENT = re.compile(r"<exif:UserComment>.*?<rdf:li[^>]*>(.*?)</rdf:li>", re.S)
+PAIRS = re.compile(r"\w[\w /-]{0,40}:[^:,]{1,200}(?:,|$)")
+"""A setting of A1111's last line."""
+REGIONS = re.compile(r"<(?:segment|refiner|object|region|base|video|extend|clear)\b")
+"""SwarmUI's marks, after which a text is for a part of the image or another step of it."""
 POSITIVE_NAMES = ("positive_prompt", "prompt", "Prompt", "caption", "text", "c")
 NEGATIVE_NAMES = ("negative_prompt", "negativeprompt", "Negative Prompt", "negative", "uc")
 WITHIN = ("sui_image_params", "image")
@@ -52,10 +56,13 @@ def parse_parameters(text: str) -> Texts:
     """
     if (data := _json(text)) is not None:
         return texts_of_json(data)
-    text = text.replace("\r\n", "\n")
+    text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     settings = list(SETTINGS.finditer(text))
+    before, _, last = text.rpartition("\n")
     if settings:
         text = text[: settings[-1].start()]
+    elif len(PAIRS.findall(last)) >= 3:  # so does the web UI tell them
+        text = before
     match = NEGATIVE.search(text)
     prompt, negative = (text[: match.start()], text[match.end() :]) if match else (text, "")
     return EXTRA_NETWORK.sub("", prompt).strip(), EXTRA_NETWORK.sub("", negative).strip()
@@ -63,6 +70,7 @@ def parse_parameters(text: str) -> Texts:
 
 def _json(text: str) -> object | None:
     """Return what a text says as JSON; None if it is no JSON object or list. {} stands for what is damaged."""
+    text = text.lstrip("\ufeff")
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
@@ -86,7 +94,8 @@ def texts_of_json(data: object) -> Texts:
             return texts_of_json(data[name])
     positive = next((text for name in POSITIVE_NAMES if (text := first_text(data.get(name)))), "")
     negative = next((text for name in NEGATIVE_NAMES if (text := first_text(data.get(name)))), "")
-    return tuple(EXTRA_NETWORK.sub("", text).strip() for text in (positive, negative))  # type: ignore[return-value]
+    positive, negative = (REGIONS.split(text)[0] if _json(text) is None else "" for text in (positive, negative))
+    return EXTRA_NETWORK.sub("", positive).strip(), EXTRA_NETWORK.sub("", negative).strip()
 
 
 def first_text(value: object) -> str:
@@ -106,14 +115,14 @@ def texts_of_image(image: Image.Image, saved_as: str = "") -> Texts:
         saved_as: its file name without the ending, see `parse_graph`.
     """
     exif = image.getexif()
-    of_exif = _decode_comment(exif.get_ifd(EXIF).get(USER_COMMENT))
+    of_exif = _written_by_a_program(_decode_comment(exif.get_ifd(EXIF).get(USER_COMMENT)))
     texts = {str(name): value for name, value in image.info.items() if isinstance(value, str)}
     graph = texts.get("prompt") or _graph_of_exif(exif)
     ways = (
         *(parse_parameters(texts.get("parameters") or of_exif), parse_graph(graph, saved_as)),
         *(_of(texts, name) for name in ("invokeai_metadata", "sd-metadata")),
         _of(texts, "Comment") if texts.get("Software") == "NovelAI" else ("", ""),
-        parse_parameters(_comment_of_xmp(texts.get(XMP, ""))),
+        parse_parameters(_written_by_a_program(_comment_of_xmp(texts.get(XMP, "")))),
         _in_words(texts),
     )
     return next((found for found in ways if found[0]), ("", ""))
@@ -132,8 +141,14 @@ def _in_words(texts: Mapping[str, str]) -> Texts:
 
 
 def _comment_of_xmp(text: str) -> str:
-    found = XMP_COMMENT.search(text)
-    return html.unescape(found[1]).strip() if found else ""
+    comment = text.partition("<exif:UserComment>")[2].partition("</exif:UserComment>")[0]
+    return html.unescape(comment.partition("<rdf:li")[2].partition(">")[2].partition("</rdf:li>")[0]).strip()
+
+
+def _written_by_a_program(comment: str) -> str:
+    """Return a comment that has a prompt in a program's form; "" for any other, as cameras and people write them."""
+    known = SETTINGS.search(comment) or NEGATIVE.search(comment) or _json(comment) is not None
+    return comment if known or len(PAIRS.findall(comment.rpartition("\n")[2])) >= 3 else ""
 
 
 def _graph_of_exif(exif: Image.Exif) -> str:
@@ -143,14 +158,18 @@ def _graph_of_exif(exif: Image.Exif) -> str:
 
 
 def _decode_comment(value: object) -> str:
-    """Decode EXIF's UserComment: eight bytes that name the encoding, then the text.
+    """Decode EXIF's UserComment: eight bytes that name the encoding, then the text; some programs leave them out.
 
     UTF-16 comes in both byte orders: A1111 writes big-endian, others little-endian. The bytes that are 0 show which one
-    it is, as most letters of a prompt have one.
+    it is, as most letters of a prompt have one; a byte order mark is above that.
     """
     if not isinstance(value, bytes):
         return value if isinstance(value, str) else ""
     encoding, text = value[:8], value[8:]
     if encoding.startswith(b"UNICODE"):
-        return text.decode("utf-16-be" if text[::2].count(0) >= text[1::2].count(0) else "utf-16-le", "replace")
-    return text.decode("utf-8", "replace").strip("\0")
+        if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return text.decode("utf-16", "replace").strip("\0")
+        order = "utf-16-be" if text[::2].count(0) >= text[1::2].count(0) else "utf-16-le"
+        return text.decode(order, "replace").strip("\0")
+    coded = encoding.startswith((b"ASCII", b"JIS")) or encoding == bytes(8)
+    return (text if coded else value).decode("utf-8", "replace").strip("\0")

@@ -26,7 +26,7 @@ TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 PROFILE = b"Raw profile type"
 """Begins the names of text chunks that hold EXIF, which Pillow decodes."""
 MAX_TEXT = 32 * 2**20
-"""Bytes of one text, decompressed, at most; what is longer is left out."""
+"""Bytes of a file's texts together, decompressed, at most; what is longer is left out."""
 WHITE = (255, 255, 255, 255)
 
 
@@ -67,44 +67,45 @@ def _without_texts(data: bytes) -> tuple[dict[str, str], bytes]:
     if not data.startswith(PNG):
         return {}, data
     texts: dict[str, str] = {}
-    kept, place = [PNG], len(PNG)
+    kept, place, room = [PNG], len(PNG), MAX_TEXT
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         chunk, end = data[place + 8 : place + 8 + length], place + 12 + length
         if kind in TEXT_CHUNKS and not chunk.startswith(PROFILE):
             with suppress(ValueError, IndexError, zlib.error):
-                name, text = _text_of(kind, chunk)
+                name, text = _text_of(kind, chunk, room)
                 texts.setdefault(name, text)
+                room -= len(text)
         else:
             kept.append(data[place:end])
         place = end
     return texts, b"".join(kept)
 
 
-def _text_of(kind: bytes, chunk: bytes) -> tuple[str, str]:
-    """Return name and text of a chunk.
+def _text_of(kind: bytes, chunk: bytes, room: int) -> tuple[str, str]:
+    """Return name and text of a chunk, for which there is room for so many bytes.
 
     Raises:
         ValueError, IndexError, zlib.error: it is damaged, or too long.
     """
     name, text = chunk.split(b"\0", 1)
     if kind == b"zTXt":
-        text = _inflate(text[1:])
+        text = _inflate(text[1:], room)
     elif kind == b"iTXt":
         compressed, text = text[0], text[2:]
         *_, text = text.split(b"\0", 2)  # after a language and a translated name
-        return name.decode("latin-1"), (_inflate(text) if compressed else text).decode("utf-8", "replace")
+        return name.decode("latin-1"), (_inflate(text, room) if compressed else text).decode("utf-8", "replace")
     try:
         return name.decode("latin-1"), text.decode("utf-8")  # what is valid UTF-8 is hardly ever Latin-1
     except UnicodeDecodeError:
         return name.decode("latin-1"), text.decode("latin-1")
 
 
-def _inflate(data: bytes) -> bytes:
+def _inflate(data: bytes, room: int) -> bytes:
     stream = zlib.decompressobj()
-    text = stream.decompress(data, MAX_TEXT)
-    if stream.unconsumed_tail:
-        raise ValueError("The text is too long.")
+    text = stream.decompress(data, max(1, room))
+    if not stream.eof:
+        raise ValueError("The text is too long, or cut.")
     return text
 
 
@@ -117,14 +118,24 @@ def read_rgb(path: Path) -> Image.Image:
     with open_image(path) as image:
         profile = image.info.get("icc_profile")
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
-            image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
+        if image.mode.startswith("I"):
+            image = _eight_bits(image)
         if not ("A" in image.getbands() or "transparency" in image.info):
             return _to_srgb(image.convert("RGB") if image.mode == "P" else image, profile)
         image = image.convert("RGBA")
         shown = _to_srgb(image.convert("RGB"), profile).convert("RGBA")
         shown.putalpha(image.getchannel("A"))
         return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), shown).convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16 bits of grey to 8, where Pillow would cut them off at 255; one level may be transparent."""
+    levels = np.asarray(image)
+    scaled = Image.fromarray((levels / 257).round().clip(0, 255).astype(np.uint8))
+    hidden = image.info.get("transparency")
+    if not isinstance(hidden, int):
+        return scaled
+    return Image.merge("LA", (scaled, Image.fromarray(np.where(levels == hidden, 0, 255).astype(np.uint8))))
 
 
 def _to_srgb(image: Image.Image, profile: object) -> Image.Image:

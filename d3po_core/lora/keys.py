@@ -192,7 +192,7 @@ class _AdapterConfig:
 
     def alpha_of(self, path: str, rank: int) -> float:
         """Return alpha of a layer; its rank where the configuration has none."""
-        patterns = (value for pattern, value in self.alpha_pattern.items() if re.match(rf"(.*\.)?({pattern})$", path))
+        patterns = (value for name, value in self.alpha_pattern.items() if f".{path}".endswith(f".{name}"))
         alpha = next(patterns, float(rank) if self.alpha is None else self.alpha)
         return alpha * rank**0.5 if self.rank_stabilised else alpha
 
@@ -204,11 +204,23 @@ def _adapter_config(metadata: dict[str, str]) -> _AdapterConfig:
         config = {key.removeprefix("unet.").removeprefix("transformer."): value for key, value in stored.items()}
         return _AdapterConfig(
             float(config["lora_alpha"]) if "lora_alpha" in config else None,
-            {pattern: float(alpha) for pattern, alpha in (config.get("alpha_pattern") or {}).items()},
+            {_layer_name(pattern): float(alpha) for pattern, alpha in (config.get("alpha_pattern") or {}).items()},
             bool(config.get("use_rslora")),
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise D3POError("The LoRA file's adapter metadata is damaged.", "Use another copy of it.") from error
+
+
+def _layer_name(pattern: str) -> str:
+    """Return the name of a layer that PEFT's pattern stands for.
+
+    Raises:
+        ValueError: it is a regular expression, which a stranger's file is not trusted with.
+    """
+    name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    if not re.fullmatch(r"[\w.]+", name):
+        raise ValueError(pattern)
+    return name
 
 
 def _layer(name: str, roles: dict[str, Tensor], adapter: _AdapterConfig, path: str) -> LayerWeights:

@@ -1,8 +1,8 @@
 """What a single-file checkpoint says of itself by its keys and metadata, before anything of it is loaded.
 
-Programs agree on a few marks: `v_pred` (predicts v) and `ztsnr` (zero terminal SNR, Lin et al. 2023, arXiv 2305.08891)
-are empty tensors that ComfyUI and Forge look for; kohya's trainers write the same into the metadata, and Stability's
-model specification names the prediction.
+Programs agree on a few marks: `v_pred` (predicts v) and beside it `ztsnr` (zero terminal SNR, Lin et al. 2023, arXiv
+2305.08891) are empty tensors that ComfyUI and Forge look for; kohya's trainers write the same into the metadata, and
+Stability's model specification names the prediction.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
 CHANNELS = 4
 """Latent channels that a UNet of a text-to-image checkpoint takes."""
 WHOLE = "Give a whole checkpoint, or a pipeline folder."
+PREDICTIONS = {
+    **dict.fromkeys(("v", "v_prediction", "v-prediction", "v_pred"), "v_prediction"),
+    **dict.fromkeys(("epsilon", "eps", "epsilon_prediction"), "epsilon"),
+}
+"""What `modelspec.prediction_type` says, as diffusers calls it."""
 EDM = ("edm_vpred.", "edm_mean", "edm_std")
 
 
@@ -115,11 +120,13 @@ def scheduler_settings(name: str, header: Header) -> dict[str, object]:
     named = metadata.get("modelspec.prediction_type", "")
     if header.has(*EDM) or "edm" in named:
         raise D3POError(f"'{name}' is an EDM model, whose noise schedule is not supported.", "Use another model.")
-    settings: dict[str, object] = {}
-    if "v_pred" in header.keys or named.startswith("v") or metadata.get("ss_v_parameterization") == "true":
-        settings["prediction_type"] = "v_prediction"
-    elif named.startswith("eps"):
-        settings["prediction_type"] = "epsilon"
+    if named and named not in PREDICTIONS:
+        raise D3POError(f"'{name}' says that it predicts '{named}', which is not supported.", "Use another model.")
+    if "v_pred" in header.keys or metadata.get("ss_v_parameterization") == "true":
+        named = "v"
+    settings: dict[str, object] = {"prediction_type": PREDICTIONS[named]} if named else {}
+    if settings.get("prediction_type") != "v_prediction":  # a network that predicts noise knows nothing at SNR 0
+        return settings
     if "ztsnr" in header.keys or metadata.get("ss_zero_terminal_snr") == "true":
         settings |= {
             "rescale_betas_zero_snr": True,

@@ -149,8 +149,11 @@ def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Pipe
             f"'{file.name}' could not be loaded with the configuration in '{base_config}': {_reason(error)}",
             "Give the base configuration of the model that it was made from.",
         ) from error
-    if asked:
-        pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, **asked)
+    config = pipeline.scheduler.config
+    if changes := {name: value for name, value in asked.items() if config.get(name) != value}:
+        own = type(pipeline.scheduler)
+        obeys = changes.keys() <= inspect.signature(own.__init__).parameters.keys()
+        pipeline.scheduler = (own if obeys else diffusers.DDIMScheduler).from_config(config, **changes)
     return pipeline
 
 

@@ -24,6 +24,8 @@ CONTINUOUS = (
 )
 """Schedulers that choose noise levels, which settings such as `use_karras_sigmas` change."""
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
+REFUSED = ("invert_sigmas", "stochastic_sampling", "scale_factors")
+"""Settings of flow schedulers that turn the levels round, add noise, or change the image's size on the way."""
 SUPPORTED = (*TABULATED, *DISTILLED, *CONTINUOUS, *FLOWS)
 
 
@@ -38,6 +40,9 @@ def check_scheduler(scheduler: Scheduler) -> None:
             f"This model's {name} with prediction type '{prediction}' is not supported.",
             "Use a model that predicts epsilon, v or x0.",
         )
+    unknown = next((setting for setting in REFUSED if config.get(setting)), None)
+    if name in FLOWS and unknown:
+        raise D3POError(f"This model's {name} has {unknown}, which is not supported.", "Use one without.")
 
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -75,7 +80,7 @@ class DiffusionSchedule(NoiseSchedule):
         try:
             self._scheduler.set_timesteps(steps)
             levels = self._visited(steps)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, ZeroDivisionError) as error:
             raise D3POError(f"This model has no schedule of {steps} steps.", "Choose fewer steps.") from error
         if len(levels) < steps:
             raise D3POError(f"This model has no schedule of {steps} steps.", "Choose fewer steps.")
@@ -131,7 +136,8 @@ class FlowSchedule:
         """Return the levels that the scheduler visits, shifted by its configuration, then 0: float64 (steps + 1,)."""
         config, options = self._scheduler.config, {}
         if config.use_dynamic_shifting:  # a straight line in the number of tokens, as in diffusers' calculate_shift
-            slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+            tokens = config.max_image_seq_len - config.base_image_seq_len
+            slope = (config.max_shift - config.base_shift) / tokens if tokens else 0.0
             options["mu"] = config.base_shift + slope * (self._tokens - config.base_image_seq_len)
         if self._even:
             self._scheduler.set_timesteps(sigmas=[1 - i / steps for i in range(steps)], **options)

@@ -93,22 +93,24 @@ def test_files_that_do_not_fit_change_nothing(tmp_path, text, what):
 def test_levels_are_an_order(tmp_path):
     """Of any scale; those of a file that has others than -1, 0 and 1 are no thumbs, and a row of zeros is no pick."""
     run = make_run(tmp_path / "run", groups=5, candidates=4)
-    rows = [[2, 0, -1, 3], [1, 1, 1, 1], [5, 5, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0]]
+    rows = [[2, 0, -1, 3], [1, 1, 1, 1], [5, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0]]
     (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(rows).encode())
     assert import_picks(run, tmp_path / "x.json") == 4
     picks = {stored.group_id: stored.pick for stored in run.picks.standing()}
     assert [picks.get(group.id) for group in run.groups.select()] == [
         Pick("ranking", (3, 0, 1)),
         Pick("tie"),
-        Pick("scores", scores=(1, 1, 0, 0)),
+        Pick("ranking", (0,)),
         None,
         Pick("ranking", (0,)),
     ]
 
 
-def test_levels_that_no_pick_can_express_are_an_error(tmp_path):
+@pytest.mark.parametrize("row", ["[3, 2, 2, 1]", "[5, 5, 1, 1]"])
+def test_levels_that_no_pick_can_express_are_an_error(tmp_path, row):
+    """As thumbs the higher ones would be liked, of which nobody knows."""
     run = make_run(tmp_path / "run", groups=1, candidates=4)
-    (tmp_path / "x.json").write_text("[[3, 2, 2, 1]]")
+    (tmp_path / "x.json").write_text(f"[{row}]")
     with pytest.raises(D3POError, match=r"Row 0 .* equal above the lowest"):
         import_picks(run, tmp_path / "x.json")
 

@@ -217,6 +217,153 @@ GRAPHS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
 }
 
 
+EFFICIENT = node("Efficient Loader", ckpt_name="x", positive="a fox", negative="dull")
+PIPE = node("ToBasicPipe", model=["4", 0], clip=["4", 1], vae=["4", 2], positive=["6", 0], negative=["7", 0])
+INSTANT = node("ApplyInstantID", model=["4", 0], positive=["6", 0], negative=["7", 0], image=["5", 0], weight=0.8)
+GRAPHS |= {
+    "a node that begins with its model": (
+        graph(_3=sampler(positive=["10", 1], negative=["10", 2]), _10=INSTANT),
+        ("a glass bottle", "watermark"),
+    ),
+    "a node of both sides that nobody knows, with a model": (
+        graph(_3=sampler(positive=["10", 1], negative=["10", 2]), _10={**INSTANT, "class_type": "ApplyOther"}),
+        ("", ""),
+    ),
+    "a pipe": (
+        graph(
+            _3=sampler(positive=["11", 3], negative=["11", 4]),
+            _10=PIPE,
+            _11=node("FromBasicPipe", basic_pipe=["10", 0]),
+        ),
+        ("a glass bottle", "watermark"),
+    ),
+    "a pipe into a sampler, one side changed": (
+        graph(
+            _3=node("ImpactKSamplerBasicPipe", basic_pipe=["11", 0], seed=1, steps=4, latent_image=["5", 0]),
+            _10=PIPE,
+            _11=node("EditBasicPipe", basic_pipe=["10", 0], positive=["12", 0]),
+            _12=encode("a fox"),
+        ),
+        ("a fox", "watermark"),
+    ),
+    "a context, one side changed": (
+        graph(
+            _3=sampler(positive=["11", 4], negative=["11", 5]),
+            _10=node("Context (rgthree)", positive=["6", 0], negative=["7", 0]),
+            _11=node("Context (rgthree)", base_ctx=["10", 0], negative=["12", 0]),
+            _12=encode("dull"),
+        ),
+        ("a glass bottle", "dull"),
+    ),
+    "a detailer with a prompt of its own": (
+        graph(
+            _9=node("SaveImage", filename_prefix="x", images=["10", 0]),
+            _10=node("FaceDetailer", image=["8", 0], positive=["11", 0], negative=["7", 0], seed=1, steps=9, cfg=7.0),
+            _11=encode("a detailed face"),
+        ),
+        ("a glass bottle", "watermark"),
+    ),
+    "an upscaler with a prompt of its own": (
+        graph(
+            _9=node("SaveImage", filename_prefix="x", images=["10", 0]),
+            _10=node(
+                "UltimateSDUpscaleNoUpscale", upscaled_image=["8", 0], positive=["11", 0], negative=["7", 0], seed=1
+            ),
+            _11=encode("details"),
+        ),
+        ("a glass bottle", "watermark"),
+    ),
+    "a service that draws from a picture": (
+        graph(
+            _9=node("SaveImage", filename_prefix="x", images=["10", 0]),
+            _10=node("GeminiImage", prompt="make it a fox", images=["8", 0], seed=1),
+        ),
+        ("", ""),
+    ),
+    "two texts of which one is old": (
+        graph(_6=node("smZ CLIPTextEncode", text="a fox", with_SDXL=False, text_g="old and long", clip=["4", 1])),
+        ("a fox", "watermark"),
+    ),
+    "a switch by a node that turns an answer round": (
+        graph(
+            _3=sampler(positive=["10", 0], negative=["7", 0]),
+            _10=node("ComfySwitchNode", switch=["11", 0], on_true=["6", 0], on_false=["7", 0]),
+            _11=node("ComfyNotNode", value=True),
+        ),
+        ("", "watermark"),
+    ),
+    "texts joined by a pack, in the order of their names": (
+        graph(_6=encode(["10", 0]), _10=node("Text Concatenate", delimiter=", ", text_b="in snow", text_a="a fox")),
+        ("a fox, in snow", "watermark"),
+    ),
+}
+BY_OTHERS = {
+    "Text Multiline": {"text": "a fox"},
+    "CR Text": {"text": "a fox"},
+    "ttN text": {"text": "a fox"},
+    "StringConstantMultiline": {"string": "a fox"},
+    "Power Prompt (rgthree)": {"prompt": "a fox <lora:ink:0.8>"},
+}
+MAKES_ANOTHER = {
+    **{
+        kind: {"text": "a fox"}
+        for kind in ("FooocusPromptExpansion", "DeepTranslatorTextNode", "PromptEnhancer", "MagicPrompt")
+    },
+    "OllamaGenerateV2": {"system": "You write prompts", "prompt": "a fox"},
+    "DPRandomGenerator": {"text": "a {red|blue} fox", "seed": 3},
+    "easy promptLine": {"prompt": "a fox\na cat", "start_index": 1, "max_rows": 1},
+    "CR Text Replace": {"text": "a cat", "find1": "cat", "replace1": "fox"},
+    "SDXLPromptStyler": {"text_positive": "a fox", "text_negative": "", "style": "photo"},
+    "StringFunction|pysssss": {"action": "append", "text_a": "a fox", "text_b": "in snow"},
+    "Moondream": {"prompt": "what is it", "image": ["5", 0]},
+}
+
+
+@pytest.mark.parametrize("kind", [*BY_OTHERS, *MAKES_ANOTHER])
+def test_texts_of_packs_are_believed_where_they_can_be_known(kind: str) -> None:
+    """As text of an encoder, and as that of a loader that has a box for it."""
+    text, expected = node(kind, **{**BY_OTHERS, **MAKES_ANOTHER}[kind]), "a fox" if kind in BY_OTHERS else ""
+    encoded = graph(_6=encode(["10", 0]), _10=text)
+    assert parse_graph(json.dumps(encoded)) == (expected, "watermark")
+    loaded = {**EFFICIENT, "inputs": {**EFFICIENT["inputs"], "positive": ["11", 0]}}
+    made = graph(_3=sampler(positive=["10", 1], negative=["10", 2]), _10=loaded, _11=text)
+    assert parse_graph(json.dumps(made)) == (expected, "dull")
+
+
+def test_an_encoder_that_changes_its_text_is_not_believed() -> None:
+    for kind in ("GoogleTranslateCLIPTextEncodeNode", "CLIPTextEncode (NSP)", "BatchPromptSchedule"):
+        made = graph(_6=node(kind, text="a __animal__", clip=["4", 1]))
+        assert parse_graph(json.dumps(made)) == ("", "watermark"), kind
+
+
+def test_graphs_that_would_take_for_ever_have_no_prompt() -> None:
+    combined = {
+        f"1{i}": node("ConditioningCombine", conditioning_1=[f"1{i + 1}", 0], conditioning_2=[f"1{i + 1}", 0])
+        for i in range(60)
+    }
+    made = graph(_3=sampler(positive=["10", 0], negative=["7", 0])) | combined | {"160": encode("a fox")}
+    assert parse_graph(json.dumps(made)) == ("a fox", "watermark")
+    grown = {
+        f"1{i}": node("StringConcatenate", string_a=[f"1{i + 1}", 0], string_b=[f"1{i + 1}", 0], delimiter="")
+        for i in range(60)
+    }
+    made = graph(_6=encode(["10", 0])) | grown | {"160": node("PrimitiveString", value="a fox")}
+    assert parse_graph(json.dumps(made)) == ("", "watermark")
+    swollen = {f"1{i}": node("StringReplace", string=[f"1{i + 1}", 0], find="a", replace="a" * 99) for i in range(20)}
+    made = graph(_6=encode(["10", 0])) | swollen | {"120": node("PrimitiveString", value="a fox")}
+    assert parse_graph(json.dumps(made)) == ("", "watermark")
+    assert parse_graph(json.dumps(graph(_6=encode("<lora:" * 50_000))))[1] == "watermark"
+    named = graph(_9=node("SaveImage", filename_prefix="a%" + "b%a%" * 20, images=["8", 0]))
+    assert parse_graph(json.dumps(named), "a" * 200)[0] == "a glass bottle"
+
+
+def test_a_saved_preview_is_not_the_image_beside_it() -> None:
+    made = graph(_1=sampler(positive=["2", 0], negative=["7", 0]), _2=encode("a draft"))
+    made |= {"20": node("VAEDecode", samples=["1", 0], vae=["4", 2]), "21": node("PreviewImage", images=["20", 0])}
+    assert parse_graph(json.dumps(made), "ComfyUI_temp_abcde_00001_")[0] == "a draft"
+    assert parse_graph(json.dumps(made), "ComfyUI_00001_")[0] == "a glass bottle"
+
+
 @pytest.mark.parametrize("name", GRAPHS)
 def test_graphs(name: str) -> None:
     made, expected = GRAPHS[name]

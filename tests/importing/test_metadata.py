@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,34 @@ def test_programs(tmp_path: Path, name: str) -> None:
     assert read_prompts(image(tmp_path / "a.png", **chunks)) == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["{'prompt': 'a fox', 'steps': 20}", '{prompt: "a fox"}', '\ufeff{"steps": 3', "{ // a comment", "[1, 2", '["a"'],
+)
+def test_what_looks_like_json_is_no_prompt(text: str) -> None:
+    assert parse_parameters(text) == ("", "")
+
+
+def test_json_within_json_is_no_prompt() -> None:
+    assert parse_parameters(said(prompt='{"3": {"class_type": "KSampler"}}')) == ("", "")
+
+
+def test_settings_in_another_order_are_no_words() -> None:
+    """The web UI takes a last line of three settings for them."""
+    text = "a fox\nNegative prompt: dull\nSize: 512x512, Seed: 3, Model: x"
+    assert parse_parameters(text) == parse_parameters(text.replace("\n", "\r")) == ("a fox", "dull")
+
+
+@pytest.mark.parametrize(
+    "comment", [b"ASCII\0\0\0Screenshot", b"ASCII\0\0\0Created with GIMP", b"a holiday in the snow"]
+)
+def test_comments_of_cameras_and_people_are_no_prompts(tmp_path: Path, comment: bytes) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = comment
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_prompts(tmp_path / "a.jpg") == ("", "")
+
+
 @pytest.mark.parametrize("text", ["{red|blue} fox", "[a:b:0.5]", "[a fox]", "(a fox:1.2), {x}", "[[a:b:0.5]:c:0.8]"])
 def test_brackets_are_words(text: str) -> None:
     assert parse_parameters(text) == (text, "")
@@ -109,6 +138,14 @@ def test_captions_beside_an_image(tmp_path: Path, captions: dict[str, str | byte
 def test_captions_that_are_no_text(tmp_path: Path, captions: dict[str, str | bytes]) -> None:
     with pytest.raises(D3POError, match=r"a\.(txt|json) (cannot be read as text|is not JSON)"):
         read_prompts(beside(tmp_path, **captions))
+
+
+def test_another_images_caption_is_not_taken(tmp_path: Path) -> None:
+    """Whose name begins in the same way; and one whose letters are written in another way is this one's."""
+    (tmp_path / "a.v2.txt").write_text("a cat")
+    assert read_prompts(image(tmp_path / "a.png"))[0] == ""
+    (tmp_path / unicodedata.normalize("NFD", "é.txt")).write_text("a fox")
+    assert read_prompts(image(tmp_path / "é.png"))[0] == "a fox"
 
 
 def test_a_name_with_brackets_finds_its_caption(tmp_path: Path) -> None:
