@@ -77,7 +77,7 @@ def own_levels(scheduler: Any) -> Tensor:
     return ((1 - alphas) / alphas).sqrt().unique().flip(0).nan_to_num(posinf=INFINITE)
 
 
-def measured(kind: type, options: dict[str, object]) -> Row | None:
+def measured(kind: Any, options: dict[str, object]) -> Row | None:
     """Return the row of a class with these options; None if it cannot be made with them."""
     known = inspect.signature(kind.__init__).parameters
     base = {name: value for name, value in BASE.items() if name in known}

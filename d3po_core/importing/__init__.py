@@ -8,7 +8,7 @@
 | `levels` | thumbs, stars and levels of any scale as picks |
 | `captions` | the prompt of an image file, from a caption beside it or else from the file |
 | `metadata` | what A1111's kind, SwarmUI, Fooocus, InvokeAI, NovelAI, Draw Things and Easy Diffusion write into files |
-| `graphs` | the prompt of a ComfyUI graph |
+| `graphs`, `graph_texts` | the prompt of a ComfyUI graph; what its nodes make of texts |
 | `pixels` | an image as a viewer shows it, and PNG's texts |
 | `into_run` | `read_source` for sources of any kind; `import_pictures`: groups without a trajectory, for some methods |
 

@@ -91,6 +91,16 @@ def test_every_ratio_of_noise_counts_alike():
     assert share_kept(before * torch.tensor([1.0, -1.0]), lost) == pytest.approx(0.6)
 
 
+def test_a_ratio_at_which_nothing_is_sure_does_not_switch_the_limit_off():
+    """Whatever its noise says, what is lost at the other ratio is seen."""
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        noise = torch.randn(2, 16, generator=rng, dtype=torch.float64) + 0.1
+        before = torch.stack([torch.ones(16, dtype=torch.float64), noise[0]], 1)
+        share = share_kept(before, torch.stack([0.3 * before[:, 0], noise[1]], 1))
+        assert share is not None and share < 0.6
+
+
 @pytest.mark.parametrize("rho", [0.0, 0.3, 0.7, 0.95])
 def test_the_correlation_of_pairs_has_a_closed_form(rho):
     """Sheppard's: two normal variables of correlation rho have the same sign with probability 1/2 + asin(rho) / pi."""

@@ -49,6 +49,15 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path, mode: str) -> None:
     assert (seen[0, 1] == 255).all() and (seen[1] == 255).all()
 
 
+def test_a_transparent_level_of_sixteen_bits_is_white(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "plain.png")
+    data = (tmp_path / "plain.png").read_bytes()
+    header = len(PNG) + 25
+    (tmp_path / "a.png").write_bytes(data[:header] + chunk(b"tRNS", struct.pack(">H", 40_000)) + data[header:])
+    assert read_rgb(tmp_path / "plain.png").getpixel((0, 0)) == (156, 156, 156)
+    assert read_rgb(tmp_path / "a.png").getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_half_transparent_is_half_white(tmp_path: Path) -> None:
     Image.new("RGBA", (1, 1), (0, 0, 0, 128)).save(tmp_path / "a.png")
     assert np.asarray(read_rgb(tmp_path / "a.png"))[0, 0].tolist() == pytest.approx([127] * 3, abs=1)
@@ -106,12 +115,15 @@ def test_texts_of_every_kind(tmp_path: Path, kind: bytes, data: bytes, expected:
 def test_a_long_text_hides_neither_the_image_nor_the_others(tmp_path: Path) -> None:
     long = chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b"x" * 3_000_000))
     bomb = chunk(b"zTXt", b"more\0\0" + zlib.compress(b"x" * (MAX_TEXT + 1)))
+    many = b"".join(chunk(b"zTXt", b"%d\0\0" % i + zlib.compress(b"x" * (MAX_TEXT // 4))) for i in range(8))
+    cut = chunk(b"zTXt", b"parameters\0\0" + zlib.compress(b"half a prompt")[:-8])
     damaged = chunk(b"zTXt", b"odd\0\0no zlib") + chunk(b"tEXt", b"no end") + chunk(b"iTXt", b"short\0")
-    path = with_chunks(tmp_path / "a.png", long, bomb, damaged, chunk(b"tEXt", b"parameters\0a red fox"))
+    path = with_chunks(tmp_path / "a.png", long, bomb, damaged, cut, chunk(b"tEXt", b"parameters\0a red fox"), many)
     assert read_prompts(path) == ("a red fox", "")
     assert read_rgb(path).getpixel((0, 0)) == (255, 0, 0)
     with open_image(path) as image:
         assert len(image.info["workflow"]) == 3_000_000 and "more" not in image.info
+        assert sum(len(text) for text in image.info.values() if isinstance(text, str)) <= MAX_TEXT
 
 
 def test_exif_in_a_png_is_kept(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 
 from d3po_core.diffusion.denoiser import stack
@@ -225,6 +226,7 @@ EMPTY = torch.zeros(0)
         ({"v_pred": EMPTY, "ztsnr": EMPTY}, {}),
         ({}, {"modelspec.prediction_type": "v", "ss_zero_terminal_snr": "True"}),
         ({"ztsnr": EMPTY}, {"ss_v_parameterization": "True"}),
+        ({"v_pred": EMPTY, "ztsnr": EMPTY}, {"modelspec.prediction_type": "epsilon"}),
     ],
 )
 def test_a_checkpoint_that_says_what_it_predicts(marks: Any, metadata: Any, tmp_path: Path, folder: Path):
@@ -286,3 +288,23 @@ def test_parts_of_different_variants_are_refused(broken: Path):
         file.rename(file.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
     with pytest.raises(D3POError, match="of different variants: bf16, non_ema"):
         load_model(broken)
+
+
+def test_a_checkpoint_that_agrees_with_its_configuration_keeps_the_scheduler(tmp_path: Path):
+    """Most say "epsilon"; and zero terminal SNR means nothing for a network that predicts noise."""
+    pipe = tiny_sd()
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, use_karras_sigmas=True)
+    pipe.save_pretrained(tmp_path / "base")
+    said = {"modelspec.prediction_type": "epsilon", "ss_zero_terminal_snr": "True"}
+    model = load_model(written(tmp_path / "a.safetensors", **said), base_config=tmp_path / "base")
+    assert torch.equal(model.denoiser.sigmas(5, "model"), DiffusersModel(pipe).denoiser.sigmas(5, "model"))
+    turned = load_model(written(tmp_path / "v.safetensors", {"v_pred": EMPTY}), base_config=tmp_path / "base")
+    assert turned.prediction_type == "v"
+    assert torch.equal(turned.denoiser.sigmas(5, "model"), model.denoiser.sigmas(5, "model"))
+
+
+@pytest.mark.parametrize("named", ["flow", "x0", "variance"])
+def test_an_unknown_prediction_is_refused(named: str, tmp_path: Path, folder: Path):
+    file = written(tmp_path / "a.safetensors", **{"modelspec.prediction_type": named})
+    with pytest.raises(D3POError, match=f"says that it predicts '{named}'"):
+        load_model(file, base_config=folder)

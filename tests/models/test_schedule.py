@@ -17,7 +17,7 @@ from benchmarks import scheduler_levels
 from d3po_core.diffusion.noise_schedule import NoiseSchedule, karras
 from d3po_core.errors import D3POError
 from d3po_core.models import DiffusersModel
-from d3po_core.models.schedules import DiffusionSchedule
+from d3po_core.models.schedules import DiffusionSchedule, FlowSchedule
 from tests.tiny_pipelines import sd_scheduler, tiny_flux, tiny_sd, tiny_sd3
 
 
@@ -202,3 +202,9 @@ def test_a_pipelines_karras_levels_are_its_models():
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, use_karras_sigmas=True)
     pipe.scheduler.set_timesteps(5)
     torch.testing.assert_close(DiffusersModel(pipe).denoiser.sigmas(5, "model"), pipe.scheduler.sigmas.double())
+
+
+@pytest.mark.parametrize("setting", ["invert_sigmas", "stochastic_sampling"])
+def test_settings_of_flows_that_are_no_levels_are_refused(setting: str):
+    with pytest.raises(D3POError, match=f"has {setting}, which is not supported"):
+        FlowSchedule(FlowMatchEulerDiscreteScheduler(**{setting: True}), 256, even=False)
