@@ -117,9 +117,11 @@ def measure(job: tuple[Path, str, int]) -> list[Point]:
 
 
 def rank_correlation(pairs: list[tuple[float, float]]) -> float:
-    """Return Spearman's rank correlation."""
-    ranks = torch.tensor(pairs, dtype=torch.float64).argsort(0).argsort(0).double()
-    return float(torch.corrcoef(ranks.T)[0, 1])
+    """Return Spearman's rank correlation; equal values share their mean rank."""
+    values = torch.tensor(pairs, dtype=torch.float64)
+    below = (values[:, None] > values[None]).sum(1).double()
+    equal = (values[:, None] == values[None]).sum(1).double()
+    return float(torch.corrcoef((below + (equal - 1) / 2).T)[0, 1])
 
 
 def measured(options: argparse.Namespace) -> Iterator[list[Point]]:
