@@ -33,6 +33,30 @@ def low(images: Tensor, prompts: list[str]) -> Tensor:
     return (weight * place).sum(1) / weight.sum(1).clamp(min=1e-6)
 
 
+def small(images: Tensor, prompts: list[str]) -> Tensor:
+    """Small blooms: less than `garden-size` likes."""
+    return -REWARDS["garden-size"](images, prompts)
+
+
+def dark(images: Tensor, prompts: list[str]) -> Tensor:
+    """Darkness: minus the mean."""
+    return -images.mean((1, 2, 3))
+
+
+def grey(images: Tensor, prompts: list[str]) -> Tensor:
+    """Little colour: minus `saturated`."""
+    return -saturated(images, prompts)
+
+
+def grain(images: Tensor, prompts: list[str]) -> Tensor:
+    """Fine texture: share of the luminance's power above a fifth of the sampling rate."""
+    light = images.mean(1)
+    power = torch.fft.rfft2(light - light.mean((1, 2), keepdim=True)).abs().square()
+    rows, columns = torch.fft.fftfreq(light.shape[1]), torch.fft.rfftfreq(light.shape[2])
+    fine = ((rows[:, None].square() + columns.square()).sqrt() > 0.2).to(power)
+    return (power * fine).sum((1, 2)) / power.sum((1, 2)).clamp(min=1e-9)
+
+
 TASTES: dict[str, Reward] = {
     "large blooms": REWARDS["garden-size"],
     "leans right": REWARDS["garden-lean"],
@@ -43,3 +67,6 @@ TASTES: dict[str, Reward] = {
     "compressibility": REWARDS["compressibility"],
     "incompressibility": REWARDS["incompressibility"],
 }
+
+CONTRARY: dict[str, Reward] = {each.__name__: reward_of(each) for each in (small, dark, grey, grain)}
+"""Tastes that cost what a prompt says, to see whether that is noticed; recipes are not chosen by them."""
