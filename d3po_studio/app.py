@@ -63,7 +63,7 @@ FIRST_PORT, PORTS = 7870, 50
 
 
 def listen(port: int | None) -> socket.socket:
-    """Open a socket at 127.0.0.1, before anybody is told its address.
+    """Bind a socket at 127.0.0.1, so that no address is printed that cannot be served.
 
     Args:
         port: to listen on; None for the first free one from `FIRST_PORT`.

@@ -175,7 +175,9 @@ def _spread(groups: Sequence[tuple[int, Tensor]]) -> float:
     repeated = [torch.cat(each) for each in by_prompt.values() if len(each) > 1]
     within = repeated or [scores for _, scores in groups]
     freedom = sum(len(each) - 1 for each in within)
-    return freedom and math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
+    if not freedom:  # every group has one image
+        return 0.0
+    return math.sqrt(sum(float((each - each.mean()).square().sum()) for each in within) / freedom)
 
 
 def correlation(accuracy: float, candidates: int) -> float:

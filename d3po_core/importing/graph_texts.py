@@ -48,7 +48,7 @@ BOXES = (
     *("textinput", "textstring", "simpletext", "powerprompt", "powerpromptsimple"),
 )
 """Names of nodes that hold one text, without their pack's, spaces and marks; see `_plain`."""
-PASSES = ("reroute", "show", "display", "preview", "easyshowanything")
+PASSES = ("reroute", "show", "display", "preview")
 """How the names begin of nodes that pass on what they are linked to. What they show was there before this image."""
 JOINED = {
     "textconcatenate": r"text_?[a-z\d]",
@@ -147,7 +147,10 @@ def _replaced(text: str, find: str, by: str) -> str:
 
 
 CASES: dict[object, Change] = {
-    **{"UPPERCASE": str.upper, "lowercase": str.lower, "Capitalize": str.capitalize, "Title Case": str.title},
+    "UPPERCASE": str.upper,
+    "lowercase": str.lower,
+    "Capitalize": str.capitalize,
+    "Title Case": str.title,
 }
 TRIMS: dict[object, Change] = {"Both": str.strip, "Left": str.lstrip, "Right": str.rstrip}
 OWN: dict[str, Callable[[Get, Inputs], str]] = {

@@ -24,10 +24,12 @@ Texts = tuple[str, str]
 SIDES = ("positive", "negative")
 PIPES = ("pipe", "basic_pipe", "detailer_pipe", "base_ctx", "context")
 """Inputs that bring both sides, beside a model and more."""
+_MODEL_FIRST = (
+    *("LTXVReferenceAudio", "WanInfiniteTalkToVideo", "ApplyInstantID", "BrushNet", "PowerPaint"),
+    *("Efficient Loader", "KSampler (Efficient)", "KSampler Adv. (Efficient)"),
+)
 _LAYOUTS: tuple[tuple[dict[int, str], tuple[str, ...]], ...] = (
-    ({1: "positive", 2: "negative"}, ("LTXVReferenceAudio", "WanInfiniteTalkToVideo", "ApplyInstantID", "BrushNet")),
-    ({1: "positive", 2: "negative"}, ("PowerPaint", "Efficient Loader", "KSampler (Efficient)")),
-    ({1: "positive", 2: "negative"}, ("KSampler Adv. (Efficient)",)),
+    ({1: "positive", 2: "negative"}, _MODEL_FIRST),
     ({0: "positive", 1: "negative", 2: "negative"}, ("WanPhantomSubjectToVideo",)),
     ({3: "positive", 4: "negative"}, ("FromBasicPipe", "FromDetailerPipe")),
     ({4: "positive", 5: "negative"}, ("FromBasicPipe_v2", "FromDetailerPipe_v2")),
@@ -86,7 +88,7 @@ def side_text(graph: Graph, inputs: Inputs, side: str) -> str:
         inputs: of the sampler.
         side: one of `SIDES`.
     """
-    return _side(graph, {side: inputs.get(side)}, (side,))
+    return _side(graph, inputs, (side,))
 
 
 def _is_node(node: object) -> TypeGuard[Node]:
@@ -154,9 +156,8 @@ def _sampled(graph: Graph, sampler: Node) -> Texts:
     inputs = sampler["inputs"]
     guider = linked(graph, inputs.get("guider"))
     inputs = {**(guider[0]["inputs"] if guider else {}), **inputs}
-    return _side(graph, inputs, ("positive", "conditioning", "cond1")), _side(
-        graph, inputs, ("negative", "neg_conditioning")
-    )
+    positive = _side(graph, inputs, ("positive", "conditioning", "cond1"))
+    return positive, _side(graph, inputs, ("negative", "neg_conditioning"))
 
 
 def _side(graph: Graph, inputs: Inputs, names: tuple[str, ...]) -> str:
@@ -258,11 +259,8 @@ class Follower:
         given = [name for name in inputs if name.startswith("cond") and linked(self.graph, inputs[name])]
         own = [name for name in ENCODED if name in inputs]
         if own and not given:
-            if (
-                "clip" not in inputs
-                or not ENCODES.search(kind)
-                or (CHANGES.search(kind) and "populated_text" not in own)
-            ):
+            changed = CHANGES.search(kind) is not None and "populated_text" not in own
+            if changed or "clip" not in inputs or not ENCODES.search(kind):
                 raise UnknownText
             return self._encoded(inputs, own, depth)
         if kind == "ConditioningAverage" and (strength := inputs.get("conditioning_to_strength")) in (0, 1):

@@ -83,7 +83,12 @@ def _without_texts(data: bytes) -> tuple[dict[str, str], bytes]:
 
 
 def _text_of(kind: bytes, chunk: bytes, room: int) -> tuple[str, str]:
-    """Return name and text of a chunk, for which there is room for so many bytes.
+    """Return the name and the text of a chunk.
+
+    Args:
+        kind: one of `TEXT_CHUNKS`.
+        chunk: its data.
+        room: bytes that the decompressed text may take.
 
     Raises:
         ValueError, IndexError, zlib.error: it is damaged, or too long.

@@ -41,7 +41,7 @@ NONE, FULL = 1.75, 2.75
 """Standard errors above chance up to which nothing is taught, and from which all is.
 
 benchmarks/evidence.py prints how many tastes they refuse, and how many random pickers they accept: of 40 of either, 0
-and 2 at 24 picks, 0 and 1 at 64."""
+and 2 at 24 picks, and at 64."""
 
 
 def share_of(z: float) -> float:

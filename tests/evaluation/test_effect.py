@@ -159,7 +159,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def brightness(count: int, value: float) -> Tensor:
-    """Features of so many grey images."""
+    """Return the features of `count` grey images of one level."""
     return Statistics()(torch.full((count, 3, 8, 8), value)).double()
 
 
