@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -96,6 +96,9 @@ class Host(Protocol):
         Raises:
             D3POError: it cannot be copied to where the host lists LoRAs.
         """
+
+    def lora_copies(self, run: Run) -> Iterable[Path]:
+        """Return the copies of a run's LoRA files that the host lists."""
 
     def previews_drawn(self, run: Run, round: int) -> None:
         """Take note that a round's images before and after were drawn."""

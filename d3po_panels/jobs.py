@@ -93,9 +93,17 @@ class JobQueue:
 
     def ask(self, job: Job) -> None:
         """Add a job on a person's behalf: what went wrong before is forgotten, and drawing ahead goes on."""
-        self._resting.discard(job.run_id)
-        self._problems.pop(job.run_id, None)
+        self._forget(job.run_id)
         self.add(job)
+
+    def forget(self, run: Run) -> None:
+        """Forget what went wrong for a taste; drawing ahead goes on."""
+        self._forget(run.run_id)
+        self._wake.set()
+
+    def _forget(self, run_id: str) -> None:
+        self._resting.discard(run_id)
+        self._problems.pop(run_id, None)
 
     def job(self, run: Run, work: Callable[[ImageModel], object]) -> Job:
         """Return a job with a taste's model."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from d3po_core.app.loras import Decision, decide
@@ -128,6 +130,15 @@ class Worker(Actions):
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
         """See `Actions.decide`."""
         decide(run, round, cast("Decision", decision), strength, lambda lora: self.host.lora_saved(run, lora))
+
+    def copies(self, run: Run) -> Iterable[Path]:
+        """See `Actions.copies`."""
+        return self.host.lora_copies(run)
+
+    def go_on(self, run: Run) -> None:
+        """See `Actions.go_on`; what went wrong before is forgotten, and drawing ahead goes on."""
+        super().go_on(run)
+        self.queue.forget(run)
 
     def _check_free(self, run: Run) -> None:
         if self.is_training(run):

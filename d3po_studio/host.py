@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -89,6 +89,10 @@ class StudioHost:
 
     def lora_saved(self, run: Run, path: Path) -> None:
         """See `Host.lora_saved`."""
+
+    def lora_copies(self, run: Run) -> Iterable[Path]:
+        """See `Host.lora_copies`."""
+        return ()
 
     def previews_drawn(self, run: Run, round: int) -> None:
         """See `Host.previews_drawn`."""

@@ -15,6 +15,7 @@ from typing import TypedDict, cast
 from PIL import Image
 from safetensors.torch import save
 
+from d3po_core.app.loras import POLICY
 from d3po_core.evaluation.compare import recommended_strength_of
 from d3po_core.lora import load_lora, unused_path, write_new
 from d3po_core.lora.file import hashes
@@ -77,7 +78,7 @@ class Cards:
         used = self._used_names()
         target = unused_path(self.folder, lora.stem, {*used, *self._host_names()})
         tensors, metadata = load_lora(lora)
-        metadata |= {"ss_output_name": target.stem, "modelspec.title": target.stem}
+        metadata |= {"ss_output_name": target.stem, "modelspec.title": target.stem, POLICY: str(taught.lora_hash)}
         files.replace(self.folder / NAMES, _to_json({**used, target.stem: run.run_id}))
         files.replace(target.with_suffix(".json"), _to_json(self._new_card(run, taught, metadata)))
         write_new(target, save(tensors, {**metadata, **hashes(tensors, metadata)}))
@@ -112,7 +113,7 @@ class Cards:
 
     def of(self, run: Run) -> dict[str, bool]:
         """Return the names of a taste's LoRAs among the cards, the newest first, and whether each is starred."""
-        return {path.stem: bool(_card(path).get("starred")) for path in reversed(self._files(run))}
+        return {path.stem: bool(_card(path).get("starred")) for path in reversed(self.files(run))}
 
     def names(self, run: Run) -> list[str]:
         """Return all names that LoRAs of a taste ever had."""
@@ -124,7 +125,7 @@ class Cards:
         Raises:
             D3POError: the folder cannot be written to.
         """
-        for path in self._files(run):
+        for path in self.files(run):
             card = _card(path)
             if bool(card.get("starred")) != (path.stem in starred):
                 files.replace(path.with_suffix(".json"), _to_json({**card, "starred": path.stem in starred}))
@@ -137,18 +138,18 @@ class Cards:
         """Return the names of all LoRAs that the host has."""
         return {path.stem for path in self.loras.rglob("*") if path.suffix in SUFFIXES}
 
-    def _files(self, run: Run) -> list[Path]:
+    def files(self, run: Run) -> list[Path]:
         """List a taste's LoRAs in the host's folder, the oldest first."""
         paths = [path for path in self.folder.glob("*.safetensors") if _card(path).get("d3po_taste") == run.run_id]
         return sorted(paths, key=lambda path: path.stat().st_mtime_ns)
 
     def _newest(self, run: Run, policy: str | None) -> Path | None:
         """Find the newest file of a taste's policy."""
-        return next((path for path in reversed(self._files(run)) if _card(path).get("d3po_policy") == policy), None)
+        return next((path for path in reversed(self.files(run)) if _card(path).get("d3po_policy") == policy), None)
 
     def _tidy(self, run: Run) -> None:
         """Delete a taste's older LoRAs from the host's folder; the run keeps its own copy of every round's."""
-        cards = {path: _card(path) for path in self._files(run)}
+        cards = {path: _card(path) for path in self.files(run)}
         newest = sorted({card.get("d3po_round", 0) for card in cards.values()})[-self.kept :]
         for path, card in cards.items():
             in_use = card.get("starred") or card.get("d3po_policy") == run.rounds.current_policy()
@@ -159,7 +160,7 @@ class Cards:
 
     def _new_card(self, run: Run, taught: Round, metadata: dict[str, str]) -> Card:
         """Make the card of a round's LoRA, with what a person wrote on the last one."""
-        paths = self._files(run)
+        paths = self.files(run)
         last = _card(paths[-1]) if paths else Card()
         picks = run.picks.counts("").picks
         return {

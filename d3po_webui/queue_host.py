@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -141,6 +141,10 @@ class WebuiHost:
     def lora_saved(self, run: Run, path: Path) -> None:
         """See `Host.lora_saved`: the LoRA gets a card."""
         self.cards.publish(run, path)
+
+    def lora_copies(self, run: Run) -> Iterable[Path]:
+        """See `Host.lora_copies`: those of its cards."""
+        return self.cards.files(run)
 
     def previews_drawn(self, run: Run, round: int) -> None:
         """See `Host.previews_drawn`: the card gets an image."""

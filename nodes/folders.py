@@ -8,8 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from ..d3po_core.errors import D3POError
-from ..d3po_core.lora.file import policy_id
-from ..d3po_core.run import Run
+from ..d3po_core.run import Run, policy_id
 from ..d3po_core.run.run import RunLibrary
 
 AUTO = "auto"

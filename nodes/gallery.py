@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -60,6 +61,9 @@ class ComfyActions(Actions):
             train.asked_to_train.discard(run.run_id)
         elif progress.work_of(run):
             process.interrupt()
+
+    def copies(self, run: Run) -> Iterable[Path]:
+        return folders.lora_folder().glob("*.safetensors")
 
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
         into_host = partial(publish, folder=folders.lora_folder())

@@ -5,7 +5,7 @@
 
 import { button, el, icon, refill } from "./dom.mjs";
 
-/** @import { Blind, Entry, Notice, Session, ShellLike, Text } from "./types" */
+/** @import { Blind, Entry, Lost, Notice, Session, ShellLike, Text } from "./types" */
 
 const NOTHING = { what: "", do: "", safe: "" };
 
@@ -26,6 +26,7 @@ export class Notices {
     /** @type {Notice[]} */
     const notices = [
       ...[state?.problem, api.trouble].flatMap((one) => (one ? [{ id: `problem-${one.what}`, message: one }] : [])),
+      ...this.#lost(state?.lost),
       ...(notice ? [{ id: `notice-${notice.what}`, message: notice, close: () => this.#forgetNotice() }] : []),
       ...outbox.refused.map((entry) => ({ id: entry.id, message: this.#refusedWords(entry), entry })),
       ...this.#blind(state?.blind),
@@ -37,6 +38,14 @@ export class Notices {
   /** @param {Entry} entry */
   #refusedWords({ kind, problem = NOTHING }) {
     return { ...problem, what: `${this.text.t(`refused.${kind}`)} ${problem.what}` };
+  }
+
+  /** @param {Lost | null | undefined} lost @returns {Notice[]} */
+  #lost(lost) {
+    if (!lost) return [];
+    const key = lost.restores ? "restore" : lost.to ? "round" : "original";
+    const label = this.text.t(`lost.${key}`, { n: lost.to });
+    return [{ id: `lost-${lost.what}-${key}`, message: lost, act: [label, () => this.session.ask("go_on")] }];
   }
 
   /** @param {Blind | null | undefined} blind @returns {Notice[]} */
@@ -51,7 +60,7 @@ export class Notices {
   }
 
   /** @param {Notice} notice */
-  #notice({ id, message, entry, go, calm, close }) {
+  #notice({ id, message, entry, act, go, calm, close }) {
     const { outbox } = this.session;
     /** @param {string} key @param {() => void} onclick */
     const action = (key, onclick) => button("small", { onclick }, this.text.t(key));
@@ -68,6 +77,7 @@ export class Notices {
       el("p", {}, words),
       entry && action("refused.again", () => outbox.retry(entry.id)),
       entry && action("refused.drop", () => outbox.drop(entry.id)),
+      act && button("small", { onclick: act[1] }, act[0]),
       go && action("notice.blind.go", () => this.shell.go(go)),
       close && button("bare", { "aria-label": this.text.t("close"), onclick: closed }, icon("close")),
     );

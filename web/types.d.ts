@@ -110,10 +110,14 @@ export type State = {
   groups: { drawn: number; waiting: number; near: number };
   work: Work | null;
   problem: Problem | null;
+  lost: Lost | null;
   rounds: Round[];
   blind: Blind | null;
   understood: Understood | null;
 };
+
+/** A LoRA file that the taste needs is missing or damaged; `to` is the round that it would go on from, 0 the original. */
+export type Lost = Problem & { to: number; restores: boolean };
 
 /** What a judge that is fitted to the picks makes of them. */
 export type Understood = { right: number; groups: number; share: number; more: boolean };
@@ -187,6 +191,8 @@ export type Notice = {
   message: Problem;
   /** It was refused by the server. */
   entry?: Entry;
+  /** What is offered to do, in words, and what does it. */
+  act?: [label: string, onclick: () => void];
   /** A view that is offered. */
   go?: string;
   /** It is good news. */

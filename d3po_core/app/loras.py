@@ -5,14 +5,15 @@ A copy gets a name that is still free, because hosts remember LoRAs by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..errors import D3POError
 from ..lora import load_lora, unused_path, write_new
-from ..lora.file import hashes, policy_id
-from ..run import Run, files
+from ..lora.file import hashes
+from ..run import LostLora, Round, Run, files, policy_id
 
 Decision = Literal["keep", "gentler", "back"]
 UP = (".lora_up.weight", ".lora_B.weight")
@@ -55,18 +56,25 @@ def scale_lora(run: Run, number: int, strength: float) -> Path:
     Raises:
         D3POError: there is no such round, its file is missing or damaged, or the folder cannot be written to.
     """
-    from safetensors.torch import save
-
     round = next((each for each in run.rounds.all() if each.number == number), None)
     if round is None or round.lora_file is None:
         raise D3POError(f"There is no round {number} to make gentler.")
-    original = run.folder / (round.summary.whole_file or round.lora_file)
+    path = _weakened(run, round, strength)
+    run.rounds.replace_lora(number, path, policy_id(path), strength)
+    return path
+
+
+def _weakened(run: Run, round: Round, strength: float) -> Path:
+    """Write the LoRA of a finished round at a part of its full strength into the run, and return the new file."""
+    from safetensors.torch import save
+
+    whole_file = round.summary.whole_file
+    original = run.folder / whole_file if whole_file else lora_of(run, round.number)
     tensors, metadata = load_lora(original)
     tensors = {key: value * strength if key.endswith(UP) else value for key, value in tensors.items()}
-    path = unused_path(original.parent, f"{run.name}-round{number}-{strength:.0%}".rstrip("%"))
+    path = unused_path(original.parent, f"{run.name}-round{round.number}-{strength:.0%}".rstrip("%"))
     metadata |= {"ss_output_name": path.stem, "modelspec.title": path.stem, "d3po_strength": f"{strength:.3f}"}
     write_new(path, save(tensors, {**metadata, **hashes(tensors, metadata)}))
-    run.rounds.replace_lora(number, path, policy_id(path), strength)
     return path
 
 
@@ -106,7 +114,7 @@ def lora_of(run: Run, round: int | str = 0) -> Path:
         round: its number; 0 for the policy that samples now.
 
     Raises:
-        D3POError: nothing was taught yet, there is no such round, or its file is missing.
+        D3POError: nothing was taught yet, there is no such round, or its file is missing or damaged.
     """
     if round == "base":
         raise D3POError("The original model has no LoRA.", "Name the number of a round.")
@@ -127,3 +135,103 @@ def policy_of(run: Run, name: str) -> str:
         known = f"The run has {', '.join(made)}." if made else "The run has taught nothing yet: use base."
         raise D3POError(f"There is no LoRA of a round '{name}'.", known)
     return made.get(name, "base")
+
+
+# -- going on without a file that is missing or damaged ----------------------------------------------------------------
+
+POLICY = "d3po_policy"
+"""In the metadata of a copy whose other metadata a host changed: the policy that it is a copy of."""
+
+
+@dataclass(frozen=True)
+class WayOn:
+    """How a run goes on whose LoRA file is missing or damaged.
+
+    Attributes:
+        lost: what was found.
+        to: number of the round that draws and is taught on from then on; 0 for the base model. It is the round itself
+            where its LoRA can be brought back.
+        copy: a file that holds the same LoRA; None without one.
+    """
+
+    lost: LostLora
+    to: int
+    copy: Path | None = None
+
+
+def way_on(run: Run, copies: Iterable[Path] = ()) -> WayOn | None:
+    """Return how a run can go on; None where its LoRA files are sound.
+
+    Args:
+        run: the run.
+        copies: LoRA files, some of which may be copies of the run's own.
+    """
+    lost = run.rounds.lost()
+    if lost is None:
+        return None
+    copy = next((path for path in copies if _is_copy(path, lost.round)), None)
+    if copy is not None or _can_be_weakened_anew(run, lost.round):
+        return WayOn(lost, lost.round.number, copy)
+    now = run.rounds.current_policy()
+    if now == lost.round.lora_hash:
+        return WayOn(lost, lost.back_to)
+    maker = run.rounds.maker(now)  # only a stopped round departs from the one that is lost
+    return WayOn(lost, maker.number if maker else 0)
+
+
+def go_on(run: Run, copies: Iterable[Path] = ()) -> WayOn | None:
+    """Let a run go on whose LoRA file is missing or damaged, and return how; None where nothing was wrong.
+
+    The LoRA is brought back from a copy, or from the stronger file that it was made from. Without those the run goes
+    back to an earlier round, and a stopped round that had begun from the lost one begins anew. No file is deleted.
+
+    Raises:
+        D3POError: the run is being trained just now, or its folder cannot be written to.
+    """
+    way = way_on(run, copies)
+    if way is None:
+        return None
+    lost = way.lost.round
+    if way.copy is not None:
+        restore(run, lost.number, way.copy)
+    elif way.to == lost.number:
+        run.rounds.restore(lost.number, _weakened(run, lost, lost.summary.lora_strength))
+    else:
+        run.rounds.go_back(policy_of(run, str(way.to) if way.to else "base"))
+    return way
+
+
+def restore(run: Run, number: int, copy: Path) -> None:
+    """Bring the LoRA of a round back from a copy; what lies in its place stays there.
+
+    Raises:
+        D3POError: it is no copy of that LoRA, or the run's folder cannot be written to.
+    """
+    round = next(each for each in run.rounds.all() if each.number == number)
+    assert round.lora_file is not None, "only a finished round has lost a file"
+    if not _is_copy(copy, round):
+        raise D3POError(
+            f"{copy} is no copy of the LoRA of round {number}.",
+            "Name the file that was exported, or that the program that taught it put among its LoRAs.",
+            "Nothing was changed.",
+        )
+    place = run.folder / round.lora_file
+    run.rounds.restore(number, copy_to(copy, unused_path(place.parent, place.stem)))
+
+
+def _is_copy(path: Path, round: Round) -> bool:
+    """Return whether a file holds the LoRA of a round: byte for byte, or as its metadata say."""
+    if policy_id(path) == round.lora_hash:
+        return True
+    try:
+        return load_lora(path)[1].get(POLICY) == round.lora_hash
+    except D3POError:
+        return False
+
+
+def _can_be_weakened_anew(run: Run, round: Round) -> bool:
+    """Return whether the stronger file that a round's present one was made from can be read."""
+    try:
+        return round.summary.whole_file is not None and bool(load_lora(run.folder / round.summary.whole_file))
+    except D3POError:
+        return False

@@ -77,18 +77,26 @@ def _start(name: str, arguments: list[str]) -> int:
 
 
 def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
-    parser = make_parser(name, command, advanced="--help-advanced" in arguments)
+    parser, options = make_parser(name, command, advanced="--help-advanced" in arguments), Namespace()
     try:
-        options: Namespace = parser.parse_args(arguments)
+        options = parser.parse_args(arguments)
         return within_memory(lambda: command.run(options), command.OUT_OF_MEMORY, "What was done before is kept.")
     except D3POError as error:
-        return _fail(error)
+        return _fail(_with_way_on(error, options))
     except BrokenPipeError:
         raise
     except OSError as error:
         return _fail(
             D3POError(f"{error.filename or 'A file'}: {error.strerror or error}.", "Check the path and its rights.")
         )
+
+
+def _with_way_on(error: D3POError, options: Namespace) -> D3POError:
+    """Return an error with the command that lets a run go on without a LoRA file; others as they are."""
+    from ..run import LostLora
+    from .common import go_on
+
+    return D3POError(error.what, go_on(error, options.run), error.safe) if isinstance(error, LostLora) else error
 
 
 def _fail(error: D3POError) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..textfiles import decode
 
 if TYPE_CHECKING:
     from ..models import DiffusersModel
-    from ..run import BaseModelFacts, Run
+    from ..run import BaseModelFacts, LostLora, Run
 
 SECONDS_BETWEEN_LINES = 10.0
 """Of a progress bar that goes into a file: it is written this seldom."""
@@ -104,6 +105,13 @@ def add_round(parser: argparse.ArgumentParser) -> None:
 def add_finish(parser: argparse.ArgumentParser) -> None:
     """Add --finish."""
     parser.add_argument("--finish", action="store_true", help="make a LoRA of what a stopped round has learnt so far")
+
+
+def go_on(lost: LostLora, folder: str) -> str:
+    """Return how a run goes on without a LoRA file, with the command to copy."""
+    to = str(lost.back_to or "base")
+    where = f"round {to}" if lost.back_to else "the original model"
+    return f"Put a copy of it back, or go on from {where}: d3po info --run {shlex.quote(folder)} --go-back {to}"
 
 
 def open_if_there(folder: str) -> Run | None:

@@ -2,14 +2,20 @@
 
 --free-space deletes the recorded trajectories of groups that finished rounds were taught with, which is nearly all of a
 run's size. Images, picks and LoRA files stay; those groups can then no longer be trained again.
+
+--go-back lets an earlier round, or the original model, draw and be taught on. Where a round's LoRA file is missing or
+damaged, that is the way on, or --restore with a copy of the file. Neither deletes anything.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import D3POError
 from . import common
 from .flags import number
 
@@ -17,7 +23,8 @@ if TYPE_CHECKING:
     from ..run import Group, Round, Run
 
 EXAMPLE = """  d3po info --run my-taste
-  d3po info --run my-taste --free-space --keep-rounds 1"""
+  d3po info --run my-taste --free-space --keep-rounds 1
+  d3po info --run my-taste --go-back base"""
 OUT_OF_MEMORY = "Close other programs; this needs little."
 
 
@@ -33,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
         help="but spare the last N rounds [0]",
     )
 
+    group = parser.add_argument_group("rounds")
+    group.add_argument("--go-back", metavar="ROUND", help="draw and teach on from this round, or from base")
+    group.add_argument(
+        "--restore", metavar="FILE", help="a copy of the LoRA file that is missing or damaged, to be used in its place"
+    )
+
 
 def run(options: argparse.Namespace) -> int:
     from ..run import Run
@@ -41,13 +54,49 @@ def run(options: argparse.Namespace) -> int:
     if options.free_space:
         print(run.space.free(options.keep_rounds))
         return 0
-    for name, value in describe(run):
+    if options.restore:
+        print(_restore(run, Path(os.path.expanduser(options.restore))))
+    if options.go_back:
+        print(_go_back(run, options.go_back))
+    if options.restore or options.go_back:
+        return 0
+    for name, value in describe(run, options.run):
         print(f"{name + ':':9} {value}")
     return 0
 
 
-def describe(run: Run) -> list[tuple[str, str]]:
-    """Return what a person may want to know of a run, as names and values."""
+def _restore(run: Run, copy: Path) -> str:
+    """Bring a LoRA back from a copy, and return what was done.
+
+    Raises:
+        D3POError: none is missing or damaged, or this is no copy of it.
+    """
+    from ..app.loras import restore
+
+    lost = run.rounds.lost()
+    if lost is None:
+        raise D3POError("No LoRA file of this run is missing or damaged.", "There is nothing to restore.")
+    restore(run, lost.round.number, copy)
+    return f"The LoRA of round {lost.round.number} is back. Drawing and teaching go on from it."
+
+
+def _go_back(run: Run, name: str) -> str:
+    """Let an earlier round draw and be taught on, and return what was done.
+
+    Raises:
+        D3POError: there is no such round, its file is missing or damaged, or a round is being trained.
+    """
+    from ..app.loras import policy_of
+
+    policy = policy_of(run, name)
+    anew = run.rounds.go_back(policy)
+    where = "the original model" if policy == "base" else f"round {name}"
+    begins = " The stopped round begins anew; what it had learnt is kept in its folder." if anew else ""
+    return f"Drawing and teaching go on from {where}; later rounds are kept.{begins}"
+
+
+def describe(run: Run, folder: str) -> list[tuple[str, str]]:
+    """Return what a person may want to know of a run in a folder, as names and values."""
     from ..run.space import readable
 
     groups, picks = run.groups.select(), run.picks.standing()
@@ -64,6 +113,9 @@ def describe(run: Run) -> list[tuple[str, str]]:
     if flags:
         lines.append(("Flags", ", ".join(f"{count} {kind}" for kind, count in flags.most_common())))
     lines += [(f"Round {round.number}", _round(round)) for round in run.rounds.all()]
+    lost = run.rounds.lost()
+    if lost is not None:
+        lines.append(("Problem", f"{lost.what} {common.go_on(lost, folder)}"))
     parts = ", ".join(f"{readable(size)} {kind}" for kind, size in sizes.items() if kind != "total" and size)
     return [*lines, ("Size", f"{readable(sizes['total'])} ({parts})")]
 

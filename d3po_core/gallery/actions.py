@@ -6,9 +6,11 @@ Also how far a piece of its work is, and how long that will still take.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TypedDict
 
+from ..app.loras import go_on
 from ..errors import D3POError
 from ..run import Run
 from ..run.picks import Counts
@@ -71,6 +73,14 @@ class Actions:
             strength: of the LoRA, below 1 for "gentler".
         """
         raise NotImplementedError
+
+    def copies(self, run: Run) -> Iterable[Path]:
+        """Return LoRA files of the host's, some of which may be copies of this run's."""
+        return ()
+
+    def go_on(self, run: Run) -> None:
+        """Let a run go on whose LoRA file is missing or damaged; see `app.loras.go_on`."""
+        go_on(run, self.copies(run))
 
 
 class WorkState(TypedDict):

@@ -184,6 +184,12 @@ def act(asked: Asked, action: str) -> JsonObject:
     return asked.state()
 
 
+def go_on(asked: Asked) -> JsonObject:
+    """Let a taste go on whose LoRA file is missing or damaged (POST go_on); nothing happens where none is."""
+    asked.actions.go_on(asked.run)
+    return asked.state()
+
+
 def blind_next(asked: Asked) -> JsonObject:
     """Return the next pair of a blind check (POST blind/next)."""
     check = asked.run.blind_checks.get(fields.an_id(asked.fields, "check"))

@@ -42,6 +42,7 @@ POSTS: dict[str, Callable[[Asked], object]] = {
     "remove": answers.remove,
     "rename": answers.rename,
     **{action: partial(answers.act, action=action) for action in ("draw", "teach", "stop")},
+    "go_on": answers.go_on,
     "blind/next": answers.blind_next,
     "blind/answer": answers.blind_answer,
     "blind/decide": answers.blind_decide,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 from ..app import understanding
+from ..app.loras import way_on
 from ..evaluation.compare import drift_word, recommended_strength_of
 from ..picks import MIN_PICKS
 from ..run import Round, Run, StoredFlag, StoredPick
@@ -57,6 +58,11 @@ class Problem(TypedDict):
     what: str
     do: str
     safe: str
+
+
+class LostState(Problem):
+    to: int
+    restores: bool
 
 
 class StripImage(TypedDict):
@@ -126,6 +132,7 @@ class State(TypedDict):
     groups: GroupCounts
     work: Mapping[str, object] | None
     problem: Problem | None
+    lost: LostState | None
     rounds: list[RoundState]
     blind: BlindState | None
     understood: UnderstoodState | None
@@ -181,7 +188,9 @@ def state(run: Run, actions: Actions, who: str) -> State:
         actions.problem(run),
         run.blind_checks.last(),
     )
-    milestone = next_milestone(counts.picks)
+    milestone, lost = next_milestone(counts.picks), _lost(run, actions)
+    if problem and lost and problem.what == lost["what"]:
+        problem = None
     return {
         "taste": _named(run),
         "revision": run.picks.revision,
@@ -198,10 +207,19 @@ def state(run: Run, actions: Actions, who: str) -> State:
         "groups": {"drawn": counts.drawn, "waiting": counts.waiting, "near": counts.near},
         "work": actions.work(run),
         "problem": {"what": problem.what, "do": problem.do, "safe": problem.safe} if problem else None,
+        "lost": lost,
         "rounds": [_round(run, record) for record in run.rounds.all()],
         "blind": blind(check) if check else None,
         "understood": _understood(run),
     }
+
+
+def _lost(run: Run, actions: Actions) -> LostState | None:
+    way = way_on(run, actions.copies(run))
+    if way is None:
+        return None
+    restores, do = way.to == way.lost.round.number, "Or put the file, or a copy of it, back there."
+    return {"what": way.lost.what, "do": do, "safe": way.lost.safe, "to": way.to, "restores": restores}
 
 
 def _understood(run: Run) -> UnderstoodState | None:

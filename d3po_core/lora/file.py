@@ -183,11 +183,6 @@ def import_lora(path: Path | str, module: nn.Module) -> LoraWeights:
     return from_file(tensors, module, metadata)
 
 
-def policy_id(path: Path) -> str:
-    """Compute the id of the policy that a LoRA file makes: 16 hexadecimal digits of the file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
 FAMILIES: dict[ModelFamily, tuple[str, str, str]] = {
     "sd_v1": ("sd_v1", "stable-diffusion-v1", "diffusers"),
     "sd_v2": ("sd_v2", "stable-diffusion-v2-512", "diffusers"),

@@ -29,17 +29,19 @@ from .flags import StoredFlag
 from .groups import Group
 from .picks import Judgement, StoredPick
 from .records import BaseModelFacts, RoundSummary
-from .rounds import Round
+from .rounds import LostLora, Round, policy_id
 from .run import Run, device_name
 
 __all__ = [
     "BaseModelFacts",
     "Group",
     "Judgement",
+    "LostLora",
     "Round",
     "RoundSummary",
     "Run",
     "StoredFlag",
     "StoredPick",
     "device_name",
+    "policy_id",
 ]

@@ -8,6 +8,8 @@ the next line written begins on a line of its own.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import sqlite3
@@ -15,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
@@ -48,6 +51,25 @@ class Round:
     lora_file: str | None
     lora_hash: str | None
     summary: RoundSummary
+
+
+class LostLora(D3POError):
+    """The LoRA file of a finished round is missing, or is not what was trained; the run can go on without it.
+
+    Args:
+        round: whose file it is.
+        path: of the file.
+        back_to: number of the newest earlier round whose file is sound; 0 for the base model.
+    """
+
+    def __init__(self, round: Round, path: Path, back_to: int) -> None:
+        self.round, self.back_to = round, back_to
+        wrong = "damaged, or another file is in its place" if path.is_file() else "missing"
+        super().__init__(
+            f"The LoRA of round {round.number} is {wrong}: {path}.",
+            "Press Go on in the gallery of this taste, or put the file, or a copy of it, back there.",
+            "All picks, pictures and other rounds are saved.",
+        )
 
 
 _LAST_PICK = "SELECT COALESCE(MAX(serial), 0) FROM picks"
@@ -145,7 +167,8 @@ class Rounds(Part):
         """Return the LoRA file of a policy, named by its hash or the number of its round; None for "base".
 
         Raises:
-            D3POError: no finished round made this policy, or its file is missing.
+            LostLora: its file is missing, or is not the one that was trained.
+            D3POError: no finished round made this policy.
         """
         if policy == "base":
             return None
@@ -153,13 +176,28 @@ class Rounds(Part):
         if maker is None or maker.lora_file is None:
             raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Draw with the base model.")
         path = self.folder / maker.lora_file
-        if not path.is_file():
-            raise D3POError(
-                f"The LoRA of round {maker.number} is missing: {path}.",
-                "Put the file, or a copy that you exported, back there, or begin a new run.",
-                "All picks are saved.",
-            )
+        if not self._is_sound(maker):
+            earlier = [each for each in self.all() if each.number < maker.number and self._is_sound(each)]
+            raise LostLora(maker, path, earlier[-1].number if earlier else 0)
         return path
+
+    def _is_sound(self, round: Round) -> bool:
+        """Return whether a finished round's LoRA file is there, as it was written."""
+        return round.lora_file is not None and policy_id(self.folder / round.lora_file) == round.lora_hash
+
+    def needed(self) -> str:
+        """Return the policy that the next call of a trainer departs from: a stopped round's own, or the present one."""
+        stopped = self.stopped()
+        return str(stopped.settings.get("start") or self.current_policy()) if stopped else self.current_policy()
+
+    def lost(self) -> LostLora | None:
+        """Return what keeps the run from drawing or training; None where both LoRA files are sound, or none is used."""
+        for policy in dict.fromkeys((self.current_policy(), self.needed())):
+            try:
+                self.lora(policy)
+            except LostLora as lost:
+                return lost
+        return None
 
     def maker(self, policy: str) -> Round | None:
         """Return the round that made a policy, named by its hash or its number; None if no finished round did."""
@@ -178,15 +216,23 @@ class Rounds(Part):
         finished = [each.lora_hash for each in self.all() if each.lora_hash]
         return finished[-1] if finished else "base"
 
-    def go_back(self, policy: str) -> None:
+    def go_back(self, policy: str) -> bool:
         """Let an earlier policy sample again, and the next round depart from it; later rounds are kept.
 
+        A stopped round goes on as it was begun; where the LoRA that it departs from is lost, it is begun anew.
+
+        Returns:
+            Whether a stopped round is begun anew.
+
         Raises:
-            D3POError: no finished round made it, or its file is missing.
+            D3POError: no finished round made the policy, or its file is missing or damaged; or a round that cannot be
+                gone on with is being trained.
         """
         self.lora(policy)
+        anew = self._set_aside_unless_sound()
         with self._database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (policy,))
+        return anew
 
     def note_effect(self, number: int, kept: Sequence[tuple[float, float]], win: float | None) -> None:
         """Note what a finished round did to pictures; see `RoundSummary`."""
@@ -224,6 +270,42 @@ class Rounds(Part):
                 (relative, lora_hash, summary.to_json(), number),
             )
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (lora_hash,))
+
+    def restore(self, number: int, lora_file: Path) -> None:
+        """Use another file that holds the same LoRA for a finished round, wherever its policy is named.
+
+        Args:
+            number: of the round.
+            lora_file: inside the run's folder.
+        """
+        old, new = next(each.lora_hash for each in self.all() if each.number == number), policy_id(lora_file)
+        relative = lora_file.relative_to(self.folder).as_posix()
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE rounds SET lora_file = ?, lora_hash = ? WHERE number = ?", (relative, new, number)
+            )
+            connection.execute("UPDATE rounds SET reference = ? WHERE reference = ?", (new, old))
+            for begun in [_round(row) for row in connection.execute("SELECT * FROM rounds WHERE finished IS NULL")]:
+                if begun.settings.get("start") == old:
+                    settings = json.dumps({**begun.settings, "start": new})
+                    connection.execute("UPDATE rounds SET settings = ? WHERE number = ?", (settings, begun.number))
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'policy' AND value = ?", (new, old))
+            connection.execute("UPDATE groups SET policy = ? WHERE policy = ?", (new, old))
+
+    def _set_aside_unless_sound(self) -> bool:
+        """Let a stopped round whose own LoRA to depart from is lost begin anew: its state is kept by another name."""
+        stopped = self.stopped()
+        try:
+            self.lora(self.needed() if stopped else "base")
+            return False
+        except LostLora:
+            pass
+        assert stopped is not None, "the base model has no file"
+        state = self._round_folder(stopped.number) / STATE
+        names = (state.with_name(f"set-aside-{n}.safetensors") for n in itertools.count(1))
+        with self.lock(), writing(self.folder):
+            os.rename(state, next(name for name in names if not name.exists()))
+        return True
 
     def folder_of(self, number: int) -> Path:
         """Return the folder for the files of a round; it is made when missing.
@@ -265,6 +347,25 @@ class Rounds(Part):
             "All picks are saved.",
         )
         return tensors, json.loads(metadata["info"])
+
+
+def policy_id(path: Path) -> str:
+    """Return the id of the policy that a LoRA file makes, 16 hexadecimal digits of its SHA-256; "" without a file."""
+    try:
+        stat = path.stat()
+        return _digest(path, stat.st_size, stat.st_mtime_ns)[:16]
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, size: int, changed: int) -> str:
+    """Return a file's SHA-256; size and time of change are there so that a file is read again once it has changed."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _judged_before(connection: sqlite3.Connection, last_pick: int) -> list[str]:

@@ -32,9 +32,8 @@ from ..diffusion.denoiser import Denoiser
 from ..errors import D3POError
 from ..evaluation.compare import STRENGTHS
 from ..lora import Lora, LoraWeights, attach, import_lora, save_lora, unused_path
-from ..lora.file import policy_id
 from ..lora.weights import scale_weights
-from ..run import Round, Run, device_name
+from ..run import Round, Run, device_name, policy_id
 from ..settings import FilledTrainSettings, LoraSettings, RewardSettings
 from .passes import mean_kl, pack_optimizer
 from .reports import Report, RoundResult, RoundState
@@ -266,11 +265,12 @@ def opening(run: Run) -> Iterator[ExitStack]:
     """Yield what a trainer closes at its end, the run's lock in it; it is closed at once if opening the trainer fails.
 
     Raises:
-        D3POError: another trainer is at work on the run.
+        D3POError: another trainer is at work on the run, or the LoRA to go on from is missing or damaged.
     """
     exit = ExitStack()
     try:
         exit.enter_context(run.rounds.lock())
+        run.rounds.lora(run.rounds.needed())  # now: no round is begun, and no minute spent on a judge
         yield exit
     except BaseException:
         exit.close()

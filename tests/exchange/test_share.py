@@ -13,9 +13,8 @@ from d3po_core.errors import D3POError
 from d3po_core.exchange.lines import export_dataset
 from d3po_core.exchange.share import share
 from d3po_core.lora import load_lora, save_lora
-from d3po_core.lora.file import policy_id
 from d3po_core.picks import Pick
-from d3po_core.run import RoundSummary, Run
+from d3po_core.run import RoundSummary, Run, policy_id
 from tests.lora_networks import tiny_sd1, trained
 from tests.run_helpers import make_run, picture
 

@@ -11,10 +11,9 @@ import torch
 from d3po_core.app.sampling import sample_groups
 from d3po_core.errors import D3POError
 from d3po_core.lora.attachment import applied
-from d3po_core.lora.file import policy_id
 from d3po_core.picks import Pick
 from d3po_core.rewards import Reward
-from d3po_core.run import Run
+from d3po_core.run import Run, policy_id
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, fill_in
 from d3po_core.training import round_trainer
 from d3po_core.training.methods import METHODS

@@ -15,8 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from d3po_core.errors import D3POError
-from d3po_core.lora.file import policy_id
-from d3po_core.run import RoundSummary, Run
+from d3po_core.run import RoundSummary, Run, policy_id
 from d3po_core.run.run import RunLibrary
 from d3po_panels import tastes
 from d3po_panels.words import WORDS
