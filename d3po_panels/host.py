@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -70,12 +70,8 @@ class Host(Protocol):
     def task(self) -> str:
         """Id of the present turn in the host's own progress bar; "" if it has none."""
 
-    def turn(self, check: Callable[[], None]) -> AbstractContextManager[object]:
-        """Hold the host's own queue, its model ready for use, while a job is done.
-
-        Args:
-            check: raises `Stopped`; to be called as often as the host can, also within a sampling step.
-        """
+    def turn(self) -> AbstractContextManager[object]:
+        """Hold the host's own queue, its model ready for use, while a job is done."""
 
     def should_yield(self) -> bool:
         """Return whether the host's other work waits for a turn."""

@@ -1,6 +1,6 @@
 """The job queue: one thread that owns the models and does one job at a time.
 
-Every job can be stopped between two steps and keeps what was done.
+A job is stopped before the network's next evaluation, and keeps what was done.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from d3po_core.app.cost import within_memory
 from d3po_core.diffusion.image_model import ImageModel
-from d3po_core.errors import D3POError
+from d3po_core.errors import D3POError, interruptible
 from d3po_core.gallery.actions import WorkProgress
 from d3po_core.run import Run
 
@@ -158,6 +158,8 @@ class JobQueue:
         now, progress = self._now
         if now != run.run_id:
             return None
+        if self._stop.is_set():
+            progress = WorkProgress("stopping", 0)
         task = {"task": self._host.task} if self._host.task else {}
         return {**progress.shown(len(self._jobs)), **task}
 
@@ -204,7 +206,8 @@ class JobQueue:
         self._stop.clear()
         self._now = (job.run_id, WorkProgress("loading", 0))
         try:
-            within_memory(lambda: self._in_turn(job), LESS_MEMORY, SAFE)
+            with interruptible(self.check):
+                within_memory(lambda: self._in_turn(job), LESS_MEMORY, SAFE)
         except Stopped as stopped:
             if stopped.rest:
                 self._resting.add(job.run_id)
@@ -224,7 +227,8 @@ class JobQueue:
         if not job.needs_model:
             job.work()
             return
-        with self._host.turn(self.check):
+        with self._host.turn():
+            self.check()  # it may have waited long
             job.work()
 
     def _failed(self, job: Job, error: D3POError) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from d3po_core.diffusion.image_model import ImageModel
-from d3po_core.errors import D3POError
+from d3po_core.errors import D3POError, check_stop
 from d3po_core.gallery.actions import WorkProgress
 from d3po_core.run import Run
 from d3po_core.settings import RewardSettings, TrainSettings
 from d3po_panels.drawing import AHEAD
 from d3po_panels.host import Models
+
+WAIT_SECONDS = 0.2
+"""After which whoever waits for a model asks whether to stop."""
+
+
+def _load(source: str, base_config: str | None, dtype: str) -> ImageModel:
+    from d3po_core.models import load_model
+
+    return load_model(source, base_config=base_config, dtype=dtype, device=None)
 
 
 class LoadedModels:
@@ -20,27 +30,35 @@ class LoadedModels:
 
     def __init__(self) -> None:
         self._key: tuple[str, str | None, str] | None = None
-        self._model: ImageModel | None = None
+        self._model: Future[ImageModel] | None = None
+        self._loader = ThreadPoolExecutor(1, "d3po-loader")
 
     def get(self, source: str, base_config: str | None = None, dtype: str = "float32") -> ImageModel:
         """Return a model by its source, as `d3po_core.models.load_model` takes it.
+
+        Nothing cuts a model's loading short, so a thread of its own loads it: whoever waits may stop at once, and the
+        model is there the next time.
 
         Raises:
             D3POError: it cannot be loaded.
         """
         key = (source, base_config, dtype)
         if self._model is None or key != self._key:
-            from d3po_core.models import load_model
-
-            self._model = None  # two would not fit
-            self._model = load_model(source, base_config=base_config, dtype=dtype, device=None)
-            self._key = key
-        return self._model
+            self._model, self._key = None, key  # two would not fit
+            self._model = self._loader.submit(_load, *key)
+        while not wait([self._model], WAIT_SECONDS).done:
+            check_stop()
+        try:
+            return self._model.result()
+        except BaseException:
+            self._model = None  # the error's traceback holds tensors
+            raise
 
     @property
     def device(self) -> str:
         """The device of the model in memory."""
-        return "cpu" if self._model is None else str(self._model.denoiser.device)
+        loaded = self._model is not None and self._model.done() and not self._model.exception()
+        return str(self._model.result().denoiser.device) if self._model and loaded else "cpu"
 
     def of(self, run: Run) -> ImageModel:
         """Return the model that a run was begun with.
@@ -72,7 +90,7 @@ class StudioHost:
     def __init__(self, models: Models | None = None) -> None:
         self.models: Models = models or LoadedModels()
 
-    def turn(self, check: Callable[[], None]) -> AbstractContextManager[object]:
+    def turn(self) -> AbstractContextManager[object]:
         """See `Host.turn`."""
         return nullcontext()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -23,7 +21,6 @@ class WebuiDenoiser(Denoiser):
 
     Args:
         model: the host's.
-        watch: called before every evaluation; may raise, to stop what is being done within a step.
 
     Raises:
         D3POError: the network predicts something that is not supported here.
@@ -31,9 +28,8 @@ class WebuiDenoiser(Denoiser):
 
     family: Family = "diffusion"
 
-    def __init__(self, model: HostModel, watch: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, model: HostModel) -> None:
         self.model, self.module = model, host.network(model)
-        self._watch = watch
         if reason := host.why_not(model):
             raise D3POError(reason, CHOOSE)
         prediction = host.prediction_type(model)
@@ -54,7 +50,6 @@ class WebuiDenoiser(Denoiser):
         self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float, guided: bool = True
     ) -> Prediction:
         """Predict the clean latents: both branches in one forward pass where their texts are of one length."""
-        self._watch()
         cond = self._branch(conditioning, "cond")
         if not guided or guidance_scale == 1:
             denoised = self._denoised(x, sigma, cond)

@@ -30,13 +30,10 @@ class WebuiModel:
         model: the host's.
         height, width: of the images that prompts are encoded for, in pixels, because SDXL takes them with the text; 0
             for the model's native size.
-        watch: see `WebuiDenoiser`.
     """
 
-    def __init__(
-        self, model: HostModel, height: int = 0, width: int = 0, watch: Callable[[], None] = lambda: None
-    ) -> None:
-        self.model, self.denoiser = model, WebuiDenoiser(model, watch)
+    def __init__(self, model: HostModel, height: int = 0, width: int = 0) -> None:
+        self.model, self.denoiser = model, WebuiDenoiser(model)
         self.name, self.identity = host.checkpoint(model)
         self._size = self._sides(height, width)
         self._vae: Vae | None = None  # inside `gradients_through_decode`

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -30,15 +30,13 @@ LABELS = {
     "teaching": "teaching",
     "blind": "preparing the blind check",
     "importing": "importing pictures",
+    "stopping": "stopping",
 }
 """What the host's progress bar calls each kind of work."""
 
 
 class LoadedModel:
-    """The web UI's own model, as where models come from; `watch` is that of `WebuiDenoiser`."""
-
-    def __init__(self, watch: Callable[[], None]) -> None:
-        self._watch = watch
+    """The web UI's own model, as where models come from."""
 
     @property
     def device(self) -> str:
@@ -51,7 +49,7 @@ class LoadedModel:
         Raises:
             D3POError: there is none, or it cannot be trained.
         """
-        return WebuiModel(host.loaded_model(), watch=self._watch)
+        return WebuiModel(host.loaded_model())
 
     def of(self, run: Run) -> WebuiModel:
         """Return the model that is loaded, if a run was begun with it.
@@ -60,7 +58,7 @@ class LoadedModel:
             D3POError: another one is loaded.
         """
         settings = sample_settings(run)
-        model = WebuiModel(host.loaded_model(), settings.height, settings.width, self._watch)
+        model = WebuiModel(host.loaded_model(), settings.height, settings.width)
         if model.identity != run.model["identity"]:
             raise D3POError(
                 f"This taste was begun with {run.model['name']}, and another checkpoint is loaded.",
@@ -77,26 +75,24 @@ class WebuiHost:
 
     def __init__(self, cards: Cards) -> None:
         self.cards = cards
-        self.models = LoadedModel(self._watch)
+        self.models = LoadedModel()
         self.open_to_others = bool(shared.cmd_opts.webui_is_non_local)  # --listen, --share, --ngrok or --server-name
         self.groups_per_turn = 2  # the user's own images wait meanwhile
         self.task = ""
-        self._check: Callable[[], None] | None = None  # of the job whose turn it is
 
     @contextmanager
-    def turn(self, check: Callable[[], None]) -> Iterator[None]:
+    def turn(self) -> Iterator[None]:
         """See `Host.turn`."""
         self.task = tasks.create_task_id("d3po")
         tasks.add_task_to_queue(self.task)
         try:
             with call_queue.queue_lock, self._begun():
-                self._check = check
                 model = host.loaded_model()
                 host.take_off_networks()
                 host.to_device(model)
                 yield
         finally:
-            self.task, self._check = "", None
+            self.task = ""
 
     @contextmanager
     def _begun(self) -> Iterator[None]:
@@ -149,7 +145,3 @@ class WebuiHost:
     def previews_drawn(self, run: Run, round: int) -> None:
         """See `Host.previews_drawn`: the card gets an image."""
         self.cards.picture(run, round)
-
-    def _watch(self) -> None:
-        if self._check is not None:
-            self._check()

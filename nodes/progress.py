@@ -6,10 +6,11 @@ from server import PromptServer
 
 from ..d3po_core.app.cost import duration
 from ..d3po_core.app.training import Next
+from ..d3po_core.errors import interruptible
 from ..d3po_core.gallery.actions import WorkProgress, WorkState
 from ..d3po_core.run import Run
 from ..d3po_core.training.reports import Report
-from .host.process import ProgressBar
+from .host.process import ProgressBar, check_interrupted, is_interrupted
 
 _now: dict[str, WorkProgress] = {}
 _seconds_per_image: dict[str, float] = {}
@@ -18,6 +19,8 @@ _seconds_per_image: dict[str, float] = {}
 def work_of(run: Run) -> WorkState | None:
     """Return work on a taste as the gallery shows it; None if there is none."""
     progress = _now.get(run.run_id)
+    if progress and is_interrupted():
+        progress = WorkProgress("stopping", 0)
     return progress.shown(0) if progress else None
 
 
@@ -47,9 +50,12 @@ class Working:
 
     def __enter__(self) -> Working:
         _now[self.run.run_id] = self._progress
+        self._stops = interruptible(check_interrupted)
+        self._stops.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._stops.__exit__(None, None, None)
         _now.pop(self.run.run_id, None)
 
     def next(self, kind: str, of: int = 0) -> None:

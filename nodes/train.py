@@ -27,7 +27,7 @@ from .host import memory
 from .host.checks import check_trainable
 from .host.clip_vision import SeenByClip
 from .host.model import HostModel, RunModel, shape_of, with_lora
-from .host.process import check_interrupted, within_host_memory
+from .host.process import within_host_memory
 from .host.types import ClipVision, Patcher, Vae, Widgets
 from .host_round import HostRound
 from .host_round import train as train_host_round
@@ -144,8 +144,9 @@ class LoraTrainer(io.ComfyNode):
         def work() -> tuple[str, list[float]]:
             round = round_by_picks(run, request, HostModel(model), vae)
             for features in others:
-                write_into_node("The CLIP vision looks at the pictures", node)
-                note_features(run, features, check_interrupted)
+                with Working(run, node, "checking") as working:
+                    working.say("The CLIP vision looks at the pictures")
+                    note_features(run, features)
             return train_host_round(round, node)
 
         try:

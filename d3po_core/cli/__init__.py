@@ -7,14 +7,17 @@ A subcommand's file has a docstring (its help), EXAMPLE, OUT_OF_MEMORY (what to 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from .. import __version__
 from ..app.cost import within_memory
-from ..errors import D3POError
+from ..errors import D3POError, interruptible, is_unbroken
 from .flags import make_parser
 
 COMMANDS = {
@@ -51,16 +54,58 @@ Stop anything with Ctrl+C: what was done is kept, and the same command goes on."
 def main(arguments: list[str] | None = None) -> int:
     """Run one command, and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    ctrl_c = CtrlC()
     try:
-        status = _start(arguments[0] if arguments else "--help", arguments[1:])
+        with ctrl_c.obeyed():
+            status = _start(arguments[0] if arguments else "--help", arguments[1:])
         sys.stdout.flush()
-        return status
+        return STOPPED if ctrl_c.pressed else status
     except KeyboardInterrupt:
         print("\nStopped. What was done before is kept.", file=sys.stderr)
-        return 130
+        return STOPPED
     except BrokenPipeError:  # `d3po info | head`: whoever listened has gone, and Python must not try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+STOPPED = 130
+"""Exit status after Ctrl+C."""
+
+
+class CtrlC:
+    """Ctrl+C, answered at once and obeyed at once, but for what must be done as a whole (`errors.unbroken`).
+
+    Attributes:
+        pressed: it was. The network is not evaluated from then on, also where a library swallowed the exception.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    @contextmanager
+    def obeyed(self) -> Iterator[None]:
+        """Handle Ctrl+C so while a command runs; threads other than the main one cannot, and leave it as it is."""
+        try:
+            before = signal.signal(signal.SIGINT, self._hear)
+        except ValueError:
+            yield
+            return
+        try:
+            with interruptible(self._check):
+                yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if not self.pressed:
+            os.write(2, "\nStopping…\n".encode(sys.stderr.encoding or "utf-8", "replace"))  # print may be in use
+        self.pressed = True
+        if not is_unbroken():
+            raise KeyboardInterrupt
+
+    def _check(self) -> None:
+        if self.pressed:
+            raise KeyboardInterrupt
 
 
 def _start(name: str, arguments: list[str]) -> int:

@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from ..errors import check_stop
+
 Family = Literal["diffusion", "flow"]
 """How noise is added: diffusion x = x0 + sigma*n (k-diffusion's space), flow x = (1 - sigma)*x0 + sigma*n."""
 
@@ -78,6 +80,24 @@ class Denoiser(Protocol):
             steps: number of steps; step i goes from level i to level i + 1.
             schedule: "model" (spacing and end as in the model's own scheduler configuration) or "karras".
         """
+
+
+def denoise(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigma: Tensor,
+    conditioning: Conditioning,
+    guidance_scale: float,
+    guided: bool = True,
+) -> Prediction:
+    """Call a denoiser, unless somebody wants to stop: all that is evaluated here is evaluated by this function.
+
+    Args:
+        denoiser: the network.
+        x, sigma, conditioning, guidance_scale, guided: see `Denoiser`.
+    """
+    check_stop()
+    return denoiser(x, sigma, conditioning, guidance_scale, guided)
 
 
 def starting_latents(denoiser: Denoiser, noise: Tensor, sigma: float) -> Tensor:

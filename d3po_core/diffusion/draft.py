@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .denoiser import Conditioning, Denoiser
+from .denoiser import Conditioning, Denoiser, denoise
 from .steps import LinearSteps, take_step
 
 
@@ -57,7 +57,7 @@ def sample_through(
 
     def advance(i: int, x: Tensor) -> Tensor:
         sigma = torch.full((len(x),), float(steps.sigma[i]), dtype=torch.float64)
-        denoised = denoiser(x, sigma, conditioning, guidance_scale).guided
+        denoised = denoise(denoiser, x, sigma, conditioning, guidance_scale).guided
         if i == stop and stop < len(steps) - 1:
             return denoised
         return take_step(steps, i, x, denoised, lambda: noises[i].to(x))
@@ -96,4 +96,4 @@ def renoised(
     """
     signal = 1.0 if denoiser.family == "diffusion" else 1 - sigma
     level = torch.full((len(clean),), sigma, dtype=torch.float64)
-    return denoiser(signal * clean.detach() + sigma * noise, level, conditioning, guidance_scale).guided
+    return denoise(denoiser, signal * clean.detach() + sigma * noise, level, conditioning, guidance_scale).guided

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import D3POError
 from ..settings import SampleSettings
-from .denoiser import Conditioning, Denoiser, starting_latents
+from .denoiser import Conditioning, Denoiser, denoise, starting_latents
 from .steps import LinearSteps, early_window, first_window, make_steps, take_step
 
 
@@ -134,7 +134,7 @@ def sample(
     xs, cond, guided = [x], [], []
     for i in range(len(steps)):
         sigma = torch.full((len(noises),), float(steps.sigma[i]), dtype=torch.float64)
-        prediction = denoiser(x, sigma, conditioning, guidance_scale)
+        prediction = denoise(denoiser, x, sigma, conditioning, guidance_scale)
         x = take_step(steps, i, x, prediction.guided, step_noise)
         if i < plan.trained:
             xs.append(x)

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import Conditioning, Denoiser, Prediction, noised
+from ..diffusion.denoiser import Conditioning, Denoiser, Prediction, denoise, noised
 from ..diffusion.image_model import ImageModel, check_finite
 from ..diffusion.rollout import CandidateNoise, generator
 from ..lora import LoraWeights
@@ -95,7 +95,7 @@ def _advantage(
 
     def predict(of: Conditioning, guided: bool) -> Prediction:
         rows = {name: value.to(x.device).expand(len(x), *value.shape[1:]) for name, value in of.items()}
-        return denoiser(x, sigma, rows, guidance_scale, guided)
+        return denoise(denoiser, x, sigma, rows, guidance_scale, guided)
 
     prediction = predict(row, True)
     against = prediction.uncond

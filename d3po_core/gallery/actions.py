@@ -106,7 +106,7 @@ class WorkProgress:
     """The progress of one piece of work, read by other threads while it goes on.
 
     Args:
-        kind: "loading", "drawing", "checking", "teaching", "blind", "importing" or "idle".
+        kind: "loading", "drawing", "checking", "teaching", "blind", "importing", "stopping" or "idle".
         of: how many steps it has, 0 while that is unknown.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -15,7 +15,7 @@ from ..diffusion.image_model import check_finite
 from ..diffusion.noise_schedule import karras
 from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, sample
 from ..diffusion.steps import per_row
-from ..errors import D3POError
+from ..errors import D3POError, check_stop
 from .architectures import ARCHITECTURES, Architecture, Network, Pipeline
 from .schedules import FLOWS, DiffusionSchedule, FlowSchedule, Schedule
 
@@ -159,6 +159,7 @@ class DiffusersModel:
             raise D3POError("A prompt is empty.", "Write what the picture should show.")
         encoded = {}
         for text in dict.fromkeys([*prompts, negative]):
+            check_stop()
             _check_length(self.pipeline, self.architecture, text)
             encoded[text] = {n: value.cpu() for n, value in self.architecture.encode(self.pipeline, text).items()}
         unconditional = {f"negative_{name}": value for name, value in encoded[negative].items()}
@@ -191,7 +192,7 @@ class DiffusersModel:
         scale, shift = self._latent_scale(latents)
         latents = latents * scale + shift
         at_once = max(1, DECODE_PIXELS // (latents.shape[-2] * latents.shape[-1] * factor**2))
-        images = [vae.decode(part, return_dict=False)[0] for part in latents.split(at_once)]
+        images = [vae.decode(part, return_dict=False)[0] for part in _unless_stopped(latents.split(at_once))]
         return (check_finite(torch.cat(images), "VAE") / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
@@ -207,7 +208,7 @@ class DiffusersModel:
         self.latent_shape(height, width)
         images = images.to(vae.device, torch.float32) * 2 - 1
         at_once = max(1, DECODE_PIXELS // (height * width))
-        latents = torch.cat([vae.encode(part).latent_dist.mode() for part in images.split(at_once)])
+        latents = torch.cat([vae.encode(part).latent_dist.mode() for part in _unless_stopped(images.split(at_once))])
         scale, shift = self._latent_scale(latents)
         return (latents - shift) / scale
 
@@ -257,6 +258,13 @@ class DiffusersModel:
         size = getattr(self.pipeline, "default_sample_size", None) or network.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return height * self.pipeline.vae_scale_factor, width * self.pipeline.vae_scale_factor
+
+
+def _unless_stopped(parts: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Iterate over parts of a piece of work, unless somebody wants to stop before the next one."""
+    for part in parts:
+        check_stop()
+        yield part
 
 
 def _takes_more(config: Mapping[str, object], channels: int, architecture: Architecture) -> bool:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..diffusion.denoiser import Conditioning, Denoiser, noised, stack
+from ..diffusion.denoiser import Conditioning, Denoiser, denoise, noised, stack
 from ..diffusion.rollout import generator
 from ..lora.targets import layers, matching
 
@@ -55,7 +55,7 @@ def describe(
             x, sigma = noised(denoiser, latents[part], noise, RATIO)
             rows = {name: value.to(x.device) for name, value in stack(conditioning[part]).items()}
             heard.clear()
-            denoiser(x, sigma, rows, guidance_scale, False)
+            denoise(denoiser, x, sigma, rows, guidance_scale, False)
             if not heard:
                 return None
             found.append(torch.cat([torch.cat(heard[place]) for place in sorted(heard)], 1))

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..diffusion.rollout import generator
+from ..errors import check_stop
 from ..picks import Pick
 from ..run import Run
 from ..run.run import read_images
@@ -50,6 +51,7 @@ def auto_pick(
     groups = run.groups.select(picked=False)[:limit]
     mistakes = 0
     for done, group in enumerate(groups, 1):
+        check_stop()
         rng = generator(seed, "annotator", group.number)
         scores = reward(read_images(run, group), [group.prompt] * group.candidates) if reward else None
         mistaken = scores is not None and bool(torch.rand((), generator=rng) < flip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import cast
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
-from ..errors import D3POError
+from ..errors import D3POError, check_stop
 from ..run import Run
 from ..run.run import read_images
 from .activations import describe
@@ -94,19 +94,20 @@ def note_network(run: Run, denoiser: Denoiser) -> None:
                     note(run, group.id, NETWORK, seen)
 
 
-def note_features(run: Run, features: Features, after_group: Callable[[], None] = lambda: None) -> None:
+def note_features(run: Run, features: Features) -> None:
     """Note features of every picture that has none of this name yet, so that a judge sees them too.
+
+    Stopped, it keeps what was noted.
 
     Args:
         run: the run.
         features: by a name that no others have.
-        after_group: called after every group; what it raises ends this, and what was noted stays.
     """
     for group in run.groups.select():
         if features.name not in run.groups.features(group.id):
+            check_stop()
             with suppress(D3POError, OSError), torch.no_grad():
                 note(run, group.id, features.name, features(read_images(run, group)).cpu())
-            after_group()
 
 
 def note(run: Run, group_id: str, name: str, features: Tensor) -> None:

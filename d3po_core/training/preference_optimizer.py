@@ -18,7 +18,7 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import clipped
 from ..diffusion.rollout import generator
-from ..errors import D3POError
+from ..errors import D3POError, unbroken
 from ..settings import FilledTrainSettings, prediction_beta, useful_epochs
 from .methods import METHODS, compares_trajectories
 from .passes import BatchLimits, LoraOptimizer, backward
@@ -231,8 +231,9 @@ class PreferenceOptimizer:
         parts = [make_blocks(g, of, self.settings, 1 / len(groups)) for g, of in zip(groups, rows, strict=True)]
         by_block = iter(self._backward([block for blocks in parts for block in blocks]))
         values = [torch.cat([next(by_block) for _ in blocks], 1) for blocks in parts]
-        norm = self.optimizer.step(self.done)
-        self.done += 1
+        with unbroken():  # half a step could not be gone on from
+            norm = self.optimizer.step(self.done)
+            self.done += 1
         self._offset = float(torch.cat([each[..., 0].flatten() for each in values]).mean())
         measures = self._measures(groups, values)
         return Update(self.done, self.total, epoch, measures, norm)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.rollout import from_tensors
-from ..errors import D3POError
+from ..errors import D3POError, check_stop
 from ..picks import Pair, graded, ordered, pairs, scores
 from ..rewards import Reward, check_varied
 from ..rewards.judge import JudgeFacts, judge_scores, own_judge
@@ -175,6 +175,7 @@ def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:
     held_out: dict[str, list[Pair]] = {}
     scored: dict[str, list[float]] = {}
     for group in run.groups.select(freed=False):
+        check_stop()
         if group.recorded or not of_steps:
             rewards = reward(read_images(run, group), [group.prompt] * group.candidates).tolist()
             (held_out if group.held_out else training)[group.id] = ordered(rewards)

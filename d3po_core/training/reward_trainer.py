@@ -16,7 +16,7 @@ from ..diffusion.denoiser import Conditioning, size, stack
 from ..diffusion.image_model import ImageModel
 from ..diffusion.rollout import CandidateNoise, Trajectory, generator, make_plan, sample
 from ..diffusion.tiled_decoding import decode_in_tiles
-from ..errors import D3POError
+from ..errors import D3POError, unbroken
 from ..rewards import Reward, check_varied, require_differentiable
 from ..run import Run
 from ..run.prompts import Prompt
@@ -276,11 +276,14 @@ class RewardTrainer(RoundTrainer):
         if watches and self.state.done:  # a person may stop while that is measured, and goes on from before then
             self.save_state(optimizer.adamw, self._lora.parameters())
         self._resumable = False
-        try:
-            norm = optimizer.step(done - 1)
-        except D3POError:  # nothing was changed
-            self._resumable = True
-            raise
+        with unbroken():  # half a step could not be gone on from
+            try:
+                norm = optimizer.step(done - 1)
+            except D3POError:  # nothing was changed
+                self._resumable = True
+                raise
+            if not watches:
+                self.state.done, self._resumable = done, True
         report = RewardReport(update=done, total=total, reward_name=reward.name, reward=mean, gradient_norm=norm)
         if watches:
             report = self._measured(report, reward, before, groups)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import Conditioning, Denoiser
+from ..diffusion.denoiser import Conditioning, Denoiser, denoise
 from ..diffusion.losses import per_row, residual
 from ..diffusion.rollout import STORE_DTYPE
 from ..diffusion.steps import LinearSteps, early_window
@@ -161,7 +161,7 @@ def join_rows(parts: list[Rows]) -> Rows:
 
 def predict(denoiser: Denoiser, rows: Rows) -> Tensor:
     """Predict the rows' denoised latents by the active policy, guided or conditional as the rows are, (R, ...)."""
-    prediction = denoiser(rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale, rows.guided)
+    prediction = denoise(denoiser, rows.x, rows.steps.sigma, rows.conditioning, rows.guidance_scale, rows.guided)
     return prediction.guided if rows.guided else prediction.cond
 
 

@@ -19,6 +19,11 @@ def check_interrupted() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
+def is_interrupted() -> bool:
+    """Return whether the user asked what is being done to stop, and it has not yet."""
+    return bool(comfy.model_management.processing_interrupted())
+
+
 def interrupt() -> None:
     """Ask what is being done to stop."""
     comfy.model_management.interrupt_current_processing()

@@ -208,7 +208,7 @@ class SharedHost(StudioHost):
         super().__init__(models)
         self.turns = 0
 
-    def turn(self, check: Callable[[], None]) -> AbstractContextManager[object]:
+    def turn(self) -> AbstractContextManager[object]:
         self.turns += 1
         return nullcontext()
 
@@ -240,7 +240,7 @@ def test_others_have_their_turn_while_it_draws_and_teaches(
 class HostWithoutModel(StudioHost):
     """One whose turns cannot begin."""
 
-    def turn(self, check: Callable[[], None]) -> AbstractContextManager[object]:
+    def turn(self) -> AbstractContextManager[object]:
         raise D3POError("No checkpoint is loaded.")
 
 
