@@ -46,9 +46,10 @@ export class TeachingView {
     if (!state) return;
     this.work.refresh(state.work);
     say(this.lead, this.#leadWords(state));
-    this.teach.hidden = state.work?.kind === "teaching";
+    const stopping = state.work?.kind === "stopping";
+    this.teach.hidden = stopping || state.work?.kind === "teaching";
     this.teach.disabled = this.starting || !state.can.includes("teach");
-    this.stop.hidden = !state.can.includes("stop");
+    this.stop.hidden = stopping || !state.can.includes("stop");
     this.check.hidden = !state.blind || Boolean(state.blind.decision);
     say(this.blind, this.text.t(state.blind?.done ? "teach.blind.go_on" : "teach.blind"));
     say(this.nearby, state.groups.near ? this.text.t("teach.near", { n: state.groups.near }) : "");

@@ -158,7 +158,8 @@ def load_lora(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise D3POError(f"There is no LoRA file {path}.", "Check the name.")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Cloned: a mapped file that is cut later takes the whole process with it.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise D3POError(

@@ -22,18 +22,19 @@ def test_an_unfinished_round_is_resumed(tmp_path):
     assert run.rounds.begin({"lr": 2}, "base") == 1
     assert run.rounds.open().settings == {"lr": 2}
     (run.rounds.folder_of(1) / "a.safetensors").write_bytes(b"")
-    run.rounds.finish(1, "rounds/0001/a.safetensors", "hash1", RoundSummary(figures={"kl": float("nan"), "loss": 0.75}))
+    empty = "e3b0c44298fc1c14"  # SHA-256 of nothing
+    run.rounds.finish(1, "rounds/0001/a.safetensors", empty, RoundSummary(figures={"kl": float("nan"), "loss": 0.75}))
     assert run.rounds.open() is None
-    assert run.rounds.begin({}, "hash1") == 2
+    assert run.rounds.begin({}, empty) == 2
     first, second = run.rounds.all()
-    assert (first.lora_file, first.lora_hash) == ("rounds/0001/a.safetensors", "hash1")
+    assert (first.lora_file, first.lora_hash) == ("rounds/0001/a.safetensors", empty)
     assert first.summary == RoundSummary(figures={"kl": None, "loss": 0.75})
-    assert (second.reference, second.finished, second.lora_file) == ("hash1", None, None)
+    assert (second.reference, second.finished, second.lora_file) == (empty, None, None)
     assert run.rounds.lora("base") is None
-    assert run.rounds.lora("hash1") == run.rounds.lora("1") == tmp_path / "rounds" / "0001" / "a.safetensors"
+    assert run.rounds.lora(empty) == run.rounds.lora("1") == tmp_path / "rounds" / "0001" / "a.safetensors"
     run.rounds.lora("1").unlink()
     with pytest.raises(D3POError, match="LoRA of round 1 is missing"):
-        run.rounds.lora("hash1")
+        run.rounds.lora(empty)
 
 
 def test_a_summary_is_stored_under_its_own_keys():

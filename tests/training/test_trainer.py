@@ -19,7 +19,7 @@ from d3po_core.lora.attachment import applied
 from d3po_core.lora.weights import blend
 from d3po_core.picks import Pick
 from d3po_core.rewards.judge import fit_judge
-from d3po_core.run import RoundSummary, Run
+from d3po_core.run import RoundSummary, Run, policy_id
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
 from d3po_core.training import round_trainer
 from d3po_core.training import trainer as module
@@ -456,8 +456,9 @@ def test_a_later_round_goes_on_from_the_last(tmp_path: Path, monkeypatch: pytest
     with first:
         assert abs(first._fit.measure(first.trained_on).margin) < 1e-2
         list(first.steps())
-    (tmp_path / "run" / "one.safetensors").touch()
-    run.rounds.finish(first.round, "one.safetensors", "one", RoundSummary())
+    lora = tmp_path / "run" / "one.safetensors"
+    lora.write_bytes(b"one")
+    run.rounds.finish(first.round, lora, policy_id(lora), RoundSummary())
     monkeypatch.setattr(round_trainer, "import_lora", lambda path, network: first.result().weights)
     second = trainer(run, model)
     assert torch.allclose(flat(second.result().weights), flat(first.result().weights), atol=1e-6)
@@ -473,8 +474,9 @@ def test_without_evidence_a_later_round_leaves_the_last_as_it_was(
     run = picked_run(tmp_path / "run", model)
     first = trainer(run, model)
     train_to_end(first)
-    (tmp_path / "run" / "one.safetensors").touch()
-    run.rounds.finish(first.round, "one.safetensors", "one", RoundSummary())
+    lora = tmp_path / "run" / "one.safetensors"
+    lora.write_bytes(b"one")
+    run.rounds.finish(first.round, lora, policy_id(lora), RoundSummary())
     monkeypatch.setattr(round_trainer, "import_lora", lambda path, network: first.result().weights)
     evidence(monkeypatch, 1.75)
     second = trainer(run, model)

@@ -23,7 +23,7 @@ from d3po_core.errors import D3POError
 from d3po_core.gallery import Actions
 from d3po_core.gallery.requests import GalleryApp
 from d3po_core.picks import Pick
-from d3po_core.run import BaseModelFacts, RoundSummary, Run, StoredFlag, StoredPick
+from d3po_core.run import BaseModelFacts, RoundSummary, Run, StoredFlag, StoredPick, policy_id
 from d3po_core.run.run import RunLibrary
 from tests.hosts.browser.pictures import landscape
 
@@ -159,7 +159,9 @@ class Taste:
         summary = RoundSummary(strength_scan=scan, figures=figures, reason=reason)
         if reward is None:
             summary = replace(summary, guessed=81, guessed_of=100, curve=(0.5, 0.7, 0.81))
-        self.run.rounds.finish(number, self.run.rounds.folder_of(number) / lora, f"{number:064x}", summary)
+        path = self.run.rounds.folder_of(number) / lora
+        path.write_bytes(f"the LoRA of round {number}".encode())
+        self.run.rounds.finish(number, path, policy_id(path), summary)
 
     def begin_round(self, reward: str) -> None:
         """Add a round by a reward that was stopped after it had learnt something."""
