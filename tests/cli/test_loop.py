@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +215,81 @@ def test_ctrl_c_while_training_keeps_what_was_learnt(drawn, monkeypatch, capsys)
     assert main(["train", "--run", str(drawn), "--finish"]) == 0
     (round,) = Run.open(drawn).rounds.all()
     assert round.finished and "Stopped" in round.summary.reason
+
+
+def interrupted(arguments: list[str], begun: Callable[[], object]) -> str:
+    """Press Ctrl+C in a process of its own once its work has begun, and return what it said."""
+    command = [sys.executable, "-m", "d3po_core", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8") as process:
+        end = time.monotonic() + 120
+        while not begun() and process.poll() is None:
+            assert time.monotonic() < end, "it never began"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        pressed, said = time.monotonic(), ""
+        while "Stopping…" not in said and (piece := process.stdout.read(1)):
+            said += piece
+        assert "Stopping…" in said and time.monotonic() - pressed < 2
+        said += process.stdout.read()
+        assert process.wait(60) == 130, said
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process there cannot be sent Ctrl+C alone")
+def test_ctrl_c_in_the_middle_of_a_group(model, tmp_path):
+    """All pictures are one batch of 400 evaluations, so between groups it could not be obeyed for long."""
+    folder = tmp_path / "run"
+    drawing = ["--model", str(model), "--prompt", "a fox", "--groups", "16", "--batch", "64", "--steps", "400"]
+    said = interrupted(["sample", "--run", str(folder), *drawing], (folder / "run.sqlite3").exists)
+    assert "Drew 0 groups" in said or "What was done before is kept" in said
+    assert Run.open(folder).groups.select() == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process there cannot be sent Ctrl+C alone")
+def test_ctrl_c_in_the_middle_of_training(drawn):
+    assert main(["annotate", "--run", str(drawn), "--scorer", "warmth", "--kind", "ranking"]) == 0
+    long = [*TRAIN[2:], "--epochs", "400", "--batch", "1", "--trained-steps", "0"]
+    metrics = drawn / "metrics.jsonl"
+    said = interrupted(["train", "--run", str(drawn), *long], lambda: metrics.is_file() and metrics.stat().st_size)
+    assert "what was learnt is kept" in said
+    run = Run.open(drawn)
+    done = run.rounds.load_state(1)[1]["done"]
+    assert run.rounds.stopped() is not None and done >= len(run.metrics.read()) - 1 >= 0
+    assert main(["train", "--run", str(drawn), "--finish"]) == 0
+    assert Run.open(drawn).rounds.all()[0].finished
+
+
+def test_ctrl_c_while_before_and_after_are_drawn_says_130_and_keeps_the_lora(drawn, monkeypatch, capsys):
+    from d3po_core.app import training
+
+    def pressed(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    assert main(["annotate", "--run", str(drawn), "--scorer", "warmth", "--kind", "ranking"]) == 0
+    monkeypatch.setattr(training, "draw_previews", pressed)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["train", "--run", str(drawn), *TRAIN, "--no-judge"]) == 130
+    assert "LoRA: " in capsys.readouterr().out and Run.open(drawn).rounds.lora("1")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_never_cuts_a_step_of_the_optimiser_in_two(drawn, monkeypatch):
+    """What is on the disk then is the state after whole updates: gone on with, it ends as a round without a stop."""
+    from d3po_core.training.passes import LoraOptimizer
+
+    assert main(["annotate", "--run", str(drawn), "--scorer", "warmth", "--kind", "ranking"]) == 0
+    real, steps = LoraOptimizer.step, []
+
+    def step(self, done):
+        steps.append(done)
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return real(self, done)
+
+    monkeypatch.setattr(LoraOptimizer, "step", step)
+    assert main(["train", "--run", str(drawn), *TRAIN, "--no-judge", "--batch", "1"]) == 130
+    assert len(steps) == 2 and Run.open(drawn).rounds.load_state(1)[1]["done"] in (1, 2)
 
 
 def test_training_without_a_usable_pick_is_told(drawn, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ import pytest
 
 from d3po_core.errors import D3POError
 from d3po_core.evaluation.compare import STRENGTHS
+from d3po_core.gallery.state import state
 from d3po_core.lora import load_lora
 from d3po_core.models import DiffusersModel
 from d3po_core.picks import Pick
@@ -199,6 +201,111 @@ def test_a_taste_that_cannot_be_drawn_is_not_begun(tmp_path: Path, models: OneMo
     assert RunLibrary(tmp_path / "tastes").runs() == []
     with pytest.raises(D3POError, match="no prompt"):
         tastes.prompts_of(" \n ")
+
+
+def test_stop_is_obeyed_in_the_middle_of_a_group(
+    worker: Worker, run: Run, models: OneModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every evaluation waits until the test lets it go on: one is under way when Stop is pressed, and is the last."""
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def wait(*_: Any) -> None:
+        begun.release()
+        assert go_on.acquire(timeout=60)
+
+    handle = models.model.denoiser.module.register_forward_pre_hook(wait)
+    try:
+        worker.draw(run, 4)
+        assert begun.acquire(timeout=60)
+        worker.stop(run)
+        assert worker.work(run)["kind"] == "stopping"  # type: ignore[index]
+        go_on.release(100)
+        until(lambda: worker.work(run) is None)
+        assert not begun.acquire(blocking=False) and run.groups.select() == []
+    finally:
+        handle.remove()
+    worker.draw(run, 1)
+    until(lambda: len(run.groups.select()) == 1)
+
+
+def test_stop_is_obeyed_while_a_model_is_loaded(run: Run, models: OneModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on being loaded, and the next press has it."""
+    loaded, calls = threading.Event(), []
+
+    def slowly(*key: Any) -> Any:
+        calls.append(key)
+        assert loaded.wait(60)
+        return models.model
+
+    monkeypatch.setattr("d3po_studio.host._load", slowly)
+    worker = Worker(StudioHost()).start()
+    try:
+        worker.draw(run, 1)
+        until(lambda: calls and (worker.work(run) or {}).get("kind") == "loading")
+        worker.stop(run)
+        until(lambda: worker.work(run) is None, 2)
+        worker.draw(run, 1)
+        loaded.set()
+        until(lambda: len(run.groups.select()) == 1)
+        assert len(calls) == 1 and worker.problem(run) is None
+    finally:
+        loaded.set()
+        worker.close()
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_again(
+    run: Run, models: OneModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Any] = [D3POError("The model is damaged."), models.model]
+
+    def load(*key: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("d3po_studio.host._load", load)
+    worker = Worker(StudioHost()).start()
+    try:
+        worker.draw(run, 1)
+        until(lambda: worker.problem(run))
+        assert "damaged" in worker.problem(run).what and worker.host.models.device == "cpu"  # type: ignore[union-attr]
+        worker.draw(run, 1)
+        until(lambda: len(run.groups.select()) == 1)
+    finally:
+        worker.close()
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"no LoRA")])
+def test_a_taste_goes_on_without_its_lora(worker: Worker, run: Run, damage: Callable[[Path], Any]) -> None:
+    worker.draw(run, 16)
+    until(lambda: len(run.groups.select()) == 16 and worker.work(run) is None)
+    pick_all(run)
+    worker.teach(run)
+    until(lambda: run.rounds.all() and run.rounds.all()[0].finished and worker.work(run) is None)
+    path = run.rounds.lora("1")
+    assert path is not None and state(run, worker, "")["lost"] is None
+    damage(path)
+    worker.draw(run, 1)
+    until(lambda: worker.problem(run))
+    assert "The LoRA of round 1 is" in worker.problem(run).what  # type: ignore[union-attr]
+    for group in run.groups.select():
+        run.picks.add(group.id, Pick("favourite", (0,)), who="another")
+    worker.teach(run)
+    until(lambda: worker.problem(run) and not worker.is_training(run))
+    assert len(run.rounds.all()) == 1  # none was begun in vain
+    shown = state(run, worker, "")
+    assert shown["problem"] is None and shown["lost"] is not None and shown["lost"]["to"] == 0
+
+    worker.go_on(run)
+    shown = state(run, worker, "")
+    assert shown["lost"] is None and shown["problem"] is None and run.rounds.current_policy() == "base"
+    worker.draw(run, 1)
+    until(lambda: len(run.groups.select()) == 17 and worker.work(run) is None)
+    assert run.groups.select()[-1].policy == "base"
+    worker.teach(run)
+    until(lambda: len(run.rounds.all()) == 2 and run.rounds.all()[1].finished, 240)
+    assert run.rounds.all()[1].reference == "base" and worker.problem(run) is None
 
 
 class SharedHost(StudioHost):

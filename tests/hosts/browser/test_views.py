@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
@@ -120,6 +123,36 @@ def test_teach_and_stop(opened: Opened, server: GalleryServer) -> None:
     gallery.find("[data-action=stop]").click()
     until(lambda: server.actions.asked[-1][0] == "stop")
     assert "Teaching: 1 of 8 · about 3 min left" in gallery.find(".teaching .work").inner_text()
+
+
+def test_stopping_is_said_at_once(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened()
+    gallery.view("teach")
+    server.actions.possible = ["stop"]
+    server.actions.busy("stopping", 0, 0, 0)
+    gallery.find(".teaching .work").filter(has_text="Stopping…").wait_for()
+    assert not gallery.find("[data-action=stop]").is_visible() and not gallery.find("[data-action=teach]").is_visible()
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_one_press_goes_on_without_a_lora_file(
+    opened: Opened, server: GalleryServer, rounds: int, tmp_path: Path
+) -> None:
+    run = server.taste.run
+    for _ in range(rounds):
+        server.taste.add_round()
+    path = run.rounds.lora(str(rounds))
+    path.write_bytes(b"no LoRA")
+    gallery = opened()
+    notice = gallery.find(".notice").filter(has_text=f"The LoRA of round {rounds} is damaged")
+    notice.wait_for()
+    words = "Go on from round 1" if rounds == 2 else "Go on from the original"
+    assert "All picks, pictures and other rounds are saved." in notice.inner_text()
+    gallery.page.screenshot(path=str(tmp_path / "lost.png"))
+    notice.get_by_role("button", name=words, exact=True).click()
+    notice.wait_for(state="detached")
+    assert run.rounds.current_policy() == ("base" if rounds == 1 else run.rounds.all()[0].lora_hash)
+    assert path.read_bytes() == b"no LoRA" and len(run.rounds.all()) == rounds
 
 
 def test_the_blind_check_from_start_to_decision(opened: Opened, server: GalleryServer) -> None:
