@@ -52,7 +52,7 @@ export type History = {
 export type Problem = { what: string; do: string; safe: string };
 
 export type Work = {
-  kind: "loading" | "drawing" | "checking" | "teaching" | "blind" | "importing" | "idle";
+  kind: "loading" | "drawing" | "checking" | "teaching" | "blind" | "importing" | "stopping" | "idle";
   done: number;
   of: number;
   left_s: number | null;

@@ -75,7 +75,7 @@ def test_a_lost_lora_is_told_in_the_node_and_one_press_goes_on(host: Host) -> No
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     for graph, only in ((taste(groups=2), "collector"), (taste(), "trainer")):
-        with pytest.raises(Refused, match="LoRA of round 1 is damaged.*Press Go on in the gallery of this taste"):
+        with pytest.raises(Refused, match=r"LoRA of round 1 is damaged.*Press Go on in the gallery of this taste"):
             host.run(graph, only=[only])
     state = host.get(f"/d3po/taste/{run}/state")
     assert state["lost"]["to"] == 1 and state["lost"]["restores"]
