@@ -218,8 +218,13 @@ def _lost(run: Run, actions: Actions) -> LostState | None:
     way = way_on(run, actions.copies(run))
     if way is None:
         return None
-    restores, do = way.to == way.lost.round.number, "Go on with the button here, or put the file, or a copy of it, back there."
-    return {"what": way.lost.what, "do": do, "safe": way.lost.safe, "to": way.to, "restores": restores}
+    return {
+        "what": way.lost.what,
+        "do": "Go on with the button here, or put the file, or a copy of it, back there.",
+        "safe": way.lost.safe,
+        "to": way.to,
+        "restores": way.to == way.lost.round.number,
+    }
 
 
 def _understood(run: Run) -> UnderstoodState | None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from d3po_core.app.runs import train_settings
 from d3po_core.lora import load_lora
-from d3po_core.run import Run
+from d3po_core.run import RoundSummary, Run, policy_id
 from d3po_core.run.run import RunLibrary
 from d3po_panels.worker import Worker
 from d3po_studio.host import StudioHost
@@ -137,3 +137,49 @@ def test_a_number_that_is_left_empty_is_the_methods_own(page: Any, run: Run) -> 
     until(lambda: len(library.runs()) == 2)
     train = library.runs()[0].settings["train"]
     assert train["learning_rate"] is None and train["beta"] is None and train["clip"] == 0.2
+
+
+def test_one_press_goes_on_without_a_lora_file(page: Any, run: Run, tmp_path: Path) -> None:
+    number, lora = run.rounds.begin({}), run.folder / "loras" / "taste-round1.safetensors"
+    lora.parent.mkdir()
+    lora.write_bytes(b"a LoRA")
+    run.rounds.finish(number, lora, policy_id(lora), RoundSummary())
+    lora.write_bytes(b"a")
+    page.reload()
+    notice = page.locator(".notice", has_text="The LoRA of round 1 is damaged")
+    notice.wait_for()
+    page.screenshot(path=str(tmp_path / "lost.png"))
+    notice.get_by_role("button", name="Go on from the original").click()
+    notice.wait_for(state="detached")
+    assert run.rounds.current_policy() == "base" and lora.read_bytes() == b"a"
+    until(lambda: run.groups.select())  # it draws ahead again for whoever looks
+    assert run.groups.select()[0].policy == "base"
+
+
+def test_stop_is_said_at_once_and_obeyed_before_the_next_step(page: Any, run: Run, models: Any, tmp_path: Path) -> None:
+    """The test lets every evaluation go on: the one under way when Stop is pressed is the last."""
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def wait(*_: Any) -> None:
+        begun.release()
+        assert go_on.acquire(timeout=120)
+
+    drawn = len(run.groups.select())
+    handle = models.model.denoiser.module.register_forward_pre_hook(wait)
+    try:
+        page.worker.draw(run, 40)
+        go_on.release()
+        for _ in range(2):
+            assert begun.acquire(timeout=60)
+        page.get_by_role("button", name="Teach", exact=True).first.click()
+        page.locator("[data-action=stop]").click()
+        page.locator(".teaching .work", has_text="Stopping…").wait_for()
+        page.screenshot(path=str(tmp_path / "stopping.png"))
+        go_on.release(1000)
+        until(lambda: page.worker.work(run) is None)
+        assert not begun.acquire(blocking=False)
+        page.locator(".teaching .work").wait_for(state="hidden")
+    finally:
+        go_on.release(1000)
+        handle.remove()
+    assert len(run.groups.select()) - drawn in (0, 12)  # and what was drawn ahead before, whole

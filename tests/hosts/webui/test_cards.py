@@ -14,7 +14,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from d3po_core.app.loras import go_on, way_on
 from d3po_core.errors import D3POError
+from d3po_core.lora import load_lora
 from d3po_core.run import RoundSummary, Run, policy_id
 from d3po_core.run.run import RunLibrary
 from d3po_panels import tastes
@@ -65,6 +67,22 @@ def test_a_card_has_what_hosts_show(run: Run, cards: Cards) -> None:
     with safe_open(card, framework="np") as file:
         assert file.metadata()["ss_output_name"] == card.stem
         assert "sshs_model_hash" in file.metadata()
+
+
+def test_a_cards_copy_brings_a_lost_lora_back(run: Run, cards: Cards) -> None:
+    """Its bytes are others, because a card's file says its own name, and its tensors are the same."""
+    first, second = taught(run), taught(run)
+    for lora in (first, second):
+        cards.publish(run, lora)
+    before = load_lora(second)[0]
+    second.write_bytes(b"no LoRA")
+    way = go_on(run, cards.files(run))
+    assert way is not None and way.to == 2 and way_on(run) is None
+    back = run.rounds.lora("2")
+    assert back is not None and back.parent == second.parent and second.read_bytes() == b"no LoRA"
+    after = load_lora(back)[0]
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    assert cards.current(run)[0] in files_of(cards)
 
 
 def test_a_name_is_never_used_again(run: Run, cards: Cards) -> None:
