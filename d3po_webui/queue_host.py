@@ -30,7 +30,6 @@ LABELS = {
     "teaching": "teaching",
     "blind": "preparing the blind check",
     "importing": "importing pictures",
-    "stopping": "stopping",
 }
 """What the host's progress bar calls each kind of work."""
 

@@ -174,7 +174,7 @@ def way_on(run: Run, copies: Iterable[Path] = ()) -> WayOn | None:
         return WayOn(lost, lost.round.number, copy)
     now = run.rounds.current_policy()
     if now == lost.round.lora_hash:
-        return WayOn(lost, lost.back_to)
+        return WayOn(lost, lost.back_to or 0)
     maker = run.rounds.maker(now)  # only a stopped round departs from the one that is lost
     return WayOn(lost, maker.number if maker else 0)
 

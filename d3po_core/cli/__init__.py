@@ -141,7 +141,9 @@ def _with_way_on(error: D3POError, options: Namespace) -> D3POError:
     from ..run import LostLora
     from .common import go_on
 
-    return D3POError(error.what, go_on(error, options.run), error.safe) if isinstance(error, LostLora) else error
+    if not isinstance(error, LostLora) or error.back_to is None:
+        return error
+    return D3POError(error.what, go_on(error, options.run), error.safe)
 
 
 def _fail(error: D3POError) -> int:

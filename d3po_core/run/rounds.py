@@ -59,15 +59,17 @@ class LostLora(D3POError):
     Args:
         round: whose file it is.
         path: of the file.
-        back_to: number of the newest earlier round whose file is sound; 0 for the base model.
+        back_to: where the run cannot be drawn for or trained without it, the number of the newest earlier round whose
+            file is sound, 0 for the base model; None where another round is at work.
     """
 
-    def __init__(self, round: Round, path: Path, back_to: int) -> None:
+    def __init__(self, round: Round, path: Path, back_to: int | None) -> None:
         self.round, self.back_to = round, back_to
         wrong = "damaged, or another file is in its place" if path.is_file() else "missing"
+        do = "Name another round" if back_to is None else "Press Go on in the gallery of this taste"
         super().__init__(
             f"The LoRA of round {round.number} is {wrong}: {path}.",
-            "Press Go on in the gallery of this taste, or put the file, or a copy of it, back there.",
+            f"{do}, or put the file, or a copy of it, back there.",
             "All picks, pictures and other rounds are saved.",
         )
 
@@ -177,8 +179,9 @@ class Rounds(Part):
             raise D3POError(f"No finished round of this run made the policy '{policy}'.", "Draw with the base model.")
         path = self.folder / maker.lora_file
         if not self._is_sound(maker):
-            earlier = [each for each in self.all() if each.number < maker.number and self._is_sound(each)]
-            raise LostLora(maker, path, earlier[-1].number if earlier else 0)
+            earlier = [each.number for each in self.all() if each.number < maker.number and self._is_sound(each)]
+            used = maker.lora_hash in (self.current_policy(), self.needed())
+            raise LostLora(maker, path, max(earlier, default=0) if used else None)
         return path
 
     def _is_sound(self, round: Round) -> bool:

@@ -92,6 +92,9 @@ def test_every_reader_says_the_same_and_one_call_goes_on(run: Run, tmp_path: Pat
     assert (second.read_bytes() if second.exists() else None) == left  # not deleted, not repaired
     assert [each.number for each in run.rounds.all()] == [1, 2] and len(run.groups.select()) == 3
 
+    with pytest.raises(LostLora, match="Name another round, or put the file"):
+        lora_of(run, 2)  # which is not at work any more
+
     DAMAGES[name](first)
     assert go_on(run).to == 0 and run.rounds.current_policy() == "base"
 
