@@ -5,6 +5,11 @@
 beta minimises the weighted log loss of the pairs plus ridge / 2 times its squared length. The sum is strictly convex,
 so it has one minimum, which Newton's method finds in a few steps.
 
+People slip: they press the wrong key, or do not look. Without that a single pick that contradicts all others is worth
+any effort to the fit. So a share of the groups, `LAPSES`, is taken to be judged by tossing coins, and a group counts as
+much as it is likely to be meant, given the scores: expectation and maximisation (Dempster, Laird and Rubin 1977), with
+one Newton step to a maximisation. Psychophysics calls it a lapse rate (Wichmann and Hill 2001).
+
 A taste is mostly about few of the features, and a ridge spreads its weight over all that go along with them: what is
 not meant is then taught too. So the fit is repeated with each feature scaled by a power of the weight that it got, if
 cross-validation says so. This is the idea of the adaptive lasso (Zou 2006), with a ridge in the place of the lasso, to
@@ -13,6 +18,7 @@ which repeated reweighting leads (Grandvalet 1998).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,53 +30,8 @@ MAX_STEPS = 100
 NEWTON_TOLERANCE, ROUGHLY = 1e-9, 1e-3
 """Newton decrement at which to stop; half of it estimates how far the loss is above its minimum. The second is for
 fits that are only chosen between."""
-
-
-def fit_bradley_terry(
-    differences: Tensor,
-    weights: Tensor,
-    ridge: float,
-    start: Tensor | None = None,
-    tolerance: float = NEWTON_TOLERANCE,
-) -> Tensor:
-    """Return the beta (F,), float64, at which `log_loss` is least.
-
-    Args:
-        differences: features of each pair's winner - its loser's, (P, F), float64.
-        weights: of the pairs, (P,).
-        ridge: above 0.
-        start: a beta near the minimum, from which fewer steps are needed; 0 if None.
-        tolerance: Newton decrement at which to stop.
-    """
-    beta = differences.new_zeros(differences.shape[1]) if start is None else start.clone()
-    for _ in range(MAX_STEPS):
-        miss = torch.sigmoid(-(differences @ beta))  # predicted probability of the opposite preference
-        gradient = ridge * beta - differences.T @ (weights * miss)
-        curvature = (differences.T * (weights * miss * (1 - miss))) @ differences
-        curvature.diagonal().add_(ridge)
-        step = torch.cholesky_solve(gradient[:, None], torch.linalg.cholesky(curvature))[:, 0]
-        decrement = float(gradient @ step)
-        if decrement <= tolerance:
-            break
-        size, now = 1.0, log_loss(differences, weights, ridge, beta)
-        while log_loss(differences, weights, ridge, beta - size * step) > now - 0.1 * size * decrement:
-            size /= 2
-        beta = beta - size * step
-    return beta
-
-
-def log_loss(differences: Tensor, weights: Tensor, ridge: float, beta: Tensor) -> float:
-    """Return the weighted log loss of the pairs plus ridge / 2 times the squared length of beta."""
-    return float(weights @ F.softplus(-(differences @ beta)) + ridge / 2 * beta @ beta)
-
-
-OUTER_FOLDS, INNER_FOLDS = 5, 3
-RIDGES = (1.0, 0.25, 0.06, 0.015)
-"""In this order, because each fit starts from the one before."""
-POWERS = (0.0, 0.5, 1.0)
-"""Of the first fit's weights, by which the features of the second are scaled; 0 is the first fit's own scale."""
-RANK_TOLERANCE = 1e-9
-"""Singular values below this share of the largest are rounding."""
+LAPSES = 0.1
+"""Share of the groups that is taken to be judged without looking."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +39,7 @@ class PairData:
     """Pairs of winner and loser.
 
     Attributes:
-        differences: of standardised features, (P, F), float64.
+        differences: of standardised features, winner - loser, (P, F), float64.
         weights: (P,).
         groups: number of each pair's group, from 0, (P,).
     """
@@ -103,6 +64,83 @@ class PairData:
         rank = int((singular > RANK_TOLERANCE * singular.max()).sum()) if len(singular) else 0
         projected = left[:, :rank] * singular[:rank]
         return PairData(projected, self.weights, self.groups), scale[:, None] * right[:rank].T
+
+    def of_group(self, values: Tensor) -> Tensor:
+        """Add up values (P,) of the pairs of each group, (G,)."""
+        return torch.bincount(self.groups, values).to(values)  # of no pairs it is of whole numbers
+
+
+def fit_bradley_terry(
+    data: PairData,
+    ridge: float,
+    start: Tensor | None = None,
+    tolerance: float = NEWTON_TOLERANCE,
+    lapses: float = LAPSES,
+) -> Tensor:
+    """Return the beta (F,), float64, at which the loss of the pairs is least.
+
+    Args:
+        data: pairs, at least one.
+        ridge: above 0.
+        start: a beta near the minimum, from which fewer steps are needed; 0 if None.
+        tolerance: Newton decrement at which to stop.
+        lapses: share of the groups that is judged without looking; 0 for the Bradley-Terry model itself.
+    """
+    differences = data.differences
+    beta = differences.new_zeros(differences.shape[1]) if start is None else start.clone()
+    for _ in range(MAX_STEPS):
+        margins = differences @ beta
+        weights = data.weights * meant(data, margins, lapses)[data.groups]
+        miss = torch.sigmoid(-margins)  # predicted probability of the opposite preference
+        gradient = ridge * beta - differences.T @ (weights * miss)
+        curvature = (differences.T * (weights * miss * (1 - miss))) @ differences
+        curvature.diagonal().add_(ridge)
+        step = torch.cholesky_solve(gradient[:, None], torch.linalg.cholesky(curvature))[:, 0]
+        decrement = float(gradient @ step)
+        if decrement <= tolerance:
+            break
+        size, now = 1.0, log_loss(differences, weights, ridge, beta)
+        while log_loss(differences, weights, ridge, beta - size * step) > now - 0.1 * size * decrement:
+            size /= 2
+        beta = beta - size * step
+    return beta
+
+
+def log_loss(differences: Tensor, weights: Tensor, ridge: float, beta: Tensor) -> float:
+    """Return the weighted log loss of the pairs plus ridge / 2 times the squared length of beta."""
+    return float(weights @ F.softplus(-(differences @ beta)) + ridge / 2 * beta @ beta)
+
+
+def meant(data: PairData, margins: Tensor, lapses: float = LAPSES) -> Tensor:
+    """Return the probability that each group was judged by the scores and not by coins, (G,), given margins (P,).
+
+    The pairs of a group count as independent of each other.
+    """
+    of_scores, of_coins = _log_likelihoods(data, margins, lapses)
+    return torch.sigmoid(of_scores - of_coins)
+
+
+def hidden_loss(data: PairData, margins: Tensor, lapses: float = LAPSES) -> float:
+    """Return the negative log likelihood of pairs with these margins (P,), every group weighted as its pairs are."""
+    of_group = -torch.logaddexp(*_log_likelihoods(data, margins, lapses))
+    count = data.of_group(torch.ones_like(margins))
+    return float((data.of_group(data.weights) / count.clamp(min=1)) @ of_group)
+
+
+def _log_likelihoods(data: PairData, margins: Tensor, lapses: float) -> tuple[Tensor, Tensor]:
+    """Return the logarithms of the probability that a group was judged as it is, (G,): by the scores, and by coins."""
+    share = margins.new_tensor(lapses)
+    by_scores = torch.log1p(-share) + data.of_group(F.logsigmoid(margins))
+    return by_scores, torch.log(share) + data.of_group(torch.full_like(margins, -math.log(2)))
+
+
+OUTER_FOLDS, INNER_FOLDS = 5, 3
+RIDGES = (16.0, 4.0, 1.0, 0.25, 0.06, 0.015)
+"""In this order, because each fit starts from the one before."""
+POWERS = (0.0, 0.5, 1.0)
+"""Of the first fit's weights, by which the features of the second are scaled; 0 is the first fit's own scale."""
+RANK_TOLERANCE = 1e-9
+"""Singular values below this share of the largest are rounding."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +168,7 @@ def fit_head(data: PairData, scales: Sequence[Tensor], count: int = OUTER_FOLDS)
 def fit_scaled(data: PairData, scale: Tensor, ridge: float) -> Tensor:
     """Fit to features that are multiplied by a scale (F,); return the weights (F,) on the features as they are."""
     span, back = data.scaled(scale)
-    return back @ fit_bradley_terry(span.differences, span.weights, ridge)
+    return back @ fit_bradley_terry(span, ridge)
 
 
 def concentrated(scale: Tensor, weights: Tensor, power: float) -> Tensor:
@@ -172,8 +210,8 @@ def choose_power(data: PairData, scale: Tensor, first: Choice, count: int) -> Ch
             span, back = train.scaled(concentrated(scale, weights, power))
             beta = None
             for ridge in RIDGES:
-                beta = fit_bradley_terry(span.differences, span.weights, ridge, beta, ROUGHLY)
-                loss = float(test.weights @ F.softplus(-(test.differences @ (back @ beta))))
+                beta = fit_bradley_terry(span, ridge, beta, ROUGHLY)
+                loss = hidden_loss(test, test.differences @ (back @ beta))
                 choice = Choice(first.scale, ridge, power)
                 losses[choice] = losses.get(choice, 0.0) + loss
     return min(losses, key=lambda choice: losses[choice])
@@ -188,8 +226,8 @@ def choose_ridge(spans: Sequence[PairData], count: int) -> Choice:
         for number, span in enumerate(spans):
             train, test, beta = span[seen], span[~seen], None
             for ridge in RIDGES:
-                beta = fit_bradley_terry(train.differences, train.weights, ridge, beta, ROUGHLY)
-                loss = float(test.weights @ F.softplus(-(test.differences @ beta)))
+                beta = fit_bradley_terry(train, ridge, beta, ROUGHLY)
+                loss = hidden_loss(test, test.differences @ beta)
                 losses[Choice(number, ridge)] = losses.get(Choice(number, ridge), 0.0) + loss
     return min(losses, key=lambda choice: losses[choice])
 
@@ -204,6 +242,4 @@ def fold_of(groups: Tensor, count: int) -> Tensor:
 def by_group(data: PairData, margins: Tensor) -> Tensor:
     """Return the weighted share of each group's pairs that are predicted right, (G,); a margin of 0 counts half."""
     right = (margins > 0).double() + 0.5 * (margins == 0).double()
-    count = int(data.groups.max()) + 1
-    total = torch.zeros(count, dtype=torch.float64)
-    return total.index_add(0, data.groups, data.weights * right) / total.index_add(0, data.groups, data.weights)
+    return data.of_group(data.weights * right) / data.of_group(data.weights)

@@ -18,7 +18,16 @@ from torch import Tensor
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.rewards import get_reward
-from d3po_core.rewards.cross_validation import PairData, by_group, fit_bradley_terry, fit_head, fold_of, hidden_margins
+from d3po_core.rewards.cross_validation import (
+    PairData,
+    by_group,
+    fit_bradley_terry,
+    fit_head,
+    fold_of,
+    hidden_loss,
+    hidden_margins,
+    meant,
+)
 from d3po_core.rewards.features import Statistics, get_features, reach
 from d3po_core.rewards.judge import (
     MIN_GROUPS,
@@ -38,6 +47,13 @@ from d3po_core.training.preferences import collect_preferences
 from tests.run_helpers import make_run, put_group
 
 STATISTICS = Statistics()
+
+
+def alone(differences: Tensor, weights: Tensor | None = None) -> PairData:
+    """Pairs of which each is a group of its own."""
+    count = len(differences)
+    weights = torch.ones(count, dtype=torch.float64) if weights is None else weights
+    return PairData(differences, weights, torch.arange(count))
 
 
 def coloured_run(folder: Path, groups: int, candidates: int = 3, held_out: int = 0) -> Run:
@@ -82,7 +98,7 @@ def understood(warm) -> Judge:
 def test_one_feature_is_fitted_as_its_equation_says():
     """n pairs with difference 1, share p of them won, no ridge to speak of: beta is the logit of p."""
     differences = torch.tensor([[1.0]] * 30 + [[-1.0]] * 10, dtype=torch.float64)
-    beta = fit_bradley_terry(differences, torch.ones(40, dtype=torch.float64), 1e-9)
+    beta = fit_bradley_terry(alone(differences), 1e-9, lapses=0)
     assert float(beta) == pytest.approx(math.log(3), abs=1e-5)
 
 
@@ -90,7 +106,7 @@ def test_the_fit_is_where_the_gradient_vanishes_and_another_solver_ends():
     chance = torch.Generator().manual_seed(2)
     differences = torch.randn(50, 6, dtype=torch.float64, generator=chance)
     weights = torch.rand(50, dtype=torch.float64, generator=chance)
-    found = fit_bradley_terry(differences, weights, 0.3)
+    found = fit_bradley_terry(alone(differences, weights), 0.3, lapses=0)
     beta = torch.zeros(6, dtype=torch.float64, requires_grad=True)
     solver = torch.optim.LBFGS([beta], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
 
@@ -106,7 +122,7 @@ def test_the_fit_is_where_the_gradient_vanishes_and_another_solver_ends():
 
 def test_pairs_that_one_line_parts_are_no_difficulty():
     differences = torch.tensor([[3.0, 0.1]] * 20, dtype=torch.float64) * 100
-    beta = fit_bradley_terry(differences, torch.ones(20, dtype=torch.float64), 1e-4)
+    beta = fit_bradley_terry(alone(differences), 1e-4)
     assert beta.isfinite().all() and bool((differences @ beta > 5).all())
 
 
@@ -115,19 +131,51 @@ def test_weights_count_as_repetitions():
     differences = torch.randn(20, 3, dtype=torch.float64, generator=chance)
     twice = torch.tensor([2.0] * 5 + [1.0] * 15, dtype=torch.float64)
     repeated = torch.cat([differences, differences[:5]])
-    ones = torch.ones(25, dtype=torch.float64)
-    assert torch.allclose(fit_bradley_terry(differences, twice, 0.1), fit_bradley_terry(repeated, ones, 0.1), atol=1e-5)
+    weighted = fit_bradley_terry(alone(differences, twice), 0.1)
+    assert torch.allclose(weighted, fit_bradley_terry(alone(repeated), 0.1), atol=1e-5)
 
 
 @pytest.mark.parametrize(("pairs", "features"), [(12, 40), (60, 5)])
 def test_the_span_of_the_pairs_holds_the_minimum(pairs, features):
     chance = torch.Generator().manual_seed(4)
     differences = torch.randn(pairs, features, dtype=torch.float64, generator=chance)
-    data = PairData(differences, torch.ones(pairs, dtype=torch.float64), torch.arange(pairs))
+    data = alone(differences)
     scale = torch.rand(features, dtype=torch.float64, generator=chance)
     span, back = data.scaled(scale)
-    direct = scale * fit_bradley_terry(differences * scale, data.weights, 0.2)
-    assert torch.allclose(back @ fit_bradley_terry(span.differences, span.weights, 0.2), direct, atol=1e-5)
+    direct = scale * fit_bradley_terry(alone(differences * scale), 0.2)
+    assert torch.allclose(back @ fit_bradley_terry(span, 0.2), direct, atol=1e-5)
+
+
+def test_with_lapses_the_fit_is_where_the_gradient_of_their_mixture_vanishes():
+    """The mixture is written out here, group by group; what a fit of it has found, no small change improves."""
+    data = noise_data(30, 4, 7)
+    found = fit_bradley_terry(data, 0.5, lapses=0.2).requires_grad_()
+    total = 0.25 * found.square().sum()
+    for group in data.groups.unique():
+        by_scores = torch.sigmoid(data.differences[data.groups == group] @ found).prod()
+        total = total - (0.8 * by_scores + 0.2 * 0.5**3).log() / 3  # a group's three pairs weigh 1/3 each
+    total.backward()
+    assert float(found.grad.abs().max()) < 1e-4
+    assert not torch.allclose(found, fit_bradley_terry(data, 0.5, lapses=0), atol=1e-2)
+    assert hidden_loss(data, data.differences @ found.detach(), lapses=0.2) == pytest.approx(
+        float((total - 0.25 * found.square().sum()).detach()), abs=1e-9
+    )
+
+
+def test_picks_that_were_slips_are_found_and_hardly_count():
+    """Of 40 groups, picked by the first of 3 features, 4 are turned round."""
+    chance = torch.Generator().manual_seed(1)
+    seen = torch.randn(40, 4, 3, dtype=torch.float64, generator=chance)
+    order = seen[..., 0].argsort(1, descending=True)
+    order[:4] = order[:4].flip(1)
+    ranked = seen.gather(1, order[..., None].expand_as(seen))
+    differences = (ranked[:, :1] - ranked[:, 1:]).flatten(0, 1)
+    groups = torch.arange(40).repeat_interleave(3)
+    data = PairData(differences, torch.full((120,), 1 / 3, dtype=torch.float64), groups)
+    beta, plain = (fit_bradley_terry(data, 0.25, lapses=lapses) for lapses in (0.1, 0))
+    probability = meant(data, differences @ beta)
+    assert float(probability[:4].max()) < 0.2 < 0.8 < float(probability[4:].mean())
+    assert float(beta[0]) > 1.5 * float(plain[0])
 
 
 # Cross-validation
