@@ -1,0 +1,93 @@
+"""A whole round in the host beside the same round of the core with diffusers: one checkpoint, the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+sys.path.append(str(ROOT))
+
+from tests.hosts.one_round import one_round  # noqa: E402
+from tests.hosts.webui.checkpoint import write  # noqa: E402
+
+from .conftest import HOST, PYTHON  # noqa: E402
+
+CONFIG: dict[str, dict[str, Any]] = {
+    "unet": {
+        **{"_class_name": "UNet2DConditionModel", "block_out_channels": (320, 320), "layers_per_block": 2},
+        **{"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 8},
+        **{"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2},
+    },
+    "vae": {
+        **{"_class_name": "AutoencoderKL", "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
+        **{"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4},
+        **{"latent_channels": 4, "scaling_factor": 0.18215, "sample_size": 64},
+    },
+    "text_encoder": {
+        **{"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "hidden_act": "quick_gelu"},
+        **{"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12},
+        **{"max_position_embeddings": 77, "vocab_size": 49408, "projection_dim": 768},
+        **{"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407},
+    },
+    "scheduler": {
+        **{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        **{"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "epsilon"},
+    },
+}
+PARTS = {
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    **{name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")},
+}
+
+
+def configuration(folder: Path) -> Path:
+    """Write the configuration of a pipeline for the little checkpoint, with the host's own tokenizer."""
+    for part, config in CONFIG.items():
+        (folder / part).mkdir(parents=True)
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        (folder / part / name).write_text(json.dumps(config))
+    (folder / "tokenizer").symlink_to(Path(str(HOST)) / "comfy" / "sd1_tokenizer")
+    about = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **PARTS}
+    (folder / "model_index.json").write_text(json.dumps(about))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures of the host's round, and of the core's."""
+    folder = tmp_path_factory.mktemp("round")
+    checkpoint = write(folder / "models" / "checkpoints", "sd15")
+    command = [PYTHON, str(Path(__file__).parent / "inside_round.py"), str(folder / "models")]
+    environment = {**os.environ, "COMFYUI_DIR": str(HOST), "OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    from d3po_core.models import load_model
+
+    model = load_model(checkpoint, base_config=configuration(folder / "config"))
+    figures = one_round("d3po_core", model, folder / "run", lambda prompts, shape, work: work())
+    return json.loads(done.stdout.splitlines()[-1]), figures
+
+
+def test_print(both):
+    host, core = both
+    import torch
+
+    for name in core:
+        a, b = host[name], core[name]
+        if name in ("latents", "adherence", "seen", "lora"):
+            a, b = torch.tensor(a), torch.tensor(b)
+            print(name, a.shape, float((a - b).norm() / b.norm()), a[:4], b[:4])
+        else:
+            print(name, a, b)
+    print(host["unharmed"])
