@@ -7,6 +7,7 @@ and nowhere else; its place in a node is in `nodes/`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -413,6 +414,8 @@ def validate(settings: Settings) -> Settings:
         low, high, choices = facts["low"], facts["high"], facts["choices"]
         if value is None and item.default is None:
             continue
+        if isinstance(value, float) and not math.isfinite(value):
+            raise D3POError(f"{item.name} is {value}.", "Choose a finite number.")
         if choices and value not in choices:
             raise D3POError(f"{item.name} is '{value}'.", f"Choose one of {', '.join(choices)}.")
         if (low is not None and not value >= low) or (high is not None and not value <= high):

@@ -124,6 +124,7 @@ def _start(name: str, arguments: list[str]) -> int:
 def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
     parser, options = make_parser(name, command, advanced="--help-advanced" in arguments), Namespace()
     try:
+        _check_text(arguments)
         options = parser.parse_args(arguments)
         return within_memory(lambda: command.run(options), command.OUT_OF_MEMORY, "What was done before is kept.")
     except D3POError as error:
@@ -144,6 +145,20 @@ def _with_way_on(error: D3POError, options: Namespace) -> D3POError:
     if not isinstance(error, LostLora) or error.back_to is None:
         return error
     return D3POError(error.what, go_on(error, options.run), error.safe)
+
+
+def _check_text(arguments: list[str]) -> None:
+    """Check that all arguments are text; Python keeps bytes of another encoding as half letters, which nothing takes.
+
+    Raises:
+        D3POError: one isn't.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            shown = argument.encode(errors="replace").decode()
+            raise D3POError(f"'{shown}' is not valid UTF-8.", "Set the terminal to UTF-8.") from error
 
 
 def _fail(error: D3POError) -> int:

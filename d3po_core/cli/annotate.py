@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import D3POError
@@ -62,11 +63,16 @@ def run(options: argparse.Namespace) -> int:
     from ..exchange.lines import import_file
     from ..rewards.auto_pick import auto_pick
     from ..run import Run
+    from ..run.files import check_new_file
 
     if not (options.scorer or options.random or options.import_ or options.export):
         raise D3POError("Nobody was named to pick.", f"Choose --scorer {', '.join(REWARDS)}, or --random, or --import.")
-    reward = get_reward(options.scorer, own_code=True) if options.scorer and not options.random else None
+    if options.scorer and options.random:
+        raise D3POError("A scorer picks, or chance.", "Choose --scorer or --random.")
+    reward = get_reward(options.scorer, own_code=True) if options.scorer else None
     run = Run.open(options.run)
+    if options.export:
+        check_new_file(Path(options.export))
     if options.import_:
         print(f"Imported {import_file(run, options.import_, options.who)} picks.")
     if reward or options.random:
@@ -80,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"Wrote {options.export}.{note}")
     else:
         print(f"The run has picks in {len(run.groups.select(picked=True))} of {len(run.groups.select())} groups.")
-        print(f"Next: d3po train --run {options.run}")
+        print(f"Next: d3po train --run {common.quoted(options.run)}")
     return 0
 
 
@@ -95,6 +101,7 @@ def show_picking(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
 
 
 def _annotator(run: Run, who: str | None) -> str:
+    common.check_who(run, who)
     people = sorted({judgement.who for judgement in run.picks.judgements()})
     if who is None and len(people) > 1:
         raise D3POError(f"Several people picked in this run: {', '.join(people)}.", "Say whose picks with --who.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from ..embedded import GARDEN, GARDEN_DEFAULTS
 from ..errors import D3POError
-from ..textfiles import decode
+from ..textfiles import read_text
 
 if TYPE_CHECKING:
     from ..models import DiffusersModel
@@ -111,18 +112,20 @@ def go_on(lost: LostLora, folder: str) -> str:
     """Return how a run goes on without a LoRA file, with the command to copy."""
     to = str(lost.back_to or "base")
     where = f"round {to}" if lost.back_to else "the original model"
-    return f"Put a copy of it back, or go on from {where}: d3po info --run {shlex.quote(folder)} --go-back {to}"
+    return f"Put a copy of it back, or go on from {where}: d3po info --run {quoted(folder)} --go-back {to}"
 
 
 def open_if_there(folder: str) -> Run | None:
     """Return the run in a folder, None where there is none yet.
 
     Raises:
-        D3POError: it is damaged, or the folder holds something else.
+        D3POError: it is damaged, the folder holds something else, or none can be made there.
     """
     from ..run import Run
+    from ..run.files import check_writable
 
     path = Path(folder)
+    check_writable(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         return Run.open(path)
     return None
@@ -136,16 +139,10 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
     """
     prompts: list[str] = list(options.prompt)
     if options.prompts:
-        try:
-            lines = decode(Path(options.prompts).read_bytes()).splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not text"
-            raise D3POError(
-                f"The prompts in {options.prompts} cannot be read ({reason}).", "Check the path."
-            ) from error
-        prompts += [line.strip() for line in lines if line.strip()]
-        if not prompts:
+        lines = [line.strip() for line in read_text(Path(options.prompts)).splitlines()]
+        if not any(lines):
             raise D3POError(f"There is no prompt in {options.prompts}.", "Write one per line.")
+        prompts += filter(None, lines)
     return prompts
 
 
@@ -173,7 +170,10 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
         D3POError: it cannot be loaded, or the run was begun with another one.
     """
     from ..models import load_model
+    from ..models.loading import check_base_config
 
+    if options.base_config:  # also where the model needs none, as a run remembers it
+        check_base_config(options.base_config)
     _be_quiet()
     remembered = run.model if run else {}
     model = load_model(
@@ -198,6 +198,23 @@ def model_facts(options: argparse.Namespace, model: DiffusersModel) -> BaseModel
     source, base = source_of(options, None), options.base_config
     source = source if source == GARDEN else _absolute(source)
     return runs.model_facts(model, source, base and _absolute(base), options.dtype or "float32")
+
+
+def check_who(run: Run, who: str | None) -> None:
+    """Check that a person, if one is named, has picked in a run.
+
+    Raises:
+        D3POError: they haven't.
+    """
+    people = sorted({judgement.who for judgement in run.picks.judgements()})
+    if who is not None and who not in people:
+        known = f"There are picks of {', '.join(people)}." if people else "Pick some first."
+        raise D3POError(f"There are no picks of '{who}' in this run.", known)
+
+
+def quoted(path: str | Path) -> str:
+    """Return a path as it stands in a command that is to be copied into a terminal."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
 def _absolute(path: str) -> str:

@@ -11,6 +11,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
+from ..errors import D3POError
 from ..settings import LoraSettings, SampleSettings, TrainSettings, replace
 from . import annotate, common, evaluate, export, sample
 from .flags import number
@@ -18,12 +19,12 @@ from .flags import number
 EXAMPLE = """  d3po demo
   d3po demo --scorer garden-lean --picks 96"""
 OUT_OF_MEMORY = "Close other programs; 2 GB are enough."
-STOPPED = "\nStopped. What was done is in {folder}; d3po info --run {folder} tells how far it came."
+STOPPED = "\nStopped. What was done is in {folder}; d3po info --run {quoted} tells how far it came."
 USE = """
 To use the LoRA, with the embedded model in diffusers:
 
-    pipe = StableDiffusionPipeline.from_pretrained("{garden}")
-    pipe.load_lora_weights("{lora}")
+    pipe = StableDiffusionPipeline.from_pretrained({garden!r})
+    pipe.load_lora_weights({lora!r})
     pipe("a red tulip by day", num_inference_steps=20, guidance_scale={guidance:g}).images[0].save("tulip.png")
 
 To teach your own model instead:
@@ -51,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     reward = get_reward(options.scorer, own_code=True)
     begin = time.monotonic()
     folder = Path(options.run or time.strftime("d3po-runs/garden-%Y%m%d-%H%M%S"))
+    if common.open_if_there(str(folder)):
+        raise D3POError(f"There is a run in {folder} already.", "Choose another folder.", "It was not changed.")
     training, held_out = split_prompts()
     settings = replace(SampleSettings(groups=options.picks, seed=options.seed, batch=16), common.GARDEN_DEFAULTS)
     say("Loading the embedded model: little garden pictures, drawn from prompts such as", begin)
@@ -83,7 +86,13 @@ def run(options: argparse.Namespace) -> int:
     say("Done.", begin)
     print(f"Before and after:  {picture.resolve()}")
     print(f"The LoRA:          {copy.resolve()}")
-    print(USE.format(garden=GARDEN_FOLDER, lora=copy.resolve(), guidance=settings.guidance_scale))
+    print(
+        USE.format(
+            garden=str(GARDEN_FOLDER),
+            lora=str(copy.resolve()),
+            guidance=settings.guidance_scale,
+        )
+    )
     return 0
 
 
@@ -93,5 +102,5 @@ def say(what: str, begin: float) -> None:
 
 
 def _stopped(folder: Path) -> int:
-    print(STOPPED.format(folder=folder))
+    print(STOPPED.format(folder=folder, quoted=common.quoted(folder)))
     return 130

@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     from ..app.loras import lora_of
     from ..rewards import get_reward
     from ..run import Run
+    from ..run.files import check_writable
 
     reward = get_reward(options.scorer, own_code=True)
     run = Run.open(options.run)
@@ -52,11 +53,13 @@ def run(options: argparse.Namespace) -> int:
     if len(prompts) < 2:
         raise D3POError("A comparison needs at least 2 prompts.", "Add another --prompt.")
     lora = lora_of(run, options.round or 0)
+    target = Path(options.to or run.folder / "evaluations" / lora.stem)
+    check_writable(target)
     model = common.load(options, run)
     report = evaluate_lora(
         model, lora, prompts, options.seeds, settings, reward, fidelity_of(common.source_of(options, run))
     )
-    picture = report.save(Path(options.to or run.folder / "evaluations" / lora.stem))
+    picture = report.save(target)
     print(table(report))
     print(f"Before and after: {picture}")
     return 0

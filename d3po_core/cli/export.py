@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import D3POError
 from . import common
 
 if TYPE_CHECKING:
@@ -39,13 +40,20 @@ def export(run: Run, to: str | Path, round: str | None = None) -> Path:
 
     Args:
         run: that taught it.
-        to: a folder, where the LoRA gets the run's name and the round's number, or a file.
+        to: a folder, where the LoRA gets the run's name and the round's number, or a file. What ends as a file of
+            another kind does is a folder only if it exists, or with / at its end.
         round: number of the round; None takes the newest.
 
     Raises:
-        D3POError: there is no such LoRA, the file exists, or it cannot be written.
+        D3POError: there is no such LoRA, the file exists or is of another kind, or it cannot be written.
     """
     from ..app.loras import copy_to, lora_of, publish
 
     lora, target = lora_of(run, round or 0), Path(os.path.expanduser(to))
-    return copy_to(lora, target) if target.suffix == ".safetensors" else publish(lora, target)
+    if target.suffix.lower() == ".safetensors" and not target.is_dir():
+        return copy_to(lora, target)
+    if target.suffix[1:].isalpha() and not target.is_dir() and not str(to).endswith(("/", os.sep)):
+        raise D3POError(
+            f"{target} does not end in .safetensors.", "Name such a file, or a folder with / at the end of its name."
+        )
+    return publish(lora, target)

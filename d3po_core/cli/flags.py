@@ -28,7 +28,7 @@ from ..settings import (
     preset_values,
     replace,
 )
-from ..textfiles import decode
+from ..textfiles import read_text
 
 if TYPE_CHECKING:
     from ..run.records import JsonObject
@@ -76,11 +76,7 @@ def read_config(path: str | Path, sections: Mapping[str, type]) -> Config:
 
 
 def _load_file(path: Path) -> dict[str, object]:
-    try:
-        text = decode(path.read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise D3POError(f"The settings in {path} cannot be read ({reason}).", "Check the path.") from error
+    text = read_text(path)
     try:
         values = _toml(text) if path.suffix == ".toml" else json.loads(text)
     except ValueError as error:
@@ -140,6 +136,7 @@ def make_parser(name: str, command: ModuleType, advanced: bool = False) -> Parse
         allow_abbrev=False,
         add_help=False,
     )
+    parser.register("type", None, _text)
     helps = parser.add_argument_group("help")
     helps.add_argument("-h", "--help", action="help", help="explain this command")
     helps.add_argument("--help-advanced", action="help", help="the same, with every setting")
@@ -239,6 +236,13 @@ def number(
         return value
 
     return read
+
+
+def _text(value: str) -> str:
+    """Return the text of a flag that takes any but an empty one: a variable of a script that was never set."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError("the value is empty")
+    return value
 
 
 def _add_flag(group: argparse._ArgumentGroup, section: str, item: dataclasses.Field[object], shown: bool) -> None:

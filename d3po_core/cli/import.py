@@ -14,9 +14,11 @@ picture, or from what ComfyUI, A1111 and Forge wrote into it.
 from __future__ import annotations
 
 import argparse
+import shutil
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from ..errors import D3POError
 from ..settings import SampleSettings, replace
 from . import common
 
@@ -48,7 +50,14 @@ def run(options: argparse.Namespace) -> int:
     images = read_source(options.source)  # before a model is loaded for nothing
     model = common.load(options, old)
     run = old or new_run(options, model, replace(SampleSettings(), common.model_defaults(options, old)), "taste")
-    message, lines = import_outcome(_bring(run, images, model, options.who), train_settings(run).method, MAX_LINES)
+    try:
+        imported = _bring(run, images, model, options.who)
+    except D3POError:
+        if old is None and not run.groups.select():  # a run without anything in it would have to be deleted by hand
+            run.close()
+            shutil.rmtree(run.folder)
+        raise
+    message, lines = import_outcome(imported, train_settings(run).method, MAX_LINES)
     print(message)
     print("".join(f"  {line}\n" for line in lines), end="")
     return 0

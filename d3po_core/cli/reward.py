@@ -32,17 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..rewards.features import get_features
     from ..rewards.judge import fit_judge, save_judge
     from ..run import Run
+    from ..run.files import check_new_file
 
     target = Path(os.path.expanduser(options.to))
     if target.suffix != ".safetensors":
         raise D3POError(f"The reward cannot be written to {target}.", "Name a file that ends in .safetensors.")
     if target.exists():
         raise D3POError(f"There is a file {target} already.", "Choose another name.")
-    fitted = fit_judge(Run.open(options.run), options.features, options.who)
+    check_new_file(target)
+    run = Run.open(options.run)
+    common.check_who(run, options.who)
+    fitted = fit_judge(run, get_features(options.features), options.who)
     save_judge(fitted, target)
     print(fitted.facts)
     print(f"Wrote {target}")
-    print(f"Next: d3po draft --run OTHER-FOLDER --reward picks:{target}")
+    print(f"Next: d3po draft --run OTHER-FOLDER --reward {common.quoted(f'picks:{target}')}")
     return 0

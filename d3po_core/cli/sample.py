@@ -44,10 +44,12 @@ def run(options: argparse.Namespace) -> int:
     old = common.open_if_there(options.run)
     settings = settings_of(options, SampleSettings, common.model_defaults(options, old), old.settings if old else None)
     prompts = common.read_prompts(options) or usual_prompts(options, old)
+    if options.policy and old:
+        policy_of(old, options.policy)
+    elif options.policy not in (None, "base"):
+        raise D3POError(f"There is no LoRA of a round '{options.policy}', as this run is new.", "Use base.")
     model = common.load(options, old)
     check_drawable(model, settings)
-    if old is None and options.policy not in (None, "base"):  # before there is a run, which would stay
-        raise D3POError(f"There is no LoRA of a round '{options.policy}', as this run is new.", "Use base.")
     run = old or new_run(options, model, settings, preset_of(options), prompts)
     policy = policy_of(run, options.policy) if options.policy else run.rounds.current_policy()
     start, before = time.monotonic(), len(run.groups.select())
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             f"Stopped; all of them are kept. The same command with --groups {settings.groups - drawn} draws the rest."
         )
         return 130
-    print(f"Next: d3po annotate --run {options.run} --scorer NAME")
+    print(f"Next: d3po annotate --run {common.quoted(options.run)} --scorer NAME")
     return 0
 
 

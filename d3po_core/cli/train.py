@@ -38,6 +38,6 @@ def run(options: argparse.Namespace) -> int:
     run = Run.open(options.run)
     train = settings_of(options, TrainSettings, earlier=run.settings)
     lora = settings_of(options, LoraSettings, earlier=run.settings)
-    model = common.load(options, run)
     reward = get_reward(options.reward, own_code=True) if options.reward else None
+    model = common.load(options, run)
     return train_and_report(run, model, PicksRequest(train, lora, reward), options)

@@ -14,7 +14,7 @@ from ..diffusion.image_model import ImageModel
 from ..run import Run
 from ..training.reports import Report, StepReport
 from ..training.round_trainer import SavedRound
-from .common import ProgressBar
+from .common import ProgressBar, quoted
 
 
 def train(
@@ -55,5 +55,6 @@ def train_and_report(
         return 130
     print(f"Round {saved.result.round} took {time.monotonic() - start:.0f} s. {round_outcome(saved)}")
     print(f"LoRA: {saved.path}")
-    print(f"Next: d3po evaluate --run {options.run} --scorer NAME, or d3po export --run {options.run} --to FILE")
+    folder = quoted(options.run)
+    print(f"Next: d3po evaluate --run {folder} --scorer NAME, or d3po export --run {folder} --to FILE")
     return 0

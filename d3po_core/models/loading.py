@@ -71,6 +71,15 @@ def load_model(
     return DiffusersModel(pipeline.to(place))
 
 
+def check_base_config(folder: str) -> None:
+    """Check that a folder is a pipeline's, as far as its index shows it.
+
+    Raises:
+        D3POError: it isn't.
+    """
+    _read_index(Path(os.path.expanduser(folder)))
+
+
 def _device(name: str | None) -> str:
     """Return a device by its name; None stands for the GPU if there is one.
 

@@ -57,6 +57,30 @@ def unwritable(folder: Path, reason: str) -> D3POError:
     )
 
 
+def check_writable(folder: Path) -> None:
+    """Check that files can be put into a folder that need not exist yet, before long work whose result goes there.
+
+    Raises:
+        D3POError: they can't.
+    """
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise unwritable(folder, f"{there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise unwritable(folder, os.strerror(errno.EACCES))
+
+
+def check_new_file(path: Path) -> None:
+    """Check that a file can be written, as `check_writable` does for a folder.
+
+    Raises:
+        D3POError: it can't.
+    """
+    if path.is_dir():
+        raise D3POError(f"{path} is a folder.", "Name a file in it.")
+    check_writable(path.parent)
+
+
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Turn the failure of a write inside into a message that a person can act on.

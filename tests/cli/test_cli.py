@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -16,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from d3po_core.cli import COMMANDS, main
-from d3po_core.cli.common import ProgressBar
+from d3po_core.cli import COMMANDS, demo, main
+from d3po_core.cli.common import ProgressBar, quoted, read_prompts
 from d3po_core.cli.flags import SECTIONS, flag_of, make_parser, read_config, settings_of
 from d3po_core.errors import D3POError
 from d3po_core.settings import SampleSettings, TrainSettings
@@ -122,6 +126,53 @@ def test_a_preset_may_stand_in_the_config(tmp_path):
     assert (other.beta, other.clip, other.guided_loss) == (None, None, True)  # the first two are D3PO's only
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_files_of_windows_editors_are_read(tmp_path, encoding):
+    config, prompts = tmp_path / "config.json", tmp_path / "prompts.txt"
+    config.write_bytes('{"steps": 11, "negative": "flou"}'.encode(encoding))
+    prompts.write_bytes("a café by day\r\n\r\na red fox\r\n".encode(encoding))
+    options = parse("sample", "--config", str(config), "--prompts", str(prompts))
+    assert settings_of(options, SampleSettings).steps == 11
+    assert read_prompts(options) == ["a café by day", "a red fox"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell takes the command apart")
+@pytest.mark.parametrize("name", ["my taste", "it's", "$HOME", 'a "b"', "plain"])
+def test_what_is_to_be_copied_keeps_its_path(tmp_path, monkeypatch, capsys, name):
+    """Every command that a hint names, as a shell takes it apart."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "tests" / "data" / "earlier_run", name)
+    assert main(["annotate", "--run", name, "--random", "--limit", "1"]) == 0
+    hint = capsys.readouterr().out.partition("Next: ")[2]
+    assert shlex.split(hint) == ["d3po", "train", "--run", name]
+    stopped = demo.STOPPED.format(folder=name, quoted=quoted(name)).partition("; ")[2]
+    assert shlex.split(stopped)[:4] == ["d3po", "info", "--run", name]
+
+
+def test_hints_quote_every_path():
+    """No command in a message has a path as it is: all that stand behind a flag are written by `quoted`."""
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "d3po_core" / "cli").glob("*.py"))
+    hints = re.findall(r"d3po \w+ [^\n]*?--(?:run|reward|to) (\{[^}]*\}?)", sources)
+    assert len(hints) >= 6
+    assert all(hint.startswith(("{common.quoted(", "{folder}", "{quoted}")) for hint in hints), hints
+
+
+def test_export_to_a_folder_or_a_file(tmp_path, capsys):
+    run = shutil.copytree(ROOT / "tests" / "data" / "earlier_run", tmp_path / "run")
+    (tmp_path / "my.loras").mkdir()
+    for to, made in {
+        "a.safetensors": "a.safetensors",
+        "B.SAFETENSORS": "B.SAFETENSORS",
+        "my.loras": "my.loras/Earlier-round1-70.safetensors",
+        "v1.5": "v1.5/Earlier-round1-70.safetensors",
+        "new.loras/": "new.loras/Earlier-round1-70.safetensors",
+    }.items():
+        assert main(["export", "--run", str(run), "--to", f"{tmp_path}/{to}"]) == 0, capsys.readouterr().err
+        assert (tmp_path / made).is_file()
+    assert main(["export", "--run", str(run), "--to", str(tmp_path / "x.ckpt")]) == 2
+    assert not (tmp_path / "x.ckpt").exists()
+
+
 def test_toml_reads_the_same(tmp_path):
     pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
     path = tmp_path / "config.toml"
@@ -164,8 +215,8 @@ WRONG = [
     (["sample", "--run", "x", "--window", "late"], "window is 'late'. Choose one of early, first, all."),
     (["sample", "--run", "x", "--eta", "nan"], "eta is nan."),
     (["sample", "--run", "x", "--preset", "magic"], "Argument --preset: invalid choice: 'magic'"),
-    (["sample", "--run", "x", "--config", "nowhere.json"], "The settings in nowhere.json cannot be read"),
-    (["sample", "--run", "x", "--prompts", "nowhere.txt"], "The prompts in nowhere.txt cannot be read"),
+    (["sample", "--run", "x", "--config", "nowhere.json"], "There is no file nowhere.json."),
+    (["sample", "--run", "x", "--prompts", "nowhere.txt"], "There is no file nowhere.txt."),
     (["sample", "--run", "x", "--model", "nowhere"], "There is no model at 'nowhere'."),
     (["sample", "--run", "x", "--model", "nowhere", "--prompt", "a"], "There is no model at 'nowhere'."),
     (["annotate", "--run", "x"], "Nobody was named to pick."),
