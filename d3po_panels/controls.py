@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,10 @@ SECTIONS: dict[str, type] = {"sample": SampleSettings, "train": TrainSettings, "
 KINDS: dict[str, type] = {**SECTIONS, "reward": RewardSettings}
 LEFT_OUT = {("sample", "groups"), ("reward", "seed")}
 """Settings without a control: groups are drawn as somebody looks, and every round by a reward has a seed of its own."""
+
+
+QUIET = {"print_exception": False} if "print_exception" in inspect.signature(gr.Error.__init__).parameters else {}
+"""For `gr.Error`: later versions of gradio can leave out the traceback of what a person got wrong."""
 
 
 class ChosenSettings(TypedDict, total=False):
@@ -138,9 +143,14 @@ def show_errors(work: Callable[P, R]) -> Callable[P, R]:
         try:
             return work(*values, **named)
         except D3POError as error:
-            raise gr.Error(str(error)) from error
+            raise as_shown(error) from None
 
     return shown
+
+
+def as_shown(error: D3POError) -> gr.Error:
+    """Return an error as gradio shows it: a sentence, and nothing in the terminal if this version can leave it out."""
+    return gr.Error(str(error), **QUIET)
 
 
 def path_of(file: str | UploadedFile) -> Path:

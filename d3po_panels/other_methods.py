@@ -99,7 +99,7 @@ def _reward(library: RunLibrary, worker: Worker, taste: Component) -> tuple[Comp
 
     ready.input(lambda name: REWARDS[name], ready, written)
     begin.click(teach, [taste, written, *fields.values()], opened)
-    finish.click(end, taste, [opened, finish])
+    finish.click(end, taste, [opened, finish], show_progress="hidden")
     return opened, finish
 
 

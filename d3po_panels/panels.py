@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from PIL import Image
@@ -23,7 +25,7 @@ from d3po_core.run import Run
 from d3po_core.run.run import RunLibrary, to_image
 
 from . import controls, tastes
-from .controls import Component, Update, Upload, path_of, show_errors
+from .controls import Component, Update, Upload, as_shown, path_of, show_errors
 from .report import report
 from .words import WORDS
 from .worker import Worker
@@ -43,8 +45,8 @@ def choose_taste(library: RunLibrary, run_id: str | None = None) -> Update:
     return gr.update(choices=list(labels), value=chosen[0] if chosen else None)
 
 
-def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> None:
-    """Make the panel that begins a taste: model, prompts, settings, and a button."""
+def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> Component:
+    """Make the panel that begins a taste: model, prompts, settings, and a button; return the event of having begun."""
     with gr.Row():
         name = gr.Textbox(label=WORDS["name"], value="Garden")
         source = gr.Textbox(label=WORDS["model"], value=GARDEN, info=WORDS["model_help"])
@@ -54,7 +56,8 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> None:
     with gr.Accordion(WORDS["advanced"], open=False):
         advanced = controls.controls(True, {})
     price = gr.Markdown()
-    button = gr.Button(WORDS["begin"], variant="primary")
+    progress = gr.Markdown()
+    button = gr.Button(WORDS["begin"], variant="primary", elem_id="d3po_begin")
     keys = [*plain, *advanced]
     inputs = [*plain.values(), *advanced.values()]
 
@@ -70,8 +73,7 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> None:
     for changed in (source, plain["sample.candidates"], advanced["sample.width"], advanced["sample.height"]):
         changed.change(show_price, [source, *inputs], price)
 
-    @show_errors
-    def begin(name: str, source: str, prompts: str, *values: object) -> Update:
+    def begun(name: str, source: str, prompts: str, *values: object) -> Run:
         chosen = controls.settings_of(keys, list(values))
         settings = (chosen["sample"], chosen["train"], chosen["lora"])
         place, lines = tastes.source_of(source), tastes.prompts_of(prompts)
@@ -79,9 +81,20 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> None:
         def work() -> Run:
             return tastes.begin(library, worker.host.models.get(place), place, name.strip(), lines, *settings)
 
-        return choose_taste(library, worker.queue.call(work).result().run_id)
+        return worker.queue.call(work).result()
 
-    button.click(begin, [name, source, prompts, *inputs], taste)
+    def begin(*written: Any) -> Iterator[tuple[Update, Update, str]]:
+        """Begin a taste. While that is done, the button cannot be pressed again."""
+        yield gr.update(), gr.update(interactive=False), WORDS["beginning"]
+        try:
+            chosen = choose_taste(library, begun(*written).run_id)
+        except D3POError as error:
+            yield gr.update(), gr.update(interactive=True), ""
+            raise as_shown(error) from None
+        yield chosen, gr.update(interactive=True), ""
+
+    outputs = [taste, button, progress]
+    return button.click(begin, [name, source, prompts, *inputs], outputs, show_progress_on=progress)
 
 
 def compare(library: RunLibrary, worker: Worker, taste: Component) -> None:
@@ -147,8 +160,9 @@ def files(library: RunLibrary, worker: Worker, taste: Component) -> None:
         tastes.delete(tastes.chosen(library, taste), worker)
         return choose_taste(library), False
 
-    renaming.click(rename, [taste, name], taste)
-    deleting.click(delete, [taste, sure], [taste, sure])
+    # What shows progress is covered by a failure: the very box that is to be ticked, and the list.
+    renaming.click(rename, [taste, name], taste, show_progress="hidden")
+    deleting.click(delete, [taste, sure], [taste, sure], show_progress="hidden")
 
 
 def _sharing(library: RunLibrary, taste: Component) -> None:

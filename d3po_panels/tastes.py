@@ -50,8 +50,14 @@ def begin(
 
 
 def source_of(written: str) -> str:
-    """Return a model's source as a taste keeps it, from what a person wrote."""
-    source = written.strip().strip('"')
+    """Return a model's source as a taste keeps it, from what a person wrote.
+
+    Raises:
+        D3POError: nothing was written, which would be this program's folder.
+    """
+    source = written.strip().strip('"').strip()
+    if not source:
+        raise D3POError("No model is named.", f"Write {GARDEN}, or the path of a checkpoint or a diffusers folder.")
     return source if source == GARDEN else str(Path(os.path.expanduser(source)).resolve())
 
 

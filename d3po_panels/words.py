@@ -15,6 +15,7 @@ WORDS = {
     "prompts": "Prompts, one per line",
     "advanced": "More settings",
     "begin": "Begin",
+    "beginning": "The model is being loaded, and the prompts are read…",
     "price": "A first round of 64: ",
     "trouble": "Trouble?",
     "make_report": "Make a report",

@@ -18,7 +18,7 @@ from d3po_core.gallery.requests import GalleryApp
 from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_panels import panels, tastes
-from d3po_panels.controls import Component
+from d3po_panels.controls import Component, Update
 from d3po_panels.host import Models
 from d3po_panels.tabs import gallery_element, panel_tabs
 from d3po_panels.words import WORDS
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 MOUNT = "/d3po"
+PICK = "pick"
+"""Id of the tab with the gallery."""
 
 
 def web_folder() -> Path:
@@ -48,7 +50,17 @@ def make_app(folder: Path, worker: Worker, port: int) -> ASGIApp:
     app = FastAPI(openapi_url=None)
     app.mount(MOUNT, cast("ASGIApp", GalleryApp(library, worker, web_folder())))
     page = build(library, worker)
-    return LocalOnlyMiddleware(gradio.mount_gradio_app(app, page, path="/", head=HEAD, footer_links=[]), port)
+    mounted = gradio.mount_gradio_app(app, page, path="/", head=HEAD, footer_links=[], theme=theme())
+    return LocalOnlyMiddleware(mounted, port)
+
+
+def theme() -> gr.themes.Base:
+    """Return gradio's look with its bold fonts: of the semi-bold ones that it takes, two letters are there."""
+    text, code = (gr.themes.LocalFont(name, weights=(400, 700)) for name in ("Source Sans Pro", "IBM Plex Mono"))
+    return gr.themes.Default(
+        font=(text, "ui-sans-serif", "system-ui", "sans-serif"),
+        font_mono=(code, "ui-monospace", "Consolas", "monospace"),
+    )
 
 
 def begin_first_taste(library: RunLibrary, models: Models) -> None:
@@ -142,11 +154,18 @@ def build(library: RunLibrary, worker: Worker) -> Component:
     """Make the page; the choice of taste at its top rules all panels."""
     with gr.Blocks(title="D3PO Studio", fill_width=True) as page:
         taste = gr.Dropdown(label=WORDS["taste"], choices=[], interactive=True)
-        with gr.Tab(WORDS["pick"]):
-            gallery = gr.HTML(gallery_element(library, None))
-        with gr.Tab(WORDS["new"]):
-            panels.new_taste(library, worker, taste)
-        panel_tabs(library, worker, taste, {})
-        taste.change(lambda taste: gallery_element(library, taste), taste, gallery)
-        page.load(lambda: panels.choose_taste(library), None, taste)
+        with gr.Tabs() as tabs:
+            with gr.Tab(WORDS["pick"], id=PICK):
+                gallery = gr.HTML()  # filled when the page is opened: only then is it known whether there is a taste
+            with gr.Tab(WORDS["new"]):
+                begun = panels.new_taste(library, worker, taste)
+            panel_tabs(library, worker, taste, {})
+        begun.success(lambda: gr.update(selected=PICK), None, tabs, show_progress="hidden")
+        taste.change(lambda taste: gallery_element(library, taste), taste, gallery, show_progress="hidden")
+        page.load(lambda: opened(library), None, [taste, gallery], show_progress="hidden")
     return page
+
+
+def opened(library: RunLibrary) -> tuple[Update, str]:
+    """Return the list of tastes and the gallery as a page shows them first."""
+    return panels.choose_taste(library), gallery_element(library, next(iter(tastes.labels(library)), None))

@@ -49,7 +49,7 @@ def build(library: RunLibrary, worker: Worker, cards: Cards, problem: str = "", 
             use = gr.Button("Put the LoRA into txt2img", elem_id="d3po_use")
         gr.HTML(f'<div id="d3po_progress" data-key="{key}"></div>')
         with gr.Tab(WORDS["pick"], elem_id="d3po_pick"):
-            gallery = gr.HTML(gallery_html(library, None), elem_id="d3po_gallery")
+            gallery = gr.HTML(elem_id="d3po_gallery")
         with gr.Tab(WORDS["new"], elem_id="d3po_new"):
             new_taste(library, worker, taste)
         kept: list[Component] = []
@@ -63,10 +63,15 @@ def build(library: RunLibrary, worker: Worker, cards: Cards, problem: str = "", 
         tag = gr.Textbox(visible=False, elem_id="d3po_tag")
         tagged = use.click(show_errors(lambda taste: lora_tag(library, taste, cards)), taste, tag)
         tagged.then(None, tag, None, _js="d3po_use")
-        page.load(lambda: panels.choose_taste(library), None, taste)
+        page.load(lambda: opened(library), None, [taste, gallery])
     for component in page.blocks.values():
         component.do_not_save_to_config = True  # the host keeps values by label, and two of ours have the same
     return page
+
+
+def opened(library: RunLibrary) -> tuple[Update, str]:
+    """Return the list of tastes and the gallery as a page shows them first."""
+    return panels.choose_taste(library), gallery_html(library, next(iter(tastes.labels(library)), None))
 
 
 def gallery_html(library: RunLibrary, taste: str | None) -> str:

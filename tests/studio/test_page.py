@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import zipfile
@@ -183,3 +184,77 @@ def test_stop_is_said_at_once_and_obeyed_before_the_next_step(page: Any, run: Ru
         go_on.release(1000)
         handle.remove()
     assert len(run.groups.select()) - drawn in (0, 12)  # and what was drawn ahead before, whole
+
+
+NO_TASTE_WAS_SAID = """new MutationObserver(() => {
+  window.said ||= document.body?.innerText.includes("No taste yet");
+}).observe(document, { subtree: true, childList: true, characterData: true });"""
+
+
+def test_a_page_that_opens_says_nothing_untrue(page: Any, run: Run) -> None:
+    page.add_init_script(NO_TASTE_WAS_SAID)
+    page.reload()
+    page.locator("d3po-gallery").first.wait_for(state="attached")
+    assert page.evaluate("window.said") is not True
+    shutil.rmtree(run.folder)
+    page.reload()
+    page.get_by_text("No taste yet").wait_for()
+
+
+def test_begin_works_once_and_shows_that_it_does(page: Any, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    open_tab(page, "New taste")
+    model = page.locator("label", has_text="garden is the small embedded model").locator("input, textarea")
+    model.fill(" ")
+    page.click("#d3po_begin")
+    toast(page, "No model is named. Write garden, or the path of a checkpoint")
+    page.wait_for_function("!document.querySelector('#d3po_begin').disabled")
+    assert "Traceback" not in capfd.readouterr().err
+
+    model.fill("garden")
+    held = threading.Event()
+    page.worker.queue.call(held.wait)  # as if pictures were being drawn
+    press = "document.querySelector('#d3po_begin').click()"
+    page.evaluate(f"{press}; for (const ms of [20, 120, 600]) setTimeout(() => {press}, ms)")
+    page.wait_for_function("document.querySelector('#d3po_begin').disabled")
+    page.get_by_text("The model is being loaded").wait_for()
+    page.wait_for_timeout(1000)
+    held.set()
+    page.wait_for_function("document.querySelector('d3po-gallery')?.offsetParent")  # the new taste is shown
+    page.wait_for_timeout(1000)
+    assert len(RunLibrary(run.folder.parent).runs()) == 2
+
+
+def test_a_refusal_leaves_what_it_speaks_of_in_sight(page: Any, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    open_tab(page, "Files and sharing")
+    page.get_by_role("button", name="Delete this taste", exact=True).click()
+    toast(page, "Tick the box first")
+    box = page.get_by_label("Yes, delete its pictures")
+    assert box.evaluate(
+        """(box) => {
+          const { x, y, width, height } = box.getBoundingClientRect();
+          return document.elementFromPoint(x + width / 2, y + height / 2) === box;
+        }"""
+    )
+    assert capfd.readouterr().err.count("\n") <= 1
+    box.check()
+    page.get_by_role("button", name="Delete this taste", exact=True).click()
+    until(lambda: not run.folder.exists())
+
+
+def test_bold_words_are_of_one_font(page: Any) -> None:
+    """Letters that the font lacks are drawn in the next one of the list, and are as wide as there."""
+    differ = """async () => {
+      await document.fonts.ready;
+      const pen = document.createElement("canvas").getContext("2d");
+      const families = getComputedStyle(document.querySelector("#d3po_begin")).fontFamily.split(",")[0];
+      const width = (letter, next) => {
+        pen.font = `600 200px ${families}, ${next}`;
+        return pen.measureText(letter).width;
+      };
+      return [...document.querySelector("#d3po_begin").textContent.trim(), ..."aäß9?"].filter(
+        (letter) => width(letter, "monospace") !== width(letter, "serif"),
+      );
+    }"""
+    open_tab(page, "New taste")
+    page.locator("#d3po_begin").wait_for()
+    assert page.evaluate(differ) == []
