@@ -39,7 +39,7 @@ def train_in_turns(
         queue.show(run, request.FIRST_WORK, 0)
         prepared = request.prepared(run, model)
         with host.training(model, prepared.settings):
-            return prepared.train(run, model, host.attachment, after_update)
+            return prepared.train(run, model, host.attachment, after_update, queue.at)
 
     while (saved := train()) is None:
         if host.should_yield():

@@ -82,6 +82,10 @@ class Working:
         self.at(report.update, report.total, f"Teaching, {report.note}".rstrip(", "))
         return Next.CONTINUE
 
+    def looked(self, done: int, total: int) -> None:
+        """Show at how many groups of pictures the network has looked, before the first update; see `at`."""
+        self.at(done, total, "Looking at pictures")
+
     def drawn(self, done: int, total: int) -> None:
         """Show how many images before and after are drawn, and of how many; see `at`."""
         self.at(done, total, "Drawing before and after")

@@ -85,10 +85,9 @@ export class PickFoot {
     this.track = el("div.track", bar, this.fill);
     this.progress = el("span.progress");
     this.teach = button("small", { onclick: () => shell.go("teach") }, text.t("foot.teach"));
-    this.restWords = el("span.words");
-    this.rest = el("span.rest", { hidden: true }, this.restWords, this.teach);
+    this.restWords = el("span.rest", { hidden: true });
     this.status = el("span.status", { role: "status" });
-    const line = el("div.line", {}, this.progress, this.rest, this.status);
+    const line = el("div.line", {}, el("span.first", {}, this.progress, this.restWords, this.teach), this.status);
     this.element = el("footer.foot", {}, this.track, line);
   }
 
@@ -109,9 +108,10 @@ export class PickFoot {
 
   #refreshRest() {
     const { rest, state } = this.session;
-    this.rest.hidden = !rest;
+    this.restWords.hidden = !rest;
     this.progress.hidden = Boolean(rest);
-    this.teach.hidden = !state?.can.includes("teach");
+    const worthwhile = state && state.picks.untaught >= state.picks.needed;
+    this.teach.hidden = !(worthwhile && state.can.includes("teach"));
     if (rest) say(this.restWords, this.text.t("foot.rest", { n: rest }));
   }
 

@@ -41,7 +41,7 @@ export class RoundCard {
       {},
       el("p.big", {}, words),
       el("div.meter", { role: "img", "aria-label": words }, fill, el("span.chance")),
-      el("p.hint", {}, this.text.t("round.predicts.of", { done: guessed, of: guessed_of })),
+      el("p.hint", {}, this.text.t("round.predicts.of", { n: guessed_of })),
     );
   }
 
@@ -89,11 +89,11 @@ export class RoundCard {
   }
 
   #file() {
-    const { lora, strength } = this.round;
+    const { lora, strength, taught } = this.round;
     if (!lora) return null;
-    const saved = el("span.hint", {}, this.text.t("round.saved"));
+    const saved = el("span.hint", {}, this.text.t(taught ? "round.saved" : "round.unchanged"));
     const advice =
-      strength && el("span.hint", {}, this.text.t("round.strength", { n: this.text.fine.format(strength) }));
+      taught && strength && el("span.hint", {}, this.text.t("round.strength", { n: this.text.fine.format(strength) }));
     return el("p.file", {}, saved, " ", el("code", {}, lora), advice || "");
   }
 

@@ -14,6 +14,9 @@ import { Pace } from "./timing.mjs";
 
 /** @import { Answer, Api, Card, Flag, Image, Item, Made, PickKind, Problem, Sent, State, Tab } from "./types" */
 
+/** Whether a pick says that one image is better than another, so that something can be learnt. @param {string} kind */
+const teaches = (kind) => kind === "favourite" || kind === "ranking" || kind === "scores";
+
 /** @param {{images: Image[]}} of */
 const shownOrder = (of) => of.images.map((image) => image.candidate);
 
@@ -116,9 +119,9 @@ export class Session extends EventTarget {
     this.made.push({ pick_id, card: plain, kind, order });
     this.pickedAt.set(group_id, performance.now());
     this.pace.add(decision_ms);
-    const counts = repeat || card.flags.length ? 0 : 1;
+    const counts = repeat || card.flags.length || !teaches(kind) ? 0 : 1;
     this.outbox.add({ id: pick_id, kind: "pick", path: `${this.path}/pick`, body, card: plain, counts });
-    this.rest = before && before.done + (repeat ? 0 : 1) >= before.of ? before.of : null;
+    this.rest = before && before.done + counts >= before.of ? before.of : null;
     this.cards.advance();
   }
 
@@ -198,7 +201,7 @@ export class Session extends EventTarget {
   /** @param {Made} made */
   #takeBackOurs({ pick_id, card, kind, order, on }) {
     const flags = card.flags ?? [];
-    const after = isFlag(kind) ? withFlag(flags, order[0], kind, Boolean(on)).length : 1;
+    const after = isFlag(kind) ? withFlag(flags, order[0], kind, Boolean(on)).length : flags.length + Number(teaches(kind));
     if (!this.outbox.cancel(pick_id)) {
       // A pick that the server refused is dropped with the undo; there is nothing to take back.
       if (this.outbox.refused.some((entry) => entry.id === pick_id)) this.outbox.drop(pick_id);
@@ -218,7 +221,7 @@ export class Session extends EventTarget {
     await this.outbox.empty();
     const last = this.state?.last;
     if (!last || this.stopped) return;
-    const answer = await this.#sendUndo(last.pick_id, isFlag(last.kind) ? 0 : -1);
+    const answer = await this.#sendUndo(last.pick_id, teaches(last.kind) ? -1 : 0);
     if (!answer?.card) return this.polling.pause.cut();
     const { card } = answer;
     this.flags.forget(card.group_id);
@@ -255,7 +258,7 @@ export class Session extends EventTarget {
   }
 
   /** Takes back all that a person said of a group. @param {Item} item */
-  remove({ pick_id, group_id, who }) {
+  remove({ pick_id, group_id, who, kind, flags }) {
     const ours = who === this.who;
     this.made = this.made.filter(
       (one) => one.pick_id !== pick_id && !(ours && isFlag(one.kind) && one.card.group_id === group_id),
@@ -265,7 +268,8 @@ export class Session extends EventTarget {
       this.#setFlags(group_id, () => []);
     }
     const body = { who: this.who, pick_id };
-    this.outbox.add({ id: `${pick_id}-remove`, kind: "remove", path: `${this.path}/remove`, body, counts: -1 });
+    const counts = teaches(kind) || flags.length ? -1 : 0;
+    this.outbox.add({ id: `${pick_id}-remove`, kind: "remove", path: `${this.path}/remove`, body, counts });
   }
 
   // What is shown about it
@@ -279,7 +283,7 @@ export class Session extends EventTarget {
     // The group in front counts by its flags already, and is not done with.
     const front = this.current?.card;
     const open = front && front.reason !== "repeat" && front.flags.length ? 1 : 0;
-    return { done: Math.max(0, picks.all + unsent - open), of: picks.milestone, previous: picks.previous };
+    return { done: Math.max(0, picks.usable + unsent - open), of: picks.milestone, previous: picks.previous };
   }
 
   /** Seconds to the next milestone, from this person's own times, or null. */

@@ -7,6 +7,9 @@ import { WorkLine } from "./waiting.mjs";
 
 /** @import { Round, Session, ShellLike, State, Text } from "./types" */
 
+/** Kinds of work that are a round's own. */
+const BUSY = ["checking", "teaching", "blind"];
+
 export class TeachingView {
   /** @param {Session} session @param {Text} text @param {ShellLike} shell */
   constructor(session, text, shell) {
@@ -47,7 +50,7 @@ export class TeachingView {
     this.work.refresh(state.work);
     say(this.lead, this.#leadWords(state));
     const stopping = state.work?.kind === "stopping";
-    this.teach.hidden = stopping || state.work?.kind === "teaching";
+    this.teach.hidden = stopping || BUSY.includes(state.work?.kind ?? "");
     this.teach.disabled = this.starting || !state.can.includes("teach");
     this.stop.hidden = stopping || !state.can.includes("stop");
     this.check.hidden = !state.blind || Boolean(state.blind.decision);
@@ -59,16 +62,18 @@ export class TeachingView {
 
   /** @param {State} state */
   #leadWords(state) {
-    if (state.work?.kind === "teaching" || state.work?.kind === "checking") return this.text.t("teach.busy");
+    if (state.work?.kind === "blind") return this.text.t("teach.comparing");
+    if (BUSY.includes(state.work?.kind ?? "")) return this.text.t("teach.busy");
     const stopped = state.rounds.find((round) => !round.finished && round.reward);
     if (stopped && !state.work) return this.text.t("teach.reward", { n: stopped.number, name: stopped.reward ?? "" });
     if (state.can.includes("teach")) {
       const ready = this.text.t("teach.ready", { n: state.picks.usable });
       return state.understood ? `${understoodWords(state.understood, this.text)}. ${ready}` : ready;
     }
-    if (!state.picks.usable) return this.text.t("teach.none");
-    if (!state.picks.untaught && !state.work) return this.text.t("teach.nothing_new");
-    return this.text.t("teach.not_yet", { n: state.picks.usable });
+    const { usable, needed, untaught } = state.picks;
+    if (!usable) return this.text.t("teach.none", { needed });
+    if (usable < needed) return this.text.t("teach.missing", { n: needed - usable, usable, needed });
+    return this.text.t(untaught || state.work ? "teach.wait" : "teach.nothing_new", { n: usable });
   }
 
   async #start() {

@@ -75,6 +75,7 @@ export type Round = {
   curve: number[] | null;
   drift: Drift | null;
   reason: string | null;
+  taught: boolean;
   lora: string | null;
   strength: number | null;
   win: number | null;
@@ -105,7 +106,7 @@ export type State = {
   taste: Taste;
   revision: number;
   can: string[];
-  picks: { yours: number; all: number; usable: number; untaught: number; milestone: number; previous: number };
+  picks: Record<"yours" | "all" | "usable" | "untaught" | "needed" | "milestone" | "previous", number>;
   last: { pick_id: string; group_id: string; kind: string } | null;
   groups: { drawn: number; waiting: number; near: number };
   work: Work | null;

@@ -23,6 +23,7 @@ from ..evaluation.evaluate import Show
 from ..lora.weights import scale_weights
 from ..picks import MIN_PICKS
 from ..rewards import Reward, get_reward, require_differentiable
+from ..rewards.description import Looked
 from ..rewards.features import NETWORK, Features
 from ..rewards.judge import fit_judge, load_judge_reward, own_judge, save_judge
 from ..rewards.spec import canonical
@@ -217,16 +218,26 @@ class RoundRequest(ABC):
         return self
 
     @abstractmethod
-    def open(self, run: Run, model: ImageModel, attachment: str) -> RoundTrainer:
+    def open(self, run: Run, model: ImageModel, attachment: str, show: Looked) -> RoundTrainer:
         """Open the trainer; see `Trainer.open` and `RewardTrainer.open`."""
 
     def train(
-        self, run: Run, model: ImageModel, attachment: str, after_update: Callable[[Report], Next]
+        self,
+        run: Run,
+        model: ImageModel,
+        attachment: str,
+        after_update: Callable[[Report], Next],
+        show: Looked = lambda done, total: None,
     ) -> SavedRound | None:
-        """Open the trainer and train; see `train_round`. Unless it was paused, memory is given back."""
+        """Open the trainer and train; see `train_round`. Unless it was paused, memory is given back.
+
+        Args:
+            run, model, attachment, after_update: as for `Trainer.open` and `train_round`.
+            show: called while pictures are looked at, before the round is begun.
+        """
         paused = False
         try:
-            saved = train_round(self.open(run, model, attachment), after_update)
+            saved = train_round(self.open(run, model, attachment, show), after_update)
             paused = saved is None
             return saved
         finally:
@@ -253,9 +264,9 @@ class PicksRequest(RoundRequest):
     reward: Reward | None = None
     others: Sequence[Features] = ()
 
-    def open(self, run: Run, model: ImageModel, attachment: str) -> Trainer:
+    def open(self, run: Run, model: ImageModel, attachment: str, show: Looked = lambda done, total: None) -> Trainer:
         kinds = [features.name for features in self.others]
-        return Trainer.open(run, model.denoiser, self.settings, self.lora, attachment, self.reward, kinds)
+        return Trainer.open(run, model.denoiser, self.settings, self.lora, attachment, self.reward, kinds, show)
 
     def release(self) -> None:
         """See `RoundRequest.release`; a reward that stands for picks scores once, before training."""
@@ -283,7 +294,8 @@ class RewardRequest(RoundRequest):
         ids = add_prompts(run, model, prompts_to_draw(run), self.sample.negative)
         return dataclasses.replace(self, prompts=ids)
 
-    def open(self, run: Run, model: ImageModel, attachment: str) -> RewardTrainer:
+    def open(self, run: Run, model: ImageModel, attachment: str, show: Looked) -> RewardTrainer:
+        """See `RoundRequest.open`; no picture is looked at before."""
         if self.reward is None:
             return RewardTrainer.open_stopped(run, model, self.settings, attachment)
         how = (self.settings, self.lora, self.sample, attachment, self.prompts)

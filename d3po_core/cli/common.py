@@ -40,6 +40,10 @@ class ProgressBar:
         """Show how many pictures before and after are drawn."""
         self.show(done, total, label="Comparing")
 
+    def looking(self, done: int, total: int) -> None:
+        """Show at how many groups of pictures the network has looked."""
+        self.show(done, total, label="Looking at pictures")
+
     def show(self, done: int, total: int, note: str = "", label: str = "") -> None:
         """Draw the bar anew, with the time that is left; below it, where something else is being done now."""
         if label not in ("", self._label):

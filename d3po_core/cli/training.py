@@ -35,7 +35,7 @@ def train(
             return Next.FINISH if finish else Next.CONTINUE
 
         try:
-            saved = request.train(run, model, "peft", after_update)
+            saved = request.train(run, model, "peft", after_update, bar.looking)
         except KeyboardInterrupt:
             return None
         with suppress(KeyboardInterrupt):  # the LoRA is saved

@@ -38,6 +38,7 @@ class PickCounts(TypedDict):
     all: int
     usable: int
     untaught: int
+    needed: int
     milestone: int
     previous: int
 
@@ -83,6 +84,7 @@ class RoundState(TypedDict):
     guessed: float
     guessed_of: int
     reason: str
+    taught: bool
     curve: tuple[float, ...]
     reward: str | None
     strength: float
@@ -188,7 +190,7 @@ def state(run: Run, actions: Actions, who: str) -> State:
         actions.problem(run),
         run.blind_checks.last(),
     )
-    milestone, lost = next_milestone(counts.picks), _lost(run, actions)
+    milestone, lost = next_milestone(counts.usable), _lost(run, actions)
     if problem and lost and problem.what == lost["what"]:
         problem = None
     return {
@@ -200,6 +202,7 @@ def state(run: Run, actions: Actions, who: str) -> State:
             "all": counts.picks,
             "usable": counts.usable,
             "untaught": actions.untaught(run),
+            "needed": MIN_PICKS,
             "milestone": milestone,
             "previous": milestone // 2 if milestone > MIN_PICKS else 0,
         },
@@ -282,7 +285,7 @@ def blind(check: BlindCheck) -> BlindState:
 
 
 def next_milestone(picks: int) -> int:
-    """Return the next number of picks at which it is good to stop and teach: 16, 32, 64, ..."""
+    """Return the next number of usable picks at which it is good to stop and teach: 16, 32, 64, ..."""
     milestone = MIN_PICKS
     while milestone <= picks:
         milestone *= 2
@@ -308,6 +311,7 @@ def _round(run: Run, record: Round) -> RoundState:
         "guessed": summary.guessed,
         "guessed_of": summary.guessed_of,
         "reason": summary.reason,
+        "taught": summary.strength > 0,
         "curve": summary.curve,
         "reward": record.settings.get("reward_name") if record.finished or run.rounds.stopped() else None,
         "strength": recommended_strength_of(summary),

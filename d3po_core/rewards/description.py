@@ -17,6 +17,8 @@ from ..run.run import read_images
 from .activations import describe
 from .features import NETWORK, STATISTICS, Features, Joined, Kind, Noted, get_features
 
+Looked = Callable[[int, int], object]
+"""Called with how many groups were looked at, and how many there are; what it raises ends that."""
 NEARLY_ALL = 0.9
 """Share of groups of which something must have been noted so that a judge looks at it."""
 
@@ -74,16 +76,18 @@ def seen_in(run: Run, group_ids: Collection[str], kinds: Collection[str]) -> Kin
 
 
 @torch.no_grad()
-def note_network(run: Run, denoiser: Denoiser) -> None:
+def note_network(run: Run, denoiser: Denoiser, show: Looked = lambda done, total: None) -> None:
     """Note what the network sees in the pictures of groups of which that is not known yet.
 
     Args:
         run: the run.
         denoiser: the base model, which drew its pictures.
+        show: called before each group; what was noted stays.
     """
-    for group in run.groups.select(freed=False):
-        if NETWORK in run.groups.features(group.id) or not run.prompts.has_conditioning(group.prompt_id):
-            continue
+    drawn = [group for group in run.groups.select(freed=False) if run.prompts.has_conditioning(group.prompt_id)]
+    unseen = [group for group in drawn if NETWORK not in run.groups.features(group.id)]
+    for done, group in enumerate(unseen):
+        show(done, len(unseen))
         with suppress(D3POError):  # damaged groups are told of where they are needed
             latents = run.groups.trajectory(group.id).get("latents")
             if latents is not None:

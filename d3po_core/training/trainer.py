@@ -21,7 +21,7 @@ from ..diffusion.rollout import generator
 from ..errors import D3POError
 from ..lora.weights import blend
 from ..rewards import Reward
-from ..rewards.description import note_network
+from ..rewards.description import Looked, note_network
 from ..rewards.features import NETWORK
 from ..rewards.judge import enough, preferences
 from ..run import Run
@@ -100,6 +100,7 @@ class Trainer(RoundTrainer):
         attachment: str = "peft",
         reward: Reward | None = None,
         kinds: Collection[str] = (),
+        show: Looked = lambda done, total: None,
     ) -> Trainer:
         """Begin a round, or take up the one that was interrupted.
 
@@ -110,6 +111,7 @@ class Trainer(RoundTrainer):
             attachment: "peft" for diffusers modules, "hooks" for modules that a host owns.
             reward: scores all images in place of picks.
             kinds: of what was noted of pictures, for the judge to see beside statistics and what the network sees.
+            show: called while the network looks at pictures, before a round is begun.
 
         Raises:
             D3POError: settings out of range, nothing to learn from, another base model, a damaged group (which is left
@@ -118,7 +120,7 @@ class Trainer(RoundTrainer):
         validate(settings)
         validate(lora_settings)
         with opening(run) as exit:
-            number, plan, resumed = _begin_or_resume(run, denoiser, settings, lora_settings, reward, kinds)
+            number, plan, resumed = _begin_or_resume(run, denoiser, settings, lora_settings, reward, kinds, show)
             opened = open_round(run, denoiser, number, plan, resumed=resumed, attachment=attachment, exit=exit)
             try:
                 return cls(run, denoiser, plan, opened)
@@ -283,6 +285,7 @@ def preference_data(
     settings: TrainSettings,
     reward: Reward | None = None,
     kinds: Collection[str] = (),
+    show: Looked = lambda done, total: None,
 ) -> PreferenceData:
     """Return what a new round would learn from; where a judge is fitted, it is first noted what the network sees.
 
@@ -291,7 +294,7 @@ def preference_data(
         denoiser: the base model, no LoRA attached.
         settings: for the method.
         reward: scores all images in place of picks.
-        kinds: see `Trainer.open`.
+        kinds, show: see `Trainer.open`.
 
     Raises:
         D3POError: there is nothing to learn from, only images that the method cannot learn from, or another model.
@@ -301,12 +304,12 @@ def preference_data(
     if not settings.judge:
         return collect_preferences(run, settings.method)
     if not settings.reevaluate_reference:  # else the model is not the one that drew
-        _look_at_pictures(run, denoiser)
+        _look_at_pictures(run, denoiser, show)
         kinds = [NETWORK, *kinds]
     return judged_preferences(run, settings.method, kinds)
 
 
-def _look_at_pictures(run: Run, denoiser: Denoiser) -> None:
+def _look_at_pictures(run: Run, denoiser: Denoiser, show: Looked) -> None:
     """Note what the network sees in a run's pictures, if there are picks enough for a judge, who asks for it.
 
     Raises:
@@ -318,7 +321,7 @@ def _look_at_pictures(run: Run, denoiser: Denoiser) -> None:
     for group_id in of_each_kind(run, by_base):
         with suppress(UnusableGroup):
             check_same_model(denoiser, GroupLoader(run, PreferenceData({group_id: []}, {}, {}))(group_id))
-    note_network(run, denoiser)
+    note_network(run, denoiser, show)
 
 
 def _begin_or_resume(
@@ -328,11 +331,12 @@ def _begin_or_resume(
     lora_settings: LoraSettings,
     reward: Reward | None,
     kinds: Collection[str],
+    show: Looked,
 ) -> tuple[int, TrainPlan, bool]:
     """Begin a round or find the interrupted one; return its number, its plan, and whether it was interrupted."""
     stopped = stopped_round(run, TrainPlan.KIND)
     if stopped is None or "cross_check" in stopped.settings["train"]:  # of 0.1.0, whose states cannot be gone on from
-        data = preference_data(run, denoiser, settings, reward, kinds)
+        data = preference_data(run, denoiser, settings, reward, kinds, show)
         start = run.rounds.current_policy()
         lora_settings = lora_settings.with_targets("all")
         plan = TrainPlan(settings=fill_in(settings), lora_settings=lora_settings, start=start, data=data)

@@ -74,7 +74,7 @@ def test_a_pick_is_on_the_disk_before_it_is_acknowledged_and_only_once(tmp_path:
     shown = [image["candidate"] for image in card["images"]]
     assert (stored.pick.kind, stored.pick.order) == ("favourite", (shown[0],))
     assert (stored.shown_order, stored.decision_ms, stored.reason) == (tuple(shown), 900, "random")
-    counted = {"yours": 1, "all": 1, "usable": 1, "untaught": 1, "milestone": 16, "previous": 0}
+    counted = {"yours": 1, "all": 1, "usable": 1, "untaught": 1, "needed": 16, "milestone": 16, "previous": 0}
     assert answers[0]["state"]["picks"] == counted
 
 
@@ -202,7 +202,7 @@ def test_a_flag_is_on_the_disk_once_and_the_group_stays_in_front(tmp_path: Path)
     (stored,) = Run.open(page.run.folder).flags.standing()
     assert (stored.candidate, stored.kind, stored.who, stored.pick_id) == (1, "defective", "Ada", pick_id)
     assert answers[0]["state"]["picks"] | {"milestone": 0} == {
-        **{"yours": 1, "all": 1, "usable": 1, "untaught": 1, "milestone": 0, "previous": 0},
+        **{"yours": 1, "all": 1, "usable": 1, "untaught": 1, "needed": 16, "milestone": 0, "previous": 0},
     }
     assert answers[0]["state"]["last"] == {"pick_id": pick_id, "group_id": card["group_id"], "kind": "defective"}
     (again,) = page.next()  # a reloaded page

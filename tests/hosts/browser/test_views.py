@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import pytest
+
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
+from d3po_core.run import RoundSummary
 from tests.hosts.browser.gallery_page import Gallery, until
 from tests.hosts.browser.gallery_server import GalleryServer
 
@@ -26,12 +29,17 @@ def test_progress_and_time_left_and_a_pause_at_the_milestone(opened: Opened, ser
     for _ in range(3):
         gallery.press("1")
     assert re.fullmatch(r"15 of 16 · about \d+ s", gallery.find(".foot .progress").inner_text())
-    assert gallery.find(".foot .rest").is_hidden()
+    assert gallery.find(".foot .rest").is_hidden() and gallery.find(".foot .first button").is_hidden()
+    gallery.press("t")  # says nothing of what is better
+    gallery.rest()
+    assert gallery.find(".foot .progress").inner_text().startswith("15 of 16")
     gallery.press("1")
     assert "16 picks." in gallery.find(".foot .rest").inner_text()
     gallery.press("1")
     assert gallery.find(".foot .rest").is_hidden()
-    until(lambda: len(server.taste.standing()) == 17)
+    until(lambda: len(server.taste.standing()) == 18)
+    gallery.find(".foot .first button").click()  # as long as there is something to teach
+    assert gallery.find(".teaching").is_visible()
 
 
 def test_waiting_says_for_what_and_how_long_and_ends_by_itself(opened: Opened, server: GalleryServer) -> None:
@@ -315,3 +323,75 @@ def test_changes_are_spoken(opened: Opened, server: GalleryServer) -> None:
     assert stage.get_attribute("role") == "listbox" and "Choose one of 2 pictures" in str(
         stage.get_attribute("aria-label")
     )
+
+
+WIDTHS = (1101, 1359, 1361, 1900)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_invitation_to_teach_stays_clear_of_the_rest(
+    opened: Opened, server: GalleryServer, width: int, lang: str
+) -> None:
+    server.taste.picked(15, 4)
+    server.taste.draw(4, 4, size=(64, 64))
+    gallery = opened(width, 800, lang=lang)
+    gallery.focus()
+    gallery.press("1")
+    gallery.find(".foot .first button").wait_for()
+    for _ in range(2):  # the words of the milestone, then those of progress
+        first, bar, track = (gallery.find(f".pick:not(.asking) {name}").bounding_box() for name in PARTS)
+        beside, below = first["x"] + first["width"] <= bar["x"] + 1, first["y"] >= bar["y"] + bar["height"] - 1
+        assert beside or below
+        assert first["y"] >= track["y"] + track["height"] and first["y"] + first["height"] <= 800
+        inside = gallery.find(".foot .first").evaluate("(one) => one.scrollWidth <= one.clientWidth + 1")
+        assert inside
+        gallery.press("1")
+        gallery.rest()
+
+
+PARTS = (".foot .first", ".bar", ".foot .track")
+
+
+@pytest.mark.parametrize(
+    ("favourites", "work", "told"),
+    [
+        (0, None, "16 are enough to begin."),
+        (3, None, "3 of 16 picks that say which picture is better. 13 more, and teaching can begin."),
+        (15, "drawing", "15 of 16 picks that say which picture is better. 1 more, and teaching can begin."),
+        (20, "loading", "20 picks to learn from. Teaching goes on when this is done."),
+        (20, "checking", "Your model is learning."),
+        (20, "blind", "Your model has learnt. Pictures before and after are being drawn."),
+    ],
+)
+def test_teach_says_why_it_waits(
+    opened: Opened, server: GalleryServer, favourites: int, work: str | None, told: str
+) -> None:
+    server.taste.picked(favourites)
+    for group_id in server.taste.draw(5, size=(64, 64)):
+        server.taste.pick(group_id, Pick("tie"))
+    server.taste.draw(3, size=(64, 64))
+    server.actions.possible = []
+    if work:
+        server.actions.busy(work, 4, 10, 20)
+    gallery = opened()
+    gallery.view("teach")
+    gallery.find(".teaching .lead").get_by_text(told).first.wait_for()
+    if work == "checking":
+        assert "Looking at the pictures: 4 of 10 groups" in gallery.find(".teaching .work .words").inner_text()
+        assert gallery.find(".teaching .fill").first.evaluate("(one) => one.style.inlineSize") == "40%"
+        assert not gallery.find(".teaching [data-action=teach]").is_visible()
+
+
+def test_a_round_that_taught_nothing_says_so_in_every_sentence(opened: Opened, server: GalleryServer) -> None:
+    rounds = server.taste.run.rounds
+    number = rounds.begin({})
+    summary = RoundSummary(strength=0.0, guessed=8.28, guessed_of=18, reason="The model was left as it was.")
+    rounds.finish(number, rounds.folder_of(number) / "hills-1.safetensors", f"{number:064x}", summary)
+    gallery = opened()
+    gallery.view("teach")
+    gallery.find(".round").wait_for()
+    words = gallery.find(".round").inner_text()
+    assert "Nothing was taught. This file is as before the round" in words and "Saved as" not in words
+    assert "Predicts 46% of your hidden picks" in words and "Of 18 comparisons" in words and "8 of 18" not in words
+    assert "best at strength" not in words
