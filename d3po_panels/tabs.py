@@ -37,7 +37,7 @@ def gallery_element(library: RunLibrary, taste: str | None, base: str = "/d3po")
     run = tastes.find(library, taste)
     if run is None:
         return f"<p>{html.escape(WORDS['no_taste'])}</p>"
-    return f'<d3po-gallery base="{base}" taste="{run.run_id}"></d3po-gallery>'
+    return f'<d3po-gallery base="{base}" taste="{run.run_id}" autofocus></d3po-gallery>'
 
 
 def panel_tabs(

@@ -13,6 +13,8 @@ export class BlindResult {
     this.session = session;
     this.text = text;
     this.shell = shell;
+    /** what was decided is to be decided anew */
+    this.anew = false;
     this.element = el("div.scroll.result", { tabindex: -1, hidden: true, "aria-label": text.t("blind.result") });
   }
 
@@ -21,8 +23,8 @@ export class BlindResult {
     const rounds = this.session.state?.rounds ?? [];
     const { result, of } = blind;
     const words = this.text.t("blind.outcome", { taught: result.taught, of, low: result.low, high: result.high });
-    const drawn = refill(this.element, [blind, rounds.map((round) => round.number)], () => {
-      const choices = blind.decision ? this.#decided(blind.decision) : this.#choices(blind, rounds);
+    const drawn = refill(this.element, [blind, this.anew, rounds], () => {
+      const choices = blind.decision && !this.anew ? this.#decided(blind, blind.decision) : this.#choices(blind, rounds);
       const figure = chanceLine(result, of, words, this.text);
       return [el("div.page.reveal", {}, this.#sentence(blind, words), this.#beads(blind), figure, choices)];
     });
@@ -99,11 +101,16 @@ export class BlindResult {
     return el("div.choice", {}, el("div.row", {}, press, menu), el("p.hint", {}, this.text.t(`blind.${name}.hint`)));
   }
 
-  /** @param {string} decision */
-  #decided(decision) {
+  /** @param {FinishedBlind} blind @param {string} decision */
+  #decided(blind, decision) {
     const done = el("p.lead", { role: "status" }, this.text.t(`blind.decided.${decision}`));
     const next = button("action main", { onclick: () => this.shell.go("pick") }, this.text.t("blind.to_picks"));
-    return el("div.choices", {}, done, next);
+    const onclick = () => {
+      this.anew = true;
+      this.refresh(blind, false);
+    };
+    const again = button("action", { "data-action": "again", onclick }, this.text.t("blind.again"));
+    return el("div.choices", {}, done, el("div.row", {}, next, again));
   }
 
   /**
@@ -111,7 +118,9 @@ export class BlindResult {
    * @param {{decision: NonNullable<Blind["decision"]>, strength?: number, round?: number}} decision
    */
   async #decide(blind, decision) {
-    await this.session.ask("blind/decide", { check: blind.check, ...decision });
+    const answer = await this.session.ask("blind/decide", { check: blind.check, ...decision });
+    this.anew &&= !answer;
+    if (answer?.state?.blind?.result) this.refresh({ ...answer.state.blind, result: answer.state.blind.result }, false);
     this.element.focus({ preventScroll: true });
   }
 }

@@ -29,6 +29,7 @@ export class BlindView extends StageView {
     this.work = new WorkLine(text);
     this.wait = el("div.empty", { role: "status" }, this.waitWords, this.work.element);
     this.none = this.#tool("tie", "T", "blind.none", (event) => this.answer(null, event.timeStamp));
+    this.undo = this.#tool("undo", "Z", "bar.undo", () => this.takeBack());
     this.zoomButton = this.#tool("zoom", "", "bar.zoom", () => this.stage.zoom.toggle());
     const later = this.#tool("close", "", "blind.later", () => shell.go("pick"));
     const toolbar = { role: "toolbar", "aria-label": text.t("bar.title") };
@@ -38,7 +39,7 @@ export class BlindView extends StageView {
       {},
       this.prompt.element,
       el("div.middle", {}, this.stage.element, this.wait),
-      el("div.bar", toolbar, this.none, this.zoomButton, later),
+      el("div.bar", toolbar, this.undo, this.none, this.zoomButton, later),
       el("div.foot", {}, this.beads),
     );
     this.result = new BlindResult(session, text, shell);
@@ -90,7 +91,8 @@ export class BlindView extends StageView {
   act(name, at, now) {
     if (name === "choose") this.answer(at, now);
     if (name === "tie") this.answer(null, now);
-    return ["choose", "tie", "confirm"].includes(name);
+    if (name === "undo") this.takeBack();
+    return ["choose", "tie", "confirm", "undo"].includes(name);
   }
 
   /** @param {[number, number]} by @param {KeyboardEvent} event */
@@ -118,6 +120,26 @@ export class BlindView extends StageView {
     this.#drawBeads();
     this.#explainWait();
     this.shell.speak(this.text.t(at === null ? "say.no_difference" : "say.answered", { n: (at ?? 0) + 1 }));
+  }
+
+  /** Takes the last answer back; once all are given, the sides are known, and it stays. */
+  async takeBack() {
+    const { blind, session } = this;
+    if (!blind || !this.#done) return;
+    await session.outbox.empty();
+    const answer = await session.ask("blind/undo", { check: blind.check });
+    if (!answer?.blind) return;
+    this.answered = answer.blind.done;
+    this.pair = null;
+    this.stage.clear();
+    mark(this.asking, "waiting", true);
+    this.shell.speak(this.text.t("say.undone"));
+    this.#next();
+  }
+
+  /** How many pairs are answered, here or before. */
+  get #done() {
+    return Math.max(this.blind?.done ?? 0, this.answered);
   }
 
   /** Asks for the next pair until there is one, or none is left. */
@@ -177,7 +199,7 @@ export class BlindView extends StageView {
   #drawBeads() {
     const { blind } = this;
     if (!blind) return;
-    const done = Math.max(blind.done, this.answered);
+    const done = this.#done;
     const beads = Array.from({ length: blind.of }, (_, at) =>
       el("span", { class: at < done ? "bead on" : at === done ? "bead now" : "bead" }),
     );
@@ -186,6 +208,7 @@ export class BlindView extends StageView {
   }
 
   refreshButtons() {
+    this.undo.disabled = !this.#done;
     this.none.disabled = this.zoomButton.disabled = !this.pair;
     this.zoomButton.setAttribute("aria-pressed", String(this.stage.zoom.on));
   }

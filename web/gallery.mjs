@@ -97,6 +97,7 @@ export class D3POGallery extends HTMLElement {
     this.sight ??= new IntersectionObserver((changes) => {
       this.inSight = changes[changes.length - 1].isIntersecting;
       this.sitting?.show(this.inSight);
+      if (this.inSight) this.#takeKeys();
     });
     this.sight.observe(this);
     this.#openSoon();
@@ -124,6 +125,13 @@ export class D3POGallery extends HTMLElement {
     (this.shell ?? this.chooser)?.focus();
   }
 
+  /** With `autofocus`, keys work without a click: unless somebody types or is about to do something else. */
+  #takeKeys() {
+    const now = document.activeElement;
+    const idle = !now || now === document.body || now.closest("[role=tablist], .tab-nav");
+    if (idle && this.inSight && this.hasAttribute("autofocus")) this.focus();
+  }
+
   /** Once for any number of attributes that are set together. */
   #openSoon() {
     const asked = JSON.stringify(ANEW.map((name) => this.getAttribute(name)));
@@ -147,7 +155,8 @@ export class D3POGallery extends HTMLElement {
       this.#choose(api, text);
     } else if (await this.#maySit(`${api.base} ${taste}`)) await this.#sit(api, taste, text, asked);
     else this.#rest(text);
-    if (hadFocus || (this.hasAttribute("autofocus") && document.activeElement === document.body)) this.focus();
+    if (hadFocus) this.focus();
+    else this.#takeKeys();
   }
 
   /** @param {string} place */

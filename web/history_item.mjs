@@ -1,28 +1,32 @@
-/** One pick in the history: its images with what was said of them. Another image's press corrects it. */
+/** One pick in the history: its images with what was said of them. A press shows one large, where it can be chosen. */
 
 import { button, el, icon, mark, say } from "./dom.mjs";
 import { flagMarks, nameWithFlags, pressedFlag, showFlags } from "./flags.mjs";
 
-/** @import { Cell, Image, Item, Session, Text } from "./types" */
+/** @import { HistoryView } from "./history_view.mjs" */
+/** @import { Cell, Image, Item } from "./types" */
 
 export class HistoryItem {
-  /** @param {Item} item @param {Session} session @param {Text} text @param {() => void} gone it was deleted */
-  constructor(item, session, text, gone) {
+  /** @param {Item} item @param {HistoryView} list */
+  constructor(item, list) {
     this.item = item;
-    this.session = session;
-    this.text = text;
-    this.gone = gone;
+    this.list = list;
+    this.session = list.session;
+    this.text = list.text;
+    const { text } = list;
     this.cells = item.images.map((image, at) => this.#picture(image, at));
     this.kind = el("span.tag");
     this.meta = el("span.when");
-    this.asks = el("span.asks");
+    const label = text.t("history.remove");
+    const onclick = () => this.#remove();
+    this.remove = button("bare", { "aria-label": label, title: label, onclick }, icon("remove"));
     this.flags = this.#flagButton();
     const pictures = el("div.pictures", {}, ...this.cells.map((cell) => cell.element));
     pictures.style.setProperty("--columns", String(item.images.length <= 4 ? Math.min(2, item.images.length) : 3));
     const caption = el("p.caption", { title: item.prompt }, item.prompt);
-    const meta = el("p.meta", {}, this.kind, this.meta, this.flags, this.asks);
-    this.element = el("li.pickcard", {}, pictures, caption, meta);
-    this.#ask(false);
+    const meta = el("p.meta", {}, this.kind, this.meta, this.flags, this.remove);
+    this.parts = [pictures, caption, meta];
+    this.element = el("li.pickcard", {}, ...this.parts);
     this.#refresh();
   }
 
@@ -44,7 +48,7 @@ export class HistoryItem {
   #refreshPicture({ element, press, badge }, image, at) {
     const place = this.item.order.indexOf(image.candidate);
     const best = place === 0 || (this.item.kind === "scores" && this.item.scores[image.candidate] > 0);
-    const name = this.text.t(best ? "history.is_favourite" : "history.make_favourite", { n: at + 1 });
+    const name = this.text.t(best ? "history.is_favourite" : "history.picture", { n: at + 1 });
     press.setAttribute("aria-pressed", String(best));
     press.setAttribute("aria-label", nameWithFlags(this.text, name, this.item.flags, image.candidate));
     mark(press, "chosen", best);
@@ -60,7 +64,7 @@ export class HistoryItem {
   #picture(image, at) {
     const picture = el("img", { src: this.session.api.url(image.url), alt: "", loading: "lazy", decoding: "async" });
     const badge = el("span.badge", { "aria-hidden": "true" });
-    const attributes = { type: "button", title: this.text.t("history.correct"), onclick: () => this.#correct(at) };
+    const attributes = { type: "button", title: this.text.t("history.look"), onclick: () => this.#look(at) };
     const press = el("button", attributes, picture, badge);
     /** @param {MouseEvent} event */
     const onclick = (event) => {
@@ -87,6 +91,23 @@ export class HistoryItem {
     this.#refresh();
   }
 
+  /** Shows a picture large, with a way to choose it instead. @param {number} at */
+  #look(at) {
+    const { item, list, text } = this;
+    const { url, candidate } = item.images[at];
+    const choose = () => {
+      list.shell.shut();
+      this.#correct(at);
+    };
+    const chosen = item.kind === "favourite" && item.order[0] === candidate;
+    const press = button("action main", { "data-action": "correct", onclick: choose }, text.t("history.correct"));
+    const picture = el("img.large", { src: this.session.api.url(url), alt: "", decoding: "async" });
+    const words = el("p.hint", {}, item.prompt);
+    list.lookedAt = this.cells[at].press;
+    const title = text.t(chosen ? "history.is_favourite" : "history.picture", { n: at + 1 });
+    list.shell.open("picture", title, picture, words, ...(chosen ? [] : [press]));
+  }
+
   /** @param {number} at */
   #correct(at) {
     const { candidate } = this.item.images[at];
@@ -98,27 +119,25 @@ export class HistoryItem {
     this.#refresh();
   }
 
-  /** Deleting asks once, in place. @param {boolean} sure */
-  #ask(sure, focus = false) {
+  /** Deleted here, with a way back; on the server as soon as something else is done. */
+  #remove() {
     const { text } = this;
-    const label = text.t("history.remove");
-    const [ask, keep] = [() => this.#ask(true, true), () => this.#ask(false, true)];
-    const buttons = sure
-      ? [
-          button("small danger", { onclick: () => this.#remove() }, text.t("history.remove.yes")),
-          button("small", { onclick: keep }, text.t("history.remove.no")),
-        ]
-      : [button("bare", { "aria-label": label, title: label, onclick: ask }, icon("remove"))];
-    this.asks.replaceChildren(...buttons);
-    if (focus) /** @type {HTMLElement} */ (this.asks.firstElementChild).focus();
+    const back = button("small", { "data-action": "restore", onclick: () => this.restore() }, text.t("bar.undo"));
+    this.element.replaceChildren(el("p.meta", { role: "status" }, text.t("history.removed"), " ", back));
+    this.list.settle(this);
+    back.focus();
   }
 
-  #remove() {
+  restore() {
+    this.list.removed = null;
+    this.element.replaceChildren(...this.parts);
+    this.remove.focus();
+  }
+
+  /** For the list: it is not taken back any more. */
+  settle() {
     this.session.remove(this.item);
-    const next = this.element.nextElementSibling ?? this.element.previousElementSibling;
-    const scroll = this.element.closest(".scroll");
     this.element.remove();
-    this.gone();
-    /** @type {HTMLElement} */ (next?.querySelector(".asks button") ?? scroll).focus();
+    this.list.oneLess();
   }
 }

@@ -5,7 +5,7 @@ import { el, icon, options, say } from "./dom.mjs";
 import { FLAGS, isFlag } from "./flags.mjs";
 import { HistoryItem } from "./history_item.mjs";
 
-/** @import { Command, History, Option, Session, Text } from "./types" */
+/** @import { Command, History, Option, Session, ShellLike, Text } from "./types" */
 
 const PAGE = 60;
 const TYPING_MS = 250;
@@ -13,10 +13,15 @@ const RETRY_MS = 2000;
 const KINDS = ["favourite", "ranking", "tie", "all_bad", "skipped", ...FLAGS];
 
 export class HistoryView {
-  /** @param {Session} session @param {Text} text */
-  constructor(session, text) {
+  /** @param {Session} session @param {Text} text @param {ShellLike} shell */
+  constructor(session, text, shell) {
     this.session = session;
     this.text = text;
+    this.shell = shell;
+    /** @type {HistoryItem | null} deleted here, and not yet on the server: it can be taken back */
+    this.removed = null;
+    /** @type {HTMLElement | null} the picture that was looked at last, for the keyboard */
+    this.lookedAt = null;
     /** a new one for each time that the list is begun anew */
     this.edition = {};
     this.loaded = 0;
@@ -45,10 +50,24 @@ export class HistoryView {
       root: this.element,
       rootMargin: "600px",
     }).observe(this.end);
+    const { signal } = session.ending;
+    for (const [place, event] of /** @type {const} */ ([
+      [window, "pagehide"],
+      [signal, "abort"],
+    ])) {
+      place.addEventListener(event, () => this.settle(), { once: true });
+    }
   }
 
   focus() {
-    this.element.focus({ preventScroll: true });
+    (this.lookedAt?.isConnected ? this.lookedAt : this.element).focus({ preventScroll: true });
+  }
+
+  /** What was deleted is deleted on the server too: something else is done now. @param {HistoryItem | null} next */
+  settle(next = null) {
+    const { removed } = this;
+    this.removed = next;
+    removed?.settle();
   }
 
   /**
@@ -56,6 +75,10 @@ export class HistoryView {
    * @param {Command} command @param {KeyboardEvent} event
    */
   command(command, event) {
+    if (command.name === "undo" && this.removed) {
+      this.removed.restore();
+      return true;
+    }
     if (!isFlag(command.name)) return false;
     const cell = this.grid.querySelector(".cell:has(:focus-visible)") ?? this.grid.querySelector(".cell:hover");
     const card = cell?.closest(".pickcard");
@@ -67,10 +90,12 @@ export class HistoryView {
   /** @param {boolean} on */
   shown(on) {
     if (on) this.#again();
+    else this.settle();
   }
 
   /** Starts over, with the picks that are still on their way delivered first if the server is there. */
   async #again() {
+    this.settle();
     this.edition = {};
     this.loaded = 0;
     this.total = Infinity;
@@ -93,7 +118,7 @@ export class HistoryView {
     this.#fillMenus(answer);
     this.#headline(answer);
     for (const pick of answer.items) {
-      const item = new HistoryItem(pick, this.session, this.text, () => this.#oneLess());
+      const item = new HistoryItem(pick, this);
       this.items.set(item.element, item);
       this.grid.append(item.element);
     }
@@ -113,7 +138,7 @@ export class HistoryView {
   }
 
   /** A deleted pick moves all later ones up by one, here as on the server. */
-  #oneLess() {
+  oneLess() {
     this.loaded -= 1;
     this.total -= 1;
     this.#counted();

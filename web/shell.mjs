@@ -40,7 +40,7 @@ export class Shell {
       pick: new PickView(session, text, this),
       teach: new TeachingView(session, text, this),
       blind: new BlindView(session, text, this),
-      history: new HistoryView(session, text),
+      history: new HistoryView(session, text, this),
     };
     this.notices = new Notices(session, text, this);
     this.tabs = TABS.map((name) => this.#tab(name));
@@ -167,6 +167,15 @@ export class Shell {
   }
 
   // Sheets
+
+  /** @param {string} name @param {string} title @param {...Node} content */
+  open(name, title, ...content) {
+    this.overlay.show(name, title, ...content);
+  }
+
+  shut() {
+    this.overlay.close();
+  }
 
   showHelp() {
     this.overlay.show("help", this.text.t("help.title"), ...keyList(this.text));

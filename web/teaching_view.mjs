@@ -23,9 +23,10 @@ export class TeachingView {
     this.teach = this.#action("teach", "main", () => this.#start());
     this.stop = this.#action("stop", "", () => session.ask("stop"));
     this.blind = this.#action("blind", "main", () => shell.go("blind"));
+    this.again = this.#action("again", "", () => shell.go("blind"));
     const [title, hint] = [text.t("teach.blind.title"), text.t("teach.blind.hint")];
     this.check = el("div.card.invite", { hidden: true }, el("h3", {}, title), el("p.lead", {}, hint), this.blind);
-    const now = el("div.card", {}, this.lead, this.work.element, el("div.actions", {}, this.teach, this.stop));
+    const now = el("div.card", {}, this.lead, this.work.element, el("div.actions", {}, this.teach, this.stop, this.again));
     this.latest = el("div.latest");
     this.earlier = el("div.earlier");
     this.nearby = el("p.hint");
@@ -53,6 +54,7 @@ export class TeachingView {
     this.teach.hidden = stopping || BUSY.includes(state.work?.kind ?? "");
     this.teach.disabled = this.starting || !state.can.includes("teach");
     this.stop.hidden = stopping || !state.can.includes("stop");
+    this.again.hidden = !(state.blind?.decision && state.can.includes("decide"));
     this.check.hidden = !state.blind || Boolean(state.blind.decision);
     say(this.blind, this.text.t(state.blind?.done ? "teach.blind.go_on" : "teach.blind"));
     say(this.nearby, state.groups.near ? this.text.t("teach.near", { n: state.groups.near }) : "");

@@ -216,6 +216,9 @@ export type ShellLike = {
   speak(words: string): void;
   asked(name: string): void;
   focus(): void;
+  /** Opens a sheet over the views; `shut` closes it. */
+  open(name: string, title: string, ...content: Node[]): void;
+  shut(): void;
 };
 
 /** One of the shell's views. */

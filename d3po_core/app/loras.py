@@ -32,7 +32,8 @@ def decide(
     Args:
         run: the run.
         round: number of the round; for "back" the one to go back to, 0 for the original model.
-        decision: "keep" changes nothing, "gentler" makes the round's LoRA weaker, "back" lets an earlier policy sample.
+        decision: "keep" changes nothing, or undoes going back after the same check; "gentler" makes the round's LoRA
+            weaker, "back" lets an earlier policy sample.
         strength: for "gentler", a share of what was taught.
         publish: called with a LoRA file that was written anew.
 
@@ -41,6 +42,10 @@ def decide(
     """
     if decision == "gentler":
         publish(scale_lora(run, round, strength))
+    elif decision == "keep":
+        check = run.blind_checks.last()
+        if check and (check.round, check.decision) == (round, "back"):
+            run.rounds.go_back(policy_of(run, str(round)))
     elif decision == "back":
         run.rounds.go_back(policy_of(run, str(round) if round else "base"))
 

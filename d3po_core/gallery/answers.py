@@ -213,6 +213,11 @@ def blind_answer(asked: Asked) -> JsonObject:
     return {"blind": blind(check)}
 
 
+def blind_undo(asked: Asked) -> JsonObject:
+    """Take the last answer of a blind check back (POST blind/undo)."""
+    return {"blind": blind(asked.run.blind_checks.take_back(fields.an_id(asked.fields, "check")))}
+
+
 def blind_decide(asked: Asked) -> JsonObject:
     """Apply what a person decided after a blind check (POST blind/decide)."""
     sent = asked.fields

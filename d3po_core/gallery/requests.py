@@ -45,6 +45,7 @@ POSTS: dict[str, Callable[[Asked], object]] = {
     "go_on": answers.go_on,
     "blind/next": answers.blind_next,
     "blind/answer": answers.blind_answer,
+    "blind/undo": answers.blind_undo,
     "blind/decide": answers.blind_decide,
 }
 IMAGES: dict[str, tuple[int, Callable[..., Path]]] = {

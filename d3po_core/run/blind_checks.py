@@ -134,6 +134,26 @@ class BlindChecks(Part):
             )
         return self.get(check_id)
 
+    def take_back(self, check_id: str) -> BlindCheck:
+        """Take the last answer back, as long as the check is not over: then the sides are known.
+
+        Raises:
+            D3POError: there is no such check, it has no answer, or it is over.
+        """
+        pairs = self.get(check_id).pairs
+        if all(pair.answer for pair in pairs):
+            raise D3POError("This check is over, and its result is known.", "Decide what to do with the round.")
+        if not any(pair.answer for pair in pairs):
+            raise D3POError("No pair of this check is answered yet.")
+        with self._database.write() as connection:
+            connection.execute(
+                """UPDATE check_pairs SET answer = NULL, ms = NULL, answered = NULL WHERE check_id = ?1 AND number = (
+                SELECT number FROM check_pairs WHERE check_id = ?1 AND answer IS NOT NULL
+                ORDER BY answered DESC, number DESC LIMIT 1)""",
+                (check_id,),
+            )
+        return self.get(check_id)
+
     def decide(self, check_id: str, decision: str) -> None:
         """Save what the person decided after a check.
 

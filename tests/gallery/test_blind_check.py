@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from d3po_core.app.loras import decide
 from d3po_core.gallery.state import chance_range
 from d3po_core.run import RoundSummary
 from tests.gallery.asking import Page, shelf_with
@@ -90,3 +91,39 @@ def test_a_gentler_round_shows_itself_gentler(page: Page) -> None:
     (round,) = page.get("state")[1]["rounds"]
     assert (round["drift"], round["strength"]) == ("low", 1.0)
     assert round["strip"][0]["after"] == looks[1]
+
+
+def test_the_last_answer_is_taken_back_until_all_are_given(page: Page) -> None:
+    check = page.run.blind_checks.last()
+    status, answer = page.post("blind/undo", check=check.id)
+    assert status == 400 and "No pair of this check is answered yet" in answer["error"]["what"]
+    for index in range(11):
+        page.post("blind/answer", check=check.id, index=index, side=None)
+    status, answer = page.post("blind/undo", check=check.id)
+    assert status == 200 and answer["blind"]["done"] == 10
+    assert page.post("blind/next", check=check.id)[1]["pair"]["index"] == 10
+    for index in (10, 11):
+        page.post("blind/answer", check=check.id, index=index, side=0)
+    status, answer = page.post("blind/undo", check=check.id)
+    assert status == 400 and "its result is known" in answer["error"]["what"]
+    assert all(pair.answer for pair in page.run.blind_checks.last().pairs)
+
+
+def test_keeping_undoes_going_back(page: Page) -> None:
+    run = page.run
+    for _ in range(2):
+        number = run.rounds.begin({})
+        lora = run.rounds.folder_of(number) / f"{number}.safetensors"
+        lora.parent.mkdir(parents=True, exist_ok=True)
+        lora.write_bytes(b"")
+        run.rounds.finish(number, lora, f"{number:064x}", RoundSummary())
+    check = run.blind_checks.add(2, ["a"], [picture(0, 0)], [picture(0, 1)])
+    decide(run, 1, "back")
+    run.blind_checks.decide(check.id, "back")
+    assert run.rounds.current_policy() == f"{1:064x}"
+    decide(run, 2, "keep")
+    assert run.rounds.current_policy() == f"{2:064x}"
+    run.blind_checks.decide(check.id, "keep")
+    run.rounds.go_back(f"{1:064x}")  # by another way
+    decide(run, 2, "keep")
+    assert run.rounds.current_policy() == f"{1:064x}"

@@ -301,7 +301,8 @@ def test_the_history_shows_flags_corrects_and_finds_them(opened: Opened, server:
     gallery.press("u")
     until(lambda: (first, shown[0], "unsafe") in stands(server))
     assert "unsafe" in picture.get_attribute("aria-label")
-    picture.click(position={"x": 20, "y": 20})  # the other one after all
+    picture.click(position={"x": 20, "y": 20})
+    gallery.find(".sheet [data-action=correct]").click()  # the other one after all
     until(lambda: server.taste.standing()[-1].order == [shown[0]])
     assert all(group != first for group, _, _ in stands(server)) and picture.locator(".flag:visible").count() == 0
     cards.nth(0).locator('[aria-label="Flag pictures"]').click()
@@ -311,10 +312,9 @@ def test_the_history_shows_flags_corrects_and_finds_them(opened: Opened, server:
     gallery.page.wait_for_function(
         "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length === 1"
     )
-    gallery.find(".pickcard .asks button").click()
-    gallery.find(".pickcard .danger").click()
-    until(lambda: not stands(server))
+    gallery.find('.pickcard [aria-label="Delete this pick"]').click()
     gallery.view("pick")
+    until(lambda: not stands(server))
     assert gallery.group() == second and flagged(gallery) == [[], []]
 
 

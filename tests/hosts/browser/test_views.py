@@ -191,7 +191,7 @@ def test_the_blind_check_from_start_to_decision(opened: Opened, server: GalleryS
     gallery.find("[data-action=gentler]").click()
     until(lambda: server.actions.asked)
     assert server.actions.asked == [("decide", 2, "gentler", 0.7)]
-    gallery.find(".result .lead + .action").click()  # only there once the decision is taken
+    gallery.find(".result .lead + .row .main").click()  # only there once the decision is taken
     gallery.wait_for_group()
     assert not server.taste.made()
 
@@ -234,15 +234,17 @@ def test_history_pages_filters_corrects_and_deletes(opened: Opened, server: Gall
         "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length === 1"
     )
     gallery.find(".pickcard .pictures button").nth(1).click()
+    gallery.find(".sheet .large").wait_for()  # to be looked at, and nothing else yet
+    assert server.taste.made()[-1].kind == "tie"
+    gallery.find(".sheet [data-action=correct]").click()
     until(lambda: server.taste.made()[-1].reason == "correction")
     corrected = server.taste.made()[-1]
     assert (corrected.group_id, corrected.kind, corrected.order, corrected.who) == (groups[3], "favourite", [1], "Anna")
     assert gallery.find(".pickcard .pictures button").nth(1).get_attribute("aria-pressed") == "true"
-    gallery.find(".pickcard .asks button").click()
-    gallery.find(".pickcard .danger").click()
-    until(lambda: len(server.taste.standing()) == 104)
-    assert gallery.find(".pickcard").count() == 0
+    gallery.find('.pickcard [aria-label="Delete this pick"]').click()
+    assert "This pick is deleted." in gallery.find(".pickcard").inner_text()
     gallery.find('.filters select[aria-label="Which kind of pick"]').select_option("")
+    until(lambda: len(server.taste.standing()) == 104)
     gallery.find('.filters select[aria-label="Whose picks"]').select_option("Ben")
     gallery.page.wait_for_function(
         "document.querySelector('d3po-gallery').shadowRoot.querySelectorAll('.pickcard').length === 5"
@@ -269,6 +271,7 @@ def test_history_shows_which_pictures_were_liked(opened: Opened, server: Gallery
     pressed = [[card.nth(at).get_attribute("aria-pressed") for at in (0, 1)] for card in cards]
     assert pressed == [["true", "false"], ["false", "false"]]
     cards[1].nth(1).click()
+    gallery.find(".sheet [data-action=correct]").click()
     until(lambda: server.taste.made()[-1].reason == "correction")
     assert cards[1].nth(1).get_attribute("aria-pressed") == "true"
 
@@ -395,3 +398,90 @@ def test_a_round_that_taught_nothing_says_so_in_every_sentence(opened: Opened, s
     assert "Nothing was taught. This file is as before the round" in words and "Saved as" not in words
     assert "Predicts 46% of your hidden picks" in words and "Of 18 comparisons" in words and "8 of 18" not in words
     assert "best at strength" not in words
+
+
+def test_a_deletion_in_the_history_can_be_taken_back(opened: Opened, server: GalleryServer) -> None:
+    first, second, third = server.taste.picked(3)
+    server.taste.draw(4, size=(64, 64))
+    gallery = opened()
+    gallery.view("history")
+    cards = gallery.find(".pickcard")
+    cards.nth(2).wait_for()
+    bins = gallery.find('[aria-label="Delete this pick"]')
+    bins.first.click()
+    gallery.find("[data-action=restore]").click()
+    bins.first.click()
+    gallery.page.keyboard.press("z")
+    assert bins.count() == 3 and not server.sent("remove")
+    bins.first.click()
+    bins.first.click()  # of the next one: the first stays deleted
+    until(lambda: {pick.group_id for pick in server.taste.standing()} == {first, second})
+    gallery.reload()  # the page goes with the second deletion still to be sent
+    until(lambda: {pick.group_id for pick in server.taste.standing()} == {first})
+    assert third not in {pick.group_id for pick in server.taste.standing()}
+
+
+def test_a_picture_of_the_history_is_looked_at_by_keys(opened: Opened, server: GalleryServer) -> None:
+    server.taste.picked(1)
+    server.taste.draw(4, size=(64, 64))
+    gallery = opened()
+    gallery.view("history")
+    picture = gallery.find(".pickcard .pictures button").nth(1)
+    picture.focus()
+    gallery.page.keyboard.press("Enter")
+    large = gallery.find(".sheet .large")
+    large.wait_for()
+    assert large.bounding_box()["width"] > picture.bounding_box()["width"] * 1.5
+    gallery.page.keyboard.press("Escape")
+    assert not gallery.find(".sheet").count()
+    assert gallery.page.evaluate("document.querySelector('d3po-gallery').shadowRoot.activeElement.className") == ""
+    assert picture.evaluate("(one) => one.getRootNode().activeElement === one")
+    assert not server.sent("pick")
+
+
+def test_an_answer_and_a_decision_can_be_taken_back(opened: Opened, server: GalleryServer) -> None:
+    server.taste.add_round()
+    server.taste.add_round()
+    server.taste.prepare_blind(of=3)
+    gallery = opened()
+    gallery.view("teach")
+    gallery.find("[data-action=blind]").click()
+    gallery.find(".asking .frame").first.wait_for()
+    undo = gallery.find('.asking [data-tool="bar.undo"]')
+    assert undo.is_disabled()
+    wrong = 1 - server.taste.side_of_taught(0)
+    gallery.press(str(wrong + 1))
+    until(lambda: server.taste.answers() == ["before"])
+    gallery.find(".asking .frame").first.wait_for()
+    gallery.press("z")
+    until(lambda: server.taste.answers() == [])
+    for index in range(3):
+        gallery.find(".asking .frame").first.wait_for()
+        gallery.press(str(server.taste.side_of_taught(index) + 1))
+        until(lambda index=index: len(server.taste.answers()) == index + 1)
+    assert server.taste.answers() == ["taught"] * 3
+    gallery.find(".result h2").wait_for()
+    gallery.find("[data-action=back]").click()
+    gallery.find(".result [data-action=again]").click()
+    gallery.find("[data-action=keep]").click()
+    until(lambda: [asked[2] for asked in server.actions.asked] == ["back", "keep"])
+    gallery.view("teach")
+    gallery.find(".teaching [data-action=again]").click()
+    gallery.find(".result [data-action=again]").wait_for()
+
+
+@pytest.mark.parametrize("typing", [False, True])
+def test_keys_work_before_any_click(opened: Opened, server: GalleryServer, typing: bool) -> None:
+    gallery = opened(autofocus="")
+    gallery.press("1")
+    until(lambda: len(server.taste.standing()) == 1)
+    gallery.page.evaluate("document.querySelector('#box').hidden = true")  # another tab of the host is shown
+    gallery.rest()
+    gallery.page.evaluate("document.activeElement.blur()")
+    if typing:
+        gallery.page.evaluate("document.querySelector('#outside').focus()")
+    gallery.page.evaluate("document.querySelector('#box').hidden = false")
+    gallery.rest()
+    gallery.press("2")
+    gallery.rest()
+    assert len(server.taste.standing()) == (1 if typing else 2)
