@@ -30,7 +30,9 @@ LEFT_OUT = {("sample", "groups"), ("reward", "seed")}
 """Settings without a control: groups are drawn as somebody looks, and every round by a reward has a seed of its own."""
 
 
-QUIET = {"print_exception": False} if "print_exception" in inspect.signature(gr.Error.__init__).parameters else {}
+QUIET: dict[str, Any] = (
+    {"print_exception": False} if "print_exception" in inspect.signature(gr.Error.__init__).parameters else {}
+)
 """For `gr.Error`: later versions of gradio can leave out the traceback of what a person got wrong."""
 
 

@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -148,6 +148,12 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
             raise D3POError(f"There is no prompt in {options.prompts}.", "Write one per line.")
         prompts += filter(None, lines)
     return prompts
+
+
+def say_plain_words(model: DiffusersModel, prompts: Iterable[str]) -> None:
+    """Print once what other programs obey in these prompts and this model does not."""
+    if note := model.plain_words(prompts):
+        print(note)
 
 
 def source_of(options: argparse.Namespace, run: Run | None) -> str:

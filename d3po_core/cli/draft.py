@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     reward = require_differentiable(get_reward(options.reward, own_code=True))
     prompts = common.read_prompts(options) or usual_prompts(options, old)
     model = common.load(options, old)
+    common.say_plain_words(model, [*prompts, sample.negative])
     run = old or new_run(options, model, sample, preset_of(options), prompts)
     add_prompts(run, model, prompts, sample.negative)
     return train_and_report(run, model, RewardRequest(settings, lora, sample, reward), options)

@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     target = Path(options.to or run.folder / "evaluations" / lora.stem)
     check_writable(target)
     model = common.load(options, run)
+    common.say_plain_words(model, [*prompts, settings.negative])
     report = evaluate_lora(
         model, lora, prompts, options.seeds, settings, reward, fidelity_of(common.source_of(options, run))
     )

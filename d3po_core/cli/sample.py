@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
         raise D3POError(f"There is no LoRA of a round '{options.policy}', as this run is new.", "Use base.")
     model = common.load(options, old)
     check_drawable(model, settings)
+    common.say_plain_words(model, [*prompts, settings.negative])
     run = old or new_run(options, model, settings, preset_of(options), prompts)
     policy = policy_of(run, options.policy) if options.policy else run.rounds.current_policy()
     start, before = time.monotonic(), len(run.groups.select())

@@ -5,11 +5,11 @@ or else from what the program that drew it wrote into the file (metadata.py).
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import D3POError
 from ..names import composed
-from ..textfiles import read_text
+from ..textfiles import decode, read_text
 from .metadata import parse_parameters, texts_of_image, texts_of_json
 from .pixels import open_image
 
@@ -17,35 +17,48 @@ CAPTIONS = (".txt", ".caption", ".json")
 """Endings of captions, in the order in which they are looked for."""
 
 
-def read_prompts(path: Path) -> tuple[str, str]:
+def read_prompts(path: Path, damaged: list[str] | None = None) -> tuple[str, str]:
     """Return the prompt and the negative prompt of an image file; empty if none is written anywhere.
+
+    Args:
+        path: of the image.
+        damaged: gets the names of .json files beside it that are no JSON. They are passed over: such a file may be
+            another program's, and the image has a prompt of its own more often than not.
 
     Raises:
         D3POError: the image is missing or cannot be read, or its caption is no text.
     """
     for caption in _captions(path):
-        found = _parse(caption)
+        try:
+            found = _parse(caption)
+        except (ValueError, RecursionError):
+            if damaged is not None:
+                damaged.append(caption.name)
+            continue
         if found[0]:
             return found
     with open_image(path) as image:
         return texts_of_image(image, path.stem)
 
 
-def _captions(path: Path) -> list[Path]:
-    """Return the captions beside an image, whatever the case of their endings and however their letters are written."""
-    usual = [path.with_suffix(suffix) for suffix in CAPTIONS]
-    found = [each for each in usual if each.is_file()]
-    if not found and path.parent.is_dir():
+def _captions(path: Path) -> Iterator[Path]:
+    """Yield the captions beside an image, whatever the case of their endings and however their letters are written.
+
+    Those of the usual spelling come first, and only where they tell nothing the whole folder is looked through.
+    """
+    usual = [each for suffix in CAPTIONS if (each := path.with_suffix(suffix)).is_file()]
+    yield from usual
+    if path.parent.is_dir():
         beside = (each for each in path.parent.iterdir() if each.suffix.lower() in CAPTIONS)
-        found = [each for each in beside if composed(each.stem) == composed(path.stem) and each.is_file()]
-    return sorted(found, key=lambda each: CAPTIONS.index(each.suffix.lower()))
+        alike = [each for each in beside if composed(each.stem) == composed(path.stem) and each.is_file()]
+        yield from sorted(
+            (each for each in alike if not any(each.samefile(known) for known in usual)),
+            key=lambda each: CAPTIONS.index(each.suffix.lower()),
+        )
 
 
 def _parse(caption: Path) -> tuple[str, str]:
-    text = read_text(caption)
+    """Return what a caption says; raises ValueError or RecursionError if it should be JSON and is not."""
     if caption.suffix.lower() != ".json":
-        return parse_parameters(text)
-    try:
-        return texts_of_json(json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise D3POError(f"{caption.name} is not JSON.", "Correct it, or delete it.") from error
+        return parse_parameters(read_text(caption))
+    return texts_of_json(json.loads(decode(caption.read_bytes())))

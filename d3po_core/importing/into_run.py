@@ -129,6 +129,9 @@ class _Importer:
             notes.append(f"Pictures of {self.cropped} groups were cropped by less than {unit} pixels to be encoded.")
         if self.shortened:
             notes.append(f"This model cannot take the negative prompts of {self.shortened} groups: they were dropped.")
+        plain_words = getattr(self.model, "plain_words", None)  # a host's own encoder reads them as it draws
+        if plain_words and (note := plain_words(text for pair in self._prompt_ids for text in pair)):
+            notes.append(f"{note}.")
         return notes
 
     def _add_new(self, group: JudgedGroup, key: str, images: list[Image.Image]) -> str:

@@ -89,11 +89,13 @@ class JudgedImages:
         groups: those that can be used.
         left_out: the others.
         notes: sentences that say how the source was understood.
+        damaged: names of .json files beside images that could not be read.
     """
 
     groups: list[JudgedGroup] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
     def leave_out(self, where: str, error: D3POError) -> None:
         """Record that a group is left out because of an error."""
@@ -122,6 +124,9 @@ def drop_contradictions(judged: JudgedImages) -> JudgedImages:
     judgements are left out, as nobody can know which one was meant.
     """
     kept = JudgedImages(left_out=list(judged.left_out), notes=list(judged.notes))
+    if judged.damaged:
+        names = abbreviate(list(dict.fromkeys(judged.damaged)))
+        kept.notes.append(f"No JSON, so the pictures' own prompts were taken in their place: {names}.")
     prints: dict[Path, Fingerprint] = {}
     for group in judged.groups:
         try:

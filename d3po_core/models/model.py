@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -142,6 +143,10 @@ class DiffusersModel:
         return names.get(prediction, "") if self.denoiser.family == "diffusion" else ""
 
     @torch.no_grad()
+    def plain_words(self, prompts: Iterable[str]) -> str:
+        """Return what a person should know of spellings in prompts that other programs obey; see `plain_words`."""
+        return plain_words(prompts)
+
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """Encode each prompt to a conditioning of one row, on the CPU in the text encoder's dtype.
 
@@ -321,3 +326,33 @@ def _branches(conditioning: Conditioning, guided: bool) -> Conditioning:
     if not guided:
         return prompts
     return {name: torch.cat([conditioning[f"negative_{name}"], value]) for name, value in prompts.items()}
+
+
+ESCAPED = re.compile(r"\\[()\[\]]")
+WEIGHT = r"(?:\d?\.\d+|[0-3])"
+"""Of emphasis or of a time; not the end of "(at 10:30)"."""
+SPELLINGS = re.compile(
+    r"<(?:lora|lyco|lycoris|hypernet|loha|lokr):[^<>]+>"  # A1111's extra networks
+    r"|\bembedding:[\w./-]+"  # ComfyUI's
+    rf"|\([^()]*[^()\d\s]\s*:\s*{WEIGHT}\s*\)"  # (red:1.4)
+    r"|\(\([^()]+\)\)|\[\[[^\[\]]+\]\]"  # ((red)), [[red]]
+    r"|\[[^\[\]|]*\|[^\[\]]*\]"  # [red|blue]
+    rf"|\[[^\[\]]*[^\[\]\d\s]\s*:(?:\s*:)?\s*{WEIGHT}\s*\]"  # [red:blue:0.5], [red:0.5], [red::0.5]
+)
+CAPITALS = re.compile(r"(?<!\S)BREAK(?!\S)|(?<=\S )AND(?= \S)")
+"""Words that A1111 obeys; not in a prompt that is all in capitals."""
+MAX_SHOWN = 3
+
+
+def plain_words(prompts: Iterable[str]) -> str:
+    """Return a sentence on what A1111 and ComfyUI obey in prompts and a pipeline reads as it is; "" without any."""
+    found = dict[str, None]()
+    for prompt in prompts:
+        text = ESCAPED.sub("", prompt)
+        found |= dict.fromkeys(SPELLINGS.findall(text))
+        if text.upper() != text:
+            found |= dict.fromkeys(CAPITALS.findall(text))
+    if not found:
+        return ""
+    shown = ", ".join(list(found)[:MAX_SHOWN]) + (", ..." if len(found) > MAX_SHOWN else "")
+    return f"Read as plain words here, unlike in A1111 or ComfyUI: {shown}"

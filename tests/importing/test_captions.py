@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from d3po_core.errors import D3POError
+from d3po_core.importing import read_source
 from d3po_core.importing.captions import read_prompts
 from d3po_core.importing.graphs import parse_graph
 from d3po_core.importing.metadata import parse_parameters
@@ -434,3 +435,28 @@ def test_a_picture_that_says_nothing_and_texts_that_cannot_be_read(tmp_path: Pat
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(D3POError, match=r"a\.txt cannot be read as text. Save it as UTF-8"):
         read_prompts(plain)
+
+
+def test_an_empty_caption_hides_no_other(tmp_path: Path) -> None:
+    image = picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "a.CAPTION").write_text("a fox in capitals")
+    assert read_prompts(image) == ("a fox in capitals", "")
+    (tmp_path / "a.caption").unlink(missing_ok=True)
+    (tmp_path / "a.txt").write_text("a fox in small letters")
+    assert read_prompts(image)[0] == "a fox in small letters"
+
+
+@pytest.mark.parametrize("text", [b"{", b"[1", b"\0\1\2\3\0\0", b"[" * 100_000])
+def test_a_damaged_json_leaves_no_picture_out(tmp_path: Path, text: bytes) -> None:
+    for side in ("winners", "losers"):
+        (tmp_path / side).mkdir()
+        picture(tmp_path / side / "a.png", parameters=f"a fox of the {side}")
+        (tmp_path / side / "a.json").write_bytes(text)
+    judged = read_source(tmp_path)
+    assert sorted(group.prompt for group in judged.groups) == ["a fox of the losers", "a fox of the winners"]
+    assert not judged.left_out
+    assert "No JSON, so the pictures' own prompts were taken in their place: a.json." in judged.notes
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"images": ["winners/a.png"], "scores": [1]}')
+    assert "a.json" in " ".join(read_source(lines).notes) and not read_source(lines).left_out

@@ -134,9 +134,9 @@ def test_captions_beside_an_image(tmp_path: Path, captions: dict[str, str | byte
     assert read_prompts(beside(tmp_path, **captions))[0] == expected
 
 
-@pytest.mark.parametrize("captions", [{"txt": b"\0\1\2\3\0\0"}, {"txt": b"\x81\x8d"}, {"json": "{"}])
+@pytest.mark.parametrize("captions", [{"txt": b"\0\1\2\3\0\0"}, {"txt": b"\x81\x8d"}])
 def test_captions_that_are_no_text(tmp_path: Path, captions: dict[str, str | bytes]) -> None:
-    with pytest.raises(D3POError, match=r"a\.(txt|json) (cannot be read as text|is not JSON)"):
+    with pytest.raises(D3POError, match=r"a\.txt cannot be read as text"):
         read_prompts(beside(tmp_path, **captions))
 
 

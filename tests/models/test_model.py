@@ -11,7 +11,7 @@ from diffusers import EDMEulerScheduler
 from d3po_core.diffusion.denoiser import stack
 from d3po_core.errors import D3POError
 from d3po_core.models import DiffusersModel
-from d3po_core.models.model import model_identity
+from d3po_core.models.model import model_identity, plain_words
 from tests.tiny_pipelines import rows, tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl, tiny_unet, tiny_vae
 
 PROMPTS = ["a red flower", "a", "a small house by the sea, in the evening"]
@@ -203,3 +203,32 @@ def test_unsupported_pipelines():
         DiffusersModel(pipe)
     with pytest.raises(D3POError, match="UNet2DConditionModel is not supported"):
         DiffusersModel(tiny_unet())
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        *["(red:1.4)", "(a red rose:0.8)", "((red))", "[[red]]", "[red|blue]", "[red:blue:0.5]", "[red:0.5]"],
+        *["[red::0.5]", "<lora:ink:0.8>", "embedding:easynegative", "BREAK", "AND"],
+    ],
+)
+def test_what_other_programs_obey_is_told_once(spelling: str) -> None:
+    prompts = [f"a rose {spelling} in the rain", f"a tulip {spelling} in the rain"]
+    assert plain_words(prompts) == f"Read as plain words here, unlike in A1111 or ComfyUI: {spelling}"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *["a (red) rose", "a rose (red, wet)", "[sic] a rose", "rose (at 10:30)", "a photo (ratio 16:9)", "a: b, c: 2"],
+        *["hatsune miku \\(vocaloid\\)", "\\(\\(red\\)\\)", "TAKE A BREAK AND REST", "break and rest", "Breakfast"],
+        *["a sign that says AND", "embedding: a study", "1 < 2 > 0", "x [1]", "score 3:2", "(psalm 3)", "a | b"],
+    ],
+)
+def test_an_ordinary_prompt_raises_no_alarm(prompt: str) -> None:
+    assert plain_words([prompt]) == ""
+
+
+def test_many_spellings_are_cut_short() -> None:
+    told = plain_words(["(a:1.1) (b:1.2) BREAK c", "[d|e] (f:1.3)"])
+    assert told.count(",") == 4 and told.endswith("...")
