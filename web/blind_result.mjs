@@ -110,7 +110,7 @@ export class BlindResult {
       this.refresh(blind, false);
     };
     const again = button("action", { "data-action": "again", onclick }, this.text.t("blind.again"));
-    return el("div.choices", {}, done, el("div.row", {}, next, again));
+    return el("div.choices", {}, done, el("div.actions", {}, next, again));
   }
 
   /**

@@ -191,7 +191,7 @@ def test_the_blind_check_from_start_to_decision(opened: Opened, server: GalleryS
     gallery.find("[data-action=gentler]").click()
     until(lambda: server.actions.asked)
     assert server.actions.asked == [("decide", 2, "gentler", 0.7)]
-    gallery.find(".result .lead + .row .main").click()  # only there once the decision is taken
+    gallery.find(".result .lead + .actions .main").click()  # only there once the decision is taken
     gallery.wait_for_group()
     assert not server.taste.made()
 
