@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import pytest
-
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.run import RoundSummary

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from inside import ROOT, by_the_host, checkpoint, prompt, report
-
-sys.path.append(str(ROOT))
+from inside import by_the_host, checkpoint, prompt, report
+from one_round import PROMPTS, one_round
 
 # isort: split
 import torch
 from pack.nodes.host.model import HostModel
 from torch import Tensor
-
-from tests.hosts.one_round import PROMPTS, one_round
 
 loaded = checkpoint("sd15")
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-sys.path.append(str(ROOT))
+from tests.hosts.webui.checkpoint import write
 
-from tests.hosts.one_round import one_round  # noqa: E402
-from tests.hosts.webui.checkpoint import write  # noqa: E402
-
-from .conftest import HOST, PYTHON  # noqa: E402
+from .conftest import HOST, PYTHON
+from .one_round import one_round
 
 CONFIG: dict[str, dict[str, Any]] = {
     "unet": {
@@ -57,7 +54,9 @@ def configuration(folder: Path) -> Path:
         (folder / part).mkdir(parents=True)
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         (folder / part / name).write_text(json.dumps(config))
-    (folder / "tokenizer").symlink_to(Path(str(HOST)) / "comfy" / "sd1_tokenizer")
+    shutil.copytree(Path(str(HOST)) / "comfy" / "sd1_tokenizer", folder / "tokenizer")
+    about_tokenizer = folder / "tokenizer" / "tokenizer_config.json"
+    about_tokenizer.write_text(json.dumps({**json.loads(about_tokenizer.read_text()), "model_max_length": 77}))
     about = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **PARTS}
     (folder / "model_index.json").write_text(json.dumps(about))
     return folder
