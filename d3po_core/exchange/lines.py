@@ -13,6 +13,7 @@ and flags on each line, which Hugging Face's `load_dataset("imagefolder", data_d
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,8 +78,9 @@ def import_file(run: Run, path: str | Path, who: str | None = None) -> int:
 def import_lines(run: Run, path: str | Path) -> int:
     """Record the picks and flags of a file of lines, each under the name that it has there.
 
-    Later picks, flags and undos of the same person win, so importing a file twice, or an old one, changes nothing.
-    Either all lines fit the run or none is recorded.
+    What stands then is what each person said last, by the times in the files, whatever order they are imported in, and
+    however often. What was taken back here stays so, unless it was said again since. Either all lines fit the run or
+    none is recorded.
 
     Args:
         run: the run with the images that were judged, or a copy of it.
@@ -93,18 +95,22 @@ def import_lines(run: Run, path: str | Path) -> int:
     path = Path(path)
     groups = {group.id: group for group in run.groups.select()}
     lines = [_check(line, number, path, groups) for number, line in _read(path)]
-    newest = _newest(run)
+    history: list[StoredPick | StoredFlag] = [*run.picks.history(), *run.flags.history()]
+    known, taken_back = {_content(each) for each in history}, dict[Subject, float]()
+    for each in history:
+        taken_back[_subject(each)] = max(taken_back.get(_subject(each), 0.0), each.undone or 0.0)
     count = 0
     for line in sorted(lines, key=lambda line: line.when):
-        if line.when <= newest.get(_subject(line), 0.0):
+        if _content(line) in known or line.when <= taken_back.get(_subject(line), 0.0):
             continue
-        seen: JsonObject = {"who": line.who, "shown_order": line.shown_order, "reason": line.reason}
+        seen: JsonObject = {
+            **{"who": line.who, "shown_order": line.shown_order, "reason": line.reason, "when": line.when}
+        }
         if isinstance(line, StoredFlag):
             run.flags.add(line.group_id, line.candidate, line.kind, **seen)
         else:
             run.picks.add(line.group_id, line.pick, **seen)
-            _outweigh_flags(newest, line)
-        newest[_subject(line)] = line.when
+        known.add(_content(line))
         count += 1
     return count
 
@@ -114,24 +120,9 @@ def _subject(stored: StoredPick | StoredFlag) -> Subject:
     return (stored.group_id, stored.who, *flag)
 
 
-def _newest(run: Run) -> dict[Subject, float]:
-    """Return when each subject was last picked, flagged or undone in the run, in seconds since 1970."""
-    newest: dict[Subject, float] = {}
-    history: list[StoredPick | StoredFlag] = [*run.picks.history(), *run.flags.history()]
-    for stored in history:
-        subject = _subject(stored)
-        newest[subject] = max(newest.get(subject, 0.0), stored.when, stored.undone or 0.0)
-    for pick in run.picks.standing():
-        _outweigh_flags(newest, pick)
-    return newest
-
-
-def _outweigh_flags(newest: dict[Subject, float], stored: StoredPick) -> None:
-    """Let a favourite outweigh older flags on the same image, also those that are imported after it."""
-    if stored.pick.kind in ("favourite", "ranking"):
-        for kind in FLAGS:
-            subject = (stored.group_id, stored.who, kind, stored.pick.order[0])
-            newest[subject] = max(newest.get(subject, 0.0), stored.when)
+def _content(stored: StoredPick | StoredFlag) -> tuple[object, ...]:
+    """Return what was said, and when, by which the same judgement is known again."""
+    return (*_subject(stored), stored.when, None if isinstance(stored, StoredFlag) else stored.pick)
 
 
 def _to_full_line(stored: StoredPick | StoredFlag, group: Group) -> JsonObject:
@@ -177,6 +168,8 @@ def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) 
         order, scores, shown = (_numbers(line.get(name, ())) for name in ("order", "scores", "shown"))
         check_shown(order, shown, group.candidates)
         who, when = _name(line.get("who", "")), float(line["when"])
+        if not math.isfinite(when):
+            raise ValueError("when")
         stored = Stored("", group.id, who, when, shown, reason="imported", undone=None)
         if line["kind"] in FLAGS:
             (candidate,) = order

@@ -45,6 +45,8 @@ def connect(path: Path) -> _Connection:
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
+    for view in _VIEWS:
+        connection.execute(view)
     return connection
 
 
@@ -234,20 +236,23 @@ _TABLES = (
 
 _VIEWS = (
     # A repeat measures how consistent the person is and is never trained on, so it does not stand.
-    f"""CREATE VIEW standing AS SELECT * FROM picks AS p
+    f"""CREATE TEMP VIEW standing AS SELECT * FROM picks AS p
         WHERE undone IS NULL AND reason <> 'repeat' AND NOT {_IS_FLAG} AND NOT EXISTS (
         SELECT 1 FROM picks AS later WHERE later.group_id = p.group_id AND later.who = p.who
-        AND later.undone IS NULL AND later.reason <> 'repeat' AND NOT later.{_IS_FLAG} AND later.serial > p.serial)""",
+        AND later.undone IS NULL AND later.reason <> 'repeat' AND NOT later.{_IS_FLAG}
+        AND (later.created, later.chosen, later.serial) > (p.created, p.chosen, p.serial))""",
     # A flag stands if it is the person's newest one on the candidate and they have not preferred that image since.
-    f"""CREATE VIEW flags AS SELECT *, json_extract(chosen, '$[0]') AS candidate FROM picks AS f
+    f"""CREATE TEMP VIEW flags AS SELECT *, json_extract(chosen, '$[0]') AS candidate FROM picks AS f
         WHERE undone IS NULL AND {_IS_FLAG} AND scores = '[1]' AND NOT EXISTS (
         SELECT 1 FROM picks AS later WHERE later.group_id = f.group_id AND later.who = f.who AND later.undone IS NULL
-        AND later.serial > f.serial AND later.kind = f.kind AND later.chosen = f.chosen)
+        AND (later.created, later.serial) > (f.created, f.serial) AND later.kind = f.kind AND later.chosen = f.chosen)
         AND NOT EXISTS (
         SELECT 1 FROM standing WHERE standing.group_id = f.group_id AND standing.who = f.who
-        AND standing.serial > f.serial AND standing.kind IN ('favourite', 'ranking')
+        AND standing.created >= f.created AND standing.kind IN ('favourite', 'ranking')
         AND json_extract(standing.chosen, '$[0]') = json_extract(f.chosen, '$[0]'))""",
 )
+"""What stands of all that was ever said: the newest by its time, in whatever order it was recorded or imported. They
+are made with each connection, so that databases of before have them too."""
 
 _INDEXES = (
     "CREATE INDEX picks_of_group ON picks (group_id, who, serial) WHERE undone IS NULL",
@@ -262,7 +267,7 @@ _INDEXES = (
 
 def create_tables(connection: sqlite3.Connection) -> None:
     """Create the tables in an empty database, inside the caller's transaction."""
-    for statement in (*_TABLES, *_VIEWS, *_INDEXES):
+    for statement in (*_TABLES, *_INDEXES):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {VERSION}")
 

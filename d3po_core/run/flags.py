@@ -45,6 +45,7 @@ class Flags(Part):
         who: str = "",
         shown_order: Sequence[int] = (),
         reason: str = "",
+        when: float | None = None,
     ) -> Recorded:
         """Put a flag on a candidate, or take it off; it is on the disk when this returns.
 
@@ -55,6 +56,7 @@ class Flags(Part):
             on: False takes the person's flag of this kind off again.
             pick_id: the client's own id: a second call with the same one records nothing, whatever its other values.
             who, shown_order, reason: as in `Stored`.
+            when: it was put elsewhere; None for now.
 
         Raises:
             D3POError: the group, the candidate or the kind is unknown, or the disk is full.
@@ -63,8 +65,9 @@ class Flags(Part):
             candidates = candidates_of(connection, group_id)
             check_flag(kind, candidate, candidates)
             check_shown([candidate], shown_order, candidates)
+            said = {"chosen": [candidate], "scores": [int(on)], "shown_order": shown_order}
             values = {"group_id": group_id, "who": who, "kind": kind, "reason": reason}
-            return record(connection, pick_id, chosen=[candidate], scores=[int(on)], shown_order=shown_order, **values)
+            return record(connection, pick_id, **said, when=when, **values)
 
     def standing(self, *, who: str | None = None, group_id: str | None = None) -> list[StoredFlag]:
         """Return the flags that stand, of one person and one group or of all, in the order in which they were put."""
@@ -87,7 +90,7 @@ def standing_flags(
 def _select(connection: sqlite3.Connection, table: str, who: str | None, group_id: str | None) -> list[StoredFlag]:
     rows = connection.execute(
         f"""SELECT * FROM {table} WHERE kind IN ('defective', 'unsafe') AND (:who IS NULL OR who = :who)
-        AND (:group_id IS NULL OR group_id = :group_id) ORDER BY serial""",
+        AND (:group_id IS NULL OR group_id = :group_id) ORDER BY created, serial""",
         {"who": who, "group_id": group_id},
     )
     return [flag_of(row) for row in rows]

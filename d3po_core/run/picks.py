@@ -1,8 +1,8 @@
 """Picks as they were made: recorded before the call returns, superseded and taken back, never deleted.
 
-A person's picks and flags are a stack. The pick that stands on a group is their newest one there that was not taken
-back, so undo after a change of mind brings the earlier pick back. Pairs are derived in d3po_core/picks.py and never
-stored.
+A person's picks and flags are a stack. The pick that stands on a group is their newest one there, by its time, that was
+not taken back, so undo after a change of mind brings the earlier pick back. Pairs are derived in d3po_core/picks.py and
+never stored.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ class Picks(Part):
         shown_order: Sequence[int] = (),
         decision_ms: float | None = None,
         reason: str = "",
+        when: float | None = None,
     ) -> Recorded:
         """Record a pick; it is on the disk when this returns. It supersedes the person's earlier pick on the group.
 
@@ -115,6 +116,7 @@ class Picks(Part):
             pick: the judgement.
             pick_id: the client's own id: a second call with the same one records nothing, whatever its other values.
             who, shown_order, decision_ms, reason: as in `StoredPick`.
+            when: it was made elsewhere; None for now.
 
         Raises:
             D3POError: the group is unknown, the pick does not fit it, or the disk is full.
@@ -127,7 +129,7 @@ class Picks(Part):
                 reason = ""  # without an earlier pick to compare it with it is a pick like any other
             values = {"group_id": group_id, "who": who, "kind": pick.kind, "reason": reason, "decision_ms": decision_ms}
             recorded = record(
-                connection, pick_id, chosen=pick.order, scores=pick.scores, shown_order=shown_order, **values
+                connection, pick_id, chosen=pick.order, scores=pick.scores, shown_order=shown_order, when=when, **values
             )
             if recorded.new:
                 connection.execute("DELETE FROM leases WHERE group_id = ?", (group_id,))
@@ -260,7 +262,7 @@ class Picks(Part):
         with self._database.read() as connection:
             rows = connection.execute(
                 f"""SELECT * FROM {table} WHERE kind NOT IN ('defective', 'unsafe') AND (:who IS NULL OR who = :who)
-                ORDER BY serial""",
+                ORDER BY created, serial""",
                 {"who": who},
             ).fetchall()
         return [_stored(row) for row in rows]

@@ -166,6 +166,10 @@ def candidates_of(connection: sqlite3.Connection, group_id: str) -> int:
     return int(group["candidates"])
 
 
+TICK = 1e-5
+"""Seconds between two judgements at least."""
+
+
 def record(
     connection: sqlite3.Connection,
     pick_id: str | None,
@@ -173,20 +177,30 @@ def record(
     chosen: Sequence[int],
     scores: Sequence[int],
     shown_order: Sequence[int],
+    when: float | None = None,
     **columns: str | float | None,
 ) -> Recorded:
     """Add a row to `picks`, in the caller's transaction; one whose id was ever recorded adds nothing.
 
-    Without an id of the client's own it gets a new one.
+    Without an id of the client's own it gets a new one. Without a time it is made now, and later than all that the
+    person said of the group before, whatever clock that went by: so whoever compares times knows what came last.
     """
     pick_id = pick_id or uuid.uuid4().hex
     if is_recorded(connection, pick_id):
         return Recorded(pick_id, False, revision(connection))
     numbers = {"chosen": chosen, "scores": scores, "shown_order": shown_order}
-    row = {"pick_id": pick_id, **columns, "created": time.time()}
+    if when is None:
+        when = max(time.time(), _last_said(connection, columns["group_id"], columns["who"]) + TICK)
+    row = {"pick_id": pick_id, **columns, "created": when}
     insert(connection, "picks", {**row, **{name: json.dumps(list(value)) for name, value in numbers.items()}})
     update_judged(connection, str(columns["group_id"]))
     return Recorded(pick_id, True, count_up(connection, "pick_revision"))
+
+
+def _last_said(connection: sqlite3.Connection, group_id: str | float | None, who: str | float | None) -> float:
+    """Return when a person last picked, flagged or took back something of a group, in seconds since 1970."""
+    query = "SELECT MAX(MAX(created, COALESCE(undone, 0))) FROM picks WHERE group_id = ? AND who = ?"
+    return float(connection.execute(query, (group_id, who)).fetchone()[0] or 0.0)
 
 
 def stored_values(row: sqlite3.Row) -> JsonObject:

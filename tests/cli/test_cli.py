@@ -154,7 +154,7 @@ def test_hints_quote_every_path():
     sources = "".join(path.read_text("utf-8") for path in (ROOT / "d3po_core" / "cli").glob("*.py"))
     hints = re.findall(r"d3po \w+ [^\n]*?--(?:run|reward|to) (\{[^}]*\}?)", sources)
     assert len(hints) >= 6
-    assert all(hint.startswith(("{common.quoted(", "{folder}", "{quoted}")) for hint in hints), hints
+    assert all(hint.startswith(("{common.quoted(", "{quoted(", "{folder}", "{quoted}")) for hint in hints), hints
 
 
 def test_export_to_a_folder_or_a_file(tmp_path, capsys):

@@ -111,6 +111,8 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         *[("there.safetensors", "There is a file"), ("notes.txt/new", "notes.txt")],
     ],
     "--round": [("7", "There is no LoRA of a round '7'"), ("base", "The original model has no LoRA."), ("-1", "'-1'")],
+    "--go-back": [("7", "There is no LoRA of a round '7'"), ("newest", "There is no LoRA of a round 'newest'")],
+    "--restore": [("there.safetensors", "No LoRA file of this run is missing or damaged.")],
     "--free-space": [],
     "--keep-rounds": [("-1", "--keep-rounds is -1."), ("all", "--keep-rounds is 'all'.")],
     "--picks": [("0", "--picks is 0."), ("many", "--picks is 'many'.")],

@@ -14,7 +14,7 @@ from PIL import Image
 from d3po_core import run as run_package
 from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
-from d3po_core.run import RoundSummary, Run
+from d3po_core.run import RoundSummary, Run, policy_id
 from d3po_core.run.database import IMPORTED
 from tests.run_helpers import MODEL, create_unless_there, make_run, picture, processes, put_group, trajectory, undo
 
@@ -161,8 +161,10 @@ def test_a_moved_or_copied_folder_is_the_same_run(tmp_path):
     (group,) = run.groups.select()
     run.picks.add(group.id, Pick("favourite", (1,)))
     number = run.rounds.begin({})
-    (run.rounds.folder_of(number) / "x.safetensors").write_bytes(b"lora")
-    run.rounds.finish(number, run.rounds.folder_of(number) / "x.safetensors", "hash", RoundSummary())
+    lora = run.rounds.folder_of(number) / "x.safetensors"
+    lora.write_bytes(b"lora")
+    policy = policy_id(lora)
+    run.rounds.finish(number, lora, policy, RoundSummary())
     run.close()
     shutil.copytree(tmp_path / "here", tmp_path / "copy")
     (tmp_path / "else").mkdir()
@@ -173,7 +175,7 @@ def test_a_moved_or_copied_folder_is_the_same_run(tmp_path):
         assert [stored.pick for stored in moved.picks.standing()] == [Pick("favourite", (1,))]
         _same(moved.groups.trajectory(group.id), trajectory(0))
         assert moved.groups.image_path(group.id, 0).is_relative_to(folder)
-        assert moved.rounds.lora("hash") == folder / "rounds" / "0001" / "x.safetensors"
+        assert moved.rounds.lora(policy) == folder / "rounds" / "0001" / "x.safetensors"
     files = [path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file()]
     assert not any(str(tmp_path).encode() in data for data in files)
 
