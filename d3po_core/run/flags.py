@@ -65,9 +65,10 @@ class Flags(Part):
             candidates = candidates_of(connection, group_id)
             check_flag(kind, candidate, candidates)
             check_shown([candidate], shown_order, candidates)
-            said = {"chosen": [candidate], "scores": [int(on)], "shown_order": shown_order}
             values = {"group_id": group_id, "who": who, "kind": kind, "reason": reason}
-            return record(connection, pick_id, **said, when=when, **values)
+            return record(
+                connection, pick_id, chosen=[candidate], scores=[int(on)], shown_order=shown_order, when=when, **values
+            )
 
     def standing(self, *, who: str | None = None, group_id: str | None = None) -> list[StoredFlag]:
         """Return the flags that stand, of one person and one group or of all, in the order in which they were put."""
