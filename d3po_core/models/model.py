@@ -142,11 +142,11 @@ class DiffusersModel:
         names = {"epsilon": "epsilon", "v_prediction": "v"}
         return names.get(prediction, "") if self.denoiser.family == "diffusion" else ""
 
-    @torch.no_grad()
     def plain_words(self, prompts: Iterable[str]) -> str:
         """Return what a person should know of spellings in prompts that other programs obey; see `plain_words`."""
         return plain_words(prompts)
 
+    @torch.no_grad()
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """Encode each prompt to a conditioning of one row, on the CPU in the text encoder's dtype.
 

@@ -2,13 +2,15 @@
 
     P(winner is preferred to loser) = sigmoid(beta . (f_winner - f_loser))
 
-beta minimises the weighted log loss of the pairs plus ridge / 2 times its squared length. The sum is strictly convex,
+beta minimises the weighted log loss of the pairs plus ridge / 2 times its squared length. That sum is strictly convex,
 so it has one minimum, which Newton's method finds in a few steps.
 
 People slip: they press the wrong key, or do not look. Without that a single pick that contradicts all others is worth
 any effort to the fit. So a share of the groups, `LAPSES`, is taken to be judged by tossing coins, and a group counts as
 much as it is likely to be meant, given the scores: expectation and maximisation (Dempster, Laird and Rubin 1977), with
-one Newton step to a maximisation. Psychophysics calls it a lapse rate (Wichmann and Hill 2001).
+one Newton step to a maximisation. Psychophysics calls it a lapse rate (Wichmann and Hill 2001). With lapses there can
+be several minima. The one that is found depends on where the search begins: at 0, which takes every group for meant, or
+at what a stronger ridge has led to.
 
 A taste is mostly about few of the features, and a ridge spreads its weight over all that go along with them: what is
 not meant is then taught too. So the fit is repeated with each feature scaled by a power of the weight that it got, if
@@ -77,12 +79,12 @@ def fit_bradley_terry(
     tolerance: float = NEWTON_TOLERANCE,
     lapses: float = LAPSES,
 ) -> Tensor:
-    """Return the beta (F,), float64, at which the loss of the pairs is least.
+    """Return the beta (F,), float64, at which the loss of the pairs is least; with lapses, one that none nearby betters.
 
     Args:
         data: pairs, at least one.
         ridge: above 0.
-        start: a beta near the minimum, from which fewer steps are needed; 0 if None.
+        start: a beta near a minimum, from which fewer steps are needed; 0 if None.
         tolerance: Newton decrement at which to stop.
         lapses: share of the groups that is judged without looking; 0 for the Bradley-Terry model itself.
     """
@@ -114,14 +116,15 @@ def log_loss(differences: Tensor, weights: Tensor, ridge: float, beta: Tensor) -
 def meant(data: PairData, margins: Tensor, lapses: float = LAPSES) -> Tensor:
     """Return the probability that each group was judged by the scores and not by coins, (G,), given margins (P,).
 
-    The pairs of a group count as independent of each other.
+    The pairs of a group count as independent of each other, and what several people say of it as said by one: where
+    they contradict each other, a group counts less.
     """
     of_scores, of_coins = _log_likelihoods(data, margins, lapses)
     return torch.sigmoid(of_scores - of_coins)
 
 
 def hidden_loss(data: PairData, margins: Tensor, lapses: float = LAPSES) -> float:
-    """Return the negative log likelihood of pairs with these margins (P,), every group weighted as its pairs are."""
+    """Return the negative log likelihood of pairs with these margins (P,), every group weighted by its pairs' mean."""
     of_group = -torch.logaddexp(*_log_likelihoods(data, margins, lapses))
     count = data.of_group(torch.ones_like(margins))
     return float((data.of_group(data.weights) / count.clamp(min=1)) @ of_group)

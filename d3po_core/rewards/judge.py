@@ -97,7 +97,7 @@ class JudgeFacts:
 
 @dataclass(frozen=True)
 class Head:
-    """Scores images in nats: a score higher by 1 means that the odds of being preferred are e times higher.
+    """Scores images in nats: a score higher by 1 means e times the odds of being preferred, by somebody who looks.
 
     Attributes:
         features: of images.
