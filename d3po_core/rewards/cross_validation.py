@@ -79,7 +79,7 @@ def fit_bradley_terry(
     tolerance: float = NEWTON_TOLERANCE,
     lapses: float = LAPSES,
 ) -> Tensor:
-    """Return the beta (F,), float64, at which the loss of the pairs is least; with lapses, one that none nearby betters.
+    """Return the beta (F,), float64, at which the loss of the pairs is least; with lapses, least among those nearby.
 
     Args:
         data: pairs, at least one.

@@ -10,7 +10,7 @@ import torch
 
 from d3po_core.app.loras import decide
 from d3po_core.gallery.state import chance_range
-from d3po_core.run import RoundSummary
+from d3po_core.run import RoundSummary, policy_id
 from tests.gallery.asking import Page, shelf_with
 from tests.run_helpers import picture
 
@@ -110,20 +110,20 @@ def test_the_last_answer_is_taken_back_until_all_are_given(page: Page) -> None:
 
 
 def test_keeping_undoes_going_back(page: Page) -> None:
-    run = page.run
+    run, made = page.run, list[str]()
     for _ in range(2):
         number = run.rounds.begin({})
         lora = run.rounds.folder_of(number) / f"{number}.safetensors"
-        lora.parent.mkdir(parents=True, exist_ok=True)
-        lora.write_bytes(b"")
-        run.rounds.finish(number, lora, f"{number:064x}", RoundSummary())
+        lora.write_bytes(str(number).encode())
+        made.append(policy_id(lora))
+        run.rounds.finish(number, lora, made[-1], RoundSummary())
     check = run.blind_checks.add(2, ["a"], [picture(0, 0)], [picture(0, 1)])
     decide(run, 1, "back")
     run.blind_checks.decide(check.id, "back")
-    assert run.rounds.current_policy() == f"{1:064x}"
+    assert run.rounds.current_policy() == made[0]
     decide(run, 2, "keep")
-    assert run.rounds.current_policy() == f"{2:064x}"
+    assert run.rounds.current_policy() == made[1]
     run.blind_checks.decide(check.id, "keep")
-    run.rounds.go_back(f"{1:064x}")  # by another way
+    run.rounds.go_back(made[0])  # by another way
     decide(run, 2, "keep")
-    assert run.rounds.current_policy() == f"{1:064x}"
+    assert run.rounds.current_policy() == made[0]

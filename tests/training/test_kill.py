@@ -230,6 +230,7 @@ def test_killed_in_the_middle_of_exporting_a_large_file(lessons: dict[int, Lesso
     source = run.rounds.lora("1")
     assert source is not None
     source.write_bytes(bytes(range(256)) * (1 << 16))
+    run.rounds.restore(1, source)
     for seed in range(4):
         target = tmp_path / str(seed)
         process = processes().Process(target=die_in_export, args=(run.folder, target, tmp_path / "log", NEVER))
