@@ -29,7 +29,7 @@ from d3po_core.models import load_model
 from d3po_core.picks import Pick, pairs
 from d3po_core.rewards.description import described, note_network, seen_in
 from d3po_core.rewards.features import NETWORK, STATISTICS, get_features
-from d3po_core.rewards.judge import above_chance, fit, share_of
+from d3po_core.rewards.judge import above_chance, predicted_right, share_of
 from d3po_core.run import Run
 from d3po_core.run.run import read_images
 
@@ -46,12 +46,12 @@ def evidence(run: Run, favourites: list[int]) -> tuple[float, float, float]:
         for group, best in zip(groups, favourites, strict=True)
     }
     held_out = {group.id: of_all.pop(group.id) for group in groups if group.held_out}
-    right = fit(features, of_all, held_out, kind.scales).right
+    right = predicted_right(features, of_all, held_out, kind.scales)
     kind = get_features(STATISTICS)
     features = described(run, [group.id for group in groups], kind)
     started = time.process_time()
-    fit(features, of_all, held_out, kind.scales)
-    fit(features, of_all, {}, kind.scales, folds=2)  # whether more picks would help
+    predicted_right(features, of_all, held_out, kind.scales)
+    predicted_right(features, of_all, {}, kind.scales, folds=2)  # whether more picks would help
     return float(right.mean()), above_chance(right), time.process_time() - started
 
 

@@ -33,7 +33,8 @@ NEWTON_TOLERANCE, ROUGHLY = 1e-9, 1e-3
 """Newton decrement at which to stop; half of it estimates how far the loss is above its minimum. The second is for
 fits that are only chosen between."""
 LAPSES = 0.1
-"""Share of the groups that is taken to be judged without looking."""
+"""Share of the groups that is taken to be judged without looking, where a head is fitted to order pictures. How well a
+person is understood is measured without: with lapses, more people who pick at random would be believed."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def fit_bradley_terry(
     ridge: float,
     start: Tensor | None = None,
     tolerance: float = NEWTON_TOLERANCE,
-    lapses: float = LAPSES,
+    lapses: float = 0.0,
 ) -> Tensor:
     """Return the beta (F,), float64, at which the loss of the pairs is least; with lapses, least among those nearby.
 
@@ -113,7 +114,7 @@ def log_loss(differences: Tensor, weights: Tensor, ridge: float, beta: Tensor) -
     return float(weights @ F.softplus(-(differences @ beta)) + ridge / 2 * beta @ beta)
 
 
-def meant(data: PairData, margins: Tensor, lapses: float = LAPSES) -> Tensor:
+def meant(data: PairData, margins: Tensor, lapses: float) -> Tensor:
     """Return the probability that each group was judged by the scores and not by coins, (G,), given margins (P,).
 
     The pairs of a group count as independent of each other, and what several people say of it as said by one: where
@@ -123,7 +124,7 @@ def meant(data: PairData, margins: Tensor, lapses: float = LAPSES) -> Tensor:
     return torch.sigmoid(of_scores - of_coins)
 
 
-def hidden_loss(data: PairData, margins: Tensor, lapses: float = LAPSES) -> float:
+def hidden_loss(data: PairData, margins: Tensor, lapses: float) -> float:
     """Return the negative log likelihood of pairs with these margins (P,), every group weighted by its pairs' mean."""
     of_group = -torch.logaddexp(*_log_likelihoods(data, margins, lapses))
     count = data.of_group(torch.ones_like(margins))
@@ -138,8 +139,10 @@ def _log_likelihoods(data: PairData, margins: Tensor, lapses: float) -> tuple[Te
 
 
 OUTER_FOLDS, INNER_FOLDS = 5, 3
-RIDGES = (16.0, 4.0, 1.0, 0.25, 0.06, 0.015)
+RIDGES = (1.0, 0.25, 0.06, 0.015)
 """In this order, because each fit starts from the one before."""
+STRONG_RIDGES = (16.0, 4.0)
+"""Tried before the others where there may be lapses: which picks were slips is then decided little by little."""
 POWERS = (0.0, 0.5, 1.0)
 """Of the first fit's weights, by which the features of the second are scaled; 0 is the first fit's own scale."""
 RANK_TOLERANCE = 1e-9
@@ -155,23 +158,30 @@ class Choice:
     power: float = 0.0
 
 
-def fit_head(data: PairData, scales: Sequence[Tensor], count: int = OUTER_FOLDS) -> tuple[Tensor, Choice]:
+def fit_head(
+    data: PairData, scales: Sequence[Tensor], count: int = OUTER_FOLDS, lapses: float = 0.0
+) -> tuple[Tensor, Choice]:
     """Fit the head to all pairs, with the scale (F,), ridge and power that cross-validation of `count` folds chooses.
 
     Returns:
         Weights (F,) on standardised features, and what was chosen.
     """
-    first = choose_ridge([data.scaled(scale)[0] for scale in scales], count)
+    first = choose_ridge([data.scaled(scale)[0] for scale in scales], count, lapses)
     scale = scales[first.scale]
-    choice = choose_power(data, scale, first, count)
-    weights = fit_scaled(data, scale, first.ridge)
-    return fit_scaled(data, concentrated(scale, weights, choice.power), choice.ridge), choice
+    choice = choose_power(data, scale, first, count, lapses)
+    weights = fit_scaled(data, scale, first.ridge, lapses)
+    return fit_scaled(data, concentrated(scale, weights, choice.power), choice.ridge, lapses), choice
 
 
-def fit_scaled(data: PairData, scale: Tensor, ridge: float) -> Tensor:
+def ridges(lapses: float) -> tuple[float, ...]:
+    """Return the ridges to choose between."""
+    return (*STRONG_RIDGES, *RIDGES) if lapses else RIDGES
+
+
+def fit_scaled(data: PairData, scale: Tensor, ridge: float, lapses: float = 0.0) -> Tensor:
     """Fit to features that are multiplied by a scale (F,); return the weights (F,) on the features as they are."""
     span, back = data.scaled(scale)
-    return back @ fit_bradley_terry(span, ridge)
+    return back @ fit_bradley_terry(span, ridge, lapses=lapses)
 
 
 def concentrated(scale: Tensor, weights: Tensor, power: float) -> Tensor:
@@ -197,7 +207,7 @@ def hidden_margins(data: PairData, scales: Sequence[Tensor], count: int = OUTER_
     return margins
 
 
-def choose_power(data: PairData, scale: Tensor, first: Choice, count: int) -> Choice:
+def choose_power(data: PairData, scale: Tensor, first: Choice, count: int, lapses: float) -> Choice:
     """Return the power and the ridge with the least log loss on the folds left out, after the first choice.
 
     The first fit's weights, too, are those of the folds that are seen; its scale and ridge were chosen on all. So the
@@ -208,19 +218,19 @@ def choose_power(data: PairData, scale: Tensor, first: Choice, count: int) -> Ch
     for fold in range(count):
         seen = folds != fold
         train, test = data[seen], data[~seen]
-        weights = fit_scaled(train, scale, first.ridge)
+        weights = fit_scaled(train, scale, first.ridge, lapses)
         for power in POWERS:
             span, back = train.scaled(concentrated(scale, weights, power))
             beta = None
-            for ridge in RIDGES:
-                beta = fit_bradley_terry(span, ridge, beta, ROUGHLY)
-                loss = hidden_loss(test, test.differences @ (back @ beta))
+            for ridge in ridges(lapses):
+                beta = fit_bradley_terry(span, ridge, beta, ROUGHLY, lapses)
+                loss = hidden_loss(test, test.differences @ (back @ beta), lapses)
                 choice = Choice(first.scale, ridge, power)
                 losses[choice] = losses.get(choice, 0.0) + loss
     return min(losses, key=lambda choice: losses[choice])
 
 
-def choose_ridge(spans: Sequence[PairData], count: int) -> Choice:
+def choose_ridge(spans: Sequence[PairData], count: int, lapses: float = 0.0) -> Choice:
     """Return the scale and the ridge with the least log loss on the folds left out, of `count` folds."""
     losses: dict[Choice, float] = {}
     folds = fold_of(spans[0].groups, count)
@@ -228,9 +238,9 @@ def choose_ridge(spans: Sequence[PairData], count: int) -> Choice:
         seen = folds != fold
         for number, span in enumerate(spans):
             train, test, beta = span[seen], span[~seen], None
-            for ridge in RIDGES:
-                beta = fit_bradley_terry(train, ridge, beta, ROUGHLY)
-                loss = hidden_loss(test, test.differences @ beta)
+            for ridge in ridges(lapses):
+                beta = fit_bradley_terry(train, ridge, beta, ROUGHLY, lapses)
+                loss = hidden_loss(test, test.differences @ beta, lapses)
                 losses[Choice(number, ridge)] = losses.get(Choice(number, ridge), 0.0) + loss
     return min(losses, key=lambda choice: losses[choice])
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import D3POError
 from ..picks import Pair, pairs
 from ..run import Run, files
-from .cross_validation import OUTER_FOLDS, Choice, PairData, by_group, fit_head, hidden_margins
+from .cross_validation import LAPSES, OUTER_FOLDS, Choice, PairData, by_group, fit_head, hidden_margins
 from .description import described, seen_in
 from .features import STATISTICS, Features, Kind, get_features, probe_of
 from .reward import Reward
@@ -147,8 +147,8 @@ class Judge:
 def fit_judge(run: Run, features: str | Kind = STATISTICS, who: str | None = None) -> Judge:
     """Fit a judge to a run's picks.
 
-    Held-out groups are not trained on and are predicted by the final head. Every other group is predicted by a head for
-    which neither the weights nor scale, ridge and power were chosen with it.
+    How good it is, is told by heads that have not seen what they predict: held-out groups by one of all others, every
+    other group by one for which neither the weights nor scale, ridge and power were chosen with it.
 
     Args:
         run: has the images and the standing picks.
@@ -168,13 +168,14 @@ def fit_judge(run: Run, features: str | Kind = STATISTICS, who: str | None = Non
     extractor = get_features(features) if isinstance(features, str) else features
     by_id = described(run, [*training, *held_out], extractor)
     training, held_out = ({name: of[name] for name in of if name in by_id} for of in (training, held_out))
-    fitted = fit(by_id, training, held_out, extractor.scales)
+    fitted = fit(by_id, training, extractor.scales)
+    right = predicted_right(by_id, training, held_out, extractor.scales)
     same, times = run.history.consistency(who)
     facts = JudgeFacts(
         features=extractor.name,
-        accuracy=float(fitted.right.mean()),
-        z=above_chance(fitted.right),
-        groups=len(fitted.right),
+        accuracy=float(right.mean()),
+        z=above_chance(right),
+        groups=len(right),
         same=same,
         times=times,
         run_id=run.run_id,
@@ -188,44 +189,58 @@ def fit_judge(run: Run, features: str | Kind = STATISTICS, who: str | None = Non
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head that was fitted to pairs of some features, and how well it does.
+    """A head that was fitted to pairs of some features.
 
     Attributes:
         mean, std, weights: as in `Head`.
-        right: for every group, the weighted share of its pairs that was predicted right without having seen it, (G,).
         choice: what cross-validation chose.
     """
 
     mean: Tensor
     std: Tensor
     weights: Tensor
-    right: Tensor
     choice: Choice
 
 
 def fit(
+    features: Mapping[str, Tensor], training: Mapping[str, list[Pair]], scales: Sequence[Tensor], lapses: float = LAPSES
+) -> Fitted:
+    """Fit a head to the pairs of `training`.
+
+    Args:
+        features: of each group's candidates, (C, F), float64, by group id.
+        training: pairs by group id.
+        scales: see `Kind`.
+        lapses: share of the groups that is taken to be judged without looking.
+    """
+    mean, std = feature_spread([features[group_id] for group_id in training])
+    weights, choice = fit_head(pair_data(training, features, std), scales, lapses=lapses)
+    return Fitted(mean, std, weights, choice)
+
+
+def predicted_right(
     features: Mapping[str, Tensor],
     training: Mapping[str, list[Pair]],
     held_out: Mapping[str, list[Pair]],
     scales: Sequence[Tensor],
     folds: int = OUTER_FOLDS,
-) -> Fitted:
-    """Fit a head to the pairs of `training`, and predict every group by a head that has not seen it.
+) -> Tensor:
+    """Predict every group by a head that has not seen it, and return the weighted share of pairs that is right, (G,).
+
+    The heads take no pick for a slip, see `LAPSES`.
 
     Args:
-        features: of each group's candidates, (C, F), float64, by group id.
-        training, held_out: pairs by group id.
-        scales: see `Kind`.
+        features, training, scales: as for `fit`.
+        held_out: pairs by group id, predicted by the head of all of `training`.
         folds: parts that the groups are cut into, each predicted from the others.
     """
-    mean, std = feature_spread([features[group_id] for group_id in training])
+    _, std = feature_spread([features[group_id] for group_id in training])
     data = pair_data(training, features, std)
-    weights, choice = fit_head(data, scales)
     right = by_group(data, hidden_margins(data, scales, folds))
     if held_out:
         unseen = pair_data(held_out, features, std)
-        right = torch.cat([right, by_group(unseen, unseen.differences @ weights)])
-    return Fitted(mean, std, weights, right, choice)
+        right = torch.cat([right, by_group(unseen, unseen.differences @ fit_head(data, scales)[0])])
+    return right
 
 
 def preferences(run: Run, who: str | None = None) -> tuple[dict[str, list[Pair]], dict[str, list[Pair]]]:

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 
 PROMPTS = ["a lake at dawn", "a red boat"]
-SAMPLE = {"steps": 6, "groups": 20, "candidates": 3, "guidance_scale": 3.0, "width": 64, "height": 64, "batch": 3}
+SAMPLE = {
+    "steps": 6,
+    "schedule": "karras",
+    "groups": 20,
+    "candidates": 3,
+    "guidance_scale": 3.0,
+    "width": 64,
+    "height": 64,
+    "batch": 3,
+}
 Inside = Callable[[list[Any], Any, Callable[[], Any]], Any]
 
 

@@ -35,7 +35,12 @@ CONFIG: dict[str, dict[str, Any]] = {
     },
     "scheduler": {
         **{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-        **{"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "epsilon"},
+        **{
+            "clip_sample": False,
+            "set_alpha_to_one": False,
+            "prediction_type": "epsilon",
+            "timestep_spacing": "linspace",
+        },
     },
 }
 PARTS = {
