@@ -32,4 +32,6 @@ with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         return model.train(prompts, shape, False, work)
 
     figures = one_round("pack.d3po_core", model, Path(folder) / "run", inside)
+    scale = loaded.patcher.model.latent_format.scale_factor  # a LATENT is in the VAE's own space
+    figures["latents"] = [value * scale for value in figures["latents"]]
     report(figures | {"unharmed": torch.equal(picture(), before)})
