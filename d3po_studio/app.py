@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import webbrowser
+from concurrent.futures import wait
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -24,7 +25,7 @@ from d3po_panels.tabs import gallery_element, panel_tabs
 from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
 
-from .host import StudioHost
+from .host import WAIT_SECONDS, StudioHost
 from .local_only import LocalOnlyMiddleware
 
 if TYPE_CHECKING:
@@ -122,18 +123,20 @@ def serve(folder: Path, port: int | None, open_page: bool) -> None:
     port = opened.getsockname()[1]
     host = StudioHost()
     worker = Worker(host).start()
-    # Loads the model while the page is being built.
-    first = worker.queue.call(lambda: begin_first_taste(RunLibrary(folder), host.models))
-    address = f"http://127.0.0.1:{port}/"
-    config = uvicorn.Config(
-        make_app(folder, worker, port), "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    first.result()
-    print(f"The Studio is at {address} (Ctrl+C ends it; all picks are saved).", flush=True)
-    if open_page:
-        threading.Timer(0.5, webbrowser.open, [address]).start()
     try:
+        # Loads the model while the page is being built.
+        first = worker.queue.call(lambda: begin_first_taste(RunLibrary(folder), host.models))
+        address = f"http://127.0.0.1:{port}/"
+        config = uvicorn.Config(
+            make_app(folder, worker, port), "127.0.0.1", port, log_level="warning", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        while not wait([first], WAIT_SECONDS).done:  # on Windows Ctrl+C is heard between two waits only
+            pass
+        first.result()
+        print(f"The Studio is at {address} (Ctrl+C ends it; all picks are saved).", flush=True)
+        if open_page:
+            threading.Timer(0.5, webbrowser.open, [address]).start()
         server.run(sockets=[opened])
     finally:
         worker.close()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from threading import Thread
 
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError, check_stop
@@ -19,10 +20,16 @@ WAIT_SECONDS = 0.2
 """After which whoever waits for a model asks whether to stop."""
 
 
-def _load(source: str, base_config: str | None, dtype: str) -> ImageModel:
+def _load(model: Future[ImageModel], source: str, base_config: str | None, dtype: str) -> None:
+    """Load a model, and set what came of it: the model, or what went wrong."""
     from d3po_core.models import load_model
 
-    return load_model(source, base_config=base_config, dtype=dtype, device=None)
+    try:
+        model.set_result(load_model(source, base_config=base_config, dtype=dtype, device=None))
+    except BaseException as error:
+        model.set_exception(error)
+    finally:
+        del model  # the error's traceback holds this frame, and would hold itself
 
 
 class LoadedModels:
@@ -31,13 +38,13 @@ class LoadedModels:
     def __init__(self) -> None:
         self._key: tuple[str, str | None, str] | None = None
         self._model: Future[ImageModel] | None = None
-        self._loader = ThreadPoolExecutor(1, "d3po-loader")
+        self._loader = Thread()
 
     def get(self, source: str, base_config: str | None = None, dtype: str = "float32") -> ImageModel:
         """Return a model by its source, as `d3po_core.models.load_model` takes it.
 
         Nothing cuts a model's loading short, so a thread of its own loads it: whoever waits may stop at once, and the
-        model is there the next time.
+        model is there the next time. The program's end does not wait for that thread.
 
         Raises:
             D3POError: it cannot be loaded.
@@ -45,7 +52,12 @@ class LoadedModels:
         key = (source, base_config, dtype)
         if self._model is None or key != self._key:
             self._model, self._key = None, key  # two would not fit
-            self._model = self._loader.submit(_load, *key)
+            while self._loader.is_alive():  # with the one that is not wanted any more
+                self._loader.join(WAIT_SECONDS)
+                check_stop()
+            self._model = Future()
+            self._loader = Thread(target=_load, args=(self._model, *key), name="d3po-loader", daemon=True)
+            self._loader.start()
         while not wait([self._model], WAIT_SECONDS).done:
             check_stop()
         try:

@@ -1,10 +1,13 @@
-"""The Studio's port: the same after a restart, and a sentence where it cannot be had."""
+"""The Studio's start: its port is the same after a restart or told of in a sentence, and Ctrl+C is obeyed."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,27 @@ def test_a_port_that_there_is_not_ends_in_one_sentence(tmp_path: Path, port: str
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.splitlines()[-1] == f"d3po-studio: There is no port {port}. Choose one from 1024 to 65535."
     assert "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process there cannot be sent Ctrl+C alone")
+def test_ctrl_c_while_a_model_loads_ends_the_studio(tmp_path: Path) -> None:
+    """A model whose loading takes two minutes, which nothing can cut short."""
+    slow = (
+        "import sys, time, d3po_core.models as models\n"
+        "def load_model(*_, **__):\n    print('loading', flush=True)\n    time.sleep(120)\n"
+        "models.load_model = load_model\n"
+        f"sys.argv = ['d3po-studio', '--no-browser', '--folder', {str(tmp_path / 'runs')!r}]\n"
+        "import d3po_studio.__main__ as studio, d3po_studio.app as app\n"
+        "app.make_app = lambda *_: print('built', flush=True)\n"
+        "sys.exit(studio.main())\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", slow], cwd=Path(__file__).parents[2], **pipes)
+    try:
+        assert {process.stdout.readline(), process.stdout.readline()} == {"loading\n", "built\n"}
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (0, "") and "Traceback" not in error
