@@ -75,6 +75,9 @@ STOPPED = 130
 class CtrlC:
     """Ctrl+C, answered at once and obeyed at once, but for what must be done as a whole (`errors.unbroken`).
 
+    From the second press on the system obeys: the next one kills the process, also where something hangs. What is on
+    the disk survives that.
+
     Attributes:
         pressed: it was. The network is not evaluated from then on, also where a library swallowed the exception.
     """
@@ -97,8 +100,10 @@ class CtrlC:
             signal.signal(signal.SIGINT, before)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if not self.pressed:
-            os.write(2, "\nStopping…\n".encode(sys.stderr.encoding or "utf-8", "replace"))  # print may be in use
+        if self.pressed:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        said = "Once more ends it at once, without saving." if self.pressed else "Stopping…"
+        os.write(2, f"\n{said}\n".encode(sys.stderr.encoding or "utf-8", "replace"))  # print may be in use
         self.pressed = True
         if not is_unbroken():
             raise KeyboardInterrupt

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
-from ..errors import D3POError
+from ..errors import D3POError, unbroken
 from ..evaluation.compare import STRENGTHS
 from ..lora import Lora, LoraWeights, attach, import_lora, save_lora, unused_path
 from ..lora.weights import scale_weights
@@ -178,9 +178,10 @@ class RoundTrainer(ABC):
         Raises:
             D3POError: the disk is full or the folder cannot be written to.
         """
-        self._saved.tensors = pack_optimizer(optimizer, parameters)
-        self.run.rounds.save_state(self.round, self._saved.tensors, dataclasses.asdict(self.state))
-        self._saved_at = time.monotonic()
+        with unbroken():  # it is also saved because of Ctrl+C, and a second press is not to prevent that
+            self._saved.tensors = pack_optimizer(optimizer, parameters)
+            self.run.rounds.save_state(self.round, self._saved.tensors, dataclasses.asdict(self.state))
+            self._saved_at = time.monotonic()
 
     def save_state_when_due(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Keep the state if the last one is older than `SAVE_EVERY_SECONDS`."""

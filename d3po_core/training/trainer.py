@@ -215,14 +215,13 @@ class Trainer(RoundTrainer):
             while fit.done < fit.total:
                 if fit.done + 1 == fit.total:  # after that update come measures, in which a person may stop
                     self.save_state(fit.optimizer.adamw, fit.parameters)
-                update = fit.update()
-                if fit.done < fit.total:  # a state between the last update and measures could not be gone on from
-                    state.done = fit.done
-                report = self._report(update)
+                report = self._report(fit.update())
                 state.done = fit.done
                 self.save_state_when_due(fit.optimizer.adamw, fit.parameters)
                 yield report
         finally:
+            if fit.done < fit.total:  # a state between the last update and measures could not be gone on from
+                state.done = fit.done
             if fit.done == state.done:
                 self.save_state(fit.optimizer.adamw, fit.parameters)
         self.scan()

@@ -292,6 +292,48 @@ def test_ctrl_c_never_cuts_a_step_of_the_optimiser_in_two(drawn, monkeypatch):
     assert len(steps) == 2 and Run.open(drawn).rounds.load_state(1)[1]["done"] in (1, 2)
 
 
+@pytest.mark.parametrize("place", ["right after a step", "in the save that the first press asked for"])
+def test_ctrl_c_keeps_every_update_wherever_it_comes(drawn, monkeypatch, place):
+    """A press right after the second update, and another one while the state is saved because of it."""
+    from d3po_core.training import round_trainer
+    from d3po_core.training.preference_optimizer import PreferenceOptimizer
+
+    assert main(["annotate", "--run", str(drawn), "--scorer", "warmth", "--kind", "ranking"]) == 0
+    measures, pack, updates = PreferenceOptimizer._measures, round_trainer.pack_optimizer, []
+
+    def pressed_after_a_step(self, *values):
+        updates.append(self.done)
+        if self.done == 2:
+            signal.raise_signal(signal.SIGINT)
+        return measures(self, *values)
+
+    def pressed_in_the_save(*state):
+        if updates == [1, 2] and "save" in place:
+            signal.raise_signal(signal.SIGINT)
+        return pack(*state)
+
+    monkeypatch.setattr(PreferenceOptimizer, "_measures", pressed_after_a_step)
+    monkeypatch.setattr(round_trainer, "pack_optimizer", pressed_in_the_save)
+    assert main(["train", "--run", str(drawn), *TRAIN, "--no-judge", "--batch", "1"]) == 130
+    assert updates == [1, 2] and Run.open(drawn).rounds.load_state(1)[1]["done"] == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process there cannot be sent Ctrl+C alone")
+def test_a_third_ctrl_c_ends_what_hangs():
+    hangs = (
+        "import time\nfrom d3po_core.cli import CtrlC\nfrom d3po_core.errors import unbroken\n"
+        "with CtrlC().obeyed(), unbroken():\n    print('begun', flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hangs], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+    ) as process:
+        for said in ("begun", "Stopping…", "Once more ends it at once, without saving."):
+            while (line := process.stdout.readline()) != f"{said}\n":
+                assert line == "\n"
+            process.send_signal(signal.SIGINT)
+        assert process.wait(30) == -signal.SIGINT
+
+
 def test_training_without_a_usable_pick_is_told(drawn, capsys):
     assert main(["train", "--run", str(drawn)]) == 2
     assert "Nothing has been picked" in capsys.readouterr().err
