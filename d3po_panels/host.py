@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -93,8 +93,8 @@ class Host(Protocol):
             D3POError: it cannot be copied to where the host lists LoRAs.
         """
 
-    def lora_copies(self, run: Run) -> Iterable[Path]:
-        """Return the copies of a run's LoRA files that the host lists."""
+    def lora_copies(self, run: Run) -> Mapping[Path, str]:
+        """Return the copies of a run's LoRA files that the host lists, each with the policy that it notes beside it."""
 
     def previews_drawn(self, run: Run, round: int) -> None:
         """Take note that a round's images before and after were drawn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -131,7 +131,7 @@ class Worker(Actions):
         """See `Actions.decide`."""
         decide(run, round, cast("Decision", decision), strength, lambda lora: self.host.lora_saved(run, lora))
 
-    def copies(self, run: Run) -> Iterable[Path]:
+    def copies(self, run: Run) -> Mapping[Path, str]:
         """See `Actions.copies`."""
         return self.host.lora_copies(run)
 

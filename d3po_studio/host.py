@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Thread
 
+from d3po_core.app.loras import NO_COPIES
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError, check_stop
 from d3po_core.gallery.actions import WorkProgress
@@ -120,9 +121,9 @@ class StudioHost:
     def lora_saved(self, run: Run, path: Path) -> None:
         """See `Host.lora_saved`."""
 
-    def lora_copies(self, run: Run) -> Iterable[Path]:
+    def lora_copies(self, run: Run) -> Mapping[Path, str]:
         """See `Host.lora_copies`."""
-        return ()
+        return NO_COPIES
 
     def previews_drawn(self, run: Run, round: int) -> None:
         """See `Host.previews_drawn`."""

@@ -19,7 +19,7 @@ from d3po_core.app.loras import POLICY
 from d3po_core.evaluation.compare import recommended_strength_of
 from d3po_core.lora import load_lora, unused_path, write_new
 from d3po_core.lora.file import hashes
-from d3po_core.run import Round, Run, files
+from d3po_core.run import Round, Run, files, policy_id
 from d3po_core.run.blind_checks import strip_side
 
 FOLDER = "d3po"
@@ -143,16 +143,20 @@ class Cards:
         paths = [path for path in self.folder.glob("*.safetensors") if _card(path).get("d3po_taste") == run.run_id]
         return sorted(paths, key=lambda path: path.stat().st_mtime_ns)
 
+    def policies(self, run: Run) -> dict[Path, str]:
+        """Return a taste's LoRAs in the host's folder, each with the policy that its card names."""
+        return {path: _card(path).get("d3po_policy") or "" for path in self.files(run)}
+
     def _newest(self, run: Run, policy: str | None) -> Path | None:
         """Find the newest file of a taste's policy."""
-        return next((path for path in reversed(self.files(run)) if _card(path).get("d3po_policy") == policy), None)
+        return next((path for path in reversed(self.files(run)) if _is_of(path, policy)), None)
 
     def _tidy(self, run: Run) -> None:
         """Delete a taste's older LoRAs from the host's folder; the run keeps its own copy of every round's."""
         cards = {path: _card(path) for path in self.files(run)}
         newest = sorted({card.get("d3po_round", 0) for card in cards.values()})[-self.kept :]
         for path, card in cards.items():
-            in_use = card.get("starred") or card.get("d3po_policy") == run.rounds.current_policy()
+            in_use = card.get("starred") or _is_of(path, run.rounds.current_policy())
             if card.get("d3po_round", 0) not in newest and not in_use:
                 for suffix in (".safetensors", ".json", ".png"):
                     with suppress(OSError):  # Windows deletes nothing that is open; the next round tries again
@@ -175,6 +179,11 @@ class Cards:
             "d3po_policy": taught.lora_hash,
             "starred": False,
         }
+
+
+def _is_of(lora: Path, policy: str | None) -> bool:
+    """Return whether a file is of a policy: by its card, or by its bytes, as a run's file may have come from it."""
+    return _card(lora).get("d3po_policy") == policy or policy_id(lora) == policy
 
 
 def _card(lora: Path) -> Card:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -137,9 +137,9 @@ class WebuiHost:
         """See `Host.lora_saved`: the LoRA gets a card."""
         self.cards.publish(run, path)
 
-    def lora_copies(self, run: Run) -> Iterable[Path]:
+    def lora_copies(self, run: Run) -> Mapping[Path, str]:
         """See `Host.lora_copies`: those of its cards."""
-        return self.cards.files(run)
+        return self.cards.policies(run)
 
     def previews_drawn(self, run: Run, round: int) -> None:
         """See `Host.previews_drawn`: the card gets an image."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -62,8 +62,8 @@ class ComfyActions(Actions):
         elif progress.work_of(run):
             process.interrupt()
 
-    def copies(self, run: Run) -> Iterable[Path]:
-        return folders.lora_folder().glob("*.safetensors")
+    def copies(self, run: Run) -> Mapping[Path, str]:
+        return dict.fromkeys(folders.lora_folder().glob("*.safetensors"), "")
 
     def decide(self, run: Run, round: int, decision: str, strength: float) -> None:
         into_host = partial(publish, folder=folders.lora_folder())

@@ -5,14 +5,15 @@ A copy gets a name that is still free, because hosts remember LoRAs by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from ..errors import D3POError
 from ..lora import load_lora, unused_path, write_new
-from ..lora.file import hashes
+from ..lora.file import hashes, lora_metadata
 from ..run import LostLora, Round, Run, files, policy_id
 
 Decision = Literal["keep", "gentler", "back"]
@@ -146,6 +147,7 @@ def policy_of(run: Run, name: str) -> str:
 
 POLICY = "d3po_policy"
 """In the metadata of a copy whose other metadata a host changed: the policy that it is a copy of."""
+NO_COPIES: Mapping[Path, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -164,17 +166,18 @@ class WayOn:
     copy: Path | None = None
 
 
-def way_on(run: Run, copies: Iterable[Path] = ()) -> WayOn | None:
+def way_on(run: Run, copies: Mapping[Path, str] = NO_COPIES) -> WayOn | None:
     """Return how a run can go on; None where its LoRA files are sound.
 
     Args:
         run: the run.
-        copies: LoRA files, some of which may be copies of the run's own.
+        copies: LoRA files, some of which may be copies of the run's own, each with the policy that a host has noted
+            beside it; "" without.
     """
     lost = run.rounds.lost()
     if lost is None:
         return None
-    copy = next((path for path in copies if _is_copy(path, lost.round)), None)
+    copy = next((path for path, noted in copies.items() if _is_copy(path, lost.round, noted)), None)
     if copy is not None or _can_be_weakened_anew(run, lost.round):
         return WayOn(lost, lost.round.number, copy)
     now = run.rounds.current_policy()
@@ -184,11 +187,14 @@ def way_on(run: Run, copies: Iterable[Path] = ()) -> WayOn | None:
     return WayOn(lost, maker.number if maker else 0)
 
 
-def go_on(run: Run, copies: Iterable[Path] = ()) -> WayOn | None:
+def go_on(run: Run, copies: Mapping[Path, str] = NO_COPIES) -> WayOn | None:
     """Let a run go on whose LoRA file is missing or damaged, and return how; None where nothing was wrong.
 
     The LoRA is brought back from a copy, or from the stronger file that it was made from. Without those the run goes
     back to an earlier round, and a stopped round that had begun from the lost one begins anew. No file is deleted.
+
+    Args:
+        run, copies: see `way_on`.
 
     Raises:
         D3POError: the run is being trained just now, or its folder cannot be written to.
@@ -198,9 +204,10 @@ def go_on(run: Run, copies: Iterable[Path] = ()) -> WayOn | None:
         return None
     lost = way.lost.round
     if way.copy is not None:
-        restore(run, lost.number, way.copy)
+        _bring_back(run, lost, way.copy)
     elif way.to == lost.number:
-        run.rounds.restore(lost.number, _weakened(run, lost, lost.summary.lora_strength))
+        with run.rounds.lock():
+            run.rounds.restore(lost.number, _weakened(run, lost, lost.summary.lora_strength))
     else:
         run.rounds.go_back(policy_of(run, str(way.to) if way.to else "base"))
     return way
@@ -210,33 +217,41 @@ def restore(run: Run, number: int, copy: Path) -> None:
     """Bring the LoRA of a round back from a copy; what lies in its place stays there.
 
     Raises:
-        D3POError: it is no copy of that LoRA, or the run's folder cannot be written to.
+        D3POError: it is no copy of that LoRA, the run is being trained just now, or its folder cannot be written to.
     """
     round = next(each for each in run.rounds.all() if each.number == number)
-    assert round.lora_file is not None, "only a finished round has lost a file"
     if not _is_copy(copy, round):
         raise D3POError(
             f"{copy} is no copy of the LoRA of round {number}.",
             "Name the file that was exported, or that the program that taught it put among its LoRAs.",
             "Nothing was changed.",
         )
+    _bring_back(run, round, copy)
+
+
+def _bring_back(run: Run, round: Round, copy: Path) -> None:
+    """Use a copy for a round; no trainer may be at work, which would note the policy that the round had."""
+    assert round.lora_file is not None, "only a finished round has lost a file"
     place = run.folder / round.lora_file
-    run.rounds.restore(number, copy_to(copy, unused_path(place.parent, place.stem)))
+    with run.rounds.lock():
+        run.rounds.restore(round.number, copy_to(copy, unused_path(place.parent, place.stem)))
 
 
-def _is_copy(path: Path, round: Round) -> bool:
-    """Return whether a file holds the LoRA of a round: byte for byte, or as its metadata say."""
-    if policy_id(path) == round.lora_hash:
-        return True
+def _is_copy(path: Path, round: Round, noted: str = "") -> bool:
+    """Return whether a file holds the LoRA of a round: as its metadata or a host's note say, or byte for byte.
+
+    The gallery asks often, so that no tensors are read for it.
+    """
     try:
-        return load_lora(path)[1].get(POLICY) == round.lora_hash
+        named = lora_metadata(path).get(POLICY) or noted
     except D3POError:
         return False
+    return named == round.lora_hash or policy_id(path) == round.lora_hash
 
 
 def _can_be_weakened_anew(run: Run, round: Round) -> bool:
-    """Return whether the stronger file that a round's present one was made from can be read."""
+    """Return whether the stronger file that a round's present one was made from is there, and is not cut."""
     try:
-        return round.summary.whole_file is not None and bool(load_lora(run.folder / round.summary.whole_file))
+        return round.summary.whole_file is not None and lora_metadata(run.folder / round.summary.whole_file) is not None
     except D3POError:
         return False

@@ -6,11 +6,11 @@ Also how far a piece of its work is, and how long that will still take.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from ..app.loras import go_on
+from ..app.loras import NO_COPIES, go_on
 from ..errors import D3POError
 from ..run import Run
 from ..run.picks import Counts
@@ -74,9 +74,9 @@ class Actions:
         """
         raise NotImplementedError
 
-    def copies(self, run: Run) -> Iterable[Path]:
-        """Return LoRA files of the host's, some of which may be copies of this run's."""
-        return ()
+    def copies(self, run: Run) -> Mapping[Path, str]:
+        """Return LoRA files of the host's, some of which may be copies of this run's; see `app.loras.way_on`."""
+        return NO_COPIES
 
     def go_on(self, run: Run) -> None:
         """Let a run go on whose LoRA file is missing or damaged; see `app.loras.go_on`."""

@@ -17,10 +17,11 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -31,6 +32,9 @@ from ..textfiles import read_text
 from .keys import ADAPTER_METADATA, from_file, is_lora_key, one_alpha, to_file
 from .layer_names import ModelFamily, model_family
 from .weights import LoraWeights
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
 
 PARTIAL_SUFFIX = ".part"
 """Ending of the names of files that are still being written."""
@@ -151,27 +155,44 @@ def load_lora(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         D3POError: the file is missing, damaged, not a safetensors file, or not a LoRA.
     """
+    path = Path(path)
+    with _opened(path) as file:
+        # Cloned: a mapped file that is cut later takes the whole process with it.
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
+    beside = path.with_name(ADAPTER_CONFIG)
+    if path.name == ADAPTER_FILE and beside.is_file() and ADAPTER_METADATA not in metadata:
+        metadata = {**metadata, ADAPTER_METADATA: read_text(beside)}
+    return tensors, metadata
+
+
+def lora_metadata(path: Path) -> dict[str, str]:
+    """Read a LoRA file's metadata, without its tensors.
+
+    Raises:
+        D3POError: the file is missing, cut, not a safetensors file, or not a LoRA.
+    """
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    """Open a LoRA file, its header read; see `load_lora` for what is raised."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
     if not path.is_file():
         raise D3POError(f"There is no LoRA file {path}.", "Check the name.")
     try:
         with safe_open(path, framework="pt") as file:
-            # Cloned: a mapped file that is cut later takes the whole process with it.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
+            if not any(is_lora_key(key) for key in file.keys()):  # noqa: SIM118
+                raise D3POError(f"{path.name} is not a LoRA.", "Choose a LoRA file, not a checkpoint or an embedding.")
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise D3POError(
             f"{path.name} is damaged or no safetensors file ({error}).",
             "Use another copy of it; other formats are not read.",
         ) from error
-    if not any(is_lora_key(key) for key in tensors):
-        raise D3POError(f"{path.name} is not a LoRA.", "Choose a LoRA file, not a checkpoint or an embedding.")
-    beside = path.with_name(ADAPTER_CONFIG)
-    if path.name == ADAPTER_FILE and beside.is_file() and ADAPTER_METADATA not in metadata:
-        metadata = {**metadata, ADAPTER_METADATA: read_text(beside)}
-    return tensors, metadata
 
 
 def import_lora(path: Path | str, module: nn.Module) -> LoraWeights:

@@ -228,13 +228,14 @@ class Rounds(Part):
             Whether a stopped round is begun anew.
 
         Raises:
-            D3POError: no finished round made the policy, or its file is missing or damaged; or a round that cannot be
-                gone on with is being trained.
+            D3POError: no finished round made the policy, or its file is missing or damaged; or a round is being
+                trained, at whose end this would be lost.
         """
         self.lora(policy)
-        anew = self._set_aside_unless_sound()
-        with self._database.write() as connection:
-            connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (policy,))
+        with self.lock():
+            anew = self._set_aside_unless_sound()
+            with self._database.write() as connection:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('policy', ?)", (policy,))
         return anew
 
     def note_effect(self, number: int, kept: Sequence[tuple[float, float]], win: float | None) -> None:
@@ -296,7 +297,10 @@ class Rounds(Part):
             connection.execute("UPDATE groups SET policy = ? WHERE policy = ?", (new, old))
 
     def _set_aside_unless_sound(self) -> bool:
-        """Let a stopped round whose own LoRA to depart from is lost begin anew: its state is kept by another name."""
+        """Let a stopped round whose own LoRA to depart from is lost begin anew: its state is kept by another name.
+
+        The lock is held meanwhile.
+        """
         stopped = self.stopped()
         try:
             self.lora(self.needed() if stopped else "base")
@@ -306,7 +310,7 @@ class Rounds(Part):
         assert stopped is not None, "the base model has no file"
         state = self._round_folder(stopped.number) / STATE
         names = (state.with_name(f"set-aside-{n}.safetensors") for n in itertools.count(1))
-        with self.lock(), writing(self.folder):
+        with writing(self.folder):
             os.rename(state, next(name for name in names if not name.exists()))
         return True
 
@@ -361,7 +365,7 @@ def policy_id(path: Path) -> str:
         return ""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)  # more LoRAs than a folder has, all of which a host may ask for again and again
 def _digest(path: Path, size: int, changed: int) -> str:
     """Return a file's SHA-256; size and time of change are there so that a file is read again once it has changed."""
     digest = hashlib.sha256()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from d3po_core.app import loras
 from d3po_core.app.loras import POLICY, go_on, lora_of, restore, scale_lora, way_on
 from d3po_core.cli import main
 from d3po_core.errors import D3POError
@@ -122,7 +123,7 @@ def test_a_copy_brings_the_lora_back(run: Run, tmp_path: Path, exact: bool) -> N
     other = lora_of(run, 1)
     with pytest.raises(D3POError, match=r"is no copy of the LoRA of round 2\. Nothing was changed"):
         restore(run, 2, other)
-    assert go_on(run, [other, tmp_path / "gone", copy]).to == 2
+    assert go_on(run, dict.fromkeys((other, tmp_path / "gone", copy), "")).to == 2
     after = load_lora(lora_of(run))[0]
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     assert lora_of(run).parent == file.parent and lora_of(run) != file and file.exists()
@@ -133,6 +134,8 @@ def test_a_weaker_file_is_made_anew_from_the_whole_one(run: Run) -> None:
     whole, weak = lora_of(run), scale_lora(run, 2, 0.4)
     before = load_lora(weak)[0]
     DAMAGES["missing"](weak)
+    with run.rounds.lock(), pytest.raises(D3POError, match="being trained"):
+        go_on(run)
     assert go_on(run).to == 2
     after = load_lora(lora_of(run))[0]
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -163,7 +166,9 @@ def test_a_stopped_round_goes_on_from_a_copy(run: Run, tmp_path: Path) -> None:
     run.rounds.begin({"train": {}, "start": policy_id(start)}, policy_id(start))
     run.rounds.save_state(3, {"w": torch.ones(2)}, {"done": 3})
     DAMAGES["missing"](start)
-    go_on(run, [copy])
+    with run.rounds.lock(), pytest.raises(D3POError, match="being trained"):
+        go_on(run, {copy: ""})
+    go_on(run, {copy: ""})
     stopped = run.rounds.stopped()
     assert stopped is not None and stopped.settings["start"] == stopped.reference == policy_id(lora_of(run))
 
@@ -197,3 +202,14 @@ def test_the_command_line_names_the_command_that_goes_on(
     assert main(["export", "--run", str(folder), "--to", str(tmp_path / "x.safetensors")]) == 0
     assert main(["info", "--run", str(folder), "--go-back", "base"]) == 0
     assert Run.open(folder).rounds.current_policy() == "base"
+
+
+def test_what_the_gallery_asks_again_and_again_reads_no_tensors(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weak, copy = scale_lora(run, 2, 0.4), tmp_path / "other.safetensors"
+    shutil.copyfile(lora_of(run, 1), copy)
+    DAMAGES["missing"](weak)
+    monkeypatch.setattr(loras, "load_lora", lambda path: pytest.fail(f"{path} is read"))
+    way = way_on(run, {copy: ""})
+    assert way is not None and (way.to, way.copy) == (2, None)

@@ -69,20 +69,35 @@ def test_a_card_has_what_hosts_show(run: Run, cards: Cards) -> None:
         assert "sshs_model_hash" in file.metadata()
 
 
-def test_a_cards_copy_brings_a_lost_lora_back(run: Run, cards: Cards) -> None:
-    """Its bytes are others, because a card's file says its own name, and its tensors are the same."""
+@pytest.mark.parametrize("noted", ["in the file", "on the card"])
+def test_a_cards_copy_brings_a_lost_lora_back(run: Run, cards: Cards, noted: str) -> None:
+    """Its bytes are others, because a card's file says its own name, and its tensors are the same.
+
+    Earlier cards' files did not name their policy; only the card did.
+    """
     first, second = taught(run), taught(run)
     for lora in (first, second):
-        cards.publish(run, lora)
+        published = cards.publish(run, lora)
+        if noted == "on the card":
+            save_file(load_lora(published)[0], published, {"ss_output_name": published.stem})
+    cards.star(run, [published.stem])
     before = load_lora(second)[0]
     second.write_bytes(b"no LoRA")
-    way = go_on(run, cards.files(run))
+    way = go_on(run, cards.policies(run))
     assert way is not None and way.to == 2 and way_on(run) is None
     back = run.rounds.lora("2")
     assert back is not None and back.parent == second.parent and second.read_bytes() == b"no LoRA"
     after = load_lora(back)[0]
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-    assert cards.current(run)[0] in files_of(cards)
+    assert cards.current(run)[0] == published.stem
+    assert cards.of(run) == {published.stem: True, "Night-lakes-round1": False}  # and no second card of it
+    cards.kept = 1
+    cards.star(run, [])
+    third = taught(run)
+    run.rounds.go_back(policy_id(back))
+    assert files_of(cards) == ["Night-lakes-round1", published.stem]
+    newest = cards.publish(run, third)
+    assert files_of(cards) == [published.stem, newest.stem]  # what samples stays
 
 
 def test_a_name_is_never_used_again(run: Run, cards: Cards) -> None:
