@@ -144,12 +144,14 @@ def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
 
 def _with_way_on(error: D3POError, options: Namespace) -> D3POError:
     """Return an error with the command that lets a run go on without a LoRA file; others as they are."""
-    from ..run import LostLora
+    from ..app.loras import way_on
+    from ..run import LostLora, Run
     from .common import go_on
 
     if not isinstance(error, LostLora) or error.back_to is None:
         return error
-    return D3POError(error.what, go_on(error, options.run), error.safe)
+    way = way_on(Run.open(options.run))
+    return D3POError(error.what, go_on(way, options.run), error.safe) if way else error
 
 
 def _check_text(arguments: list[str]) -> None:

@@ -18,8 +18,9 @@ from ..errors import D3POError
 from ..textfiles import read_text
 
 if TYPE_CHECKING:
+    from ..app.loras import WayOn
     from ..models import DiffusersModel
-    from ..run import BaseModelFacts, LostLora, Run
+    from ..run import BaseModelFacts, Run
 
 SECONDS_BETWEEN_LINES = 10.0
 """Of a progress bar that goes into a file: it is written this seldom."""
@@ -112,11 +113,18 @@ def add_finish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--finish", action="store_true", help="make a LoRA of what a stopped round has learnt so far")
 
 
-def go_on(lost: LostLora, folder: str) -> str:
+def go_on(way: WayOn, folder: str) -> str:
     """Return how a run goes on without a LoRA file, with the command to copy."""
-    to = str(lost.back_to or "base")
-    where = f"round {to}" if lost.back_to else "the original model"
-    return f"Put a copy of it back, or go on from {where}: d3po info --run {quoted(folder)} --go-back {to}"
+    if way.to == way.lost.round.number:
+        how = "make it anew from the stronger file that it was made from"
+    else:
+        how = f"go on from {place(way.to)}"
+    return f"Put a copy of it back, or {how}: d3po info --run {quoted(folder)} --go-on"
+
+
+def place(number: int) -> str:
+    """Return what a run that stands at a round draws with; 0 is the base model."""
+    return f"round {number}" if number else "the original model"
 
 
 def open_if_there(folder: str) -> Run | None:

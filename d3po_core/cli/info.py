@@ -4,7 +4,8 @@
 run's size. Images, picks and LoRA files stay; those groups can then no longer be trained again.
 
 --go-back lets an earlier round, or the original model, draw and be taught on. Where a round's LoRA file is missing or
-damaged, that is the way on, or --restore with a copy of the file. Neither deletes anything.
+damaged, --restore takes a copy of the file, and --go-on does without: it makes the file anew from the stronger one that
+it was made from, or goes back to an earlier round. None of the three deletes anything.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 EXAMPLE = """  d3po info --run my-taste
   d3po info --run my-taste --free-space --keep-rounds 1
   d3po info --run my-taste --go-back base"""
+DOES = ("--free-space", "--restore", "--go-on", "--go-back")
+"""What changes something."""
+SOUND = "No LoRA file of this run is missing or damaged."
+BACK = "The LoRA of round {} is back. Drawing and teaching go on from it."
 OUT_OF_MEMORY = "Close other programs; this needs little."
 
 
@@ -43,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     group = parser.add_argument_group("rounds")
     group.add_argument("--go-back", metavar="ROUND", help="draw and teach on from this round, or from base")
     group.add_argument(
+        "--go-on", action="store_true", help="go on without the LoRA file that is missing or damaged, as far as can be"
+    )
+    group.add_argument(
         "--restore", metavar="FILE", help="a copy of the LoRA file that is missing or damaged, to be used in its place"
     )
 
@@ -50,19 +58,31 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 def run(options: argparse.Namespace) -> int:
     from ..run import Run
 
+    _check_one(options)
     run = Run.open(options.run)
     if options.free_space:
         print(run.space.free(options.keep_rounds))
-        return 0
-    if options.restore:
+    elif options.restore:
         print(_restore(run, Path(os.path.expanduser(options.restore))))
-    if options.go_back:
+    elif options.go_on:
+        print(_go_on(run))
+    elif options.go_back:
         print(_go_back(run, options.go_back))
-    if options.restore or options.go_back:
-        return 0
-    for name, value in describe(run, options.run):
-        print(f"{name + ':':9} {value}")
+    else:
+        for name, value in describe(run, options.run):
+            print(f"{name + ':':9} {value}")
     return 0
+
+
+def _check_one(options: argparse.Namespace) -> None:
+    """Check that at most one thing is to be done.
+
+    Raises:
+        D3POError: it's several.
+    """
+    wanted = [flag for flag in DOES if getattr(options, flag.removeprefix("--").replace("-", "_"))]
+    if len(wanted) > 1:
+        raise D3POError(f"{' and '.join(wanted)} cannot be done in one call.", "Call d3po info once for each.")
 
 
 def _restore(run: Run, copy: Path) -> str:
@@ -75,9 +95,26 @@ def _restore(run: Run, copy: Path) -> str:
 
     lost = run.rounds.lost()
     if lost is None:
-        raise D3POError("No LoRA file of this run is missing or damaged.", "There is nothing to restore.")
+        raise D3POError(SOUND, "There is nothing to restore.")
     restore(run, lost.round.number, copy)
-    return f"The LoRA of round {lost.round.number} is back. Drawing and teaching go on from it."
+    return BACK.format(lost.round.number)
+
+
+def _go_on(run: Run) -> str:
+    """Go on without a LoRA file, and return what was done.
+
+    Raises:
+        D3POError: none is missing or damaged, or a round is being trained.
+    """
+    from ..app.loras import go_on
+
+    stopped = run.rounds.stopped()
+    way = go_on(run)
+    if way is None:
+        raise D3POError(SOUND, "Draw or teach on.")
+    if way.to == way.lost.round.number:
+        return BACK.format(way.to)
+    return _gone_back(way.to, anew=stopped is not None and run.rounds.stopped() is None)
 
 
 def _go_back(run: Run, name: str) -> str:
@@ -89,14 +126,17 @@ def _go_back(run: Run, name: str) -> str:
     from ..app.loras import policy_of
 
     policy = policy_of(run, name)
-    anew = run.rounds.go_back(policy)
-    where = "the original model" if policy == "base" else f"round {name}"
+    return _gone_back(0 if policy == "base" else int(name), run.rounds.go_back(policy))
+
+
+def _gone_back(to: int, anew: bool) -> str:
     begins = " The stopped round begins anew; what it had learnt is kept in its folder." if anew else ""
-    return f"Drawing and teaching go on from {where}; later rounds are kept.{begins}"
+    return f"Drawing and teaching go on from {common.place(to)}; later rounds are kept.{begins}"
 
 
 def describe(run: Run, folder: str) -> list[tuple[str, str]]:
     """Return what a person may want to know of a run in a folder, as names and values."""
+    from ..app.loras import way_on
     from ..run.space import readable
 
     groups, picks = run.groups.select(), run.picks.standing()
@@ -113,9 +153,9 @@ def describe(run: Run, folder: str) -> list[tuple[str, str]]:
     if flags:
         lines.append(("Flags", ", ".join(f"{count} {kind}" for kind, count in flags.most_common())))
     lines += [(f"Round {round.number}", _round(round)) for round in run.rounds.all()]
-    lost = run.rounds.lost()
-    if lost is not None:
-        lines.append(("Problem", f"{lost.what} {common.go_on(lost, folder)}"))
+    way = way_on(run)
+    if way is not None:
+        lines.append(("Problem", f"{way.lost.what} {common.go_on(way, folder)}"))
     parts = ", ".join(f"{readable(size)} {kind}" for kind, size in sizes.items() if kind != "total" and size)
     return [*lines, ("Size", f"{readable(sizes['total'])} ({parts})")]
 

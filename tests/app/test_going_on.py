@@ -186,7 +186,7 @@ def test_the_command_line_names_the_command_that_goes_on(
     said = capsys.readouterr().err
     assert "LoRA of round 2 is damaged" in said and "go on from round 1: d3po info" in said
     command = shlex.split(said[said.index("d3po info") :])
-    assert command == ["d3po", "info", "--run", str(folder), "--go-back", "1"]
+    assert command == ["d3po", "info", "--run", str(folder), "--go-on"]
     assert main(["info", "--run", str(folder)]) == 0
     assert "Problem:  The LoRA of round 2 is damaged" in capsys.readouterr().out
 
@@ -200,8 +200,42 @@ def test_the_command_line_names_the_command_that_goes_on(
     assert main(command[1:]) == 0
     assert "go on from round 1; later rounds are kept" in capsys.readouterr().out
     assert main(["export", "--run", str(folder), "--to", str(tmp_path / "x.safetensors")]) == 0
+    assert main(command[1:]) == 2
+    assert "No LoRA file of this run is missing or damaged." in capsys.readouterr().err
     assert main(["info", "--run", str(folder), "--go-back", "base"]) == 0
     assert Run.open(folder).rounds.current_policy() == "base"
+
+
+def test_the_command_line_makes_a_weaker_file_anew(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    weak = scale_lora(run, 2, 0.4)
+    before = load_lora(weak)[0]
+    DAMAGES["missing"](weak)
+    assert main(["info", "--run", str(run.folder)]) == 0
+    assert "make it anew from the stronger file that it was made from: d3po info" in capsys.readouterr().out
+    assert main(["info", "--run", str(run.folder), "--go-on"]) == 0
+    assert "The LoRA of round 2 is back." in capsys.readouterr().out
+    after = load_lora(Run.open(run.folder).rounds.lora("2"))[0]
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_command_line_says_where_a_stopped_round_goes_on(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody has gone back to the original model, and round 3 departs from round 2, whose file is lost."""
+    start = lora_of(run)
+    number = run.rounds.begin({"train": {}, "start": policy_id(start)}, policy_id(start))
+    run.rounds.save_state(number, {"w": torch.ones(2)}, {"done": 3})
+    run.rounds.go_back("base")
+    DAMAGES["missing"](start)
+    assert main(["info", "--run", str(run.folder)]) == 0
+    assert "go on from the original model: d3po info" in capsys.readouterr().out
+    assert main(["info", "--run", str(run.folder), "--go-on"]) == 0
+    said = capsys.readouterr().out
+    assert "go on from the original model; later rounds are kept. The stopped round begins anew;" in said
+
+
+@pytest.mark.parametrize("more", [["--restore", "x"], ["--go-back", "1"], ["--go-on"]])
+def test_one_thing_is_done_in_one_call(run: Run, capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    assert main(["info", "--run", str(run.folder), "--free-space", *more]) == 2
+    assert f"--free-space and {more[0]} cannot be done in one call." in capsys.readouterr().err
 
 
 def test_what_the_gallery_asks_again_and_again_reads_no_tensors(

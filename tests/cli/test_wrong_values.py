@@ -113,6 +113,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     "--round": [("7", "There is no LoRA of a round '7'"), ("base", "The original model has no LoRA."), ("-1", "'-1'")],
     "--go-back": [("7", "There is no LoRA of a round '7'"), ("newest", "There is no LoRA of a round 'newest'")],
     "--restore": [("there.safetensors", "No LoRA file of this run is missing or damaged.")],
+    "--go-on": [],
     "--free-space": [],
     "--keep-rounds": [("-1", "--keep-rounds is -1."), ("all", "--keep-rounds is 'all'.")],
     "--picks": [("0", "--picks is 0."), ("many", "--picks is 'many'.")],
