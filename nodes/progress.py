@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from server import PromptServer
 
 from ..d3po_core.app.cost import duration
@@ -45,18 +47,18 @@ class Working:
     def __init__(self, run: Run, node: str, kind: str, of: int = 0) -> None:
         self.run, self.node = run, node
         self._progress, self._bar = WorkProgress(kind, of), ProgressBar()
+        self._exit = ExitStack()
         self.lowered: list[float] = []
         """What each update of training lowered, before it: the loss, or minus the reward."""
 
     def __enter__(self) -> Working:
         _now[self.run.run_id] = self._progress
-        self._stops = interruptible(check_interrupted)
-        self._stops.__enter__()
+        self._exit.callback(_now.pop, self.run.run_id, None)
+        self._exit.enter_context(interruptible(check_interrupted))
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stops.__exit__(None, None, None)
-        _now.pop(self.run.run_id, None)
+        self._exit.close()
 
     def next(self, kind: str, of: int = 0) -> None:
         """Go on with another kind of work."""
