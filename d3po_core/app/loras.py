@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -238,12 +239,9 @@ def _bring_back(run: Run, round: Round, copy: Path) -> None:
 
 
 def _is_copy(path: Path, round: Round, noted: str = "") -> bool:
-    """Return whether a file holds the LoRA of a round: as its metadata or a host's note say, or byte for byte.
-
-    The gallery asks often, so that no tensors are read for it.
-    """
+    """Return whether a file holds the LoRA of a round: as its metadata or a host's note say, or byte for byte."""
     try:
-        named = lora_metadata(path).get(POLICY) or noted
+        named = _named_policy(path) or noted
     except D3POError:
         return False
     return named == round.lora_hash or policy_id(path) == round.lora_hash
@@ -251,7 +249,29 @@ def _is_copy(path: Path, round: Round, noted: str = "") -> bool:
 
 def _can_be_weakened_anew(run: Run, round: Round) -> bool:
     """Return whether the stronger file that a round's present one was made from is there, and is not cut."""
+    if round.summary.whole_file is None:
+        return False
     try:
-        return round.summary.whole_file is not None and lora_metadata(run.folder / round.summary.whole_file) is not None
+        _named_policy(run.folder / round.summary.whole_file)
     except D3POError:
         return False
+    return True
+
+
+def _named_policy(path: Path) -> str:
+    """Return the policy that a LoRA file's metadata name, "" without; the gallery asks often, of many files.
+
+    Raises:
+        D3POError: the file is missing, cut or no LoRA.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise D3POError(f"There is no LoRA file {path}.") from error
+    return _read_named_policy(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _read_named_policy(path: Path, size: int, changed: int) -> str:
+    """Read the policy; size and time of change are there so that a file is read again once it has changed."""
+    return lora_metadata(path).get(POLICY, "")

@@ -238,7 +238,7 @@ def test_one_thing_is_done_in_one_call(run: Run, capsys: pytest.CaptureFixture[s
     assert f"--free-space and {more[0]} cannot be done in one call." in capsys.readouterr().err
 
 
-def test_what_the_gallery_asks_again_and_again_reads_no_tensors(
+def test_what_the_gallery_asks_again_and_again_reads_files_once_and_no_tensors(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weak, copy = scale_lora(run, 2, 0.4), tmp_path / "other.safetensors"
@@ -247,3 +247,5 @@ def test_what_the_gallery_asks_again_and_again_reads_no_tensors(
     monkeypatch.setattr(loras, "load_lora", lambda path: pytest.fail(f"{path} is read"))
     way = way_on(run, {copy: ""})
     assert way is not None and (way.to, way.copy) == (2, None)
+    monkeypatch.setattr(loras, "lora_metadata", lambda path: pytest.fail(f"{path} is read again"))
+    assert way_on(run, {copy: ""}) is not None
