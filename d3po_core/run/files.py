@@ -63,7 +63,9 @@ def check_writable(folder: Path) -> None:
     Raises:
         D3POError: they can't.
     """
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    there = next((each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()), None)
+    if there is None:  # a drive of Windows that is not there
+        raise unwritable(folder, os.strerror(errno.ENOENT))
     if not there.is_dir():
         raise unwritable(folder, f"{there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):

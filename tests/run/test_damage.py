@@ -35,6 +35,12 @@ def test_a_folder_that_is_missing_or_no_run(tmp_path):
         Run.create(tmp_path / "file" / "run", model=MODEL, settings={})
 
 
+def test_a_folder_on_a_drive_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.exists", lambda _: False)
+    with pytest.raises(D3POError, match=r"run cannot be written to \(No such file or directory\)"):
+        files.check_writable(tmp_path / "run")
+
+
 @pytest.fixture(scope="module")
 def forty(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forty") / "run"
