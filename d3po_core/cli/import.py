@@ -14,8 +14,10 @@ picture, or from what ComfyUI, A1111 and Forge wrote into it.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import D3POError
@@ -49,18 +51,30 @@ def run(options: argparse.Namespace) -> int:
     old = common.open_if_there(options.run)
     images = read_source(options.source)  # before a model is loaded for nothing
     model = common.load(options, old)
+    made = not os.path.lexists(options.run)
     run = old or new_run(options, model, replace(SampleSettings(), common.model_defaults(options, old)), "taste")
     try:
         imported = _bring(run, images, model, options.who)
-    except D3POError:
+    except (D3POError, KeyboardInterrupt):
         if old is None and not run.groups.select():  # a run without anything in it would have to be deleted by hand
             run.close()
-            shutil.rmtree(run.folder)
+            _delete(run.folder, itself=made)
         raise
     message, lines = import_outcome(imported, train_settings(run).method, MAX_LINES)
     print(message)
     print("".join(f"  {line}\n" for line in lines), end="")
     return 0
+
+
+def _delete(folder: Path, itself: bool) -> None:
+    """Delete all that a new run has put into a folder, which was empty; and that, unless a person had made it."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if itself:
+        folder.rmdir()
 
 
 def _bring(run: Run, images: JudgedImages, model: Encoder, who: str) -> Imported:

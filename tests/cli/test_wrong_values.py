@@ -21,6 +21,7 @@ from PIL import Image
 from d3po_core.cli import COMMANDS, main
 from d3po_core.cli.flags import SECTIONS, make_parser
 from d3po_core.embedded import GARDEN_FOLDER
+from d3po_core.errors import D3POError
 from d3po_core.models import loading
 from d3po_core.run.database import DATABASE
 
@@ -243,3 +244,26 @@ def test_an_import_of_nothing_leaves_no_run(tmp_path: Path, capsys: pytest.Captu
     assert main(["import", "--run", str(tmp_path / "run"), "--from", str(tmp_path / "from")]) == 2
     assert "The model can take none of these pictures." in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["from"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "none"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, D3POError("The disk is full.")])
+def test_a_failed_import_leaves_a_folder_as_a_person_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, error: BaseException | type[BaseException]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(import_module("d3po_core.cli.import"), "_bring", fail)
+    (tmp_path / "from" / "winners").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(tmp_path / "from" / "winners" / "0.png")
+    (tmp_path / "from" / "winners" / "0.txt").write_text("a red tulip by day")
+    folder, target = tmp_path / "run", tmp_path / "target"
+    if kind == "folder":
+        folder.mkdir()
+    if kind == "link":
+        target.mkdir()
+        folder.symlink_to(target)
+    assert main(["import", "--run", str(folder), "--from", str(tmp_path / "from")]) in (2, 130)
+    assert folder.exists() == (kind != "none") and folder.is_symlink() == (kind == "link")
+    assert kind == "none" or list(folder.iterdir()) == []
