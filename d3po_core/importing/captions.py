@@ -22,8 +22,8 @@ def read_prompts(path: Path, damaged: list[str] | None = None) -> tuple[str, str
 
     Args:
         path: of the image.
-        damaged: gets the names of .json files beside it that are no JSON. They are passed over: such a file may be
-            another program's, and the image has a prompt of its own more often than not.
+        damaged: gets the names of .json files beside it that cannot be read as JSON. They are passed over: such a file
+            may be another program's, and the image has a prompt of its own more often than not.
 
     Raises:
         D3POError: the image is missing or cannot be read, or its caption is no text.
@@ -31,7 +31,7 @@ def read_prompts(path: Path, damaged: list[str] | None = None) -> tuple[str, str
     for caption in _captions(path):
         try:
             found = _parse(caption)
-        except (ValueError, RecursionError):
+        except (OSError, ValueError, RecursionError):
             if damaged is not None:
                 damaged.append(caption.name)
             continue
@@ -58,7 +58,7 @@ def _captions(path: Path) -> Iterator[Path]:
 
 
 def _parse(caption: Path) -> tuple[str, str]:
-    """Return what a caption says; raises ValueError or RecursionError if it should be JSON and is not."""
+    """Return what a caption says; raises OSError, ValueError or RecursionError for a .json that cannot be read."""
     if caption.suffix.lower() != ".json":
         return parse_parameters(read_text(caption))
     return texts_of_json(json.loads(decode(caption.read_bytes())))

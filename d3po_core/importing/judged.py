@@ -126,7 +126,7 @@ def drop_contradictions(judged: JudgedImages) -> JudgedImages:
     kept = JudgedImages(left_out=list(judged.left_out), notes=list(judged.notes))
     if judged.damaged:
         names = abbreviate(list(dict.fromkeys(judged.damaged)))
-        kept.notes.append(f"No JSON, so the pictures' own prompts were taken in their place: {names}.")
+        kept.notes.append(f"Captions that could not be read as JSON were passed over: {names}.")
     prints: dict[Path, Fingerprint] = {}
     for group in judged.groups:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from pathlib import Path
@@ -456,7 +457,21 @@ def test_a_damaged_json_leaves_no_picture_out(tmp_path: Path, text: bytes) -> No
     judged = read_source(tmp_path)
     assert sorted(group.prompt for group in judged.groups) == ["a fox of the losers", "a fox of the winners"]
     assert not judged.left_out
-    assert "No JSON, so the pictures' own prompts were taken in their place: a.json." in judged.notes
+    assert "Captions that could not be read as JSON were passed over: a.json." in judged.notes
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"images": ["winners/a.png"], "scores": [1]}')
     assert "a.json" in " ".join(read_source(lines).notes) and not read_source(lines).left_out
+
+
+def test_a_json_that_cannot_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, damaged = picture(tmp_path / "a.png", parameters="a fox"), list[str]()
+    (tmp_path / "a.json").write_text('{"prompt": "a hare"}')
+    read = Path.read_bytes
+
+    def refusing(path: Path) -> bytes:
+        if path.suffix == ".json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refusing)
+    assert read_prompts(image, damaged) == ("a fox", "") and damaged == ["a.json"]
