@@ -34,8 +34,8 @@ def decide(
     Args:
         run: the run.
         round: number of the round; for "back" the one to go back to, 0 for the original model.
-        decision: "keep" changes nothing, or undoes going back after the same check; "gentler" makes the round's LoRA
-            weaker, "back" lets an earlier policy sample.
+        decision: "keep" changes nothing, or undoes what was decided after the same check before; "gentler" makes the
+            round's LoRA weaker, "back" lets an earlier policy sample.
         strength: for "gentler", a share of what was taught.
         publish: called with a LoRA file that was written anew.
 
@@ -43,32 +43,43 @@ def decide(
         D3POError: there is no such round, its file is missing or damaged, or the folder cannot be written to.
     """
     if decision == "gentler":
-        publish(scale_lora(run, round, strength))
+        summary = _finished(run, round).summary
+        publish(scale_lora(run, round, strength, summary.strength_before or summary.lora_strength))
     elif decision == "keep":
         check = run.blind_checks.last()
-        if check and (check.round, check.decision) == (round, "back"):
-            run.rounds.go_back(policy_of(run, str(round)))
+        if check and check.round == round and check.decision in ("gentler", "back"):
+            before = _finished(run, round).summary.strength_before
+            if before is not None:
+                publish(scale_lora(run, round, before))
+            elif check.decision == "back":
+                run.rounds.go_back(policy_of(run, str(round)))
     elif decision == "back":
         run.rounds.go_back(policy_of(run, str(round) if round else "base"))
 
 
-def scale_lora(run: Run, number: int, strength: float) -> Path:
+def scale_lora(run: Run, number: int, strength: float, strength_before: float | None = None) -> Path:
     """Write a round's LoRA at a part of its strength, let that sample from now on, and return the new file.
 
     Args:
         run: the run.
         number: of a finished round.
         strength: its share of what was taught, however weak the round's present file is.
+        strength_before: where a person chose it after the blind check, the strength to which "keep" goes back.
 
     Raises:
         D3POError: there is no such round, its file is missing or damaged, or the folder cannot be written to.
     """
+    path = _weakened(run, _finished(run, number), strength)
+    run.rounds.replace_lora(number, path, policy_id(path), strength, strength_before)
+    return path
+
+
+def _finished(run: Run, number: int) -> Round:
+    """Return the finished round of this number, whose LoRA can be made weaker; raises D3POError without one."""
     round = next((each for each in run.rounds.all() if each.number == number), None)
     if round is None or round.lora_file is None:
         raise D3POError(f"There is no round {number} to make gentler.")
-    path = _weakened(run, round, strength)
-    run.rounds.replace_lora(number, path, policy_id(path), strength)
-    return path
+    return round
 
 
 def _weakened(run: Run, round: Round, strength: float) -> Path:

@@ -63,6 +63,8 @@ class RoundSummary:
         kept: strengths at which pictures were drawn, greatest first, each with the share of the prompt that was kept,
             fitted to all of them (`evaluation.effect.share_at`).
         win: how often the judge expects the person to prefer a picture of the round's LoRA; None if nobody judged.
+        strength_before: `lora_strength` before a person chose another one after the blind check; None while they did
+            not.
     """
 
     strength: float = 1.0
@@ -77,6 +79,7 @@ class RoundSummary:
     whole_file: str | None = None
     kept: tuple[tuple[float, float], ...] = ()
     win: float | None = None
+    strength_before: float | None = None
 
     @property
     def prompt_kept(self) -> float | None:

@@ -245,7 +245,9 @@ class Rounds(Part):
             summary = replace(_round(row).summary, kept=tuple(kept), win=win)
             connection.execute("UPDATE rounds SET summary = ? WHERE number = ?", (summary.to_json(), number))
 
-    def replace_lora(self, number: int, lora_file: Path, lora_hash: str, strength: float) -> None:
+    def replace_lora(
+        self, number: int, lora_file: Path, lora_hash: str, strength: float, strength_before: float | None = None
+    ) -> None:
         """Use another file for a finished round, and sample with it from now on: the same LoRA, weaker.
 
         The file that was trained stays where it is; the summary names it as `whole_file`.
@@ -255,6 +257,7 @@ class Rounds(Part):
             lora_file: inside the run's folder.
             lora_hash: the policy's id from now on.
             strength: of the new file, as a share of the trained one's.
+            strength_before: see `RoundSummary`.
 
         Raises:
             D3POError: there is no such finished round.
@@ -268,7 +271,13 @@ class Rounds(Part):
                 raise D3POError(f"This run has no finished round {number}.")
             before = _round(row)
             whole_file = before.summary.whole_file or before.lora_file
-            summary = replace(before.summary, lora_strength=strength, whole_file=whole_file, win=None)
+            summary = replace(
+                before.summary,
+                lora_strength=strength,
+                whole_file=whole_file,
+                win=None,
+                strength_before=strength_before,
+            )
             connection.execute(
                 "UPDATE rounds SET lora_file = ?, lora_hash = ?, summary = ? WHERE number = ?",
                 (relative, lora_hash, summary.to_json(), number),

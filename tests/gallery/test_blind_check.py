@@ -7,17 +7,37 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from d3po_core.app.loras import decide
+from d3po_core.app.loras import Decision, decide, scale_lora
+from d3po_core.gallery import Actions
 from d3po_core.gallery.state import chance_range
-from d3po_core.run import RoundSummary, policy_id
+from d3po_core.lora import save_lora
+from d3po_core.lora.weights import scale_weights
+from d3po_core.run import RoundSummary, Run, policy_id
 from tests.gallery.asking import Page, shelf_with
+from tests.lora_networks import tiny_sd1, trained
 from tests.run_helpers import picture
+
+
+class Deciding(Actions):
+    def can(self, run: Run) -> list[str]:
+        return ["decide"]
+
+    def decide(self, run: Run, round: int, decision: Decision, strength: float) -> None:  # type: ignore[override]
+        decide(run, round, decision, strength)
+
+
+def teach(run: Run) -> None:
+    number, network = run.rounds.begin({}), tiny_sd1()
+    weights = scale_weights(trained(network), number / 2)
+    file = save_lora(run.folder / "loras" / f"round{number}.safetensors", weights, network)
+    run.rounds.finish(number, file, policy_id(file), RoundSummary())
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Page:
-    page = Page(*shelf_with(tmp_path))
+    page = Page(*shelf_with(tmp_path), actions=Deciding())
     page.run.blind_checks.add(
         1, [f"p{i}" for i in range(12)], [picture(i, 0) for i in range(12)], [picture(i, 1) for i in range(12)]
     )
@@ -110,20 +130,43 @@ def test_the_last_answer_is_taken_back_until_all_are_given(page: Page) -> None:
 
 
 def test_keeping_undoes_going_back(page: Page) -> None:
-    run, made = page.run, list[str]()
+    run = page.run
     for _ in range(2):
-        number = run.rounds.begin({})
-        lora = run.rounds.folder_of(number) / f"{number}.safetensors"
-        lora.write_bytes(str(number).encode())
-        made.append(policy_id(lora))
-        run.rounds.finish(number, lora, made[-1], RoundSummary())
+        teach(run)
+    first, second = (each.lora_hash for each in run.rounds.all())
     check = run.blind_checks.add(2, ["a"], [picture(0, 0)], [picture(0, 1)])
     decide(run, 1, "back")
     run.blind_checks.decide(check.id, "back")
-    assert run.rounds.current_policy() == made[0]
+    assert run.rounds.current_policy() == first
     decide(run, 2, "keep")
-    assert run.rounds.current_policy() == made[1]
+    assert run.rounds.current_policy() == second
     run.blind_checks.decide(check.id, "keep")
-    run.rounds.go_back(made[0])  # by another way
+    run.rounds.go_back(first)  # by another way
     decide(run, 2, "keep")
-    assert run.rounds.current_policy() == made[0]
+    assert run.rounds.current_policy() == first
+
+
+@pytest.mark.parametrize("other", ["gentler", "back"])
+def test_keeping_undoes_another_strength(page: Page, other: Decision) -> None:
+    run = page.run
+    for _ in range(2):
+        teach(run)
+    weaker = scale_lora(run, 2, 0.8)  # the strength that was checked
+    check = run.blind_checks.add(2, ["a"], [picture(0, 0)], [picture(0, 1)])
+    published: list[Path] = []
+    for decision, round, strength in (
+        ("gentler", 2, 0.4),
+        ("gentler", 2, 0.7),
+        (other, 1 if other == "back" else 2, 0.4),
+    ):
+        decide(run, round, decision, strength)
+        run.blind_checks.decide(check.id, decision)
+    decide(run, 2, "keep", publish=published.append)
+    run.blind_checks.decide(check.id, "keep")
+    now = run.rounds.all()[1]
+    assert now.summary.lora_strength == 0.8 and now.lora_hash == run.rounds.current_policy()
+    lora = load_file(run.folder / now.lora_file)
+    assert all(torch.equal(lora[key], value) for key, value in load_file(weaker).items())
+    assert published == [run.folder / now.lora_file]
+    decide(run, 2, "keep", publish=published.append)  # there is nothing to undo any more
+    assert len(published) == 1
