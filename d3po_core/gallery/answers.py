@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from ..errors import D3POError
 from ..evaluation.compare import STRENGTHS
 from ..exchange.authors_json import feedback_rows
 from ..exchange.lines import pick_lines
@@ -226,6 +227,9 @@ def blind_decide(asked: Asked) -> JsonObject:
     number = fields.whole(sent, "round", 0, 10**6, check.round)
     if "decide" not in asked.actions.can(asked.run):
         raise BadRequest("Nothing can be decided here.")
+    if asked.run.blind_checks.is_outdated(check):
+        later = f"This check is of round {check.round}, and a later one has been taught since."
+        raise D3POError(later, "Go on with that one.", "Nothing was changed.")
     strength = fields.number(sent, "strength", 0, 1) or 1.0
     if decision == "gentler" and strength not in STRENGTHS:
         raise BadRequest("'strength' is none of those that were tried.")

@@ -212,7 +212,7 @@ def state(run: Run, actions: Actions, who: str) -> State:
         "problem": {"what": problem.what, "do": problem.do, "safe": problem.safe} if problem else None,
         "lost": lost,
         "rounds": [_round(run, record) for record in run.rounds.all()],
-        "blind": blind(check) if check else None,
+        "blind": blind(check) if check and not run.blind_checks.is_outdated(check) else None,
         "understood": _understood(run),
     }
 

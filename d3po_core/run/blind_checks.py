@@ -110,6 +110,12 @@ class BlindChecks(Part):
             row = connection.execute("SELECT id FROM checks ORDER BY created DESC LIMIT 1").fetchone()
         return row and self.get(row["id"])
 
+    def is_outdated(self, check: BlindCheck) -> bool:
+        """Return whether a later round is finished: a decision after this check would silently set that aside."""
+        with self._database.read() as connection:
+            later = "SELECT 1 FROM rounds WHERE finished IS NOT NULL AND number > ?"
+            return connection.execute(later, (check.round,)).fetchone() is not None
+
     def answer(self, check_id: str, index: int, side: int | None, decision_ms: float | None = None) -> BlindCheck:
         """Save which side of a pair a person preferred; the first answer counts.
 

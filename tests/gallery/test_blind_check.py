@@ -170,3 +170,20 @@ def test_keeping_undoes_another_strength(page: Page, other: Decision) -> None:
     assert published == [run.folder / now.lora_file]
     decide(run, 2, "keep", publish=published.append)  # there is nothing to undo any more
     assert len(published) == 1
+
+
+def test_nothing_is_decided_once_a_later_round_is_taught(page: Page) -> None:
+    run = page.run
+    for _ in range(2):
+        teach(run)
+    check = run.blind_checks.add(2, ["a"], [picture(0, 0)], [picture(0, 1)])
+    page.post("blind/answer", check=check.id, index=0, side=0)
+    asked = {"check": check.id, "decision": "back", "round": 1}
+    run.rounds.begin({})
+    assert page.get("state")[1]["blind"]["check"] == check.id and page.post("blind/decide", **asked)[0] == 200
+    teach(run)
+    newest = run.rounds.current_policy()
+    assert page.get("state")[1]["blind"] is None
+    status, answer = page.post("blind/decide", **asked)
+    assert status == 400 and "a later one has been taught since" in answer["error"]["what"]
+    assert run.rounds.current_policy() == newest
