@@ -85,15 +85,16 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> Componen
 
     def begin(*written: Any) -> Iterator[tuple[Update, Update, str]]:
         """Begin a taste. While that is done, the button cannot be pressed again."""
-        from d3po_core.models.model import plain_words
+        from d3po_core.models.model import DiffusersModel
 
         yield gr.update(), gr.update(interactive=False), WORDS["beginning"]
         try:
-            chosen = choose_taste(library, begun(*written).run_id)
+            run = begun(*written)
+            chosen = choose_taste(library, run.run_id)
         except D3POError as error:
             yield gr.update(), gr.update(interactive=True), ""
             raise as_shown(error) from None
-        if note := plain_words(written[2].splitlines()):
+        if note := DiffusersModel.plain_words([*written[2].splitlines(), sample_settings(run).negative]):
             gr.Warning(note)
         yield chosen, gr.update(interactive=True), ""
 

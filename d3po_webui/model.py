@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -53,6 +53,10 @@ class WebuiModel:
             raise D3POError("A prompt is empty.", "Write one per line.")
         uncond = self._encode_side(negative, "uncond")
         return [{**self._encode_side(prompt, "cond"), **uncond} for prompt in prompts]
+
+    def plain_words(self, prompts: Iterable[str]) -> str:
+        """Return "": the host obeys what it spells."""
+        return ""
 
     def _encode_side(self, text: str, side: str) -> Conditioning:
         height, width = self._size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -43,6 +43,9 @@ class Encoder(Protocol):
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """Encode each prompt to a conditioning of one row."""
+
+    def plain_words(self, prompts: Iterable[str]) -> str:
+        """Return a sentence on spellings in prompts that other programs obey and this encoder does not; "" without."""
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) in [0, 1] to latents (B, ...) for `decode`, deterministically."""

@@ -129,8 +129,7 @@ class _Importer:
             notes.append(f"Pictures of {self.cropped} groups were cropped by less than {unit} pixels to be encoded.")
         if self.shortened:
             notes.append(f"This model cannot take the negative prompts of {self.shortened} groups: they were dropped.")
-        plain_words = getattr(self.model, "plain_words", None)  # a host's own encoder reads them as it draws
-        if plain_words and (note := plain_words(text for pair in self._prompt_ids for text in pair)):
+        if self.model and (note := self.model.plain_words(text for pair in self._prompt_ids for text in pair)):
             notes.append(f"{note}.")
         return notes
 

@@ -25,6 +25,19 @@ DECODE_PIXELS = 2**18
 """Pixels decoded at once: one image of 512x512, or 64 of 64x64."""
 SAMPLED_VALUES = 1024
 """Values per tensor that the identity depends on."""
+ESCAPED = re.compile(r"\\[()\[\]{}]")
+WEIGHT = r"[+-]?\d*\.\d+"
+"""Of emphasis, or a share of all steps. A whole number in its place is a time, a part or a face more often than not."""
+SPELLINGS = re.compile(
+    r"<(?:lora|lyco|lycoris|hypernet|loha|lokr):[^<>]+>"  # A1111's extra networks
+    r"|\bembedding:[\w./-]+"  # ComfyUI's
+    rf"|\([^()]*[^()\s]\s*:\s*{WEIGHT}\s*\)"  # (red:1.4)
+    r"|\(\([^()]+\)\)|\[\[[^\[\]]+\]\]"  # ((red)), [[red]]
+    r"|\[[^\[\]|]*\|[^\[\]]*\]|\{[^{}|]*\|[^{}]*\}"  # [red|blue], {red|blue}
+    rf"|\[[^\[\]]*[^\[\]\d\s]\s*:\s*{WEIGHT}\s*\]"  # [red:0.5], [red::0.5]
+    rf"|\[[^\[\]:]*:[^\[\]:]*[^\[\]:\d\s]\s*:\s*(?:\d+|{WEIGHT})\s*\]"  # [red:blue:0.5], [red:blue:10]
+)
+MAX_SHOWN = 3
 
 
 def model_identity(module: torch.nn.Module) -> str:
@@ -142,9 +155,17 @@ class DiffusersModel:
         names = {"epsilon": "epsilon", "v_prediction": "v"}
         return names.get(prediction, "") if self.denoiser.family == "diffusion" else ""
 
-    def plain_words(self, prompts: Iterable[str]) -> str:
-        """Return what a person should know of spellings in prompts that other programs obey; see `plain_words`."""
-        return plain_words(prompts)
+    @staticmethod
+    def plain_words(prompts: Iterable[str]) -> str:
+        """Return a sentence on what A1111 and ComfyUI obey in prompts and a pipeline reads as it is; "" without any."""
+        found = dict[str, None]()
+        for prompt in prompts:
+            text = ESCAPED.sub("", prompt)
+            found |= dict.fromkeys([*SPELLINGS.findall(text), *_obeyed_words(text)])
+        if not found:
+            return ""
+        shown = ", ".join(list(found)[:MAX_SHOWN]) + (", ..." if len(found) > MAX_SHOWN else "")
+        return f"Read as plain words here, unlike in A1111 or ComfyUI: {shown}"
 
     @torch.no_grad()
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
@@ -272,6 +293,18 @@ def _unless_stopped(parts: Sequence[Tensor]) -> Iterator[Tensor]:
         yield part
 
 
+def _obeyed_words(text: str) -> list[str]:
+    """Return BREAK and AND where A1111 obeys them; not among words that are in capitals as they are."""
+    words = text.split()
+    places = [at for at, word in enumerate(words) if word == "BREAK" or (word == "AND" and 0 < at < len(words) - 1)]
+    return [words[at] for at in places if not all(map(_in_capitals, words[max(0, at - 1) : at + 2]))]
+
+
+def _in_capitals(word: str) -> bool:
+    """Return whether all letters of a word are capitals. Chinese ones are not, and neither are digits."""
+    return word.upper() == word and word.lower() != word
+
+
 def _takes_more(config: Mapping[str, object], channels: int, architecture: Architecture) -> bool:
     """Return whether a network has inputs beside latents, a prompt, and what its architecture's pipeline gives it."""
     added = (None, "text_time") if architecture.label == "SDXL" else (None,)
@@ -326,33 +359,3 @@ def _branches(conditioning: Conditioning, guided: bool) -> Conditioning:
     if not guided:
         return prompts
     return {name: torch.cat([conditioning[f"negative_{name}"], value]) for name, value in prompts.items()}
-
-
-ESCAPED = re.compile(r"\\[()\[\]]")
-WEIGHT = r"(?:\d?\.\d+|[0-3])"
-"""Of emphasis or of a time; not the end of "(at 10:30)"."""
-SPELLINGS = re.compile(
-    r"<(?:lora|lyco|lycoris|hypernet|loha|lokr):[^<>]+>"  # A1111's extra networks
-    r"|\bembedding:[\w./-]+"  # ComfyUI's
-    rf"|\([^()]*[^()\d\s]\s*:\s*{WEIGHT}\s*\)"  # (red:1.4)
-    r"|\(\([^()]+\)\)|\[\[[^\[\]]+\]\]"  # ((red)), [[red]]
-    r"|\[[^\[\]|]*\|[^\[\]]*\]"  # [red|blue]
-    rf"|\[[^\[\]]*[^\[\]\d\s]\s*:(?:\s*:)?\s*{WEIGHT}\s*\]"  # [red:blue:0.5], [red:0.5], [red::0.5]
-)
-CAPITALS = re.compile(r"(?<!\S)BREAK(?!\S)|(?<=\S )AND(?= \S)")
-"""Words that A1111 obeys; not in a prompt that is all in capitals."""
-MAX_SHOWN = 3
-
-
-def plain_words(prompts: Iterable[str]) -> str:
-    """Return a sentence on what A1111 and ComfyUI obey in prompts and a pipeline reads as it is; "" without any."""
-    found = dict[str, None]()
-    for prompt in prompts:
-        text = ESCAPED.sub("", prompt)
-        found |= dict.fromkeys(SPELLINGS.findall(text))
-        if text.upper() != text:
-            found |= dict.fromkeys(CAPITALS.findall(text))
-    if not found:
-        return ""
-    shown = ", ".join(list(found)[:MAX_SHOWN]) + (", ..." if len(found) > MAX_SHOWN else "")
-    return f"Read as plain words here, unlike in A1111 or ComfyUI: {shown}"

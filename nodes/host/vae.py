@@ -7,6 +7,8 @@ same last touch are called while the host believes it is sampling, with the VAE 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -73,6 +75,10 @@ class HostEncoder:
         """Return the prompts' CONDITIONING, packed, each with the negative prompt."""
         negative_cond = self._conditioning(negative) if prompts else []
         return [pack(self._conditioning(prompt), negative_cond) for prompt in prompts]
+
+    def plain_words(self, prompts: Iterable[str]) -> str:
+        """Return "": the host obeys what it spells."""
+        return ""
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) in [0, 1] to latents (B, ...) as the host's LATENT has them, without noise."""

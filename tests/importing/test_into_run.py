@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class Halving:
             if len(text) > 20:
                 raise D3POError(f"The prompt '{text}' is too long.", "Shorten it.")
         return [{"text": torch.tensor([[len(prompt), len(negative)]])} for prompt in prompts]
+
+    def plain_words(self, prompts: Iterable[str]) -> str:
+        return "AND is a word here" if any("AND" in prompt for prompt in prompts) else ""
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         self.seen.append(images)
@@ -106,6 +109,11 @@ def test_groups_have_pictures_prompt_pick_and_latents(run: Run, source: Path) ->
             expected = torch.from_numpy(pixels[::2, ::2, 0] / 255).half()
             assert torch.equal(tensors["latents"][candidate, 0], expected)
     assert run.prompts.conditioning(one.prompt_id)["text"].tolist() == [[6, 4]]
+
+
+def test_what_the_encoder_reads_as_words_is_noted(run: Run, tmp_path: Path) -> None:
+    source = written(tmp_path, pair("1", "2", prompt="cat AND dog"))
+    assert last(import_pictures(run, source, Halving())).notes == ("AND is a word here.",)
 
 
 def test_the_same_again_adds_nothing_and_keeps_what_was_said_since(run: Run, source: Path) -> None:

@@ -11,7 +11,7 @@ from diffusers import EDMEulerScheduler
 from d3po_core.diffusion.denoiser import stack
 from d3po_core.errors import D3POError
 from d3po_core.models import DiffusersModel
-from d3po_core.models.model import model_identity, plain_words
+from d3po_core.models.model import model_identity
 from tests.tiny_pipelines import rows, tiny_flux, tiny_sd, tiny_sd3, tiny_sdxl, tiny_unet, tiny_vae
 
 PROMPTS = ["a red flower", "a", "a small house by the sea, in the evening"]
@@ -209,12 +209,13 @@ def test_unsupported_pipelines():
     "spelling",
     [
         *["(red:1.4)", "(a red rose:0.8)", "((red))", "[[red]]", "[red|blue]", "[red:blue:0.5]", "[red:0.5]"],
-        *["[red::0.5]", "<lora:ink:0.8>", "embedding:easynegative", "BREAK", "AND"],
+        *["[red::0.5]", "<lora:ink:0.8>", "embedding:easynegative", "BREAK", "AND", "{red|blue}"],
+        *["(girl2:1.3)", "(year 1920:1.2)", "[cat:dog:10]", "(red:-0.5)", "( red : .9 )"],
     ],
 )
 def test_what_other_programs_obey_is_told_once(spelling: str) -> None:
     prompts = [f"a rose {spelling} in the rain", f"a tulip {spelling} in the rain"]
-    assert plain_words(prompts) == f"Read as plain words here, unlike in A1111 or ComfyUI: {spelling}"
+    assert DiffusersModel.plain_words(prompts) == f"Read as plain words here, unlike in A1111 or ComfyUI: {spelling}"
 
 
 @pytest.mark.parametrize(
@@ -223,12 +224,18 @@ def test_what_other_programs_obey_is_told_once(spelling: str) -> None:
         *["a (red) rose", "a rose (red, wet)", "[sic] a rose", "rose (at 10:30)", "a photo (ratio 16:9)", "a: b, c: 2"],
         *["hatsune miku \\(vocaloid\\)", "\\(\\(red\\)\\)", "TAKE A BREAK AND REST", "break and rest", "Breakfast"],
         *["a sign that says AND", "embedding: a study", "1 < 2 > 0", "x [1]", "score 3:2", "(psalm 3)", "a | b"],
+        *["(happy :3)", "(part two: 2)", "(chapter: 1)", "[vol: 2]", "ROCK AND ROLL poster, neon", "[at 10:30:15]"],
     ],
 )
 def test_an_ordinary_prompt_raises_no_alarm(prompt: str) -> None:
-    assert plain_words([prompt]) == ""
+    assert DiffusersModel.plain_words([prompt]) == ""
+
+
+@pytest.mark.parametrize("prompt", ["红花 BREAK 蓝天", "红花 AND blue sky", "8K, HDR, BREAK a fox", "1girl BREAK"])
+def test_words_that_are_obeyed_stand_out_in_any_script(prompt: str) -> None:
+    assert DiffusersModel.plain_words([prompt]).endswith(("ComfyUI: BREAK", "ComfyUI: AND"))
 
 
 def test_many_spellings_are_cut_short() -> None:
-    told = plain_words(["(a:1.1) (b:1.2) BREAK c", "[d|e] (f:1.3)"])
+    told = DiffusersModel.plain_words(["(a:1.1) (b:1.2) BREAK c", "[d|e] (f:1.3)"])
     assert told.count(",") == 4 and told.endswith("...")

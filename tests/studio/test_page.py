@@ -211,6 +211,8 @@ def test_begin_works_once_and_shows_that_it_does(page: Any, run: Run, capfd: pyt
     assert "Traceback" not in capfd.readouterr().err
 
     model.fill("garden")
+    page.get_by_text("More settings").locator("visible=true").click()
+    page.locator("#d3po_sample_negative textarea").locator("visible=true").fill("(dull:1.4)")
     held = threading.Event()
     page.worker.queue.call(held.wait)  # as if pictures were being drawn
     press = "document.querySelector('#d3po_begin').click()"
@@ -219,6 +221,7 @@ def test_begin_works_once_and_shows_that_it_does(page: Any, run: Run, capfd: pyt
     page.get_by_text("The model is being loaded").wait_for()
     page.wait_for_timeout(1000)
     held.set()
+    toast(page, "Read as plain words here, unlike in A1111 or ComfyUI: (dull:1.4)")
     page.wait_for_function("document.querySelector('d3po-gallery')?.offsetParent")  # the new taste is shown
     page.wait_for_timeout(1000)
     assert len(RunLibrary(run.folder.parent).runs()) == 2
