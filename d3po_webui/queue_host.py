@@ -26,7 +26,7 @@ from .model import WebuiModel
 LABELS = {
     "loading": "loading the model",
     "drawing": "drawing",
-    "checking": "predicting hidden picks",
+    "checking": "looking at the pictures",
     "teaching": "teaching",
     "blind": "preparing the blind check",
     "importing": "importing pictures",

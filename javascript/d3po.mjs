@@ -15,7 +15,7 @@ const TITLES = {
   d3po_skip: "Stop what is being done now and keep it; what waits, and drawing ahead, goes on (Alt+Enter).",
   d3po_use: "Put what this taste has learnt into txt2img's prompt, at the strength that suits it best.",
 };
-const TEACHING = ["checking", "teaching", "blind"];
+const TEACHING = ["checking", "teaching", "blind", "stopping"];
 
 let task = "";
 

@@ -75,7 +75,8 @@ export class TeachingView {
     const { usable, needed, untaught } = state.picks;
     if (!usable) return this.text.t("teach.none", { needed });
     if (usable < needed) return this.text.t("teach.missing", { n: needed - usable, usable, needed });
-    return this.text.t(untaught || state.work ? "teach.wait" : "teach.nothing_new", { n: usable });
+    const key = state.work ? "teach.wait" : untaught ? "teach.ready" : "teach.nothing_new";
+    return this.text.t(key, { n: usable });
   }
 
   async #start() {

@@ -131,6 +131,20 @@ def test_teach_and_stop(opened: Opened, server: GalleryServer) -> None:
     assert "Teaching: 1 of 8 · about 3 min left" in gallery.find(".teaching .work").inner_text()
 
 
+def test_what_waits_is_told_only_while_it_waits(opened: Opened, server: GalleryServer) -> None:
+    """As where another taste is being taught first: nothing is being done for this one."""
+    server.taste.picked(16)
+    server.taste.draw(4, size=(64, 64))
+    server.actions.possible = ["draw"]
+    gallery = opened()
+    gallery.view("teach")
+    lead = gallery.find(".teaching .lead").filter(has_text="16 picks to learn from.")
+    lead.wait_for()
+    assert "when this is done" not in lead.inner_text()
+    server.actions.busy("drawing", 1, 8, 5)
+    lead.filter(has_text="Teaching goes on when this is done.").wait_for()
+
+
 def test_stopping_is_said_at_once(opened: Opened, server: GalleryServer) -> None:
     gallery = opened()
     gallery.view("teach")
