@@ -119,7 +119,7 @@ export class HistoryItem {
     this.#refresh();
   }
 
-  /** Deleted here, with a way back; on the server as soon as something else is done. */
+  /** Deleted here, with a way back; on the server after some seconds, or as soon as something else is done. */
   #remove() {
     const { text } = this;
     const back = button("small", { "data-action": "restore", onclick: () => this.restore() }, text.t("bar.undo"));
@@ -129,7 +129,7 @@ export class HistoryItem {
   }
 
   restore() {
-    this.list.removed = null;
+    this.list.unsettle();
     this.element.replaceChildren(...this.parts);
     this.remove.focus();
   }
@@ -137,7 +137,9 @@ export class HistoryItem {
   /** For the list: it is not taken back any more. */
   settle() {
     this.session.remove(this.item);
+    const focused = this.element.matches(":focus-within");
     this.element.remove();
+    if (focused) this.list.focus();
     this.list.oneLess();
   }
 }

@@ -10,6 +10,7 @@ import { HistoryItem } from "./history_item.mjs";
 const PAGE = 60;
 const TYPING_MS = 250;
 const RETRY_MS = 2000;
+const TAKE_BACK_MS = 10000; // a program that teaches meanwhile still learns from what was deleted here
 const KINDS = ["favourite", "ranking", "tie", "all_bad", "skipped", ...FLAGS];
 
 export class HistoryView {
@@ -18,8 +19,10 @@ export class HistoryView {
     this.session = session;
     this.text = text;
     this.shell = shell;
-    /** @type {HistoryItem | null} deleted here, and not yet on the server: it can be taken back */
+    /** @type {HistoryItem | null} deleted here, and not yet on the server: it can be taken back for a while */
     this.removed = null;
+    /** @type {number | undefined} */
+    this.settling = undefined;
     /** @type {HTMLElement | null} the picture that was looked at last, for the keyboard */
     this.lookedAt = null;
     /** a new one for each time that the list is begun anew */
@@ -51,12 +54,8 @@ export class HistoryView {
       rootMargin: "600px",
     }).observe(this.end);
     const { signal } = session.ending;
-    for (const [place, event] of /** @type {const} */ ([
-      [window, "pagehide"],
-      [signal, "abort"],
-    ])) {
-      place.addEventListener(event, () => this.settle(), { once: true });
-    }
+    window.addEventListener("pagehide", () => this.settle(), { signal }); // a page can come back, and be left again
+    signal.addEventListener("abort", () => this.settle(), { once: true });
   }
 
   focus() {
@@ -66,8 +65,16 @@ export class HistoryView {
   /** What was deleted is deleted on the server too: something else is done now. @param {HistoryItem | null} next */
   settle(next = null) {
     const { removed } = this;
+    clearTimeout(this.settling);
     this.removed = next;
     removed?.settle();
+    if (next) this.settling = setTimeout(() => this.settle(), TAKE_BACK_MS);
+  }
+
+  /** The deletion is taken back. */
+  unsettle() {
+    clearTimeout(this.settling);
+    this.removed = null;
   }
 
   /**

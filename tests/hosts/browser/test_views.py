@@ -433,6 +433,32 @@ def test_a_deletion_in_the_history_can_be_taken_back(opened: Opened, server: Gal
     assert third not in {pick.group_id for pick in server.taste.standing()}
 
 
+def test_a_deletion_in_the_history_is_sent_after_some_seconds(opened: Opened, server: GalleryServer) -> None:
+    server.taste.picked(2)
+    server.taste.draw(4, size=(64, 64))
+    gallery = opened()
+    gallery.view("history")
+    bins = gallery.find('[aria-label="Delete this pick"]')
+    bins.first.click()
+    gallery.find("[data-action=restore]").click()
+    bins.first.click()
+    gallery.page.wait_for_timeout(7000)
+    assert gallery.find("[data-action=restore]").is_visible() and not server.sent("remove")
+    until(lambda: len(server.taste.standing()) == 1)
+    assert gallery.find(".pickcard").count() == 1 and gallery.find(".history:focus").count() == 1
+
+
+def test_a_page_that_comes_back_is_left_twice(opened: Opened, server: GalleryServer) -> None:
+    server.taste.picked(3)
+    server.taste.draw(4, size=(64, 64))
+    gallery = opened()
+    gallery.view("history")
+    for left in (2, 1):
+        gallery.find('[aria-label="Delete this pick"]').first.click()
+        gallery.page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+        until(lambda left=left: len(server.taste.standing()) == left, 4)  # type: ignore[misc]
+
+
 def test_a_picture_of_the_history_is_looked_at_by_keys(opened: Opened, server: GalleryServer) -> None:
     server.taste.picked(1)
     server.taste.draw(4, size=(64, 64))
