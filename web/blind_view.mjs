@@ -23,6 +23,10 @@ export class BlindView extends StageView {
     this.answered = 0;
     /** the next pair is being fetched */
     this.fetching = false;
+    /** a new one whenever what is being fetched must not be shown any more */
+    this.edition = {};
+    /** the check that this is about */
+    this.check = "";
     /** @type {number | undefined} */
     this.waitTimer = undefined;
     this.waitWords = el("p.title");
@@ -71,6 +75,7 @@ export class BlindView extends StageView {
 
   refresh() {
     const { blind } = this;
+    if (this.check !== (blind?.check ?? "")) this.#begin(blind?.check ?? "");
     const over = Boolean(blind?.result) && !this.session.outbox.waiting.some((entry) => entry.kind === "answer");
     const revealed = over && Boolean(this.result.element.hidden);
     this.asking.hidden = over;
@@ -80,6 +85,23 @@ export class BlindView extends StageView {
     this.refreshButtons();
     this.#drawBeads();
     if (!this.pair) this.#explainWait();
+  }
+
+  /** Another check has come, or the one that was shown is gone. @param {string} check */
+  #begin(check) {
+    this.check = check;
+    this.answered = 0;
+    this.#clear();
+    this.#next();
+  }
+
+  /** Takes the pair away; one that is being fetched will not be shown. */
+  #clear() {
+    this.edition = {};
+    this.fetching = false;
+    this.pair = null;
+    this.stage.clear();
+    mark(this.asking, "waiting", true);
   }
 
   /** @param {Command} command @param {KeyboardEvent} event */
@@ -112,11 +134,9 @@ export class BlindView extends StageView {
     const { index, images } = this.pair;
     const decision_ms = this.watch.read(now);
     const side = at === null ? null : images[at].side;
-    this.pair = null;
     this.answered = index + 1;
+    this.#clear();
     this.session.answerBlind(this.blind.check, index, side, decision_ms).then(() => this.#next());
-    this.stage.clear();
-    mark(this.asking, "waiting", true);
     this.#drawBeads();
     this.#explainWait();
     this.shell.speak(this.text.t(at === null ? "say.no_difference" : "say.answered", { n: (at ?? 0) + 1 }));
@@ -128,11 +148,9 @@ export class BlindView extends StageView {
     if (!blind || !this.#done) return;
     await session.outbox.empty();
     const answer = await session.ask("blind/undo", { check: blind.check });
-    if (!answer?.blind) return;
+    if (!answer?.blind || answer.blind.check !== this.check) return;
     this.answered = answer.blind.done;
-    this.pair = null;
-    this.stage.clear();
-    mark(this.asking, "waiting", true);
+    this.#clear();
     this.shell.speak(this.text.t("say.undone"));
     this.#next();
   }
@@ -145,14 +163,18 @@ export class BlindView extends StageView {
   /** Asks for the next pair until there is one, or none is left. */
   async #next() {
     if (this.fetching || this.pair) return;
+    const { edition } = this;
     this.fetching = true;
     while (this.#visible && !this.session.stopped && this.blind && !this.blind.result) {
       const answer = await this.session.ask("blind/next", { check: this.blind.check });
+      if (edition !== this.edition) return;
       if (answer?.pair) {
         await this.#show(answer.pair);
+        if (edition !== this.edition) return;
         break;
       }
       await new Promise((done) => setTimeout(done, RETRY_MS));
+      if (edition !== this.edition) return;
     }
     this.fetching = false;
     this.refresh();
@@ -160,11 +182,14 @@ export class BlindView extends StageView {
 
   /** @param {BlindPair} pair */
   async #show(pair) {
-    const { api, ending } = this.session;
+    const { edition, session } = this;
+    const { api, ending } = session;
     const pictures = await Promise.all(pair.images.map((image) => decoded(api.url(image.url), ending.signal)));
+    if (edition !== this.edition) return;
     this.pair = pair;
     this.wait.hidden = true;
     clearTimeout(this.waitTimer);
+    this.waitTimer = undefined;
     mark(this.asking, "waiting", false);
     this.prompt.show(pair.prompt);
     const values = { n: pair.index + 1, of: this.blind?.of ?? 0, prompt: pair.prompt };

@@ -523,3 +523,43 @@ def test_keys_work_before_any_click(opened: Opened, server: GalleryServer, typin
     gallery.press("2")
     gallery.rest()
     assert len(server.taste.standing()) == (1 if typing else 2)
+
+
+def test_taking_back_drops_the_pair_that_is_being_fetched(opened: Opened, server: GalleryServer) -> None:
+    server.taste.add_round()
+    server.taste.add_round()
+    server.taste.prepare_blind(of=3)
+    gallery = opened()
+    gallery.view("teach")
+    server.image_delay = 1.5
+    gallery.find("[data-action=blind]").click()
+    stage = gallery.find(".asking .stage")
+    gallery.find(".asking .frame").first.wait_for()
+    gallery.press("1")
+    until(lambda: len(server.sent("blind/next")) == 2)
+    gallery.page.keyboard.press("z")
+    until(lambda: len(server.sent("blind/undo")) == 1)
+    gallery.find(".asking .frame").first.wait_for()
+    gallery.page.wait_for_timeout(2000)
+    assert stage.get_attribute("aria-label").startswith("Pair 1 of 3") and gallery.find(".asking .bead.on").count() == 0
+
+
+def test_another_check_begins_at_its_first_pair(opened: Opened, server: GalleryServer) -> None:
+    server.taste.add_round()
+    server.taste.add_round()
+    server.taste.prepare_blind(of=3)
+    gallery = opened()
+    gallery.view("teach")
+    gallery.find("[data-action=blind]").click()
+    for _ in range(2):
+        gallery.find(".asking .frame").first.wait_for()
+        gallery.press("1")
+    gallery.find(".asking .stage[aria-label^='Pair 3 of 3']").wait_for()
+    server.taste.prepare_blind(of=2)
+    gallery.find(".asking .stage[aria-label^='Pair 1 of 2']").wait_for()
+    assert gallery.find(".asking .bead.on").count() == 0
+    server.taste.add_round()  # without a check: there is nothing to decide of the round before
+    gallery.find(".asking .empty").filter(has_text="There is no blind check just now").wait_for()
+    gallery.view("teach")
+    gallery.find(".latest .round").wait_for()
+    assert gallery.find("[data-action=blind]").is_hidden() and gallery.find("[data-action=again]").is_hidden()
