@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from ..embedded import GARDEN, GARDEN_DEFAULTS
 from ..errors import D3POError
 from ..textfiles import read_text
+from .flags import run_folder
 
 if TYPE_CHECKING:
     from ..app.loras import WayOn
@@ -72,7 +72,11 @@ class ProgressBar:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add --run."""
     parser.add_argument(
-        "--run", required=True, metavar="FOLDER", help="the taste being taught; one folder holds it all"
+        "--run",
+        required=True,
+        type=run_folder,
+        metavar="FOLDER",
+        help="the taste being taught; one folder holds it all",
     )
 
 
@@ -232,7 +236,11 @@ def check_who(run: Run, who: str | None) -> None:
 
 def quoted(path: str | Path) -> str:
     """Return a path as it stands in a command that is to be copied into a terminal."""
-    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+    text = str(path)
+    if os.name != "nt":
+        return shlex.quote(text)
+    last = text[len(text.rstrip("\\")) :]
+    return f'"{text}{last}"'  # backslashes at the end stand twice: one alone would quote the quote
 
 
 def _absolute(path: str) -> str:

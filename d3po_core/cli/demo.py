@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import D3POError
 from ..settings import LoraSettings, SampleSettings, TrainSettings, replace
 from . import annotate, common, evaluate, export, sample
-from .flags import number
+from .flags import number, run_folder
 
 EXAMPLE = """  d3po demo
   d3po demo --scorer garden-lean --picks 96"""
@@ -33,7 +33,7 @@ To teach your own model instead:
 
 
 def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
-    parser.add_argument("--run", metavar="FOLDER", help="where to [a new folder in d3po-runs]")
+    parser.add_argument("--run", type=run_folder, metavar="FOLDER", help="where to [a new folder in d3po-runs]")
     parser.add_argument(
         "--scorer", metavar="NAME", default="garden-size", help="whose taste [garden-size: large blooms]"
     )

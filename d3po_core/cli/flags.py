@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -243,6 +244,11 @@ def _text(value: str) -> str:
     if not value.strip():
         raise argparse.ArgumentTypeError("the value is empty")
     return value
+
+
+def run_folder(value: str) -> str:
+    """Return the path of a run, with ~ as the home folder: not every shell sees to that."""
+    return os.path.expanduser(_text(value))
 
 
 def _add_flag(group: argparse._ArgumentGroup, section: str, item: dataclasses.Field[object], shown: bool) -> None:

@@ -149,6 +149,30 @@ def test_what_is_to_be_copied_keeps_its_path(tmp_path, monkeypatch, capsys, name
     assert shlex.split(stopped)[:4] == ["d3po", "info", "--run", name]
 
 
+@pytest.mark.parametrize(
+    "path, command",
+    [
+        (r"C:\R&D\run", r'"C:\R&D\run"'),
+        ("plain", '"plain"'),
+        ("my (new) taste\\", r'"my (new) taste\\"'),
+        ("a^b;c,d=e", '"a^b;c,d=e"'),
+    ],
+)
+def test_paths_are_quoted_for_windows_whatever_is_in_them(monkeypatch, path, command):
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", "nt")
+        told = quoted(path)
+    assert told == command
+
+
+def test_a_run_in_the_home_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    shutil.copytree(ROOT / "tests" / "data" / "earlier_run", tmp_path / "taste")
+    assert main(["annotate", "--run", "~/taste", "--random", "--limit", "1"]) == 0
+    assert f"--run {quoted(tmp_path / 'taste')}" in capsys.readouterr().out
+
+
 def test_hints_quote_every_path():
     """No command in a message has a path as it is: all that stand behind a flag are written by `quoted`."""
     sources = "".join(path.read_text("utf-8") for path in (ROOT / "d3po_core" / "cli").glob("*.py"))

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from d3po_core.cli import COMMANDS, main
-from d3po_core.cli.flags import SECTIONS, make_parser
+from d3po_core.cli.flags import SECTIONS, make_parser, run_folder
 from d3po_core.embedded import GARDEN_FOLDER
 from d3po_core.errors import D3POError
 from d3po_core.models import loading
@@ -144,7 +144,7 @@ def cases() -> Iterator[tuple[str, str, str | None, str]]:
             if action.nargs == 0:
                 yield command, flag, "yes", "ignored explicit argument 'yes'"
                 continue
-            is_number = action.type is not None
+            is_number = action.type not in (None, run_folder)
             more = of_a_setting(fields[name]) if name else [("", "{flag} is ''" if is_number else EMPTY)]
             for value, told in [*(own or []), *more]:
                 yield command, flag, value, told.format(flag=flag)
