@@ -21,12 +21,16 @@ WAIT_SECONDS = 0.2
 """After which whoever waits for a model asks whether to stop."""
 
 
-def _load(model: Future[ImageModel], source: str, base_config: str | None, dtype: str) -> None:
-    """Load a model, and set what came of it: the model, or what went wrong."""
+def _load(source: str, base_config: str | None, dtype: str) -> ImageModel:
     from d3po_core.models import load_model
 
+    return load_model(source, base_config=base_config, dtype=dtype, device=None)
+
+
+def _load_into(model: Future[ImageModel], source: str, base_config: str | None, dtype: str) -> None:
+    """Load a model, and set what came of it: the model, or what went wrong."""
     try:
-        model.set_result(load_model(source, base_config=base_config, dtype=dtype, device=None))
+        model.set_result(_load(source, base_config, dtype))
     except BaseException as error:
         model.set_exception(error)
     finally:
@@ -57,7 +61,7 @@ class LoadedModels:
                 self._loader.join(WAIT_SECONDS)
                 check_stop()
             self._model = Future()
-            self._loader = Thread(target=_load, args=(self._model, *key), name="d3po-loader", daemon=True)
+            self._loader = Thread(target=_load_into, args=(self._model, *key), name="d3po-loader", daemon=True)
             self._loader.start()
         while not wait([self._model], WAIT_SECONDS).done:
             check_stop()
