@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import Conditioning, Denoiser, denoise
+from ..diffusion.denoiser import Conditioning, Denoiser, Family, denoise
 from ..diffusion.losses import per_row, residual
 from ..diffusion.rollout import STORE_DTYPE
-from ..diffusion.steps import LinearSteps, early_window
+from ..diffusion.steps import LinearSteps, early_window, noise_to_signal
 from ..picks import Pair
 
 
@@ -105,13 +105,17 @@ class Rows:
         )
 
 
-def jumps(sigma: Tensor) -> LinearSteps:
-    """Return steps that lead from noise levels (B,) to the finished image at once, x0 = D(x) + sigma * eps.
+MAX_SPREAD = 1e3
+"""A flow begins with noise alone, from which a jump would spread without end; like this it counts for nothing."""
 
-    Their log-ratio is that of Diffusion-DPO (Wallace et al. 2024, arXiv 2311.12908, eq. 14), with weight 1 / sigma^2.
+
+def jumps(sigma: Tensor, spread: Tensor) -> LinearSteps:
+    """Return steps that lead from noise levels (B,) to the finished image at once, x0 = D(x) + spread * eps.
+
+    Their log-ratio is that of Diffusion-DPO (Wallace et al. 2024, arXiv 2311.12908, eq. 14), with weight 1 / spread^2.
     """
     zero = torch.zeros_like(sigma)
-    return LinearSteps(sigma, zero, zero, torch.ones_like(sigma), sigma)
+    return LinearSteps(sigma, zero, zero, torch.ones_like(sigma), spread.clamp(max=MAX_SPREAD))
 
 
 def group_rows(
@@ -121,6 +125,7 @@ def group_rows(
     device: torch.device,
     base: Tensor | None = None,
     clean: Tensor | None = None,
+    family: Family = "diffusion",
 ) -> Rows:
     """Return all (candidate, step) rows of a group, candidate-major.
 
@@ -130,14 +135,16 @@ def group_rows(
         guided: which of the two.
         device: where the rows are needed.
         base: the base model's predictions (C, K, ...), where the loss uses them and the reference is another policy.
-        clean: the finished images in the space of x, (C, ...): every step is then taken for a jump to them (`jumps`);
-            None for the steps as they were taken.
+        clean: the finished images in the space of x, (C, ...): every step is then taken for a jump to them (`jumps`),
+            which spreads by the ratio of noise to signal; None for the steps as they were taken.
+        family: of the model, for that ratio. So a flow learns as the same model does in diffusion's terms.
     """
     candidates, count = group.shape
     steps = group.steps[torch.arange(count).repeat(candidates)]
     x, x_next = group.x[:, :-1].flatten(0, 1), group.x[:, 1:].flatten(0, 1)
     if clean is not None:
-        steps, x_next = jumps(steps.sigma), clean.repeat_interleave(count, 0)
+        spread = noise_to_signal(steps.sigma, family)
+        steps, x_next = jumps(steps.sigma, spread), clean.repeat_interleave(count, 0)
     flat = ref.flatten(0, 1)
     z = residual(x, x_next, flat, steps).to(device)
     flat = flat.to(device)
@@ -194,7 +201,8 @@ def noise_images(group: TrainingGroup, levels: Tensor, draws: int, rng: torch.Ge
     clean = denoiser.clean(group.latents).repeat_interleave(draws, 0)
     signal = torch.ones_like(sigma) if denoiser.family == "diffusion" else 1 - sigma
     x = per_row(signal, clean) * clean + per_row(sigma, clean) * noise.repeat(candidates, *[1] * (clean.dim() - 1))
-    steps, x, clean = jumps(sigma), x.to(device), clean.to(device)
+    # By sigma in a flow too: the error of D over sigma is the velocity's, in which flows state this method.
+    steps, x, clean = jumps(sigma, sigma), x.to(device), clean.to(device)
     z = residual(x, clean, x, steps)
     return Rows(x, x, z, x, steps, repeat_conditioning(group, len(x), device), group.guidance_scale, guided=False)
 
