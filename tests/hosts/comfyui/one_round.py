@@ -69,12 +69,10 @@ def one_round(core: str, model: Any, folder: Path, inside: Inside) -> dict[str, 
     saved = inside(prompts, shape, lambda: request.train(run, model, "hooks", lambda report: next_.CONTINUE))
     saved = settle_round(run, model, saved, settings, "hooks", lambda done, total: None)
     handle.remove()
-    seen = run.groups.features(groups[0].id)["network"]
     result = saved.result
     figures = {
         "latents": latents.flatten().tolist(),
         "adherence": adherence.flatten().tolist(),
-        "seen": torch.as_tensor(seen).flatten().tolist(),
         "judge": own_judge(run, ["network"]).facts.accuracy,
         "evidence": [result.z, result.strength],
         "strength": result.lora_strength,
