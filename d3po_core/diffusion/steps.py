@@ -163,11 +163,6 @@ def make_steps(sampler: str, family: str, sigmas: Tensor, eta: Tensor) -> Linear
     return SAMPLERS[sampler](sigmas, eta)
 
 
-def noise_to_signal(sigma: Tensor, family: str) -> Tensor:
-    """Return the ratio of noise to signal at noise levels (...,): diffusion's sigma, a flow's sigma / (1 - sigma)."""
-    return sigma / (1 - sigma) if family == "flow" else sigma
-
-
 def early_window(sigmas: Tensor, family: str, threshold: float) -> Tensor:
     """Mark the steps that start at or above a noise level, and the first in any case.
 
@@ -176,13 +171,15 @@ def early_window(sigmas: Tensor, family: str, threshold: float) -> Tensor:
 
     Args:
         sigmas: noise levels, descending, (S + 1,).
-        family: "diffusion" or "flow", whose levels are compared by their noise-to-signal ratio.
+        family: "diffusion", or "flow", whose levels are compared by their noise-to-signal ratio sigma / (1 - sigma).
         threshold: noise-to-signal ratio, in diffusion's sigma.
 
     Returns:
         bool (S,).
     """
-    mask = noise_to_signal(sigmas[:-1].double(), family) >= threshold
+    start = sigmas[:-1].double()
+    ratio = start / (1 - start) if family == "flow" else start
+    mask = ratio >= threshold
     mask[0] = True
     return mask
 

@@ -201,7 +201,7 @@ class PreferenceOptimizer:
         base = self.base.predictions(group, guided) if self.method.anchored else None
         to_picture = self.settings.method == "d3po" and self.settings.credit == "picture"
         clean = self.denoiser.clean(group.latents) if to_picture else None
-        return group_rows(group, ref, guided, self.denoiser.device, base, clean, self.denoiser.family)
+        return group_rows(group, ref, guided, self.denoiser.device, base, clean)
 
     def _rows_of_update(self, group: TrainingGroup, epoch: int) -> Rows:
         """Return the rows that an update trains: of recorded steps `trained_steps`, the same of all candidates.

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.denoiser import Conditioning, Denoiser, Family, denoise
+from ..diffusion.denoiser import Conditioning, Denoiser, denoise
 from ..diffusion.losses import per_row, residual
 from ..diffusion.rollout import STORE_DTYPE
-from ..diffusion.steps import LinearSteps, early_window, noise_to_signal
+from ..diffusion.steps import LinearSteps, early_window
 from ..picks import Pair
 
 
@@ -105,17 +105,13 @@ class Rows:
         )
 
 
-MAX_SPREAD = 1e3
-"""A flow begins with noise alone, from which a jump would spread without end; like this it counts for nothing."""
+def jumps(sigma: Tensor) -> LinearSteps:
+    """Return steps that lead from noise levels (B,) to the finished image at once, x0 = D(x) + sigma * eps.
 
-
-def jumps(sigma: Tensor, spread: Tensor) -> LinearSteps:
-    """Return steps that lead from noise levels (B,) to the finished image at once, x0 = D(x) + spread * eps.
-
-    Their log-ratio is that of Diffusion-DPO (Wallace et al. 2024, arXiv 2311.12908, eq. 14), with weight 1 / spread^2.
+    Their log-ratio is that of Diffusion-DPO (Wallace et al. 2024, arXiv 2311.12908, eq. 14), with weight 1 / sigma^2.
     """
     zero = torch.zeros_like(sigma)
-    return LinearSteps(sigma, zero, zero, torch.ones_like(sigma), spread.clamp(max=MAX_SPREAD))
+    return LinearSteps(sigma, zero, zero, torch.ones_like(sigma), sigma)
 
 
 def group_rows(
@@ -125,7 +121,6 @@ def group_rows(
     device: torch.device,
     base: Tensor | None = None,
     clean: Tensor | None = None,
-    family: Family = "diffusion",
 ) -> Rows:
     """Return all (candidate, step) rows of a group, candidate-major.
 
@@ -135,16 +130,14 @@ def group_rows(
         guided: which of the two.
         device: where the rows are needed.
         base: the base model's predictions (C, K, ...), where the loss uses them and the reference is another policy.
-        clean: the finished images in the space of x, (C, ...): every step is then taken for a jump to them (`jumps`),
-            which spreads by the ratio of noise to signal; None for the steps as they were taken.
-        family: of the model, for that ratio. So a flow learns as the same model does in diffusion's terms.
+        clean: the finished images in the space of x, (C, ...): every step is then taken for a jump to them (`jumps`);
+            None for the steps as they were taken.
     """
     candidates, count = group.shape
     steps = group.steps[torch.arange(count).repeat(candidates)]
     x, x_next = group.x[:, :-1].flatten(0, 1), group.x[:, 1:].flatten(0, 1)
     if clean is not None:
-        spread = noise_to_signal(steps.sigma, family)
-        steps, x_next = jumps(steps.sigma, spread), clean.repeat_interleave(count, 0)
+        steps, x_next = jumps(steps.sigma), clean.repeat_interleave(count, 0)
     flat = ref.flatten(0, 1)
     z = residual(x, x_next, flat, steps).to(device)
     flat = flat.to(device)
@@ -201,8 +194,7 @@ def noise_images(group: TrainingGroup, levels: Tensor, draws: int, rng: torch.Ge
     clean = denoiser.clean(group.latents).repeat_interleave(draws, 0)
     signal = torch.ones_like(sigma) if denoiser.family == "diffusion" else 1 - sigma
     x = per_row(signal, clean) * clean + per_row(sigma, clean) * noise.repeat(candidates, *[1] * (clean.dim() - 1))
-    # By sigma in a flow too: the error of D over sigma is the velocity's, in which flows state this method.
-    steps, x, clean = jumps(sigma, sigma), x.to(device), clean.to(device)
+    steps, x, clean = jumps(sigma), x.to(device), clean.to(device)
     z = residual(x, clean, x, steps)
     return Rows(x, x, z, x, steps, repeat_conditioning(group, len(x), device), group.guidance_scale, guided=False)
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from d3po_core.diffusion.losses import log_ratio
 from d3po_core.run import Round, Run
 from d3po_core.settings import TrainSettings, fill_in, from_stored
 from d3po_core.training import trainer as module
@@ -37,11 +36,8 @@ class Scaled(ToyDenoiser):
 def test_loss_and_gradient_are_those_of_jumps_to_the_picture(make, guided: bool, level: str):
     base, policy = in_double(make()), in_double(make().tuned(4))
     group, how = double_group(), fill_in(TrainSettings(beta=30.0, guided_loss=guided, level=level))
-    if base.family == "flow":
-        sigma = group.steps.sigma / (1 + group.steps.sigma)
-        group = dataclasses.replace(group, steps=dataclasses.replace(group.steps, sigma=sigma))
     ref = group.guided if guided else group.cond
-    rows = group_rows(group, ref, guided, torch.device("cpu"), clean=base.clean(group.latents), family=base.family)
+    rows = group_rows(group, ref, guided, torch.device("cpu"), clean=base.clean(group.latents))
     values = METHODS["d3po"].values(predict(policy, rows), rows, how).unflatten(0, (3, -1))
     loss = METHODS["d3po"].loss(values, group, how, 0.0)
     gradient = flat(torch.autograd.grad(loss, list(policy.module.parameters())))
@@ -53,8 +49,7 @@ def test_loss_and_gradient_are_those_of_jumps_to_the_picture(make, guided: bool,
             sigma = group.steps.sigma[k]
             found = policy(group.x[c, k][None], sigma[None], group.conditioning, 3.0)
             ours, theirs = (found.guided if guided else found.cond)[0], ref[c, k]
-            spread = min(float(sigma / (1 - sigma)), 1e3) if base.family == "flow" else float(sigma)
-            ratio = Normal(ours, spread).log_prob(picture) - Normal(theirs, spread).log_prob(picture)
+            ratio = Normal(ours, sigma).log_prob(picture) - Normal(theirs, sigma).log_prob(picture)
             ratios[c, k] = ratio.sum() / group.elements
     total = torch.zeros((), dtype=torch.float64)
     for pair in group.pairs:
@@ -64,23 +59,6 @@ def test_loss_and_gradient_are_those_of_jumps_to_the_picture(make, guided: bool,
     assert float(loss) == pytest.approx(total.item(), rel=1e-9)
     expected = flat(torch.autograd.grad(total, list(policy.module.parameters())))
     assert expected.norm() > 1e-6 and (gradient - expected).norm() <= 1e-9 * expected.norm()
-
-
-def test_a_flow_learns_what_the_same_model_learns_in_terms_of_diffusion():
-    """One network, one set of predictions: x / (1 - sigma) at sigma / (1 - sigma) is what a flow's x at sigma is."""
-    group, flow = double_group(), in_double(FlowToy())
-    sigma = torch.tensor([0.9, 0.8, 0.75], dtype=torch.float64)
-    steps = dataclasses.replace(group.steps, sigma=sigma)
-    as_flow = dataclasses.replace(group, steps=steps)
-    as_diffusion = dataclasses.replace(group, steps=dataclasses.replace(steps, sigma=sigma / (1 - sigma)))
-    clean = flow.clean(group.latents)
-    there, here = (
-        group_rows(each, group.cond, False, torch.device("cpu"), clean=clean, family=family)
-        for each, family in ((as_flow, "flow"), (as_diffusion, "diffusion"))
-    )
-    moved = there.ref + 0.1 * torch.randn(there.ref.shape, generator=torch.Generator().manual_seed(0)).double()
-    found = [log_ratio(moved, rows.ref, rows.z, rows.steps) for rows in (there, here)]
-    assert float(found[0].abs().min()) > 0 and torch.allclose(*found, rtol=1e-12)
 
 
 def optimizer(policy: ToyDenoiser, group: TrainingGroup, **how: object) -> PreferenceOptimizer:
