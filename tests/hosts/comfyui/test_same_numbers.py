@@ -105,7 +105,7 @@ def test_judge_round_and_cost_are_the_cores(both: tuple[dict[str, Any], dict[str
     assert host["rows"] == core["rows"] and host["strength"] == core["strength"] and host["evidence"][1] == 1
     # What the network sees is projected module by module, and the two have their modules in another order.
     assert abs(host["judge"] - core["judge"]) < 0.1 and abs(host["win"] - core["win"]) < 0.25
-    assert apart(both, "kept") < 0.05 and apart(both, "drift") < 0.2 and apart(both, "lora") < 0.1
+    assert apart(both, "kept") < 0.05 and apart(both, "drift") < 0.3 and apart(both, "lora") < 0.1
 
 
 def test_the_host_is_as_it_was(both: tuple[dict[str, Any], dict[str, Any]]) -> None:
