@@ -194,8 +194,15 @@ def test_axe_finds_nothing_serious(opened: Opened, server: GalleryServer, theme:
     assert serious(gallery) == []
     gallery.view("history")
     gallery.find(".pickcard").first.wait_for()
-    gallery.find(".pickcard .asks button").first.click()
     assert serious(gallery) == []
+    gallery.find(".pickcard .cell button").first.click()
+    gallery.find("img.large").wait_for()
+    assert serious(gallery) == []
+    gallery.press("Escape")
+    gallery.find(".pickcard [aria-label='Delete this pick']").first.click()
+    gallery.find("[data-action=restore]").wait_for()
+    assert serious(gallery) == []
+    gallery.find("[data-action=restore]").click()
     gallery.view("pick")
     for _ in range(6):
         gallery.press("1")
