@@ -96,6 +96,7 @@ def test_what_is_put_aside_keeps_no_model(models: OneModel, run: Run, tmp_path: 
         """A model as a host hands it out, in every turn anew."""
 
         unit, encode, encode_images = models.model.unit, models.model.encode, models.model.encode_images
+        plain_words = staticmethod(models.model.plain_words)
 
     files = {**PAIR, "mine/winners/b.png": picture("red"), "mine/winners/b.txt": "a snowdrop"}
     with unpacked(packed(tmp_path / "mine.zip", files)) as source:

@@ -87,7 +87,7 @@ def test_what_is_stored_stays_as_it_was(run: Run) -> None:
         return text
 
     before = json.loads(stored())
-    before |= {"kept": [], "win": None}  # which it did not know
+    before |= {"kept": [], "win": None, "strength_before": None}  # which it did not know
     assert json.loads(RoundSummary.from_json(stored()).to_json()) == before
     run.rounds.replace_lora(1, run.folder / "loras" / "weaker.safetensors", "f" * 16, 0.4)
     assert json.loads(stored()) == {**before, "gentler": 0.4}
