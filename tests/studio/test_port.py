@@ -61,7 +61,8 @@ def test_a_port_that_there_is_not_ends_in_one_sentence(tmp_path: Path, port: str
 def test_ctrl_c_while_a_model_loads_ends_the_studio(tmp_path: Path) -> None:
     """A model whose loading takes two minutes, which nothing can cut short."""
     slow = (
-        "import sys, time, d3po_core.models as models\n"
+        "import signal, sys, time, d3po_core.models as models\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs begin without
         "def load_model(*_, **__):\n    print('loading', flush=True)\n    time.sleep(120)\n"
         "models.load_model = load_model\n"
         f"sys.argv = ['d3po-studio', '--no-browser', '--folder', {str(tmp_path / 'runs')!r}]\n"
