@@ -34,7 +34,7 @@ def decide(
     Args:
         run: the run.
         round: number of the round; for "back" the one to go back to, 0 for the original model.
-        decision: "keep" changes nothing, or undoes what was decided after the same check before; "gentler" makes the
+        decision: "keep" undoes an earlier decision after the same check, if there was one; "gentler" makes the
             round's LoRA weaker, "back" lets an earlier policy sample.
         strength: for "gentler", a share of what was taught.
         publish: called with a LoRA file that was written anew.

@@ -163,6 +163,12 @@ def fit_head(
 ) -> tuple[Tensor, Choice]:
     """Fit the head to all pairs, with the scale (F,), ridge and power that cross-validation of `count` folds chooses.
 
+    Args:
+        data: pairs.
+        scales: see `Kind`.
+        count: of folds.
+        lapses: see `fit_bradley_terry`.
+
     Returns:
         Weights (F,) on standardised features, and what was chosen.
     """

@@ -147,7 +147,7 @@ class Judge:
 def fit_judge(run: Run, features: str | Kind = STATISTICS, who: str | None = None) -> Judge:
     """Fit a judge to a run's picks.
 
-    How good it is, is told by heads that have not seen what they predict: held-out groups by one of all others, every
+    Its accuracy is that of heads which have not seen what they predict: held-out groups by one of all others, every
     other group by one for which neither the weights nor scale, ridge and power were chosen with it.
 
     Args:

@@ -122,14 +122,14 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     "--height": [("13", "13")],
     "--negative": [],
 }
-"""Wrong values and what is told of them, by option, or by command and option. An option of a setting has more: those
-that its field's range, choices and type exclude. Every option that takes a value is also tried with an empty one."""
+"""Wrong values and a part of the message about each, by option, or by command and option. An option of a setting has
+more: those that its field's range, choices and type exclude. Every option with a value is tried with none, too."""
 NEEDS_MODEL = ("--width", "--height")
 """Only the model knows which sizes it can draw."""
 
 
 def cases() -> Iterator[tuple[str, str, str | None, str]]:
-    """Yield commands, their options, and for each of them wrong values with what is told."""
+    """Yield commands, their options, and for each of them wrong values with a part of the message."""
     for command in COMMANDS:
         parser = make_parser(command, import_module(f"d3po_core.cli.{command}"))
         for action in parser._actions:
@@ -146,8 +146,8 @@ def cases() -> Iterator[tuple[str, str, str | None, str]]:
                 continue
             is_number = action.type not in (None, run_folder)
             more = of_a_setting(fields[name]) if name else [("", "{flag} is ''" if is_number else EMPTY)]
-            for value, told in [*(own or []), *more]:
-                yield command, flag, value, told.format(flag=flag)
+            for value, message in [*(own or []), *more]:
+                yield command, flag, value, message.format(flag=flag)
 
 
 def of_a_setting(item: dataclasses.Field[object]) -> list[tuple[str, str]]:
@@ -158,10 +158,10 @@ def of_a_setting(item: dataclasses.Field[object]) -> list[tuple[str, str]]:
     if item.metadata["kind"] is str:
         return []
     wrong = ["many", ""] + (["1.5"] if item.metadata["kind"] is int else ["nan", "inf", "1,5"])
-    told = [(text, f"is '{text}'" if text not in ("nan", "inf") else f"{item.name} is {text}.") for text in wrong]
+    message = [(text, f"is '{text}'" if text not in ("nan", "inf") else f"{item.name} is {text}.") for text in wrong]
     ends = [low - 1] if low is not None else []
     ends += [high + 1] if high is not None else []
-    return [*told, *((f"{end}", f"{item.name} is {end}.") for end in ends)]
+    return [*message, *((f"{end}", f"{item.name} is {end}.") for end in ends)]
 
 
 @pytest.fixture(scope="module")
@@ -207,18 +207,20 @@ CASES = list(cases())
 
 
 @pytest.mark.parametrize(
-    ("command", "flag", "value", "told"), CASES, ids=[f"{command} {flag}={value}" for command, flag, value, _ in CASES]
+    ("command", "flag", "value", "message"),
+    CASES,
+    ids=[f"{command} {flag}={value}" for command, flag, value, _ in CASES],
 )
 def test_a_wrong_value(
     command: str,
     flag: str,
     value: str | None,
-    told: str,
+    message: str,
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert value is not None, told
+    assert value is not None, message
     if flag not in NEEDS_MODEL:
         monkeypatch.setattr(loading.DiffusersModel, "__init__", lambda *_: pytest.fail("The model is loaded first."))
     monkeypatch.chdir(place)
@@ -226,7 +228,7 @@ def test_a_wrong_value(
     right = [part for name, given in NEEDED[command].items() if name != flag for part in (name, given) if part]
     assert main([command, *right, f"{flag}={value}"]) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.startswith("d3po: ") and error.count("\n") == 1
     assert content(place) == before
 

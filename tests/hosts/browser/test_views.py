@@ -15,6 +15,20 @@ from tests.hosts.browser.gallery_page import Gallery, until
 from tests.hosts.browser.gallery_server import GalleryServer
 
 Opened = Callable[..., Gallery]
+
+
+def in_blind_check(opened: Opened, server: GalleryServer, of: int) -> Gallery:
+    """Open the blind check of a second round, and wait for its first pair."""
+    server.taste.add_round()
+    server.taste.add_round()
+    server.taste.prepare_blind(of=of)
+    gallery = opened()
+    gallery.view("teach")
+    gallery.find("[data-action=blind]").click()
+    gallery.find(".asking .frame").first.wait_for()
+    return gallery
+
+
 HOSTILE = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script>{n}'
 
 
@@ -209,13 +223,7 @@ def test_the_blind_check_from_start_to_decision(opened: Opened, server: GalleryS
 
 
 def test_going_back_names_the_round(opened: Opened, server: GalleryServer) -> None:
-    server.taste.add_round()
-    server.taste.add_round()
-    server.taste.prepare_blind(of=1)
-    gallery = opened()
-    gallery.view("teach")
-    gallery.find("[data-action=blind]").click()
-    gallery.find(".asking .frame").first.wait_for()
+    gallery = in_blind_check(opened, server, of=1)
     gallery.press("2")
     assert gallery.find(".result select").last.locator("option").all_inner_texts() == ["to round 1", "to the original"]
     gallery.find("[data-action=back]").click()
@@ -478,13 +486,7 @@ def test_a_picture_of_the_history_is_looked_at_by_keys(opened: Opened, server: G
 
 
 def test_an_answer_and_a_decision_can_be_taken_back(opened: Opened, server: GalleryServer) -> None:
-    server.taste.add_round()
-    server.taste.add_round()
-    server.taste.prepare_blind(of=3)
-    gallery = opened()
-    gallery.view("teach")
-    gallery.find("[data-action=blind]").click()
-    gallery.find(".asking .frame").first.wait_for()
+    gallery = in_blind_check(opened, server, of=3)
     undo = gallery.find('.asking [data-tool="bar.undo"]')
     assert undo.is_disabled()
     wrong = 1 - server.taste.side_of_taught(0)
@@ -495,6 +497,7 @@ def test_an_answer_and_a_decision_can_be_taken_back(opened: Opened, server: Gall
     until(lambda: server.taste.answers() == [])
     for index in range(3):
         gallery.find(".asking .frame").first.wait_for()
+        gallery.page.wait_for_timeout(500)  # the server knows sooner than the page that the pair is another one
         gallery.press(str(server.taste.side_of_taught(index) + 1))
         until(lambda index=index: len(server.taste.answers()) == index + 1)
     assert server.taste.answers() == ["taught"] * 3
