@@ -19,6 +19,7 @@ from modules.devices import NansException
 from modules.prompt_parser import SdConditioning
 from torch import Tensor, nn
 
+from d3po_core.diffusion.image_model import check_finite
 from d3po_core.diffusion.noise_schedule import PredictionType
 from d3po_core.errors import D3POError
 
@@ -28,7 +29,12 @@ PIXELS_PER_LATENT = 8
 ALL_MEMORY = 1e30
 """More bytes than a graphics card has; makes the Forge family free all that it can."""
 NOT_YET = "This kind of model cannot be taught in this tab yet."
-OVERFLOWED = "Start the web UI with --no-half-vae, or with --no-half if that is not enough."
+FLOAT32 = {
+    "A1111": ("--no-half-vae", "--no-half"),
+    "Forge": ("--vae-in-fp32", "--all-in-fp32"),
+    "Neo": ("--fp32-vae", "--force-fp32"),
+}
+"""Options that let the VAE, or all parts, compute in float32; reForge and forge-classic have Forge's."""
 
 
 class CheckpointInfo(Protocol):
@@ -308,19 +314,25 @@ def decode(model: HostModel, latents: Tensor) -> Tensor:
     A1111 takes a VAE that overflows in half precision to float32, if its settings say so.
 
     Raises:
-        D3POError: the images are not numbers.
+        D3POError: an image's numbers overflowed; none is returned then.
     """
     from modules.processing import decode_latent_batch
 
-    images = []
+    images, how = [], precisely(model, "VAE")
     with torch.no_grad():
         for latent in latents.to(device()).split(1):
             try:
                 (image,) = decode_latent_batch(model, latent, torch.device("cpu"), check_for_nans=True)
-            except NansException as error:
-                raise D3POError("The model's numbers overflowed, and no picture came out.", OVERFLOWED) from error
-            images.append(image.float())
+            except NansException:  # A1111 looks at one number
+                image = torch.full((), torch.nan)
+            images.append(check_finite(image, "VAE", how).float())
     return (torch.stack(images) / 2 + 0.5).clamp(0, 1)
+
+
+def precisely(model: HostModel, part: str) -> str:
+    """Return how a person lets a part of the model compute in float32, see `check_finite`."""
+    family = "A1111" if not is_forge(model) else "Forge" if hasattr(shared.cmd_opts, "no_half") else "Neo"
+    return f"Start the web UI with {FLOAT32[family][0 if part == 'VAE' else 1]}"
 
 
 def vae(model: HostModel) -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from d3po_core.diffusion.denoiser import Conditioning, stack
+from d3po_core.diffusion.image_model import check_finite
 from d3po_core.diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, sample
 from d3po_core.errors import D3POError
 
@@ -47,7 +48,7 @@ class WebuiModel:
         """Encode each prompt to one row of conditioning, on the CPU.
 
         Raises:
-            D3POError: a prompt is empty.
+            D3POError: a prompt is empty, or the text encoder's numbers overflowed.
         """
         if any(not prompt.strip() for prompt in prompts):
             raise D3POError("A prompt is empty.", "Write one per line.")
@@ -64,6 +65,8 @@ class WebuiModel:
         rows = {side: encoded["crossattn"]}
         if "vector" in encoded:
             rows[f"{side}.vector"] = encoded["vector"]
+        for value in rows.values():
+            check_finite(value, "text encoder", host.precisely(self.model, "text encoder"))
         return {name: value.detach().float().cpu().clone() for name, value in rows.items()}
 
     def sample(
@@ -73,10 +76,16 @@ class WebuiModel:
         conditioning: Sequence[Conditioning],
         guidance_scale: float,
     ) -> Trajectory:
-        """Draw one image for each noise and its conditioning, those of one text length in one batch."""
+        """Draw one image for each noise and its conditioning, those of one text length in one batch.
+
+        Raises:
+            D3POError: the network's numbers overflowed.
+        """
         height, width = (side // PIXELS_PER_LATENT for side in self._size)
         host.to_device(self.model, (2 * len(noises), LATENT_CHANNELS, height, width))  # decoding took its place
-        return sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
+        drawn = sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
+        check_finite(drawn.latents, "network", host.precisely(self.model, "network"))
+        return drawn
 
     def evaluate(self, conditioning: Sequence[Conditioning], shape: Sequence[int], work: Callable[[], T]) -> T:
         """Do work that calls the denoiser; see `ImageModel.evaluate`."""

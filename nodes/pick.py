@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ..d3po_core.diffusion.image_model import check_finite
 from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
 from ..d3po_core.rewards import REWARDS, Reward, auto_pick, get_reward, reward_of
@@ -20,7 +21,7 @@ from . import folders, graph
 from .drawing import Press, begin_run, changed_since, check_same_kind, draw_into_gallery, draw_undecoded, next_prompts
 from .host.checks import check_trainable
 from .host.memory import preset_for
-from .host.model import HostModel
+from .host.model import PRECISELY, HostModel
 from .host.process import check_interrupted
 from .host.types import Clip, Cond, Latent, Patcher, Vae, Widgets
 from .inputs import (
@@ -190,7 +191,7 @@ def add_pending(run: Run, trajectories: Trajectories, images: Tensor | None) -> 
         images: the host's IMAGE (B, H, W, 3) of all of them, in their order.
 
     Raises:
-        D3POError: the images are missing, or not as many.
+        D3POError: the images are missing, not as many, or no pictures because numbers overflowed.
     """
     pending = trajectories["pending"]
     if not pending:
@@ -206,6 +207,7 @@ def add_pending(run: Run, trajectories: Trajectories, images: Tensor | None) -> 
             f"The sampler drew {count} pictures, and {len(images)} came here.",
             "Connect its latents through a VAE Decode, all of them and nothing else.",
         )
+    check_finite(images, "VAE", PRECISELY["VAE"])
     ids = {group.number: group.id for group in run.groups.select()}
     sizes = [len(group.latents) for group in pending]
     for group, part in zip(pending, images.split(sizes), strict=True):

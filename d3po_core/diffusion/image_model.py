@@ -13,14 +13,17 @@ from .denoiser import Conditioning, Denoiser
 from .rollout import CandidateNoise, SamplingPlan, Trajectory
 
 T = TypeVar("T")
+PRECISELY = "Let it compute in bfloat16 or float32 (--dtype on the command line)"
+"""What to do where float16 overflows."""
 
 
-def check_finite(values: Tensor, part: str) -> Tensor:
+def check_finite(values: Tensor, part: str, precisely: str = PRECISELY) -> Tensor:
     """Return what a part of a model made, after a look at all numbers.
 
     Args:
         values: of any shape.
         part: "text encoder", "network" or "VAE".
+        precisely: how a person lets that part compute in another precision, in the front end that draws.
 
     Raises:
         D3POError: some are infinite, or none at all, as where float16 overflows: pictures of them are black.
@@ -28,7 +31,7 @@ def check_finite(values: Tensor, part: str) -> Tensor:
     if values.is_floating_point() and not bool(torch.isfinite(values).all()):
         raise D3POError(
             f"The numbers of the model's {part} overflowed, and no picture came out.",
-            "Let it compute in bfloat16 or float32, which hold larger ones than float16.",
+            f"{precisely}: float16 ends at 65,504. If that does not help, get the model's file anew.",
             "What was drawn before is kept.",
         )
     return values

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning, size, stack, starting_latents
 from ..diffusion.draft import renoised, sample_through
-from ..diffusion.image_model import ImageModel
+from ..diffusion.image_model import ImageModel, check_finite
 from ..diffusion.rollout import generator
 from ..diffusion.steps import LinearSteps
 from ..diffusion.tiled_decoding import decode_in_tiles
@@ -86,7 +86,8 @@ class RewardGradient:
         total, count = 0.0, 0
         for part in batches(samples, at_once):
             for latents, times in self._latents(part, update):
-                images = decode_in_tiles(self._model.decode, finished(latents), self._settings.tile)
+                clean = check_finite(finished(latents), "network")
+                images = check_finite(decode_in_tiles(self._model.decode, clean, self._settings.tile), "VAE")
                 rewards = self._reward(images, [each.prompt for each in part])
                 (-rewards.sum() * (scale / (len(samples) * times))).backward()
                 total, count = total + float(rewards.detach().sum()), count + len(rewards)

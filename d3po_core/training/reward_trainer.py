@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Conditioning, size, stack
-from ..diffusion.image_model import ImageModel
+from ..diffusion.image_model import ImageModel, check_finite
 from ..diffusion.rollout import CandidateNoise, Trajectory, generator, make_plan, sample
 from ..diffusion.tiled_decoding import decode_in_tiles
 from ..errors import D3POError, unbroken
@@ -102,9 +102,10 @@ class WatchedImages:
     @torch.no_grad()
     def scores(self, trajectory: Trajectory, reward: Reward, batch: int) -> Tensor:
         """Return the reward of each image, (WATCHED,)."""
-        latents, tile = self._model.denoiser.finished(trajectory.latents), self._plan.settings.tile
+        tile = self._plan.settings.tile
+        latents = check_finite(self._model.denoiser.finished(trajectory.latents), "network")
         images = torch.cat([decode_in_tiles(self._model.decode, part, tile) for part in latents.split(batch)])
-        return reward(images, [prompt.text for prompt in self.prompts])
+        return reward(check_finite(images, "VAE"), [prompt.text for prompt in self.prompts])
 
     def groups(self, base: Trajectory) -> list[TrainingGroup]:
         """Return the steps on which drift is measured, a group for each of `DRIFTING` images.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...d3po_core.diffusion.denoiser import Conditioning
+from ...d3po_core.diffusion.image_model import check_finite
 from ...d3po_core.diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory
 from ...d3po_core.errors import D3POError
 from ...d3po_core.run import Run
@@ -31,6 +32,12 @@ from .types import Cond, Latent, Patcher, Vae
 from .vae import Decoder
 
 T = TypeVar("T")
+PRECISELY = {
+    "text encoder": "Start ComfyUI with --bf16-text-enc or --fp32-text-enc",
+    "network": "Start ComfyUI with --bf16-unet or --fp32-unet",
+    "VAE": "Start ComfyUI with --bf16-vae or --fp32-vae",
+}
+"""How a part of the model computes in numbers that do not overflow, see `check_finite`."""
 SHAPE = "shape"
 """In a run's settings: the shape of an image's latents, if it was known when the run was begun."""
 
@@ -96,8 +103,16 @@ class HostModel:
         return self.train(conditioning, shape, False, without_gradients)
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
-        """Return the prompts' CONDITIONING, packed."""
-        return [pack(*self.prompts[prompt], self._around()) for prompt in prompts]
+        """Return the prompts' CONDITIONING, packed.
+
+        Raises:
+            D3POError: its numbers overflowed.
+        """
+        rows = [pack(*self.prompts[prompt], self._around()) for prompt in prompts]
+        for row in rows:
+            for value in row.values():
+                check_finite(value, "text encoder", PRECISELY["text encoder"])
+        return rows
 
     def _around(self) -> dict[str, Tensor]:
         """Return what is drawn on, and where, in the model's own space, if it is not an empty latent."""
@@ -145,7 +160,7 @@ class HostModel:
 
         with cleaned_up(guider):
             latents = guider.sample(noise, image, sampler, sigmas, denoise_mask=mask, callback=callback, seed=0)
-        return recorder.trajectory(latents.cpu())
+        return recorder.trajectory(check_finite(latents.cpu(), "network", PRECISELY["network"]))
 
     def canvas(self, row: Conditioning) -> tuple[Tensor, Tensor | None]:
         """Return what a prompt is drawn on, in the LATENT's space, and the mask of what is drawn anew, if any."""
@@ -156,11 +171,12 @@ class HostModel:
         """Decode latents as `sample` gave them to images (B, 3, H, W) in [0, 1] on the CPU.
 
         Raises:
-            D3POError: there is no VAE.
+            D3POError: there is no VAE, or its numbers overflow.
         """
         if self.vae is None:
             raise D3POError("There is no VAE to turn what was drawn into pictures.", "Connect one.")
-        return self.vae.decode(latents).movedim(-1, 1)[:, :3].float().cpu().clamp(0, 1)
+        images = check_finite(self.vae.decode(latents), "VAE", PRECISELY["VAE"])
+        return images.movedim(-1, 1)[:, :3].float().cpu().clamp(0, 1)
 
     def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
         """Return the shape of one image of the LATENT, which alone decides sizes.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from d3po_core.app.sampling import is_held_out, sample_groups
 from d3po_core.errors import D3POError
@@ -68,3 +69,23 @@ def test_what_overflows_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(D3POError, match=f"numbers of the model's {part} overflowed"):
         list(sample_groups(run, model, settings, ["two"]))
     assert len(run.groups.select()) == 1
+
+
+def test_one_broken_picture_of_a_batch_leaves_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups are decoded in one call; the last picture of the second is broken."""
+    model = ToyModel()
+    run = Run.create(tmp_path / "run", model={"identity": model.identity}, settings={})
+    settings = SampleSettings(groups=2, candidates=2, steps=4, batch=4)
+    list(sample_groups(run, model, settings, ["one"]))
+    right = model.decode
+
+    def breaking(latents: Tensor) -> Tensor:
+        images = right(latents)
+        assert len(images) == 4
+        images[3, 1, 0, 0] = float("inf")
+        return images
+
+    monkeypatch.setattr(model, "decode", breaking)
+    with pytest.raises(D3POError, match="VAE overflowed"):
+        list(sample_groups(run, model, settings, ["one"]))
+    assert len(run.groups.select()) == 2

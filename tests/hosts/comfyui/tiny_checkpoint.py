@@ -7,6 +7,8 @@ Written into the folders of MODELS that ComfyUI looks in:
     checkpoints/tiny-sd3.safetensors         Stable Diffusion 3, a flow model
     diffusion_models/tiny-sdxl.safetensors   Stable Diffusion XL, the UNet alone
     controlnet/tiny.safetensors              a ControlNet for the first
+    diffusion_models/overflowed.safetensors  the first one's UNet, of which one layer was too large for half precision
+    vae/overflowed.safetensors               its VAE, likewise
 
 Runs in the host's Python with COMFYUI_DIR set; the host's own classes give the names and shapes. Weights are normal
 with variance 1 / fan-in, so that nothing overflows. What they draw means nothing, but depends on seed, prompt and LoRA
@@ -89,6 +91,12 @@ def vae(channels: int, scale: float, shift: float = 0.0) -> Tensors:
     return tensors | {f"first_stage_model.{name}": value for name, value in vae_facts.items()}
 
 
+def overflowed(tensors: Tensors, layer: str) -> Tensors:
+    """Weights of which a layer's were saved in half precision though they are too large for it."""
+    name = next(name for name in tensors if name.endswith(layer))
+    return tensors | {name: (tensors[name].float() * 1e9).to(torch.float16)}
+
+
 def save(tensors: Tensors, folder: str, name: str) -> None:
     (models / folder).mkdir(parents=True, exist_ok=True)
     save_file(tensors, models / folder / f"{name}.safetensors")
@@ -101,7 +109,12 @@ def main() -> None:
         sd3 = MMDiT(**SD3, context_embedder_config=SD3_TEXT, **META)
         control = comfy.cldm.cldm.ControlNet(**BLOCKS, **SD15, hint_channels=3, **META)
     text = "cond_stage_model.transformer."
-    save(random(sd15, network) | clip(text) | vae(4, 0.18215), "checkpoints", "tiny")
+    sd15_unet, sd15_vae = random(sd15, network), vae(4, 0.18215)
+    save(sd15_unet | clip(text) | sd15_vae, "checkpoints", "tiny")
+    unet_alone = {name.removeprefix(network): value for name, value in sd15_unet.items()}
+    save(overflowed(unet_alone, "out.2.weight"), "diffusion_models", "overflowed")
+    vae_alone = {name.removeprefix("first_stage_model."): value for name, value in sd15_vae.items()}
+    save(overflowed(vae_alone, "taesd_decoder.1.weight"), "vae", "overflowed")
     text = "text_encoders.clip_l.transformer."
     save(random(sd3, network) | clip(text) | vae(16, 1.5305, 0.0609), "checkpoints", "tiny-sd3")
     save(random(sdxl), "diffusion_models", "tiny-sdxl")

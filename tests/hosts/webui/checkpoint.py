@@ -25,12 +25,13 @@ RANDOM = 0.5
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
-def write(folder: Path, kind: str) -> Path:
+def write(folder: Path, kind: str, overflowed: str = "") -> Path:
     """Make `<kind>.safetensors` with its .yaml, and a hub cache `hub` for A1111's text encoder.
 
     Args:
         folder: made if it is missing.
         kind: "sd15" or "sdxl".
+        overflowed: the end of a tensor's name, whose values are too large for the half precision of the file.
     """
     parts = {"model.diffusion_model.": unet(kind), "first_stage_model.": vae()}
     if kind == "sd15":
@@ -41,6 +42,8 @@ def write(folder: Path, kind: str) -> Path:
     chance = torch.Generator().manual_seed(0)
     tensors = {prefix + name: _random(name, shape, chance) for prefix, part in parts.items() for name, shape in part}
     _carry_through({name: value for name, value in tensors.items() if name.startswith("model.")}, kind)
+    for name in [name for name in tensors if overflowed and name.endswith(overflowed)]:
+        tensors[name] = tensors[name] * 1e9
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}.safetensors"
     save_file({name: value.half().contiguous() for name, value in tensors.items()}, path)
