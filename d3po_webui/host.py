@@ -404,6 +404,12 @@ def take_off_networks() -> None:
         hypernetworks.load_hypernetworks([], [])
 
 
+def embeddings() -> set[str]:
+    """Return the names of the user's textual-inversion embeddings, in small letters."""
+    folder = Path(shared.cmd_opts.embeddings_dir)
+    return {path.stem.lower() for path in folder.rglob("*") if path.is_file()}
+
+
 def data_folder() -> Path:
     """Return the folder of the user's own files."""
     from modules.paths_internal import data_path

@@ -55,9 +55,11 @@ class WebuiModel:
         uncond = self._encode_side(negative, "uncond")
         return [{**self._encode_side(prompt, "cond"), **uncond} for prompt in prompts]
 
-    def plain_words(self, prompts: Iterable[str]) -> str:
-        """Return "": the host obeys what it spells."""
-        return ""
+    def plain_words(self, prompts: Iterable[str], embeddings: Sequence[str] = ()) -> str:
+        """Return a sentence on embeddings that this host does not have; it obeys those that it has."""
+        known = host.embeddings()
+        names = ", ".join(name for name in embeddings if name.lower() not in known)
+        return f"Read as plain words here, as there are no embeddings of these names: {names}" if names else ""
 
     def _encode_side(self, text: str, side: str) -> Conditioning:
         height, width = self._size

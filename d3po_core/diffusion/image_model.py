@@ -47,8 +47,13 @@ class Encoder(Protocol):
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """Encode each prompt to a conditioning of one row."""
 
-    def plain_words(self, prompts: Iterable[str]) -> str:
-        """Return a sentence on spellings in prompts that other programs obey and this encoder does not; "" without."""
+    def plain_words(self, prompts: Iterable[str], embeddings: Sequence[str] = ()) -> str:
+        """Return a sentence on spellings in prompts that other programs obey and this encoder does not; "" without.
+
+        Args:
+            prompts: all of them.
+            embeddings: words in them that named an embedding in A1111 or Forge.
+        """
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) in [0, 1] to latents (B, ...) for `decode`, deterministically."""

@@ -6,39 +6,53 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..names import composed
 from ..textfiles import decode, read_text
-from .metadata import parse_parameters, texts_of_image, texts_of_json
+from .metadata import Embeddings, parse_parameters, texts_of_image, texts_of_json
 from .pixels import open_image
 
 CAPTIONS = (".txt", ".caption", ".json")
 """Endings of captions, in the order in which they are looked for."""
 
 
-def read_prompts(path: Path, damaged: list[str] | None = None) -> tuple[str, str]:
+@dataclass
+class Noticed:
+    """What was noticed beside prompts.
+
+    Attributes:
+        damaged: names of .json files beside images that cannot be read as JSON. They are passed over: such a file may
+            be another program's, and the image has a prompt of its own more often than not.
+        embeddings: names of the textual-inversion embeddings with which A1111 or Forge drew the images.
+    """
+
+    damaged: list[str] = field(default_factory=list)
+    embeddings: Embeddings = field(default_factory=set)
+
+
+def read_prompts(path: Path, noticed: Noticed | None = None) -> tuple[str, str]:
     """Return the prompt and the negative prompt of an image file; empty if none is written anywhere.
 
     Args:
         path: of the image.
-        damaged: gets the names of .json files beside it that cannot be read as JSON. They are passed over: such a file
-            may be another program's, and the image has a prompt of its own more often than not.
+        noticed: gets what else was noticed.
 
     Raises:
         D3POError: the image is missing or cannot be read, or its caption is no text.
     """
+    noticed = noticed or Noticed()
     for caption in _captions(path):
         try:
-            found = _parse(caption)
+            found = _parse(caption, noticed.embeddings)
         except (OSError, ValueError, RecursionError):
-            if damaged is not None:
-                damaged.append(caption.name)
+            noticed.damaged.append(caption.name)
             continue
         if found[0]:
             return found
     with open_image(path) as image:
-        return texts_of_image(image, path.stem)
+        return texts_of_image(image, path.stem, noticed.embeddings)
 
 
 def _captions(path: Path) -> Iterator[Path]:
@@ -57,8 +71,8 @@ def _captions(path: Path) -> Iterator[Path]:
         )
 
 
-def _parse(caption: Path) -> tuple[str, str]:
+def _parse(caption: Path, embeddings: Embeddings) -> tuple[str, str]:
     """Return what a caption says; raises OSError, ValueError or RecursionError for a .json that cannot be read."""
     if caption.suffix.lower() != ".json":
-        return parse_parameters(read_text(caption))
+        return parse_parameters(read_text(caption), embeddings)
     return texts_of_json(json.loads(decode(caption.read_bytes())))

@@ -75,7 +75,7 @@ def _prompts(folder: Path, judged: JudgedImages) -> Prompts:
         try:
             if path.suffix.lower() not in SUFFIXES:
                 raise D3POError("It is not a picture.", f"Only {', '.join(SUFFIXES)} are read.")
-            prompts[path] = read_prompts(path, judged.damaged)
+            prompts[path] = read_prompts(path, judged.noticed)
         except D3POError as error:
             judged.leave_out(f"{folder.name}/{path.name}", error)
     return prompts

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from ..run.run import to_pixels
 from .folders import LOSERS, WINNERS, read_folders
 from .jsonl import read_rows
 from .judged import JudgedGroup, JudgedImages, LeftOut, drop_contradictions
+from .metadata import Embeddings
 from .pixels import read_rgb
 
 SAFE = "What was imported before is kept."
@@ -73,7 +75,7 @@ def import_pictures(
         D3POError: no group can be used, or the disk is full; groups that were imported before are kept.
     """
     judged = source if isinstance(source, JudgedImages) else read_source(source)
-    importer = _Importer(run, model, who)
+    importer = _Importer(run, model, who, judged.noticed.embeddings)
     for done, group in enumerate(judged.groups, 1):
         try:
             importer.add(group)
@@ -93,8 +95,8 @@ class _Unusable(Exception):
 class _Importer:
     """Adds groups to a run, and counts them."""
 
-    def __init__(self, run: Run, model: Encoder | None, who: str) -> None:
-        self.run, self.model, self.who = run, model, who
+    def __init__(self, run: Run, model: Encoder | None, who: str, embeddings: Embeddings) -> None:
+        self.run, self.model, self.who, self._embeddings = run, model, who, embeddings
         self.added = self.known = self.cropped = self.shortened = 0
         self.left_out: list[LeftOut] = []
         self._prompt_ids: dict[tuple[str, str], int] = {}  # of prompts whose conditioning is stored
@@ -129,7 +131,8 @@ class _Importer:
             notes.append(f"Pictures of {self.cropped} groups were cropped by less than {unit} pixels to be encoded.")
         if self.shortened:
             notes.append(f"This model cannot take the negative prompts of {self.shortened} groups: they were dropped.")
-        if self.model and (note := self.model.plain_words(text for pair in self._prompt_ids for text in pair)):
+        texts = [text for pair in self._prompt_ids for text in pair]
+        if self.model and (note := self.model.plain_words(texts, words_of(texts, self._embeddings))):
             notes.append(f"{note}.")
         return notes
 
@@ -186,6 +189,12 @@ class _Importer:
             raise _Unusable(str(error)) from error
         self.cropped += cropped.shape != tensors.shape
         return {"latents": latents.to(STORE_DTYPE)}
+
+
+def words_of(texts: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return those of the names that are words of the texts, in any case of letters, sorted."""
+    whole = "\n".join(texts)
+    return sorted(name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", whole, re.IGNORECASE))
 
 
 def crop(images: Tensor, unit: int) -> Tensor:

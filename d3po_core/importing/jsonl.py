@@ -28,7 +28,7 @@ from ..errors import D3POError
 from ..names import find_file
 from ..picks import Pick
 from ..textfiles import read_text
-from .captions import read_prompts
+from .captions import Noticed, read_prompts
 from .folders import NO_PROMPT
 from .judged import ImportedPick, JudgedGroup, JudgedImages
 from .levels import are_thumbs, pick_of_scores
@@ -60,9 +60,9 @@ def read_rows(path: Path, confined: bool = False) -> JudgedImages:
     for where, rows in groups.values():
         try:
             if "file_name" in rows[0]:
-                judged.groups.append(_exported(where, rows, path.parent, confined, judged.damaged))
+                judged.groups.append(_exported(where, rows, path.parent, confined, judged.noticed))
             else:
-                judged.groups.append(_group(where, rows, path.parent, confined, thumbs, judged.damaged))
+                judged.groups.append(_group(where, rows, path.parent, confined, thumbs, judged.noticed))
         except D3POError as error:
             judged.leave_out(where, error)
         except (LookupError, TypeError, ValueError, OverflowError, OSError):  # a field is missing or of another kind
@@ -88,7 +88,7 @@ def _rows(path: Path, judged: JudgedImages) -> Iterator[tuple[str, Row]]:
             judged.leave_out(where, D3POError("It is not a JSON object.", EXAMPLE))
 
 
-def _group(where: str, rows: list[Row], folder: Path, confined: bool, thumbs: bool, damaged: list[str]) -> JudgedGroup:
+def _group(where: str, rows: list[Row], folder: Path, confined: bool, thumbs: bool, noticed: Noticed) -> JudgedGroup:
     """Return the group of one line; raises D3POError, KeyError, TypeError, ValueError or IndexError if it is wrong."""
     (row,) = rows
     if "jpg_0" in row:
@@ -100,10 +100,10 @@ def _group(where: str, rows: list[Row], folder: Path, confined: bool, thumbs: bo
         pick = _pick_of_images(row, names, thumbs)
     paths = _paths(names, folder, confined)
     who = " ".join(first_text(row.get("who")).split())[:MAX_NAME]
-    return JudgedGroup(where, *_prompts(row, paths, damaged), paths, (ImportedPick(pick, who),))
+    return JudgedGroup(where, *_prompts(row, paths, noticed), paths, (ImportedPick(pick, who),))
 
 
-def _exported(where: str, rows: list[Row], folder: Path, confined: bool, damaged: list[str]) -> JudgedGroup:
+def _exported(where: str, rows: list[Row], folder: Path, confined: bool, noticed: Noticed) -> JudgedGroup:
     """Return the group of the lines of an exported data set, each of which has all picks; raises as `_group`."""
     rows = sorted(rows, key=lambda row: row["candidate"])
     if [row["candidate"] for row in rows] != list(range(len(rows))):
@@ -115,7 +115,7 @@ def _exported(where: str, rows: list[Row], folder: Path, confined: bool, damaged
         )
         for pick in rows[0]["picks"]
     )
-    return JudgedGroup(where, *_prompts(rows[0], paths, damaged), paths, picks)
+    return JudgedGroup(where, *_prompts(rows[0], paths, noticed), paths, picks)
 
 
 def _paths(names: list[str], folder: Path, confined: bool) -> tuple[Path, ...]:
@@ -140,7 +140,7 @@ def _leads_out(path: Path, folder: Path) -> bool:
     return not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
-def _prompts(row: Row, paths: tuple[Path, ...], damaged: list[str]) -> tuple[str, str]:
+def _prompts(row: Row, paths: tuple[Path, ...], noticed: Noticed) -> tuple[str, str]:
     """Return a line's prompt and negative prompt, else those of the first image that has a prompt.
 
     Raises:
@@ -153,7 +153,7 @@ def _prompts(row: Row, paths: tuple[Path, ...], damaged: list[str]) -> tuple[str
         return prompt, negative.strip()
     if any(not isinstance(each, str) for each in given):
         raise D3POError("Its prompt is not a text.", EXAMPLE)
-    of_image = next((prompts for path in paths if (prompts := read_prompts(path, damaged))[0]), None)
+    of_image = next((prompts for path in paths if (prompts := read_prompts(path, noticed))[0]), None)
     if of_image is None:
         raise D3POError(f'It has no "prompt", nor has {paths[0].name}.', NO_PROMPT)
     return of_image

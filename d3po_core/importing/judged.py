@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import D3POError
 from ..picks import Pick, check_pick, pairs
 from ..run.records import check_shown
+from .captions import Noticed
 from .pixels import Fingerprint, fingerprint
 
 MAX_IMAGES = 8
@@ -89,13 +90,13 @@ class JudgedImages:
         groups: those that can be used.
         left_out: the others.
         notes: sentences that say how the source was understood.
-        damaged: names of .json files beside images that could not be read.
+        noticed: what else was noticed when prompts were read.
     """
 
     groups: list[JudgedGroup] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
+    noticed: Noticed = field(default_factory=Noticed)
 
     def leave_out(self, where: str, error: D3POError) -> None:
         """Record that a group is left out because of an error."""
@@ -123,9 +124,9 @@ def drop_contradictions(judged: JudgedImages) -> JudgedImages:
     other, and an image may win against one and lose against another. Images are the same if their pixels are. Both
     judgements are left out, as nobody can know which one was meant.
     """
-    kept = JudgedImages(left_out=list(judged.left_out), notes=list(judged.notes))
-    if judged.damaged:
-        names = abbreviate(list(dict.fromkeys(judged.damaged)))
+    kept = JudgedImages(left_out=list(judged.left_out), notes=list(judged.notes), noticed=judged.noticed)
+    if judged.noticed.damaged:
+        names = abbreviate(list(dict.fromkeys(judged.noticed.damaged)))
         kept.notes.append(f"Captions that could not be read as JSON were passed over: {names}.")
     prints: dict[Path, Fingerprint] = {}
     for group in judged.groups:

@@ -15,7 +15,7 @@ A1111's text is of this form:
     a red fox, <lora:ink:0.8>
     in the snow
     Negative prompt: blurry
-    Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512
+    Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512, TI hashes: "easynegative: c74b4e810b03"
 
 Both prompts may span lines, and either may be missing. The order is that of the web UI's `create_infotext`, and of what
 it reads back in `parse_generation_parameters`. JSON of any other form is never taken for a prompt.
@@ -45,27 +45,44 @@ REGIONS = re.compile(r"<(?:segment|refiner|object|region|base|video|extend|clear
 """SwarmUI's marks, after which a text is for a part of the image or another step of it."""
 POSITIVE_NAMES = ("positive_prompt", "prompt", "Prompt", "caption", "text", "c")
 NEGATIVE_NAMES = ("negative_prompt", "negativeprompt", "Negative Prompt", "negative", "uc")
+EMBEDDINGS = re.compile(r"\bTI(?: hashes)?: *(\"(?:[^\"\\]|\\.)*\"|[^,\n]*)")
+"""Embeddings in A1111's last line: `TI hashes: "name: hash, name: hash"`; in Forge's `TI: "name, name"` or `TI: name`.
+Their names are words of the prompt."""
+Embeddings = set[str]
 WITHIN = ("sui_image_params", "image")
 """Names of the objects in which programs put them."""
 
 
-def parse_parameters(text: str) -> Texts:
+def parse_parameters(text: str, embeddings: Embeddings | None = None) -> Texts:
     """Return the prompt and the negative prompt of A1111's text, without settings and extra networks.
 
     JSON is read as `texts_of_json` does. Text of any other form is a prompt as a whole.
+
+    Args:
+        text: A1111's.
+        embeddings: gets the names of those that the settings name.
     """
     if (data := _json(text)) is not None:
         return texts_of_json(data)
     text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     settings = list(SETTINGS.finditer(text))
     before, _, last = text.rpartition("\n")
+    written = text
     if settings:
         text = text[: settings[-1].start()]
     elif len(PAIRS.findall(last)) >= 3:  # so does the web UI tell them
         text = before
+    if embeddings is not None:
+        embeddings |= _embeddings(written[len(text) :])
     match = NEGATIVE.search(text)
     prompt, negative = (text[: match.start()], text[match.end() :]) if match else (text, "")
     return EXTRA_NETWORK.sub("", prompt).strip(), EXTRA_NETWORK.sub("", negative).strip()
+
+
+def _embeddings(settings: str) -> Embeddings:
+    """Return the names of embeddings in A1111's settings."""
+    lists = [match.strip('"').split(",") for match in EMBEDDINGS.findall(settings)]
+    return {name for names in lists for each in names if (name := each.partition(":")[0].strip())}
 
 
 def _json(text: str) -> object | None:
@@ -107,19 +124,20 @@ def first_text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def texts_of_image(image: Image.Image, saved_as: str = "") -> Texts:
+def texts_of_image(image: Image.Image, saved_as: str = "", embeddings: Embeddings | None = None) -> Texts:
     """Return the prompt and the negative prompt that are written into an image; empty if none can be read.
 
     Args:
         image: open, see `open_image`.
         saved_as: its file name without the ending, see `parse_graph`.
+        embeddings: gets the names of those that it was drawn with, see `parse_parameters`.
     """
     exif = image.getexif()
     of_exif = _written_by_a_program(_decode_comment(exif.get_ifd(EXIF).get(USER_COMMENT)))
     texts = {str(name): value for name, value in image.info.items() if isinstance(value, str)}
     graph = texts.get("prompt") or _graph_of_exif(exif)
     ways = (
-        *(parse_parameters(texts.get("parameters") or of_exif), parse_graph(graph, saved_as)),
+        *(parse_parameters(texts.get("parameters") or of_exif, embeddings), parse_graph(graph, saved_as)),
         *(_of(texts, name) for name in ("invokeai_metadata", "sd-metadata")),
         _of(texts, "Comment") if texts.get("Software") == "NovelAI" else ("", ""),
         parse_parameters(_written_by_a_program(_comment_of_xmp(texts.get(XMP, "")))),

@@ -156,9 +156,12 @@ class DiffusersModel:
         return names.get(prediction, "") if self.denoiser.family == "diffusion" else ""
 
     @staticmethod
-    def plain_words(prompts: Iterable[str]) -> str:
-        """Return a sentence on what A1111 and ComfyUI obey in prompts and a pipeline reads as it is; "" without any."""
-        found = dict[str, None]()
+    def plain_words(prompts: Iterable[str], embeddings: Sequence[str] = ()) -> str:
+        """Return a sentence on what A1111 and ComfyUI obey in prompts and a pipeline reads as it is; "" without any.
+
+        See `Encoder.plain_words`.
+        """
+        found = dict.fromkeys(embeddings)
         for prompt in prompts:
             text = ESCAPED.sub("", prompt)
             found |= dict.fromkeys([*SPELLINGS.findall(text), *_obeyed_words(text)])

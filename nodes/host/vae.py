@@ -7,7 +7,7 @@ same last touch are called while the host believes it is sampling, with the VAE 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -76,9 +76,10 @@ class HostEncoder:
         negative_cond = self._conditioning(negative) if prompts else []
         return [pack(self._conditioning(prompt), negative_cond) for prompt in prompts]
 
-    def plain_words(self, prompts: Iterable[str]) -> str:
-        """Return "": the host obeys what it spells."""
-        return ""
+    def plain_words(self, prompts: Iterable[str], embeddings: Sequence[str] = ()) -> str:
+        """Return a sentence on embeddings of A1111's, which this host has by another spelling; it obeys its own."""
+        names = ", ".join(embeddings)
+        return f"Read as plain words here, which A1111 takes for embeddings: {names}" if names else ""
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) in [0, 1] to latents (B, ...) as the host's LATENT has them, without noise."""

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from d3po_core.errors import D3POError
 from d3po_core.importing import read_source
-from d3po_core.importing.captions import read_prompts
+from d3po_core.importing.captions import Noticed, read_prompts
 from d3po_core.importing.graphs import parse_graph
 from d3po_core.importing.metadata import parse_parameters
 
@@ -464,7 +464,7 @@ def test_a_damaged_json_leaves_no_picture_out(tmp_path: Path, text: bytes) -> No
 
 
 def test_a_json_that_cannot_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, damaged = picture(tmp_path / "a.png", parameters="a fox"), list[str]()
+    image, noticed = picture(tmp_path / "a.png", parameters="a fox"), Noticed()
     (tmp_path / "a.json").write_text('{"prompt": "a hare"}')
     read = Path.read_bytes
 
@@ -474,4 +474,4 @@ def test_a_json_that_cannot_be_read_is_passed_over(tmp_path: Path, monkeypatch: 
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", refusing)
-    assert read_prompts(image, damaged) == ("a fox", "") and damaged == ["a.json"]
+    assert read_prompts(image, damaged) == ("a fox", "") and noticed.damaged == ["a.json"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Halving:
                 raise D3POError(f"The prompt '{text}' is too long.", "Shorten it.")
         return [{"text": torch.tensor([[len(prompt), len(negative)]])} for prompt in prompts]
 
-    def plain_words(self, prompts: Iterable[str]) -> str:
+    def plain_words(self, prompts: Iterable[str], embeddings: Sequence[str] = ()) -> str:
         return "AND is a word here" if any("AND" in prompt for prompt in prompts) else ""
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
