@@ -129,7 +129,7 @@ def _start(name: str, arguments: list[str]) -> int:
 def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
     parser, options = make_parser(name, command, advanced="--help-advanced" in arguments), Namespace()
     try:
-        _check_text(arguments)
+        check_text(arguments)
         options = parser.parse_args(arguments)
         return within_memory(lambda: command.run(options), command.OUT_OF_MEMORY, "What was done before is kept.")
     except D3POError as error:
@@ -137,9 +137,12 @@ def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _fail(
-            D3POError(f"{error.filename or 'A file'}: {error.strerror or error}.", "Check the path and its rights.")
-        )
+        return _fail(of_file(error))
+
+
+def of_file(error: OSError) -> D3POError:
+    """Return what went wrong with a file as a person reads it."""
+    return D3POError(f"{error.filename or 'A file'}: {error.strerror or error}.", "Check the path and its rights.")
 
 
 def _with_way_on(error: D3POError, options: Namespace) -> D3POError:
@@ -154,7 +157,7 @@ def _with_way_on(error: D3POError, options: Namespace) -> D3POError:
     return D3POError(error.what, go_on(way, options.run), error.safe) if way else error
 
 
-def _check_text(arguments: list[str]) -> None:
+def check_text(arguments: list[str]) -> None:
     """Check that all arguments are text; Python keeps bytes of another encoding as half letters, which nothing takes.
 
     Raises:
