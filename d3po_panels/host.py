@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from d3po_core.diffusion.image_model import ImageModel
+from d3po_core.errors import check_stop
 from d3po_core.gallery.actions import WorkProgress
 from d3po_core.run import Run
 from d3po_core.settings import RewardSettings, TrainSettings
@@ -23,6 +25,53 @@ class Stopped(Exception):
     def __init__(self, rest: bool = False) -> None:
         super().__init__()
         self.rest = rest
+
+
+WAIT_SECONDS = 0.2
+"""After which whoever waits asks whether to stop."""
+
+
+class Lock(Protocol):
+    """A lock that any thread may release; a host's own knows no waiting time."""
+
+    def acquire(self) -> object:
+        """Wait for it."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+@contextmanager
+def acquired(lock: Lock) -> Iterator[None]:
+    """Hold a lock while inside; whoever waits for it may be stopped, see `errors.interruptible`.
+
+    A thread of its own waits, in the order in which a fair lock serves all. If nobody needs the lock any more when that
+    thread gets it, it gives it back at once.
+    """
+    got, guard, wanted = threading.Event(), threading.Lock(), [True]
+
+    def wait() -> None:
+        lock.acquire()
+        with guard:
+            if wanted:
+                got.set()
+                return
+        lock.release()
+
+    threading.Thread(target=wait, name="d3po-waits", daemon=True).start()
+    try:
+        while not got.wait(WAIT_SECONDS):
+            check_stop()
+    except BaseException:
+        with guard:
+            wanted.clear()
+        if got.is_set():
+            lock.release()
+        raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Models(Protocol):

@@ -20,12 +20,12 @@ from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_panels import panels, tastes
 from d3po_panels.controls import Component, Update
-from d3po_panels.host import Models
+from d3po_panels.host import WAIT_SECONDS, Models
 from d3po_panels.tabs import gallery_element, panel_tabs
 from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
 
-from .host import WAIT_SECONDS, StudioHost
+from .host import StudioHost
 from .local_only import LocalOnlyMiddleware
 
 if TYPE_CHECKING:

@@ -15,10 +15,7 @@ from d3po_core.gallery.actions import WorkProgress
 from d3po_core.run import Run
 from d3po_core.settings import RewardSettings, TrainSettings
 from d3po_panels.drawing import AHEAD
-from d3po_panels.host import Models
-
-WAIT_SECONDS = 0.2
-"""After which whoever waits for a model asks whether to stop."""
+from d3po_panels.host import WAIT_SECONDS, Models
 
 
 def _load(source: str, base_config: str | None, dtype: str) -> ImageModel:

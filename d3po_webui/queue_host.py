@@ -16,7 +16,7 @@ from d3po_core.errors import D3POError
 from d3po_core.gallery.actions import WorkProgress
 from d3po_core.run import Run
 from d3po_core.settings import RewardSettings, TrainSettings
-from d3po_panels.host import Stopped
+from d3po_panels.host import Stopped, acquired
 
 from . import host
 from .cards import Cards
@@ -78,19 +78,21 @@ class WebuiHost:
         self.open_to_others = bool(shared.cmd_opts.webui_is_non_local)  # --listen, --share, --ngrok or --server-name
         self.groups_per_turn = 2  # the user's own images wait meanwhile
         self.task = ""
+        self._has_turn = False
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """See `Host.turn`."""
+        """See `Host.turn`. While the host's other work goes on, who waits may be stopped."""
         self.task = tasks.create_task_id("d3po")
         tasks.add_task_to_queue(self.task)
         try:
-            with call_queue.queue_lock, self._begun():
+            with acquired(call_queue.queue_lock), self._begun():
                 model = host.loaded_model()
                 host.take_off_networks()
                 host.to_device(model)
                 yield
         finally:
+            tasks.pending_tasks.pop(self.task, None)  # it was stopped before its turn
             self.task = ""
 
     @contextmanager
@@ -98,9 +100,11 @@ class WebuiHost:
         """Let the host show the task as the present one."""
         shared.state.begin(job=self.task)
         tasks.start_task(self.task)
+        self._has_turn = True
         try:
             yield
         finally:
+            self._has_turn = False
             tasks.finish_task(self.task)
             shared.state.end()
             shared.state.interrupted = shared.state.skipped = False
@@ -111,7 +115,7 @@ class WebuiHost:
 
     def check_stop(self, progress: WorkProgress) -> None:
         """See `Host.check_stop`. Interrupt and Skip stop the job, and Interrupt drawing ahead too."""
-        if not self.task:
+        if not self._has_turn:  # what the host shows, and what is interrupted there, is its other work
             return
         shown, state = progress.shown(0), shared.state
         state.job_count, state.job_no = 1, 0

@@ -6,6 +6,7 @@ Installed beside the extension itself; POST /d3po-probe/<name of a function of `
 import base64
 import hashlib
 import io
+import time
 import traceback
 
 import gradio
@@ -42,6 +43,11 @@ class Probe:
     def _turn(self):
         """A turn in the host's queue, as jobs have it."""
         return self.host.turn()
+
+    def occupy(self, seconds):
+        """Hold the host's queue for some time, as a picture of the user's that is being drawn."""
+        with self._turn():
+            time.sleep(seconds)
 
     def version(self):
         return {"host": launch_utils.git_tag(), "torch": torch.__version__, "gradio": gradio.__version__}
