@@ -74,6 +74,10 @@ class LostLora(D3POError):
         )
 
 
+class DamagedState(Exception):
+    """A trainer's state cannot be gone on from; says what is wrong with it."""
+
+
 _LAST_PICK = "SELECT COALESCE(MAX(serial), 0) FROM picks"
 _LAST_TRAINED_PICK = "SELECT COALESCE(MAX(last_pick), 0) FROM rounds"
 
@@ -317,11 +321,21 @@ class Rounds(Part):
         except LostLora:
             pass
         assert stopped is not None, "the base model has no file"
-        state = self._round_folder(stopped.number) / STATE
-        names = (state.with_name(f"set-aside-{n}.safetensors") for n in itertools.count(1))
-        with writing(self.folder):
-            os.rename(state, next(name for name in names if not name.exists()))
+        self.set_state_aside(stopped.number)
         return True
+
+    def set_state_aside(self, number: int) -> Path:
+        """Let a stopped round begin anew: its state is kept by another name, which is returned. Hold the lock.
+
+        Raises:
+            D3POError: the folder cannot be written to.
+        """
+        state = self._round_folder(number) / STATE
+        names = (state.with_name(f"set-aside-{n}.safetensors") for n in itertools.count(1))
+        aside = next(name for name in names if not name.exists())
+        with writing(self.folder):
+            os.rename(state, aside)
+        return aside
 
     def folder_of(self, number: int) -> Path:
         """Return the folder for the files of a round; it is made when missing.
@@ -351,18 +365,23 @@ class Rounds(Part):
         """Return the trainer's state as last saved: tensors and `info`; None if there is none.
 
         Raises:
-            D3POError: the file is damaged.
+            DamagedState: the file is damaged.
+            D3POError: it cannot be read.
         """
-        path = self.folder_of(number) / STATE
-        if not path.is_file():
+        path = self._round_folder(number) / STATE
+        try:
+            tensors, metadata = files.unpack(path.read_bytes())
+            return tensors, dict(json.loads(metadata["info"]))
+        except FileNotFoundError:
             return None
-        tensors, metadata = files.read(
-            path,
-            f"The trainer's state of round {number}",
-            "Delete this file to begin the round again.",
-            "All picks are saved.",
-        )
-        return tensors, json.loads(metadata["info"])
+        except OSError as error:
+            raise D3POError(
+                f"What round {number} had learnt so far cannot be read ({error.strerror}): {path}.",
+                "Check the disk and the file's rights, and try again.",
+                "All picks are saved.",
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedState(str(error)) from error
 
 
 def policy_id(path: Path) -> str:

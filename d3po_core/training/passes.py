@@ -276,6 +276,24 @@ def pack_optimizer(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.
     return tensors
 
 
+def misfit(tensors: dict[str, Tensor], parameters: Sequence[torch.nn.Parameter]) -> str:
+    """Return what is wrong with tensors that are no packed parameters and moments of a LoRA; "" if nothing is."""
+    expected = {f"{i}.{name}": parameter for i, parameter in enumerate(parameters) for name in ("parameter", *MOMENTS)}
+    if unknown := sorted(tensors.keys() - expected.keys()):
+        return f"{unknown[0]} is not of this LoRA"
+    for name, parameter in expected.items():
+        value = tensors.get(name)
+        if value is None:
+            number, _, kind = name.partition(".")
+            if kind == "parameter" or any(f"{number}.{other}" in tensors for other in MOMENTS):
+                return f"{name} is missing"
+        elif value.shape != (() if name.endswith(".step") else parameter.shape):
+            return f"{name} has the shape {tuple(value.shape)}"
+        elif not value.isfinite().all():
+            return f"{name} is no number"
+    return ""
+
+
 @torch.no_grad()
 def unpack_parameters(tensors: dict[str, Tensor], parameters: Sequence[torch.nn.Parameter]) -> None:
     """Copy packed parameters into the LoRA's, without moments."""

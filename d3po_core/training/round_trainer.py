@@ -34,8 +34,9 @@ from ..evaluation.compare import STRENGTHS
 from ..lora import Lora, LoraWeights, attach, import_lora, save_lora, unused_path
 from ..lora.weights import scale_weights
 from ..run import Round, Run, device_name, policy_id
+from ..run.rounds import DamagedState
 from ..settings import FilledTrainSettings, LoraSettings, RewardSettings
-from .passes import mean_kl, pack_optimizer
+from .passes import mean_kl, misfit, pack_optimizer
 from .reports import Report, RoundResult, RoundState
 from .rows import TrainingGroup
 
@@ -291,10 +292,10 @@ def open_round(
         attachment: "peft" for diffusers modules, "hooks" for modules that a host owns.
 
     Raises:
-        D3POError: last round's LoRA or the state is missing or damaged, or the LoRA does not fit the network.
+        D3POError: last round's LoRA is missing or damaged, or does not fit the network; or the state is damaged: it is
+            set aside, and the round begins anew the next time.
     """
     run.write_manifest(device=device_name(denoiser.device), **plan.all_settings())
-    saved = _read_state(run, number, plan.KIND)
     path = run.rounds.lora(plan.start)
     previous = import_lora(path, denoiser.module) if path else None
     lora = attach(
@@ -306,18 +307,32 @@ def open_round(
         seed=plan.settings.seed,
     )
     exit.callback(lora.remove)
+    try:
+        saved = _read_state(run, number, plan.KIND, lora.parameters())
+    except DamagedState as error:
+        aside = run.rounds.set_state_aside(number)
+        raise D3POError(
+            f"What round {number} had learnt so far is damaged ({error}).",
+            "Start the round again: it begins anew, with all picks that you have now.",
+            f"All picks, pictures and finished rounds are saved, and the damaged file is kept: {aside}.",
+        ) from error
     return OpenRound(number, resumed, lora, previous, saved, exit)
 
 
-def _read_state(run: Run, number: int, kind: str) -> SavedState:
+def _read_state(run: Run, number: int, kind: str, parameters: Sequence[torch.nn.Parameter]) -> SavedState:
+    """Return where a round was left; raises DamagedState if it cannot be gone on from."""
     stored = run.rounds.load_state(number)
     # In 0.1.0 a round by picks had several phases: it is begun anew.
     if stored is None or (kind == "train" and "phase" in stored[1]):
         return SavedState({}, RoundState())
     tensors, info = stored
     known = {item.name for item in dataclasses.fields(RoundState)}
-    values = {name: value for name, value in info.items() if name in known}
-    return SavedState(tensors, RoundState(**values))
+    state = RoundState(**{name: value for name, value in info.items() if name in known})
+    if type(state.done) is not int or state.done < 0:
+        raise DamagedState(f"it says that {state.done} updates were done")
+    if (state.done or tensors) and (wrong := misfit(tensors, parameters)):
+        raise DamagedState(wrong)
+    return SavedState(tensors, state)
 
 
 @dataclass(frozen=True)
