@@ -19,8 +19,8 @@ from d3po_core.training.passes import BatchLimits
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
 from d3po_core.training.rows import Reference, TrainingGroup, group_rows, predict
 from tests.toy import ToyDenoiser, ToyModel, toy_group
+from tests.training.picked import picked_run, trainer
 from tests.training.test_methods import RANKED, FlowToy, double_group, flat, in_double
-from tests.training.test_trainer import picked_run, trainer
 
 
 class Scaled(ToyDenoiser):

@@ -1,9 +1,7 @@
-"""A round from picks to LoRA on a toy model, through a real run on disk: resumed, killed, stopped, doubted."""
+"""A round from picks to LoRA on a toy model, through a real run on disk: learnt, predicted, doubted, refused."""
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,50 +17,13 @@ from d3po_core.lora.attachment import applied
 from d3po_core.lora.weights import blend
 from d3po_core.picks import Pick
 from d3po_core.rewards.judge import fit_judge
-from d3po_core.run import RoundSummary, Run, policy_id
-from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
-from d3po_core.training import round_trainer
-from d3po_core.training import trainer as module
-from d3po_core.training.preference_optimizer import PreferenceOptimizer
-from d3po_core.training.preferences import PreferenceData
+from d3po_core.run import Run
+from d3po_core.settings import replace
 from d3po_core.training.round_trainer import save_round
-from d3po_core.training.trainer import Trainer, doubts
-from tests.run_helpers import undo
+from d3po_core.training.trainer import doubts
 from tests.toy import ToyModel
-from tests.training.rounds import train_some, train_to_end
-
-PROMPTS = ["one", "two", "three"]
-SAMPLE = SampleSettings(groups=24, steps=8, window_sigma=4.0, guidance_scale=3.0, batch=8, start="same")
-TRAIN = TrainSettings(epochs=3, batch=4, learning_rate=3e-2, warmup=0, beta=20.0, drift_limit=0.0)
-LORA = LoraSettings(rank=2, alpha=2.0)
-
-
-def picked_run(folder: Path, model: ToyModel, picks: str = "bright", settings: SampleSettings = SAMPLE) -> Run:
-    """A run judged by somebody who likes the first colour bright, or only flags the darkest, or says nothing."""
-    run = Run.create(folder, model={"identity": model.identity}, settings={})
-    for sampled in sample_groups(run, model, settings, PROMPTS):
-        noisy = run.groups.trajectory(sampled.group_id)["x"][:, -1].float()
-        best = int(noisy[:, 0].mean(dim=(1, 2)).argmax())
-        pick = Pick("tie") if picks == "tie" else Pick("favourite", (best,))
-        if picks == "flags":
-            run.flags.add(sampled.group_id, int(noisy[:, 0].mean(dim=(1, 2)).argmin()), "defective")
-        elif picks != "none":
-            run.picks.add(sampled.group_id, pick)
-    return run
-
-
-def copied(run: Run, to: Path) -> Run:
-    """The same run once more: which steps an update trains hangs on the groups' ids, which no other run has."""
-    run.close()
-    return Run.open(shutil.copytree(run.folder, to))
-
-
-def trainer(run: Run, model: ToyModel, **settings: object) -> Trainer:
-    return Trainer.open(run, model.denoiser, replace(TRAIN, settings), LORA, attachment="hooks")
-
-
-def flat(weights: dict) -> torch.Tensor:  # type: ignore[type-arg]
-    return torch.cat([t.flatten() for w in weights.values() for t in (w.down, w.up)])
+from tests.training.picked import PROMPTS, SAMPLE, copied, evidence, flat, picked_run, trainer
+from tests.training.rounds import train_to_end
 
 
 def flipped(run: Run, held_out: bool) -> None:
@@ -72,18 +33,6 @@ def flipped(run: Run, held_out: bool) -> None:
             (stored,) = [each for each in run.picks.standing() if each.group_id == group.id]
             other = 0 if stored.pick.order[0] == group.candidates - 1 else group.candidates - 1
             run.picks.add(group.id, Pick("favourite", (other,)))
-
-
-def evidence(monkeypatch: pytest.MonkeyPatch, z: float) -> None:
-    """Let the judge be as sure of itself as this, whatever the picks say."""
-    real = module.preference_data
-
-    def sure(*arguments: object) -> PreferenceData:
-        data = real(*arguments)  # type: ignore[arg-type]
-        assert data.judge is not None
-        return dataclasses.replace(data, judge=dataclasses.replace(data.judge, z=z))
-
-    monkeypatch.setattr(module, "preference_data", sure)
 
 
 def log_ratios(model: ToyModel, run: Run, group_id: str, weights: LoraWeights) -> list[float]:
@@ -122,20 +71,6 @@ def test_a_round_says_how_it_goes(tmp_path: Path) -> None:
     assert result.strength_scan[0][1] > result.strength_scan[2][1] > 0
     assert set(result.figures) == {"loss", "margin", "clip_fraction", "winner"}
     assert len(work.run.metrics.read()) == len(reports)
-
-
-def test_picks_teach_all_layers_and_a_stopped_round_keeps_its_own(tmp_path: Path) -> None:
-    model = ToyModel()
-    run = picked_run(tmp_path / "run", model)
-    assert LORA.targets == "auto"
-    with trainer(run, model) as work:
-        assert work.lora_settings.targets == "all"
-    few = picked_run(tmp_path / "few", model)
-    attention = replace(LORA, {"targets": "attention"})
-    with Trainer.open(few, model.denoiser, TRAIN, attention, attachment="hooks") as work:
-        train_some(work, 2)
-    with trainer(few, model) as work:  # goes on
-        assert work.lora_settings.targets == "attention"
 
 
 def test_held_out_picks_are_predicted_once_at_the_end(tmp_path: Path) -> None:
@@ -245,61 +180,6 @@ def test_training_leaves_no_trace_in_the_network(tmp_path: Path) -> None:
     assert list(model.denoiser.module.state_dict()) == names
 
 
-@pytest.mark.parametrize("stop_after", [1, 11, 21, 62])
-def test_a_stopped_round_goes_on_to_the_same_end(tmp_path: Path, stop_after: int) -> None:
-    model = ToyModel()
-    picked = picked_run(tmp_path / "a", model)
-    run = copied(picked, tmp_path / "b")
-    straight = trainer(picked, model)
-    train_to_end(straight)
-
-    first = trainer(run, model)
-    train_some(first, stop_after)
-    assert flat(first.result().weights).isfinite().all()
-    assert first.result().reason == "Stopped before the end."
-
-    run.close()
-    run = Run.open(tmp_path / "b")
-    second = trainer(run, model, epochs=1, judge=False)  # a round goes on with the settings it began with
-    reports = train_to_end(second)
-    assert second.resumed and second.settings.epochs == 3
-    assert [r.update for r in reports] == list(range(stop_after + 1, 64))
-    assert torch.allclose(flat(second.result().weights), flat(straight.result().weights), atol=1e-6)
-    said, expected = second.result(), straight.result()
-    assert (said.z, said.guessed, said.reason) == (expected.z, expected.guessed, expected.reason)
-    assert said.figures == pytest.approx(expected.figures, rel=1e-4)
-
-
-def test_a_round_of_before_the_judge_is_begun_anew(tmp_path: Path) -> None:
-    """Its state counted the updates of one of its phases, and its tensors may be a check's."""
-    model = ToyModel()
-    picked = picked_run(tmp_path / "a", model)
-    run = copied(picked, tmp_path / "b")
-    straight = trainer(picked, model)
-    train_to_end(straight)
-    first = trainer(run, model)
-    train_some(first, 30)
-    stored = run.rounds.load_state(first.round)
-    assert stored is not None and stored[1]["done"] == 30
-    tensors, info = stored
-    run.rounds.save_state(first.round, tensors, {**info, "phase": 1, "hits": [[[1.0]]], "held_out": [], "done": 7})
-    second = trainer(run, model)
-    assert [r.update for r in train_to_end(second)] == list(range(1, 64))
-    assert torch.allclose(flat(second.result().weights), flat(straight.result().weights), atol=1e-6)
-
-
-def test_a_round_that_was_killed_after_its_last_step_is_not_trained_again(tmp_path: Path) -> None:
-    model = ToyModel()
-    run = picked_run(tmp_path / "run", model)
-    first = trainer(run, model)
-    train_to_end(first)
-    again = trainer(run, model)
-    assert train_to_end(again) == []
-    assert torch.equal(flat(again.result().weights), flat(first.result().weights))
-    assert again.result().strength_scan == first.result().strength_scan
-    assert again.result().figures == first.result().figures
-
-
 @pytest.mark.parametrize(("picks", "message"), [("none", "Nothing has been picked"), ("tie", "None of the 24 picks")])
 def test_no_usable_pair_is_said(tmp_path: Path, picks: str, message: str) -> None:
     model = ToyModel()
@@ -329,44 +209,6 @@ def test_pictures_of_another_model_are_noticed_wherever_they_are(tmp_path: Path)
     assert len(train_to_end(trainer(run, model, reevaluate_reference=True))) > 3
 
 
-def test_a_round_that_learnt_nothing_takes_new_picks_and_settings(tmp_path: Path) -> None:
-    model = ToyModel()
-    run = picked_run(tmp_path / "run", model)
-    with pytest.raises(D3POError, match="another base model"):
-        trainer(run, ToyModel(seed=1))
-    for sampled in sample_groups(run, model, replace(SAMPLE, {"groups": 8}), PROMPTS):
-        run.picks.add(sampled.group_id, Pick("favourite", (0,)))
-    again = trainer(run, model, epochs=2, judge=False)
-    with again:
-        list(again.steps())
-        save_round(again)
-    assert not again.resumed and again.settings.epochs == 2
-    assert len(again.trained_on) == len([group for group in run.groups.select() if not group.held_out])
-    assert run.picks.untaught() == 0 and len(run.rounds.all()) == 1
-
-
-def test_two_trainers_on_one_run(tmp_path: Path) -> None:
-    model = ToyModel()
-    run = picked_run(tmp_path / "run", model)
-    first = trainer(run, model)
-    with pytest.raises(D3POError, match=r"[Aa]nother|already"):
-        trainer(Run.open(tmp_path / "run"), model)
-    assert len(train_to_end(first)) > 3
-    with trainer(Run.open(tmp_path / "run"), model) as second:
-        assert second.resumed
-
-
-def test_a_round_is_not_closed_while_another_trainer_is_at_it(tmp_path: Path) -> None:
-    model = ToyModel()
-    run = picked_run(tmp_path / "run", model)
-    first = trainer(run, model)
-    train_some(first, 1)
-    with trainer(Run.open(tmp_path / "run"), model):
-        with pytest.raises(ValueError, match="before its trainer is closed"):
-            save_round(first)
-        assert run.rounds.open() is not None
-
-
 def test_held_out_groups_are_never_trained_on(tmp_path: Path) -> None:
     """Turning all their picks round changes how well they are predicted, and nothing that is learnt."""
     model, outcomes = ToyModel(), []
@@ -393,93 +235,3 @@ def test_what_nobody_has_seen_teaches_too(tmp_path: Path) -> None:
     reports = train_to_end(work)
     assert len(unseen) == 7 and set(unseen) < set(work.trained_on) and len(work.trained_on) == 28
     assert reports[-1].total == 3 * 28 and len(reports[-1].hidden.hits) == 3  # the others held out were not judged
-
-
-def test_picks_made_meanwhile_are_for_the_next_round(tmp_path: Path) -> None:
-    model = ToyModel()
-    run = picked_run(tmp_path / "run", model)
-    first = trainer(run, model)
-    train_some(first, 1)
-    undo(run)
-    second = trainer(run, model)
-    assert second.resumed
-    train_to_end(second)
-    assert second.trained_on == first.trained_on and second.result().z == first.result().z
-
-
-def test_an_interruption_while_hidden_picks_are_measured_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = ToyModel()
-    picked = picked_run(tmp_path / "a", model)
-    run = copied(picked, tmp_path / "b")
-    straight = trainer(picked, model)
-    train_to_end(straight)
-    with monkeypatch.context() as patched:
-        patched.setattr(PreferenceOptimizer, "measure", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            train_to_end(trainer(run, model))
-    second = trainer(run, model)
-    reports = train_to_end(second)
-    assert [report.update for report in reports] == [63]  # the last update alone is repeated
-    assert torch.allclose(flat(second.result().weights), flat(straight.result().weights), atol=1e-6)
-
-
-def test_a_damaged_group_is_left_out_of_the_next_try(tmp_path: Path) -> None:
-    model = ToyModel()
-    run = picked_run(tmp_path / "run", model)
-    victim = [group for group in run.groups.select() if not group.held_out][5].id
-    (path,) = (run.folder / "groups" / victim).glob("*.safetensors")
-    path.write_bytes(b"not a tensor")
-    with pytest.raises(D3POError, match="left out from now on"):
-        train_to_end(trainer(run, model))
-    second = trainer(run, model)
-    train_to_end(second)
-    assert victim not in second.trained_on and len(second.trained_on) == 20
-
-
-def test_a_damaged_group_without_others_is_not_said_to_be_left_out(tmp_path: Path) -> None:
-    model = ToyModel()
-    run = picked_run(tmp_path / "run", model, settings=replace(SAMPLE, {"groups": 1, "held_out": 0.0}))
-    (group,) = run.groups.select()
-    (path,) = (run.folder / "groups" / group.id).glob("*.safetensors")
-    path.write_bytes(b"not a tensor")
-    with pytest.raises(D3POError, match="pick in more groups"):
-        train_to_end(trainer(run, model))
-
-
-def test_a_later_round_goes_on_from_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its LoRA remembers every pick; how sure the evidence is does not come from that."""
-    model = ToyModel()
-    run = picked_run(tmp_path / "run", model)
-    first = trainer(run, model, epochs=10, trained_steps=0)
-    with first:
-        assert abs(first._fit.measure(first.trained_on).margin) < 1e-2
-        list(first.steps())
-    lora = tmp_path / "run" / "one.safetensors"
-    lora.write_bytes(b"one")
-    run.rounds.finish(first.round, lora, policy_id(lora), RoundSummary())
-    monkeypatch.setattr(round_trainer, "import_lora", lambda path, network: first.result().weights)
-    second = trainer(run, model)
-    assert torch.allclose(flat(second.result().weights), flat(first.result().weights), atol=1e-6)
-    with second:
-        assert second._fit.measure(second.trained_on).accuracy > 0.75
-        assert second.result().z == first.result().z
-
-
-def test_without_evidence_a_later_round_leaves_the_last_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = ToyModel()
-    run = picked_run(tmp_path / "run", model)
-    first = trainer(run, model)
-    train_to_end(first)
-    lora = tmp_path / "run" / "one.safetensors"
-    lora.write_bytes(b"one")
-    run.rounds.finish(first.round, lora, policy_id(lora), RoundSummary())
-    monkeypatch.setattr(round_trainer, "import_lora", lambda path, network: first.result().weights)
-    evidence(monkeypatch, 1.75)
-    second = trainer(run, model)
-    assert train_to_end(second) == [] and second.trained_on == []
-    assert torch.equal(flat(second.result().weights), flat(first.result().weights))
-    assert not second.result().changed  # by this round
