@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ..d3po_core.app.tournament import call_up
 from ..d3po_core.diffusion.image_model import check_finite
 from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
@@ -269,7 +270,7 @@ class AutoPick(io.ComfyNode):
     ) -> io.NodeOutput:
         run = folders.library().run(trajectories["run"])
         scores = reward_of(judge) if judge is not None else get_reward(reward.strip() or scorer)
-        count = sum(1 for _ in auto_pick.auto_pick(run, scores, AUTO_PICKER, kind, mistakes))
+        count = sum(1 for _ in auto_pick.auto_pick(run, scores, AUTO_PICKER, kind, mistakes, call_up=call_up))
         return io.NodeOutput(trajectories, ui={"text": [f"Picked in {count} groups."]})
 
 

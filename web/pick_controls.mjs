@@ -95,10 +95,11 @@ export class PickFoot {
     const { session, text } = this;
     const progress = session.progress();
     if (!progress) return;
-    const { done, of, previous } = progress;
-    const seconds = session.secondsLeft();
+    const matches = session.tournament();
+    const { done, of, previous } = matches ? { ...matches, previous: 0 } : progress;
+    const seconds = matches ? session.pace.seconds(of - done) : session.secondsLeft();
     const left = seconds === null ? "" : text.t("foot.left", { time: text.duration(seconds) });
-    say(this.progress, text.t("foot.done", { done, of }) + left);
+    say(this.progress, text.t(matches ? "foot.match" : "foot.done", { done, of }) + left);
     this.fill.style.inlineSize = `${Math.min(100, (100 * (done - previous)) / Math.max(1, of - previous))}%`;
     this.track.setAttribute("aria-valuemax", String(of));
     this.track.setAttribute("aria-valuenow", String(Math.min(done, of)));

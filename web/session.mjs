@@ -274,6 +274,14 @@ export class Session extends EventTarget {
 
   // What is shown about it
 
+  /** Matches of a tournament that is not over, with those that the server does not know yet counted in. */
+  tournament() {
+    const { tournament } = this.state ?? {};
+    if (!tournament || tournament.done >= tournament.of) return null;
+    const ours = this.outbox.waiting.filter(({ taste, kind, body }) => taste === this.taste && kind === "pick" && body.reason !== "repeat");
+    return { done: Math.min(tournament.of, tournament.done + ours.length), of: tournament.of };
+  }
+
   /** Picks done, the milestone ahead and the one behind, with what the server does not know yet counted in. */
   progress() {
     if (!this.state) return null;

@@ -9,12 +9,13 @@ import { HistoryView } from "./history_view.mjs";
 import { commandFor } from "./keys.mjs";
 import { Notices } from "./notices.mjs";
 import { PickView } from "./pick_view.mjs";
+import { RankingView } from "./ranking_view.mjs";
 import { keyList, Overlay, youForm } from "./sheets.mjs";
 import { TeachingView } from "./teaching_view.mjs";
 
 /** @import { Child, Command, IconName, Session, Text, View } from "./types" */
 
-const TABS = ["pick", "teach", "history"];
+const TABS = ["pick", "ranking", "teach", "history"];
 
 /** A wheel that scrolls something in here must not zoom a host's canvas as well. @param {Event} event */
 function keepWheel(event) {
@@ -38,6 +39,7 @@ export class Shell {
     /** @type {Record<string, View>} */
     this.views = {
       pick: new PickView(session, text, this),
+      ranking: new RankingView(session, text, this),
       teach: new TeachingView(session, text, this),
       blind: new BlindView(session, text, this),
       history: new HistoryView(session, text, this),
@@ -199,6 +201,11 @@ export class Shell {
     return el("button", attributes, this.text.t(`tab.${name}`));
   }
 
+  /** The tab of a view. @param {string} name */
+  #of(name) {
+    return this.tabs[TABS.indexOf(name)];
+  }
+
   #head() {
     const { who } = this.session;
     const person = this.#round("person", () => this.showYou(), who && el("span.name", {}, who));
@@ -231,7 +238,8 @@ export class Shell {
     say(this.title, state.taste.name || this.text.t("choose.unnamed"));
     this.title.title = state.taste.model.name;
     const undecided = Boolean(state.blind && !state.blind.decision);
-    this.tabs[1].toggleAttribute("news", undecided || state.work?.kind === "teaching");
+    this.#of("teach").toggleAttribute("news", undecided || state.work?.kind === "teaching");
+    this.#of("ranking").hidden = !state.tournament;
     this.host.dispatchEvent(new CustomEvent("d3po-state", { detail: state, bubbles: true }));
   }
 }

@@ -115,7 +115,13 @@ export type State = {
   rounds: Round[];
   blind: Blind | null;
   understood: Understood | null;
+  tournament: Tournament | null;
 };
+
+/** Matches of pictures that exist, two at a time: how many are over, of how many. */
+export type Tournament = { done: number; of: number };
+export type RankedPicture = { place: number; won: number; played: number; name: string; image: Image };
+export type Ranking = { pools: { prompt: string; pictures: RankedPicture[] }[] };
 
 /** A LoRA file that the taste needs is missing or damaged; `to` is the round that it would go on from, 0 the original. */
 export type Lost = Problem & { to: number; restores: boolean };

@@ -39,10 +39,10 @@ export class Waiting {
     const { session, text } = this;
     const { state, api, refusal } = session;
     const key = this.#cause();
-    say(this.title, refusal?.what || text.t(`waiting.${key}`));
+    say(this.title, refusal?.what || text.t(`waiting.${key}`, { n: state?.tournament?.of ?? 0 }));
     say(this.hint, refusal ? refusal.do : text.has(`waiting.${key}.hint`) ? text.t(`waiting.${key}.hint`) : "");
     this.work.refresh(api.away ? null : (state?.work ?? null));
-    this.draw.hidden = !(key === "none" && state?.can.includes("draw"));
+    this.draw.hidden = !(["none", "played"].includes(key) && state?.can.includes("draw"));
     mark(this.element, "calm", key === "loading");
   }
 
@@ -52,7 +52,8 @@ export class Waiting {
     if (cards.coming.size || !state) return "loading";
     if (state.work?.kind === "drawing" || state.work?.kind === "loading") return "drawing";
     if (state.work) return "busy";
-    return state.groups.waiting ? "loading" : "none";
+    if (state.groups.waiting) return "loading";
+    return state.tournament ? "played" : "none";
   }
 }
 

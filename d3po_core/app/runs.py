@@ -135,6 +135,14 @@ def _read(run: Run, section: str, kind: type[Settings]) -> Settings:
     return from_stored(kind, {**preset.get(section, {}), **run.settings.get(section, {})})
 
 
+def _brought(imported: Imported) -> str:
+    if imported.entrants:
+        pictures = "1 picture" if imported.added == 1 else f"{imported.added} pictures"
+        return f"Imported {pictures} that nobody has judged: the gallery shows them two at a time, pick the better one."
+    groups = "1 group" if imported.added == 1 else f"{imported.added} groups"
+    return f"Imported {groups} of pictures."
+
+
 def import_outcome(imported: Imported, method: str, at_most: int) -> tuple[str, list[str]]:
     """Return what was imported in a sentence or a few, and what was left out, a line each.
 
@@ -143,8 +151,7 @@ def import_outcome(imported: Imported, method: str, at_most: int) -> tuple[str, 
         method: that the run is trained with.
         at_most: lines about what was left out.
     """
-    groups = "1 group" if imported.added == 1 else f"{imported.added} groups"
-    parts = [f"Imported {groups} of pictures."]
+    parts = [_brought(imported)]
     if imported.known:
         parts.append(f"{imported.known} were there already.")
     parts += imported.notes

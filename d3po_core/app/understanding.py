@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..errors import D3POError
 from ..rewards.description import described
 from ..rewards.features import STATISTICS, get_features
-from ..rewards.judge import above_chance, enough, predicted_right, preferences, share_of
+from ..rewards.judge import above_chance, enough, predicted_right, preferences, related_groups, share_of
 from ..run import Run
 
 HELPS = 0.01
@@ -46,8 +46,9 @@ def understand(run: Run) -> Understanding | None:
     kind = get_features(STATISTICS)  # the rest is known once Teach has been pressed
     features = described(run, [*training, *held_out], kind)
     training, held_out = ({name: of[name] for name in of if name in features} for of in (training, held_out))
-    right = predicted_right(features, training, held_out, kind.scales)
-    half = predicted_right(features, training, {}, kind.scales, folds=2)
+    related = related_groups(run, training)
+    right = predicted_right(features, training, held_out, kind.scales, related=related)
+    half = predicted_right(features, training, {}, kind.scales, folds=2, related=related)
     share, known = share_of(above_chance(right)), float(right[: len(half)].mean())
     return Understanding(float(right.mean()), len(right), share, share < 1 or known - float(half.mean()) > HELPS)
 

@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..app.tournament import call_up
     from ..exchange.authors_json import export_picks
     from ..exchange.lines import import_file
     from ..rewards.auto_pick import auto_pick
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"Imported {import_file(run, options.import_, options.who)} picks.")
     if reward or options.random:
         who = options.who or (reward.name if reward else RANDOM)
-        picking = auto_pick(run, reward, who, options.kind, options.flip, options.limit, options.seed)
+        picking = auto_pick(run, reward, who, options.kind, options.flip, options.limit, options.seed, call_up)
         count, mistakes = show_picking(picking)
         print(f"Picked in {count} groups{f', {mistakes} of them mistaken' if mistakes else ''}.")
     if options.export:

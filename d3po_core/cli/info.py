@@ -6,6 +6,8 @@ run's size. Images, picks and LoRA files stay; those groups can then no longer b
 --go-back lets an earlier round, or the original model, draw and be taught on. Where a round's LoRA file is missing or
 damaged, --restore takes a copy of the file, and --go-on does without: it makes the file anew from the stronger one that
 it was made from, or goes back to an earlier round. None of the three deletes anything.
+
+--ranking lists the pictures of a tournament (see d3po import), best first.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 EXAMPLE = """  d3po info --run my-taste
   d3po info --run my-taste --free-space --keep-rounds 1
   d3po info --run my-taste --go-back base"""
-DOES = ("--free-space", "--restore", "--go-on", "--go-back")
-"""What changes something."""
+DOES = ("--free-space", "--restore", "--go-on", "--go-back", "--ranking")
+"""What is done in place of telling, one at a time."""
 SOUND = "No LoRA file of this run is missing or damaged."
 BACK = "The LoRA of round {} is back. Drawing and teaching go on from it."
 OUT_OF_MEMORY = "Close other programs; this needs little."
@@ -45,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
         help="but spare the last N rounds [0]",
     )
 
+    parser.add_argument("--ranking", action="store_true", help="list the pictures of a tournament, best first")
     group = parser.add_argument_group("rounds")
     group.add_argument("--go-back", metavar="ROUND", help="draw and teach on from this round, or from base")
     group.add_argument(
@@ -60,7 +63,9 @@ def run(options: argparse.Namespace) -> int:
 
     _check_one(options)
     run = Run.open(options.run)
-    if options.free_space:
+    if options.ranking:
+        print("\n".join(_ranking(run)))
+    elif options.free_space:
         print(run.space.free(options.keep_rounds))
     elif options.restore:
         print(_restore(run, Path(os.path.expanduser(options.restore))))
@@ -117,6 +122,23 @@ def _go_on(run: Run) -> str:
     return _gone_back(way.to, anew=stopped is not None and run.rounds.stopped() is None)
 
 
+def _ranking(run: Run) -> list[str]:
+    """List the pictures of a tournament, prompt by prompt.
+
+    Raises:
+        D3POError: no pictures take part in one.
+    """
+    from ..app.tournament import standings
+
+    lines = []
+    for pool in standings(run):
+        lines += [pool[0].entrant.prompt]
+        lines += [f"  {each.place:3}. won {each.won} of {each.played}  {each.entrant.source}" for each in pool]
+    if not lines:
+        raise D3POError("There is no tournament in this run.", "Bring a folder of pictures with d3po import.")
+    return lines
+
+
 def _go_back(run: Run, name: str) -> str:
     """Let an earlier round draw and be taught on, and return what was done.
 
@@ -137,6 +159,7 @@ def _gone_back(to: int, anew: bool) -> str:
 def describe(run: Run, folder: str) -> list[tuple[str, str]]:
     """Return what a person may want to know of a run in a folder, as names and values."""
     from ..app.loras import way_on
+    from ..app.tournament import progress
     from ..run.space import readable
 
     groups, picks = run.groups.select(), run.picks.standing()
@@ -149,6 +172,8 @@ def describe(run: Run, folder: str) -> list[tuple[str, str]]:
         ("Groups", _groups(groups)),
         ("Picks", ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.most_common()) or "none yet"),
     ]
+    if (matches := progress(run)) is not None:
+        lines.append(("Matches", f"{matches.done} of {matches.of} played"))
     flags = Counter(flag.kind for flag in run.flags.standing())
     if flags:
         lines.append(("Flags", ", ".join(f"{count} {kind}" for kind, count in flags.most_common())))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from ..app.tournament import call_up, standings
 from ..errors import D3POError
 from ..evaluation.compare import STRENGTHS
 from ..exchange.authors_json import feedback_rows
@@ -72,6 +73,7 @@ def next_cards(asked: Asked) -> JsonObject:
     """Lease the next groups to a page (POST next)."""
     client, want = fields.an_id(asked.fields, "client"), fields.whole(asked.fields, "want", 1, 8)
     asked.actions.seen(asked.run)
+    call_up(asked.run, want - asked.run.picks.counts("").waiting)
     leases = asked.run.leases.take(client, asked.who(), want, fields.ids(asked.fields, "holding"))
     return {"cards": [card(asked.run, lease, asked.who()) for lease in leases], **asked.state()}
 
@@ -154,6 +156,26 @@ def history(asked: Asked) -> JsonObject:
     return {
         **{"total": total, "items": items, "people": run.history.people(), "rounds": run.groups.rounds()},
         "consistency": {"same": same, "of": times} if times else None,
+    }
+
+
+def ranking(asked: Asked) -> JsonObject:
+    """Return the pictures of a tournament, best first, by prompt (GET ranking)."""
+    run = asked.run
+    return {
+        "pools": [
+            {
+                "prompt": pool[0].entrant.prompt,
+                "pictures": [
+                    {
+                        **{"place": ranked.place, "won": ranked.won, "played": ranked.played},
+                        **{"name": ranked.entrant.source, "image": image(run, ranked.entrant.group_id, 0)},
+                    }
+                    for ranked in pool
+                ],
+            }
+            for pool in standings(run)
+        ]
     }
 
 

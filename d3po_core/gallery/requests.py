@@ -32,6 +32,7 @@ MAX_BYTES = 64 * 1024
 GETS: dict[str, Callable[[Asked], object]] = {
     "state": answers.show_state,
     "history": answers.history,
+    "ranking": answers.ranking,
     "export": answers.export,
 }
 POSTS: dict[str, Callable[[Asked], object]] = {

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from ..app import understanding
 from ..app.loras import way_on
+from ..app.tournament import Progress, progress
 from ..evaluation.compare import drift_word, recommended_strength_of
 from ..picks import MIN_PICKS
 from ..run import Round, Run, StoredFlag, StoredPick
@@ -123,6 +124,11 @@ class UnderstoodState(TypedDict):
     more: bool
 
 
+class TournamentState(TypedDict):
+    done: int
+    of: int
+
+
 class State(TypedDict):
     """All that changes while a page is open."""
 
@@ -138,6 +144,7 @@ class State(TypedDict):
     rounds: list[RoundState]
     blind: BlindState | None
     understood: UnderstoodState | None
+    tournament: TournamentState | None
 
 
 class CandidateImage(TypedDict):
@@ -190,6 +197,7 @@ def state(run: Run, actions: Actions, who: str) -> State:
         actions.problem(run),
         run.blind_checks.last(),
     )
+    tournament = progress(run)
     milestone, lost = next_milestone(counts.usable), _lost(run, actions)
     if problem and lost and problem.what == lost["what"]:
         problem = None
@@ -207,14 +215,20 @@ def state(run: Run, actions: Actions, who: str) -> State:
             "previous": milestone // 2 if milestone > MIN_PICKS else 0,
         },
         "last": _last(last) if last else None,
-        "groups": {"drawn": counts.drawn, "waiting": counts.waiting, "near": counts.near},
+        "groups": {"drawn": counts.drawn, "waiting": counts.waiting + _to_come(tournament), "near": counts.near},
         "work": actions.work(run),
         "problem": {"what": problem.what, "do": problem.do, "safe": problem.safe} if problem else None,
         "lost": lost,
         "rounds": [_round(run, record) for record in run.rounds.all()],
         "blind": blind(check) if check and not run.blind_checks.is_outdated(check) else None,
         "understood": _understood(run),
+        "tournament": {"done": tournament.done, "of": tournament.of} if tournament else None,
     }
+
+
+def _to_come(tournament: Progress | None) -> int:
+    """Return how many matches of a tournament are still to be made."""
+    return tournament.of - tournament.made if tournament else 0
 
 
 def _lost(run: Run, actions: Actions) -> LostState | None:

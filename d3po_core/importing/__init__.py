@@ -3,6 +3,7 @@
 | file | what is in it |
 |---|---|
 | `folders` | a folder with `winners` and `losers` in it |
+| `outputs` | a folder of pictures that nobody has judged, for a tournament |
 | `jsonl` | JSON lines: pairs, rankings, scores, Pick-a-Pic's rows, and the data sets that this project exports |
 | `judged` | what each kind of source is read into, `JudgedImages`, and groups of which a winner is also a loser |
 | `levels` | thumbs, stars and levels of any scale as picks |

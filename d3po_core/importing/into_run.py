@@ -22,11 +22,13 @@ from ..diffusion.rollout import STORE_DTYPE
 from ..errors import D3POError
 from ..run import Run
 from ..run.database import IMPORTED
+from ..run.matches import ENTRANT
 from ..run.run import to_pixels
 from .folders import LOSERS, WINNERS, read_folders
 from .jsonl import read_rows
 from .judged import JudgedGroup, JudgedImages, LeftOut, drop_contradictions
 from .metadata import Embeddings
+from .outputs import has_pictures, read_outputs
 from .pixels import read_rgb
 
 SAFE = "What was imported before is kept."
@@ -40,6 +42,7 @@ class Imported:
         done, total: groups of the source that can be used.
         added: groups that are new in the run.
         known: groups that were in the run already.
+        entrants: how many of either are pictures that take part in a tournament, which nobody has judged yet.
         left_out: what was not imported, with reasons.
         notes: sentences that say how something was understood or changed.
     """
@@ -48,6 +51,7 @@ class Imported:
     total: int
     added: int
     known: int
+    entrants: int
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
 
@@ -83,7 +87,8 @@ def import_pictures(
             importer.left_out.append(LeftOut(group.where, str(error)))
         left_out = (*judged.left_out, *importer.left_out)
         notes = (*judged.notes, *importer.notes())
-        yield Imported(done, len(judged.groups), importer.added, importer.known, left_out, notes)
+        counts = (importer.added, importer.known, importer.entrants)
+        yield Imported(done, len(judged.groups), *counts, left_out, notes)
     if judged and not (importer.added or importer.known):
         raise D3POError(f"The model can take none of these pictures. {importer.left_out[0]}", safe=SAFE)
 
@@ -97,7 +102,7 @@ class _Importer:
 
     def __init__(self, run: Run, model: Encoder | None, who: str, embeddings: Embeddings) -> None:
         self.run, self.model, self.who, self._embeddings = run, model, who, embeddings
-        self.added = self.known = self.cropped = self.shortened = 0
+        self.added = self.known = self.entrants = self.cropped = self.shortened = 0
         self.left_out: list[LeftOut] = []
         self._prompt_ids: dict[tuple[str, str], int] = {}  # of prompts whose conditioning is stored
         self._ids = {group.settings["key"]: group.id for group in run.groups.select(recorded=False)}
@@ -116,6 +121,7 @@ class _Importer:
                 self._encode_prompt(self.model, group.prompt, group.negative)
                 self.run.groups.save_latents(group_id, self._latents(images)["latents"])
             self.known += 1
+        self.entrants += not group.picks
         for imported in group.picks:
             who = imported.who or self.who
             pick_id = hashlib.sha256(f"{key} {who}".encode()).hexdigest()[:32]  # an id is recorded once only
@@ -139,6 +145,7 @@ class _Importer:
     def _add_new(self, group: JudgedGroup, key: str, images: list[Image.Image]) -> str:
         latents = self._latents(images)  # first, so that a group that cannot be encoded leaves nothing in the run
         prompt_id = self._prompt(group)
+        entrant = {} if group.picks else {ENTRANT: images[0].size}
         return self.run.groups.add(
             prompt_id=prompt_id,
             number=self.run.groups.next_number(),
@@ -146,7 +153,7 @@ class _Importer:
             candidates=len(images),
             policy=IMPORTED,
             round=self._round,
-            settings={"key": key, "from": group.where},
+            settings={"key": key, "from": group.where, **entrant},
             held_out=False,
             tensors=latents,
             images=images,
@@ -215,14 +222,15 @@ def _key(group: JudgedGroup, images: Sequence[Image.Image]) -> str:
 
 LINES = ".jsonl"
 METADATA = "metadata.jsonl"
-KINDS = f"Choose a {LINES} file, or a folder that holds {METADATA} or {WINNERS} and {LOSERS}."
+KINDS = f"Choose a {LINES} file, a folder of pictures, or one that holds {METADATA} or {WINNERS} and {LOSERS}."
 
 
 def read_source(path: str | Path, confined: bool = False) -> JudgedImages:
     """Read the judged images of a source; every image is opened and checked.
 
     Args:
-        path: a folder with `winners` and `losers`, a folder with a data set's `metadata.jsonl`, or a `.jsonl` file.
+        path: a folder with `winners` and `losers`, a folder with a data set's `metadata.jsonl`, a `.jsonl` file, or any
+            other folder with pictures in it, for a tournament.
         confined: whether to leave out lines that name images outside of the source's folder, without looking for those:
             for sources that a stranger may have written.
 
@@ -247,7 +255,9 @@ def _read(path: Path, confined: bool) -> JudgedImages:
             return read_rows(path / METADATA, confined)
         if (path / WINNERS).is_dir() or (path / LOSERS).is_dir():
             return read_folders(path)
-        state = "is empty" if not any(path.iterdir()) else f"holds neither {METADATA} nor {WINNERS} nor {LOSERS}"
+        if has_pictures(path):
+            return read_outputs(path)
+        state = "is empty" if not any(path.iterdir()) else "holds no picture"
         raise D3POError(f"The folder {path} {state}.", KINDS)
     if not path.is_file():
         raise D3POError(f"There is no file or folder {path}.", KINDS)

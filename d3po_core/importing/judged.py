@@ -43,7 +43,7 @@ class JudgedGroup:
         where: the line or the file that it comes from, to be shown to people.
         prompt, negative: an empty negative prompt is none, or not known.
         paths: image files, 1 to `MAX_IMAGES`.
-        picks: at least one.
+        picks: at least one; none for a single image that takes part in a tournament.
 
     Raises:
         D3POError: there are too many images, or a pick names images that are not there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,12 @@ from torch import Generator, Tensor
 from ..diffusion.rollout import generator
 from ..errors import check_stop
 from ..picks import Pick
-from ..run import Run
+from ..run import Group, Run
 from ..run.run import read_images
 from .reward import Reward
+
+AT_ONCE = 8
+"""Groups that are called up together."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ def auto_pick(
     flip: float = 0.0,
     limit: int | None = None,
     seed: int = 0,
+    call_up: Callable[[Run, int], int] | None = None,
 ) -> Iterator[AutoPickProgress]:
     """Pick in every group that has no pick yet.
 
@@ -44,14 +48,18 @@ def auto_pick(
         flip: probability of a mistake: another favourite, or the ranking upside down.
         limit: largest number of groups to pick in; None for all.
         seed: of mistakes and random picks. What is drawn for one group does not depend on the others.
+        call_up: makes up to so many more groups once all are picked in, and returns how many; see
+            `d3po_core.app.tournament`.
 
     Yields:
         The progress, after each group.
     """
-    groups = run.groups.select(picked=False)[:limit]
-    mistakes = 0
-    for done, group in enumerate(groups, 1):
+    groups = _open_groups(run, call_up)[:limit]
+    mistakes = done = 0
+    while done < len(groups):
         check_stop()
+        group = groups[done]
+        done += 1
         rng = generator(seed, "annotator", group.number)
         scores = reward(read_images(run, group), [group.prompt] * group.candidates) if reward else None
         mistaken = scores is not None and bool(torch.rand((), generator=rng) < flip)
@@ -60,7 +68,15 @@ def auto_pick(
         )
         run.picks.add(group.id, pick, who=who)
         mistakes += mistaken and pick.kind != "tie"
+        if done == len(groups):
+            groups = (groups + _open_groups(run, call_up))[:limit]
         yield AutoPickProgress(done, len(groups), mistakes)
+
+
+def _open_groups(run: Run, call_up: Callable[[Run, int], int] | None) -> list[Group]:
+    """Return the groups without a pick in which there is something to choose between, more if there are none."""
+    found = [group for group in run.groups.select(picked=False) if group.candidates > 1]
+    return _open_groups(run, None) if not found and call_up and call_up(run, AT_ONCE) else found
 
 
 def pick_of(scores: Tensor, kind: str, mistaken: bool, rng: Generator) -> Pick:

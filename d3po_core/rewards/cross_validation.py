@@ -45,14 +45,22 @@ class PairData:
         differences: of standardised features, winner - loser, (P, F), float64.
         weights: (P,).
         groups: number of each pair's group, from 0, (P,).
+        related: number of what each pair's group shares pictures with, (P,): a group is predicted from others that are
+            not related to it. None if no groups share pictures.
     """
 
     differences: Tensor
     weights: Tensor
     groups: Tensor
+    related: Tensor | None = None
 
     def __getitem__(self, rows: Tensor) -> PairData:
-        return PairData(self.differences[rows], self.weights[rows], self.groups[rows])
+        related = None if self.related is None else self.related[rows]
+        return PairData(self.differences[rows], self.weights[rows], self.groups[rows], related)
+
+    def folds(self, count: int) -> Tensor:
+        """Assign one of `count` folds to each pair, (P,); see `fold_of`."""
+        return fold_of(self.groups if self.related is None else self.related, count)
 
     def scaled(self, scale: Tensor) -> tuple[PairData, Tensor]:
         """Multiply the features by `scale` (F,) and project them to the R dimensions that the pairs span.
@@ -66,7 +74,7 @@ class PairData:
         left, singular, right = torch.linalg.svd(self.differences * scale, full_matrices=False)
         rank = int((singular > RANK_TOLERANCE * singular.max()).sum()) if len(singular) else 0
         projected = left[:, :rank] * singular[:rank]
-        return PairData(projected, self.weights, self.groups), scale[:, None] * right[:rank].T
+        return PairData(projected, self.weights, self.groups, self.related), scale[:, None] * right[:rank].T
 
     def of_group(self, values: Tensor) -> Tensor:
         """Add up values (P,) of the pairs of each group, (G,)."""
@@ -205,7 +213,7 @@ def hidden_margins(data: PairData, scales: Sequence[Tensor], count: int = OUTER_
         The predicted margin of winner over loser, (P,): positive where the prediction is right.
     """
     margins = torch.zeros_like(data.weights)
-    folds = fold_of(data.groups, count)
+    folds = data.folds(count)
     for fold in range(count):
         seen = folds != fold
         weights, _ = fit_head(data[seen], scales, INNER_FOLDS)
@@ -220,7 +228,7 @@ def choose_power(data: PairData, scale: Tensor, first: Choice, count: int, lapse
     choice favours the first fit's own, and how good the head is must be measured on groups outside, `hidden_margins`.
     """
     losses: dict[Choice, float] = {}
-    folds = fold_of(data.groups, count)
+    folds = data.folds(count)
     for fold in range(count):
         seen = folds != fold
         train, test = data[seen], data[~seen]
@@ -239,7 +247,7 @@ def choose_power(data: PairData, scale: Tensor, first: Choice, count: int, lapse
 def choose_ridge(spans: Sequence[PairData], count: int, lapses: float = 0.0) -> Choice:
     """Return the scale and the ridge with the least log loss on the folds left out, of `count` folds."""
     losses: dict[Choice, float] = {}
-    folds = fold_of(spans[0].groups, count)
+    folds = spans[0].folds(count)
     for fold in range(count):
         seen = folds != fold
         for number, span in enumerate(spans):

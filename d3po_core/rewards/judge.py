@@ -37,6 +37,8 @@ MIN_Z = 2.5
 Of 100 random pickers (benchmarks/picks_reward.py; 50 of them were known when this was chosen) 1 reaches it. Their z has
 a standard deviation of 1.1 to 1.3 instead of 1, because heads of different folds share picks. With 64 groups of two,
 2.5 means that 66% are predicted right. That was measured before a head was fitted twice."""
+MIN_RELATED = 2 * OUTER_FOLDS
+"""Prompts of a tournament from which its matches are predicted prompt by prompt."""
 NONE, FULL = 1.75, 2.75
 """Standard errors above chance up to which nothing is taught, and from which all is.
 
@@ -168,8 +170,9 @@ def fit_judge(run: Run, features: str | Kind = STATISTICS, who: str | None = Non
     extractor = get_features(features) if isinstance(features, str) else features
     by_id = described(run, [*training, *held_out], extractor)
     training, held_out = ({name: of[name] for name in of if name in by_id} for of in (training, held_out))
-    fitted = fit(by_id, training, extractor.scales)
-    right = predicted_right(by_id, training, held_out, extractor.scales)
+    related = related_groups(run, training)
+    fitted = fit(by_id, training, extractor.scales, related=related)
+    right = predicted_right(by_id, training, held_out, extractor.scales, related=related)
     same, times = run.history.consistency(who)
     facts = JudgeFacts(
         features=extractor.name,
@@ -203,7 +206,11 @@ class Fitted:
 
 
 def fit(
-    features: Mapping[str, Tensor], training: Mapping[str, list[Pair]], scales: Sequence[Tensor], lapses: float = LAPSES
+    features: Mapping[str, Tensor],
+    training: Mapping[str, list[Pair]],
+    scales: Sequence[Tensor],
+    lapses: float = LAPSES,
+    related: Mapping[str, int] | None = None,
 ) -> Fitted:
     """Fit a head to the pairs of `training`.
 
@@ -212,9 +219,10 @@ def fit(
         training: pairs by group id.
         scales: see `Kind`.
         lapses: share of the groups that is taken to be judged without looking.
+        related: see `related_groups`.
     """
     mean, std = feature_spread([features[group_id] for group_id in training])
-    weights, choice = fit_head(pair_data(training, features, std), scales, lapses=lapses)
+    weights, choice = fit_head(pair_data(training, features, std, related), scales, lapses=lapses)
     return Fitted(mean, std, weights, choice)
 
 
@@ -224,6 +232,7 @@ def predicted_right(
     held_out: Mapping[str, list[Pair]],
     scales: Sequence[Tensor],
     folds: int = OUTER_FOLDS,
+    related: Mapping[str, int] | None = None,
 ) -> Tensor:
     """Predict every group by a head that has not seen it, and return the weighted share of pairs that is right, (G,).
 
@@ -233,9 +242,10 @@ def predicted_right(
         features, training, scales: as for `fit`.
         held_out: pairs by group id, predicted by the head of all of `training`.
         folds: parts that the groups are cut into, each predicted from the others.
+        related: see `related_groups`.
     """
     _, std = feature_spread([features[group_id] for group_id in training])
-    data = pair_data(training, features, std)
+    data = pair_data(training, features, std, related)
     right = by_group(data, hidden_margins(data, scales, folds))
     if held_out:
         unseen = pair_data(held_out, features, std)
@@ -264,19 +274,41 @@ def preferences(run: Run, who: str | None = None) -> tuple[dict[str, list[Pair]]
     return training, held_out
 
 
-def pair_data(groups: Mapping[str, list[Pair]], features: Mapping[str, Tensor], std: Tensor) -> PairData:
+def related_groups(run: Run, group_ids: Iterable[str]) -> dict[str, int] | None:
+    """Return a number for each group, the same for those that share pictures; None where none do.
+
+    The matches of a tournament show a picture several times. Whoever has seen it win can say something of its other
+    matches without knowing what it looks like, so that the matches of a prompt are predicted together, if there are
+    prompts enough to predict them from.
+    """
+    groups = [run.groups.get(group_id) for group_id in group_ids]
+    prompts = {group.prompt_id for group in groups if group.entrants}
+    if len(prompts) < MIN_RELATED:
+        return None
+    return {group.id: -group.prompt_id if group.entrants else i for i, group in enumerate(groups)}
+
+
+def pair_data(
+    groups: Mapping[str, list[Pair]],
+    features: Mapping[str, Tensor],
+    std: Tensor,
+    related: Mapping[str, int] | None = None,
+) -> PairData:
     """Return the standardised differences of all pairs.
 
     Args:
         groups: pairs by group id, P together.
         features: of each group's candidates, (C, F), by group id.
         std: of the features within groups, (F,).
+        related: see `related_groups`.
     """
     rows = [(i, features[name], pair) for i, (name, of_group) in enumerate(groups.items()) for pair in of_group]
+    names = list(groups)
     return PairData(
         torch.stack([values[pair.winner] - values[pair.loser] for _, values, pair in rows]) / std,
         torch.tensor([pair.weight for _, _, pair in rows], dtype=torch.float64),
         torch.tensor([i for i, _, _ in rows]),
+        torch.tensor([related[names[i]] for i, _, _ in rows]) if related else None,
     )
 
 

@@ -9,6 +9,7 @@ A `Run` (run.py) is opened or created, and has these parts, each in the file of 
 | --- | --- |
 | `prompts` | prompts and what the text encoder made of them |
 | `groups` | candidates drawn for one prompt: images, trajectories, settings |
+| `matches` | pictures of a tournament, and which of them were shown side by side |
 | `picks` | what people said of groups, and counts of it |
 | `flags` | single candidates that people called defective or unsafe |
 | `history` | looks back: pages of picks and flags, and how consistent a person is |

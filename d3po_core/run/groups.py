@@ -18,12 +18,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ..errors import D3POError
 from . import files
 from .database import FEATURES, GROUPS, IMPORTED, TRAJECTORY, Part, count_up, insert
+from .matches import ENTRANTS
 from .records import JsonObject
 
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
@@ -74,6 +76,11 @@ class Group:
         Imported images have `latents` at most.
         """
         return self.policy != IMPORTED
+
+    @property
+    def entrants(self) -> tuple[str, ...]:
+        """Return the ids of the groups whose one image each is shown here; () if the images are its own."""
+        return tuple(self.settings.get(ENTRANTS, ()))
 
     @property
     def distinct(self) -> list[int]:
@@ -199,6 +206,8 @@ class Groups(Part):
             D3POError: the group is unknown or was freed, or its file is missing or damaged.
         """
         group = self.get(group_id)
+        if group.entrants:
+            return _joined([self.trajectory(each) for each in group.entrants])
         if group.freed:
             raise D3POError(
                 f"The trajectory of group {group.number} was deleted to free space, so it can't be trained again.",
@@ -230,7 +239,9 @@ class Groups(Part):
         """
         path = self.folder / GROUPS / group_id / FEATURES
         try:
-            return files.read(path, "", "")[0] if path.is_file() else {}
+            if path.is_file():
+                return files.read(path, "", "")[0]
+            return _joined([self.features(each) for each in self._entrants(path)])
         except D3POError:
             return {}
 
@@ -241,7 +252,11 @@ class Groups(Part):
             D3POError: the disk is full or the folder cannot be written to.
         """
         path = self.folder / GROUPS / group_id / FEATURES
-        files.replace(path, files.pack({**self.features(group_id), **features}))
+        entrants = self._entrants(path)
+        for number, entrant in enumerate(entrants):
+            self.save_features(entrant, {name: value[number : number + 1] for name, value in features.items()})
+        if not entrants:
+            files.replace(path, files.pack({**self.features(group_id), **features}))
 
     def image_path(self, group_id: str, candidate: int) -> Path:
         """Return the path of a candidate's PNG.
@@ -253,6 +268,8 @@ class Groups(Part):
         path = self.folder / GROUPS / group.id / f"{candidate}.png"
         if not 0 <= candidate < group.candidates:
             raise D3POError(f"Group {group.number} has no candidate {candidate}; it has {group.candidates}.")
+        if group.entrants:
+            return self.image_path(group.entrants[candidate], 0)
         if not path.is_file():
             raise D3POError(
                 f"The image of candidate {candidate} in group {group.number} is missing: {path}.",
@@ -261,9 +278,19 @@ class Groups(Part):
             )
         return path
 
+    def _entrants(self, file: Path) -> tuple[str, ...]:
+        """Return the entrants of the group that a file belongs to; a match has no folder of its own."""
+        return () if file.parent.is_dir() else self.get(file.parent.name).entrants
+
     def _known(self, group_id: str) -> bool:
         with self._database.read() as connection:
             return connection.execute("SELECT 1 FROM groups WHERE id = ?", (group_id,)).fetchone() is not None
+
+
+def _joined(tensors: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Put the tensors of several groups one below the other, by name; what one of them lacks is left out."""
+    names = set.intersection(*(set(each) for each in tensors)) if tensors else set()
+    return {name: torch.cat([each[name] for each in tensors]) for name in sorted(names)}
 
 
 def _check_new(connection: sqlite3.Connection, number: int, prompt_id: int) -> None:

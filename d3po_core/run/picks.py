@@ -222,7 +222,7 @@ class Picks(Part):
         with self._database.read() as connection:
             row = connection.execute(
                 """SELECT COUNT(CASE WHEN showable THEN 1 END) AS drawn,
-                COUNT(CASE WHEN NOT showable THEN 1 END) AS near,
+                COUNT(CASE WHEN NOT showable AND candidates > 1 THEN 1 END) AS near,
                 COUNT(CASE WHEN showable AND judged = 0 THEN 1 END) - (
                     SELECT COUNT(*) FROM leases JOIN groups ON groups.id = group_id WHERE judged = 0) AS waiting,
                 COUNT(CASE WHEN MAX(judged, flagged) >= 2 THEN 1 END) AS picks,

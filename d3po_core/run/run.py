@@ -38,6 +38,7 @@ from .flags import Flags
 from .groups import Group, Groups
 from .history import History
 from .leases import Leases
+from .matches import Matches
 from .picks import Picks
 from .prompts import Prompts
 from .records import BaseModelFacts, JsonObject
@@ -58,8 +59,8 @@ class Run:
         created: seconds since 1970.
         model: the base model, from `Run.create`.
         settings: from `Run.create`, with later changes by `change_settings`.
-        prompts, groups, flags, picks, history, rounds, leases, blind_checks, previews, metrics, space: its parts, see
-            the package's table.
+        prompts, groups, matches, flags, picks, history, rounds, leases, blind_checks, previews, metrics, space: its
+            parts, see the package's table.
     """
 
     def __init__(self, folder: Path, database: Database) -> None:
@@ -75,6 +76,7 @@ class Run:
         self.settings: JsonObject = json.loads(meta["settings"])
         self.prompts = Prompts(folder, database)
         self.groups = Groups(folder, database)
+        self.matches = Matches(folder, database)
         self.flags = Flags(folder, database)
         self.picks = Picks(folder, database)
         self.history = History(folder, database)

@@ -95,7 +95,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     "--who": [(" ", EMPTY)],
     "reward --who": [("nobody", "There are no picks of 'nobody' in this run.")],
     "--from": [
-        *[("nowhere", "There is no"), ("other", "holds neither"), ("notes.txt", "is not a .jsonl file")],
+        *[("nowhere", "There is no"), ("other", "holds no picture"), ("notes.txt", "is not a .jsonl file")],
         *[("notes.jsonl", "Nothing in notes.jsonl can be used"), ("nowhere.jsonl", "There is no")],
     ],
     "--finish": [],

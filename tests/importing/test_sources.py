@@ -271,9 +271,10 @@ def a_file(name: str, data: bytes) -> Callable[[Path], Path]:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (nothing, r"The folder .* is empty\. Choose a \.jsonl file, or a folder that holds metadata\.jsonl or winners"),
+        (nothing, r"The folder .* is empty\. Choose a \.jsonl file, a folder of pictures, or one that holds metadata"),
         (empty_sides, r"There is no picture in .*, neither in winners nor in losers\. Put files that end in \.png"),
-        (other_things, "holds neither metadata.jsonl nor winners nor losers"),
+        (other_things, r"\(1 left out\)\. a\.png: It has no prompt\. Write"),
+        (lambda folder: a_file("notes.md", b"x")(folder).parent, r"holds no picture\. Choose a \.jsonl file"),
         (lambda folder: folder / "nowhere", "There is no file or folder"),
         (a_file("a.parquet", b"PAR1"), "is a Parquet file, which is not read. Extract its pictures into files"),
         (a_file("a.csv", b"x"), r"a\.csv is not a \.jsonl file"),

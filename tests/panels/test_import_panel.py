@@ -207,7 +207,7 @@ def test_what_is_no_zip_or_names_others_files_is_told(worker: Worker, run: Run, 
         with pytest.raises(D3POError, match=r"It names a picture outside of pairs.zip"):
             import_path(run, worker, path, "me")
     empty = packed(tmp_path / "empty.zip", {"a.png": picture("red")})
-    with pytest.raises(D3POError, match=r"The folder empty.zip holds neither"):
+    with pytest.raises(D3POError, match=r"Nothing in empty.zip can be used"):
         import_path(run, worker, empty, "me")
     with pytest.raises(D3POError, match="no file or folder"):
         import_path(run, worker, tmp_path / "missing.zip", "me")
