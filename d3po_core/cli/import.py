@@ -7,7 +7,8 @@ liked or disliked each alone. Or a .jsonl file of pairs, rankings or scores, one
   {"prompt": "a lake", "images": ["a.png", "b.png", "c.png"], "ranking": [2, 0, 1]}
   {"caption": "a lake", "jpg_0": "a.jpg", "jpg_1": "b.jpg", "label_0": 1, "label_1": 0}
 
-Or a data set that the Studio exported. A prompt that is missing is read from a .txt of the same name beside the
+Or a data set that the Studio exported. Any other folder of pictures is taken for pictures that nobody has judged: the
+gallery shows those of one prompt and size two at a time, and d3po info --ranking lists them afterwards. A prompt that is missing is read from a .txt of the same name beside the
 picture, or from what ComfyUI, A1111 and Forge wrote into it.
 """
 

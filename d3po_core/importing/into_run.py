@@ -1,4 +1,4 @@
-"""Importing judged images into a run: groups with images, prompt and picks, and clean latents if there is a model.
+"""Importing images into a run: groups with images, prompt and picks, and clean latents if there is a model.
 
 `read_source` reads a source of any kind, by what its path holds.
 """

@@ -116,6 +116,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     "--restore": [("there.safetensors", "No LoRA file of this run is missing or damaged.")],
     "--go-on": [],
     "--free-space": [],
+    "--ranking": [],
     "--keep-rounds": [("-1", "--keep-rounds is -1."), ("all", "--keep-rounds is 'all'.")],
     "--picks": [("0", "--picks is 0."), ("many", "--picks is 'many'.")],
     "--width": [("13", "13")],
