@@ -73,9 +73,9 @@ WORDS = {
     "bring_help": "Pictures that you have already, liked ones and others: a folder that holds *winners* and *losers* "
     "(two files of one name are a pair), a .jsonl file with lines like "
     '`{"prompt": "a lake", "winner": "a.png", "loser": "b.png"}`, '
-    "or either of them as a zip. In any other folder of pictures nobody has judged them yet: the gallery shows those of "
-    "one prompt two at a time, and you pick the better one. Other prompts are read from a .txt beside a picture, or from what A1111, Forge and "
-    "ComfyUI wrote into it.",
+    "or either of them as a zip. In any other folder of pictures nobody has judged them yet: the gallery shows those "
+    "of one prompt two at a time, and you pick the better one. Other prompts are read from a .txt beside a picture, or "
+    "from what A1111, Forge and ComfyUI wrote into it.",
     "bring_only": "This page is open to other computers, so only a zip that you upload is taken.",
     "bring_place": "Where they are on this computer",
     "bring_place_help": "The path of a folder, of a .jsonl file or of a zip.",

@@ -13,6 +13,10 @@ from .host.types import Graph, GraphNode, Patcher, Widgets
 FEW_STEP_NAMES = re.compile(
     r"lightning|turbo|schnell|(?<![a-z])(lcm|dmd2?|hyper[-_ ]?(sd|flux)|flash[-_ ]sd)(?![a-z])", re.IGNORECASE
 )
+OTHER_NOISE = re.compile(r"sde|seeds_|ancestral|lcm|ddpm|sa_solver", re.IGNORECASE)
+"""Of the host's samplers that add noise on the way."""
+OURS = ("euler_ancestral", "ddpm")
+"""Those that add it as groups are drawn, with eta 1: an ancestral step of Euler's is one of DDPM's."""
 MAX_STEPS = 12
 MAX_GUIDANCE = 3.0
 UNKNOWN = "unknown"
@@ -71,6 +75,18 @@ def few_step_advice(checkpoint: str, nodes: Upstream, settings: SampleSettings) 
     if name is None or (settings.steps <= MAX_STEPS and settings.guidance_scale <= MAX_GUIDANCE):
         return ""
     return f" {name} looks like a few-step model: 4 to 8 steps at guidance 1 to 2 suit most of them."
+
+
+def sampler_advice(graph: Graph | None) -> str:
+    """Return a sentence, beginning with a space, if the graph draws by another sampler that adds noise; else ""."""
+    names = [each.get("inputs", {}).get("sampler_name") for each in (graph or {}).values()]
+    others = [name for name in names if isinstance(name, str) and OTHER_NOISE.search(name) and name not in OURS]
+    if not others:
+        return ""
+    return (
+        f" Groups are drawn as by euler_ancestral, which is nearest to {others[0]} here; the LoRA is for any sampler, "
+        f"{others[0]} too."
+    )
 
 
 def difference(then: Upstream, now: Upstream) -> str:

@@ -113,7 +113,8 @@ class PairedTrajectorySampler(io.ComfyNode):
         labels = [label(run, host, text, encode(text), negative, negative_text) for text in texts]
         press = Press(run, host, settings, labels, upstream)
         with Working(run, node, "drawing", settings.groups) as work:
-            advice = graph.few_step_advice(host.identity, upstream, settings) + changed_since(run, upstream)
+            advice = graph.few_step_advice(host.identity, upstream, settings) + graph.sampler_advice(prompt)
+            advice += changed_since(run, upstream)
             work.say(f"{press.cost()}; noise in the first {trained_steps} of {settings.steps} steps.{advice}")
             if vae is None:
                 return undecoded(press, work)

@@ -8,8 +8,8 @@ liked or disliked each alone. Or a .jsonl file of pairs, rankings or scores, one
   {"caption": "a lake", "jpg_0": "a.jpg", "jpg_1": "b.jpg", "label_0": 1, "label_1": 0}
 
 Or a data set that the Studio exported. Any other folder of pictures is taken for pictures that nobody has judged: the
-gallery shows those of one prompt and size two at a time, and d3po info --ranking lists them afterwards. A prompt that is missing is read from a .txt of the same name beside the
-picture, or from what ComfyUI, A1111 and Forge wrote into it.
+gallery shows those of one prompt and size two at a time, and d3po info --ranking lists them afterwards. A prompt that
+is missing is read from a .txt of the same name beside the picture, or from what ComfyUI, A1111 and Forge wrote into it.
 """
 
 from __future__ import annotations

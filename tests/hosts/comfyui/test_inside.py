@@ -219,3 +219,14 @@ def test_nodes_with_two_sides_have_them_in_the_order_that_is_taken_for_granted(
     for kind, names in sided.items():
         order = OUTPUTS.get(kind, dict(enumerate(SIDES)))
         assert {i: side for i, side in order.items() if names[i] != side and not names[i].startswith(side)} == {}, kind
+
+
+def test_every_other_sampler_that_adds_noise_is_told_which_of_ours_is_nearest(
+    measured: Callable[[str], Found],
+) -> None:
+    measures = measured("samplers")
+    noisy = {name for name, each in measures.items() if each["noisy"]}
+    assert len(noisy) >= 15 and {"euler_ancestral", "dpmpp_2s_ancestral", "er_sde", "lcm"} <= noisy
+    advised = {name for name, each in measures.items() if each["advice"]}
+    assert advised == noisy - {"euler_ancestral", "ddpm"}
+    assert all(f"nearest to {name} here" in measures[name]["advice"] for name in advised)
