@@ -49,7 +49,7 @@ def read_outputs(folder: Path) -> JudgedImages:
             grids += 1
             continue
         try:
-            prompt, negative = read_prompts(path, judged.damaged)
+            prompt, negative = read_prompts(path, judged.noticed)
             if not prompt:
                 nameless.append(_name(path, folder))
                 continue
