@@ -8,6 +8,7 @@ from contextlib import closing
 
 from d3po_core.app.runs import next_round, prompts_to_draw, sample_settings
 from d3po_core.app.sampling import sample_groups
+from d3po_core.app.tournament import waiting
 from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
 from d3po_core.lora.attachment import applied
@@ -51,7 +52,7 @@ class Drawing:
 
     def is_short(self, run: Run) -> bool:
         """Return whether somebody looks at a taste, has judged all its groups, and more can be drawn."""
-        return self._is_looked_at(run) and run.picks.counts("").waiting == 0 and bool(prompts_to_draw(run))
+        return self._is_looked_at(run) and waiting(run) == 0 and bool(prompts_to_draw(run))
 
     def draw(self, run: Run, model: ImageModel, groups: int) -> int:
         """Draw groups now, as part of the present job, until the host's other work waits.
@@ -92,11 +93,11 @@ class Drawing:
     def _draw_ahead(self, run: Run) -> Job | None:
         if not self._is_looked_at(run) or self._queue.is_resting(run) or not prompts_to_draw(run):
             return None
-        if run.picks.counts("").waiting > AHEAD // 2:  # not one by one: every start costs, and a batch is quicker
+        if waiting(run) > AHEAD // 2:  # not one by one: every start costs, and a batch is quicker
             return None
 
         def draw(model: ImageModel) -> None:
-            self.draw(run, model, min(self._host.groups_per_turn, AHEAD - run.picks.counts("").waiting))
+            self.draw(run, model, min(self._host.groups_per_turn, AHEAD - waiting(run)))
 
         return self._queue.job(run, draw)
 

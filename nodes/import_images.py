@@ -1,4 +1,4 @@
-"""The node that brings images which exist already, and which of them were liked, into a taste."""
+"""The node that brings images which exist already into a taste, judged or to be compared."""
 
 from __future__ import annotations
 
@@ -47,16 +47,14 @@ class PreferencePairsFromImages(io.ComfyNode):
     def fingerprint_inputs(cls, source: str = "", **values: object) -> object:
         """Return what changes with the files that are there."""
         path = Path(os.path.expanduser(source.strip() or "nowhere"))
-        files = [path, *path.glob("*"), *path.glob("*/*")]
+        files = [path, *path.rglob("*")]
         return sorted((str(file), file.stat().st_mtime_ns) for file in files if file.is_file())
 
     @classmethod
     def execute(cls, model: Patcher, clip: Clip, vae: Vae, taste: str, source: str) -> io.NodeOutput:
         node = str(cls.hidden.unique_id)
         if not source.strip():
-            raise D3POError(
-                "No source is named.", "Write the path of a folder with winners and losers, or of a .jsonl."
-            )
+            raise D3POError("No source is named.", "Write the path of a folder of pictures, or of a .jsonl.")
         check_trainable(model)
         images = read_source(source.strip())  # before a taste is begun for nothing
         host, encoder = HostModel(model), HostEncoder(clip, vae)

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ..d3po_core.app.tournament import call_up
+from ..d3po_core.app.tournament import call_up, progress
 from ..d3po_core.diffusion.image_model import check_finite
 from ..d3po_core.diffusion.rollout import make_plan
 from ..d3po_core.errors import D3POError
@@ -222,10 +222,17 @@ def add_pending(run: Run, trajectories: Trajectories, images: Tensor | None) -> 
 
 async def wait_for_picks(run: Run, picks: int, node: str) -> None:
     """Wait for new picks, or until nothing is left to pick in. Raises the host's interruption."""
-    while run.picks.untaught() < picks and any(group.showable for group in run.groups.select(picked=False)):
+    while run.picks.untaught() < picks and _unpicked(run):
         check_interrupted()
         write_into_node(f"Waiting for picks: {run.picks.untaught()} of {picks}", node)
         await asyncio.sleep(POLL_SECONDS)
+
+
+def _unpicked(run: Run) -> bool:
+    """Return whether there is a group to pick in, now or once a match of a tournament is over."""
+    matches = progress(run)
+    to_come = matches is not None and matches.to_come > 0
+    return to_come or any(group.showable for group in run.groups.select(picked=False))
 
 
 SCORERS = [name for name in REWARDS if not name.startswith(("garden", "smooth"))]

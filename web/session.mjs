@@ -274,11 +274,13 @@ export class Session extends EventTarget {
 
   // What is shown about it
 
-  /** Matches of a tournament that is not over, with those that the server does not know yet counted in. */
+  /** Matches of a tournament while one is in front, with those that the server does not know yet counted in. */
   tournament() {
     const { tournament } = this.state ?? {};
-    if (!tournament || tournament.done >= tournament.of) return null;
-    const ours = this.outbox.waiting.filter(({ taste, kind, body }) => taste === this.taste && kind === "pick" && body.reason !== "repeat");
+    if (!tournament || !this.current?.card.match) return null;
+    const ours = this.outbox.waiting.filter(({ taste, kind, body, card }) => {
+      return taste === this.taste && kind === "pick" && card?.match && body.reason !== "repeat";
+    });
     return { done: Math.min(tournament.of, tournament.done + ours.length), of: tournament.of };
   }
 

@@ -18,6 +18,8 @@ export type Card = {
   number: number;
   prompt: string;
   reason: Reason;
+  /** Two pictures of a tournament. */
+  match: boolean;
   images: Image[];
   flags: Flag[];
   was?: { kind: string; order: number[]; pick_id: string } | null;

@@ -138,7 +138,7 @@ def _read(run: Run, section: str, kind: type[Settings]) -> Settings:
 def _brought(imported: Imported) -> str:
     if imported.entrants:
         pictures = "1 picture" if imported.added == 1 else f"{imported.added} pictures"
-        return f"Imported {pictures} that nobody has judged: the gallery shows them two at a time, pick the better one."
+        return f"Imported {pictures} to be compared: the gallery shows two at a time, pick the better one."
     groups = "1 group" if imported.added == 1 else f"{imported.added} groups"
     return f"Imported {groups} of pictures."
 

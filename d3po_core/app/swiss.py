@@ -19,6 +19,8 @@ from ..rewards.cross_validation import PairData, fit_bradley_terry
 MAX_PLAYED = 6
 """Matches of one player, so that there are three for each. Ranks of 200 players then agree with the truth by a Kendall
 tau of 0.88 where every match is judged right (benchmarks/tournament.py)."""
+BRIDGES = 2
+"""First matches of a player who comes when others have played enough: against those."""
 RIDGE = 0.1
 """Of the fit; without one, the strength of somebody who has won all matches would be infinite."""
 
@@ -52,9 +54,14 @@ class Table:
                 counts[player] += 1
         return counts
 
+    @property
+    def budget(self) -> int:
+        """Return how many matches there are at most: half of what everybody is to play, as each is two players'."""
+        return self.players * self.most // 2
+
     def to_come(self) -> int:
-        """Return how many matches are still to be made; one more or less where not all can meet whom they should."""
-        return (sum(max(0, self.most - count) for count in self.played()) + 1) // 2
+        """Return how many matches are still to be made; a few less where not all can meet whom they should."""
+        return self.budget - len(self.met) if self._next([0.0] * self.players, random.Random(0), ()) else 0
 
     def strengths(self) -> list[float]:
         """Return how well each player has done, in nats: one more than another means e times their odds of winning."""
@@ -75,19 +82,27 @@ class Table:
         """
         strengths = self.strengths()
         made: list[tuple[int, int]] = []
-        while len(made) < count and (pair := self._next(strengths, rng)):
+        while len(made) < count and (pair := self._next(strengths, rng, self.busy)):
             self.met.add((min(pair), max(pair)))
             self.busy.update(pair)
             made.append(pair)
         return made
 
-    def _next(self, strengths: Sequence[float], rng: random.Random) -> tuple[int, int] | None:
+    def _next(self, strengths: Sequence[float], rng: random.Random, busy: Collection[int]) -> tuple[int, int] | None:
+        """Return who plays next among those who are not busy; None if nobody can.
+
+        Whoever comes to players who have played enough meets some of those first: else both could not be compared.
+        """
+        if len(self.met) >= self.budget:
+            return None
         played = self.played()
-        free = [player for player in range(self.players) if player not in self.busy and played[player] < self.most]
+        enough = {player for player, count in enumerate(played) if count >= self.most}
+        free = [player for player in range(self.players) if player not in busy and played[player] < self.most]
         for player in sorted(free, key=lambda each: (played[each], rng.random())):
             unmet = self._unmet(player)
-            wanted = [each for each in unmet if played[each] < self.most] or unmet  # else somebody plays once more
-            ready = [each for each in wanted if each not in self.busy]
+            late = bool(enough) and played[player] < BRIDGES
+            wanted = [each for each in unmet if (each in enough) == late] or unmet
+            ready = [each for each in wanted if each not in busy]
             if ready:
                 gap = {each: (abs(strengths[each] - strengths[player]), rng.random()) for each in ready}
                 return player, min(ready, key=gap.__getitem__)

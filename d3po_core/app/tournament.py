@@ -7,7 +7,9 @@ pick that is taken back is played again. What is picked are pairs of finished pi
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..picks import pairs
@@ -15,6 +17,9 @@ from ..run import Run
 from ..run.matches import Entrant, Match
 from .runs import next_round
 from .swiss import Table
+
+_calling = threading.Lock()
+"""Held while matches are made: two pages at once must not both make the last ones."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,13 @@ class Pool:
     entrants: list[Entrant]
     table: Table
 
-    def call_up(self, run: Run, rng: random.Random) -> bool:
-        """Make one more match; return whether there was one to make."""
-        made = self.table.call_up(1, rng)
-        for pair in made:
+    def add_matches(self, run: Run, count: int, rng: random.Random) -> int:
+        """Make up to `count` more matches, and return how many there were to make."""
+        made = 0
+        for pair in self.table.call_up(count, rng):
             first, second = (self.entrants[each] for each in rng.sample(pair, 2))
-            run.matches.add(first, second, next_round(run))
-        return bool(made)
+            made += run.matches.add(first, second, next_round(run)) is not None
+        return made
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class Progress:
     made: int
     of: int
 
+    @property
+    def to_come(self) -> int:
+        """Return how many matches are still to be made."""
+        return self.of - self.made
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -56,7 +66,7 @@ class Ranked:
 
     Attributes:
         place: 1 for the best of its prompt and size.
-        won, played: matches; one that was passed over or tied is played and not won.
+        won, played: judgements, of one person each; a match that was passed over or tied is played and not won.
         strength: in nats, see `Table.strengths`.
     """
 
@@ -67,13 +77,31 @@ class Ranked:
     strength: float
 
 
+_known: dict[str, tuple[tuple[int, int], Progress | None]] = {}
+"""The progress of every run by its id, and the pick revision and number of imported groups at which that was so: pages
+ask for it every few seconds."""
+
+
 def progress(run: Run) -> Progress | None:
     """Return how far a run's tournament is; None where no pictures take part."""
+    now = run.picks.revision, run.matches.count_groups()
+    if _known.get(run.run_id, (None,))[0] != now:
+        _known[run.run_id] = now, _progress(run)
+    return _known[run.run_id][1]
+
+
+def _progress(run: Run) -> Progress | None:
     entrants, matches = run.matches.entrants(), run.matches.all()
     if not entrants:
         return None
     to_come = sum(pool.table.to_come() for pool in _pools(entrants, matches, []))
     return Progress(sum(match.over for match in matches), len(matches), len(matches) + to_come)
+
+
+def waiting(run: Run) -> int:
+    """Return how many groups wait for a pick, matches that are still to be made among them."""
+    found = progress(run)
+    return run.picks.counts("").waiting + (found.to_come if found else 0)
 
 
 def call_up(run: Run, count: int, rng: random.Random | None = None) -> int:
@@ -85,33 +113,40 @@ def call_up(run: Run, count: int, rng: random.Random | None = None) -> int:
     if count < 1 or not (entrants := run.matches.entrants()):
         return 0
     rng, made = rng or random.Random(), 0
-    matches = run.matches.all()
-    open_pools = [pool for pool in _pools(entrants, matches, _wins(run, matches)) if pool.table.to_come()]
-    while open_pools and made < count:
-        pool = min(open_pools, key=lambda each: (_share_made(each.table), rng.random()))
-        if pool.call_up(run, rng):
-            made += 1
-        else:
-            open_pools.remove(pool)
+    with _calling:
+        matches = run.matches.all()
+        pools = [pool for pool in _pools(entrants, matches, _wins(run, matches)) if pool.table.to_come()]
+        for pool in sorted(pools, key=lambda each: (_share_made(each.table), rng.random())):
+            # One of each prompt, so that one does not see the same prompt all the time; all of the last one.
+            made += pool.add_matches(run, 1 if len(pools) >= count else count - made, rng)
+            if made >= count:
+                break
     return made
 
 
 def standings(run: Run) -> list[list[Ranked]]:
     """Return the pictures of each prompt and size, best first; those that have played equally well as they came."""
     matches = run.matches.all()
-    wins = _wins(run, matches)
-    return [_ranked(pool, matches) for pool in _pools(run.matches.entrants(), matches, wins)]
+    played = _played(run, matches)
+    return [_ranked(pool, played) for pool in _pools(run.matches.entrants(), matches, _wins(run, matches))]
 
 
-def _ranked(pool: Pool, matches: list[Match]) -> list[Ranked]:
+def _ranked(pool: Pool, played: Mapping[str, int]) -> list[Ranked]:
     strengths = pool.table.strengths()
-    over = [each for match in matches if match.over for each in match.entrants]
-    won = [sum(winner == player for winner, _ in pool.table.wins) for player in range(pool.table.players)]
+    won = Counter(winner for winner, _ in pool.table.wins)
     order = sorted(range(pool.table.players), key=lambda player: -strengths[player])
-    return [
-        Ranked(pool.entrants[player], place, won[player], over.count(pool.entrants[player].group_id), strengths[player])
-        for place, player in enumerate(order, 1)
-    ]
+    ranked = []
+    for place, player in enumerate(order, 1):
+        entrant = pool.entrants[player]
+        ranked.append(Ranked(entrant, place, won[player], played[entrant.group_id], strengths[player]))
+    return ranked
+
+
+def _played(run: Run, matches: Iterable[Match]) -> Counter[str]:
+    """Count the judgements on each entrant's matches, by its group's id."""
+    entrants = {match.group_id: match.entrants for match in matches}
+    judged = (entrants[each.group_id] for each in run.picks.judgements() if each.group_id in entrants)
+    return Counter(entrant for both in judged for entrant in both)
 
 
 def _share_made(table: Table) -> float:

@@ -49,6 +49,8 @@ def understand(run: Run) -> Understanding | None:
     related = related_groups(run, training)
     right = predicted_right(features, training, held_out, kind.scales, related=related)
     half = predicted_right(features, training, {}, kind.scales, folds=2, related=related)
+    if not (len(right) and len(half)):  # of a tournament in which all pictures have met each other
+        return None
     share, known = share_of(above_chance(right)), float(right[: len(half)].mean())
     return Understanding(float(right.mean()), len(right), share, share < 1 or known - float(half.mean()) > HELPS)
 

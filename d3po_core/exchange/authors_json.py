@@ -21,6 +21,7 @@ from ..importing.levels import are_thumbs, pick_of_scores
 from ..picks import Pick, pairs
 from ..run import Group, Run
 from ..run.files import replace
+from ..run.matches import ENTRANT
 from ..textfiles import decode
 
 
@@ -45,7 +46,7 @@ def import_picks(run: Run, path: str | Path, who: str | None = None) -> int:
     sources = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not sources:
         raise D3POError(f"There is no .json file in {path}.", "Choose a feedback file, or a folder that holds some.")
-    groups = run.groups.select()
+    groups = _drawn(run)
     feedback = [(who if who is not None else source.stem, _read(source, groups)) for source in sources]
     return sum(_record(run, groups, person, rows) for person, rows in feedback)
 
@@ -78,7 +79,7 @@ def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
         D3POError: the groups differ in their number of candidates, which the authors' code cannot read, or there is
             no group.
     """
-    groups = run.groups.select()
+    groups = _drawn(run)
     if len({group.candidates for group in groups}) != 1:
         raise D3POError(
             "The D3PO repository's JSON needs groups with the same number of images, and at least one group.",
@@ -94,6 +95,12 @@ def feedback_rows(run: Run, who: str = "") -> tuple[list[list[int]], int]:
         kept = pairs(Pick("scores", scores=tuple(row)), group.candidates)
         lost += len(pairs(pick, group.candidates, flagged=flagged)) - len(kept)
     return rows, lost
+
+
+def _drawn(run: Run) -> list[Group]:
+    """Return the run's groups by number, without pictures of a tournament and its matches: their numbers differ in
+    every copy of a run."""
+    return [group for group in run.groups.select() if not group.entrants and ENTRANT not in group.settings]
 
 
 def _read(path: Path, groups: list[Group]) -> list[Pick]:

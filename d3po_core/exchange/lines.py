@@ -5,6 +5,8 @@ A line is a standing pick or flag, with groups and candidates by their numbers:
     {"group": 12, "id": "000012-1a2b3c4d", "prompt": "a lake", "kind": "favourite", "order": [2], "scores": [],
      "who": "Anna", "when": 1770000000.5, "shown": [3, 2, 0, 1], "round": 1, "held_out": false}
 
+A match of a tournament names the groups of its two pictures too, as "entrants".
+
 A flag's kind is "defective" or "unsafe", and its order the one candidate. The `metadata.jsonl` of an exported data set
 (`export_dataset`) holds the same picks and flags and can be imported too: a folder with an image's prompt, group, picks
 and flags on each line, which Hugging Face's `load_dataset("imagefolder", data_dir=...)` reads.
@@ -21,6 +23,8 @@ from pathlib import Path
 from ..errors import D3POError
 from ..picks import FLAGS, Pick, check_flag, check_pick, pairs
 from ..run import Group, Judgement, Run, StoredFlag, StoredPick, files
+from ..run.groups import ID
+from ..run.matches import ENTRANTS
 from ..run.records import JsonObject, Stored, check_shown
 from ..textfiles import decode
 from .authors_json import import_picks
@@ -93,8 +97,9 @@ def import_lines(run: Run, path: str | Path) -> int:
         D3POError: the file is missing or damaged, or does not fit the run's groups.
     """
     path = Path(path)
+    read = [(number, _met_here(run, line)) for number, line in _read(path)]
     groups = {group.id: group for group in run.groups.select()}
-    lines = [_check(line, number, path, groups) for number, line in _read(path)]
+    lines = [_check(line, number, path, groups) for number, line in read]
     history: list[StoredPick | StoredFlag] = [*run.picks.history(), *run.flags.history()]
     known, taken_back = {_content(each) for each in history}, dict[Subject, float]()
     for each in history:
@@ -129,6 +134,7 @@ def _to_full_line(stored: StoredPick | StoredFlag, group: Group) -> JsonObject:
     return {
         **{"group": group.number, "id": group.id, "prompt": group.prompt, **to_line(stored)},
         **{"round": group.round, "held_out": group.held_out},
+        **({ENTRANTS: list(group.entrants)} if group.entrants else {}),
     }
 
 
@@ -148,13 +154,34 @@ def _read(path: Path) -> Iterator[tuple[int, JsonObject]]:
         try:
             line = json.loads(text)
             for each in [*line.get("picks", [line]), *line.get("flags", [])]:
-                yield number, {**each, "id": line["id"], "kind": each["kind"]}
+                yield number, {ENTRANTS: line.get(ENTRANTS), **each, "id": line["id"], "kind": each["kind"]}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise D3POError(
                 f"Line {number} of {path.name} is not a pick.",
                 "Choose a file that D3PO exported: picks.jsonl, or a data set's metadata.jsonl.",
                 NOTHING_IMPORTED,
             ) from error
+
+
+def _met_here(run: Run, line: JsonObject) -> JsonObject:
+    """Return a line in the words of this run, where the pictures of a match have perhaps met in another group.
+
+    A match that was made in a copy of the run is made here too.
+    """
+    pair = line.get(ENTRANTS)
+    entrants = {entrant.group_id: entrant for entrant in run.matches.entrants()} if pair else {}
+    if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(e, str) and e in entrants for e in pair):
+        return line
+    if not ID.fullmatch(str(line["id"])):
+        return line
+    first, second = (entrants[each] for each in pair)
+    coming = 1 + sum(round.finished is not None for round in run.rounds.all())
+    run.matches.add(first, second, coming, line["id"])
+    match = next(each for each in run.matches.all() if set(each.entrants) == set(pair))
+    if list(match.entrants) == pair:
+        return {**line, "id": match.group_id}
+    turned = {name: [1 - each for each in line[name]] for name in ("order", "shown") if line.get(name)}
+    return {**line, "id": match.group_id, **turned}
 
 
 def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) -> StoredPick | StoredFlag:

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from ..app import understanding
 from ..app.loras import way_on
-from ..app.tournament import Progress, progress
+from ..app.tournament import progress
 from ..evaluation.compare import drift_word, recommended_strength_of
 from ..picks import MIN_PICKS
 from ..run import Round, Run, StoredFlag, StoredPick
@@ -170,6 +170,7 @@ class Card(TypedDict):
     number: int
     prompt: str
     reason: str
+    match: bool
     images: list[CandidateImage]
     flags: list[CandidateFlag]
     was: EarlierPick | None
@@ -215,7 +216,11 @@ def state(run: Run, actions: Actions, who: str) -> State:
             "previous": milestone // 2 if milestone > MIN_PICKS else 0,
         },
         "last": _last(last) if last else None,
-        "groups": {"drawn": counts.drawn, "waiting": counts.waiting + _to_come(tournament), "near": counts.near},
+        "groups": {
+            "drawn": counts.drawn,
+            "waiting": counts.waiting + (tournament.to_come if tournament else 0),
+            "near": counts.near,
+        },
         "work": actions.work(run),
         "problem": {"what": problem.what, "do": problem.do, "safe": problem.safe} if problem else None,
         "lost": lost,
@@ -224,11 +229,6 @@ def state(run: Run, actions: Actions, who: str) -> State:
         "understood": _understood(run),
         "tournament": {"done": tournament.done, "of": tournament.of} if tournament else None,
     }
-
-
-def _to_come(tournament: Progress | None) -> int:
-    """Return how many matches of a tournament are still to be made."""
-    return tournament.of - tournament.made if tournament else 0
 
 
 def _lost(run: Run, actions: Actions) -> LostState | None:
@@ -260,6 +260,7 @@ def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None =
         "number": group.number,
         "prompt": group.prompt,
         "reason": lease.reason,
+        "match": bool(group.entrants),
         "images": [image(run, group.id, candidate) for candidate in lease.order],
         "flags": [{"candidate": flag.candidate, "kind": flag.kind} for flag in flags],
         "was": {"kind": was.pick.kind, "order": list(was.pick.order), "pick_id": was.pick_id}

@@ -30,6 +30,19 @@ class Noticed:
 
     damaged: list[str] = field(default_factory=list)
     embeddings: Embeddings = field(default_factory=set)
+    _beside: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
+
+    def captions_beside(self, image: Path) -> list[Path]:
+        """Return the captions in an image's folder that have its name, however its letters are written.
+
+        A folder is listed once: it may hold thousands of images.
+        """
+        if image.parent not in self._beside:
+            by_name = self._beside[image.parent] = {}
+            for each in image.parent.iterdir() if image.parent.is_dir() else ():
+                if each.suffix.lower() in CAPTIONS and each.is_file():
+                    by_name.setdefault(composed(each.stem), []).append(each)
+        return self._beside[image.parent].get(composed(image.stem), [])
 
 
 def read_prompts(path: Path, noticed: Noticed | None = None) -> tuple[str, str]:
@@ -43,7 +56,7 @@ def read_prompts(path: Path, noticed: Noticed | None = None) -> tuple[str, str]:
         D3POError: the image is missing or cannot be read, or its caption is no text.
     """
     noticed = noticed or Noticed()
-    for caption in _captions(path):
+    for caption in _captions(path, noticed):
         try:
             found = _parse(caption, noticed.embeddings)
         except (OSError, ValueError, RecursionError):
@@ -55,20 +68,24 @@ def read_prompts(path: Path, noticed: Noticed | None = None) -> tuple[str, str]:
         return texts_of_image(image, path.stem, noticed.embeddings)
 
 
-def _captions(path: Path) -> Iterator[Path]:
+def _captions(path: Path, noticed: Noticed) -> Iterator[Path]:
     """Yield the captions beside an image, whatever the case of their endings and however their letters are written.
 
     Those of the usual spelling come first, and only where they tell nothing the whole folder is looked through.
     """
-    usual = [each for suffix in CAPTIONS if (each := path.with_suffix(suffix)).is_file()]
+    usual = [each for suffix in CAPTIONS if _is_file(each := path.with_suffix(suffix))]
     yield from usual
-    if path.parent.is_dir():
-        beside = (each for each in path.parent.iterdir() if each.suffix.lower() in CAPTIONS)
-        alike = [each for each in beside if composed(each.stem) == composed(path.stem) and each.is_file()]
-        yield from sorted(
-            (each for each in alike if not any(each.samefile(known) for known in usual)),
-            key=lambda each: CAPTIONS.index(each.suffix.lower()),
-        )
+    yield from sorted(
+        (each for each in noticed.captions_beside(path) if not any(each.samefile(known) for known in usual)),
+        key=lambda each: CAPTIONS.index(each.suffix.lower()),
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the longer ending makes a name that no file can have
+        return False
 
 
 def _parse(caption: Path, embeddings: Embeddings) -> tuple[str, str]:

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from ..run.matches import ENTRANT
 from ..run.run import to_pixels
 from .folders import LOSERS, WINNERS, read_folders
 from .jsonl import read_rows
-from .judged import JudgedGroup, JudgedImages, LeftOut, drop_contradictions
+from .judged import JudgedGroup, JudgedImages, LeftOut, abbreviate, drop_contradictions
 from .metadata import Embeddings
 from .outputs import has_pictures, read_outputs
 from .pixels import read_rgb
@@ -79,6 +81,7 @@ def import_pictures(
         D3POError: no group can be used, or the disk is full; groups that were imported before are kept.
     """
     judged = source if isinstance(source, JudgedImages) else read_source(source)
+    judged = _with_opponents(run, judged)
     importer = _Importer(run, model, who, judged.noticed.embeddings)
     for done, group in enumerate(judged.groups, 1):
         try:
@@ -91,6 +94,26 @@ def import_pictures(
         yield Imported(done, len(judged.groups), *counts, left_out, notes)
     if judged and not (importer.added or importer.known):
         raise D3POError(f"The model can take none of these pictures. {importer.left_out[0]}", safe=SAFE)
+
+
+def _with_opponents(run: Run, judged: JudgedImages) -> JudgedImages:
+    """Leave out pictures that nobody has judged and that have nothing to be compared with, neither here nor in the run.
+
+    Raises:
+        D3POError: nothing is left.
+    """
+    kinds = Counter((group.prompt, group.size) for group in judged.groups if group.size)
+    kinds.update((entrant.prompt, entrant.size) for entrant in run.matches.entrants() if kinds)
+    alone = [group for group in judged.groups if group.size and kinds[group.prompt, group.size] < 2]
+    if not alone:
+        return judged
+    has = "It has" if len(alone) == 1 else f"These {len(alone)} pictures have"
+    error = D3POError(f"{has} nothing of the same prompt and size to be compared with.")
+    left_out = LeftOut(abbreviate([group.where for group in alone]), str(error), len(alone))
+    if len(alone) == len(judged.groups):
+        raise D3POError(f"Nothing can be compared. {left_out}", "Bring several pictures of each prompt.", SAFE)
+    kept = [group for group in judged.groups if group not in alone]
+    return dataclasses.replace(judged, groups=kept, left_out=[*judged.left_out, left_out])
 
 
 class _Unusable(Exception):
@@ -121,7 +144,7 @@ class _Importer:
                 self._encode_prompt(self.model, group.prompt, group.negative)
                 self.run.groups.save_latents(group_id, self._latents(images)["latents"])
             self.known += 1
-        self.entrants += not group.picks
+        self.entrants += group.size is not None
         for imported in group.picks:
             who = imported.who or self.who
             pick_id = hashlib.sha256(f"{key} {who}".encode()).hexdigest()[:32]  # an id is recorded once only
@@ -145,7 +168,7 @@ class _Importer:
     def _add_new(self, group: JudgedGroup, key: str, images: list[Image.Image]) -> str:
         latents = self._latents(images)  # first, so that a group that cannot be encoded leaves nothing in the run
         prompt_id = self._prompt(group)
-        entrant = {} if group.picks else {ENTRANT: images[0].size}
+        entrant = {} if group.size is None else {ENTRANT: group.size}
         return self.run.groups.add(
             prompt_id=prompt_id,
             number=self.run.groups.next_number(),

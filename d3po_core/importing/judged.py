@@ -43,7 +43,8 @@ class JudgedGroup:
         where: the line or the file that it comes from, to be shown to people.
         prompt, negative: an empty negative prompt is none, or not known.
         paths: image files, 1 to `MAX_IMAGES`.
-        picks: at least one; none for a single image that takes part in a tournament.
+        picks: at least one, or flags of a data set were all that was said; none for what takes part in a tournament.
+        size: width and height of a single image that takes part in a tournament; None for all others.
 
     Raises:
         D3POError: there are too many images, or a pick names images that are not there.
@@ -54,6 +55,7 @@ class JudgedGroup:
     negative: str
     paths: tuple[Path, ...]
     picks: tuple[ImportedPick, ...]
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.paths)

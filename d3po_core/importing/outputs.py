@@ -1,19 +1,20 @@
 """A folder of pictures as ComfyUI and A1111's kind write them, which nobody has judged yet.
 
-Those of one prompt and size are compared with each other in a tournament, so each becomes a group of one without a
-pick. What nobody could tell apart from another is left out, as are grids and pictures that have nothing to be compared
-with.
+Those of one prompt and size are compared with each other in a tournament, so each becomes a group of one. Copies of
+another picture, grids, and what cannot be read are left out.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..errors import D3POError
+from ..errors import D3POError, check_stop
 from .captions import read_prompts
 from .judged import JudgedGroup, JudgedImages, LeftOut, abbreviate
 from .pixels import SUFFIXES, read_rgb
@@ -21,13 +22,13 @@ from .pixels import SUFFIXES, read_rgb
 NO_PROMPT = "Write each one's prompt into a .txt of the same name beside it."
 GRIDS = "grid-"
 """Beginning of the names of A1111's pictures of several pictures."""
-THUMB = 16
+THUMB = 64
 """Side of the thumbnails that are compared."""
-ALIKE = 0.02
-"""Root mean square difference of two thumbnails in [0, 1] below which pictures count as the same. Saved again as JPEG,
-or with another watermark, a picture differs by less; two of one prompt and different seeds by some 0.2."""
+ALIKE = 0.06
+"""Largest difference anywhere of two thumbnails in [0, 1] up to which pictures count as copies. Saved again as JPEG a
+picture differs by less; a face that was drawn again, or a blurred copy, by more."""
 MAX_ALIKE_PROMPT = 500
-"""Pictures of one prompt and size that can take part."""
+"""Pictures of one prompt and size that a folder can bring: who is best of more would take days of picking."""
 
 Kind = tuple[str, str, tuple[int, int]]
 """Prompt, negative prompt, and size of a picture."""
@@ -35,82 +36,104 @@ Kind = tuple[str, str, tuple[int, int]]
 
 def has_pictures(folder: Path) -> bool:
     """Return whether there is a picture in a folder, or in one below it."""
-    return next(_files(folder), None) is not None
+    return next(_files(folder, []), None) is not None
 
 
 def read_outputs(folder: Path) -> JudgedImages:
-    """Read the pictures in a folder and all below it, each as a group of its own without a pick."""
-    judged = JudgedImages()
-    pools: dict[Kind, list[Path]] = {}
-    thumbs: dict[Path, np.ndarray] = {}
-    nameless, grids = [], 0
-    for path in _files(folder):
+    """Read the pictures in a folder and all below it, each as a group of its own without a pick.
+
+    Raises:
+        Stopped: somebody wants it to end.
+    """
+    reading = _Reading(folder)
+    closed: list[Path] = []
+    for path in _files(folder, closed):
+        check_stop()
+        reading.take(path)
+    for path in closed:
+        reading.judged.leave_out(_name(path, folder), D3POError("This folder cannot be opened."))
+    return reading.result()
+
+
+@dataclass
+class _Reading:
+    """What has been read of a folder so far."""
+
+    folder: Path
+    judged: JudgedImages = field(default_factory=JudgedImages)
+    pools: dict[Kind, list[tuple[Path, np.ndarray]]] = field(default_factory=dict)
+    nameless: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+    too_many: list[str] = field(default_factory=list)
+    grids: int = 0
+
+    def take(self, path: Path) -> None:
+        """Read one picture, and see whether it is like another one."""
+        name = _name(path, self.folder)
         if path.name.startswith(GRIDS) or path.parent.name.endswith("-grids"):
-            grids += 1
-            continue
+            self.grids += 1
+            return
         try:
-            prompt, negative = read_prompts(path, judged.noticed)
+            prompt, negative = read_prompts(path, self.judged.noticed)
             if not prompt:
-                nameless.append(_name(path, folder))
-                continue
+                self.nameless.append(name)
+                return
             image = read_rgb(path)
         except D3POError as error:
-            judged.leave_out(_name(path, folder), error)
-            continue
-        thumbs[path] = _thumb(image)
-        pools.setdefault((prompt, negative, image.size), []).append(path)
-    same = _take_in(judged, pools, thumbs, folder)
-    if nameless:
-        _leave_out(judged, nameless, "no prompt", NO_PROMPT)
-    if same:
-        judged.notes.append(f"{_pictures(same)} left out because another one looks the same.")
-    if grids:
-        judged.notes.append(f"{_pictures(grids)} left out because they are grids of others.")
-    return judged
+            self.judged.leave_out(name, error)
+            return
+        except OSError as error:
+            self.judged.leave_out(name, D3POError(f"It cannot be read ({error.strerror})."))
+            return
+        pool = self.pools.setdefault((prompt, negative, image.size), [])
+        thumb = _thumb(image)
+        if any(np.abs(thumb - other).max() <= ALIKE for _, other in pool):
+            self.copies.append(name)
+        elif len(pool) >= MAX_ALIKE_PROMPT:
+            self.too_many.append(name)
+        else:
+            pool.append((path, thumb))
 
-
-def _take_in(judged: JudgedImages, pools: dict[Kind, list[Path]], thumbs: dict[Path, np.ndarray], folder: Path) -> int:
-    """Add what can be compared, and say what cannot; return how many pictures look like another one."""
-    alone, too_many, same = [], [], 0
-    for (prompt, negative, _), paths in pools.items():
-        distinct = _distinct(paths, thumbs)
-        same += len(paths) - len(distinct)
-        if len(distinct) < 2:
-            alone += [_name(path, folder) for path in distinct]
-            continue
-        too_many += [_name(path, folder) for path in distinct[MAX_ALIKE_PROMPT:]]
-        judged.groups += [
-            JudgedGroup(_name(path, folder), prompt, negative, (path,), ()) for path in distinct[:MAX_ALIKE_PROMPT]
-        ]
-    if alone:
-        _leave_out(judged, alone, "nothing of the same prompt and size to be compared with", "")
-    if too_many:
+    def result(self) -> JudgedImages:
+        """Return what was read, with a sentence for each thing that was left out."""
+        judged = self.judged
+        for (prompt, negative, size), pool in self.pools.items():
+            judged.groups += [
+                JudgedGroup(_name(path, self.folder), prompt, negative, (path,), (), size) for path, _ in pool
+            ]
+        self._leave_out(self.nameless, "no prompt", NO_PROMPT)
         more = f"{MAX_ALIKE_PROMPT} others of the same prompt and size before it"
-        _leave_out(judged, too_many, more, "Bring them from a folder of their own.")
-    return same
+        self._leave_out(self.too_many, more, "Bring the best of them alone.")
+        if self.copies:
+            judged.notes.append(
+                f"{_pictures(len(self.copies))} left out because another one looks the same: {abbreviate(self.copies)}."
+            )
+        if self.grids:
+            judged.notes.append(f"{_pictures(self.grids)} left out because grids show several pictures in one.")
+        lists = [path.name for path in sorted(self.folder.glob("*.jsonl"))]
+        if lists:
+            judged.notes.append(f"What {abbreviate(lists)} says was not read: name the file itself to import that.")
+        return judged
+
+    def _leave_out(self, names: Sequence[str], lacks: str, do: str) -> None:
+        """Report all pictures with the same fault in one sentence, as there may be thousands."""
+        if names:
+            has = "It has" if len(names) == 1 else f"These {len(names)} pictures have"
+            self.judged.left_out.append(LeftOut(abbreviate(names), str(D3POError(f"{has} {lacks}.", do)), len(names)))
 
 
-def _leave_out(judged: JudgedImages, names: Sequence[str], lacks: str, do: str) -> None:
-    """Report all pictures with the same fault in one sentence, as there may be thousands."""
-    has = "It has" if len(names) == 1 else f"These {len(names)} pictures have"
-    judged.left_out.append(LeftOut(abbreviate(names), str(D3POError(f"{has} {lacks}.", do)), len(names)))
+def _files(folder: Path, closed: list[Path]) -> Iterator[Path]:
+    """Yield the pictures in a folder and below it by name, without hidden ones.
 
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the pictures in a folder and below it by name, without hidden ones."""
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            yield path
-
-
-def _distinct(paths: Sequence[Path], thumbs: dict[Path, np.ndarray]) -> list[Path]:
-    """Return the pictures that look like none before them."""
-    kept: list[Path] = []
-    for path in paths:
-        if all(np.sqrt(np.mean((thumbs[path] - thumbs[other]) ** 2)) >= ALIKE for other in kept):
-            kept.append(path)
-    return kept
+    Args:
+        folder: where to look.
+        closed: gets the folders that cannot be opened.
+    """
+    for place, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Path(place, name)
 
 
 def _thumb(image: Image.Image) -> np.ndarray:
@@ -119,7 +142,9 @@ def _thumb(image: Image.Image) -> np.ndarray:
 
 
 def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
+    """Return a file's path from its source's folder on, in letters that can be written down."""
+    name = f"{folder.resolve().name}/{path.relative_to(folder).as_posix()}"
+    return name.encode("utf-8", "replace").decode()
 
 
 def _pictures(count: int) -> str:

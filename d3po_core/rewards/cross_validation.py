@@ -45,8 +45,8 @@ class PairData:
         differences: of standardised features, winner - loser, (P, F), float64.
         weights: (P,).
         groups: number of each pair's group, from 0, (P,).
-        related: number of what each pair's group shares pictures with, (P,): a group is predicted from others that are
-            not related to it. None if no groups share pictures.
+        related: numbers of what each pair's two pictures are known by, (P, 2), the same for those that know something
+            of each other: a pair is predicted from others that share none with it. None if groups share no pictures.
     """
 
     differences: Tensor
@@ -58,9 +58,16 @@ class PairData:
         related = None if self.related is None else self.related[rows]
         return PairData(self.differences[rows], self.weights[rows], self.groups[rows], related)
 
-    def folds(self, count: int) -> Tensor:
-        """Assign one of `count` folds to each pair, (P,); see `fold_of`."""
-        return fold_of(self.groups if self.related is None else self.related, count)
+    def folds(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        """Return, for each of `count` folds, which pairs (P,) are learnt from, and which are predicted; some of either.
+
+        Without `related` each pair is predicted in one fold and learnt from in the others. With it those in neither
+        have one picture that is learnt from and one that is not.
+        """
+        known_by = self.groups[:, None] if self.related is None else self.related
+        fold = fold_of(known_by, count)
+        both = [((fold != each).all(1), (fold == each).all(1)) for each in range(count)]
+        return [(seen, hidden) for seen, hidden in both if seen.any() and hidden.any()]
 
     def scaled(self, scale: Tensor) -> tuple[PairData, Tensor]:
         """Multiply the features by `scale` (F,) and project them to the R dimensions that the pairs span.
@@ -206,19 +213,19 @@ def concentrated(scale: Tensor, weights: Tensor, power: float) -> Tensor:
     return narrow * (scale.norm() / narrow.norm())
 
 
-def hidden_margins(data: PairData, scales: Sequence[Tensor], count: int = OUTER_FOLDS) -> Tensor:
+def hidden_margins(data: PairData, scales: Sequence[Tensor], count: int = OUTER_FOLDS) -> tuple[Tensor, Tensor]:
     """Predict each pair by a head that has not seen its group, in nested cross-validation over `count` outer folds.
 
     Returns:
-        The predicted margin of winner over loser, (P,): positive where the prediction is right.
+        The predicted margin of winner over loser, (P,): positive where the prediction is right. And which pairs were
+        predicted at all, (P,): without `related`, all.
     """
-    margins = torch.zeros_like(data.weights)
-    folds = data.folds(count)
-    for fold in range(count):
-        seen = folds != fold
+    margins, predicted = torch.zeros_like(data.weights), torch.zeros_like(data.weights, dtype=torch.bool)
+    for seen, hidden in data.folds(count):
         weights, _ = fit_head(data[seen], scales, INNER_FOLDS)
-        margins[~seen] = data.differences[~seen] @ weights
-    return margins
+        margins[hidden] = data.differences[hidden] @ weights
+        predicted |= hidden
+    return margins, predicted
 
 
 def choose_power(data: PairData, scale: Tensor, first: Choice, count: int, lapses: float) -> Choice:
@@ -228,10 +235,8 @@ def choose_power(data: PairData, scale: Tensor, first: Choice, count: int, lapse
     choice favours the first fit's own, and how good the head is must be measured on groups outside, `hidden_margins`.
     """
     losses: dict[Choice, float] = {}
-    folds = data.folds(count)
-    for fold in range(count):
-        seen = folds != fold
-        train, test = data[seen], data[~seen]
+    for seen, hidden in data.folds(count):
+        train, test = data[seen], data[hidden]
         weights = fit_scaled(train, scale, first.ridge, lapses)
         for power in POWERS:
             span, back = train.scaled(concentrated(scale, weights, power))
@@ -241,32 +246,34 @@ def choose_power(data: PairData, scale: Tensor, first: Choice, count: int, lapse
                 loss = hidden_loss(test, test.differences @ (back @ beta), lapses)
                 choice = Choice(first.scale, ridge, power)
                 losses[choice] = losses.get(choice, 0.0) + loss
-    return min(losses, key=lambda choice: losses[choice])
+    return min(losses, key=lambda choice: losses[choice], default=first)
 
 
 def choose_ridge(spans: Sequence[PairData], count: int, lapses: float = 0.0) -> Choice:
     """Return the scale and the ridge with the least log loss on the folds left out, of `count` folds."""
     losses: dict[Choice, float] = {}
-    folds = spans[0].folds(count)
-    for fold in range(count):
-        seen = folds != fold
+    for seen, hidden in spans[0].folds(count):
         for number, span in enumerate(spans):
-            train, test, beta = span[seen], span[~seen], None
+            train, test, beta = span[seen], span[hidden], None
             for ridge in ridges(lapses):
                 beta = fit_bradley_terry(train, ridge, beta, ROUGHLY, lapses)
                 loss = hidden_loss(test, test.differences @ beta, lapses)
                 losses[Choice(number, ridge)] = losses.get(Choice(number, ridge), 0.0) + loss
-    return min(losses, key=lambda choice: losses[choice])
+    return min(losses, key=lambda choice: losses[choice], default=Choice(0, ridges(lapses)[0]))
 
 
 def fold_of(groups: Tensor, count: int) -> Tensor:
-    """Assign a fold to each pair, (P,): the same for all pairs of a group. Groups are shuffled with a fixed seed."""
+    """Assign a fold to each group (...,), by its number. Groups are shuffled with a fixed seed."""
     present = groups.unique()
     fold = torch.randperm(len(present), generator=torch.Generator().manual_seed(0)) % count
     return fold[torch.searchsorted(present, groups)]
 
 
 def by_group(data: PairData, margins: Tensor) -> Tensor:
-    """Return the weighted share of each group's pairs that are predicted right, (G,); a margin of 0 counts half."""
+    """Return the weighted share of each group's pairs that are predicted right, (G,); a margin of 0 counts half.
+
+    Groups without a pair are left out.
+    """
     right = (margins > 0).double() + 0.5 * (margins == 0).double()
-    return data.of_group(data.weights * right) / data.of_group(data.weights)
+    total = data.of_group(data.weights)
+    return (data.of_group(data.weights * right) / total)[total > 0]

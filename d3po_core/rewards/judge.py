@@ -37,6 +37,8 @@ MIN_Z = 2.5
 Of 100 random pickers (benchmarks/picks_reward.py; 50 of them were known when this was chosen) 1 reaches it. Their z has
 a standard deviation of 1.1 to 1.3 instead of 1, because heads of different folds share picks. With 64 groups of two,
 2.5 means that 66% are predicted right. That was measured before a head was fitted twice."""
+Related = dict[str, list[int]]
+"""What each candidate of a group is known by, see `related_groups`."""
 MIN_RELATED = 2 * OUTER_FOLDS
 """Prompts of a tournament from which its matches are predicted prompt by prompt."""
 NONE, FULL = 1.75, 2.75
@@ -176,7 +178,7 @@ def fit_judge(run: Run, features: str | Kind = STATISTICS, who: str | None = Non
     same, times = run.history.consistency(who)
     facts = JudgeFacts(
         features=extractor.name,
-        accuracy=float(right.mean()),
+        accuracy=float(right.mean()) if len(right) else 0.5,
         z=above_chance(right),
         groups=len(right),
         same=same,
@@ -210,7 +212,7 @@ def fit(
     training: Mapping[str, list[Pair]],
     scales: Sequence[Tensor],
     lapses: float = LAPSES,
-    related: Mapping[str, int] | None = None,
+    related: Related | None = None,
 ) -> Fitted:
     """Fit a head to the pairs of `training`.
 
@@ -232,7 +234,7 @@ def predicted_right(
     held_out: Mapping[str, list[Pair]],
     scales: Sequence[Tensor],
     folds: int = OUTER_FOLDS,
-    related: Mapping[str, int] | None = None,
+    related: Related | None = None,
 ) -> Tensor:
     """Predict every group by a head that has not seen it, and return the weighted share of pairs that is right, (G,).
 
@@ -246,7 +248,8 @@ def predicted_right(
     """
     _, std = feature_spread([features[group_id] for group_id in training])
     data = pair_data(training, features, std, related)
-    right = by_group(data, hidden_margins(data, scales, folds))
+    margins, predicted = hidden_margins(data, scales, folds)
+    right = by_group(data[predicted], margins[predicted])
     if held_out:
         unseen = pair_data(held_out, features, std)
         right = torch.cat([right, by_group(unseen, unseen.differences @ fit_head(data, scales)[0])])
@@ -274,25 +277,32 @@ def preferences(run: Run, who: str | None = None) -> tuple[dict[str, list[Pair]]
     return training, held_out
 
 
-def related_groups(run: Run, group_ids: Iterable[str]) -> dict[str, int] | None:
-    """Return a number for each group, the same for those that share pictures; None where none do.
+def related_groups(run: Run, group_ids: Iterable[str]) -> Related | None:
+    """Return what each candidate of each group is known by, where groups share pictures; None where none do.
 
     The matches of a tournament show a picture several times. Whoever has seen it win can say something of its other
-    matches without knowing what it looks like, so that the matches of a prompt are predicted together, if there are
-    prompts enough to predict them from.
+    matches without knowing what it looks like. So the matches of a prompt are predicted together, and where there are
+    few prompts, matches from those in which neither picture takes part.
     """
     groups = [run.groups.get(group_id) for group_id in group_ids]
-    prompts = {group.prompt_id for group in groups if group.entrants}
-    if len(prompts) < MIN_RELATED:
+    matches = [group for group in groups if group.entrants]
+    if not matches:
         return None
-    return {group.id: -group.prompt_id if group.entrants else i for i, group in enumerate(groups)}
+    by_prompt = len({group.prompt_id for group in matches}) >= MIN_RELATED
+    names: dict[str, int] = {}
+    related: Related = {}
+    for group in groups:
+        own = [f"prompt {group.prompt_id}"] * 2 if by_prompt and group.entrants else group.entrants
+        known_by = own or [group.id] * group.candidates
+        related[group.id] = [names.setdefault(name, len(names)) for name in known_by]
+    return related
 
 
 def pair_data(
     groups: Mapping[str, list[Pair]],
     features: Mapping[str, Tensor],
     std: Tensor,
-    related: Mapping[str, int] | None = None,
+    related: Related | None = None,
 ) -> PairData:
     """Return the standardised differences of all pairs.
 
@@ -308,7 +318,9 @@ def pair_data(
         torch.stack([values[pair.winner] - values[pair.loser] for _, values, pair in rows]) / std,
         torch.tensor([pair.weight for _, _, pair in rows], dtype=torch.float64),
         torch.tensor([i for i, _, _ in rows]),
-        torch.tensor([related[names[i]] for i, _, _ in rows]) if related else None,
+        torch.tensor([[related[names[i]][each] for each in (pair.winner, pair.loser)] for i, _, pair in rows])
+        if related
+        else None,
     )
 
 
@@ -332,7 +344,7 @@ def above_chance(right: Tensor) -> float:
     The spread is taken around 1/2, as under chance, not around the mean: that one is 0 where all are right.
     """
     margin = right - 0.5
-    spread = float(margin.square().mean().sqrt())
+    spread = float(margin.square().mean().sqrt()) if len(margin) else 0.0
     return float(margin.mean()) * math.sqrt(len(margin)) / spread if spread else 0.0
 
 

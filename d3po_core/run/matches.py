@@ -70,6 +70,12 @@ class Matches(Part):
             entrants.append(Entrant(row["id"], settings["from"], row["prompt_id"], row["text"], size))
         return entrants
 
+    def count_groups(self) -> int:
+        """Return how many groups there are of imported pictures, matches among them."""
+        with self._database.read() as connection:
+            (count,) = connection.execute("SELECT COUNT(*) FROM groups WHERE policy = ?", (IMPORTED,)).fetchone()
+        return int(count)
+
     def all(self) -> list[Match]:
         """Return all matches, in the order in which they were made."""
         with self._database.read() as connection:
@@ -80,8 +86,14 @@ class Matches(Part):
             ).fetchall()
         return [Match(row["id"], tuple(json.loads(row["entrants"])), bool(row["over"])) for row in rows]
 
-    def add(self, first: Entrant, second: Entrant, round: int) -> str | None:
-        """Add a match of two entrants, and return its group's id; None if they have met, perhaps by another process."""
+    def add(self, first: Entrant, second: Entrant, round: int, group_id: str = "") -> str | None:
+        """Add a match of two entrants, and return its group's id; None if they have met, perhaps by another process.
+
+        Args:
+            first, second: the candidates, in this order.
+            round: the round that it is judged for.
+            group_id: as in a copy of the run where it was made; empty for a new one.
+        """
         pair = [first.group_id, second.group_id]
         key = f"match {' '.join(sorted(pair))}"
         settings: JsonObject = {"key": key, "from": f"{first.source}, {second.source}", ENTRANTS: pair}
@@ -91,7 +103,7 @@ class Matches(Part):
                 return None
             (highest,) = connection.execute("SELECT COALESCE(MAX(number), -1) FROM groups").fetchone()
             number = count_up(connection, "last_number", highest + 1)
-            group_id = f"{number:06}-{secrets.token_hex(4)}"
+            group_id = group_id or f"{number:06}-{secrets.token_hex(4)}"
             row = {
                 **{"id": group_id, "number": number, "prompt_id": first.prompt_id, "seed": "0", "candidates": 2},
                 **{"policy": IMPORTED, "round": round, "settings": json.dumps(settings), "held_out": False},

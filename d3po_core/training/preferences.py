@@ -17,7 +17,7 @@ from ..errors import D3POError, check_stop
 from ..picks import Pair, graded, ordered, pairs, scores
 from ..rewards import Reward, check_varied
 from ..rewards.judge import JudgeFacts, judge_scores, own_judge
-from ..run import Run
+from ..run import Group, Run
 from ..run.run import read_images
 from .methods import METHODS, needs_recording
 from .rows import TrainingGroup, group_rows, predict
@@ -176,7 +176,7 @@ def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:
     scored: dict[str, list[float]] = {}
     for group in run.groups.select(freed=False):
         check_stop()
-        if group.recorded or not of_steps:
+        if (group.recorded or not of_steps) and _counts_once(group, method):
             rewards = reward(read_images(run, group), [group.prompt] * group.candidates).tolist()
             (held_out if group.held_out else training)[group.id] = ordered(rewards)
             scored[group.id] = rewards
@@ -187,6 +187,12 @@ def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:
     mean, largest = float(values.mean()), float((values - values.mean()).abs().max())
     normalised = {group_id: [(score - mean) / largest for score in rewards] for group_id, rewards in scored.items()}
     return PreferenceData(training, held_out, normalised)
+
+
+def _counts_once(group: Group, method: str) -> bool:
+    """Return whether a method of scores or of pairs learns from a group: a tournament's pictures are groups of their
+    own, and of its matches."""
+    return not group.entrants if METHODS[method].judgements == "scores" else group.candidates > 1
 
 
 def _mean_scores(people: list[list[float]]) -> list[float]:

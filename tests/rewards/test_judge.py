@@ -204,7 +204,7 @@ def test_what_is_hidden_is_not_known():
     scales = [torch.full((40,), 40**-0.5, dtype=torch.float64)]
     for seed in range(8):
         data = noise_data(40, 40, seed)
-        honest.append(float(by_group(data, hidden_margins(data, scales)).mean()))
+        honest.append(float(by_group(data, hidden_margins(data, scales)[0]).mean()))
         flattered.append(float(by_group(data, data.differences @ fit_head(data, scales)[0]).mean()))
     assert np.mean(flattered) > 0.8
     assert abs(np.mean(honest) - 0.5) < 0.06
