@@ -279,7 +279,7 @@ def _read(path: Path, confined: bool) -> JudgedImages:
         if (path / WINNERS).is_dir() or (path / LOSERS).is_dir():
             return read_folders(path)
         if has_pictures(path):
-            return read_outputs(path)
+            return read_outputs(path, "" if confined else path.resolve().name)
         state = "is empty" if not any(path.iterdir()) else "holds no picture"
         raise D3POError(f"The folder {path} {state}.", KINDS)
     if not path.is_file():

@@ -39,19 +39,23 @@ def has_pictures(folder: Path) -> bool:
     return next(_files(folder, []), None) is not None
 
 
-def read_outputs(folder: Path) -> JudgedImages:
+def read_outputs(folder: Path, called: str = "") -> JudgedImages:
     """Read the pictures in a folder and all below it, each as a group of its own without a pick.
+
+    Args:
+        folder: where they are.
+        called: the folder's name, to be put before those of the files; empty if nobody knows it.
 
     Raises:
         Stopped: somebody wants it to end.
     """
-    reading = _Reading(folder)
+    reading = _Reading(folder, called)
     closed: list[Path] = []
     for path in _files(folder, closed):
         check_stop()
         reading.take(path)
     for path in closed:
-        reading.judged.leave_out(_name(path, folder), D3POError("This folder cannot be opened."))
+        reading.judged.leave_out(reading.name(path), D3POError("This folder cannot be opened."))
     return reading.result()
 
 
@@ -60,6 +64,7 @@ class _Reading:
     """What has been read of a folder so far."""
 
     folder: Path
+    called: str
     judged: JudgedImages = field(default_factory=JudgedImages)
     pools: dict[Kind, list[tuple[Path, np.ndarray]]] = field(default_factory=dict)
     nameless: list[str] = field(default_factory=list)
@@ -67,9 +72,14 @@ class _Reading:
     too_many: list[str] = field(default_factory=list)
     grids: int = 0
 
+    def name(self, path: Path) -> str:
+        """Return a file's path from its source's folder on, in letters that can be written down."""
+        name = (Path(self.called) / path.relative_to(self.folder)).as_posix()
+        return name.encode("utf-8", "replace").decode()
+
     def take(self, path: Path) -> None:
         """Read one picture, and see whether it is like another one."""
-        name = _name(path, self.folder)
+        name = self.name(path)
         if path.name.startswith(GRIDS) or path.parent.name.endswith("-grids"):
             self.grids += 1
             return
@@ -98,9 +108,7 @@ class _Reading:
         """Return what was read, with a sentence for each thing that was left out."""
         judged = self.judged
         for (prompt, negative, size), pool in self.pools.items():
-            judged.groups += [
-                JudgedGroup(_name(path, self.folder), prompt, negative, (path,), (), size) for path, _ in pool
-            ]
+            judged.groups += [JudgedGroup(self.name(path), prompt, negative, (path,), (), size) for path, _ in pool]
         self._leave_out(self.nameless, "no prompt", NO_PROMPT)
         more = f"{MAX_ALIKE_PROMPT} others of the same prompt and size before it"
         self._leave_out(self.too_many, more, "Bring the best of them alone.")
@@ -139,12 +147,6 @@ def _files(folder: Path, closed: list[Path]) -> Iterator[Path]:
 def _thumb(image: Image.Image) -> np.ndarray:
     small = image.resize((THUMB, THUMB), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32) / 255
-
-
-def _name(path: Path, folder: Path) -> str:
-    """Return a file's path from its source's folder on, in letters that can be written down."""
-    name = f"{folder.resolve().name}/{path.relative_to(folder).as_posix()}"
-    return name.encode("utf-8", "replace").decode()
 
 
 def _pictures(count: int) -> str:
