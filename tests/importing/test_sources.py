@@ -273,7 +273,7 @@ def a_file(name: str, data: bytes) -> Callable[[Path], Path]:
     [
         (nothing, r"The folder .* is empty\. Choose a \.jsonl file, a folder of pictures, or one that holds metadata"),
         (empty_sides, r"There is no picture in .*, neither in winners nor in losers\. Put files that end in \.png"),
-        (other_things, r"\(1 left out\)\. /a\.png: It has no prompt\. Write"),
+        (other_things, r"\(1 left out\)\. .*/a\.png: It has no prompt\. Write"),
         (lambda folder: a_file("notes.md", b"x")(folder).parent, r"holds no picture\. Choose a \.jsonl file"),
         (lambda folder: folder / "nowhere", "There is no file or folder"),
         (a_file("a.parquet", b"PAR1"), "is a Parquet file, which is not read. Extract its pictures into files"),

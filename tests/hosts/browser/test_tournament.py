@@ -71,7 +71,7 @@ def test_a_tournament_is_picked_by_keys_and_ranked(opened: Opened, server: Galle
         (each for each in (tmp_path / "outputs").glob("*.png")),
         key=lambda path: -ImageStat.Stat(Image.open(path).convert("L")).mean[0],
     )
-    order = [path.name for path in by_brightness]
+    order = [f"outputs/{path.name}" for path in by_brightness]
     assert [sorted(pool, key=order.index) for pool in names] == names
     assert sorted(len(pool) for pool in names) == [3, 4]
     shots(gallery, "tournament-ranking")
