@@ -2,11 +2,11 @@
 
 register       gives the host its tab, routes and settings when it starts
 host           everything that the hosts do differently
+calls          their functions that we call, and whether they are as we call them
 queue_host     the web UI as the job queue's host
 model          the loaded checkpoint as an `ImageModel`
 denoiser       its network as a `Denoiser`
-vae            its VAE, with gradients
-checkpointing  gradient checkpointing of its networks
+gradients      gradients through its networks: checkpointing, and its VAE
 cards          taught LoRAs among the host's cards
 tab            the tab
 new_taste      the panel that begins a taste

@@ -55,10 +55,11 @@ class Cards:
 
     Args:
         loras: the folder of the LoRAs that the host's cards show.
+        others: more of them, where nothing is written to.
     """
 
-    def __init__(self, loras: Path) -> None:
-        self.loras, self.folder = loras, loras / FOLDER
+    def __init__(self, loras: Path, *others: Path) -> None:
+        self.loras, self.folder = [loras, *others], loras / FOLDER
         self.kept = 3
         """Rounds of a taste whose LoRAs stay in the host's folder; starred ones and the one that samples stay too."""
 
@@ -136,7 +137,7 @@ class Cards:
 
     def _host_names(self) -> set[str]:
         """Return the names of all LoRAs that the host has."""
-        return {path.stem for path in self.loras.rglob("*") if path.suffix in SUFFIXES}
+        return {path.stem for loras in self.loras for path in loras.rglob("*") if path.suffix in SUFFIXES}
 
     def files(self, run: Run) -> list[Path]:
         """List a taste's LoRAs in the host's folder, the oldest first."""

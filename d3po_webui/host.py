@@ -1,15 +1,16 @@
 """Everything that the web UIs do differently, behind functions of one meaning.
 
 Beside queue_host.py and register.py this is the only file that imports their `modules`. "A1111" here is AUTOMATIC1111
-v1.10; the Forge family (Forge, reForge, forge-classic) keeps its network in `forge_objects`.
+v1.10; the Forge family (Forge Neo, Forge, reForge, forge-classic) keeps its network in `forge_objects`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -23,18 +24,17 @@ from d3po_core.diffusion.image_model import check_finite
 from d3po_core.diffusion.noise_schedule import PredictionType
 from d3po_core.errors import D3POError
 
+from . import calls
+
 LATENT_CHANNELS = 4
 PIXELS_PER_LATENT = 8
 """Along a side, for all VAEs that these hosts know."""
 ALL_MEMORY = 1e30
 """More bytes than a graphics card has; makes the Forge family free all that it can."""
 NOT_YET = "This kind of model cannot be taught in this tab yet."
-FLOAT32 = {
-    "A1111": ("--no-half-vae", "--no-half"),
-    "Forge": ("--vae-in-fp32", "--all-in-fp32"),
-    "Neo": ("--fp32-vae", "--force-fp32"),
-}
-"""Options that let the VAE, or all parts, compute in float32; reForge and forge-classic have Forge's."""
+FLOAT32 = (("fp32_vae", "force_fp32"), ("vae_in_fp32", "all_in_fp32"), ("no_half_vae", "no_half"))
+"""Options for float32, of the VAE alone and of everything: Forge Neo's, those of the other Forges, A1111's. The Forges
+keep A1111's, too, and do nothing with them."""
 
 
 class CheckpointInfo(Protocol):
@@ -127,25 +127,27 @@ def loaded_model() -> HostModel:
     """Return the web UI's model; the Forge family loads it only when it is first needed.
 
     Raises:
-        D3POError: there is none, or only pieces of it are in memory.
+        D3POError: there is none, only pieces of it are in memory, or the host is another one than we know.
     """
     from modules import sd_models
 
-    if getattr(shared.cmd_opts, "lowvram", False):
-        raise D3POError(
-            "With --lowvram only pieces of the model are in memory at a time, and such a model cannot be taught.",
-            "Start the web UI with --medvram or without either.",
-        )
-
+    if differing := calls.differing():
+        raise D3POError(calls.sentence(differing), calls.UPDATE)
     reload = getattr(sd_models, "forge_model_reload", None)
     if reload:
-        model = reload()[0]
+        chosen = sd_models.model_data.forge_loading_parameters
+        model = reload()[0] if chosen.get("checkpoint_info") else None
     else:
         if shared.sd_model and shared.sd_model.sd_checkpoint_info.filename != sd_models.select_checkpoint().filename:
             sd_models.reload_model_weights()  # a refiner was the last to draw
         model = shared.sd_model
     if model is None:
         raise D3POError("No checkpoint is loaded.", "Choose one at the top of the page.")
+    if getattr(shared.cmd_opts, "lowvram", False) and not is_forge(model):  # the Forge family trains such models, too
+        raise D3POError(
+            "With --lowvram only pieces of the model are in memory at a time, and such a model cannot be taught.",
+            "Start the web UI with --medvram or without either.",
+        )
     return model
 
 
@@ -153,10 +155,12 @@ def why_not(model: HostModel) -> str:
     """Return the reason why a model cannot be trained here; "" if it can."""
     if getattr(model, "is_sd3", False):
         return "Stable Diffusion 3 cannot be taught in this tab yet."
+    if prediction_type(model) is None:
+        return NOT_YET
     first = next((layer for layer in network(model).modules() if isinstance(layer, torch.nn.Conv2d)), None)
     if first is not None and first.in_channels != LATENT_CHANNELS:
         return "Models for inpainting or editing cannot be taught in this tab."
-    return "" if prediction_type(model) else NOT_YET
+    return ""
 
 
 def is_forge(model: HostModel) -> bool:
@@ -184,7 +188,7 @@ def to_device(model: HostModel, shape: Sequence[int] = (), alone: bool = False, 
     Args:
         model: the host's.
         shape: of the latents that are computed at once, (B, C, h, w), so that the host frees memory for them.
-        alone: free all memory: every other model leaves the graphics card.
+        alone: free all memory: every other model leaves the graphics card, and as much of this one stays as fits.
         vae: bring the VAE too, and keep it beside the network.
     """
     if not is_forge(model):
@@ -195,7 +199,10 @@ def to_device(model: HostModel, shape: Sequence[int] = (), alone: bool = False, 
         from ldm_patched.modules.model_management import load_models_gpu  # reForge, forge-classic
     unet = model.forge_objects.unet
     patchers = [unet, model.forge_objects.vae.patcher] if vae else [unet]
-    load_models_gpu(patchers, ALL_MEMORY if alone else unet.memory_required(list(shape)) if shape else 0)
+    required = ALL_MEMORY if alone else unet.memory_required(list(shape)) if shape else 0
+    # Where the host keeps memory free for computing, it would keep all of it, and stream the network in at every pass.
+    keeps_free = alone and "minimum_memory_required" in inspect.signature(load_models_gpu).parameters
+    load_models_gpu(patchers, required, **({"minimum_memory_required": 0} if keeps_free else {}))
 
 
 def device() -> torch.device:
@@ -318,7 +325,7 @@ def decode(model: HostModel, latents: Tensor) -> Tensor:
     """
     from modules.processing import decode_latent_batch
 
-    images, how = [], precisely(model, "VAE")
+    images, how = [], precisely("VAE")
     with torch.no_grad():
         for latent in latents.to(device()).split(1):
             try:
@@ -329,10 +336,10 @@ def decode(model: HostModel, latents: Tensor) -> Tensor:
     return (torch.stack(images) / 2 + 0.5).clamp(0, 1)
 
 
-def precisely(model: HostModel, part: str) -> str:
+def precisely(part: str) -> str:
     """Return how a person lets a part of the model compute in float32, see `check_finite`."""
-    family = "A1111" if not is_forge(model) else "Forge" if hasattr(shared.cmd_opts, "no_half") else "Neo"
-    return f"Start the web UI with {FLOAT32[family][0 if part == 'VAE' else 1]}"
+    names = next((names for names in FLOAT32 if hasattr(shared.cmd_opts, names[0])), FLOAT32[-1])
+    return f"Start the web UI with --{names[0 if part == 'VAE' else 1].replace('_', '-')}"
 
 
 def vae(model: HostModel) -> nn.Module:
@@ -399,7 +406,7 @@ def take_off_networks() -> None:
     """Take off the LoRAs and hypernetworks of an earlier prompt; the next generation puts on its own."""
     loras, hypernetworks = sys.modules.get("networks"), sys.modules.get("modules.hypernetworks.hypernetwork")
     if loras is not None:
-        loras.load_networks([], [], [], [])
+        loras.load_networks([], [], [])
     if hypernetworks is not None:
         hypernetworks.load_hypernetworks([], [])
 
@@ -417,6 +424,13 @@ def data_folder() -> Path:
     return Path(data_path)
 
 
-def lora_folder() -> Path:
-    """Return the folder of the LoRAs that the host's cards show."""
-    return Path(shared.cmd_opts.lora_dir)
+def lora_folders() -> list[Path]:
+    """Return the folders of the LoRAs that the host's cards show, its own first; --lora-dirs names more."""
+    return [Path(shared.cmd_opts.lora_dir), *map(Path, getattr(shared.cmd_opts, "lora_dirs", None) or [])]
+
+
+def make_temporary_folder() -> None:
+    """Make the folder that the host writes a gallery's images to: Forge Neo names one and does not make it."""
+    if folder := getattr(shared.opts, "temp_dir", ""):
+        with suppress(OSError):
+            Path(folder).mkdir(parents=True, exist_ok=True)

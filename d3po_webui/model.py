@@ -16,8 +16,8 @@ from d3po_core.errors import D3POError
 
 from . import host
 from .denoiser import WebuiDenoiser
+from .gradients import Vae, held
 from .host import LATENT_CHANNELS, PIXELS_PER_LATENT, HostModel
-from .vae import Vae, held
 
 T = TypeVar("T")
 ROWS = 8
@@ -68,7 +68,7 @@ class WebuiModel:
         if "vector" in encoded:
             rows[f"{side}.vector"] = encoded["vector"]
         for value in rows.values():
-            check_finite(value, "text encoder", host.precisely(self.model, "text encoder"))
+            check_finite(value, "text encoder", host.precisely("text encoder"))
         return {name: value.detach().float().cpu().clone() for name, value in rows.items()}
 
     def sample(
@@ -86,7 +86,7 @@ class WebuiModel:
         height, width = (side // PIXELS_PER_LATENT for side in self._size)
         host.to_device(self.model, (2 * len(noises), LATENT_CHANNELS, height, width))  # decoding took its place
         drawn = sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
-        check_finite(drawn.latents, "network", host.precisely(self.model, "network"))
+        check_finite(drawn.latents, "network", host.precisely("network"))
         return drawn
 
     def evaluate(self, conditioning: Sequence[Conditioning], shape: Sequence[int], work: Callable[[], T]) -> T:
@@ -105,7 +105,7 @@ class WebuiModel:
 
     @contextmanager
     def gradients_through_decode(self, checkpointing: bool) -> Iterator[None]:
-        """Let gradients pass through `decode`; see `vae.held`."""
+        """Let gradients pass through `decode`; see `gradients.held`."""
         with held(self.model, checkpointing) as self._vae:
             try:
                 yield

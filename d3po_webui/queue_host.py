@@ -20,7 +20,7 @@ from d3po_panels.host import Stopped, acquired
 
 from . import host
 from .cards import Cards
-from .checkpointing import checkpointed, unet_layers
+from .gradients import checkpointed, unet_layers
 from .model import WebuiModel
 
 LABELS = {

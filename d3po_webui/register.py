@@ -16,7 +16,7 @@ from d3po_core.run.run import RunLibrary
 from d3po_panels.controls import Component
 from d3po_panels.worker import Worker
 
-from . import host, settings
+from . import calls, host, settings
 from .auth import MOUNT, AuthMiddleware, GradioApp, passwords
 from .cards import Cards
 from .queue_host import WebuiHost
@@ -48,7 +48,7 @@ def register(folder: Path) -> None:
         print(f"D3PO is installed twice. {_registered} is used; delete the other one, {folder}, and start again.")
         return
     _registered = folder
-    webui_host, key = WebuiHost(Cards(host.lora_folder())), secrets.token_hex(16)
+    webui_host, key = WebuiHost(Cards(*host.lora_folders())), secrets.token_hex(16)
     worker = Worker(webui_host)
 
     @functools.cache
@@ -58,6 +58,10 @@ def register(folder: Path) -> None:
 
     def tab() -> list[tuple[Component, str, str]]:
         runs, problem = library()
+        host.make_temporary_folder()
+        if differing := calls.differing():  # now that every extension of the host's own is loaded
+            problem = f"{calls.sentence(differing)} {calls.UPDATE} {problem}".strip()
+            print(f"D3PO: {problem}")
         return [(build(runs, worker, webui_host.cards, problem, key), "D3PO", "d3po")]
 
     def started(_: object, app: HostApp) -> None:

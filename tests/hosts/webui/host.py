@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -20,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[3]
-OPTIONS = ("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-version-check", "--no-half", "--api")
-PLAIN = {"show_progress_type": "Approx cheap"}
-"""The user's settings: previews that need no download."""
+OPTIONS = ("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-version-check", "--api")
+PARSERS = ("modules/cmd_args.py", "backend/args.py", "ldm_patched/modules/args_parser.py")
+"""Where web UIs say which options they have."""
 CLIENT = "c" * 32
 """A page's name, as the gallery's API wants one."""
 
@@ -42,7 +43,8 @@ class WebUI:
         self.folder, self.python, self.data, self.checkpoint, self.options = folder, python, data, checkpoint, options
         self.forge = (folder / "modules_forge").is_dir()
         """Whether it is of the Forge family."""
-        self.log = data / "host.log"
+        self.parsers = "".join((folder / file).read_text() for file in PARSERS if (folder / file).is_file())
+        self.log, self.more_loras = data / "host.log", data / "more-loras"
 
     def __enter__(self) -> WebUI:
         extensions, models = self.data / "extensions", self.data / "models" / "Stable-diffusion"
@@ -54,17 +56,22 @@ class WebUI:
             for suffix in (".safetensors", ".yaml"):
                 for name in (self.checkpoint.stem, "refiner"):
                     (models / f"{name}{suffix}").symlink_to(self.checkpoint.with_suffix(suffix))
-            (self.data / "config.json").write_text(json.dumps(PLAIN))
+            (self.data / "config.json").write_text(json.dumps(self._settings()))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         self.address = f"http://127.0.0.1:{port}"
         hub = {"HF_HOME": str(self.checkpoint.parent / "hub"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         command = [self.python, "launch.py", *OPTIONS, *self.options, "--data-dir", str(self.data), "--port", port]
-        command += ["--always-cpu"] if self.forge else ["--use-cpu", "all"]
+        command += [self._option("--no-half", "--force-fp32")]
+        command += [self._option("--always-cpu", "--cpu")] if self.forge else ["--use-cpu", "all"]
         if (self.folder / "backend").is_dir():  # with a data folder elsewhere Forge refuses the page its own scripts
             command += ["--gradio-allowed-path", str(self.folder)]
-        command += ["--ckpt", str(models / self.checkpoint.name), "--no-download-sd-model"]
+        if self.has_option("--ckpt"):
+            command += ["--ckpt", str(models / self.checkpoint.name), "--no-download-sd-model"]
+        if self.has_option("--lora-dirs"):
+            self.more_loras.mkdir(exist_ok=True)
+            command += ["--lora-dirs", str(self.more_loras)]
         self._logged = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -75,13 +82,38 @@ class WebUI:
         self._wait()
         return self
 
+    def has_option(self, name: str) -> bool:
+        """Whether its command line has an option."""
+        return f'"{name}"' in self.parsers
+
+    def _option(self, *names: str) -> str:
+        """The first of these options that it has."""
+        return next(name for name in names if self.has_option(name))
+
+    def _settings(self) -> dict[str, object]:
+        """The user's: previews that need no download, no layer of CLIP skipped, and what keeps the host from asking."""
+        found: dict[str, object] = {"show_progress_type": "RGB" if self._version_uid else "Approx cheap"}
+        found |= {"CLIP_stop_at_last_layers": 1, "sd_model_checkpoint": self.checkpoint.name}
+        return found | ({"VERSION_UID": self._version_uid} if self._version_uid else {})
+
+    @property
+    def _version_uid(self) -> str:
+        """What Forge Neo wants in its settings, lest it ask on the terminal; "" for other hosts."""
+        found = re.search(r'^VERSION_UID\b.*"(\w+)"$', (self.folder / "modules/launch_utils.py").read_text(), re.M)
+        return found[1] if found else ""
+
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
 
+    def restart(self) -> None:
+        """End it, as by a crash, and start it again with the same data."""
+        self.__exit__()
+        self.__enter__()
+
     def _wait(self) -> None:
         """Until it says that it has started: asked earlier, A1111 may come to a stop."""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while b"Startup time" not in self.log.read_bytes()[self._logged :]:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(self.log.read_text(errors="replace")[-3000:])

@@ -113,10 +113,18 @@ def test_a_name_is_never_used_again(run: Run, cards: Cards) -> None:
 
 
 def test_a_name_that_is_taken_anywhere_among_the_hosts_loras_is_not_taken(run: Run, cards: Cards) -> None:
-    other = cards.loras / "flowers" / "night-LAKES-round1.pt"
+    other = cards.loras[0] / "flowers" / "night-LAKES-round1.pt"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"")
     assert cards.publish(run, taught(run)).stem == "Night-lakes-round1-2"
+
+
+def test_a_name_that_is_taken_in_another_folder_of_loras_is_not_taken(run: Run, tmp_path: Path) -> None:
+    more = tmp_path / "more loras"  # --lora-dirs
+    more.mkdir()
+    (more / "Night-lakes-round1.safetensors").write_bytes(b"")
+    card = Cards(tmp_path / "loras", more, tmp_path / "there is none").publish(run, taught(run))
+    assert card == tmp_path / "loras" / "d3po" / "Night-lakes-round1-2.safetensors"
 
 
 def test_the_newest_rounds_the_starred_and_the_current_stay(run: Run, cards: Cards) -> None:

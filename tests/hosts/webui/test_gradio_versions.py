@@ -26,7 +26,7 @@ from tests.run_helpers import MODEL
 from .gradio_venv import python_with
 
 ROOT = Path(__file__).parents[3]
-VERSIONS = {"3.41.2": "A1111, reForge and forge-classic", "4.40.0": "Forge"}
+VERSIONS = {"3.41.2": "A1111, reForge and forge-classic", "4.40.0": "Forge Neo and Forge"}
 CLIENT = "c" * 32
 USER, PASSWORD = "anna", "secret"
 HOSTS_FUNCTIONS = """

@@ -5,12 +5,16 @@ The first test comes first on purpose: nobody has drawn anything, and Forge has 
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from install import warning
 
 from .host import WebUI, apart, pixels
 
@@ -39,6 +43,48 @@ def test_pictures_are_the_hosts(webui: WebUI, prompt: str) -> None:
     ours = pixels(webui.probe("picture", prompt=prompt, seed=3, steps=6))
     assert apart(ours, webui.draw(prompt)) <= 1
     assert apart(ours, webui.draw("something else")) > 20
+
+
+def test_the_host_has_every_function_as_we_call_it(webui: WebUI) -> None:
+    assert webui.probe("differing") == []
+    assert len(webui.probe("differing", more=9)) > 20  # so they are looked at
+    said = webui.probe("refused", function="modules.progress:start_task")
+    assert "does not know this version of the web UI: start_task changed." in said
+
+
+@pytest.mark.parametrize("decodes", [False, True], ids=["picks", "reward"])
+def test_the_taught_network_stays_on_a_large_card(webui: WebUI, decodes: bool) -> None:
+    before = webui.draw("a lake")
+    assert webui.probe("share_on_card", free=20 * 2**30, decodes=decodes) == 1
+    if webui.forge:  # A1111 fetches nothing anew
+        assert webui.probe("share_on_card", free=2**30, decodes=decodes) < 0.5
+    assert np.array_equal(webui.draw("a lake"), before)
+
+
+def test_advice_names_options_that_the_host_has(webui: WebUI) -> None:
+    named = re.findall(r"--[\w-]+", " ".join([*webui.probe("advice"), warning("1.13.1")]))
+    assert len(named) == 3
+    assert [name for name in named if not webui.has_option(name)] == []
+
+
+def test_where_there_is_no_checkpoint_that_is_said(webui: WebUI) -> None:
+    assert webui.probe("without_checkpoint") in (None, "No checkpoint is loaded. Choose one at the top of the page.")
+
+
+def test_an_error_in_training_leaves_the_host_as_it_was(webui: WebUI) -> None:
+    before, network, weights = webui.draw("a lake"), webui.probe("network"), webui.probe("weights")
+    assert webui.probe("fail_in_training") == "as planned"
+    assert np.array_equal(webui.draw("a lake"), before)
+    assert (webui.probe("network"), webui.probe("weights")) == (network, weights)
+
+
+def test_names_in_every_folder_of_loras_are_taken(webui: WebUI, loras: dict[str, Path]) -> None:
+    if not webui.has_option("--lora-dirs"):
+        pytest.skip("this host has one folder of LoRAs")
+    elsewhere = webui.more_loras / "elsewhere.safetensors"
+    shutil.copyfile(loras["all"], elsewhere)
+    assert {"elsewhere", loras["all"].stem} <= set(webui.probe("lora_names"))
+    assert np.array_equal(webui.draw("a lake <lora:elsewhere:1>"), webui.draw(f"a lake <lora:{loras['all'].stem}:1>"))
 
 
 def test_clip_skip_is_the_users(webui: WebUI) -> None:
@@ -109,7 +155,9 @@ def test_checkpointing_changes_no_gradient(webui: WebUI) -> None:
 
 def test_kinds_of_models_that_are_taught(webui: WebUI) -> None:
     found = webui.probe("predicted_kinds")
-    assert found == ({"noise": "epsilon", "v": "v_prediction", "edm": None, "flow": None} if webui.forge else {})
+    known = {"noise": "epsilon", "v": "v_prediction", "edm": None, "flow": None, "discrete flow": None}
+    assert found == {name: known[name] for name in found}
+    assert {"noise", "v", "flow"} <= set(found) if webui.forge else not found
 
 
 def teaching(state: dict[str, Any]) -> int:

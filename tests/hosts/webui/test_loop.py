@@ -70,3 +70,19 @@ def test_begin_pick_teach_and_generate(webui: WebUI, page: Any) -> None:
         assert apart(taught, before) > 0
     assert apart(taught, pixels(webui.probe("picture", prompt="a lake", seed=3, steps=6, lora=str(lora)))) <= 1
     assert np.array_equal(webui.draw("a lake"), before)
+
+
+def test_a_taste_goes_on_after_a_restart(webui: WebUI) -> None:
+    (taste,) = webui.ask("/d3po/tastes")["tastes"]
+    (lora,) = (webui.data / "models" / "Lora" / "d3po").glob("*.safetensors")
+    before, tagged = webui.state(taste["id"]), f"a lake <lora:{lora.stem}:1>"
+    taught = webui.draw(tagged)
+    webui.restart()
+    assert [each["id"] for each in webui.ask("/d3po/tastes")["tastes"]] == [taste["id"]]
+    after = webui.state(taste["id"])
+    assert after["picks"] == before["picks"] and after["rounds"] == before["rounds"]
+    assert np.array_equal(webui.draw(tagged), taught)
+    webui.ask(f"/d3po/taste/{taste['id']}/draw", {"groups": 1})
+    drawn = before["groups"]["drawn"]
+    webui.until(taste["id"], lambda state: state["groups"]["drawn"] > drawn and not state["work"])
+    assert np.array_equal(webui.draw(tagged), taught)

@@ -13,7 +13,7 @@ import pytest
 from d3po_core.run import Run
 from tests.run_helpers import MODEL
 
-NEEDS_HOST = ("host", "denoiser", "model", "vae", "queue_host", "register")
+NEEDS_HOST = ("host", "denoiser", "model", "gradients", "queue_host", "register")
 MODULES = ("call_queue", "devices", "paths_internal", "progress", "prompt_parser", "script_callbacks", "shared")
 
 

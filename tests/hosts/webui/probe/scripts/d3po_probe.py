@@ -6,18 +6,23 @@ Installed beside the extension itself; POST /d3po-probe/<name of a function of `
 import base64
 import hashlib
 import io
+import sys
 import time
 import traceback
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio
 import torch
 from fastapi import Body
 from fastapi.responses import JSONResponse
 from k_diffusion.sampling import sample_euler
-from modules import launch_utils, rng, script_callbacks
+from modules import launch_utils, rng, script_callbacks, sd_models
 from PIL import Image
 
 from d3po_core.diffusion.rollout import make_plan
+from d3po_core.errors import D3POError
 from d3po_core.lora import LayerWeights, attach, import_lora, save_lora
 from d3po_core.lora.attachment import applied
 from d3po_core.rewards import get_reward
@@ -25,7 +30,7 @@ from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training.reward_gradient import PromptSample, RewardGradient
 from d3po_panels import tastes
-from d3po_webui import host, register
+from d3po_webui import calls, host, register
 from d3po_webui.cards import Cards
 from d3po_webui.model import WebuiModel
 from d3po_webui.queue_host import WebuiHost
@@ -38,7 +43,7 @@ class Probe:
     """What can be asked."""
 
     def __init__(self):
-        self.host = WebuiHost(Cards(host.lora_folder()))
+        self.host = WebuiHost(Cards(*host.lora_folders()))
 
     def _turn(self):
         """A turn in the host's queue, as jobs have it."""
@@ -151,6 +156,70 @@ class Probe:
         run = next(run for run in RunLibrary(host.data_folder() / register.FOLDER).runs() if run.run_id == taste)
         return run.prompts.conditioning(run.prompts.all()[0].id)["cond.vector"][0, -1536:].float().tolist()
 
+    def differing(self, more=0):
+        """The host's functions that do not take what we give them, or so many arguments more."""
+        changed = [replace(call, positional=call.positional + more) for call in calls.CALLS]
+        return calls.differing(changed)
+
+    def refused(self, function):
+        """What a job says where one of the host's functions takes nothing."""
+        module, _, name = function.partition(":")
+        before = getattr(sys.modules[module], name)
+        setattr(sys.modules[module], name, lambda: None)
+        try:
+            host.loaded_model()
+        except D3POError as error:
+            return str(error)
+        finally:
+            setattr(sys.modules[module], name, before)
+
+    def share_on_card(self, free, decodes):
+        """How much of the network (or of the VAE beside it, if less) stays on a graphics card while it is taught.
+
+        The host is made to believe in an ordinary card with so many bytes free.
+        """
+        with self._turn():
+            model = WebuiModel(host.loaded_model(), 64, 64)
+            with _card(model.model, free), self.host.training(model, RewardSettings() if decodes else TrainSettings()):
+                parts = [host.network(model.model), *([host.vae(model.model)] if decodes else [])]
+                return min(_share_on_card(part) for part in parts)
+
+    def fail_in_training(self):
+        """Raise an error while the network is ready to be taught, with a LoRA on it."""
+        with self._turn():
+            model = WebuiModel(host.loaded_model(), 64, 64)
+            conditioning = model.encode(["a lake"])[0]
+            attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
+            try:
+                with self.host.training(model, TrainSettings(checkpointing=True)):
+                    model.denoiser(torch.randn(1, 4, 8, 8), torch.tensor([3.0]), conditioning, 1.0)
+                    raise ValueError("as planned")
+            except ValueError as error:
+                return str(error)
+            finally:
+                attached.remove()
+
+    def advice(self):
+        """How a person is told to let parts of the model compute precisely."""
+        return [host.precisely(part) for part in ("VAE", "network")]
+
+    def without_checkpoint(self):
+        """What is said where there is no checkpoint; None for hosts that load one when they start."""
+        data = getattr(sd_models, "model_data", None)
+        if not hasattr(data, "forge_loading_parameters"):
+            return None
+        before, data.forge_loading_parameters = data.forge_loading_parameters, {}
+        try:
+            host.loaded_model()
+        except D3POError as error:
+            return str(error)
+        finally:
+            data.forge_loading_parameters = before
+
+    def lora_names(self):
+        """The LoRAs whose names are taken."""
+        return sorted(self.host.cards._host_names())
+
     def network(self):
         """What is left on the host's network: hooks, what was replaced, what asks for gradients."""
         module = self.host.models.get().denoiser.module
@@ -205,12 +274,67 @@ def _other_kinds():
         noise = type("Noise", (kinds.ModelSamplingDiscrete, kinds.EPS), {})
         v = type("V", (kinds.ModelSamplingDiscrete, kinds.V_PREDICTION), {})
         return {"edm": edm, "flow": flow, "noise": noise, "v": v}
+    if hasattr(kinds, "PredictionContinuousEDM"):
+        return {
+            "flow": kinds.PredictionFlux,
+            "edm": lambda: kinds.PredictionContinuousEDM(prediction_type="edm"),
+            "noise": lambda: kinds.Prediction(prediction_type="epsilon"),
+            "v": lambda: kinds.Prediction(prediction_type="v_prediction"),
+        }
+    config = SimpleNamespace(sampling_settings={})  # Forge Neo
+    discrete = {"sigma_data": 1.0, "beta_schedule": "linear", "linear_start": 0.00085, "linear_end": 0.012}
     return {
-        "flow": kinds.PredictionFlux,
-        "edm": lambda: kinds.PredictionContinuousEDM(prediction_type="edm"),
-        "noise": lambda: kinds.Prediction(prediction_type="epsilon"),
-        "v": lambda: kinds.Prediction(prediction_type="v_prediction"),
+        "flow": lambda: kinds.PredictionFlux(config),
+        "discrete flow": lambda: kinds.PredictionDiscreteFlow(config),
+        "noise": lambda: kinds.Prediction(prediction_type="epsilon", timesteps=1000, **discrete),
+        "v": lambda: kinds.Prediction(prediction_type="v_prediction", timesteps=1000, **discrete),
     }
+
+
+@contextmanager
+def _card(model, free):
+    """Let the Forge family believe in a graphics card; A1111 keeps on its own what it has loaded."""
+    try:
+        from backend import memory_management as memory
+    except ImportError:
+        try:
+            from ldm_patched.modules import model_management as memory
+        except ImportError:
+            yield
+            return
+
+    def free_memory(dev=None, torch_free_too=False):
+        return (free, 0) if torch_free_too else free
+
+    believed = {"vram_state": memory.VRAMState.NORMAL_VRAM, "lowvram_available": True, "get_free_memory": free_memory}
+    believed["is_device_cpu"] = lambda device: False
+    before = {name: getattr(memory, name) for name in believed}
+    patchers = [model.forge_objects.unet, model.forge_objects.vae.patcher]
+    devices = [patcher.load_device for patcher in patchers]
+    memory.unload_all_models()
+    try:
+        for patcher in patchers:
+            patcher.load_device = torch.device("cpu", 0)  # another device than "cpu", and the same memory
+        for name, value in believed.items():
+            setattr(memory, name, value)
+        host.to_device(model)  # as at the beginning of a turn
+        yield
+        memory.unload_all_models()
+    finally:
+        for name, value in before.items():
+            setattr(memory, name, value)
+        for patcher, device in zip(patchers, devices, strict=True):
+            patcher.load_device = device
+
+
+def _share_on_card(module):
+    """The share of a network's bytes that is not fetched anew at every pass, from 0 to 1."""
+    streamed = of = 0
+    for part in module.modules():
+        size = sum(value.nbytes for value in (*part.parameters(recurse=False), *part.buffers(recurse=False)))
+        fetched = any(name.startswith("prev_") and name.endswith(("_cast", "cast_weights")) for name in vars(part))
+        streamed, of = streamed + size * fetched, of + size
+    return 1 - streamed / of
 
 
 def _slopes(model, attached, conditioning, sigma):

@@ -1,0 +1,152 @@
+"""Gradients through the web UI's networks: checkpointing of them, and the VAE called such that gradients pass.
+
+Gradient checkpointing takes less memory and one more forward pass (Chen et al., arXiv 1604.06174). The host's own way
+to encode and decode moves models, works in inference mode or without gradients, and may be in half precision, in which
+the gradients of single pixels vanish. Here the same VAE is called in float32, beside the network that is trained, and
+left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from d3po_core.diffusion.trainable import replaced_tensors, trainable_tensors
+
+from . import host
+from .host import HostModel
+
+R = TypeVar("R")
+
+
+class Vae:
+    """The VAE of the host's model; use it while it is `held`."""
+
+    def __init__(self, model: HostModel) -> None:
+        self.model, self.network = model, host.vae(model)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], float32, on the network's device.
+
+        Without gradients they are decoded one by one, which needs the least memory.
+        """
+        if torch.is_grad_enabled() and latents.requires_grad:
+            return self._images(latents)
+        return torch.cat([self._images(one) for one in latents.split(1)])
+
+    def _images(self, latents: Tensor) -> Tensor:
+        latents = host.to_vae(self.model, latents.to(host.device(), torch.float32))
+        # The class's own method: --medvram has put another one on the object, which moves models.
+        decoded = type(self.network).decode(self.network, latents)  # type: ignore[attr-defined]
+        return (decoded / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) in [0, 1] to latents (B, C, h, w), float32, on the CPU.
+
+        They are the mean of the posterior, so that an image always has the same latents.
+        """
+        latents = []
+        for image in images.split(1):
+            moments = self.network.encoder(image.to(host.device(), torch.float32) * 2 - 1)  # type: ignore[operator]
+            if getattr(self.network, "quant_conv", None) is not None:
+                moments = self.network.quant_conv(moments)  # type: ignore[operator]
+            latents.append(host.from_vae(self.model, moments[:, : host.LATENT_CHANNELS]).cpu())
+        return torch.cat(latents)
+
+
+@contextmanager
+def held(model: HostModel, checkpointing: bool) -> Iterator[Vae]:
+    """Hold the VAE, which `host.to_device` has brought, in float32; afterwards its weights are the host's own again.
+
+    Args:
+        model: the host's.
+        checkpointing: keep little in memory, and compute the decoder again in the backward pass.
+    """
+    vae = Vae(model)
+    layers = decoder_layers(vae.network.decoder) if checkpointing else []  # type: ignore[arg-type]
+    exact = replaced_tensors(vae.network.modules(), _in_float32)
+    differentiable = replaced_forwards(vae.network.modules(), beneath_decorator)
+    with host.vae_at_hand(model), trainable_tensors([vae.network]), exact, differentiable, checkpointed(layers):
+        yield vae
+
+
+def _in_float32(value: Tensor) -> Tensor | None:
+    """Copy a weight in another precision to float32."""
+    if not value.is_floating_point() or value.dtype == torch.float32:
+        return None
+    exact = value.detach().float()
+    return nn.Parameter(exact, False) if isinstance(value, nn.Parameter) else exact
+
+
+@contextmanager
+def checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Let a network keep only the inputs of these layers for the backward pass, which computes the rest again."""
+    with replaced_forwards(layers, lambda layer: _checkpointing(layer.forward)):
+        yield
+
+
+@contextmanager
+def replaced_forwards(
+    layers: Iterable[nn.Module], replacement: Callable[[nn.Module], Callable[..., object] | None]
+) -> Iterator[None]:
+    """Replace the `forward` of layers until the context ends; of those for which it is None it stays."""
+    before: list[tuple[nn.Module, object]] = []
+    try:
+        for layer in layers:
+            if (new := replacement(layer)) is not None:
+                before.append((layer, vars(layer).get("forward")))
+                layer.forward = new
+        yield
+    finally:
+        for layer, old in reversed(before):
+            if old is None:
+                del layer.forward  # which uncovers the class's own
+            else:
+                layer.forward = old  # type: ignore[assignment]
+
+
+def beneath_decorator(layer: nn.Module) -> Callable[..., object] | None:
+    """Return the `forward` that a layer's class has decorated; None if it has not.
+
+    Forge Neo's VAE does so with `torch.inference_mode`, through which no gradient passes.
+    """
+    plain = getattr(type(layer).forward, "__wrapped__", None)
+    return None if plain is None else MethodType(plain, layer)
+
+
+def unet_layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of a UNet's blocks; the Forge family calls them one by one, and A1111 block by block."""
+    inputs, outputs = (cast("nn.ModuleList", blocks) for blocks in (module.input_blocks, module.output_blocks))
+    for block in (*inputs, cast("nn.Module", module.middle_block), *outputs):
+        yield from cast("nn.Sequential", block)
+
+
+def decoder_layers(decoder: nn.Module) -> Iterator[nn.Module]:
+    """Yield the blocks, attention and upsampling of a VAE's decoder.
+
+    A small one of another form (TAESD) has none to yield, and needs little memory.
+    """
+    for stage in [decoder.mid, *decoder.up] if hasattr(decoder, "mid") else []:  # type: ignore[misc]
+        for part in stage.children():
+            yield from part if isinstance(part, nn.ModuleList) else [part]
+
+
+def _checkpointing(forward: Callable[..., R]) -> Callable[..., R]:
+    def call(*args: object, **kwargs: object) -> R:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(lambda: forward(*map(_copy, args), **kwargs), use_reentrant=False)
+
+    return call
+
+
+def _copy(value: object) -> object:
+    """Copy a tensor: layers may change their inputs in place, and would begin with the changed ones the second time."""
+    return value.clone() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
