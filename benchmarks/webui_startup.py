@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = ("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-version-check", "--no-download-sd-model")
+OPTIONS = ("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-version-check")
 OURS = "d3po_tab.py"
 SHARED = ("create ui", "gradio launch", "add APIs")
 """Parts of the start that grow with every extension, whichever it is."""
@@ -29,11 +29,14 @@ def profile(host: Path, python: str, data: Path) -> tuple[float, dict[str, float
     """Measure the seconds of a start and of its parts, as the host reports them, without loading a checkpoint."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
-    cpu = ["--always-cpu"] if (host / "modules_forge").is_dir() else ["--use-cpu", "all"]
+    of_forge, of_neo = (host / "modules_forge").is_dir(), (host / "modules_forge" / "presets.py").is_file()
+    more = (
+        ["--cpu"] if of_neo else ["--no-download-sd-model", *(["--always-cpu"] if of_forge else ["--use-cpu", "all"])]
+    )
     log = data / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [python, "launch.py", *OPTIONS, *cpu, "--data-dir", str(data), "--port", port],
+            [python, "launch.py", *OPTIONS, *more, "--data-dir", str(data), "--port", port],
             cwd=host,
             stdout=out,
             stderr=out,

@@ -61,7 +61,7 @@ def register(folder: Path) -> None:
         host.make_temporary_folder()
         if differing := calls.differing():  # now that every extension of the host's own is loaded
             problem = f"{calls.sentence(differing)} {calls.UPDATE} {problem}".strip()
-            print(f"D3PO: {problem}")
+            print(problem)
         return [(build(runs, worker, webui_host.cards, problem, key), "D3PO", "d3po")]
 
     def started(_: object, app: HostApp) -> None:

@@ -70,6 +70,18 @@ def test_what_was_unloaded_can_be_registered_again(register: Any, callbacks: Cal
     assert capsys.readouterr().out == ""
 
 
+def test_a_host_that_we_do_not_know_is_told_of_when_it_starts(
+    register: Any, callbacks: Callbacks, monkeypatch: Any, capsys: Any
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(register.calls, "differing", lambda: ["load_networks"])
+    monkeypatch.setattr(register, "build", lambda library, worker, cards, problem, key: shown.append(problem))
+    register.register(Path("extensions/d3po"))
+    callbacks.kept["on_ui_tabs"][0]()
+    said = "D3PO does not know this version of the web UI: load_networks changed. Update D3PO, or the web UI."
+    assert shown == [said] and capsys.readouterr().out == f"{said}\n"
+
+
 @pytest.mark.parametrize("others", [False, True])
 def test_the_queue_knows_whether_the_page_is_open_to_others(register: Any, others: bool, tmp_path: Path) -> None:
     from d3po_webui import cards, host, queue_host
