@@ -30,9 +30,8 @@ def profile(host: Path, python: str, data: Path) -> tuple[float, dict[str, float
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     of_forge, of_neo = (host / "modules_forge").is_dir(), (host / "modules_forge" / "presets.py").is_file()
-    more = (
-        ["--cpu"] if of_neo else ["--no-download-sd-model", *(["--always-cpu"] if of_forge else ["--use-cpu", "all"])]
-    )
+    cpu = ["--cpu"] if of_neo else ["--always-cpu"] if of_forge else ["--use-cpu", "all"]
+    more = cpu if of_neo else [*cpu, "--no-download-sd-model"]
     log = data / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
