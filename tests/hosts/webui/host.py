@@ -94,7 +94,9 @@ class WebUI:
         """The user's: previews that need no download, no layer of CLIP skipped, and what keeps the host from asking."""
         found: dict[str, object] = {"show_progress_type": "RGB" if self._version_uid else "Approx cheap"}
         found |= {"CLIP_stop_at_last_layers": 1, "sd_model_checkpoint": self.checkpoint.name}
-        return found | ({"VERSION_UID": self._version_uid} if self._version_uid else {})
+        # Forge Neo's preset writes its numbers into the page some time after that was loaded, but no zeros.
+        of_neo = {"VERSION_UID": self._version_uid, "sd_t2i_step": 0, "sd_t2i_cfg": 0}
+        return found | (of_neo if self._version_uid else {})
 
     @property
     def _version_uid(self) -> str:
