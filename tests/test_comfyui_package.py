@@ -1,4 +1,4 @@
-"""What ComfyUI, its registry and its page read beside the code: metadata, words, help pages and example workflows."""
+"""What ComfyUI, its registry and its page read beside the code: metadata, words, help pages, workflows and subgraph."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SETTINGS = {
 """What widgets are made from. Where two have a name, the node's is the later one."""
 OF_THE_NODE = {"negative", "schedule"}
 """Inputs that are called like a setting and are something else."""
-WORKFLOWS = {"quick_start", "sdxl", "flow", "continue_a_taste", "auto_pick", "draft"}
+WORKFLOWS = {"quick_start", "teach_my_taste", "sdxl", "flow", "continue_a_taste", "auto_pick", "draft"}
 OF_THE_HOST = {
     *("CheckpointLoaderSimple", "CLIPTextEncode", "EmptyLatentImage", "EmptySD3LatentImage", "KSampler", "VAEDecode"),
     *("PreviewImage", "MarkdownNote"),
@@ -59,6 +59,11 @@ def workflow(name: str) -> dict[str, Any]:
     return dict(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text("utf-8")))
 
 
+def subgraph() -> dict[str, Any]:
+    """Return the blueprint that is in everybody's menu."""
+    return dict(json.loads((ROOT / "subgraphs" / "Teach My Taste.json").read_text("utf-8")))
+
+
 def keys(tree: Any, at: str = "") -> Iterator[str]:
     if not isinstance(tree, dict):
         yield at
@@ -67,13 +72,15 @@ def keys(tree: Any, at: str = "") -> Iterator[str]:
         yield from keys(value, f"{at}.{name}")
 
 
-def shipped() -> list[Path]:
-    """The Python files of the registry's archive."""
+def shipped(pattern: str = "*.py") -> list[Path]:
+    """The registry's archive, as far as it matches."""
     left_out = [line for line in (ROOT / ".comfyignore").read_text().splitlines() if line and not line.startswith("#")]
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.py"], cwd=ROOT, stdout=subprocess.PIPE)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "-z", "--exclude-standard", pattern], cwd=ROOT, stdout=subprocess.PIPE
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
-    files = [path for path in listed.stdout.decode().splitlines() if (ROOT / path).exists()]
+    files = [path for path in listed.stdout.decode().split("\0") if path and (ROOT / path).exists()]
     return [ROOT / path for path in files if not any(fnmatch.fnmatch(path, f"{rule}*") for rule in left_out)]
 
 
@@ -178,8 +185,10 @@ def test_there_is_a_picture_to_every_workflow_and_nothing_else():
 def test_workflows_need_no_other_pack_and_tell_nothing_of_their_maker(name):
     content = workflow(name)
     uuid.UUID(content["id"])
-    assert {node["type"] for node in content["nodes"]} <= NODES | OF_THE_HOST
-    assert all(set(node["properties"]) <= {"Node name for S&R"} for node in content["nodes"])
+    subgraphs = content.get("definitions", {}).get("subgraphs", [])
+    nodes = [node for graph in (content, *subgraphs) for node in graph["nodes"]]
+    assert {node["type"] for node in nodes} <= NODES | OF_THE_HOST | {each["id"] for each in subgraphs}
+    assert all(set(node["properties"]) <= {"Node name for S&R"} for node in nodes)
     assert not re.search(r'"(?:/|[A-Za-z]:\\|~)|\\\\', json.dumps(content))
 
 
@@ -190,6 +199,63 @@ def test_the_quick_start_has_seven_nodes_wired_as_a_loop():
     assert len(kinds) == 7
     assert ("D3PO_PairedTrajectorySampler", "D3PO_PreferenceCollector") in wires
     assert ("D3PO_PreferenceCollector", "D3PO_LoraTrainer") in wires
+
+
+GALLERY = "D3PO_GALLERY"
+"""Type of the slot by which the page shows a Preference Collector's gallery on a subgraph's node."""
+
+
+def test_the_subgraph_fits_the_nodes():
+    """Its slots are the nodes' inputs and outputs, its values are in the schemas' places, and all wires join."""
+    content = subgraph()
+    (host,), (graph,) = content["nodes"], content["definitions"]["subgraphs"]
+    assert host["type"] == graph["id"] and graph["name"] == host["title"] == "Teach My Taste"
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    assert sorted(node["type"] for node in nodes.values()) == [
+        *("D3PO_LoraTrainer", "D3PO_PairedTrajectorySampler", "D3PO_PreferenceCollector")
+    ]
+    for node in nodes.values():
+        known = words("en")[node["type"]]
+        slots = [slot["name"] for slot in node["inputs"] if slot["type"] != GALLERY]
+        assert sorted(slots) == sorted(known["inputs"])
+        widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot and slot["type"] != GALLERY]
+        values = dict(zip(widgets, node["widgets_values"], strict=True))
+        fields = {item.name: item for kind in SETTINGS.get(node["type"], ()) for item in dataclasses.fields(kind)}
+        for name in (values.keys() & fields.keys()) - {"groups"}:
+            assert values[name] == (fields[name].default or 0), name
+        assert [slot["name"] for slot in node["outputs"]] == [one["name"] for one in known["outputs"].values()]
+    for link in graph["links"]:
+        if link["origin_id"] == graph["inputNode"]["id"]:
+            source = graph["inputs"][link["origin_slot"]]
+        else:
+            source = nodes[link["origin_id"]]["outputs"][link["origin_slot"]]
+        if link["target_id"] == graph["outputNode"]["id"]:
+            target = graph["outputs"][link["target_slot"]]
+        else:
+            target = nodes[link["target_id"]]["inputs"][link["target_slot"]]
+        assert source["type"] == target["type"] == link["type"]
+        assert link["id"] in (target.get("linkIds") or [target["link"]])
+
+
+def test_the_subgraph_shows_what_one_needs():
+    (host,), (graph,) = subgraph()["nodes"], subgraph()["definitions"]["subgraphs"]
+    wires, widgets = ["model", "positive", "negative", "latent", "vae"], ["taste", "candidates", "groups", "steps"]
+    names = [*wires, *widgets, "guidance_scale", "gallery"]
+    assert [slot["name"] for slot in host["inputs"]] == [slot["name"] for slot in graph["inputs"]] == names
+    assert [slot["name"] for slot in host["inputs"] if "widget" not in slot] == wires
+    assert [slot["name"] for slot in host["outputs"]] == ["model"]
+    taste = next(slot for slot in graph["inputs"] if slot["name"] == "taste")
+    assert len(taste["linkIds"]) == 3  # one name for all three nodes
+
+
+def test_the_example_has_the_subgraph_of_the_menu():
+    (graph,), (example,) = (content["definitions"]["subgraphs"] for content in (subgraph(), workflow("teach_my_taste")))
+    same = ("name", "description", "nodes", "links", "inputs", "outputs")
+    assert {key: graph[key] for key in same} == {key: example[key] for key in same}
+
+
+def test_the_archive_has_the_subgraph():
+    assert ROOT / "subgraphs" / "Teach My Taste.json" in shipped("*.json")
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -1,12 +1,13 @@
 /**
  * The pack's part in ComfyUI's page. ComfyUI imports every *.js below this folder when the page opens; this is the only
  * one. It gives our nodes what they need on the canvas, and keeps a place for each gallery. The gallery's own modules
- * (*.mjs) are fetched when the first gallery is to be seen: in a Preference Collector, or in the sidebar.
+ * (*.mjs) are fetched when the first gallery is to be seen: in a Preference Collector, in a subgraph's node that shows one,
+ * or in the sidebar.
  */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { addGallery, foldMenu, foldSettings, showText } from "./comfyui_node.mjs";
+import { addGallery, foldMenu, foldSettings, showPromoted, showText } from "./comfyui_node.mjs";
 import { loadWords, words } from "./comfyui_words.mjs";
 
 /** @import { Galleries } from "./types" */
@@ -88,6 +89,7 @@ app.registerExtension({
     api.addEventListener("d3po.taught", ({ detail }) => taught(detail));
   },
   nodeCreated(node) {
+    if (node.isSubgraphNode?.()) showPromoted(node, galleries);
     if (!OURS.test(node.comfyClass)) return;
     foldSettings(node);
     showText(node);

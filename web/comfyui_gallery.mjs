@@ -1,14 +1,17 @@
-/** Galleries in ComfyUI: one in each Preference Collector, one in the sidebar. Fetched when the first is to be seen. */
+/**
+ * Galleries in ComfyUI: one in each Preference Collector and in each subgraph's node that shows it, one in the sidebar.
+ * Fetched when the first is to be seen.
+ */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { dress, newGallery, WIDGET } from "./comfyui_node.mjs";
+import { dress, KIND, newGallery } from "./comfyui_node.mjs";
 import { eachNode, queueSamplers, queueTrainers, upstream } from "./comfyui_queue.mjs";
 import { loadWords } from "./comfyui_words.mjs";
 import { D3POGallery } from "./gallery.mjs";
 import { forEver, keep, recall } from "./stored.mjs";
 
-/** @import { ComfyNode } from "./types" */
+/** @import { ListedNode } from "./types" */
 
 const COLLECTOR = "D3PO_PreferenceCollector";
 const SAMPLER = "D3PO_PairedTrajectorySampler";
@@ -38,17 +41,33 @@ export function begin(server) {
     if (detail === "teach") queueTrainers(gallery, server.queued > 0);
     if (detail === "draw") queueSamplers(gallery);
   });
+  api.addEventListener("executed", ({ detail }) => {
+    const [taste] = detail.output?.d3po_taste ?? [];
+    if (taste) showWhere((listed) => listed.id === (detail.display_node ?? detail.node), taste);
+  });
 }
 
-/** @param {ComfyNode} node */
-function inNode(node) {
-  return node.widgets?.find((widget) => widget.name === WIDGET)?.element;
+/** A collector's galleries: its own, and those of the subgraphs' nodes that show it. @param {ListedNode} listed */
+function galleriesOf({ node, around }) {
+  return [node, ...around].map((one) => one.widgets?.find((widget) => widget.type === KIND)?.element);
+}
+
+/** All in nodes. @returns {D3POGallery[]} */
+function inNodes() {
+  const all = new Set([...eachNode(COLLECTOR)].flatMap(galleriesOf));
+  return [...all].filter((element) => element instanceof D3POGallery);
 }
 
 /** All that are open now. @returns {D3POGallery[]} */
 function galleries() {
-  const inNodes = [...eachNode(COLLECTOR)].map(({ node }) => inNode(node));
-  return [...inNodes, aside].filter((element) => element instanceof D3POGallery);
+  return aside ? [...inNodes(), aside] : inNodes();
+}
+
+/** Shows a taste in the galleries of some collectors. @param {(listed: ListedNode) => boolean} where @param {string} taste */
+function showWhere(where, taste) {
+  for (const listed of eachNode(COLLECTOR)) {
+    if (where(listed)) galleriesOf(listed).forEach((element) => element?.setAttribute("taste", taste));
+  }
 }
 
 /**
@@ -83,7 +102,7 @@ export function closeSidebar() {
 
 /** The taste that the sidebar opens with: the graph's if it has one, else the one shown last. */
 function usual() {
-  const shown = new Set([...eachNode(COLLECTOR)].map(({ node }) => inNode(node)?.getAttribute("taste")));
+  const shown = new Set(inNodes().map((element) => element.getAttribute("taste")));
   shown.delete(null);
   return shown.size === 1 ? [...shown][0] : recall(forEver, LAST, "");
 }
@@ -102,24 +121,22 @@ export function hear(taste) {
  * @param {string} taste @param {string | null} running the node that this page is running
  */
 export function showGroup(taste, running) {
-  for (const { node, id } of eachNode(COLLECTOR)) {
-    if (isFed(node, id, running)) inNode(node)?.setAttribute("taste", taste);
-  }
+  showWhere((listed) => isFed(listed, running), taste);
   hear(taste);
 }
 
 /**
- * Whether what runs now is the collector or its sampler.
- * @param {ComfyNode} node @param {string} id @param {string | null} running
+ * Whether what runs now is the collector or its sampler, which may be in a subgraph.
+ * @param {ListedNode} listed @param {string | null} running
  */
-function isFed(node, id, running) {
+function isFed(listed, running) {
   if (!running) return false;
-  if (running === id) return true;
-  const around = id.slice(0, id.lastIndexOf(":") + 1);
-  const samplers = [...upstream(node, (input) => input.name === "trajectories")].filter(
-    (one) => one.comfyClass === SAMPLER,
+  if (running === listed.id) return true;
+  const sources = [...upstream(listed, (input) => input.name === "trajectories")];
+  return sources.some(
+    ({ node, id }) =>
+      (node.comfyClass === SAMPLER && running === id) || (node.isSubgraphNode?.() && running.startsWith(`${id}:`)),
   );
-  return samplers.some((sampler) => around + sampler.id === running);
 }
 
 // The wheel

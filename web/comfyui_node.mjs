@@ -1,7 +1,8 @@
 /**
  * What our nodes get on ComfyUI's canvas, at once when they are made: settings that few people need (marked "advanced"
  * by the server) are folded away until they are asked for; a node shows the text that it ended with; and a Preference
- * Collector gets an element for its gallery, which comes to life when the gallery's modules have been fetched.
+ * Collector gets an element for its gallery, which comes to life when the gallery's modules have been fetched. So does the
+ * node of a subgraph in which a collector's gallery is promoted, as the page calls it.
  *
  * Nodes 2.0 folds by itself, by the same property of the node, which workflows keep.
  */
@@ -16,9 +17,16 @@ const MORE = "d3po_more";
 const PROPERTY = "d3po_taste";
 const DARK = ":root.dark-theme, body.dark-theme";
 const SMALLEST = 420;
+/** In a subgraph's node, which does not stretch it in Nodes 2.0. */
+const SMALLEST_PROMOTED = 520;
 const USUAL = [560, 780];
 
-export const WIDGET = "gallery";
+const WIDGET = "gallery";
+/** Of the input that a subgraph's node shows a gallery by. Nothing can be connected to it. */
+const SLOT = "D3PO_GALLERY";
+
+/** The type of a gallery's widget. */
+export const KIND = "d3po-gallery";
 
 // Settings folded away
 
@@ -120,15 +128,8 @@ export function dress(element) {
  * @param {ComfyNode} node @param {Promise<Galleries>} galleries
  */
 export function addGallery(node, galleries) {
-  const element = newGallery();
-  element.style.minHeight = `${SMALLEST}px`;
-  const widget = node.addDOMWidget(WIDGET, "d3po-gallery", element, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => SMALLEST,
-  });
-  widget.serialize = false;
-  element.addEventListener("d3po-state", ({ detail }) => remember(node, detail.taste.id));
+  const { element } = galleryWidget(node, WIDGET, galleries, SMALLEST);
+  node.addInput(WIDGET, SLOT, { widget: { name: WIDGET } });
   const { onConfigure, onExecuted } = node;
   node.onConfigure = function (workflow) {
     onConfigure?.call(this, workflow);
@@ -141,7 +142,42 @@ export function addGallery(node, galleries) {
     if (taste) element.setAttribute("taste", taste);
   };
   node.setSize(node.size.map((length, at) => Math.max(length, USUAL[at])));
+}
+
+/**
+ * Lets a subgraph's node show the gallery of a collector in it. The page has a way for that, and makes no element itself
+ * but for text.
+ * @param {ComfyNode} node @param {() => Promise<Galleries>} galleries
+ */
+export function showPromoted(node, galleries) {
+  const { createPromotedHostWidget } = node;
+  if (!createPromotedHostWidget) return;
+  node.createPromotedHostWidget = function (input, id, source) {
+    // While a node is copied or made, it has no place and another id.
+    const placed = this.graph?.getNodeById?.(this.id) === this;
+    if (source.type !== KIND || !placed) return createPromotedHostWidget.call(this, input, id, source);
+    const { onAdded, onRemoved, onResize } = this;
+    const widget = galleryWidget(this, input.name, galleries(), SMALLEST_PROMOTED);
+    Object.assign(this, { onAdded, onRemoved, onResize }); // the node lets go of what is promoted by itself
+    galleries().then((module) => module.showKnown(widget.element, this.properties[PROPERTY]));
+    return widget;
+  };
+}
+
+/**
+ * Adds a gallery's element to a node, and returns the widget.
+ * @param {ComfyNode} node @param {string} name @param {Promise<Galleries>} galleries @param {number} smallest its height
+ * @returns {ComfyWidget & {element: D3POGallery}}
+ */
+function galleryWidget(node, name, galleries, smallest) {
+  const element = newGallery();
+  element.style.minHeight = `${smallest}px`;
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => smallest };
+  const widget = node.addDOMWidget(name, KIND, element, options);
+  widget.serialize = false;
+  element.addEventListener("d3po-state", ({ detail }) => remember(node, detail.taste.id));
   galleries.then(() => customElements.upgrade(element));
+  return Object.assign(widget, { element });
 }
 
 /** @param {ComfyNode} node @param {string} taste */

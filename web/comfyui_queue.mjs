@@ -13,47 +13,78 @@ const NEXT = -1;
 const LAST = 0;
 const MUTED = 2;
 const BYPASSED = 4;
+/** Id of the place in a subgraph where its inputs come from. */
+const SUBGRAPH_INPUT = "-10";
 
 // Finding nodes, in subgraphs too
 
 /**
- * All nodes of a kind, with the ids by which the server runs them ("5", or "12:5" in a subgraph).
- * @param {string} kind @param {ComfyGraph | undefined} [graph] @returns {Generator<ListedNode>}
+ * A node's id by which the server runs it: "5", or "12:5" in a subgraph.
+ * @param {ComfyNode} node @param {ComfyNode[]} around the subgraph nodes that it is in, the outermost first
  */
-export function* eachNode(kind, graph = app.rootGraph, prefix = "", around = true) {
+function idOf(node, around) {
+  return [...around, node].map((one) => one.id).join(":");
+}
+
+/**
+ * All nodes of a kind.
+ * @param {string} kind @param {ComfyGraph | undefined} [graph]
+ * @param {ComfyNode[]} [around] the subgraph nodes that the graph is in, the outermost first
+ * @returns {Generator<ListedNode>}
+ */
+export function* eachNode(kind, graph = app.rootGraph, around = []) {
   for (const node of graph?.nodes ?? []) {
-    const id = prefix + node.id;
-    const active = around && node.mode !== MUTED && node.mode !== BYPASSED;
-    if (node.comfyClass === kind) yield { node, id, active };
-    if (node.isSubgraphNode?.()) yield* eachNode(kind, node.subgraph, `${id}:`, active);
+    const active = [...around, node].every(({ mode }) => mode !== MUTED && mode !== BYPASSED);
+    if (node.comfyClass === kind) yield { node, id: idOf(node, around), active, around };
+    if (node.isSubgraphNode?.()) yield* eachNode(kind, node.subgraph, [...around, node]);
   }
 }
 
 /**
- * The nodes that lead to an input, nearest first.
- * @param {ComfyNode} node
- * @param {(input: ComfyInput) => boolean} accepts which of its inputs; further up, all of the same type
- * @returns {Generator<ComfyNode>}
+ * Where an input is connected in the end: itself or, where it leads out of a subgraph, that of the subgraph's node.
+ * @param {ComfyNode} node @param {number} slot @param {ComfyNode[]} around
+ * @returns {{node: ComfyNode, slot: number, around: ComfyNode[]}}
  */
-export function* upstream(node, accepts) {
+function outermost(node, slot, around) {
+  const link = node.graph?.getLink?.(node.inputs?.[slot]?.link ?? null);
+  const host = around.at(-1);
+  if (!host || String(link?.origin_id) !== SUBGRAPH_INPUT) return { node, slot, around };
+  return outermost(host, link?.origin_slot ?? 0, around.slice(0, -1));
+}
+
+/**
+ * The nodes that lead to an input, nearest first, also from outside of its subgraph.
+ * @param {{node: ComfyNode, around: ComfyNode[]}} listed
+ * @param {(input: ComfyInput) => boolean} accepts which of its inputs; further up, all of the same type
+ * @returns {Generator<{node: ComfyNode, id: string}>}
+ */
+export function* upstream({ node, around }, accepts) {
   const seen = new Set([node]);
-  const ahead = [{ node, accepts }];
+  const ahead = [{ node, around, accepts }];
   for (let next = ahead.shift(); next; next = ahead.shift()) {
-    for (const [slot, input] of (next.node.inputs ?? []).entries()) {
+    for (const [at, input] of (next.node.inputs ?? []).entries()) {
       if (!next.accepts(input)) continue;
-      const source = next.node.getInputNode(slot);
+      const place = outermost(next.node, at, next.around);
+      const source = place.node.getInputNode(place.slot);
       if (!source || seen.has(source)) continue;
       seen.add(source);
-      yield source;
-      ahead.push({ node: source, accepts: (other) => other.type === input.type });
+      yield { node: source, id: idOf(source, place.around) };
+      ahead.push({ node: source, around: place.around, accepts: (other) => other.type === input.type });
     }
   }
 }
 
-/** A widget's value, or undefined if it comes through a link. @param {ComfyNode} node @param {string} name */
-function valueOf(node, name) {
-  const linked = node.inputs?.some((input) => input.widget?.name === name && input.link !== null);
-  return linked ? undefined : node.widgets?.find((widget) => widget.name === name)?.value;
+/**
+ * A widget's value, or undefined if it comes through a link; where the widget is shown on a subgraph's node, that one's.
+ * @param {ListedNode} listed @param {string} name
+ */
+function valueOf({ node, around }, name) {
+  const inner = node.inputs?.findIndex((input) => input.widget?.name === name) ?? -1;
+  const place = inner < 0 ? null : outermost(node, inner, around);
+  const input = place?.node.inputs?.[place.slot];
+  if (place && input?.link !== null && input?.link !== undefined) return undefined;
+  const shown = input?.widget?.name ?? name;
+  return (place?.node ?? node).widgets?.find((widget) => widget.name === shown)?.value;
 }
 
 // Queueing them
@@ -103,21 +134,21 @@ function findActive(kind, gallery) {
  * @param {ListedNode[]} nodes @param {State["taste"]} taste
  */
 function serving(nodes, taste) {
-  const named = nodes.filter(({ node }) => valueOf(node, "taste") === taste.name && taste.name !== AUTO);
+  const named = nodes.filter((one) => valueOf(one, "taste") === taste.name && taste.name !== AUTO);
   if (named.length) return named;
-  const open = nodes.filter(({ node }) => [AUTO, "", undefined].includes(/** @type {any} */ (valueOf(node, "taste"))));
-  const alike = open.filter(({ node }) => checkpoints(node).includes(taste.model.name));
+  const open = nodes.filter((one) => [AUTO, "", undefined].includes(/** @type {any} */ (valueOf(one, "taste"))));
+  const alike = open.filter((one) => checkpoints(one).includes(taste.model.name));
   return alike.length ? alike : open;
 }
 
 /**
  * What may be the checkpoint of a node's model: the names of the files chosen upstream, without their endings.
- * @param {ComfyNode} node
+ * @param {ListedNode} listed
  */
-function checkpoints(node) {
+function checkpoints(listed) {
   const names = [];
-  for (const one of upstream(node, (input) => input.type === "MODEL")) {
-    for (const { value } of one.widgets ?? []) {
+  for (const { node } of upstream(listed, (input) => input.type === "MODEL")) {
+    for (const { value } of node.widgets ?? []) {
       if (typeof value === "string") names.push(value.replace(/^.*[\\/]/, "").replace(/\.\w+$/, ""));
     }
   }

@@ -253,16 +253,26 @@ export type ComfyWidget = {
   name: string;
   value: unknown;
   serialize?: boolean;
+  type?: string;
   element?: HTMLElement;
   options?: { advanced?: boolean };
 };
 
 export type ComfyInput = { name: string; type: string; link: number | null; widget?: { name: string } };
 
-/** A node with the id by which the server runs it; active: neither it nor what it is in is switched off. */
-export type ListedNode = { node: ComfyNode; id: string; active: boolean };
+/**
+ * A node with the id by which the server runs it, and the subgraph nodes that it is in, the outermost first; active:
+ * neither it nor what it is in is switched off.
+ */
+export type ListedNode = { node: ComfyNode; id: string; active: boolean; around: ComfyNode[] };
 
-export type ComfyGraph = { nodes: ComfyNode[] };
+export type ComfyLink = { origin_id: number | string; origin_slot: number };
+
+export type ComfyGraph = {
+  nodes: ComfyNode[];
+  getLink?(id: number | null): ComfyLink | undefined;
+  getNodeById?(id: number | string): ComfyNode | null;
+};
 
 export type ComfyNode = {
   id: number | string;
@@ -282,6 +292,11 @@ export type ComfyNode = {
   setDirtyCanvas(front: boolean, back: boolean): void;
   addWidget(type: string, name: string, value: unknown, callback: () => void, options: object): ComfyWidget;
   addDOMWidget(name: string, type: string, element: HTMLElement, options: object): ComfyWidget;
+  addInput(name: string, type: string, extra: Partial<ComfyInput>): ComfyInput;
+  createPromotedHostWidget?(input: ComfyInput, id: string, source: ComfyWidget): ComfyWidget | undefined;
+  onAdded?: unknown;
+  onRemoved?: unknown;
+  onResize?: unknown;
   onConfigure?(workflow: { properties?: Record<string, unknown> }): void;
   onExecuted?(output: { text?: string[]; d3po_taste?: string[] } | undefined): void;
 };

@@ -2,6 +2,7 @@
 
 type ComfyEvents = {
   executing: string | null;
+  executed: { node: string; display_node?: string; output?: { d3po_taste?: string[] } };
   status: { exec_info?: { queue_remaining?: number } } | null;
   "d3po.group": { taste: string; group: string };
   "d3po.taught": { taste: string; lora: string };

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from .host import ROOT, Host
+from .page import Page
 
 HOST = os.environ.get("COMFYUI_DIR")
 PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
@@ -42,3 +44,32 @@ def host(base: Path) -> Iterator[Host]:
     with Host(Path(str(HOST)), PYTHON, base) as running:
         print(f"\nran against ComfyUI {running.version} in {HOST}")
         yield running
+
+
+@pytest.fixture(scope="module")
+def own(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A host with no tastes but those drawn here."""
+    folder = tmp_path_factory.mktemp("browser")
+    for name in ("custom_nodes", "models/loras", "input", "output", "temp", "user"):
+        (folder / name).mkdir(parents=True)
+    (folder / "custom_nodes" / "comfyui-d3po").symlink_to(ROOT)
+    (folder / "models" / "checkpoints").symlink_to(base / "models" / "checkpoints")
+    with Host(Path(str(HOST)), PYTHON, folder) as running:
+        yield running
+
+
+@pytest.fixture
+def opened(browser: Any, own: Host) -> Iterator[Callable[..., Page]]:
+    """Opens ComfyUI's page: `opened(width, height, **settings)`; nothing of ours may complain in it."""
+    pages: list[Page] = []
+
+    def open_it(width: int = 1500, height: int = 1000, settings: dict[str, Any] | None = None) -> Page:
+        usual = {"Comfy.VueNodes.Enabled": False, "Comfy.Locale": "en", "Comfy.ColorPalette": "dark"}
+        context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        pages.append(Page(context, own, {**usual, **(settings or {})}))
+        return pages[-1]
+
+    yield open_it
+    for page in pages:
+        page.context.close()
+        assert page.errors == []

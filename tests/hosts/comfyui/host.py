@@ -52,7 +52,7 @@ class Host:
             self.process = subprocess.Popen(
                 [*command, "--disable-auto-launch"], cwd=self.folder, stdout=log, stderr=log, env=environment
             )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while True:
             try:
                 self.version = self.get("/system_stats")["system"]["comfyui_version"]

@@ -34,9 +34,11 @@ ORDER = """() => {
 
 HELPERS = """
     window.kind = (name) => window.app.rootGraph.nodes.filter((node) => node.type === `D3PO_${name}`);
+    window.hosts = () => window.app.rootGraph.nodes.filter((node) => node.isSubgraphNode?.());
+    window.gallery = (node) => node?.widgets.find((widget) => widget.name === "gallery")?.element;
     window.shown = (where) => where === "sidebar"
         ? document.querySelector(".side-bar-panel d3po-gallery, .sidebar-content-container d3po-gallery")
-        : window.kind("PreferenceCollector")[0]?.widgets.find((widget) => widget.name === "gallery").element;
+        : window.gallery(where === "subgraph" ? window.hosts()[0] : window.kind("PreferenceCollector")[0]);
 """
 
 
@@ -127,7 +129,7 @@ class Page:
     # The gallery
 
     def gallery(self, where: str) -> Any:
-        """The gallery in the node or in the sidebar."""
+        """The gallery in the node, in the "subgraph" around it, or in the sidebar."""
         return self.run_handle("(where) => window.shown(where)", where)
 
     def run_handle(self, script: str, argument: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import HOST, PYTHON
 from .graphs import Graph, node, plain, taste
 from .host import ROOT, Host
 from .page import ORDER, Page
@@ -20,35 +19,6 @@ GROUPS = 6
 QUICK = {"judge": False, "epochs": 1}
 SAMPLER = ["taste", "candidates", "groups", "steps", "guidance_scale"]
 TRAINER = ["taste", "train", "teaching"]
-
-
-@pytest.fixture(scope="module")
-def own(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A host with no tastes but those drawn here."""
-    folder = tmp_path_factory.mktemp("browser")
-    for name in ("custom_nodes", "models/loras", "input", "output", "temp", "user"):
-        (folder / name).mkdir(parents=True)
-    (folder / "custom_nodes" / "comfyui-d3po").symlink_to(ROOT)
-    (folder / "models" / "checkpoints").symlink_to(base / "models" / "checkpoints")
-    with Host(Path(str(HOST)), PYTHON, folder) as running:
-        yield running
-
-
-@pytest.fixture
-def opened(browser: Any, own: Host) -> Iterator[Callable[..., Page]]:
-    """Opens ComfyUI's page: `opened(width, height, **settings)`; nothing of ours may complain in it."""
-    pages: list[Page] = []
-
-    def open_it(width: int = 1500, height: int = 1000, settings: dict[str, Any] | None = None) -> Page:
-        usual = {"Comfy.VueNodes.Enabled": False, "Comfy.Locale": "en", "Comfy.ColorPalette": "dark"}
-        context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
-        pages.append(Page(context, own, {**usual, **(settings or {})}))
-        return pages[-1]
-
-    yield open_it
-    for page in pages:
-        page.context.close()
-        assert page.errors == []
 
 
 def complete_graph(name: str = "auto", **changes: Any) -> Graph:
