@@ -1,8 +1,9 @@
 """ComfyUI's CONDITIONING as tensors that a run can keep, and back.
 
-A CONDITIONING is a list of [encoded text, options]. Tensors are stored as they are, numbers and texts as JSON; objects
-(a ControlNet, hooks) cannot be stored, and are only named. They are held in memory instead, for as long as the host
-lives, so that a round can be trained right after sampling.
+A CONDITIONING is a list of [encoded text, options]. Tensors are stored as they are, numbers and texts as JSON, and
+lists and dictionaries of them (reference latents, what a CLIP vision saw) part by part; other objects (a ControlNet,
+hooks) cannot be stored, and are only named. They are held in memory instead, for as long as the host lives, so that a
+round can be trained right after sampling.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Protocol
 from uuid import UUID
 
+import comfy.clip_vision
 import torch
 from torch import Tensor
 
@@ -107,6 +109,8 @@ def _part(
             tensors[f"{path}.{name}"] = value.detach().cpu().clone()
         elif _is_plain(value):
             plain[name] = value
+        elif _is_nested(value):
+            plain[name] = _take_apart(value, f"{path}.{name}", tensors)
         else:
             kind = name if isinstance(value, list | tuple | dict) else type(value).__name__
             objects.setdefault(kind, []).append(fingerprint(value))
@@ -119,9 +123,58 @@ def _entry(row: Conditioning, path: str, plain: Options) -> list[object]:
         for name, value in row.items()
         if name.startswith(f"tensor.{path}.")
     }
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-    options |= tensors
+    options = {name: _put_together(value, row) for name, value in plain.items()}
+    options |= {name: value for name, value in tensors.items() if INSIDE not in name}
     return [options.pop("", None), options]
+
+
+INSIDE = "/"
+"""Before the number or name of a part, in the name of its tensor."""
+TENSOR, ITEMS, FIELDS, SEEN = "tensor", "items", "fields", "seen"
+"""How a layout says what was taken apart: a tensor by its name, a list, a dictionary, a CLIP vision's output. Nothing
+plain is a dictionary."""
+
+
+def _is_nested(value: object) -> bool:
+    """Return whether a value is made of lists, dictionaries and outputs of a CLIP vision, down to tensors and what JSON
+    keeps."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_nested, value))
+    if isinstance(value, comfy.clip_vision.Output):
+        value = vars(value)
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_nested(each) for name, each in value.items())
+    return isinstance(value, Tensor) or _is_plain(value)
+
+
+def _take_apart(value: Any, path: str, tensors: dict[str, Tensor]) -> object:
+    """Return the layout of what `_is_nested`; add its tensors to `tensors`."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().clone()
+        return {TENSOR: path}
+    if isinstance(value, list | tuple) and not _is_plain(value):
+        return {ITEMS: [_take_apart(each, f"{path}{INSIDE}{i}", tensors) for i, each in enumerate(value)]}
+    if isinstance(value, dict):
+        return {FIELDS: {name: _take_apart(each, f"{path}{INSIDE}{name}", tensors) for name, each in value.items()}}
+    return {SEEN: _take_apart(vars(value), path, tensors)} if isinstance(value, comfy.clip_vision.Output) else value
+
+
+def _put_together(layout: Any, row: Conditioning) -> Any:
+    """Return a value by its layout; tuples of plain values were lists perhaps, for which the host takes them too."""
+    if isinstance(layout, list):
+        return tuple(layout)
+    if not isinstance(layout, dict):
+        return layout
+    ((kind, inside),) = layout.items()
+    if kind == TENSOR:
+        return row[f"tensor.{inside}"][0]
+    if kind == ITEMS:
+        return [_put_together(each, row) for each in inside]
+    if kind == FIELDS:
+        return {name: _put_together(each, row) for name, each in inside.items()}
+    output = comfy.clip_vision.Output()
+    vars(output).update(_put_together(inside, row))
+    return output
 
 
 def _is_plain(value: object) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import comfy.clip_vision
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -182,4 +183,8 @@ def _ordinary(value: Any) -> Any:
         return {name: _ordinary(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_ordinary(each) for each in value]
+    if isinstance(value, comfy.clip_vision.Output):
+        output = comfy.clip_vision.Output()
+        vars(output).update(_ordinary(vars(value)))
+        return output
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value

@@ -74,6 +74,24 @@ def test_trained_is_what_was_sampled_whatever_stands_upstream(measured: Callable
     assert all(of("unharmed", measures).values())
 
 
+def test_a_picture_beside_the_text_is_kept_and_taught_with(measured: Callable[[str], Found]) -> None:
+    measures = measured("references")
+    assert of("host", measures) == {
+        **{"Flux Kontext": "Flux", "Flux Kontext, two pictures": "Flux", "Flux.2": "Flux2"},
+        **{"Qwen-Image-Edit": "QwenImage", "InstructPix2Pix": "SD15_instructpix2pix", "unCLIP": "SD21UNCLIP"},
+    }
+    assert all(of("equal", measures).values()) and all(of("finite", measures).values())
+    assert min(of("effect", measures).values()) > 0  # another picture, or none, gives others
+    assert all(of("same key", measures).values())  # what a run keeps, read after a restart, is all of it
+    for names in of("names", measures).values():
+        assert names == ["a lake", "a lake (2)", "a lake"]  # each picture is a prompt, found again
+    assert set(of("keys", measures).values()) == {2}
+    assert all(of("one level", measures).values())  # bit-equal with a fresh LoRA
+    assert max(of("guided", measures).values()) <= 1e-4
+    assert max(of("slope", measures).values()) <= 5e-3 and all(of("no gradient", measures).values())
+    assert all(of("unharmed", measures).values())
+
+
 def test_every_upstream_node_has_an_effect(measured: Callable[[str], Found]) -> None:
     """Or the test above says nothing of it."""
     effects = of("effect", measured("upstream"))
