@@ -67,7 +67,8 @@ def play(folder: Path, good: dict[str, float], wrong: float, rng: random.Random)
             return run, played
         card = held.pop(0)
         names = {each["candidate"]: _name(run, card["group_id"], each["candidate"]) for each in card["images"]}
-        best = max(names, key=lambda each: good[names[each]] * (-1 if rng.random() < wrong else 1))
+        sign = -1 if rng.random() < wrong else 1
+        best = max(names, key=lambda each: sign * good[names[each]])
         pick = {"group_id": card["group_id"], "kind": "favourite", "order": [best], "reason": card["reason"]}
         shown = [each["candidate"] for each in card["images"]]
         ask(library, run, "POST", "pick", pick_id=uuid.uuid4().hex, shown_order=shown, decision_ms=500, **pick)
@@ -81,14 +82,14 @@ def play(folder: Path, good: dict[str, float], wrong: float, rng: random.Random)
 
 def _name(run: Run, group_id: str, candidate: int) -> str:
     entrant = run.groups.get(group_id).entrants[candidate]
-    return str(run.groups.get(entrant).settings["from"])
+    return Path(run.groups.get(entrant).settings["from"]).name
 
 
 def tau(run: Run, good: dict[str, float]) -> float:
     """Return Kendall's tau within prompts: agreeing less disagreeing pairs, of all."""
     agree = total = 0
     for pool in standings(run):
-        values = [good[ranked.entrant.source] for ranked in pool]
+        values = [good[Path(ranked.entrant.source).name] for ranked in pool]
         pairs = [(a, b) for i, a in enumerate(values) for b in values[i + 1 :]]
         agree += sum(1 if a > b else -1 for a, b in pairs)
         total += len(pairs)
