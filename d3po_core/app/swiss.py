@@ -17,8 +17,7 @@ import torch
 from ..rewards.cross_validation import PairData, fit_bradley_terry
 
 MAX_PLAYED = 6
-"""Matches of one player, so that there are three for each. Ranks of 200 players then agree with the truth by a Kendall
-tau of 0.88 where every match is judged right (benchmarks/tournament.py)."""
+"""Matches of one player, so that there are three for each (benchmarks/tournament.py)."""
 BRIDGES = 2
 """First matches of a player who comes when others have played enough: against those."""
 RIDGE = 0.1
