@@ -9,6 +9,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addGallery, foldMenu, foldSettings, showPromoted, showText } from "./comfyui_node.mjs";
 import { loadWords, words } from "./comfyui_words.mjs";
+import "./wall.mjs"; // before other packs listen for keys
 
 /** @import { Galleries } from "./types" */
 

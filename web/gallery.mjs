@@ -12,11 +12,11 @@ import { Api } from "./api.mjs";
 import { ChooseView } from "./choose_view.mjs";
 import { claimTab, leaveSeats, takeSeat } from "./claims.mjs";
 import { el } from "./dom.mjs";
-import { wall } from "./keys.mjs";
 import { Session } from "./session.mjs";
 import { Shell } from "./shell.mjs";
 import { forEver, keep, recall } from "./stored.mjs";
 import { loadText } from "./text.mjs";
+import { wall } from "./wall.mjs";
 
 /** @import { Text } from "./types" */
 

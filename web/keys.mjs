@@ -1,7 +1,7 @@
 /**
- * Which key means what, and the wall that keeps keys inside. Digits go by their place on the keyboard (event.code), so
- * that they work where they need Shift to be typed (AZERTY). Letters go by what is printed on the key, as that is how
- * the page names them, and by place where the keyboard has no Latin letters.
+ * Which key means what. Digits go by their place on the keyboard (event.code), so that they work where they need Shift
+ * to be typed (AZERTY). Letters go by what is printed on the key, as that is how the page names them, and by place
+ * where the keyboard has no Latin letters.
  */
 
 /** @import { Command } from "./types" */
@@ -66,25 +66,4 @@ function letter(event) {
 function letterOf(event) {
   if (/^[a-z]$/i.test(event.key)) return event.key.toUpperCase();
   return /^Key[A-Z]$/.test(event.code) ? event.code.slice(3) : "";
-}
-
-const HELD_BACK = /** @type {const} */ (["keydown", "keyup", "keypress", "paste", "copy", "cut"]);
-
-/**
- * Keys from inside `host` are handled here and go nowhere else; keys from outside are not touched. It listens at the
- * window, before the event travels down, because some hosts' shortcuts listen on the way down too.
- * @param {HTMLElement} host
- * @param {{keydown: (event: KeyboardEvent) => void, keyup: (event: KeyboardEvent) => void}} handlers
- * @returns {() => void} takes the wall down
- */
-export function wall(host, handlers) {
-  /** @param {Event} event */
-  const guard = (event) => {
-    if (!event.composedPath().includes(host)) return;
-    event.stopImmediatePropagation();
-    if (event.type === "keydown") handlers.keydown(/** @type {KeyboardEvent} */ (event));
-    if (event.type === "keyup") handlers.keyup(/** @type {KeyboardEvent} */ (event));
-  };
-  for (const type of HELD_BACK) window.addEventListener(type, guard, true);
-  return () => HELD_BACK.forEach((type) => window.removeEventListener(type, guard, true));
 }

@@ -165,7 +165,7 @@ def test_the_gallerys_modules_come_when_a_gallery_is_first_seen(opened: Callable
     page = opened()
     page.page.get_by_test_id("queue-button").wait_for()  # the page is complete
     page.page.wait_for_timeout(500)
-    assert sorted(page.modules) == ["comfyui.js", "comfyui_node.mjs", "comfyui_words.mjs", "text.mjs"]
+    assert sorted(page.modules) == ["comfyui.js", "comfyui_node.mjs", "comfyui_words.mjs", "text.mjs", "wall.mjs"]
     if where == "node":
         page.load(complete_graph("guest"))
     else:
