@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,22 @@ class Host:
         folder: its source.
         python: of its environment.
         base: everything of the user's.
+        options: more of its command line.
+        environment: what differs in its environment.
     """
 
-    def __init__(self, folder: Path, python: str, base: Path) -> None:
-        self.folder, self.python, self.base = folder, python, base
+    def __init__(
+        self,
+        folder: Path,
+        python: str,
+        base: Path,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder, self.python, self.base, self.options = folder, python, base, options
+        self.user = ""
+        """The id of the person who asks, with --multi-user."""
+        self.environment = {**os.environ, "OMP_WAIT_POLICY": "passive", **(environment or {})}
 
     def __enter__(self) -> Host:
         self.start()
@@ -45,12 +58,11 @@ class Host:
             probe.bind(("127.0.0.1", 0))
             self.address = f"http://127.0.0.1:{probe.getsockname()[1]}"
         port = self.address.rpartition(":")[2]
-        command = [self.python, "main.py", "--cpu", "--base-directory", str(self.base), "--port", port]
+        command = [self.python, "main.py", "--cpu", "--base-directory", str(self.base), "--port", port, *self.options]
         self.log = self.base / "host.log"
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--disable-auto-launch"], cwd=self.folder, stdout=log, stderr=log, env=environment
+                [*command, "--disable-auto-launch"], cwd=self.folder, stdout=log, stderr=log, env=self.environment
             )
         deadline = time.monotonic() + 300
         while True:
@@ -66,14 +78,17 @@ class Host:
         self.process.kill()
         self.process.wait()
 
+    def _headers(self) -> dict[str, str]:
+        return {"comfy-user": self.user} if self.user else {}
+
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.address + path, timeout=60) as answer:
+        request = urllib.request.Request(self.address + path, headers=self._headers())
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 
     def post(self, path: str, values: Any) -> Any:
-        request = urllib.request.Request(
-            self.address + path, json.dumps(values).encode(), {"Content-Type": "application/json"}
-        )
+        headers = {"Content-Type": "application/json", **self._headers()}
+        request = urllib.request.Request(self.address + path, json.dumps(values).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 text = answer.read()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from .graphs import Graph
 from .host import Host
@@ -49,33 +51,50 @@ class Page:
         context: of Playwright.
         host: the server.
         settings: of the page's own, by their ids.
+        others: packs of other people's are there too; what they do wrong is no error of ours.
     """
 
-    def __init__(self, context: Any, host: Host, settings: dict[str, Any] | None = None) -> None:
-        self.context, self.host = context, host
+    def __init__(self, context: Any, host: Host, settings: dict[str, Any] | None = None, others: bool = False) -> None:
+        self.context, self.host, self.others = context, host, others
         self.errors: list[str] = []
         self.modules: list[str] = []
         """Our modules that the page has asked for."""
+        self.complaints: list[str] = []
+        """Errors and warnings of anybody's, and what the server refused, each without where it was said."""
         for name, value in {"Comfy.TutorialCompleted": True, **(settings or {})}.items():
-            host.post(f"/settings/{name}", value)
-        context.set_default_timeout(20_000)
+            host.post(f"/settings/{quote(name)}", value)
+        context.set_default_timeout(90_000 if others else 20_000)
         context.add_init_script(WATCH + HELPERS)
+        if host.user:
+            context.add_init_script(
+                f"localStorage['Comfy.userId'] = localStorage['Comfy.userName'] = {json.dumps(host.user)};"
+            )
         self.page = context.new_page()
         self.page.on("console", self._note_console)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("pageerror", self._failed)
         self.page.on("request", self._asked)
         self.page.on("response", self._answered)
         self.open()
 
     def _note_console(self, message: Any) -> None:
-        if message.type in ("error", "warning") and PACK in message.text:
+        if message.type not in ("error", "warning"):
+            return
+        self.complaints.append(message.text.partition("Error: said by")[0])
+        if PACK in message.text:
             self.errors.append(message.text)
+
+    def _failed(self, error: Any) -> None:
+        self.complaints.append(str(error))
+        if not self.others or PACK in (error.stack or ""):
+            self.errors.append(str(error))
 
     def _asked(self, request: Any) -> None:
         if PACK in request.url and request.url.endswith((".js", ".mjs")):
             self.modules.append(request.url.rpartition("/")[2])
 
     def _answered(self, response: Any) -> None:
+        if response.status >= 400:
+            self.complaints.append(f"{response.status} {response.url}")
         if response.status >= 400 and ("/d3po/" in response.url or PACK in response.url or "/prompt" in response.url):
             self.errors.append(f"{response.status} {response.url}")
 
