@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..errors import D3POError
 from .files import disk_full, unwritable
@@ -27,7 +28,22 @@ BUSY_SECONDS = 60.0
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that a WeakSet can hold."""
+    """A connection that a WeakSet can hold.
+
+    SQLite crashes the process where one thread closes a connection that another one is using. So whoever uses or closes
+    it holds its lock.
+    """
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        super().__init__(*args, **values)
+        self.lock = threading.RLock()
+        self.closed = False
+
+    def close(self) -> None:
+        """Close it once nobody uses it."""
+        with self.lock:
+            self.closed = True
+            super().close()
 
 
 def connect(path: Path) -> _Connection:
@@ -85,7 +101,8 @@ class Database:
             D3POError: the database is gone, damaged, busy, or cannot be written; the disk is full.
         """
         try:
-            yield self._connection()
+            with self._held() as connection:
+                yield connection
         except sqlite3.DatabaseError as error:
             raise _explain(error, self.path) from error
 
@@ -99,13 +116,27 @@ class Database:
         with self.read() as connection, transaction(connection):
             yield connection
 
+    @contextmanager
+    def _held(self) -> Iterator[sqlite3.Connection]:
+        """Yield this thread's connection, which nobody closes meanwhile."""
+        while True:
+            connection = self._connection()
+            with connection.lock:
+                if not connection.closed:
+                    yield connection
+                    return
+            self._local.connection = None  # it was closed in between
+
     def close(self) -> None:
-        """Close the connections of all threads, so that the folder can be moved on every system."""
+        """Close the connections of all threads, so that the folder can be moved on every system.
+
+        It waits for those that are in use.
+        """
         for connection in list(self._all):
             connection.close()
         self._local = threading.local()
 
-    def _connection(self) -> sqlite3.Connection:
+    def _connection(self) -> _Connection:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             if not self.path.is_file():

@@ -256,3 +256,32 @@ def _same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+def test_closing_waits_for_a_thread_that_is_reading(tmp_path):
+    """SQLite would crash the whole process."""
+    run = make_run(tmp_path / "run")
+    reading, may_end, closed = threading.Event(), threading.Event(), threading.Event()
+    rows = []
+
+    def read():
+        with run._database.read() as connection:
+            reading.set()
+            may_end.wait(10)
+            rows.extend(row[0] for row in connection.execute("SELECT COUNT(*) FROM groups"))
+
+    def close():
+        run.close()
+        closed.set()
+
+    threads = [threading.Thread(target=each) for each in (read, close)]
+    threads[0].start()
+    assert reading.wait(10)
+    threads[1].start()
+    assert not closed.wait(0.3)
+    may_end.set()
+    assert closed.wait(10)
+    for thread in threads:
+        thread.join()
+    assert rows == [0]
+    assert run.picks.counts("").drawn == 0  # a closed run opens again when it is used
