@@ -22,7 +22,8 @@ def loaded_with(name: str) -> set[str]:
 
 def test_one_small_entry_is_all_that_comfyui_imports_by_itself() -> None:
     assert [path.relative_to(WEB).as_posix() for path in WEB.rglob("*.js")] == ["comfyui.js"]
-    assert loaded_with("comfyui.js") == {"comfyui.js", "comfyui_node.mjs", "comfyui_words.mjs", "text.mjs"}
+    modules = {"comfyui.js", "comfyui_node.mjs", "comfyui_words.mjs", "text.mjs", "wall.mjs"}
+    assert loaded_with("comfyui.js") == modules
 
 
 def test_every_module_is_loaded_by_a_host() -> None:
