@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..picks import pairs
 from ..run import Run
@@ -77,17 +78,17 @@ class Ranked:
     strength: float
 
 
-_known: dict[str, tuple[tuple[int, int], Progress | None]] = {}
-"""The progress of every run by its id, and the pick revision and number of imported groups at which that was so: pages
-ask for it every few seconds."""
+_known: dict[Path, tuple[tuple[int, int], Progress | None]] = {}
+"""The progress of every run by its folder (a copy has the same id), with the pick revision and the number of imported
+groups at which that was so: pages ask for it every few seconds."""
 
 
 def progress(run: Run) -> Progress | None:
     """Return how far a run's tournament is; None where no pictures take part."""
     now = run.picks.revision, run.matches.count_groups()
-    if _known.get(run.run_id, (None,))[0] != now:
-        _known[run.run_id] = now, _progress(run)
-    return _known[run.run_id][1]
+    if _known.get(run.folder, (None,))[0] != now:
+        _known[run.folder] = now, _progress(run)
+    return _known[run.folder][1]
 
 
 def _progress(run: Run) -> Progress | None:
@@ -117,7 +118,7 @@ def call_up(run: Run, count: int, rng: random.Random | None = None) -> int:
         matches = run.matches.all()
         pools = [pool for pool in _pools(entrants, matches, _wins(run, matches)) if pool.table.to_come()]
         for pool in sorted(pools, key=lambda each: (_share_made(each.table), rng.random())):
-            # One of each prompt, so that one does not see the same prompt all the time; all of the last one.
+            # One of each prompt, so that prompts alternate; several where there are fewer prompts than matches.
             made += pool.add_matches(run, 1 if len(pools) >= count else count - made, rng)
             if made >= count:
                 break
@@ -166,9 +167,9 @@ def _wins(run: Run, matches: Iterable[Match]) -> list[tuple[str, str]]:
 
 def _pools(entrants: list[Entrant], matches: Iterable[Match], wins: Iterable[tuple[str, str]]) -> list[Pool]:
     """Return the pools of at least two, each with what was played in it."""
-    members: dict[tuple[int, tuple[int, int]], list[Entrant]] = {}
+    members: dict[tuple[str, tuple[int, int]], list[Entrant]] = {}
     for entrant in entrants:
-        members.setdefault((entrant.prompt_id, entrant.size), []).append(entrant)
+        members.setdefault((entrant.prompt, entrant.size), []).append(entrant)
     pools = [Pool(each, Table(len(each))) for each in members.values() if len(each) > 1]
     place = {entrant.group_id: (pool.table, i) for pool in pools for i, entrant in enumerate(pool.entrants)}
     for match in matches:

@@ -48,7 +48,7 @@ def auto_pick(
         flip: probability of a mistake: another favourite, or the ranking upside down.
         limit: largest number of groups to pick in; None for all.
         seed: of mistakes and random picks. What is drawn for one group does not depend on the others.
-        call_up: makes up to so many more groups once all are picked in, and returns how many; see
+        call_up: makes up to that number of further groups once all are picked in, and returns how many; see
             `d3po_core.app.tournament`.
 
     Yields:

@@ -288,11 +288,11 @@ def related_groups(run: Run, group_ids: Iterable[str]) -> Related | None:
     matches = [group for group in groups if group.entrants]
     if not matches:
         return None
-    by_prompt = len({group.prompt_id for group in matches}) >= MIN_RELATED
+    by_prompt = len({group.prompt for group in matches}) >= MIN_RELATED
     names: dict[str, int] = {}
     related: Related = {}
     for group in groups:
-        own = [f"prompt {group.prompt_id}"] * 2 if by_prompt and group.entrants else group.entrants
+        own = [f"prompt {group.prompt}"] * 2 if by_prompt and group.entrants else group.entrants
         known_by = own or [group.id] * group.candidates
         related[group.id] = [names.setdefault(name, len(names)) for name in known_by]
     return related

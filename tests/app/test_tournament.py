@@ -397,3 +397,27 @@ def test_a_program_picks_the_whole_tournament(tmp_path: Path, outputs: Path) -> 
     *_, last = auto_pick(run, get_reward("contrast"), "program", call_up=call_up)
     assert (last.done, last.total) == (13, 13)
     assert progress(run).done == 13
+
+
+def test_another_negative_prompt_is_no_other_tournament(tmp_path: Path) -> None:
+    for level in (60, 120):
+        picture(tmp_path / "outputs" / f"{level}.png", level, "")
+        (tmp_path / "outputs" / f"{level}.txt").write_text(f"a lake\nNegative prompt: dull {level}")
+    run = begun(tmp_path / "runs" / "t", tmp_path / "outputs")
+    assert play(page_of(run)) == 1
+    assert [Path(each.entrant.source).name for (*pool,) in standings(run) for each in pool] == ["120.png", "60.png"]
+
+
+def test_a_copy_of_a_run_has_a_tournament_of_its_own(tmp_path: Path, outputs: Path) -> None:
+    run = begun(tmp_path / "runs" / "t", outputs)
+    call_up(run, 2)
+    run.close()
+    shutil.copytree(run.folder, tmp_path / "copies" / "t")
+    copy, run = Run.open(tmp_path / "copies" / "t"), Run.open(run.folder)
+    for _ in range(2):
+        (card,) = page_of(copy).next()
+        page_of(copy).pick(card)
+    (card,) = page_of(run).next()
+    page_of(run).post("undo", pick_id=page_of(run).pick(card)["pick_id"])
+    assert (copy.picks.revision, copy.matches.count_groups()) == (run.picks.revision, run.matches.count_groups())
+    assert (progress(copy).done, progress(run).done) == (2, 0)

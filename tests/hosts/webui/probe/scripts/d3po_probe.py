@@ -157,7 +157,7 @@ class Probe:
         return run.prompts.conditioning(run.prompts.all()[0].id)["cond.vector"][0, -1536:].float().tolist()
 
     def differing(self, more=0):
-        """The host's functions that do not take what we give them, or so many arguments more."""
+        """The host's functions that do not take what we give them, with `more` further arguments."""
         changed = [replace(call, positional=call.positional + more) for call in calls.CALLS]
         return calls.differing(changed)
 
