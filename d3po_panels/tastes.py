@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from d3po_core.app.runs import NewRun, begin_run, model_facts, unused_name
@@ -31,6 +32,7 @@ def begin(
     sample: SampleSettings,
     train: TrainSettings,
     lora: LoraSettings,
+    more: Mapping[str, object] | None = None,
 ) -> Run:
     """Begin a taste, under a name that no other has.
 
@@ -41,11 +43,12 @@ def begin(
         name: on screen.
         prompts: at least one.
         sample, train, lora: how it is drawn and trained.
+        more: further entries of its settings, of the host.
 
     Raises:
         D3POError: see `begin_run`.
     """
-    new = NewRun(unused_name(name, library), model_facts(model, source), sample, train, lora, prompts)
+    new = NewRun(unused_name(name, library), model_facts(model, source), sample, train, lora, prompts, more or {})
     return begin_run(library.unused(name), new, model)
 
 

@@ -43,22 +43,35 @@ class Vae:
     def _images(self, latents: Tensor) -> Tensor:
         latents = host.to_vae(self.model, latents.to(host.device(), torch.float32))
         # The class's own method: --medvram has put another one on the object, which moves models.
-        decoded = type(self.network).decode(self.network, latents)  # type: ignore[attr-defined]
-        return (decoded / 2 + 0.5).clamp(0, 1)
+        decoded: Tensor = type(self.network).decode(self.network, latents)  # type: ignore[attr-defined]
+        return (decoded.flatten(1, -3) / 2 + 0.5).clamp(0, 1)  # there may be one frame
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) in [0, 1] to latents (B, C, h, w), float32, on the CPU.
 
-        They are the mean of the posterior, so that an image always has the same latents.
+        An image always has the same latents: the mean of the posterior or, where a VAE packs them further (Flux.2's),
+        the same draw from it.
         """
         latents = []
         for image in images.split(1):
-            moments = self.network.encoder(image.to(host.device(), torch.float32) * 2 - 1)  # type: ignore[operator]
-            if getattr(self.network, "quant_conv", None) is not None:
-                moments = self.network.quant_conv(moments)  # type: ignore[operator]
-            latents.append(host.from_vae(self.model, moments[:, : host.LATENT_CHANNELS]).cpu())
+            pixels = image.to(host.device(), torch.float32) * 2 - 1
+            packed = hasattr(self.network, "bn") or host.frames(self.model)
+            mean = self._by_its_own(pixels) if packed else self._mean(pixels)
+            latents.append(host.from_vae(self.model, mean).cpu())
         return torch.cat(latents)
+
+    def _mean(self, pixels: Tensor) -> Tensor:
+        moments = self.network.encoder(pixels)  # type: ignore[operator]
+        if getattr(self.network, "quant_conv", None) is not None:
+            moments = self.network.quant_conv(moments)  # type: ignore[operator]
+        return cast("Tensor", moments.chunk(2, 1)[0])
+
+    def _by_its_own(self, pixels: Tensor) -> Tensor:
+        shape = (*pixels.shape[:2], *host.frames(self.model), *pixels.shape[2:])
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            return cast("Tensor", self.network.encode(pixels.reshape(shape)))  # type: ignore[operator]
 
 
 @contextmanager
@@ -121,8 +134,12 @@ def beneath_decorator(layer: nn.Module) -> Callable[..., object] | None:
     return None if plain is None else MethodType(plain, layer)
 
 
-def unet_layers(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of a UNet's blocks; the Forge family calls them one by one, and A1111 block by block."""
+def large_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a transformer's blocks, or the layers of a UNet's, which the Forge family calls one by one, and A1111 block
+    by block."""
+    if not hasattr(module, "input_blocks"):
+        yield from (block for part in module.children() if isinstance(part, nn.ModuleList) for block in part)
+        return
     inputs, outputs = (cast("nn.ModuleList", blocks) for blocks in (module.input_blocks, module.output_blocks))
     for block in (*inputs, cast("nn.Module", module.middle_block), *outputs):
         yield from cast("nn.Sequential", block)
@@ -142,7 +159,10 @@ def _checkpointing(forward: Callable[..., R]) -> Callable[..., R]:
     def call(*args: object, **kwargs: object) -> R:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        return checkpoint(lambda: forward(*map(_copy, args), **kwargs), use_reentrant=False)
+        return checkpoint(
+            lambda: forward(*map(_copy, args), **{name: _copy(value) for name, value in kwargs.items()}),
+            use_reentrant=False,
+        )
 
     return call
 

@@ -1,7 +1,7 @@
 """Everything that the web UIs do differently, behind functions of one meaning.
 
-Beside queue_host.py and register.py this is the only file that imports their `modules`. "A1111" here is AUTOMATIC1111
-v1.10; the Forge family (Forge Neo, Forge, reForge, forge-classic) keeps its network in `forge_objects`.
+Beside flow.py, queue_host.py and register.py this is the only file that imports their `modules`. "A1111" here is
+AUTOMATIC1111 v1.10; the Forge family (Forge Neo, Forge, reForge, forge-classic) keeps its network in `forge_objects`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,8 @@ from d3po_core.errors import D3POError
 
 from . import calls
 
-LATENT_CHANNELS = 4
-PIXELS_PER_LATENT = 8
-"""Along a side, for all VAEs that these hosts know."""
 ALL_MEMORY = 1e30
 """More bytes than a graphics card has; makes the Forge family free all that it can."""
-NOT_YET = "This kind of model cannot be taught in this tab yet."
 FLOAT32 = (("fp32_vae", "force_fp32"), ("vae_in_fp32", "all_in_fp32"), ("no_half_vae", "no_half"))
 """Options for float32, of the VAE alone and of everything: Forge Neo's, those of the other Forges, A1111's. The Forges
 keep A1111's, too, and do nothing with them."""
@@ -62,6 +58,8 @@ class NoiseLevels(Protocol):
     """The noise levels of the Forge family's networks, (T,)."""
 
     sigmas: Tensor
+    shift: float
+    """Of a flow model's."""
 
 
 class ForgeConfig(Protocol):
@@ -93,6 +91,9 @@ class ForgeVae(Protocol):
 
     patcher: ModelPatcher
     first_stage_model: nn.Module
+    latent_channels: int
+    upscale_ratio: object
+    """Pixels in a latent along a side; of VAEs that know moving pictures not a number."""
 
 
 class ForgeObjects(Protocol):
@@ -107,6 +108,14 @@ class HostModel(Protocol):
 
     sd_checkpoint_info: CheckpointInfo
     forge_objects: ForgeObjects
+    ref_latents: list[Tensor]
+    """Pictures that Forge Neo's models for editing see beside the prompt; and one of them, of img2img:"""
+    ini_latent: Tensor | None
+    use_shift: bool
+    """Whether *Distilled CFG Scale* shifts its levels of noise."""
+
+    def set_shift(self, shift: float) -> None:
+        """Give Forge Neo's flow models other levels of noise."""
 
     def get_learned_conditioning(self, prompts: object) -> Tensor | dict[str, Tensor]:
         """Return what the text encoder makes of prompts."""
@@ -151,21 +160,36 @@ def loaded_model() -> HostModel:
     return model
 
 
-def why_not(model: HostModel) -> str:
-    """Return the reason why a model cannot be trained here; "" if it can."""
-    if getattr(model, "is_sd3", False):
-        return "Stable Diffusion 3 cannot be taught in this tab yet."
-    if prediction_type(model) is None:
-        return NOT_YET
-    first = next((layer for layer in network(model).modules() if isinstance(layer, torch.nn.Conv2d)), None)
-    if first is not None and first.in_channels != LATENT_CHANNELS:
-        return "Models for inpainting or editing cannot be taught in this tab."
-    return ""
+def latent_channels(model: HostModel) -> int:
+    """Return the number of channels of a model's latents."""
+    return int(model.forge_objects.vae.latent_channels) if is_forge(model) else 4
+
+
+def pixels_per_latent(model: HostModel) -> int:
+    """Return how many pixels a latent has along a side."""
+    ratio = model.forge_objects.vae.upscale_ratio if is_forge(model) else 8
+    return ratio if isinstance(ratio, int) else 8
+
+
+def frames(model: HostModel) -> tuple[int, ...]:
+    """Return what stands between channels and height in a latent's shape: one frame, where a VAE knows several."""
+    return (1,) if getattr(model, "is_wan", False) else ()
 
 
 def is_forge(model: HostModel) -> bool:
     """Return whether a model is of the Forge family."""
     return hasattr(model, "forge_objects")
+
+
+def has_flow_models() -> bool:
+    """Return whether the host is Forge Neo, whose flow models can be taught."""
+    engines = sys.modules.get("backend.diffusion_engine.base")
+    return hasattr(getattr(engines, "ForgeDiffusionEngine", None), "set_shift")
+
+
+def is_flow(model: HostModel) -> bool:
+    """Return whether a model is a flow model, whose network predicts noise minus picture."""
+    return is_forge(model) and getattr(predictor(model), "prediction_type", "") == "const"
 
 
 def network(model: HostModel) -> nn.Module:
@@ -177,7 +201,8 @@ def network(model: HostModel) -> nn.Module:
 
 def native_side(model: HostModel) -> int:
     """Return height and width, in pixels, of the images that a model was made for."""
-    return 1024 if getattr(model, "is_sdxl", False) else 768 if getattr(model, "is_sd2", False) else 512
+    large = getattr(model, "is_sdxl", False) or is_flow(model)
+    return 1024 if large else 768 if getattr(model, "is_sd2", False) else 512
 
 
 def to_device(model: HostModel, shape: Sequence[int] = (), alone: bool = False, vae: bool = False) -> None:
@@ -211,9 +236,9 @@ def device() -> torch.device:
 
 
 def prediction_type(model: HostModel) -> PredictionType | None:
-    """Return what a model's network predicts; None if that is not noise or velocity at discrete timesteps."""
+    """Return what a diffusion model's network predicts; None if that is not noise or velocity at discrete timesteps."""
     if is_forge(model):
-        return prediction_of(_predictor(model))
+        return prediction_of(predictor(model))
     return "v_prediction" if model.parameterization == "v" else "epsilon"
 
 
@@ -231,7 +256,8 @@ def prediction_of(predictor: object) -> PredictionType | None:
     return kinds.get(getattr(predictor, "prediction_type", ""))
 
 
-def _predictor(model: HostModel) -> NoiseLevels:
+def predictor(model: HostModel) -> NoiseLevels:
+    """Return the noise levels of the Forge family's model."""
     inner = model.forge_objects.unet.model
     return inner.predictor if hasattr(inner, "predictor") else inner.model_sampling
 
@@ -244,7 +270,7 @@ def alphas_cumprod(model: HostModel) -> Tensor:
 
         sd_models.apply_alpha_schedule_override(model)
         return model.alphas_cumprod.cpu()
-    sigmas = _predictor(model).sigmas
+    sigmas = predictor(model).sigmas
     by_checkpoint = getattr(model, "ztsnr", False) or getattr(getattr(model, "model_config", None), "ztsnr", False)
     if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or by_checkpoint:
         sigmas = _rescale()(sigmas)
@@ -292,7 +318,9 @@ def _precision() -> AbstractContextManager[object]:
     return devices.autocast() if hasattr(devices, "autocast") else nullcontext()
 
 
-def encode(model: HostModel, prompts: Sequence[str], negative: bool, width: int, height: int) -> dict[str, Tensor]:
+def encode(
+    model: HostModel, prompts: Sequence[str], negative: bool, width: int, height: int, slider: float = 0
+) -> dict[str, Tensor]:
     """Encode prompts with the user's CLIP skip and emphasis.
 
     Schedules such as [a:b:0.5] and AND are read as plain words: a taste has one prompt for all steps.
@@ -302,16 +330,19 @@ def encode(model: HostModel, prompts: Sequence[str], negative: bool, width: int,
         prompts: B of them.
         negative: whether they are negative prompts.
         width, height: of the images, in pixels; SDXL takes them with the text.
+        slider: Forge Neo's *Distilled CFG Scale*, which networks that were distilled with guidance take with the text;
+            0 is the host's own.
 
     Returns:
-        "crossattn": the text's tokens (B, T, D); for SDXL also "vector": pooled text and sizes (B, V).
+        "crossattn": the text's tokens (B, T, D); for SDXL and Flux also "vector": pooled text, and SDXL's sizes (B, V);
+        for networks that were distilled with guidance also "guidance": (B,).
     """
     if hasattr(model, "set_clip_skip"):
         model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
+    texts = SdConditioning(list(prompts), is_negative_prompt=negative, width=width, height=height)
+    texts.distilled_cfg_scale = slider or None
     with torch.no_grad(), _precision():
-        encoded = model.get_learned_conditioning(
-            SdConditioning(list(prompts), is_negative_prompt=negative, width=width, height=height)
-        )
+        encoded = model.get_learned_conditioning(texts)
     return encoded if isinstance(encoded, dict) else {"crossattn": encoded}
 
 
@@ -332,7 +363,7 @@ def decode(model: HostModel, latents: Tensor) -> Tensor:
                 (image,) = decode_latent_batch(model, latent, torch.device("cpu"), check_for_nans=True)
             except NansException:  # A1111 looks at one number
                 image = torch.full((), torch.nan)
-            images.append(check_finite(image, "VAE", how).float())
+            images.append(check_finite(image, "VAE", how).float().reshape(-1, *image.shape[-2:]))  # of one frame
     return (torch.stack(images) / 2 + 0.5).clamp(0, 1)
 
 

@@ -14,10 +14,11 @@ from d3po_core.diffusion.image_model import check_finite
 from d3po_core.diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, sample
 from d3po_core.errors import D3POError
 
-from . import host
-from .denoiser import WebuiDenoiser
+from . import flow, host
+from .denoiser import DiffusionDenoiser, FlowDenoiser, WebuiDenoiser
+from .flow_settings import FlowSettings
 from .gradients import Vae, held
-from .host import LATENT_CHANNELS, PIXELS_PER_LATENT, HostModel
+from .host import HostModel
 
 T = TypeVar("T")
 ROWS = 8
@@ -31,18 +32,22 @@ class WebuiModel:
         model: the host's.
         height, width: of the images that prompts are encoded for, in pixels, because SDXL takes them with the text; 0
             for the model's native size.
+        settings: of flow models.
     """
 
-    def __init__(self, model: HostModel, height: int = 0, width: int = 0) -> None:
-        self.model, self.denoiser = model, WebuiDenoiser(model)
+    def __init__(self, model: HostModel, height: int = 0, width: int = 0, settings: FlowSettings | None = None) -> None:
+        self.model, self._settings = model, settings or FlowSettings()
         self.name, self.identity = host.checkpoint(model)
         self._size = self._sides(height, width)
+        self.denoiser: WebuiDenoiser = (
+            FlowDenoiser(model, self._settings, self._size) if host.is_flow(model) else DiffusionDenoiser(model)
+        )
         self._vae: Vae | None = None  # inside `gradients_through_decode`
 
     @property
     def prediction_type(self) -> str:
         """What the network predicts, as LoRA files name it."""
-        return "v" if self.denoiser.table.prediction == "v_prediction" else "epsilon"
+        return self.denoiser.prediction_type
 
     def encode(self, prompts: list[str], negative: str = "") -> list[Conditioning]:
         """Encode each prompt to one row of conditioning, on the CPU.
@@ -63,10 +68,9 @@ class WebuiModel:
 
     def _encode_side(self, text: str, side: str) -> Conditioning:
         height, width = self._size
-        encoded = host.encode(self.model, [text], side == "uncond", width, height)
-        rows = {side: encoded["crossattn"]}
-        if "vector" in encoded:
-            rows[f"{side}.vector"] = encoded["vector"]
+        with flow.without_references(self.model):
+            encoded = host.encode(self.model, [text], side == "uncond", width, height, self._settings.slider)
+        rows = {side if name == "crossattn" else f"{side}.{name}": value for name, value in encoded.items()}
         for value in rows.values():
             check_finite(value, "text encoder", host.precisely("text encoder"))
         return {name: value.detach().float().cpu().clone() for name, value in rows.items()}
@@ -83,8 +87,7 @@ class WebuiModel:
         Raises:
             D3POError: the network's numbers overflowed.
         """
-        height, width = (side // PIXELS_PER_LATENT for side in self._size)
-        host.to_device(self.model, (2 * len(noises), LATENT_CHANNELS, height, width))  # decoding took its place
+        host.to_device(self.model, (2 * len(noises), *self.latent_shape(*self._size)))  # decoding took its place
         drawn = sample(self.denoiser, plan, noises, stack(conditioning), guidance_scale)
         check_finite(drawn.latents, "network", host.precisely("network"))
         return drawn
@@ -115,13 +118,13 @@ class WebuiModel:
     @property
     def unit(self) -> int:
         """Pixels that an image's height and width must be multiples of."""
-        return PIXELS_PER_LATENT
+        return host.pixels_per_latent(self.model)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) in [0, 1] to latents on the CPU, always the same ones.
 
         Raises:
-            D3POError: a side is no multiple of 8.
+            D3POError: a side is no multiple of `unit`.
         """
         self.latent_shape(*images.shape[-2:])
         host.to_device(self.model, vae=True)  # reading the prompt took its place
@@ -129,15 +132,15 @@ class WebuiModel:
             return vae.encode(images)
 
     def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, ...]:
-        """Return the shape of one image's latents, (C, h, w); 0 is the model's native size, in pixels.
+        """Return the shape of one image's latents, (C, h, w) or (C, 1, h, w); 0 is the model's native size, in pixels.
 
         Raises:
-            D3POError: a side is no multiple of 8.
+            D3POError: a side is no multiple of `unit`.
         """
-        height, width = self._sides(height, width)
-        if height % PIXELS_PER_LATENT or width % PIXELS_PER_LATENT:
-            raise D3POError(f"Pictures of {width} by {height} pixels cannot be drawn.", "Choose multiples of 8.")
-        return (LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+        (height, width), unit = self._sides(height, width), self.unit
+        if height % unit or width % unit:
+            raise D3POError(f"Pictures of {width} by {height} pixels cannot be drawn.", f"Choose multiples of {unit}.")
+        return (host.latent_channels(self.model), *host.frames(self.model), height // unit, width // unit)
 
     def _sides(self, height: int, width: int) -> tuple[int, int]:
         side = host.native_side(self.model)

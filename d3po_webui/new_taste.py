@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import gradio as gr
 
@@ -17,6 +17,7 @@ from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
 
 from . import txt2img
+from .flow_settings import FlowSettings
 
 SHOWN = {
     "sample.candidates": "Pictures to choose from",
@@ -39,8 +40,15 @@ FIELDS = {
 }
 
 
-def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> None:
-    """Make the panel: prompts, settings, and a button. The model is the one that is loaded."""
+def new_taste(library: RunLibrary, worker: Worker, taste: Component, schedules: Sequence[str] = ()) -> None:
+    """Make the panel: prompts, settings, and a button. The model is the one that is loaded.
+
+    Args:
+        library: of all tastes.
+        worker: draws and trains.
+        taste: the choice of taste.
+        schedules: the host's, for flow models; empty where it has no such models.
+    """
     notice = gr.HTML(elem_id="d3po_notice")
     with gr.Row():
         prompts = gr.Textbox(
@@ -50,6 +58,7 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> None:
     fields = {"sample.negative": negative}
     with gr.Row(elem_classes=["d3po-grid"]):
         fields |= {key: control(key) for key in SHOWN}
+    flow = flow_controls(schedules)
     name = gr.Textbox(label=WORDS["name"], elem_id="d3po_name", max_lines=1, placeholder="empty: from the first prompt")
     with gr.Accordion(WORDS["advanced"], open=False, elem_id="d3po_more"):
         for section, title in TITLES.items():
@@ -60,7 +69,7 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> None:
     begun = gr.Textbox(visible=False, elem_id="d3po_begun")
 
     @show_errors
-    def begin(name: str, prompts: str, *values: object) -> Update:
+    def begin(name: str, prompts: str, slider: float | None, schedule: str, *values: object) -> Update:
         chosen = controls.settings_of(list(fields), list(values))
         settings = (chosen["sample"], chosen["train"], chosen["lora"])
         lines = tastes.prompts_of(prompts)
@@ -70,17 +79,42 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> None:
         if worker.is_training():
             gr.Info(WAITS)
 
+        flow_settings = FlowSettings(float(slider or 0), schedule)
+
         def make() -> Run:
             model = worker.host.models.get("")
             source = f"{getattr(model, 'name', 'model')}.safetensors"  # a suffix: the name may have a dot in it
-            return tastes.begin(library, model, source, name.strip() or txt2img.name_of(lines[0]), lines, *settings)
+            called = name.strip() or txt2img.name_of(lines[0])
+            more = flow_settings.section() if model.denoiser.family == "flow" else {}
+            return tastes.begin(library, model, source, called, lines, *settings, more)
 
         run = worker.queue.call(make).result()
         return panels.choose_taste(library, run.run_id), run.run_id, ""
 
-    clicked = button.click(begin, [name, prompts, *fields.values()], [taste, begun, notice])
+    clicked = button.click(begin, [name, prompts, *flow, *fields.values()], [taste, begun, notice])
     clicked.then(None, begun, None, _js="d3po_begun")
-    take_over(fields, name, prompts, notice)
+    take_over(fields, name, prompts, flow, notice)
+
+
+def flow_controls(schedules: Sequence[str]) -> list[Component]:
+    """Make the controls of `FlowSettings`, in their order; unseen in hosts without flow models."""
+    own = FlowSettings()
+    with gr.Row(elem_classes=["d3po-grid"], visible=bool(schedules)):
+        return [
+            gr.Number(
+                label="Distilled CFG Scale or Shift",
+                info="For flow models, as in txt2img; 0 is the model's own.",
+                value=own.slider,
+                elem_id="d3po_flow_slider",
+            ),
+            gr.Dropdown(
+                label="Schedule type",
+                info="For flow models, as in txt2img.",
+                choices=list(schedules) or [own.schedule],
+                value=own.schedule,
+                elem_id="d3po_flow_schedule",
+            ),
+        ]
 
 
 def control(key: str) -> Component:
@@ -93,7 +127,9 @@ def control(key: str) -> Component:
     return control
 
 
-def take_over(fields: Mapping[str, Component], name: Component, prompts: Component, notice: Component) -> None:
+def take_over(
+    fields: Mapping[str, Component], name: Component, prompts: Component, flow: list[Component], notice: Component
+) -> None:
     """Make a hidden button, which the page presses to send txt2img's settings into the panel's controls."""
     page = gr.Textbox(visible=False, elem_id="d3po_sent")
     button: Component = gr.Button("Send from txt2img", elem_id="d3po_send")
@@ -102,9 +138,10 @@ def take_over(fields: Mapping[str, Component], name: Component, prompts: Compone
     def take(page: str) -> Update:
         taste = txt2img.read(page)
         updates = [gr.update(value=taste.settings[key]) if key in taste.settings else gr.update() for key in keys]
-        return [taste.name, taste.prompt, note(taste), *updates]
+        of_flow = taste.flow or FlowSettings()
+        return [taste.name, taste.prompt, of_flow.slider, of_flow.schedule, note(taste), *updates]
 
-    outputs = [name, prompts, notice, *(fields[key] for key in keys)]
+    outputs = [name, prompts, *flow, notice, *(fields[key] for key in keys)]
     button.click(take, page, outputs, _js="d3po_sent")
 
 

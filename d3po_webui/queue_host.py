@@ -18,10 +18,11 @@ from d3po_core.run import Run
 from d3po_core.settings import RewardSettings, TrainSettings
 from d3po_panels.host import Stopped, acquired
 
-from . import host
+from . import flow_settings, host
 from .cards import Cards
-from .gradients import checkpointed, unet_layers
+from .gradients import checkpointed, large_blocks
 from .model import WebuiModel
+from .teachable import teachable_model
 
 LABELS = {
     "loading": "loading the model",
@@ -48,7 +49,7 @@ class LoadedModel:
         Raises:
             D3POError: there is none, or it cannot be trained.
         """
-        return WebuiModel(host.loaded_model())
+        return WebuiModel(teachable_model())
 
     def of(self, run: Run) -> WebuiModel:
         """Return the model that is loaded, if a run was begun with it.
@@ -57,7 +58,7 @@ class LoadedModel:
             D3POError: another one is loaded.
         """
         settings = sample_settings(run)
-        model = WebuiModel(host.loaded_model(), settings.height, settings.width)
+        model = WebuiModel(teachable_model(), settings.height, settings.width, flow_settings.stored(run.settings))
         if model.identity != run.model["identity"]:
             raise D3POError(
                 f"This taste was begun with {run.model['name']}, and another checkpoint is loaded.",
@@ -87,7 +88,7 @@ class WebuiHost:
         tasks.add_task_to_queue(self.task)
         try:
             with acquired(call_queue.queue_lock), self._begun():
-                model = host.loaded_model()
+                model = teachable_model()
                 host.take_off_networks()
                 host.to_device(model)
                 yield
@@ -132,7 +133,7 @@ class WebuiHost:
         host.to_device(model.model, alone=True, vae=decodes)
         with (
             trainable_tensors([module]),
-            checkpointed(unet_layers(module) if settings.checkpointing else []),
+            checkpointed(large_blocks(module) if settings.checkpointing else []),
             model.gradients_through_decode(settings.checkpointing) if decodes else nullcontext(),
         ):
             yield

@@ -16,7 +16,7 @@ from d3po_core.run.run import RunLibrary
 from d3po_panels.controls import Component
 from d3po_panels.worker import Worker
 
-from . import calls, host, settings
+from . import calls, flow, host, settings
 from .auth import MOUNT, AuthMiddleware, GradioApp, passwords
 from .cards import Cards
 from .queue_host import WebuiHost
@@ -62,7 +62,9 @@ def register(folder: Path) -> None:
         if differing := calls.differing():  # now that every extension of the host's own is loaded
             problem = f"{calls.sentence(differing)} {calls.UPDATE} {problem}".strip()
             print(problem)
-        return [(build(runs, worker, webui_host.cards, problem, key), "D3PO", "d3po")]
+        schedules = flow.schedules() if host.has_flow_models() else []
+        page = build(runs, worker, webui_host.cards, problem, key, schedules)
+        return [(page, "D3PO", "d3po")]
 
     def started(_: object, app: HostApp) -> None:
         gallery = cast("ASGIApp", GalleryApp(library()[0], worker, WEB))

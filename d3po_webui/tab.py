@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import secrets
+from collections.abc import Sequence
 
 import gradio as gr
 
@@ -28,7 +29,14 @@ NO_TASTE = """<div class="d3po-empty">
 </div>"""
 
 
-def build(library: RunLibrary, worker: Worker, cards: Cards, problem: str = "", key: str = "") -> Component:
+def build(
+    library: RunLibrary,
+    worker: Worker,
+    cards: Cards,
+    problem: str = "",
+    key: str = "",
+    schedules: Sequence[str] = (),
+) -> Component:
     """Make the tab; the choice of taste at its top rules all panels. It needs gradio and no host.
 
     Args:
@@ -37,6 +45,7 @@ def build(library: RunLibrary, worker: Worker, cards: Cards, problem: str = "", 
         cards: taught LoRAs in the host.
         problem: what is wrong with the library's folder, in a sentence.
         key: lets whoever has the page use the gallery's routes.
+        schedules: the host's, for flow models; empty where it has no such models.
     """
     with gr.Blocks(analytics_enabled=False) as page:
         if problem:
@@ -51,7 +60,7 @@ def build(library: RunLibrary, worker: Worker, cards: Cards, problem: str = "", 
         with gr.Tab(WORDS["pick"], elem_id="d3po_pick"):
             gallery = gr.HTML(elem_id="d3po_gallery")
         with gr.Tab(WORDS["new"], elem_id="d3po_new"):
-            new_taste(library, worker, taste)
+            new_taste(library, worker, taste, schedules)
         kept: list[Component] = []
         tabs = panel_tabs(library, worker, taste, {"files": lambda: kept.append(starred(library, taste, cards))})
         taste.change(lambda taste: gallery_html(library, taste), taste, gallery)

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TypedDict
 
+from .flow_settings import FlowSettings
+
 COMMENT = re.compile(r"#[^\n]*")
 """A comment, which hosts leave out of prompts unless a setting of theirs says otherwise."""
 TAG = re.compile(r"<[^<>:]+:[^<>]*>")
@@ -18,6 +20,11 @@ QUALITY = re.compile(r"masterpiece|(best|high|top|amazing) quality|highres|absur
 KARRAS = ("DPM++ 2M", "DPM++ SDE", "DPM++ 2S a", "DPM2", "DPM2 a", "Restart")
 """Samplers whose "Automatic" schedule is karras."""
 LIKE_OURS = ("Euler a", "Euler")
+AUTOMATIC = {"klein": "Flux2", "xl": "Simple"}
+"""What "Automatic" is for flow models, by Forge Neo's presets; "Normal" for the others. Of SDXL's shape the host's own
+ends at level 0 twice, and it draws no picture by that."""
+MOSTLY_DIFFUSION = ("", "sd", "xl")
+"""Forge Neo's presets for models of which few are flow models; other hosts have none."""
 NAME_LENGTH = 40
 
 
@@ -25,6 +32,8 @@ class Page(TypedDict):
     """txt2img's controls, as d3po_txt2img.mjs reads them.
 
     Attributes:
+        distilled_cfg_scale: Forge Neo's slider, which flow models take; 0 in hosts without it.
+        preset: Forge Neo's, for a kind of model; "" in hosts without it.
         comments: whether the host leaves out comments.
         variation: whether a seed variation is on.
         on: labels of extensions and other parts that are on.
@@ -35,6 +44,8 @@ class Page(TypedDict):
     comments: bool
     steps: float
     cfg_scale: float
+    distilled_cfg_scale: float
+    preset: str
     width: float
     height: float
     sampler: str
@@ -56,12 +67,14 @@ class Txt2ImgSettings:
         name: from the prompt.
         prompt: on one line.
         settings: by "section.field".
+        flow: for a flow model; None in hosts without them.
         without_effect: names of what is on in txt2img and has no effect on a taste.
     """
 
     name: str
     prompt: str
     settings: dict[str, str | int | float]
+    flow: FlowSettings | None
     without_effect: tuple[str, ...]
 
 
@@ -82,7 +95,14 @@ def read(text: str) -> Txt2ImgSettings:
     }
     scheduled = [f"{match[0]} (read as plain words)" for match in SCHEDULED.finditer(f"{prompt} {negative}")]
     in_prompts = dict.fromkeys([*tags, *more_tags, *scheduled])
-    return Txt2ImgSettings(name_of(prompt), prompt, settings, (*in_prompts, *_without_effect(page)))
+    return Txt2ImgSettings(name_of(prompt), prompt, settings, _flow(page), (*in_prompts, *_without_effect(page)))
+
+
+def _flow(page: Page) -> FlowSettings | None:
+    preset, named = page["preset"], page["scheduler"]
+    if named in ("", "Automatic"):
+        named = AUTOMATIC.get(preset, "Normal")
+    return FlowSettings(float(page["distilled_cfg_scale"]), named) if preset else None
 
 
 def _without_effect(page: Page) -> list[str]:
@@ -91,7 +111,8 @@ def _without_effect(page: Page) -> list[str]:
     others = {
         f"script {page['script']}": page["script"] not in ("", "None"),
         f"sampler {sampler} (a taste draws as Euler a)": sampler not in LIKE_OURS,
-        f"schedule type {scheduler}": scheduler not in ("", "Automatic", "Karras"),
+        f"schedule type {scheduler}": scheduler not in ("", "Automatic", "Karras")
+        and page["preset"] in MOSTLY_DIFFUSION,
         "batch count": page["batch_count"] > 1,
         "batch size": page["batch_size"] > 1,
         "seed": page["seed"] != -1,

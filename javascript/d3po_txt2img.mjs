@@ -54,6 +54,8 @@ window.d3po_sent = () => {
     negative: text("neg_prompt"),
     steps: number("steps"),
     cfg_scale: number("cfg_scale"),
+    distilled_cfg_scale: number("distilled_cfg_scale"), // Forge Neo's, as the next
+    preset: choice("forge_ui_preset"),
     width: number("width"),
     height: number("height"),
     sampler: choice("txt2img_sampling"),

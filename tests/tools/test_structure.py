@@ -12,7 +12,7 @@ from tools import structure
 COUNTS = structure.count(ROOT) if (ROOT / "nodes").is_dir() else {}
 MOST = {
     "files in d3po_core": 120,
-    "Python files in the product": 186,
+    "Python files in the product": 189,
     "loose modules in d3po_core": 6,
     "the word Any": 180,
     "modules in import circles": 0,

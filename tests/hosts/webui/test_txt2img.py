@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from d3po_core.errors import D3POError
+from d3po_webui.flow_settings import FlowSettings
 from d3po_webui.new_taste import note
 from d3po_webui.txt2img import name_of, read
 
@@ -14,7 +16,9 @@ PAGE = {
     **{"prompt": "a lake", "negative": "", "steps": 20, "cfg_scale": 7, "width": 512, "height": 768},
     **{"sampler": "Euler a", "scheduler": "Automatic", "batch_count": 1, "batch_size": 1, "seed": -1},
     **{"variation": False, "styles": [], "script": "None", "on": [], "comments": True},
+    **{"distilled_cfg_scale": 0, "preset": ""},
 }
+FLOW = {"preset": "flux", "sampler": "Euler", "scheduler": "Beta", "cfg_scale": 1, "distilled_cfg_scale": 3.5}
 
 
 def sent(**changed: Any) -> Any:
@@ -64,6 +68,24 @@ def test_the_schedule_is_ours_of_the_same_name(sampler: str, scheduler: str, sch
 )
 def test_what_is_on_and_has_no_effect_is_told(changed: dict[str, Any], left: list[str]) -> None:
     assert list(sent(**changed).without_effect) == left
+
+
+def test_a_flow_models_preset_brings_its_slider_and_schedule() -> None:
+    found = sent(**FLOW)
+    assert found.flow == FlowSettings(3.5, "Beta") and found.without_effect == ()
+    assert found.settings["sample.schedule"] == "model" and found.settings["sample.guidance_scale"] == 1
+    for preset, schedule in (
+        ("flux", "Normal"),
+        ("klein", "Flux2"),
+        ("xl", "Simple"),
+    ):  # as Forge Neo reads "Automatic"
+        assert sent(**FLOW | {"preset": preset, "scheduler": "Automatic"}).flow.schedule == schedule
+    assert sent().flow is None
+
+
+def test_a_sliders_range_is_the_hosts() -> None:
+    with pytest.raises(D3POError, match=r"is 30\. Choose 0 for the model's own, or up to 24"):
+        FlowSettings(30.0)
 
 
 def test_the_prompt_comes_on_one_line_without_tags() -> None:
