@@ -78,7 +78,7 @@ def test_a_flow_models_preset_brings_its_slider_and_schedule() -> None:
         ("flux", "Normal"),
         ("klein", "Flux2"),
         ("xl", "Simple"),
-    ):  # as Forge Neo reads "Automatic"
+    ):  # Neo's "Automatic"
         assert sent(**FLOW | {"preset": preset, "scheduler": "Automatic"}).flow.schedule == schedule
     assert sent().flow is None
 

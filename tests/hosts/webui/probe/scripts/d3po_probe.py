@@ -32,8 +32,10 @@ from d3po_core.training.reward_gradient import PromptSample, RewardGradient
 from d3po_panels import tastes
 from d3po_webui import calls, host, register
 from d3po_webui.cards import Cards
+from d3po_webui.flow_settings import FlowSettings
 from d3po_webui.model import WebuiModel
 from d3po_webui.queue_host import WebuiHost
+from d3po_webui.teachable import teachable_model
 
 SECTIONS = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
 NOTHING = Body(default={})
@@ -57,13 +59,13 @@ class Probe:
     def version(self):
         return {"host": launch_utils.git_tag(), "torch": torch.__version__, "gradio": gradio.__version__}
 
-    def picture(self, prompt, seed, steps, lora=None, guidance_scale=7.0):
-        """A picture of 64x64 by the host's own sampler around our denoiser with the in-training LoRA: PNG, base64."""
+    def picture(self, prompt, seed, steps, lora=None, guidance_scale=7.0, side=64, **flow):
+        """A square picture by the host's own sampler around our denoiser with the in-training LoRA: PNG, base64."""
         with self._turn():
-            model = WebuiModel(host.loaded_model(), 64, 64)
+            model = WebuiModel(teachable_model(), side, side, FlowSettings(**flow))
             conditioning = model.encode([prompt])[0]
             sigmas = model.denoiser.sigmas(steps, "model").float()
-            x = rng.ImageRNG((4, 8, 8), [seed]).next().cpu() * sigmas[0]
+            x = rng.ImageRNG(model.latent_shape(side, side), [seed]).next().cpu() * sigmas[0]
 
             def denoise(x, sigma):
                 return model.denoiser(x, sigma, conditioning, guidance_scale).guided
@@ -78,7 +80,7 @@ class Probe:
     def gradient(self, prompt, sigma, checkpointing=False):
         """Gradient along a random direction of a LoRA's matrices: by autograd, and by finite differences."""
         with self._turn():
-            model = WebuiModel(host.loaded_model(), 64, 64)
+            model = WebuiModel(teachable_model(), 64, 64)
             conditioning = model.encode([prompt])[0]
             attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
             try:
@@ -93,7 +95,7 @@ class Probe:
         sample = SampleSettings(steps=3, guidance_scale=2.0, width=64, height=64)
         settings = RewardSettings(variant="draft", checkpointing=checkpointing)
         with self._turn():
-            model = WebuiModel(host.loaded_model(), 64, 64)
+            model = WebuiModel(teachable_model(), 64, 64)
             scene = PromptSample(prompt, model.encode([prompt])[0], 0)
             attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
             try:
@@ -109,7 +111,7 @@ class Probe:
         """How far latents are, that a picture is encoded to, from those that the host's own encoder gives for it, and
         how far the picture that they are decoded to with gradient is from the host's own."""
         with self._turn(), torch.no_grad():
-            model = WebuiModel(host.loaded_model(), 64, 64)
+            model = WebuiModel(teachable_model(), 64, 64)
             chance = torch.Generator().manual_seed(seed)
             image = torch.rand((1, 3, 64, 64), generator=chance)
             latents = model.encode_images(image)
@@ -133,13 +135,26 @@ class Probe:
                     )
             return found.hexdigest()
 
-    def prediction(self, prompt, sigma):
-        """A few numbers of what the network predicts for fixed latents."""
+    def prediction(self, prompt, sigma, attached=False):
+        """A few numbers of what the network predicts for fixed latents, beside a LoRA that is off if one is attached."""
         with self._turn(), torch.no_grad():
-            model = WebuiModel(host.loaded_model(), 64, 64)
-            x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(5)) * sigma
-            denoised = model.denoiser(x, torch.tensor([sigma]), model.encode([prompt])[0], 1.0).cond
-            return denoised.flatten()[:64].tolist()
+            model = WebuiModel(teachable_model(), 64, 64)
+            conditioning = model.encode([prompt])[0]
+
+            def numbers():
+                x = torch.randn((1, *model.latent_shape(64, 64)), generator=torch.Generator().manual_seed(5)) * sigma
+                return model.denoiser(x, torch.tensor([sigma]), conditioning, 1.0).cond.flatten()[:64].tolist()
+
+            if not attached:
+                return numbers()
+            lora = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
+            try:
+                for parameter in lora.parameters():
+                    parameter.data.normal_()
+                with self.host.training(model, TrainSettings()), lora.off():
+                    return numbers()
+            finally:
+                lora.remove()
 
     def predicted_kinds(self):
         """What networks of some kinds predict, told by the host's own classes for their noise levels."""
@@ -179,7 +194,7 @@ class Probe:
         The host is made to believe in an ordinary card with so many bytes free.
         """
         with self._turn():
-            model = WebuiModel(host.loaded_model(), 64, 64)
+            model = WebuiModel(teachable_model(), 64, 64)
             with _card(model.model, free), self.host.training(model, RewardSettings() if decodes else TrainSettings()):
                 parts = [host.network(model.model), *([host.vae(model.model)] if decodes else [])]
                 return min(_share_on_card(part) for part in parts)
@@ -187,7 +202,7 @@ class Probe:
     def fail_in_training(self):
         """Raise an error while the network is ready to be taught, with a LoRA on it."""
         with self._turn():
-            model = WebuiModel(host.loaded_model(), 64, 64)
+            model = WebuiModel(teachable_model(), 64, 64)
             conditioning = model.encode(["a lake"])[0]
             attached = attach(model.denoiser.module, LoraSettings(rank=2), kind="hooks")
             try:
@@ -339,7 +354,7 @@ def _share_on_card(module):
 
 def _slopes(model, attached, conditioning, sigma):
     chance = torch.Generator().manual_seed(7)
-    x = torch.randn((2, 4, 8, 8), generator=chance) * sigma
+    x = torch.randn((2, *model.latent_shape(64, 64)), generator=chance) * sigma
     wanted = torch.randn(x.shape, generator=chance)
     conditioning = {name: torch.cat([value, value]) for name, value in conditioning.items()}
     with torch.no_grad():
