@@ -136,7 +136,7 @@ class Probe:
             return found.hexdigest()
 
     def prediction(self, prompt, sigma, attached=False):
-        """A few numbers of what the network predicts for fixed latents, beside a LoRA that is off if one is attached."""
+        """A few numbers of what the network predicts for fixed latents; `attached`: beside a LoRA that is off."""
         with self._turn(), torch.no_grad():
             model = WebuiModel(teachable_model(), 64, 64)
             conditioning = model.encode([prompt])[0]
@@ -269,7 +269,18 @@ class Probe:
         sections = {name: kind(**settings.get(name, {})) for name, kind in SECTIONS.items()}
         with self._turn():
             model, library = self.host.models.get(), RunLibrary(host.data_folder() / register.FOLDER)
-            return tastes.begin(library, model, model.name, "A taste", tuple(prompts), **sections).run_id
+            more = FlowSettings(**settings.get("flow", {})).section() if model.denoiser.family == "flow" else {}
+            return tastes.begin(library, model, model.name, "A taste", tuple(prompts), **sections, more=more).run_id
+
+    def levels(self, steps, **flow):
+        """The host's levels of noise for a flow model."""
+        with self._turn():
+            return WebuiModel(teachable_model(), 64, 64, FlowSettings(**flow)).denoiser.sigmas(steps, "model").tolist()
+
+    def recorded_levels(self, taste):
+        """The levels at which a taste's first group was recorded."""
+        run = next(run for run in RunLibrary(host.data_folder() / register.FOLDER).runs() if run.run_id == taste)
+        return run.groups.trajectory(run.groups.select(recorded=True)[0].id)["steps"][0].tolist()
 
 
 def _weights(model, lora):
