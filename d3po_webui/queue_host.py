@@ -11,7 +11,7 @@ from modules import progress as tasks
 
 from d3po_core.app.runs import sample_settings
 from d3po_core.diffusion.image_model import ImageModel
-from d3po_core.diffusion.trainable import trainable_tensors
+from d3po_core.diffusion.trainable import plain_kernels, trainable_tensors
 from d3po_core.errors import D3POError
 from d3po_core.gallery.actions import WorkProgress
 from d3po_core.run import Run
@@ -133,6 +133,7 @@ class WebuiHost:
         host.to_device(model.model, alone=True, vae=decodes)
         with (
             trainable_tensors([module]),
+            plain_kernels(),
             checkpointed(large_blocks(module) if settings.checkpointing else []),
             model.gradients_through_decode(settings.checkpointing) if decodes else nullcontext(),
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,12 @@ from torch import Tensor
 
 PLAIN = (Tensor, torch.nn.Parameter)
 """Classes of ordinary tensors, which have storage of their own."""
+ROTARY = [
+    f"{what}{layout}{one}" for what in ("apply_rope", "rms_rope") for layout in ("", "_split_half") for one in ("", "1")
+]
+"""Kernels of comfy_kitchen without a gradient: rotary embedding of queries and keys, with or without the norm before.
+Most of ComfyUI's networks leave them out in training by themselves, but not Cosmos-Predict2's, Anima's, JoyImage's and
+Ernie's, and none of Forge Neo's."""
 TensorStore = dict[str, Any]
 """Where a module or one of the host's objects keeps its tensors, by name."""
 
@@ -53,6 +60,32 @@ def replaced_tensors(
     finally:
         for store, name, value in before:
             store[name] = value
+
+
+@contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Let plain torch functions of comfy_kitchen's own compute what hosts fuse by it, until the context ends.
+
+    Modules that have imported the kernels by name get them, too. Hosts that do not use the package stay as they are.
+    """
+    if "comfy_kitchen" not in sys.modules:
+        yield
+        return
+    import comfy_kitchen
+    from comfy_kitchen.backends.eager import rope
+
+    fused = {
+        name: getattr(comfy_kitchen, name) for name in ROTARY if hasattr(comfy_kitchen, name) and hasattr(rope, name)
+    }
+    spaces = [vars(module) for module in list(sys.modules.values()) if hasattr(module, "__dict__")]
+    places = [(space, name) for space in spaces for name, kernel in fused.items() if space.get(name) is kernel]
+    try:
+        for space, name in places:
+            space[name] = getattr(rope, name)
+        yield
+    finally:
+        for space, name in places:
+            space[name] = fused[name]
 
 
 def _bypass_adapters(module: torch.nn.Module) -> Iterator[TensorStore]:

@@ -6,7 +6,6 @@ The host loads what the MODEL and the prompts need (ControlNets too), sets every
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
@@ -20,7 +19,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...d3po_core.diffusion.denoiser import Conditioning
-from ...d3po_core.diffusion.trainable import trainable_tensors
+from ...d3po_core.diffusion.trainable import plain_kernels, trainable_tensors
 from ...d3po_core.errors import D3POError
 from .conditioning import unpack
 from .denoiser import HostDenoiser
@@ -28,11 +27,6 @@ from .types import Guider, Options, Patcher, WrapperExecutor
 
 EVERYTHING = 1e20
 """Bytes: the host then frees all that it can, as for its own training."""
-ROTARY = [
-    f"{what}{layout}{one}" for what in ("apply_rope", "rms_rope") for layout in ("", "_split_half") for one in ("", "1")
-]
-"""Kernels without a gradient: rotary embedding of queries and keys, with or without the norm before it. Most of the
-host's networks leave them out in training by themselves; Cosmos-Predict2, Anima, JoyImage and Ernie do not."""
 T = TypeVar("T")
 
 
@@ -109,7 +103,7 @@ class _InsideSampling(comfy.samplers.Sampler, Generic[T]):
             trainable_tensors(networks),
             # The host's own mark that gradients are wanted, which keeps its networks from kernels that have none.
             _replaced(comfy.model_management, {"in_training": True}),
-            _plain_kernels(),
+            plain_kernels(),
             _explained(),
             _overwriting(self.denoiser.patched),
             self.denoiser.inside(model_wrap),
@@ -133,17 +127,6 @@ def _replaced(module: ModuleType, values: Mapping[str, object]) -> Iterator[None
         yield
     finally:
         vars(module).update(before)
-
-
-def _plain_kernels() -> AbstractContextManager[None]:
-    """Return a context in which the host's `comfy_kitchen` computes what is fused by plain torch functions of its
-    own."""
-    kitchen = sys.modules.get("comfy_kitchen")
-    if kitchen is None:  # a host that does not use it
-        return nullcontext()
-    from comfy_kitchen.backends.eager import rope
-
-    return _replaced(kitchen, {name: getattr(rope, name) for name in ROTARY if hasattr(rope, name)})
 
 
 def _overwriting(allowed: bool) -> AbstractContextManager[object]:
