@@ -1,11 +1,14 @@
 """An extension for tests: asks a running web UI, from inside, what its network and ours predict.
 
 Installed beside the extension itself; POST /d3po-probe/<name of a function of `Probe`> with its arguments as JSON.
+Where D3PO_PROBE_COMPONENTS names a folder, the host sizes text encoders and VAEs by the config.json files in it instead
+of by its own in backend/huggingface, so that checkpoints for tests can be small (see flow_checkpoint.py).
 """
 
 import base64
 import hashlib
 import io
+import os
 import sys
 import time
 import traceback
@@ -34,6 +37,11 @@ from d3po_webui import calls, host, register
 from d3po_webui.cards import Cards
 from d3po_webui.model import WebuiModel
 from d3po_webui.queue_host import WebuiHost
+
+if COMPONENTS := os.environ.get("D3PO_PROBE_COMPONENTS"):
+    from backend import loader
+
+    loader.HF = COMPONENTS
 
 SECTIONS = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
 NOTHING = Body(default={})
