@@ -40,8 +40,10 @@ def write(folder: Path, kind: str, overflowed: str = "") -> Path:
         parts["conditioner.embedders.0.transformer.text_model."] = clip_l()
         parts["conditioner.embedders.1.model."] = clip_g()
     chance = torch.Generator().manual_seed(0)
-    tensors = {prefix + name: _random(name, shape, chance) for prefix, part in parts.items() for name, shape in part}
-    _carry_through({name: value for name, value in tensors.items() if name.startswith("model.")}, kind)
+    tensors = {
+        prefix + name: random_tensor(name, shape, chance) for prefix, part in parts.items() for name, shape in part
+    }
+    carry_through({name: value for name, value in tensors.items() if name.startswith("model.")}, kind)
     for name in [name for name in tensors if overflowed and name.endswith(overflowed)]:
         tensors[name] = tensors[name] * 1e9
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,7 @@ def write(folder: Path, kind: str, overflowed: str = "") -> Path:
     return path
 
 
-def _random(name: str, shape: tuple[int, ...], chance: torch.Generator) -> Tensor:
+def random_tensor(name: str, shape: tuple[int, ...], chance: torch.Generator) -> Tensor:
     """Matrices that keep a unit spread; norms that do nothing, but for the text's last: its mean must not be 0."""
     if len(shape) > 1:
         scale = 0.5 if "embedding" in name else 1 / math.sqrt(math.prod(shape[1:]))
@@ -65,14 +67,14 @@ def _random(name: str, shape: tuple[int, ...], chance: torch.Generator) -> Tenso
 # -- the UNet --------------------------------------------------------------------------------------------------------
 
 
-def unet(kind: str) -> Shapes:
+def unet(kind: str, latents: int = 4) -> Shapes:
     """Names and shapes of a UNet with 320 channels on all levels."""
     yield from linear("time_embed.0", CHANNELS, TIME)
     yield from linear("time_embed.2", TIME, TIME)
     if kind == "sdxl":
         yield from linear("label_emb.0.0", 2816, TIME)
         yield from linear("label_emb.0.2", TIME, TIME)
-    yield from convolution("input_blocks.0.0", 4, CHANNELS)
+    yield from convolution("input_blocks.0.0", latents, CHANNELS)
     depths, context = ([[1, 1], [1, 1]], 768) if kind == "sd15" else ([[0, 0], [2, 2], [10, 10]], 2048)
     number = 1
     for level, depth in enumerate(depths):
@@ -95,7 +97,7 @@ def unet(kind: str) -> Shapes:
         if level:
             yield from convolution(f"output_blocks.{number - 1}.{2 if blocks else 1}.conv", CHANNELS, CHANNELS)
     yield from norm("out.0", CHANNELS)
-    yield from convolution("out.2", CHANNELS, 4)
+    yield from convolution("out.2", CHANNELS, latents)
 
 
 def residual(name: str, into: int) -> Shapes:
@@ -132,7 +134,7 @@ def transformer(name: str, blocks: int, context: int) -> Shapes:
             yield from norm(f"{inside}.norm{number}", CHANNELS)
 
 
-def _carry_through(tensors: dict[str, Tensor], kind: str) -> None:
+def carry_through(tensors: dict[str, Tensor], kind: str) -> None:
     """Let the last block hand the first convolution's latents to the output, by silu(a) - silu(-a) = a.
 
     One group of the norms for each latent channel: the latent, its negative, and constants so large that the norm
@@ -162,28 +164,28 @@ def _carry_through(tensors: dict[str, Tensor], kind: str) -> None:
 # -- text and pictures -----------------------------------------------------------------------------------------------
 
 
-def clip_l() -> Shapes:
+def clip_l(width: int = 768, layers: int = 12) -> Shapes:
     """CLIP's text encoder, as transformers names it."""
-    yield "embeddings.token_embedding.weight", (49408, 768)
-    yield "embeddings.position_embedding.weight", (77, 768)
-    for layer in range(12):
+    yield "embeddings.token_embedding.weight", (49408, width)
+    yield "embeddings.position_embedding.weight", (77, width)
+    for layer in range(layers):
         inside = f"encoder.layers.{layer}"
         for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            yield from linear(f"{inside}.self_attn.{projection}", 768, 768)
-        yield from linear(f"{inside}.mlp.fc1", 768, 3072)
-        yield from linear(f"{inside}.mlp.fc2", 3072, 768)
-        yield from norm(f"{inside}.layer_norm1", 768)
-        yield from norm(f"{inside}.layer_norm2", 768)
-    yield from norm("final_layer_norm", 768)
+            yield from linear(f"{inside}.self_attn.{projection}", width, width)
+        yield from linear(f"{inside}.mlp.fc1", width, 4 * width)
+        yield from linear(f"{inside}.mlp.fc2", 4 * width, width)
+        yield from norm(f"{inside}.layer_norm1", width)
+        yield from norm(f"{inside}.layer_norm2", width)
+    yield from norm("final_layer_norm", width)
 
 
-def clip_g() -> Shapes:
+def clip_g(layers: int = 32) -> Shapes:
     """SDXL's larger one, as open_clip names it."""
     yield "token_embedding.weight", (49408, 1280)
     yield "positional_embedding", (77, 1280)
     yield "text_projection", (1280, 1280)
     yield "logit_scale", ()
-    for layer in range(32):
+    for layer in range(layers):
         inside = f"transformer.resblocks.{layer}"
         yield f"{inside}.attn.in_proj_weight", (3840, 1280)
         yield f"{inside}.attn.in_proj_bias", (3840,)
@@ -195,29 +197,29 @@ def clip_g() -> Shapes:
     yield from norm("ln_final", 1280)
 
 
-def vae() -> Shapes:
-    """The VAE of all Stable Diffusion checkpoints."""
-    widths = (128, 256, 512, 512)
-    yield from convolution("encoder.conv_in", 3, 128)
-    into = 128
+def vae(latents: int = 4, widths: tuple[int, ...] = (128, 256, 512, 512), quantised: bool = True) -> Shapes:
+    """The VAE of all Stable Diffusion checkpoints; others have more latents, or no convolution about them."""
+    yield from convolution("encoder.conv_in", 3, widths[0])
+    into = widths[0]
     for level, width in enumerate(widths):
         for block in range(2):
             yield from vae_block(f"encoder.down.{level}.block.{block}", into, width)
             into = width
         if level < 3:
             yield from convolution(f"encoder.down.{level}.downsample.conv", width, width)
-    yield from vae_end("encoder", 512, 8)
-    yield from convolution("decoder.conv_in", 4, 512)
-    into = 512
+    yield from vae_end("encoder", widths[-1], widths[-1], 2 * latents)
+    yield from convolution("decoder.conv_in", latents, widths[-1])
+    into = widths[-1]
     for level, width in reversed(list(enumerate(widths))):
         for block in range(3):
             yield from vae_block(f"decoder.up.{level}.block.{block}", into, width)
             into = width
         if level:
             yield from convolution(f"decoder.up.{level}.upsample.conv", width, width)
-    yield from vae_end("decoder", 128, 3)
-    yield from convolution("quant_conv", 8, 8, 1)
-    yield from convolution("post_quant_conv", 4, 4, 1)
+    yield from vae_end("decoder", widths[-1], widths[0], 3)
+    if quantised:
+        yield from convolution("quant_conv", 2 * latents, 2 * latents, 1)
+        yield from convolution("post_quant_conv", latents, latents, 1)
 
 
 def vae_block(name: str, into: int, out: int) -> Shapes:
@@ -230,13 +232,13 @@ def vae_block(name: str, into: int, out: int) -> Shapes:
         yield from convolution(f"{name}.nin_shortcut", into, out, 1)
 
 
-def vae_end(name: str, width: int, out: int) -> Shapes:
+def vae_end(name: str, middle: int, width: int, out: int) -> Shapes:
     """The middle of an encoder or decoder, and its output."""
-    yield from vae_block(f"{name}.mid.block_1", 512, 512)
-    yield from norm(f"{name}.mid.attn_1.norm", 512)
+    yield from vae_block(f"{name}.mid.block_1", middle, middle)
+    yield from norm(f"{name}.mid.attn_1.norm", middle)
     for part in ("q", "k", "v", "proj_out"):
-        yield from convolution(f"{name}.mid.attn_1.{part}", 512, 512, 1)
-    yield from vae_block(f"{name}.mid.block_2", 512, 512)
+        yield from convolution(f"{name}.mid.attn_1.{part}", middle, middle, 1)
+    yield from vae_block(f"{name}.mid.block_2", middle, middle)
     yield from norm(f"{name}.norm_out", width)
     yield from convolution(f"{name}.conv_out", width, out)
 

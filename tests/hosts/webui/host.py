@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from . import flow_checkpoint
+
 ROOT = Path(__file__).parents[3]
 OPTIONS = ("--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-version-check", "--api")
 PARSERS = ("modules/cmd_args.py", "backend/args.py", "ldm_patched/modules/args_parser.py")
@@ -55,7 +57,8 @@ class WebUI:
             models.mkdir(parents=True)
             for suffix in (".safetensors", ".yaml"):
                 for name in (self.checkpoint.stem, "refiner"):
-                    (models / f"{name}{suffix}").symlink_to(self.checkpoint.with_suffix(suffix))
+                    if self.checkpoint.with_suffix(suffix).is_file():  # flow models have no .yaml
+                        (models / f"{name}{suffix}").symlink_to(self.checkpoint.with_suffix(suffix))
             (self.data / "config.json").write_text(json.dumps(self._settings()))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -77,10 +80,19 @@ class WebUI:
             self.process = subprocess.Popen(
                 command,
                 **{"cwd": self.folder, "stdout": log, "stderr": log, "stdin": subprocess.DEVNULL},
-                env={**os.environ, "OMP_WAIT_POLICY": "passive", **hub},
+                env={**os.environ, "OMP_WAIT_POLICY": "passive", **hub, **self._components()},
             )
         self._wait()
         return self
+
+    def _components(self) -> dict[str, str]:
+        """Tell the probe where small components for a flow model are; make them when the data folder is new."""
+        engine, folder = self.checkpoint.stem, self.data / "components"
+        if engine not in flow_checkpoint.ENGINES:
+            return {}
+        if not folder.exists():
+            flow_checkpoint.components(self.folder / "backend" / "huggingface", folder, engine)
+        return {"D3PO_PROBE_COMPONENTS": str(folder)}
 
     def has_option(self, name: str) -> bool:
         """Whether its command line has an option."""
@@ -97,6 +109,11 @@ class WebUI:
         # Forge Neo's preset writes its numbers into the page some time after that was loaded, but no zeros.
         of_neo = {"VERSION_UID": self._version_uid, "sd_t2i_step": 0, "sd_t2i_cfg": 0}
         return found | (of_neo if self._version_uid else {})
+
+    @property
+    def is_neo(self) -> bool:
+        """Whether it is Forge Neo, the host of flow models."""
+        return bool(self._version_uid)
 
     @property
     def _version_uid(self) -> str:

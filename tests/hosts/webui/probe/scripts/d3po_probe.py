@@ -1,11 +1,14 @@
 """An extension for tests: asks a running web UI, from inside, what its network and ours predict.
 
 Installed beside the extension itself; POST /d3po-probe/<name of a function of `Probe`> with its arguments as JSON.
+Where D3PO_PROBE_COMPONENTS names a folder, the host sizes text encoders and VAEs by the config.json files in it instead
+of by its own in backend/huggingface, so that checkpoints for tests can be small (see flow_checkpoint.py).
 """
 
 import base64
 import hashlib
 import io
+import os
 import sys
 import time
 import traceback
@@ -36,6 +39,11 @@ from d3po_webui.flow_settings import FlowSettings
 from d3po_webui.model import WebuiModel
 from d3po_webui.queue_host import WebuiHost
 from d3po_webui.teachable import teachable_model
+
+if COMPONENTS := os.environ.get("D3PO_PROBE_COMPONENTS"):
+    from backend import loader
+
+    loader.HF = COMPONENTS
 
 SECTIONS = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
 NOTHING = Body(default={})
