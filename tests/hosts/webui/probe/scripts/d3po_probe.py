@@ -2,18 +2,21 @@
 
 Installed beside the extension itself; POST /d3po-probe/<name of a function of `Probe`> with its arguments as JSON.
 Where D3PO_PROBE_COMPONENTS names a folder, the host sizes text encoders and VAEs by the config.json files in it instead
-of by its own in backend/huggingface, so that checkpoints for tests can be small (see flow_checkpoint.py).
+of by its own in backend/huggingface, and language models by sizes.json there instead of by its source, so that
+checkpoints for tests can be small (see flow_checkpoint.py).
 """
 
 import base64
 import hashlib
 import io
+import json
 import os
 import sys
 import time
 import traceback
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio
@@ -42,8 +45,15 @@ from d3po_webui.teachable import teachable_model
 
 if COMPONENTS := os.environ.get("D3PO_PROBE_COMPONENTS"):
     from backend import loader
+    from backend.nn.llm import llama
 
     loader.HF = COMPONENTS
+    for name, numbers in json.loads((Path(COMPONENTS) / "sizes.json").read_text()).items():
+        # Its own numbers but for these, as attributes: those that are fields have to be the same in config.json, whose
+        # width says which class is taken.
+        theirs = getattr(llama, name)
+        own = {each: getattr(theirs, each) for each in dir(theirs) if not each.startswith("_")}
+        setattr(llama, name, make_dataclass(name, (), namespace=own | numbers))
 
 SECTIONS = {"sample": SampleSettings, "train": TrainSettings, "lora": LoraSettings}
 NOTHING = Body(default={})
