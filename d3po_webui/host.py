@@ -117,7 +117,7 @@ class HostModel(Protocol):
     def set_shift(self, shift: float) -> None:
         """Give Forge Neo's flow models other levels of noise."""
 
-    def get_learned_conditioning(self, prompts: object) -> Tensor | dict[str, Tensor]:
+    def get_learned_conditioning(self, prompts: object) -> Tensor | Sequence[Tensor] | dict[str, Tensor]:
         """Return what the text encoder makes of prompts."""
 
     # A1111's, of ldm (SD) or sgm (SDXL)
@@ -343,7 +343,9 @@ def encode(
     texts.distilled_cfg_scale = slider or None
     with torch.no_grad(), _precision():
         encoded = model.get_learned_conditioning(texts)
-    return encoded if isinstance(encoded, dict) else {"crossattn": encoded}
+    if isinstance(encoded, dict):
+        return encoded
+    return {"crossattn": encoded if isinstance(encoded, Tensor) else torch.stack(list(encoded))}
 
 
 def decode(model: HostModel, latents: Tensor) -> Tensor:

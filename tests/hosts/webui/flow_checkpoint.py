@@ -546,3 +546,5 @@ ENGINES = {
     ),
 }
 """By the name of the file. The host takes SDXL for a flow model where its path contains "rectified"."""
+PRESETS = {"flux": "flux", "krea2": "krea", "rectified": "xl"}
+"""The host's preset for each."""

@@ -107,7 +107,9 @@ class WebUI:
         found: dict[str, object] = {"show_progress_type": "RGB" if self._version_uid else "Approx cheap"}
         found |= {"CLIP_stop_at_last_layers": 1, "sd_model_checkpoint": self.checkpoint.name}
         # Forge Neo's preset writes its numbers into the page some time after that was loaded, but no zeros.
-        of_neo = {"VERSION_UID": self._version_uid, "sd_t2i_step": 0, "sd_t2i_cfg": 0}
+        preset = flow_checkpoint.PRESETS.get(self.checkpoint.stem, "sd")
+        of_neo = {"VERSION_UID": self._version_uid, "forge_preset": preset}
+        of_neo |= {f"{preset}_t2i_{number}": 0 for number in ("step", "cfg", "width", "height")}
         return found | (of_neo if self._version_uid else {})
 
     @property
