@@ -86,8 +86,29 @@ def held(model: HostModel, checkpointing: bool) -> Iterator[Vae]:
     layers = decoder_layers(vae.network.decoder) if checkpointing else []  # type: ignore[arg-type]
     exact = replaced_tensors(vae.network.modules(), _in_float32)
     differentiable = replaced_forwards(vae.network.modules(), beneath_decorator)
-    with host.vae_at_hand(model), trainable_tensors([vae.network]), exact, differentiable, checkpointed(layers):
+    scaling = ordinary_tensors(getattr(vae.network, "latent_format", None))
+    with (
+        host.vae_at_hand(model),
+        trainable_tensors([vae.network]),
+        scaling,
+        exact,
+        differentiable,
+        checkpointed(layers),
+    ):
         yield vae
+
+
+@contextmanager
+def ordinary_tensors(owner: object) -> Iterator[None]:
+    """Copy an object's tensors, until the context ends: Forge Neo makes those that scale latents in inference mode."""
+    before = {name: value for name, value in getattr(owner, "__dict__", {}).items() if isinstance(value, Tensor)}
+    try:
+        for name, value in before.items():
+            setattr(owner, name, value.clone())
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
 def _in_float32(value: Tensor) -> Tensor | None:
