@@ -150,3 +150,13 @@ def test_pictures_go_in_and_out_as_in_the_host(webui: WebUI) -> None:
     coded = webui.probe("coded", seed=3)
     assert coded["picture"] < 1e-3
     assert coded["off"] < 0.5 * coded["noise"] + 1e-4
+
+
+def test_weights_that_pass_no_gradient_are_refused_before_the_model_is_moved(webui: WebUI) -> None:
+    kinds = webui.probe("without_gradient")
+    passing = {name for name, without in kinds.items() if not without}
+    assert passing == {"plain", "gguf"} and len(kinds) >= 4
+    answer = webui.probe("quantised")
+    assert answer["said"].startswith("No gradient passes through the quantised weights") and answer["moved"] == 0
+    assert "in 16 bits" in answer["said"]
+    assert webui.probe("prediction", prompt="a lake", sigma=0.7)  # and it goes on

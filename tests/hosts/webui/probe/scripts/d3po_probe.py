@@ -36,7 +36,7 @@ from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from d3po_core.training.reward_gradient import PromptSample, RewardGradient
 from d3po_panels import tastes
-from d3po_webui import calls, host, register
+from d3po_webui import calls, host, register, teachable
 from d3po_webui.cards import Cards
 from d3po_webui.flow_settings import FlowSettings
 from d3po_webui.model import WebuiModel
@@ -193,6 +193,35 @@ class Probe:
         """The host's functions that do not take what we give them, with `more` further arguments."""
         changed = [replace(call, positional=call.positional + more) for call in calls.CALLS]
         return calls.differing(changed)
+
+    def without_gradient(self):
+        """Which of the host's kinds of linear layers are known to pass no gradient."""
+        from backend import operations
+        from backend.operations_mixed_precision import mixed_precision_ops
+
+        kinds = {"plain": operations.ForgeOperations, "gguf": operations.ForgeOperationsGGUF}
+        kinds |= {"fast fp8": operations.ForgeOperationsFP8, "mixed": mixed_precision_ops()}
+        kinds |= {"int8": operations.ForgeOperationsInt8} if hasattr(operations, "ForgeOperationsInt8") else {}
+        with operations.using_forge_operations(device="cpu", dtype=torch.float32):
+            return {name: teachable.without_gradient(kind.Linear(4, 4)) for name, kind in kinds.items()}
+
+    def quantised(self):
+        """What is said of a network in which one layer is of a kind that passes no gradient, and whether it was moved
+        then."""
+        from backend import memory_management
+        from backend.operations_mixed_precision import mixed_precision_ops
+
+        with self._turn():
+            network = host.network(host.loaded_model())
+        network.register_module("quantised", mixed_precision_ops().Linear(4, 4))
+        memory_management.unload_all_models()
+        try:
+            with self._turn():
+                return {"said": "nothing"}
+        except D3POError as error:
+            return {"said": str(error), "moved": len(memory_management.current_loaded_models)}
+        finally:
+            del network._modules["quantised"]
 
     def refused(self, function):
         """What a job says where one of the host's functions takes nothing."""
