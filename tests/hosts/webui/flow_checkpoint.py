@@ -30,6 +30,7 @@ VAE = (32, 32, 32, 32)
 
 SHARES = {
     (".wo.weight", "_attn.proj.weight", ".to_out.0.weight", ".to_add_out.weight"): 8.0,
+    (".attention.q_norm.weight", ".attention_norm2.weight"): 4.0,
     (".o_proj.weight", ".down_proj.weight"): 0.25,
 }
 """How much some layers add beside others, by the end of their names, so that a few words change a picture.
