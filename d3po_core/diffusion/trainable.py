@@ -18,6 +18,8 @@ ROTARY = [
 """Kernels of comfy_kitchen without a gradient: rotary embedding of queries and keys, with or without the norm before.
 Most of ComfyUI's networks leave them out in training by themselves, but not Cosmos-Predict2's, Anima's, JoyImage's and
 Ernie's, and none of Forge Neo's."""
+OF_HOSTS = ("comfy", "backend")
+"""How names of modules begin in which hosts have their networks, and comfy_kitchen's."""
 TensorStore = dict[str, Any]
 """Where a module or one of the host's objects keeps its tensors, by name."""
 
@@ -66,7 +68,8 @@ def replaced_tensors(
 def plain_kernels() -> Iterator[None]:
     """Let plain torch functions of comfy_kitchen's own compute what hosts fuse by it, until the context ends.
 
-    Modules that have imported the kernels by name get them, too. Hosts that do not use the package stay as they are.
+    Modules of the host's that have imported the kernels by name get them, too. Hosts without the package stay as they
+    are.
     """
     if "comfy_kitchen" not in sys.modules:
         yield
@@ -77,7 +80,7 @@ def plain_kernels() -> Iterator[None]:
     fused = {
         name: getattr(comfy_kitchen, name) for name in ROTARY if hasattr(comfy_kitchen, name) and hasattr(rope, name)
     }
-    spaces = [vars(module) for module in list(sys.modules.values()) if hasattr(module, "__dict__")]
+    spaces = [vars(module) for name, module in list(sys.modules.items()) if name.startswith(OF_HOSTS)]
     places = [(space, name) for space in spaces for name, kernel in fused.items() if space.get(name) is kernel]
     try:
         for space, name in places:
