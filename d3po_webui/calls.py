@@ -32,7 +32,6 @@ class Call:
     everywhere: bool = True
 
 
-ENDS = ("sigma_min", "sigma_max", "device")
 UNET = ("context", "transformer_options", "y")
 CALLS = (
     Call("modules.processing:decode_latent_batch", 3, ("check_for_nans",)),
@@ -79,10 +78,8 @@ CALLS = (
     Call("backend.diffusion_engine.krea:Krea2.get_learned_conditioning", 2, everywhere=False),
     Call("backend.sampling.condition:compile_conditions", 1, everywhere=False),
     Call("backend.sampling.sampling_function:calc_cond_uncond_batch", 6, everywhere=False),
-    Call("modules.sd_schedulers:simple_scheduler", 0, ("n", "inner_model", *ENDS), everywhere=False),
-    Call("modules.sd_schedulers:normal_scheduler", 0, ("n", "inner_model", *ENDS), everywhere=False),
-    Call("modules.sd_schedulers:beta_scheduler", 0, ("n", "inner_model", *ENDS), everywhere=False),
-    Call("modules.sd_schedulers:flux2_scheduler", 0, ("n", "height", "width", *ENDS), everywhere=False),
+    Call("modules.sd_samplers:create_sampler", 2, everywhere=False),
+    Call("modules.sd_samplers_kdiffusion:KDiffusionSampler.get_sigmas", 3, everywhere=False),
     # reForge and forge-classic
     Call("ldm_patched.modules.model_management:load_models_gpu", 2, everywhere=False),
     Call("ldm_patched.contrib.external_model_advanced:rescale_zero_terminal_snr_sigmas", 1, everywhere=False),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -101,9 +99,11 @@ class FlowDenoiser(WebuiDenoiser):
         self.settings, self.size = settings, size
 
     def sigmas(self, steps: int, schedule: str) -> Tensor:
-        """Return the levels of the schedule that the taste was begun with, or karras; float64 (steps + 1,)."""
-        settings = replace(self.settings, schedule="Karras") if schedule == "karras" else self.settings
-        return flow.levels(self.model, steps, settings, self.size)
+        """Return the levels of the schedule type that the taste was begun with; float64 (steps + 1,).
+
+        `schedule` is that of diffusion models, and says nothing here.
+        """
+        return flow.levels(self.model, steps, self.settings, self.size)
 
     def __call__(
         self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float, guided: bool = True

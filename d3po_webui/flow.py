@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import cast
 
 from torch import Tensor
 
@@ -17,19 +18,19 @@ from . import host
 from .flow_settings import FlowSettings
 from .host import HostModel
 
-BY_SIZE = "Flux2"
-"""The schedule that depends on the size of images."""
+PURE = 0.999
+"""Least level that a schedule begins with, where what is drawn begins as pure noise."""
 
 
 def schedules() -> list[str]:
-    """Return the host's names of all spacings of levels that can be chosen for a flow model."""
+    """Return the host's names of the spacings of levels that can be chosen."""
     from modules import sd_schedulers
 
-    return [each.label for each in sd_schedulers.all_schedulers if each.function is not None]
+    return [each.label for each in sd_schedulers.schedulers]
 
 
 def levels(model: HostModel, steps: int, settings: FlowSettings, size: Sequence[int]) -> Tensor:
-    """Return a schedule's levels of noise as txt2img would have them, float64 (steps + 1,).
+    """Return a schedule's levels of noise as txt2img has them with Euler's samplers, float64 (steps + 1,).
 
     Args:
         model: the host's.
@@ -38,40 +39,43 @@ def levels(model: HostModel, steps: int, settings: FlowSettings, size: Sequence[
         size: height and width in pixels, on which *Flux2* depends.
 
     Raises:
-        D3POError: the host has no schedule of that name.
+        D3POError: the host has no schedule of that name, or its levels do not lead from pure noise to a picture.
     """
-    from k_diffusion.external import ForgeScheduleLinker
-    from modules import sd_schedulers
+    from modules import sd_samplers, sd_schedulers
 
-    named = (each for each in sd_schedulers.all_schedulers if each.label == settings.schedule and each.function)
-    if (schedule := next(named, None)) is None:
-        raise D3POError(
-            f"This web UI has no schedule type '{settings.schedule}'.",
-            f"Begin anew with one of {', '.join(schedules())}.",
-        )
+    name = settings.schedule
+    if name not in sd_schedulers.schedulers_map:
+        raise D3POError(f"This web UI has no schedule type '{name}'.", f"Choose one of {', '.join(schedules())}.")
+    process = SimpleNamespace(
+        scheduler=name,
+        is_hr_pass=False,
+        sampler_noise_scheduler_override=None,
+        extra_generation_params={},
+        sd_model=model,
+        height=size[0],
+        width=size[1],
+    )
     with _shifted(model, settings.slider):
-        linker = ForgeScheduleLinker(host.predictor(model))
-        given: dict[str, Any] = {
-            "n": steps,
-            "sigma_min": float(linker.sigmas[0]),
-            "sigma_max": float(linker.sigmas[-1]),
-        }
-        if schedule.need_inner_model:
-            given["inner_model"] = linker
-        if schedule.label == BY_SIZE:
-            given |= {"height": size[0], "width": size[1]}
-        found = schedule.function(**given, device="cpu")
-    return cast("Tensor", found).double().cpu()
+        own = cast("Tensor", sd_samplers.create_sampler("Euler a", model).get_sigmas(process, steps)).double().cpu()
+    if len(own) != steps + 1 or not PURE <= own[0] <= 1 or not bool((own.diff() < 0).all()):
+        raise D3POError(
+            f"The schedule type '{name}' does not lead this model from pure noise to a picture in {steps} steps.",
+            "Choose Simple.",
+        )
+    return own
 
 
 @contextmanager
 def _shifted(model: HostModel, shift: float) -> Iterator[None]:
-    """Give a model's levels another shift for a while, if it takes one; what it predicts at a level stays the same."""
-    if not shift or not model.use_shift:
+    """Give a model that takes a shift that one, or its own for 0, for a while; the user's last picture has left one.
+
+    What it predicts at a level of noise stays the same.
+    """
+    if not model.use_shift:
         yield
         return
     before = host.predictor(model).shift
-    model.set_shift(shift)
+    model.set_shift(shift or model.model_config.sampling_settings.get("shift", 1.0))
     try:
         yield
     finally:
@@ -81,7 +85,10 @@ def _shifted(model: HostModel, shift: float) -> Iterator[None]:
 def predict(
     model: HostModel, x: Tensor, sigma: Tensor, cond: Mapping[str, Tensor], uncond: Mapping[str, Tensor] | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Predict the clean latents, with gradients if they are enabled.
+    """Predict the clean latents, with gradients if they are enabled; branches of equal length in one pass.
+
+    Of other lengths the host makes one length, where it has the memory, and repeats tokens for that. The prompt's own
+    branch would then depend on the negative prompt.
 
     Args:
         model: the host's.
@@ -96,10 +103,17 @@ def predict(
     from backend.sampling.condition import compile_conditions
     from backend.sampling.sampling_function import calc_cond_uncond_batch
 
-    sides = [None if side is None else compile_conditions(_as_encoded(side)) for side in (cond, uncond)]
+    def evaluate(one: Mapping[str, Tensor], other: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
+        sides = [None if side is None else compile_conditions(_as_encoded(side)) for side in (one, other)]
+        return cast("tuple[Tensor, Tensor]", calc_cond_uncond_batch(network, *sides, x, sigma, {}))
+
+    network = model.forge_objects.unet.model
     with without_references(model):
-        both = calc_cond_uncond_batch(model.forge_objects.unet.model, *sides, x, sigma, {})
-    return both[0], None if uncond is None else both[1]
+        if uncond is None:
+            return evaluate(cond, None)[0], None
+        if cond["crossattn"].shape != uncond["crossattn"].shape:
+            return evaluate(cond, None)[0], evaluate(uncond, None)[0]
+        return evaluate(cond, uncond)
 
 
 def _as_encoded(side: Mapping[str, Tensor]) -> object:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from d3po_core.diffusion.image_model import ImageModel
 from d3po_core.errors import D3POError
 
 SECTION = "flow"
@@ -29,12 +30,19 @@ class FlowSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.slider <= MAX_SLIDER:
-            found = f"Distilled CFG Scale or Shift is {self.slider:g}."
-            raise D3POError(found, f"Choose 0 for the model's own, or up to {MAX_SLIDER}.")
+            wrong = f"Distilled CFG Scale or Shift is {self.slider:g}."
+            raise D3POError(wrong, f"Choose 0 for the model's own, or up to {MAX_SLIDER}.")
 
     def section(self) -> dict[str, object]:
         """Return the entry of a run's settings."""
         return {SECTION: dataclasses.asdict(self)}
+
+
+class FlowModel(ImageModel, Protocol):
+    """The host's flow model."""
+
+    def drawing(self, height: int, width: int, settings: FlowSettings) -> ImageModel:
+        """Return the same model for images of a size in pixels, 0 for its own, that are drawn by these settings."""
 
 
 def stored(settings: Mapping[str, Mapping[str, Any]]) -> FlowSettings:

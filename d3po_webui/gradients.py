@@ -23,6 +23,8 @@ from . import host
 from .host import HostModel
 
 R = TypeVar("R")
+OF_FRAMES = ("middle", "upsamples", "up_blocks")
+"""Where VAEs that know moving pictures have the blocks of their decoders."""
 
 
 class Vae:
@@ -70,7 +72,7 @@ class Vae:
     def _by_its_own(self, pixels: Tensor) -> Tensor:
         shape = (*pixels.shape[:2], *host.frames(self.model), *pixels.shape[2:])
         with torch.random.fork_rng([]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # the CPU's, from which the host draws
             return cast("Tensor", self.network.encode(pixels.reshape(shape)))  # type: ignore[operator]
 
 
@@ -171,9 +173,14 @@ def decoder_layers(decoder: nn.Module) -> Iterator[nn.Module]:
 
     A small one of another form (TAESD) has none to yield, and needs little memory.
     """
-    for stage in [decoder.mid, *decoder.up] if hasattr(decoder, "mid") else []:  # type: ignore[misc]
-        for part in stage.children():
-            yield from part if isinstance(part, nn.ModuleList) else [part]
+    if hasattr(decoder, "mid"):
+        for stage in (decoder.mid, *cast("nn.ModuleList", decoder.up)):
+            for part in cast("nn.Module", stage).children():
+                yield from part if isinstance(part, nn.ModuleList) else [part]
+    for name in OF_FRAMES:
+        yield from cast("Iterable[nn.Module]", getattr(decoder, name, ()))
+    if isinstance(middle := getattr(decoder, "mid_block", None), nn.Module):
+        yield middle
 
 
 def _checkpointing(forward: Callable[..., R]) -> Callable[..., R]:

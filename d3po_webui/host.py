@@ -54,6 +54,12 @@ class LatentScale(Protocol):
         """Return latents as the VAE takes them."""
 
 
+class ModelConfig(Protocol):
+    """A kind of model, in Forge Neo."""
+
+    sampling_settings: dict[str, float]
+
+
 class NoiseLevels(Protocol):
     """The noise levels of the Forge family's networks, (T,)."""
 
@@ -113,6 +119,7 @@ class HostModel(Protocol):
     ini_latent: Tensor | None
     use_shift: bool
     """Whether *Distilled CFG Scale* shifts its levels of noise."""
+    model_config: ModelConfig
 
     def set_shift(self, shift: float) -> None:
         """Give Forge Neo's flow models other levels of noise."""
@@ -162,13 +169,18 @@ def loaded_model() -> HostModel:
 
 def latent_channels(model: HostModel) -> int:
     """Return the number of channels of a model's latents."""
-    return int(model.forge_objects.vae.latent_channels) if is_forge(model) else 4
+    return int(getattr(model.forge_objects.vae, "latent_channels", 4)) if is_forge(model) else 4
 
 
 def pixels_per_latent(model: HostModel) -> int:
     """Return how many pixels a latent has along a side."""
-    ratio = model.forge_objects.vae.upscale_ratio if is_forge(model) else 8
+    ratio = getattr(model.forge_objects.vae, "upscale_ratio", 8) if is_forge(model) else 8  # Forge and reForge lack it
     return ratio if isinstance(ratio, int) else 8
+
+
+def unit(model: HostModel) -> int:
+    """Return the pixels that an image's sides must be multiples of: Mugen's VAE joins two latents along a side."""
+    return pixels_per_latent(model) * (2 if getattr(vae(model), "mugen", False) else 1)
 
 
 def frames(model: HostModel) -> tuple[int, ...]:
@@ -319,33 +331,34 @@ def _precision() -> AbstractContextManager[object]:
 
 
 def encode(
-    model: HostModel, prompts: Sequence[str], negative: bool, width: int, height: int, slider: float = 0
+    model: HostModel, prompt: str, negative: bool, width: int, height: int, slider: float = 0
 ) -> dict[str, Tensor]:
-    """Encode prompts with the user's CLIP skip and emphasis.
+    """Encode a prompt with the user's CLIP skip and emphasis.
 
-    Schedules such as [a:b:0.5] and AND are read as plain words: a taste has one prompt for all steps.
+    Schedules such as [a:b:0.5] and AND are read as plain words: a taste has one prompt for all steps. What follows a
+    BREAK is left out where the host leaves it out, as with T5.
 
     Args:
         model: the host's.
-        prompts: B of them.
-        negative: whether they are negative prompts.
+        prompt: one text.
+        negative: whether it is a negative prompt.
         width, height: of the images, in pixels; SDXL takes them with the text.
         slider: Forge Neo's *Distilled CFG Scale*, which networks that were distilled with guidance take with the text;
             0 is the host's own.
 
     Returns:
-        "crossattn": the text's tokens (B, T, D); for SDXL and Flux also "vector": pooled text, and SDXL's sizes (B, V);
-        for networks that were distilled with guidance also "guidance": (B,).
+        "crossattn": the text's tokens (1, T, D); for SDXL and Flux also "vector": pooled text, and SDXL's sizes (1, V);
+        for networks that were distilled with guidance also "guidance": (1,).
     """
     if hasattr(model, "set_clip_skip"):
         model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
-    texts = SdConditioning(list(prompts), is_negative_prompt=negative, width=width, height=height)
+    texts = SdConditioning([prompt], is_negative_prompt=negative, width=width, height=height)
     texts.distilled_cfg_scale = slider or None
     with torch.no_grad(), _precision():
         encoded = model.get_learned_conditioning(texts)
-    if isinstance(encoded, dict):
-        return encoded
-    return {"crossattn": encoded if isinstance(encoded, Tensor) else torch.stack(list(encoded))}
+    if not isinstance(encoded, dict):  # of some engines a list, with one entry for each part between BREAKs
+        encoded = {"crossattn": encoded if isinstance(encoded, Tensor) else encoded[0][None]}
+    return {name: value[:1] for name, value in encoded.items()}
 
 
 def decode(model: HostModel, latents: Tensor) -> Tensor:

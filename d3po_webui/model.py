@@ -44,6 +44,10 @@ class WebuiModel:
         )
         self._vae: Vae | None = None  # inside `gradients_through_decode`
 
+    def drawing(self, height: int, width: int, settings: FlowSettings) -> WebuiModel:
+        """Return the same model for other images."""
+        return WebuiModel(self.model, height, width, settings)
+
     @property
     def prediction_type(self) -> str:
         """What the network predicts, as LoRA files name it."""
@@ -69,7 +73,7 @@ class WebuiModel:
     def _encode_side(self, text: str, side: str) -> Conditioning:
         height, width = self._size
         with flow.without_references(self.model):
-            encoded = host.encode(self.model, [text], side == "uncond", width, height, self._settings.slider)
+            encoded = host.encode(self.model, text, side == "uncond", width, height, self._settings.slider)
         rows = {side if name == "crossattn" else f"{side}.{name}": value for name, value in encoded.items()}
         for value in rows.values():
             check_finite(value, "text encoder", host.precisely("text encoder"))
@@ -118,7 +122,7 @@ class WebuiModel:
     @property
     def unit(self) -> int:
         """Pixels that an image's height and width must be multiples of."""
-        return host.pixels_per_latent(self.model)
+        return host.unit(self.model)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) in [0, 1] to latents on the CPU, always the same ones.
@@ -140,7 +144,8 @@ class WebuiModel:
         (height, width), unit = self._sides(height, width), self.unit
         if height % unit or width % unit:
             raise D3POError(f"Pictures of {width} by {height} pixels cannot be drawn.", f"Choose multiples of {unit}.")
-        return (host.latent_channels(self.model), *host.frames(self.model), height // unit, width // unit)
+        of = host.pixels_per_latent(self.model)
+        return (host.latent_channels(self.model), *host.frames(self.model), height // of, width // of)
 
     def _sides(self, height: int, width: int) -> tuple[int, int]:
         side = host.native_side(self.model)

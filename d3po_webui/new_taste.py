@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import gradio as gr
 
@@ -17,7 +18,7 @@ from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
 
 from . import txt2img
-from .flow_settings import FlowSettings
+from .flow_settings import FlowModel, FlowSettings
 
 SHOWN = {
     "sample.candidates": "Pictures to choose from",
@@ -85,7 +86,10 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component, schedules: 
             model = worker.host.models.get("")
             source = f"{getattr(model, 'name', 'model')}.safetensors"  # a suffix: the name may have a dot in it
             called = name.strip() or txt2img.name_of(lines[0])
-            more = flow_settings.section() if model.denoiser.family == "flow" else {}
+            more: dict[str, object] = {}
+            if model.denoiser.family == "flow":
+                sample, more = chosen["sample"], flow_settings.section()
+                model = cast("FlowModel", model).drawing(sample.height, sample.width, flow_settings)
             return tastes.begin(library, model, source, called, lines, *settings, more)
 
         run = worker.queue.call(make).result()
@@ -93,7 +97,7 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component, schedules: 
 
     clicked = button.click(begin, [name, prompts, *flow, *fields.values()], [taste, begun, notice])
     clicked.then(None, begun, None, _js="d3po_begun")
-    take_over(fields, name, prompts, flow, notice)
+    take_over(fields, name, prompts, flow, notice, bool(schedules))
 
 
 def flow_controls(schedules: Sequence[str]) -> list[Component]:
@@ -128,15 +132,21 @@ def control(key: str) -> Component:
 
 
 def take_over(
-    fields: Mapping[str, Component], name: Component, prompts: Component, flow: list[Component], notice: Component
+    fields: Mapping[str, Component],
+    name: Component,
+    prompts: Component,
+    flow: list[Component],
+    notice: Component,
+    flow_models: bool,
 ) -> None:
     """Make a hidden button, which the page presses to send txt2img's settings into the panel's controls."""
     page = gr.Textbox(visible=False, elem_id="d3po_sent")
     button: Component = gr.Button("Send from txt2img", elem_id="d3po_send")
     keys = [key for key in fields if key.startswith("sample.")]
 
+    @show_errors
     def take(page: str) -> Update:
-        taste = txt2img.read(page)
+        taste = txt2img.read(page, flow_models)
         updates = [gr.update(value=taste.settings[key]) if key in taste.settings else gr.update() for key in keys]
         of_flow = taste.flow or FlowSettings()
         return [taste.name, taste.prompt, of_flow.slider, of_flow.schedule, note(taste), *updates]

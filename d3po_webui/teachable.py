@@ -1,4 +1,4 @@
-"""Which of the host's models can be taught, and what is said of the others."""
+"""Which of the host's models can be taught, and why the others cannot."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ ENGINES = {
     "PiD": "Models that draw pixels instead of latents cannot be taught in this tab.",
 }
 """Why not, by the names of Forge Neo's engines."""
-QUANTISED = "No gradient passes through the quantised weights of this model's file, so nothing can be taught to it."
-IN_FULL = "Choose a file of it in 16 bits, in float8 without scales, or in GGUF."
-WITHOUT_GRADIENT = ("MixedPrecisionOps", "ForgeOperationsInt8", "ForgeOperationsFP8", "SVDQ", "Nunchaku")
-"""In the names of Forge Neo's layers that compute with quantised weights, and through which no gradient passes."""
+QUANTISED = "Nothing can be taught to the quantised weights of this model's file."
+IN_FULL = "Choose a file of it in 16 bits, or in float8 without scales."
+UNTAUGHT_LAYERS = (
+    *("MixedPrecisionOps", "ForgeOperationsFP8", "SVDQ", "Nunchaku"),
+    *("ForgeOperationsGGUF", "ForgeOperationsBNB4bits", "ForgeLoader4Bit"),
+)
+"""In the names of the Forge family's layers that compute with quantised weights: through the first four no gradient
+passes, and the others do not say how large they are."""
 
 
 def teachable_model() -> HostModel:
@@ -30,17 +34,17 @@ def teachable_model() -> HostModel:
         D3POError: it cannot, or see `host.loaded_model`.
     """
     model = host.loaded_model()
-    if without_gradient(host.network(model)):
-        raise D3POError(QUANTISED, IN_FULL)
     if reason := why_not(model):
         raise D3POError(reason, OTHERS)
+    if is_quantised(host.network(model)):
+        raise D3POError(QUANTISED, IN_FULL)
     return model
 
 
-def without_gradient(network: nn.Module) -> bool:
-    """Return whether a network's layers compute with quantised weights such that no gradient passes."""
+def is_quantised(network: nn.Module) -> bool:
+    """Return whether a network's layers compute with quantised weights such that nothing can be taught to them."""
     kinds = {type(layer) for layer in network.modules()}
-    return any(name in kind.__qualname__ for kind in kinds for name in WITHOUT_GRADIENT)
+    return any(name in kind.__qualname__ for kind in kinds for name in UNTAUGHT_LAYERS)
 
 
 def why_not(model: HostModel) -> str:
@@ -58,4 +62,9 @@ def why_not(model: HostModel) -> str:
 def _why_not_flow(model: HostModel) -> str:
     if not hasattr(model, "use_shift"):  # Forge Neo has it; in Forge nothing was tried
         return NOT_YET
-    return EDITS if getattr(model, "is_inpaint", False) else ENGINES.get(type(model).__name__, "")
+    network = host.network(model)
+    # Flux Fill, Depth and Canny take more than the latents.
+    more = "Flux" in type(network).__name__ and getattr(network, "in_channels", 0) != getattr(
+        network, "out_channels", 0
+    )
+    return EDITS if more or getattr(model, "is_inpaint", False) else ENGINES.get(type(model).__name__, "")

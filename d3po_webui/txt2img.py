@@ -20,11 +20,8 @@ QUALITY = re.compile(r"masterpiece|(best|high|top|amazing) quality|highres|absur
 KARRAS = ("DPM++ 2M", "DPM++ SDE", "DPM++ 2S a", "DPM2", "DPM2 a", "Restart")
 """Samplers whose "Automatic" schedule is karras."""
 LIKE_OURS = ("Euler a", "Euler")
-AUTOMATIC = {"klein": "Flux2", "xl": "Simple"}
-"""What "Automatic" is for flow models, by Forge Neo's presets; "Normal" for the others. Of SDXL's shape the host's own
-ends at level 0 twice, and it draws no picture by that."""
-MOSTLY_DIFFUSION = ("", "sd", "xl")
-"""Forge Neo's presets for models of which few are flow models; other hosts have none."""
+FLOW_SELDOM, FLOW_NEVER = "xl", "sd"
+"""Forge Neo's presets for models of which few, and for those of which none, are flow models."""
 NAME_LENGTH = 40
 
 
@@ -32,8 +29,8 @@ class Page(TypedDict):
     """txt2img's controls, as d3po_txt2img.mjs reads them.
 
     Attributes:
-        distilled_cfg_scale: Forge Neo's slider, which flow models take; 0 in hosts without it.
-        preset: Forge Neo's, for a kind of model; "" in hosts without it.
+        distilled_cfg_scale: the slider of Forge Neo and Forge, which flow models take; 0 in hosts without it.
+        preset: of Forge Neo and Forge, for a kind of model; "" in hosts without it.
         comments: whether the host leaves out comments.
         variation: whether a seed variation is on.
         on: labels of extensions and other parts that are on.
@@ -67,7 +64,7 @@ class Txt2ImgSettings:
         name: from the prompt.
         prompt: on one line.
         settings: by "section.field".
-        flow: for a flow model; None in hosts without them.
+        flow: for a flow model; None where the model is none.
         without_effect: names of what is on in txt2img and has no effect on a taste.
     """
 
@@ -78,13 +75,24 @@ class Txt2ImgSettings:
     without_effect: tuple[str, ...]
 
 
-def read(text: str) -> Txt2ImgSettings:
-    """Return what a taste takes over of a `Page`, given as JSON."""
+def read(text: str, flow_models: bool = False) -> Txt2ImgSettings:
+    """Return what a taste takes over of a `Page`, as JSON.
+
+    Args:
+        text: the JSON.
+        flow_models: whether the host has some that can be taught.
+
+    Raises:
+        D3POError: the slider for flow models is out of range.
+    """
     page: Page = json.loads(text)
+    if not flow_models:
+        page["preset"] = ""  # Forge has them, too, and for other models
     prompt, tags = _plain(page["prompt"], page["comments"])
     negative, more_tags = _plain(page["negative"], page["comments"])
     sampler, scheduler = page["sampler"], page["scheduler"]
     karras = scheduler == "Karras" or (scheduler == "Automatic" and sampler in KARRAS)
+    karras = karras and page["preset"] in ("", FLOW_SELDOM, FLOW_NEVER)
     settings: dict[str, str | int | float] = {
         "sample.negative": negative,
         "sample.schedule": "karras" if karras else "model",
@@ -99,20 +107,20 @@ def read(text: str) -> Txt2ImgSettings:
 
 
 def _flow(page: Page) -> FlowSettings | None:
-    preset, named = page["preset"], page["scheduler"]
-    if named in ("", "Automatic"):
-        named = AUTOMATIC.get(preset, "Normal")
-    return FlowSettings(float(page["distilled_cfg_scale"]), named) if preset else None
+    if page["preset"] in ("", FLOW_NEVER):
+        return None
+    return FlowSettings(float(page["distilled_cfg_scale"]), page["scheduler"] or FlowSettings().schedule)
 
 
 def _without_effect(page: Page) -> list[str]:
     """Name what is on in txt2img, outside its prompts, and is not taken over."""
-    sampler, scheduler = page["sampler"], page["scheduler"]
+    sampler, scheduler, preset = page["sampler"], page["scheduler"], page["preset"]
+    seldom = preset in ("", FLOW_SELDOM, FLOW_NEVER)
+    unless = " (but for flow models)" if preset == FLOW_SELDOM else ""
     others = {
         f"script {page['script']}": page["script"] not in ("", "None"),
         f"sampler {sampler} (a taste draws as Euler a)": sampler not in LIKE_OURS,
-        f"schedule type {scheduler}": scheduler not in ("", "Automatic", "Karras")
-        and page["preset"] in MOSTLY_DIFFUSION,
+        f"schedule type {scheduler}{unless}": scheduler not in ("", "Automatic", "Karras") and seldom,
         "batch count": page["batch_count"] > 1,
         "batch size": page["batch_size"] > 1,
         "seed": page["seed"] != -1,

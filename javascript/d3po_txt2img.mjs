@@ -54,7 +54,7 @@ window.d3po_sent = () => {
     negative: text("neg_prompt"),
     steps: number("steps"),
     cfg_scale: number("cfg_scale"),
-    distilled_cfg_scale: number("distilled_cfg_scale"), // Forge Neo's, as the next
+    distilled_cfg_scale: number("distilled_cfg_scale"), // Forge Neo's and Forge's, as the next
     preset: choice("forge_ui_preset"),
     width: number("width"),
     height: number("height"),

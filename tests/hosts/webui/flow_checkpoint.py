@@ -131,7 +131,7 @@ def flux_dev() -> dict[str, Shapes]:
 
 
 def flux() -> Shapes:
-    """A transformer with one double and one single block, which is told the guidance."""
+    """A transformer with one double and one single block, which takes guidance."""
     yield from linear("img_in", 64, FLUX)
     yield from linear("txt_in", TEXT, FLUX)
     for name, into in (("time_in", 256), ("vector_in", TEXT), ("guidance_in", 256)):

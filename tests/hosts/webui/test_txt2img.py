@@ -22,7 +22,7 @@ FLOW = {"preset": "flux", "sampler": "Euler", "scheduler": "Beta", "cfg_scale": 
 
 
 def sent(**changed: Any) -> Any:
-    return read(json.dumps({**PAGE, **changed}))
+    return read(json.dumps({**PAGE, **changed}), flow_models=True)
 
 
 def test_settings_are_taken_over_and_nothing_is_left() -> None:
@@ -74,13 +74,18 @@ def test_a_flow_models_preset_brings_its_slider_and_schedule() -> None:
     found = sent(**FLOW)
     assert found.flow == FlowSettings(3.5, "Beta") and found.without_effect == ()
     assert found.settings["sample.schedule"] == "model" and found.settings["sample.guidance_scale"] == 1
-    for preset, schedule in (
-        ("flux", "Normal"),
-        ("klein", "Flux2"),
-        ("xl", "Simple"),
-    ):  # Neo's "Automatic"
-        assert sent(**FLOW | {"preset": preset, "scheduler": "Automatic"}).flow.schedule == schedule
-    assert sent().flow is None
+    automatic = sent(**FLOW | {"scheduler": "Automatic", "sampler": "DPM++ 2M"})
+    assert automatic.flow.schedule == "Automatic" and automatic.settings["sample.schedule"] == "model"
+    assert sent(**FLOW | {"preset": "sd"}).flow is None
+    assert (
+        read(json.dumps({**PAGE, **FLOW, "distilled_cfg_scale": 30})).flow is None
+    )  # Forge's, which has no such models
+
+
+def test_of_sdxls_shape_it_is_not_known_whether_the_schedule_has_an_effect() -> None:
+    seldom = sent(**FLOW | {"preset": "xl"})
+    assert seldom.flow == FlowSettings(3.5, "Beta")
+    assert seldom.without_effect == ("schedule type Beta (but for flow models)",)
 
 
 def test_a_sliders_range_is_the_hosts() -> None:

@@ -29,6 +29,7 @@ from PIL import Image
 
 from d3po_core.diffusion.rollout import make_plan
 from d3po_core.errors import D3POError
+from d3po_core.evaluation.evaluate import deterministic
 from d3po_core.lora import LayerWeights, attach, import_lora, save_lora
 from d3po_core.lora.attachment import applied
 from d3po_core.rewards import get_reward
@@ -90,10 +91,18 @@ class Probe:
 
             with torch.no_grad(), applied(model.denoiser, _weights(model, lora), "hooks"):
                 latents = sample_euler(denoise, x, sigmas, disable=True)
-                pixels = (model.decode(latents)[0].permute(1, 2, 0) * 255).round().byte().numpy()
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
-        return base64.b64encode(file.getvalue()).decode()
+                return _png(model.decode(latents)[0])
+
+    def drawn(self, prompts, seeds, steps, negative="", guidance_scale=1.0, **flow):
+        """Pictures of 64x64 as a taste's are drawn, all at once, without noise on the way: PNGs, base64."""
+        with self._turn():
+            model = WebuiModel(teachable_model(), 64, 64, FlowSettings(**flow))
+            plan = deterministic(model, SampleSettings(steps=steps))
+            conditioning = [model.encode([prompt], negative)[0] for prompt in prompts]
+            shape = model.latent_shape(64, 64)
+            noises = [SimpleNamespace(start=rng.ImageRNG(shape, [seed]).next()[0].cpu().clone) for seed in seeds]
+            pictures = model.decode(model.sample(plan, noises, conditioning, guidance_scale).latents)
+            return [_png(picture) for picture in pictures]
 
     def gradient(self, prompt, sigma, checkpointing=False):
         """Gradient along a random direction of a LoRA's matrices: by autograd, and by finite differences."""
@@ -182,7 +191,7 @@ class Probe:
         """What SDXL's network is told beside the text by the host itself: the end of it, where sizes are."""
         with self._turn():
             model = host.loaded_model()
-            return host.encode(model, [prompt], False, width, height)["vector"][0, -1536:].float().tolist()
+            return host.encode(model, prompt, False, width, height)["vector"][0, -1536:].float().tolist()
 
     def recorded_with_text(self, taste):
         """The same, as a taste has recorded it for its first prompt."""
@@ -194,16 +203,15 @@ class Probe:
         changed = [replace(call, positional=call.positional + more) for call in calls.CALLS]
         return calls.differing(changed)
 
-    def without_gradient(self):
-        """Which of the host's kinds of linear layers are known to pass no gradient."""
+    def quantised_kinds(self):
+        """Which of the host's kinds of linear layers are known for those that cannot be taught."""
         from backend import operations
         from backend.operations_mixed_precision import mixed_precision_ops
 
         kinds = {"plain": operations.ForgeOperations, "gguf": operations.ForgeOperationsGGUF}
         kinds |= {"fast fp8": operations.ForgeOperationsFP8, "mixed": mixed_precision_ops()}
-        kinds |= {"int8": operations.ForgeOperationsInt8} if hasattr(operations, "ForgeOperationsInt8") else {}
         with operations.using_forge_operations(device="cpu", dtype=torch.float32):
-            return {name: teachable.without_gradient(kind.Linear(4, 4)) for name, kind in kinds.items()}
+            return {name: teachable.is_quantised(kind.Linear(4, 4)) for name, kind in kinds.items()}
 
     def quantised(self):
         """What is said of a network in which one layer is of a kind that passes no gradient, and whether it was moved
@@ -316,7 +324,10 @@ class Probe:
         sections = {name: kind(**settings.get(name, {})) for name, kind in SECTIONS.items()}
         with self._turn():
             model, library = self.host.models.get(), RunLibrary(host.data_folder() / register.FOLDER)
-            more = FlowSettings(**settings.get("flow", {})).section() if model.denoiser.family == "flow" else {}
+            more, flow = {}, FlowSettings(**settings.get("flow", {}))
+            if model.denoiser.family == "flow":
+                sample = sections["sample"]
+                model, more = model.drawing(sample.height, sample.width, flow), flow.section()
             return tastes.begin(library, model, model.name, "A taste", tuple(prompts), **sections, more=more).run_id
 
     def levels(self, steps, **flow):
@@ -328,6 +339,12 @@ class Probe:
         """The levels at which a taste's first group was recorded."""
         run = next(run for run in RunLibrary(host.data_folder() / register.FOLDER).runs() if run.run_id == taste)
         return run.groups.trajectory(run.groups.select(recorded=True)[0].id)["steps"][0].tolist()
+
+
+def _png(picture):
+    file = io.BytesIO()
+    Image.fromarray((picture.permute(1, 2, 0) * 255).round().byte().numpy()).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _weights(model, lora):
