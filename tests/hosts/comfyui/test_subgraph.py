@@ -62,7 +62,9 @@ def insert(page: Page, taste: str, x: int = 700) -> None:
     page.page.get_by_text("Blueprint", exact=True).first.wait_for()
     page.page.keyboard.press("Enter")
     page.until("(n) => window.hosts().length === n + 1", count)
-    page.page.mouse.click(x, 300)  # where it goes
+    while page.run("() => window.hosts().at(-1).flags.ghost"):  # it hangs on the mouse until it is put down
+        page.page.mouse.click(x, 300)
+        page.page.wait_for_timeout(200)
     page.run(WIRE, [{"taste": taste, **SMALL}, "tiny.safetensors"])
 
 
