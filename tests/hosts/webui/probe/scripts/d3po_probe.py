@@ -401,20 +401,27 @@ def _card(model, free):
     before = {name: getattr(memory, name) for name in believed}
     patchers = [model.forge_objects.unet, model.forge_objects.vae.patcher]
     devices = [patcher.load_device for patcher in patchers]
-    memory.unload_all_models()
+    card = torch.device("cpu", 0)  # another device than "cpu", and the same memory
+    _unload_all(memory, card)
     try:
         for patcher in patchers:
-            patcher.load_device = torch.device("cpu", 0)  # another device than "cpu", and the same memory
+            patcher.load_device = card
         for name, value in believed.items():
             setattr(memory, name, value)
         host.to_device(model)  # as at the beginning of a turn
         yield
-        memory.unload_all_models()
+        _unload_all(memory, card)
     finally:
         for name, value in before.items():
             setattr(memory, name, value)
         for patcher, device in zip(patchers, devices, strict=True):
             patcher.load_device = device
+
+
+def _unload_all(memory, card):
+    """Also from the card: Forge's own function asks for one device only."""
+    for device in (torch.device("cpu"), card):
+        memory.free_memory(1e30, device)
 
 
 def _share_on_card(module):
