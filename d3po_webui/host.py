@@ -239,7 +239,8 @@ def to_device(model: HostModel, shape: Sequence[int] = (), alone: bool = False, 
     required = ALL_MEMORY if alone else unet.memory_required(list(shape)) if shape else 0
     # Where the host keeps memory free for computing, it would keep all of it, and stream the network in at every pass.
     keeps_free = alone and "minimum_memory_required" in inspect.signature(load_models_gpu).parameters
-    load_models_gpu(patchers, required, **({"minimum_memory_required": 0} if keeps_free else {}))
+    with torch.inference_mode():  # as the host does it: else Forge's weights are of neither kind once they were swapped
+        load_models_gpu(patchers, required, **({"minimum_memory_required": 0} if keeps_free else {}))
 
 
 def device() -> torch.device:

@@ -77,9 +77,7 @@ def test_a_flow_models_preset_brings_its_slider_and_schedule() -> None:
     automatic = sent(**FLOW | {"scheduler": "Automatic", "sampler": "DPM++ 2M"})
     assert automatic.flow.schedule == "Automatic" and automatic.settings["sample.schedule"] == "model"
     assert sent(**FLOW | {"preset": "sd"}).flow is None
-    assert (
-        read(json.dumps({**PAGE, **FLOW, "distilled_cfg_scale": 30})).flow is None
-    )  # Forge's
+    assert read(json.dumps({**PAGE, **FLOW, "distilled_cfg_scale": 30})).flow is None  # Forge's
 
 
 def test_of_sdxls_shape_it_is_not_known_whether_the_schedule_has_an_effect() -> None:

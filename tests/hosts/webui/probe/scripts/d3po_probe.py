@@ -420,8 +420,9 @@ def _card(model, free):
 
 def _unload_all(memory, card):
     """Also from the card: Forge's own function asks for one device only."""
-    for device in (torch.device("cpu"), card):
-        memory.free_memory(1e30, device)
+    with torch.inference_mode():  # as the host's own pictures do
+        for device in (torch.device("cpu"), card):
+            memory.free_memory(1e30, device)
 
 
 def _share_on_card(module):
