@@ -109,10 +109,12 @@ class FlowDenoiser(WebuiDenoiser):
         self, x: Tensor, sigma: Tensor, conditioning: Conditioning, guidance_scale: float, guided: bool = True
     ) -> Prediction:
         """Predict the clean latents as the host does, both branches in one forward pass where it does so."""
-        cond, uncond = self._branch(conditioning, "cond"), None
-        if guided and guidance_scale != 1:
-            uncond = self._branch(conditioning, "uncond")
-        cond_d, uncond_d = flow.predict(self.model, x, sigma.detach().to(x.device, torch.float32), cond, uncond)
+        cond: flow.Branch = self._branch(conditioning, "cond")
+        uncond: flow.Branch | None = None
+        if guidance_scale != 1:
+            cond, uncond = flow.of_one_length(cond, self._branch(conditioning, "uncond"))
+        level = sigma.detach().to(x.device, torch.float32)
+        cond_d, uncond_d = flow.predict(self.model, x, level, cond, uncond if guided else None)
         if uncond_d is None:
             return Prediction(cond_d, cond_d)
         return Prediction(cond_d, uncond_d + guidance_scale * (cond_d - uncond_d), uncond_d)

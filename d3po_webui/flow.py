@@ -18,6 +18,8 @@ from . import host
 from .flow_settings import FlowSettings
 from .host import HostModel
 
+Branch = Mapping[str, Tensor]
+"""What the host's text encoder made of prompts, or of negative prompts, by the host's names; B rows of each."""
 PURE = 0.999
 """Least level that a schedule begins with, where what is drawn begins as pure noise."""
 
@@ -83,19 +85,15 @@ def _shifted(model: HostModel, shift: float) -> Iterator[None]:
 
 
 def predict(
-    model: HostModel, x: Tensor, sigma: Tensor, cond: Mapping[str, Tensor], uncond: Mapping[str, Tensor] | None
+    model: HostModel, x: Tensor, sigma: Tensor, cond: Branch, uncond: Branch | None
 ) -> tuple[Tensor, Tensor | None]:
     """Predict the clean latents, with gradients if they are enabled; branches of equal length in one pass.
-
-    Of other lengths the host makes one length, where it has the memory, and repeats tokens for that. The prompt's own
-    branch would then depend on the negative prompt.
 
     Args:
         model: the host's.
         x: noisy latents (B, ...).
         sigma: levels of noise (B,), on the device of x.
-        cond, uncond: what the host's text encoder made of prompts and negative prompts, B rows of each; None evaluates
-            the prompts only.
+        cond, uncond: both sides; None evaluates the prompts only.
 
     Returns:
         Both branches, each like x; None for the one that was not evaluated.
@@ -103,7 +101,7 @@ def predict(
     from backend.sampling.condition import compile_conditions
     from backend.sampling.sampling_function import calc_cond_uncond_batch
 
-    def evaluate(one: Mapping[str, Tensor], other: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
+    def evaluate(one: Branch, other: Branch | None) -> tuple[Tensor, Tensor]:
         sides = [None if side is None else compile_conditions(_as_encoded(side)) for side in (one, other)]
         return cast("tuple[Tensor, Tensor]", calc_cond_uncond_batch(network, *sides, x, sigma, {}))
 
@@ -116,7 +114,25 @@ def predict(
         return evaluate(cond, uncond)
 
 
-def _as_encoded(side: Mapping[str, Tensor]) -> object:
+def of_one_length(
+    cond: Mapping[str, Tensor], uncond: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Repeat the tokens of both branches to one length, where the host does so to evaluate them in one pass.
+
+    To transformers that is another text. So a prompt's own branch depends on its negative prompt, also where it is
+    evaluated alone.
+    """
+    from backend.sampling.condition import ConditionCrossAttn
+
+    texts = [side["crossattn"] for side in (cond, uncond)]
+    first, second = map(ConditionCrossAttn, texts)
+    if texts[0].shape == texts[1].shape or texts[0].dim() != 3 or not first.can_concat(second):
+        return cond, uncond
+    both = first.concat([second]).chunk(2)
+    return {**cond, "crossattn": both[0]}, {**uncond, "crossattn": both[1]}
+
+
+def _as_encoded(side: Branch) -> object:
     """Return a branch as the host's text encoder gave it: a tensor where there is nothing beside the tokens."""
     return dict(side) if len(side) > 1 else side["crossattn"]
 

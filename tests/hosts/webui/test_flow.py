@@ -76,6 +76,12 @@ def test_a_batch_of_a_taste_is_what_the_host_draws(webui: WebUI, negative: str) 
         assert apart(pixels(picture), webui.draw("a lake", steps=4, negative_prompt=negative, **more)) <= 1
 
 
+@pytest.mark.parametrize("negative", ["", "dark", "a dark lake at night", "blurry and dark, long ago and far away"])
+def test_a_prompts_branch_is_the_same_alone(webui: WebUI, negative: str) -> None:
+    both, alone = webui.probe("cond_branch", prompt="a lake", negative=negative)
+    assert alone == pytest.approx(both, rel=1e-4, abs=1e-4)
+
+
 def test_what_follows_a_break_is_left_out_or_in_as_by_the_host(webui: WebUI) -> None:
     picture = pixels(webui.probe("drawn", prompts=["a lake BREAK a hill"] * 2, seeds=[3, 4], steps=4, slider=3.0)[0])
     assert apart(picture, drawn(webui, "a lake BREAK a hill")) <= 1

@@ -183,6 +183,15 @@ class Probe:
             finally:
                 lora.remove()
 
+    def cond_branch(self, prompt, negative):
+        """A few numbers of what the network predicts for a prompt: beside its negative prompt, and alone."""
+        with self._turn(), torch.no_grad():
+            model = WebuiModel(teachable_model(), 64, 64)
+            conditioning = model.encode([prompt], negative)[0]
+            x = torch.randn((1, *model.latent_shape(64, 64)), generator=torch.Generator().manual_seed(5))
+            sides = (model.denoiser(x, torch.tensor([0.7]), conditioning, 3.0, guided).cond for guided in (True, False))
+            return [side.flatten()[:64].tolist() for side in sides]
+
     def predicted_kinds(self):
         """What networks of some kinds predict, told by the host's own classes for their noise levels."""
         return {name: host.prediction_of(kind()) for name, kind in _other_kinds().items()}
