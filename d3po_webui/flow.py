@@ -114,9 +114,7 @@ def predict(
         return evaluate(cond, uncond)
 
 
-def of_one_length(
-    cond: Mapping[str, Tensor], uncond: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def of_one_length(cond: Branch, uncond: Branch) -> tuple[Branch, Branch]:
     """Repeat the tokens of both branches to one length, where the host does so to evaluate them in one pass.
 
     To transformers that is another text. So a prompt's own branch depends on its negative prompt, also where it is
