@@ -44,11 +44,6 @@ HELPERS = """
 """
 
 
-SEEN_TEACH = """(where) => [...window.shown(where).shadowRoot.querySelectorAll("[data-action=teach]")]
-    .find((button) => button.checkVisibility())"""
-"""The one of the view in front: that of the pictures has one, too."""
-
-
 class Page:
     """ComfyUI in a browser.
 
@@ -186,9 +181,12 @@ class Page:
 
     def teach(self, where: str) -> tuple[str, list[str] | None]:
         """Press Teach; what that puts into the queue."""
-        self.run("(where) => [...window.shown(where).shadowRoot.querySelectorAll('.tabs button')][1].click()", where)
-        self.until(f"(where) => ({SEEN_TEACH})(where)?.disabled === false", where)
-        return self.queued_by(lambda: self.run_handle(SEEN_TEACH, where).click())
+        self.run("(where) => window.shown(where).shadowRoot.querySelector('[data-view=teach]').click()", where)
+        self.until(
+            "(where) => !window.shown(where).shadowRoot.querySelector('[data-action=teach]').disabled",
+            where,
+        )
+        return self.queued_by(lambda: self.gallery(where).query_selector("[data-action=teach]").click())
 
     def toast(self, text: str) -> str:
         """Wait for a toast with this text, and take it away; all it says."""
