@@ -468,14 +468,20 @@ def _slopes(model, attached, conditioning, sigma):
     kept = sum(kept)
     gradients = torch.autograd.grad(found, list(attached.parameters()))
     along = sum((one * other).double().sum() for one, other in zip(gradients, directions, strict=True))
-    sides, step = [], 3e-4
-    with torch.no_grad():
-        start = [parameter.clone() for parameter in attached.parameters()]
+    start = [parameter.detach().clone() for parameter in attached.parameters()]
+
+    def difference(step):
+        sides = []
         for sign in (1, -1):
-            for parameter, before, direction in zip(attached.parameters(), start, directions, strict=True):
-                parameter.copy_(before + sign * step * direction)
-            sides.append(value())
-    return {"kept": kept, "autograd": float(along), "differences": float((sides[0] - sides[1]) / (2 * step))}
+            with torch.no_grad():
+                for parameter, before, direction in zip(attached.parameters(), start, directions, strict=True):
+                    parameter.copy_(before + sign * step * direction)
+                sides.append(value())
+        return float((sides[0] - sides[1]) / (2 * step))
+
+    # Of two steps, so that the third derivative does not count (Richardson 1911).
+    differences = (4 * difference(2e-4) - difference(4e-4)) / 3
+    return {"kept": kept, "autograd": float(along), "differences": differences}
 
 
 def _reward_slopes(gradient, scene, attached):
