@@ -12,6 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from d3po_core.app.cost import drawing_cost
+from d3po_core.app.few_steps import notices
 from d3po_core.app.loras import lora_of
 from d3po_core.app.runs import sample_settings
 from d3po_core.app.sampling import draw_before_after
@@ -96,10 +97,17 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> Componen
             raise as_shown(error) from None
         if note := DiffusersModel.plain_words([*written[2].splitlines(), sample_settings(run).negative]):
             gr.Warning(note)
+        show_notices(run, guidance_is_input=True)
         yield chosen, gr.update(interactive=True), ""
 
     outputs = [taste, button, progress]
     return button.click(begin, [name, source, prompts, *inputs], outputs, show_progress_on=progress)
+
+
+def show_notices(run: Run, guidance_is_input: bool) -> None:
+    """Show what there is to be said of a taste's model when it is begun, see `few_steps.notices`."""
+    for notice in notices(run, guidance_is_input):
+        gr.Warning(notice)
 
 
 def compare(library: RunLibrary, worker: Worker, taste: Component) -> None:

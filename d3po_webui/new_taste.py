@@ -76,6 +76,7 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> None:
             return tastes.begin(library, model, source, name.strip() or txt2img.name_of(lines[0]), lines, *settings)
 
         run = worker.queue.call(make).result()
+        panels.show_notices(run, guidance_is_input=False)
         return panels.choose_taste(library, run.run_id), run.run_id, ""
 
     clicked = button.click(begin, [name, prompts, *fields.values()], [taste, begun, notice])
