@@ -50,7 +50,7 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> Componen
     """Make the panel that begins a taste: model, prompts, settings, and a button; return the event of having begun."""
     with gr.Row():
         name = gr.Textbox(label=WORDS["name"], value="Garden")
-        source = gr.Textbox(label=WORDS["model"], value=GARDEN, info=WORDS["model_help"])
+        source = gr.Textbox(label=WORDS["model"], value=GARDEN, info=WORDS["model_help"], elem_id="d3po_model")
     prompts = gr.Textbox(label=WORDS["prompts"], value="\n".join(split_prompts()[0]), lines=8, max_lines=8)
     with gr.Row():
         plain = controls.controls(False, {"sample": GARDEN_DEFAULTS})

@@ -91,7 +91,7 @@ def test_a_method_is_kept_and_a_reward_teaches(page: Any, run: Run, tmp_path: Pa
 
 def test_a_few_step_model_is_spoken_of_when_a_taste_is_begun(page: Any, tmp_path: Path) -> None:
     open_tab(page, "New taste")
-    page.get_by_label("Model", exact=True).fill(str(tmp_path / "garden-turbo"))
+    page.locator("#d3po_model input, #d3po_model textarea").fill(str(tmp_path / "garden-turbo"))
     page.locator("#d3po_begin").click()
     toast(page, "garden-turbo looks like a few-step model")
     assert page.locator("[data-testid=toast-body]").count() == 1
