@@ -8,6 +8,8 @@
     python -m benchmarks.any_taste --steps 4               a schedule of four steps
     python -m benchmarks.any_taste --size 80x64            another size
     python -m benchmarks.any_taste --flow                  the embedded model as a flow model (`flow_garden`)
+    python -m benchmarks.any_taste --few-step              distilled to four steps without guidance (`few_step_garden`)
+    python -m benchmarks.any_taste --draw eta=0.5          pictures drawn with a setting that is not the default
     python -m benchmarks.any_taste --ceiling               the ceiling: DDPO on the taste's own scores
     python -m benchmarks.any_taste --known                 prints what is in the results
 
@@ -15,7 +17,9 @@ A simulated person picks favourites; a round is trained and settled as in every 
 and its LoRA file is used as it is. Win rates are on independent seeds, by the taste's own scores, on 16 held-out
 prompts x 13 seeds a side, all pictures rounded alike. Fidelity is the change of the classifier's share of right
 attributes, in points. The ceiling is DDPO on the true scores of the same pictures (4 epochs, all steps), at the
-greatest strength that loses at most 5 points of any attribute; 8 where the taste contradicts the prompts. Cost is
+greatest strength that loses at most 5 points of any attribute; 8 where the taste contradicts the prompts. A model of
+few steps is evaluated as it is made to be drawn with, whatever `--draw` says, and sharpness is the share of it that
+its pictures keep. Cost is
 counted in rows of the network by a hook, a backward pass as two, over the rows that drawing took: all but pictures to
 be looked at.
 """
@@ -38,6 +42,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from benchmarks.few_step_garden import OWN_SETTINGS, load_student, sharpness
 from benchmarks.flow_garden import FlowDenoiser
 from benchmarks.garden import EVALUATION_SEEDS, GUIDANCE, before, digest, drawn, one_thread, sampled
 from benchmarks.tastes import TASTES
@@ -65,7 +70,9 @@ CONTRADICTS = ("low", "compressibility")
 """Tastes that contradict the prompts by their nature, and may cost 8 points of fidelity instead of 5."""
 LEARNABLE = 0.58
 """Least ceiling of a taste whose share of it means something."""
-DRAWING = ("steps", "size", "flow")
+DRAWING = ("steps", "size", "flow", "few_step", "draw")
+NEWER = {"few_step": False, "draw": "{}"}
+"""What a row has that was made before these were asked for."""
 GIVEN = ("clicks", "flip", "candidates", "ceiling", "second", *DRAWING)
 """What the command line says of all cases alike; `DRAWING` is what a ceiling has in common with what it bounds."""
 
@@ -84,6 +91,8 @@ class Case:
         steps: of the sampler.
         size: of the pictures, "WIDTHxHEIGHT"; empty for the model's own.
         flow: the model is a flow model.
+        few_step: the model is the student of `few_step_garden`.
+        draw: settings of drawing that are not the defaults, or the student's own.
     """
 
     taste: str
@@ -97,20 +106,30 @@ class Case:
     steps: int = STEPS
     size: str = ""
     flow: bool = False
+    few_step: bool = False
+    draw: str = "{}"
 
     @property
     def sampling(self) -> dict[str, Any]:
         """Return the settings of drawing that are this case's own."""
         size = dict(zip(("width", "height"), map(int, self.size.split("x")), strict=True)) if self.size else {}
-        return {"candidates": self.candidates, **size, **({"steps": self.steps} if self.steps != STEPS else {})}
+        own = {"candidates": self.candidates, **size, **({"steps": self.steps} if self.steps != STEPS else {})}
+        return {**own, **(OWN_SETTINGS if self.few_step else {}), **json.loads(self.draw)}
 
 
-def load(case: Case) -> DiffusersModel:
+def load(cache: Path, case: Case) -> DiffusersModel:
     """Return the embedded model of a case."""
+    if case.few_step:
+        return load_student(cache)
     model = load_model("garden")
     if case.flow:
         model.denoiser = FlowDenoiser(model.denoiser)  # type: ignore[assignment]  # what a model uses of it is in both
     return model
+
+
+def variant(case: Case) -> str:
+    """Return what the embedded model is in a case, "" for itself; files in the cache are kept apart by it."""
+    return "few-step" if case.few_step else "flow" if case.flow else ""
 
 
 def settings(case: Case) -> SampleSettings:
@@ -122,8 +141,9 @@ def settings(case: Case) -> SampleSettings:
 
 def pool(cache: Path, case: Case) -> Path:
     """Return the folder of a run with all groups of a case's seed, sampled once."""
-    name = f"any-taste-{digest(asdict(settings(case)))}{'-flow' if case.flow else ''}"
-    return sampled(cache / name, settings(case), lambda: load(case))
+    kind = variant(case)
+    name = f"any-taste-{digest(asdict(settings(case)))}{kind and f'-{kind}'}"
+    return sampled(cache / name, settings(case), lambda: load(cache, case))
 
 
 def pick(run: Run, case: Case, round: int = 0) -> None:
@@ -188,8 +208,13 @@ def teach(run: Run, model: DiffusersModel, case: Case) -> tuple[LoraWeights, dic
         "kept": result.kept,
         "expected": result.win,
         "drift": result.strength_scan,
-        "cost": rows.count / (GROUPS * CANDIDATES * case.steps * 2),
+        "cost": rows.count / rows_of_drawing(settings(case)),
     }
+
+
+def rows_of_drawing(how: SampleSettings) -> int:
+    """Return how many rows of the network drawing took."""
+    return how.groups * how.candidates * how.steps * (1 if how.guidance_scale == 1 else 2)
 
 
 def draw_again(run: Run, model: DiffusersModel, case: Case) -> None:
@@ -222,7 +247,9 @@ def told_the_truth(run: Run, model: DiffusersModel, case: Case) -> LoraWeights:
 def judged(cache: Path, model: DiffusersModel, case: Case, lora: LoraWeights) -> dict[str, Any]:
     """Draw held-out prompts with a LoRA, and compare them with the original's."""
     how, taste = replace(settings(case), {"seed": 0}), TASTES[case.taste]
-    cache = cache / "flow" if case.flow else cache
+    if case.few_step:
+        how = replace(how, OWN_SETTINGS)
+    cache = cache / variant(case)
     cache.mkdir(exist_ok=True)
     originals = before(cache, model, how, "deterministic")
     with applied(model.denoiser, lora):
@@ -233,6 +260,7 @@ def judged(cache: Path, model: DiffusersModel, case: Case, lora: LoraWeights) ->
     right = [classifier().fidelity(images, texts) for images in (originals, tuned)]
     return {
         "win": compare(*scores).win_rate,
+        "sharpness": sharpness(tuned) / sharpness(originals),
         "fidelity": {name: 100 * (right[1][name] - right[0][name]) for name in right[0]},
     }
 
@@ -244,7 +272,7 @@ def classifier() -> GardenClassifier:
 
 def run_case(cache: Path, case: Case) -> dict[str, Any]:
     """Run a case, and return its row of results."""
-    model, row = load(case), dict[str, Any](asdict(case), made_of=digest())
+    model, row = load(cache, case), dict[str, Any](asdict(case), made_of=digest())
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(pool(cache, case), folder, dirs_exist_ok=True)
         run = Run.open(folder)
@@ -268,7 +296,7 @@ def run_case(cache: Path, case: Case) -> dict[str, Any]:
                 learnt = learnt or figures["evidence"]
             row |= figures
             unchanged = case.taste == "random" or not learnt
-            row |= {"win": 0.5, "fidelity": {}} if unchanged else judged(cache, model, case, lora)
+            row |= {"win": 0.5, "fidelity": {}, "sharpness": 1.0} if unchanged else judged(cache, model, case, lora)
         run.close()
     return row
 
@@ -306,6 +334,18 @@ def table(rows: list[dict[str, Any]], ceilings: dict[tuple[str, int], float]) ->
     return "\n".join(lines)
 
 
+def written(assignments: Sequence[str]) -> str:
+    """Return settings that are written name=value as JSON; a value that is none is a text."""
+
+    def read(value: str) -> object:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+
+    return json.dumps({name: read(value) for name, value in (each.split("=") for each in assignments)})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clicks", type=int, default=GROUPS)
@@ -316,6 +356,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--size", default="")
     parser.add_argument("--flow", action="store_true")
+    parser.add_argument("--few-step", action="store_true")
+    parser.add_argument("--draw", nargs="*", default=[], help="settings of drawing to try, name=value")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
     parser.add_argument("--tastes", nargs="*", default=list(TASTES))
     parser.add_argument("--set", nargs="*", default=[], help="train settings to try, name=value")
@@ -324,11 +366,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--known", action="store_true")
     options = parser.parse_args()
-    train = json.dumps({name: json.loads(value) for name, value in (each.split("=") for each in options.set)})
+    train, options.draw = written(options.set), written(options.draw)
     options.cache.mkdir(parents=True, exist_ok=True)
     options.results.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
-    rows = [row for row in rows if row["made_of"] == digest()]
+    rows = [{**NEWER, **row} for row in rows if row["made_of"] == digest()]
     given = {name: getattr(options, name) for name in GIVEN}
     wanted = [Case(taste, seed, train=train, **given) for seed in options.seeds for taste in options.tastes]
 

@@ -92,18 +92,19 @@ def before(cache: Path, model: Any, settings: SampleSettings, sampler: str) -> T
     return load_file(path)["images"].float() / 255
 
 
-def drawn(model: Any, settings: SampleSettings, sampler: str) -> Tensor:
-    """Draw `EVALUATION_SEEDS` images of each held-out prompt, (B, 3, H, W) in [0, 1], prompt by prompt.
+def drawn(model: Any, settings: SampleSettings, sampler: str, seeds: int = EVALUATION_SEEDS) -> Tensor:
+    """Draw images of each held-out prompt, (B, 3, H, W) in [0, 1], prompt by prompt.
 
     Args:
         model: with what is attached to it.
         settings: of drawing.
         sampler: "deterministic", or "training" for that of the run.
+        seeds: images of each prompt.
     """
     import torch
 
     from d3po_core.embedded import split_prompts
     from d3po_core.evaluation.evaluate import draw, sampling_plans
 
-    parts = draw(model, sampling_plans(model, settings)[sampler], split_prompts()[1], EVALUATION_SEEDS, settings)
+    parts = draw(model, sampling_plans(model, settings)[sampler], split_prompts()[1], seeds, settings)
     return (torch.cat([images for _, images in parts]) * 255).round() / 255  # as the originals are kept

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from d3po_core.app.runs import train_settings
+from d3po_core.app.few_steps import method_warning, names_of
+from d3po_core.app.runs import newest_sample_settings, train_settings
 from d3po_core.errors import D3POError
 from d3po_core.rewards.judge import fit_judge
 from d3po_core.run import Run
@@ -43,15 +44,22 @@ def _method(library: RunLibrary, taste: Component) -> None:
 
     @show_errors
     def change(taste: str, method: str) -> str:
-        return " ".join([METHODS[method], change_method(tastes.chosen(library, taste), method)])
+        run = tastes.chosen(library, taste)
+        return " ".join([needs_of(method, run), change_method(run, method)])
 
     def show(taste: str | None) -> tuple[str, str]:
         run = tastes.find(library, taste)
         chosen = train_settings(run).method if run else FIRST
-        return chosen, METHODS[chosen]
+        return chosen, needs_of(chosen, run)
 
     method.input(change, [taste, method], needs)
     taste.change(show, taste, [method, needs], show_progress="hidden")
+
+
+def needs_of(method: str, run: Run | None) -> str:
+    """Return what a method needs, and that it is not made for a taste's model where that is so."""
+    warning = method_warning(method, names_of(run), newest_sample_settings(run)) if run else ""
+    return f"{METHODS[method]} **{warning}**" if warning else METHODS[method]
 
 
 def change_method(run: Run, method: str) -> str:

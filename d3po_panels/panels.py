@@ -12,6 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from d3po_core.app.cost import drawing_cost
+from d3po_core.app.few_steps import notices
 from d3po_core.app.loras import lora_of
 from d3po_core.app.runs import sample_settings
 from d3po_core.app.sampling import draw_before_after
@@ -49,7 +50,7 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> Componen
     """Make the panel that begins a taste: model, prompts, settings, and a button; return the event of having begun."""
     with gr.Row():
         name = gr.Textbox(label=WORDS["name"], value="Garden")
-        source = gr.Textbox(label=WORDS["model"], value=GARDEN, info=WORDS["model_help"])
+        source = gr.Textbox(label=WORDS["model"], value=GARDEN, info=WORDS["model_help"], elem_id="d3po_model")
     prompts = gr.Textbox(label=WORDS["prompts"], value="\n".join(split_prompts()[0]), lines=8, max_lines=8)
     with gr.Row():
         plain = controls.controls(False, {"sample": GARDEN_DEFAULTS})
@@ -96,10 +97,17 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> Componen
             raise as_shown(error) from None
         if note := DiffusersModel.plain_words([*written[2].splitlines(), sample_settings(run).negative]):
             gr.Warning(note)
+        show_notices(run, guidance_is_input=True)
         yield chosen, gr.update(interactive=True), ""
 
     outputs = [taste, button, progress]
     return button.click(begin, [name, source, prompts, *inputs], outputs, show_progress_on=progress)
+
+
+def show_notices(run: Run, guidance_is_input: bool) -> None:
+    """Show what there is to be said of a taste's model when it is begun, see `few_steps.notices`."""
+    for notice in notices(run, guidance_is_input):
+        gr.Warning(notice)
 
 
 def compare(library: RunLibrary, worker: Worker, taste: Component) -> None:

@@ -93,6 +93,7 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component, schedules: 
             return tastes.begin(library, model, source, called, lines, *settings, more)
 
         run = worker.queue.call(make).result()
+        panels.show_notices(run, guidance_is_input=False)
         return panels.choose_taste(library, run.run_id), run.run_id, ""
 
     clicked = button.click(begin, [name, prompts, *flow, *fields.values()], [taste, begun, notice])

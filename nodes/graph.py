@@ -1,4 +1,4 @@
-"""What the graph says: the nodes on the way to a MODEL, what changed among them, and models that draw in few steps."""
+"""What the graph says: the nodes on the way to a MODEL, what changed among them, and other samplers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import re
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from ..d3po_core.settings import SampleSettings
 from .host.model import checkpoint
 from .host.types import Graph, GraphNode, Patcher, Widgets
 
-FEW_STEP_NAMES = re.compile(
-    r"lightning|turbo|schnell|(?<![a-z])(lcm|dmd2?|hyper[-_ ]?(sd|flux)|flash[-_ ]sd)(?![a-z])", re.IGNORECASE
-)
 OTHER_NOISE = re.compile(r"sde|seeds_|ancestral|lcm|ddpm|sa_solver", re.IGNORECASE)
 """Of the host's samplers that add noise on the way."""
 OURS = ("euler_ancestral", "ddpm")
 """Those that add it as groups are drawn, with eta 1: an ancestral step of Euler's is one of DDPM's."""
-MAX_STEPS = 12
-MAX_GUIDANCE = 3.0
 UNKNOWN = "unknown"
 SOURCES = ("D3PO_PairedTrajectorySampler", "D3PO_LoadPreferenceRun")
 """Where trajectories come from."""
@@ -68,13 +62,9 @@ def checkpoint_of(model: Patcher, nodes: Upstream) -> str:
     return checkpoint(model) or next((file for _, widgets in reversed(nodes) for file in files(widgets)), UNKNOWN)
 
 
-def few_step_advice(checkpoint: str, nodes: Upstream, settings: SampleSettings) -> str:
-    """Return a sentence, beginning with a space, if a few-step model or LoRA is drawn as others are; else ""."""
-    names = [checkpoint, *(file for _, widgets in nodes for file in files(widgets))]
-    name = next(filter(FEW_STEP_NAMES.search, names), None)
-    if name is None or (settings.steps <= MAX_STEPS and settings.guidance_scale <= MAX_GUIDANCE):
-        return ""
-    return f" {name} looks like a few-step model: 4 to 8 steps at guidance 1 to 2 suit most of them."
+def names_of(checkpoint: str, nodes: Upstream) -> list[str]:
+    """Return what a MODEL was loaded from, and the files of all nodes on the way to it."""
+    return [checkpoint, *(file for _, widgets in nodes for file in files(widgets))]
 
 
 def sampler_advice(graph: Graph | None) -> str:

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ..d3po_core.app.few_steps import drawing_advice
 from ..d3po_core.app.tournament import call_up, progress
 from ..d3po_core.diffusion.image_model import check_finite
 from ..d3po_core.diffusion.rollout import make_plan
@@ -113,8 +114,9 @@ class PairedTrajectorySampler(io.ComfyNode):
         labels = [label(run, host, text, encode(text), negative, negative_text) for text in texts]
         press = Press(run, host, settings, labels, upstream)
         with Working(run, node, "drawing", settings.groups) as work:
-            advice = graph.few_step_advice(host.identity, upstream, settings) + graph.sampler_advice(prompt)
-            advice += changed_since(run, upstream)
+            few_steps = drawing_advice(graph.names_of(host.identity, upstream), settings)
+            advice = few_steps and f" {few_steps}"
+            advice += graph.sampler_advice(prompt) + changed_since(run, upstream)
             work.say(f"{press.cost()}; noise in the first {trained_steps} of {settings.steps} steps.{advice}")
             if vae is None:
                 return undecoded(press, work)

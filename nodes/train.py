@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..d3po_core.app.cost import training_cost
+from ..d3po_core.app.few_steps import method_warning
 from ..d3po_core.app.loras import lora_of, publish
 from ..d3po_core.app.runs import newest_sample_settings
 from ..d3po_core.app.sampling import BeforeAfter, draw_before_after
@@ -129,20 +130,22 @@ class LoraTrainer(io.ComfyNode):
         if run is None:
             return trainer_outputs(model, None, waiting_for_picks(0))
         method = methods[run.run_id] = str(values.get("method", TrainSettings.method))
+        node, upstream = str(cls.hidden.unique_id), graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
+        names = graph.names_of(graph.checkpoint_of(model, upstream), upstream)
+        warning = method_warning(method, names, newest_sample_settings(run))
         reason, stopped = why_not_train(run, method), has_round_to_go_on_with(run)
         if train == TRAIN_WHEN[0] and run.run_id not in asked_to_train:
             ready = "A round was stopped: press Teach to go on." if stopped else reason or "Ready: press Teach."
-            return trainer_outputs(model, run, ready)
+            return trainer_outputs(model, run, followed_by(ready, warning))
         asked_to_train.discard(run.run_id)
         if reason and not stopped:
             return trainer_outputs(model, run, reason)
-        node, upstream = str(cls.hidden.unique_id), graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
         how = train_settings(model, teaching, memory, values, node)
         others = (SeenByClip(clip_vision),) if clip_vision is not None and how.judge else ()
         request = PicksRequest(how, settings(LoraSettings, values), others=others)
 
         def work() -> tuple[str, list[float]]:
-            round = round_by_picks(run, request, HostModel(model), vae)
+            round = round_by_picks(run, request, HostModel(model), vae, warning)
             for features in others:
                 with Working(run, node, "checking") as working:
                     working.say("The CLIP vision looks at the pictures")
@@ -182,7 +185,7 @@ def trainer_outputs(model: Patcher, run: Run | None, text: str, losses: Sequence
     )
 
 
-def round_by_picks(run: Run, request: PicksRequest, host: HostModel, vae: Vae | None) -> HostRound:
+def round_by_picks(run: Run, request: PicksRequest, host: HostModel, vae: Vae | None, warning: str) -> HostRound:
     """Return a round that learns from picks, once it is sure that it can be trained.
 
     Args:
@@ -190,6 +193,7 @@ def round_by_picks(run: Run, request: PicksRequest, host: HostModel, vae: Vae | 
         request: how.
         host: the MODEL.
         vae: for images of before and after; without one nothing is shown.
+        warning: of the method, "" for none.
 
     Raises:
         D3POError: the MODEL cannot be trained, another round was stopped in the middle, or there is nothing to learn
@@ -204,12 +208,17 @@ def round_by_picks(run: Run, request: PicksRequest, host: HostModel, vae: Vae | 
     ids = sorted({group.prompt_id for group in groups})
     prompts = [run.prompts.conditioning(i) for i in ids if run.prompts.has_conditioning(i)]  # imported ones may not
     sample = newest_sample_settings(run)
-    notice = training_notice(run, groups, request.settings)
+    notice = followed_by(training_notice(run, groups, request.settings), warning)
 
     def previews() -> tuple[RunModel, SampleSettings]:
         return RunModel(host.patcher, run, vae, sample.eta), sample
 
     return HostRound(run, request, host, prompts, shape_of(run), previews, notice)
+
+
+def followed_by(text: str, sentence: str) -> str:
+    """Return a text with a sentence behind it, if there is one."""
+    return f"{text.removesuffix('.')}. {sentence}" if sentence else text
 
 
 def training_notice(run: Run, groups: Sequence[Group], settings: TrainSettings) -> str:

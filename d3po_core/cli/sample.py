@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..app.few_steps import drawing_advice, names_of
     from ..app.loras import policy_of
     from ..app.sampling import check_drawable
 
@@ -53,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
     common.say_plain_words(model, [*prompts, settings.negative])
     run = old or new_run(options, model, settings, preset_of(options), prompts)
     policy = policy_of(run, options.policy) if options.policy else run.rounds.current_policy()
+    if advice := drawing_advice(names_of(run), settings, guidance_is_input=True):
+        print(advice)
     start, before = time.monotonic(), len(run.groups.select())
     finished = draw(run, model, settings, prompts, policy)
     drawn, seconds = len(run.groups.select()) - before, time.monotonic() - start

@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..app.few_steps import method_warning, names_of
+    from ..app.runs import newest_sample_settings
     from ..app.training import PicksRequest
     from ..rewards import get_reward
     from ..run import Run
@@ -40,4 +42,6 @@ def run(options: argparse.Namespace) -> int:
     lora = settings_of(options, LoraSettings, earlier=run.settings)
     reward = get_reward(options.reward, own_code=True) if options.reward else None
     model = common.load(options, run)
+    if warning := method_warning(train.method, names_of(run), newest_sample_settings(run)):
+        print(warning)
     return train_and_report(run, model, PicksRequest(train, lora, reward), options)

@@ -89,6 +89,23 @@ def test_a_method_is_kept_and_a_reward_teaches(page: Any, run: Run, tmp_path: Pa
     assert not page.locator("#d3po_reward_finish").is_visible()
 
 
+def test_a_few_step_model_is_spoken_of_when_a_taste_is_begun(page: Any, tmp_path: Path) -> None:
+    open_tab(page, "New taste")
+    page.locator("#d3po_model input, #d3po_model textarea").fill(str(tmp_path / "garden-turbo"))
+    page.locator("#d3po_begin").click()
+    toast(page, "garden-turbo looks like a few-step model")
+    assert page.locator("[data-testid=toast-body]").count() == 1
+    open_tab(page, "Other ways to teach")
+    needs = page.locator("#d3po_method_needs")
+    needs.filter(has_text="d3po needs picks").wait_for()
+    page.locator("#d3po_method label", has_text="diffusion-nft").click()
+    needs.filter(has_text="arXiv 2509.16117").wait_for()
+    assert needs.inner_text().count("2509.16117") == 1
+    page.locator("#d3po_method label", has_text="diffusion-dpo").click()
+    needs.filter(has_text="This taste's next round is taught by diffusion-dpo").wait_for()
+    assert "2509.16117" not in needs.inner_text()
+
+
 def pictures(folder: Path) -> Path:
     for side, colour in (("winners", "red"), ("losers", "blue")):
         (folder / side).mkdir(parents=True)

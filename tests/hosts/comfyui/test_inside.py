@@ -248,3 +248,12 @@ def test_every_other_sampler_that_adds_noise_is_told_which_of_ours_is_nearest(
     advised = {name for name, each in measures.items() if each["advice"]}
     assert advised == noisy - {"euler_ancestral", "ddpm"}
     assert all(f"nearest to {name} here" in measures[name]["advice"] for name in advised)
+
+
+def test_a_distilled_model_in_the_graph_is_spoken_of(measured: Callable[[str], Found]) -> None:
+    advice = measured("few_steps")
+    assert set(advice["ordinary"].values()) == {""}
+    assert all(text.startswith("z_image_turbo_bf16 looks like a few-step model") for text in advice["turbo"].values())
+    assert all(text.startswith("dmd2_sdxl_4step_lora looks like") for text in advice["LoRA"].values())
+    assert advice["Flux dev"]["5.0"].startswith("flux1-dev-fp8 looks like a guidance-distilled model")
+    assert advice["Flux dev"]["1.0"] == ""

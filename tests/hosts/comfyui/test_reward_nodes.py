@@ -182,6 +182,15 @@ def test_existing_pictures_teach(host: Host, source: Path, method: str) -> None:
     assert (grid[:, :64] != grid[:, -64:]).any()
 
 
+def test_diffusion_nft_is_warned_of_before_it_teaches_few_steps(host: Host) -> None:
+    for guidance, warned in ((1.0, 1), (3.0, 0)):
+        graph = named(f"few steps {guidance}", guidance_scale=guidance)
+        graph["trainer"]["inputs"] |= {"method": "diffusion-nft"}
+        (text,) = host.run(graph)["trainer"]["text"]
+        assert text.startswith("Waiting for picks: 0 of 16.") == bool(warned)
+        assert text.count("2509.16117") == warned
+
+
 def test_importing_again_adds_nothing_and_d3po_says_what_it_needs(host: Host, source: Path) -> None:
     graph = importing("for d3po", source)
     outputs = host.run(graph, only=["trainer"])
