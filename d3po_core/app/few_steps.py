@@ -31,8 +31,6 @@ MAX_STEPS, MAX_GUIDANCE = 12, 3.0
 """Beyond either a step-distilled model is drawn with as others are."""
 NOT_FOR_FEW_STEPS = "diffusion-nft"
 """A method, see `method_warning`."""
-LEARNING_RATE = 0.004
-"""Of D3PO for step-distilled models, four times the usual."""
 FEW, LITTLE_GUIDANCE = 8, 1.5
 """Steps and guidance at most, with which none but a step-distilled model gives a picture."""
 
@@ -56,7 +54,7 @@ def guidance_distilled(names: Iterable[str]) -> str:
 
 
 def drawing_advice(names: Iterable[str], settings: SampleSettings, guidance_is_input: bool = False) -> str:
-    """Return a sentence on how to draw and teach with a distilled model, "" for other models.
+    """Return a sentence on how to draw with a distilled model, "" where it is drawn with so, or is none.
 
     Args:
         names: of the model's file and of LoRAs on it.
@@ -74,18 +72,15 @@ def drawing_advice(names: Iterable[str], settings: SampleSettings, guidance_is_i
 
 
 def step_advice(name: str, settings: SampleSettings) -> str:
-    """Return a sentence on how to draw and teach with a step-distilled model.
-
-    A picture of few steps has few that are recorded, and each is trained once: at the usual learning rate little is
-    learnt, see `LEARNING_RATE`.
+    """Return a sentence on how to draw with a step-distilled model, "" where it is drawn with so.
 
     Args:
         name: of its file.
         settings: of drawing.
     """
-    as_others = settings.steps > MAX_STEPS or settings.guidance_scale > MAX_GUIDANCE
-    how = "4 to 8 steps at guidance 1 suit most of them. " if as_others else ""
-    return f"{name} looks like a few-step model. {how}So few steps teach more at learning rate {LEARNING_RATE:g}."
+    if settings.steps <= MAX_STEPS and settings.guidance_scale <= MAX_GUIDANCE:
+        return ""
+    return f"{name} looks like a few-step model: 4 to 8 steps at guidance 1 suit most of them."
 
 
 def method_warning(method: str, names: Iterable[str], settings: SampleSettings) -> str:

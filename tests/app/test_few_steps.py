@@ -79,7 +79,7 @@ def test_diffusion_nft_is_warned_of_where_a_step_distilled_model_draws() -> None
         assert method_warning(method, ["sdxl-turbo"], FEW) == ""
 
 
-def test_few_steps_are_advised_where_more_are_drawn_and_a_learning_rate_in_any_case() -> None:
+def test_few_steps_are_advised_where_more_are_drawn() -> None:
     for settings, as_others in (
         (USUAL, True),
         (SampleSettings(steps=13, guidance_scale=1.0), True),
@@ -88,9 +88,8 @@ def test_few_steps_are_advised_where_more_are_drawn_and_a_learning_rate_in_any_c
         (FEW, False),
     ):
         advice = drawing_advice(["sd_xl_base_1.0", "lcm-lora-sdxl"], settings)
-        assert advice.startswith("lcm-lora-sdxl looks like a few-step model.")
+        assert advice.startswith("lcm-lora-sdxl looks like a few-step model" if as_others else "")
         assert advice.count("4 to 8 steps at guidance 1 ") == as_others
-        assert advice.count("learning rate 0.004") == 1
 
 
 def test_guidance_one_is_advised_where_guidance_is_no_input_of_the_network() -> None:

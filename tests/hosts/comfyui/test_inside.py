@@ -254,6 +254,6 @@ def test_a_distilled_model_in_the_graph_is_spoken_of(measured: Callable[[str], F
     advice = measured("few_steps")
     assert set(advice["ordinary"].values()) == {""}
     assert all(text.startswith("z_image_turbo_bf16 looks like a few-step model") for text in advice["turbo"].values())
-    assert all(text.startswith("dmd2_sdxl_4step_lora looks like") for text in advice["LoRA"].values())
+    assert all(text.startswith("dmd2_sdxl_4step_lora looks like") for text in advice["LoRA"].values())  # of 20 steps
     assert advice["Flux dev"]["5.0"].startswith("flux1-dev-fp8 looks like a guidance-distilled model")
     assert advice["Flux dev"]["1.0"] == ""
