@@ -1,7 +1,8 @@
 """The web UIs that the host tests run against.
 
 WEBUI_DIR names their sources (with the repositories that they fetch beside them), separated as in PATH; WEBUI_PYTHON
-the Pythons of their environments in the same order. Every host test is run for each of them.
+the Pythons of their environments in the same order. Every host test is run for each of them. With D3PO_LARGE_MODELS=1
+those of flow models are run for large ones, too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +50,17 @@ def flow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("flow")
 
 
-@pytest.fixture(scope="module", params=list(flow_checkpoint.ENGINES))
+def _flow_engines() -> list[Any]:
+    """The small ones; the large ones, too, if D3PO_LARGE_MODELS is set."""
+    large = {} if os.environ.get("D3PO_LARGE_MODELS") else flow_checkpoint.LARGE
+    reasons = {engine: f"large, set D3PO_LARGE_MODELS=1 to run it ({why})" for engine, why in large.items()}
+    return [
+        pytest.param(engine, marks=pytest.mark.skip(reason=reasons[engine]) if engine in reasons else ())
+        for engine in flow_checkpoint.ENGINES
+    ]
+
+
+@pytest.fixture(scope="module", params=_flow_engines())
 def flow_engine(request: pytest.FixtureRequest) -> str:
     """Each of the flow models; a file of tests may take some of them."""
     return str(request.param)

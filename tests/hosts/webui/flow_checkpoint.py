@@ -6,6 +6,10 @@ sized by the config.json files in the host's folder of components, backend/huggi
 numbers in its source: `components` makes a copy of the folder, with small numbers for both, which the probe puts in
 place of the host's (see D3PO_PROBE_COMPONENTS there). All else is the host's own and unpatched: detection, network,
 predictor, engine, sampling, LoRA loader, tokenizers. What language models see pictures with is left out.
+
+Some are not small, by what the host fixes. `LARGE` are those that tests draw with only when they are asked to. There is
+no file of these, with the parameters that the network would have at least: Chroma (0.62 G: its guidance layer is
+5 x 2 x 5120 x 5120, its blocks 3072 wide), Anima (2.0 G: 28 blocks, 2048 wide), Ernie-Image (8 G: nothing is read).
 """
 
 from __future__ import annotations
@@ -62,13 +66,12 @@ class Engine:
 def write(folder: Path, engine: str) -> Path:
     """Make `<engine>.safetensors` in a folder, which is made if it is missing."""
     rng, kind = torch.Generator().manual_seed(0), ENGINES[engine]
-    tensors = {
-        prefix + name: _random(name, shape, rng) for prefix, part in kind.parts().items() for name, shape in part
-    }
+    parts = ((prefix, name, shape) for prefix, part in kind.parts().items() for name, shape in part)
+    tensors = {prefix + name: _random(name, shape, rng).half() for prefix, name, shape in parts}
     kind.finish(tensors)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{engine}.safetensors"
-    save_file({name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}, path)
+    save_file(tensors, path)
     return path
 
 
@@ -547,5 +550,11 @@ ENGINES = {
     ),
 }
 """By the name of the file. The host takes SDXL for a flow model where its path contains "rectified"."""
+LARGE = {
+    "qwen": "3.7 GB: its text is 3584 wide, and its words are kept in 32 bits",
+    "zimage": "3.6 GB: it is 3840 wide, and has four blocks beside its layers",
+    "klein": "2.2 GB, and seconds for a step: its text is filled up to 512 words",
+}
+"""Engines that take much memory in 32 bits, or much time on processors."""
 PRESETS = {"flux": "flux", "krea2": "krea", "rectified": "xl"}
 """The host's preset for each."""
