@@ -47,7 +47,7 @@ def test_begin_pick_teach_and_generate(webui: WebUI, page: Any) -> None:
     page.locator("#tab_d3po .tab-nav button").first.click()
     page.locator("d3po-gallery img").first.wait_for(timeout=60_000)
     page.locator("d3po-gallery").click(position={"x": 200, "y": 20})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while (picked := state()["picks"]["usable"]) < 20:
         assert time.monotonic() < deadline, picked
         page.keyboard.press("1")
@@ -55,7 +55,7 @@ def test_begin_pick_teach_and_generate(webui: WebUI, page: Any) -> None:
     page.close()
 
     webui.ask(f"/d3po/taste/{run}/teach", {})
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not ((told := state())["rounds"] and told["rounds"][0]["finished"] and not told["work"]):
         assert time.monotonic() < deadline and not told["problem"], told
         time.sleep(0.5)
