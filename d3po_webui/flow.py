@@ -58,7 +58,8 @@ def levels(model: HostModel, steps: int, settings: FlowSettings, size: Sequence[
         width=size[1],
     )
     with _shifted(model, settings.slider):
-        own = cast("Tensor", sd_samplers.create_sampler("Euler a", model).get_sigmas(process, steps)).double().cpu()
+        sampler = sd_samplers.create_sampler("Euler a", model)
+        own = cast("Tensor", sampler.get_sigmas(process, steps)).double().cpu()
     if len(own) != steps + 1 or not PURE <= own[0] <= 1 or not bool((own.diff() < 0).all()):
         raise D3POError(
             f"The schedule type '{name}' does not lead this model from pure noise to a picture in {steps} steps.",
