@@ -75,7 +75,7 @@ def test_a_host_that_we_do_not_know_is_told_of_when_it_starts(
 ) -> None:
     shown: list[str] = []
     monkeypatch.setattr(register.calls, "differing", lambda: ["load_networks"])
-    monkeypatch.setattr(register, "build", lambda library, worker, cards, problem, key: shown.append(problem))
+    monkeypatch.setattr(register, "build", lambda library, worker, cards, problem, *_: shown.append(problem))
     register.register(Path("extensions/d3po"))
     callbacks.kept["on_ui_tabs"][0]()
     said = "D3PO does not know this version of the web UI: load_networks changed. Update D3PO, or the web UI."
