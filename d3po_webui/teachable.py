@@ -63,8 +63,6 @@ def _why_not_flow(model: HostModel) -> str:
     if not hasattr(model, "use_shift"):  # Forge Neo has it; in Forge nothing was tried
         return NOT_YET
     network = host.network(model)
-    # Flux Fill, Depth and Canny take more than the latents.
-    more = "Flux" in type(network).__name__ and getattr(network, "in_channels", 0) != getattr(
-        network, "out_channels", 0
-    )
-    return EDITS if more or getattr(model, "is_inpaint", False) else ENGINES.get(type(model).__name__, "")
+    if "Flux" in type(network).__name__ and network.in_channels != network.out_channels:
+        return EDITS  # Flux Fill, Depth and Canny take more than the latents
+    return EDITS if getattr(model, "is_inpaint", False) else ENGINES.get(type(model).__name__, "")
