@@ -63,6 +63,6 @@ def _why_not_flow(model: HostModel) -> str:
     if not hasattr(model, "use_shift"):  # Forge Neo has it; in Forge nothing was tried
         return NOT_YET
     network = host.network(model)
-    if "Flux" in type(network).__name__ and network.in_channels != network.out_channels:
+    if type(network).__name__.startswith("IntegratedFlux") and network.in_channels != network.out_channels:
         return EDITS  # Flux Fill, Depth and Canny take more than the latents
     return EDITS if getattr(model, "is_inpaint", False) else ENGINES.get(type(model).__name__, "")

@@ -1,8 +1,8 @@
 """Models that are distilled to few steps, or to draw without guidance: which they are, how to draw with them for a
 taste, and which method cannot teach them.
 
-A model is known by the names of its files, because nothing in its weights says so. How one draws and learns was measured
-on a student of the embedded model (`benchmarks/few_step_garden.py`).
+A model is known by the names of its files, because nothing in its weights says so. How one draws and learns was
+measured on a student of the embedded model (`benchmarks/few_step_garden.py`).
 """
 
 from __future__ import annotations
