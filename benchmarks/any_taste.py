@@ -10,6 +10,7 @@
     python -m benchmarks.any_taste --flow                  the embedded model as a flow model (`flow_garden`)
     python -m benchmarks.any_taste --few-step              distilled to four steps without guidance (`few_step_garden`)
     python -m benchmarks.any_taste --draw eta=0.5          pictures drawn with a setting that is not the default
+    python -m benchmarks.any_taste --tastes "warm sky" --brush   tastes of a part, painted on each favourite
     python -m benchmarks.any_taste --ceiling               the ceiling: DDPO on the taste's own scores
     python -m benchmarks.any_taste --known                 prints what is in the results
 
@@ -41,11 +42,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.few_step_garden import OWN_SETTINGS, load_student, sharpness
 from benchmarks.flow_garden import FlowDenoiser
 from benchmarks.garden import EVALUATION_SEEDS, GUIDANCE, before, digest, drawn, one_thread, sampled
-from benchmarks.tastes import TASTES
+from benchmarks.tastes import LOCAL, PARTS, TASTES
 from d3po_core.app.sampling import sample_groups
 from d3po_core.app.training import Next, PicksRequest, settle_round
 from d3po_core.diffusion.denoiser import Conditioning
@@ -56,8 +58,10 @@ from d3po_core.evaluation.compare import compare
 from d3po_core.lora import LoraWeights
 from d3po_core.lora.attachment import applied
 from d3po_core.lora.weights import scale_weights
+from d3po_core.masks import SIZE, Mask, from_tensor
 from d3po_core.models import DiffusersModel, load_model
 from d3po_core.picks import Pick
+from d3po_core.rewards import Reward
 from d3po_core.run import Run
 from d3po_core.run.run import read_images
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
@@ -71,9 +75,9 @@ CONTRADICTS = ("low", "compressibility")
 LEARNABLE = 0.58
 """Least ceiling of a taste whose share of it means something."""
 DRAWING = ("steps", "size", "flow", "few_step", "draw")
-NEWER = {"few_step": False, "draw": "{}"}
+NEWER = {"few_step": False, "draw": "{}", "brush": False}
 """What a row has that was made before these were asked for."""
-GIVEN = ("clicks", "flip", "candidates", "ceiling", "second", *DRAWING)
+GIVEN = ("clicks", "flip", "candidates", "ceiling", "second", "brush", *DRAWING)
 """What the command line says of all cases alike; `DRAWING` is what a ceiling has in common with what it bounds."""
 
 
@@ -93,6 +97,7 @@ class Case:
         flow: the model is a flow model.
         few_step: the model is the student of `few_step_garden`.
         draw: settings of drawing that are not the defaults, or the student's own.
+        brush: the person paints over the part of every favourite that the taste is about.
     """
 
     taste: str
@@ -108,6 +113,7 @@ class Case:
     flow: bool = False
     few_step: bool = False
     draw: str = "{}"
+    brush: bool = False
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -146,16 +152,29 @@ def pool(cache: Path, case: Case) -> Path:
     return sampled(cache / name, settings(case), lambda: load(cache, case))
 
 
+def taste_of(case: Case) -> Reward:
+    """Return what a case's person likes."""
+    return {**TASTES, **LOCAL}[case.taste]
+
+
+def painted(part: Tensor) -> Mask:
+    """Return the mask of a part of an image, (H, W) of bool: cells of which at least a quarter belongs to it."""
+    return from_tensor(F.interpolate(part[None, None].float(), (SIZE, SIZE), mode="area")[0, 0] > 0.25)
+
+
 def pick(run: Run, case: Case, round: int = 0) -> None:
     """Pick favourites in a round's groups as a person with this taste does; a taste called random has none."""
     rng = generator(case.seed, "any taste", case.taste, *([round] if round else []))
     for group in [group for group in run.groups.select() if group.round == round][: case.clicks]:
-        scores = torch.rand(group.candidates, generator=rng)
+        scores, images = torch.rand(group.candidates, generator=rng), read_images(run, group)
         if case.taste != "random":
-            scores = TASTES[case.taste](read_images(run, group), [group.prompt] * group.candidates)
+            scores = taste_of(case)(images, [group.prompt] * group.candidates)
         if torch.rand((), generator=rng) < case.flip:
             scores = -scores
-        run.picks.add(group.id, Pick("favourite", (int(scores.argmax()),)))
+        best = int(scores.argmax())
+        run.picks.add(group.id, Pick("favourite", (best,)))
+        if case.brush:
+            run.masks.add(group.id, best, painted(PARTS[case.taste](images[best : best + 1])[0]))
 
 
 class Rows:
@@ -238,7 +257,7 @@ def told_the_truth(run: Run, model: DiffusersModel, case: Case) -> LoraWeights:
         drift_limit=0.0,
         keep_prompt=0.0,
     )
-    request = PicksRequest(how, LoraSettings(), TASTES[case.taste])
+    request = PicksRequest(how, LoraSettings(), taste_of(case))
     saved = request.train(run, model, "peft", lambda report: Next.CONTINUE)
     assert saved is not None
     return saved.result.weights
@@ -246,7 +265,7 @@ def told_the_truth(run: Run, model: DiffusersModel, case: Case) -> LoraWeights:
 
 def judged(cache: Path, model: DiffusersModel, case: Case, lora: LoraWeights) -> dict[str, Any]:
     """Draw held-out prompts with a LoRA, and compare them with the original's."""
-    how, taste = replace(settings(case), {"seed": 0}), TASTES[case.taste]
+    how, taste = replace(settings(case), {"seed": 0}), taste_of(case)
     if case.few_step:
         how = replace(how, OWN_SETTINGS)
     cache = cache / variant(case)
@@ -353,6 +372,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=CANDIDATES)
     parser.add_argument("--ceiling", action="store_true")
     parser.add_argument("--second", action="store_true")
+    parser.add_argument("--brush", action="store_true")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--size", default="")
     parser.add_argument("--flow", action="store_true")

@@ -57,6 +57,44 @@ def grain(images: Tensor, prompts: list[str]) -> Tensor:
     return (power * fine).sum((1, 2)) / power.sum((1, 2)).clamp(min=1e-9)
 
 
+def sky(images: Tensor) -> Tensor:
+    """Return the upper third of images (B, 3, H, W) as (B, H, W) of bool."""
+    height, width = images.shape[-2:]
+    return (torch.arange(height) * 3 < height)[:, None].expand(len(images), height, width)
+
+
+def left(images: Tensor) -> Tensor:
+    """Return the left half of images (B, 3, H, W) as (B, H, W) of bool."""
+    height, width = images.shape[-2:]
+    return (torch.arange(width) * 2 < width).expand(len(images), height, width)
+
+
+def colourful(images: Tensor) -> Tensor:
+    """Return where images (B, 3, H, W) are more colourful than in the mean, (B, H, W) of bool."""
+    colour = saturation(images)
+    return colour > colour.mean((1, 2), keepdim=True)
+
+
+def mean_in(part: Tensor, values: Tensor) -> Tensor:
+    """Return the mean of values (B, H, W) over a part of the same shape, (B,)."""
+    return (values * part).sum((1, 2)) / part.sum((1, 2)).clamp(min=1)
+
+
+def warm_sky(images: Tensor, prompts: list[str]) -> Tensor:
+    """Warm colours in the upper third: red less blue."""
+    return mean_in(sky(images), images[:, 0] - images[:, 2])
+
+
+def bright_left(images: Tensor, prompts: list[str]) -> Tensor:
+    """Light in the left half."""
+    return mean_in(left(images), images.mean(1))
+
+
+def dark_blooms(images: Tensor, prompts: list[str]) -> Tensor:
+    """Dark where it is colourful."""
+    return -mean_in(colourful(images), images.mean(1))
+
+
 TASTES: dict[str, Reward] = {
     "large blooms": REWARDS["garden-size"],
     "leans right": REWARDS["garden-lean"],
@@ -70,3 +108,12 @@ TASTES: dict[str, Reward] = {
 
 CONTRARY: dict[str, Reward] = {each.__name__: reward_of(each) for each in (small, dark, grey, grain)}
 """Tastes that cost what a prompt says, to see whether that is noticed; recipes are not chosen by them."""
+
+LOCAL: dict[str, Reward] = {
+    "warm sky": reward_of(warm_sky),
+    "bright left": reward_of(bright_left),
+    "dark blooms": reward_of(dark_blooms),
+}
+"""Tastes about a part of the picture, to see what painting over it is worth."""
+PARTS = {"warm sky": sky, "bright left": left, "dark blooms": colourful, "large blooms": colourful}
+"""The part that a taste is about, of images (B, 3, H, W) to (B, H, W) of bool."""

@@ -72,8 +72,13 @@ def check_flag(kind: str, candidate: int, candidates: int) -> None:
     """Raise a D3POError unless `kind` is in `FLAGS` and the group has this candidate."""
     if kind not in FLAGS:
         raise D3POError(f"'{kind}' is not a kind of flag.", f"Use one of {', '.join(FLAGS)}.")
+    check_candidate("flag", candidate, candidates)
+
+
+def check_candidate(what: str, candidate: int, candidates: int) -> None:
+    """Raise a D3POError unless a group has the candidate that something, such as a "flag", is on."""
     if not 0 <= candidate < candidates:
-        raise D3POError(f"The flag is on candidate {candidate}, which this group of {candidates} does not have.")
+        raise D3POError(f"The {what} is on candidate {candidate}, which this group of {candidates} does not have.")
 
 
 def pairs(pick: Pick | None, candidates: int, shown: Collection[int] = (), flagged: Collection[int] = ()) -> list[Pair]:

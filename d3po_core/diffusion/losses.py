@@ -117,7 +117,9 @@ def diffusion_kto(log_ratio: Tensor, liked: Tensor, beta: float, offset: Tensor 
     return 1 - torch.sigmoid(sign * beta * (log_ratio - offset.clamp(min=0)))
 
 
-def nft(denoised: Tensor, old: Tensor, clean: Tensor, score: Tensor, beta: float) -> Tensor:
+def nft(
+    denoised: Tensor, old: Tensor, clean: Tensor, score: Tensor, beta: float, weight: Tensor | None = None
+) -> Tensor:
     """Compute the loss of DiffusionNFT (Zheng et al. 2026, arXiv 2509.16117, eq. 5, self-normalised x0 regression).
 
     s |D+ - x0|^2 / |D+ - x0|_1 + (1 - s) |D- - x0|^2 / |D- - x0|_1, the implicit positive and negative predictions
@@ -130,6 +132,7 @@ def nft(denoised: Tensor, old: Tensor, clean: Tensor, score: Tensor, beta: float
         clean: the latents before noise was added, (B, ...).
         score: optimality of each image (B,) in [0, 1].
         beta: scale of the implicit predictions' shift; below 1 the policy moves further than they do.
+        weight: of every latent element, mean 1, see `log_ratio`; None weighs all alike.
 
     Returns:
         Loss (B,).
@@ -137,8 +140,9 @@ def nft(denoised: Tensor, old: Tensor, clean: Tensor, score: Tensor, beta: float
     shift = beta * (denoised - old)
 
     def error(prediction: Tensor) -> Tensor:
-        difference = (prediction - clean).flatten(1)
-        return difference.square().mean(1) / difference.detach().abs().mean(1).clamp(min=1e-5)
+        difference = prediction - clean
+        size = _weighted(difference.detach().abs(), weight).flatten(1).mean(1)
+        return _weighted(difference.square(), weight).flatten(1).mean(1) / size.clamp(min=1e-5)
 
     return (score * error(old + shift) + (1 - score) * error(old - shift)) / beta
 
@@ -154,18 +158,28 @@ def residual(x: Tensor, x_next: Tensor, ref: Tensor, steps: LinearSteps) -> Tens
     return (x_next - step_mean(steps, x, ref)) / per_row(steps.std, x)
 
 
-def log_ratio(denoised: Tensor, ref: Tensor, z: Tensor, steps: LinearSteps) -> Tensor:
+def _weighted(values: Tensor, weight: Tensor | None) -> Tensor:
+    return values if weight is None else values * weight
+
+
+def log_ratio(denoised: Tensor, ref: Tensor, z: Tensor, steps: LinearSteps, weight: Tensor | None = None) -> Tensor:
     """Compute log pi_theta - log pi_ref of each row's step, in nats, summed over latent elements: (B,).
+
+    The steps are Gaussian with independent elements, so this is a sum over them, and a person who says which part of a
+    picture is meant (masks.py) weighs its terms: what lies elsewhere then earns neither praise nor blame. With mean
+    weight 1 beta keeps its meaning, and equal weights give the log-ratio itself.
 
     Args:
         denoised: the trained policy's denoised prediction, (B, ...).
         ref: the reference's, of the same kind (guided or conditional).
         z: `residual` against that reference.
         steps: one step for each row, fields (B,), std above 0.
+        weight: of every latent element, broadcast to (B, ...); None weighs all alike.
     """
     k = (steps.denoised_coef / steps.std).to(z)
-    delta = (denoised - ref).flatten(1)
-    return k * (z.flatten(1) * delta).sum(1) - k**2 / 2 * delta.square().sum(1)
+    delta = denoised - ref
+    first, second = (_weighted(term, weight).flatten(1).sum(1) for term in (z * delta, delta.square()))
+    return k * first - k**2 / 2 * second
 
 
 def kl(denoised: Tensor, ref: Tensor, steps: LinearSteps) -> Tensor:

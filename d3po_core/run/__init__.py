@@ -12,6 +12,7 @@ A `Run` (run.py) is opened or created, and has these parts, each in the file of 
 | `matches` | pictures of a tournament, and which of them were shown side by side |
 | `picks` | what people said of groups, and counts of it |
 | `flags` | single candidates that people called defective or unsafe |
+| `masks` | which part of a picture people mean |
 | `history` | looks back: pages of picks and flags, and how consistent a person is |
 | `leases` | which page shows which group |
 | `rounds` | rounds of training: settings, the trainer's state, the LoRA files that came out |

@@ -185,6 +185,8 @@ FLAGGED = """COALESCE((SELECT MAX(CASE WHEN bad < groups.candidates - json_array
 """How standing flags judge a group: 0 not at all, 2 all candidates are bad, 3 some are worse than others."""
 
 _IS_FLAG = "kind IN ('defective', 'unsafe')"
+IS_PICK = "kind NOT IN ('defective', 'unsafe', 'mask')"
+"""Whether a row of `picks` holds a pick, and no remark on a single candidate."""
 
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -215,6 +217,7 @@ _TABLES = (
         BEGIN SELECT RAISE (ABORT, 'held_out never changes'); END""",
     # A flag is a row of `picks` too, so that picks and flags have one order, in which they are taken back and trained.
     # `kind` is the flag's, `chosen` holds its one candidate, `scores` is [1] for put on and [0] for taken off.
+    # A mask is one too: `kind` is 'mask', `chosen` holds its one candidate, `scores` its rows, none for wiped off.
     """CREATE TABLE picks (
         serial INTEGER PRIMARY KEY AUTOINCREMENT,
         pick_id TEXT NOT NULL UNIQUE,   -- made by the client, so that a repeated request is recorded once
@@ -268,9 +271,9 @@ _TABLES = (
 _VIEWS = (
     # A repeat measures how consistent the person is and is never trained on, so it does not stand.
     f"""CREATE TEMP VIEW standing AS SELECT * FROM picks AS p
-        WHERE undone IS NULL AND reason <> 'repeat' AND NOT {_IS_FLAG} AND NOT EXISTS (
+        WHERE undone IS NULL AND reason <> 'repeat' AND {IS_PICK} AND NOT EXISTS (
         SELECT 1 FROM picks AS later WHERE later.group_id = p.group_id AND later.who = p.who
-        AND later.undone IS NULL AND later.reason <> 'repeat' AND NOT later.{_IS_FLAG}
+        AND later.undone IS NULL AND later.reason <> 'repeat' AND later.{IS_PICK}
         AND (later.created, later.chosen, later.serial) > (p.created, p.chosen, p.serial))""",
     # A flag stands if it is the person's newest one on the candidate and they have not preferred that image since.
     f"""CREATE TEMP VIEW flags AS SELECT *, json_extract(chosen, '$[0]') AS candidate FROM picks AS f
@@ -281,6 +284,12 @@ _VIEWS = (
         SELECT 1 FROM standing WHERE standing.group_id = f.group_id AND standing.who = f.who
         AND standing.created >= f.created AND standing.kind IN ('favourite', 'ranking')
         AND json_extract(standing.chosen, '$[0]') = json_extract(f.chosen, '$[0]'))""",
+    # A mask stands if it is the person's newest one on the candidate and something is painted.
+    """CREATE TEMP VIEW masks AS SELECT * FROM picks AS m
+        WHERE undone IS NULL AND kind = 'mask' AND scores <> '[]' AND NOT EXISTS (
+        SELECT 1 FROM picks AS later WHERE later.group_id = m.group_id AND later.who = m.who AND later.undone IS NULL
+        AND later.kind = 'mask' AND later.chosen = m.chosen
+        AND (later.created, later.serial) > (m.created, m.serial))""",
 )
 """What stands of all that was ever said: the newest by its time, in whatever order it was recorded or imported. They
 are made with each connection, so that databases of before have them too."""

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from dataclasses import dataclass
 
-from .database import Part
+from .database import IS_PICK, Part
 from .flags import standing_flags
 
 
@@ -97,13 +97,13 @@ class History(Part):
         """Count how often a group that came back with its sides swapped got the same pick, and out of how many."""
         with self._database.read() as connection:
             row = connection.execute(
-                """SELECT COUNT(*) AS times, COALESCE(SUM(again.kind = first.kind AND again.chosen = first.chosen), 0)
+                f"""SELECT COUNT(*) AS times, COALESCE(SUM(again.kind = first.kind AND again.chosen = first.chosen), 0)
                 AS same FROM picks AS again JOIN picks AS first ON first.serial = (
                     SELECT MAX(serial) FROM picks WHERE group_id = again.group_id AND who = again.who
                     AND undone IS NULL AND reason <> 'repeat' AND serial < again.serial
-                    AND kind NOT IN ('defective', 'unsafe'))
+                    AND {IS_PICK})
                 WHERE again.reason = 'repeat' AND again.undone IS NULL
-                AND again.kind NOT IN ('skipped', 'defective', 'unsafe')
+                AND again.{IS_PICK} AND again.kind <> 'skipped'
                 AND (:who IS NULL OR again.who = :who)""",
                 {"who": who},
             ).fetchone()

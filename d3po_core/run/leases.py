@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .database import Part
+from .database import IS_PICK, Part
 
 LEASE_SECONDS = 120.0
 """How long a page that has gone silent keeps its groups from others."""
@@ -106,17 +106,17 @@ def _next(connection: sqlite3.Connection) -> Lease | None:
 def _repeat(connection: sqlite3.Connection, who: str) -> Lease | None:
     """Choose a group that this person picked in some time ago, sides swapped, when one is due."""
     row = connection.execute(
-        """SELECT COUNT(*) AS picks, COALESCE(SUM(reason = 'repeat'), 0) AS repeats,
+        f"""SELECT COUNT(*) AS picks, COALESCE(SUM(reason = 'repeat'), 0) AS repeats,
         (SELECT COUNT(*) FROM leases WHERE why = 'repeat') AS leased
-        FROM picks WHERE who = ? AND undone IS NULL AND kind NOT IN ('defective', 'unsafe')""",
+        FROM picks WHERE who = ? AND undone IS NULL AND {IS_PICK}""",
         (who,),
     ).fetchone()
     if row["leased"] or row["picks"] - row["repeats"] < REPEAT_EVERY * (row["repeats"] + 1):
         return None
     earlier = connection.execute(
-        """SELECT group_id, shown_order FROM standing WHERE who = :who AND kind = 'favourite' AND shown_order <> '[]'
+        f"""SELECT group_id, shown_order FROM standing WHERE who = :who AND kind = 'favourite' AND shown_order <> '[]'
         AND NOT EXISTS (SELECT 1 FROM picks AS again WHERE again.group_id = standing.group_id AND again.who = :who
-            AND again.reason = 'repeat' AND again.undone IS NULL AND again.kind NOT IN ('defective', 'unsafe'))
+            AND again.reason = 'repeat' AND again.undone IS NULL AND again.{IS_PICK})
         AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.group_id = standing.group_id)
         ORDER BY serial LIMIT :half""",
         {"who": who, "half": REPEAT_EVERY // 2},

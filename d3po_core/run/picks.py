@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..errors import D3POError
 from ..picks import Pick, check_pick
-from .database import IMPORTED, Part, count_up
+from .database import IMPORTED, IS_PICK, Part, count_up
 from .flags import StoredFlag, flag_of, is_flag, standing_flags
 from .records import (
     Recorded,
@@ -158,7 +158,7 @@ class Picks(Part):
     def remove(self, pick_id: str) -> None:
         """Take back a pick and all earlier ones of the same person on the same group, so that none stands again.
 
-        All flags of that person on the group are taken back too. The id may be a flag's.
+        All flags and masks of that person on the group are taken back too. The id may be a flag's.
 
         Raises:
             D3POError: there is no such pick or flag.
@@ -169,8 +169,8 @@ class Picks(Part):
                 raise D3POError(f"This run has no pick with the id '{pick_id}'.")
             if row["undone"] is None:  # a repeated request must not touch what was picked since
                 connection.execute(
-                    """UPDATE picks SET undone = ? WHERE group_id = ? AND who = ? AND undone IS NULL
-                    AND (serial <= ? OR kind IN ('defective', 'unsafe'))""",
+                    f"""UPDATE picks SET undone = ? WHERE group_id = ? AND who = ? AND undone IS NULL
+                    AND (serial <= ? OR NOT {IS_PICK})""",
                     (time.time(), row["group_id"], row["who"], row["serial"]),
                 )
                 update_judged(connection, row["group_id"])
@@ -185,7 +185,9 @@ class Picks(Part):
         """Return a person's last pick or flag that was not taken back."""
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT * FROM picks WHERE who = ? AND undone IS NULL ORDER BY serial DESC LIMIT 1", (who,)
+                """SELECT * FROM picks WHERE who = ? AND undone IS NULL AND kind <> 'mask'
+                ORDER BY serial DESC LIMIT 1""",
+                (who,),
             ).fetchone()
         return _pick_or_flag(row) if row else None
 
@@ -221,13 +223,13 @@ class Picks(Part):
         """
         with self._database.read() as connection:
             row = connection.execute(
-                """SELECT COUNT(CASE WHEN showable THEN 1 END) AS drawn,
+                f"""SELECT COUNT(CASE WHEN showable THEN 1 END) AS drawn,
                 COUNT(CASE WHEN NOT showable AND candidates > 1 THEN 1 END) AS near,
                 COUNT(CASE WHEN showable AND judged = 0 THEN 1 END) - (
                     SELECT COUNT(*) FROM leases JOIN groups ON groups.id = group_id WHERE judged = 0) AS waiting,
                 COUNT(CASE WHEN MAX(judged, flagged) >= 2 THEN 1 END) AS picks,
                 (SELECT COUNT(*) FROM (SELECT group_id FROM picks WHERE who = :who AND undone IS NULL
-                    AND reason <> 'repeat' AND kind NOT IN ('skipped', 'defective', 'unsafe')
+                    AND reason <> 'repeat' AND {IS_PICK} AND kind <> 'skipped'
                     UNION SELECT group_id FROM flags WHERE who = :who)) AS yours,
                 COUNT(CASE WHEN MAX(judged, flagged) = 3 THEN 1 END) - :recorded * (
                     SELECT COUNT(*) FROM groups WHERE policy = 'imported' AND MAX(judged, flagged) = 3) AS usable
@@ -261,7 +263,7 @@ class Picks(Part):
     def _picks(self, table: str, who: str | None) -> list[StoredPick]:
         with self._database.read() as connection:
             rows = connection.execute(
-                f"""SELECT * FROM {table} WHERE kind NOT IN ('defective', 'unsafe') AND (:who IS NULL OR who = :who)
+                f"""SELECT * FROM {table} WHERE {IS_PICK} AND (:who IS NULL OR who = :who)
                 ORDER BY created, serial""",
                 {"who": who},
             ).fetchall()

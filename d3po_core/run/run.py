@@ -38,6 +38,7 @@ from .flags import Flags
 from .groups import Group, Groups
 from .history import History
 from .leases import Leases
+from .masks import Masks
 from .matches import Matches
 from .picks import Picks
 from .prompts import Prompts
@@ -59,8 +60,8 @@ class Run:
         created: seconds since 1970.
         model: the base model, from `Run.create`.
         settings: from `Run.create`, with later changes by `change_settings`.
-        prompts, groups, matches, flags, picks, history, rounds, leases, blind_checks, previews, metrics, space: its
-            parts, see the package's table.
+        prompts, groups, matches, flags, masks, picks, history, rounds, leases, blind_checks, previews, metrics,
+            space: its parts, see the package's table.
     """
 
     def __init__(self, folder: Path, database: Database) -> None:
@@ -78,6 +79,7 @@ class Run:
         self.groups = Groups(folder, database)
         self.matches = Matches(folder, database)
         self.flags = Flags(folder, database)
+        self.masks = Masks(folder, database)
         self.picks = Picks(folder, database)
         self.history = History(folder, database)
         self.rounds = Rounds(folder, database)

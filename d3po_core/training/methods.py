@@ -45,7 +45,7 @@ class Method:
 
 def ratios(denoised: Tensor, rows: Rows, settings: FilledTrainSettings) -> Tensor:
     """Return the log-ratio of policy to reference, mean over latent elements, (R, 1)."""
-    return (log_ratio(denoised, rows.ref, rows.z, rows.steps) / rows.x[0].numel())[:, None]
+    return (log_ratio(denoised, rows.ref, rows.z, rows.steps, rows.weight) / rows.x[0].numel())[:, None]
 
 
 def ratios_and_kl(denoised: Tensor, rows: Rows, settings: FilledTrainSettings) -> Tensor:
@@ -58,7 +58,7 @@ def implicit_errors(denoised: Tensor, rows: Rows, settings: FilledTrainSettings)
     """Return the log-ratio, and DiffusionNFT's loss of an image with score 1 and with score 0, (R, 3)."""
     clean = rows.ref + per_row(rows.steps.std, rows.z) * rows.z
     one = torch.ones(len(clean), device=clean.device)
-    losses = [nft(denoised, rows.ref, clean, score, settings.beta) for score in (one, 1 - one)]
+    losses = [nft(denoised, rows.ref, clean, score, settings.beta, rows.weight) for score in (one, 1 - one)]
     return torch.cat([ratios(denoised, rows, settings), torch.stack(losses, 1)], 1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.rollout import from_tensors
 from ..errors import D3POError, check_stop
+from ..masks import Mask, latent_weight
 from ..picks import Pair, graded, ordered, pairs, scores
 from ..rewards import Reward, check_varied
 from ..rewards.judge import JudgeFacts, judge_scores, own_judge
@@ -45,6 +46,7 @@ class StoredPreferences(TypedDict, total=False):
     held_out: dict[str, list[StoredPair]]
     scores: dict[str, list[float]]
     judge: dict[str, Any] | None
+    masks: dict[str, list[tuple[int, list[int]]]]
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class PreferenceData:
         training, held_out: pairs.
         scores: how much each candidate was liked, of the groups in either, (C,): in [-1, 1], or a judge's in nats.
         judge: what is known of the judge who ordered the pictures; None where picks or a reward speak for themselves.
+        masks: which parts of candidates people mean, each a candidate's number and what one person painted.
     """
 
     training: dict[str, list[Pair]]
     held_out: dict[str, list[Pair]]
     scores: dict[str, list[float]]
     judge: JudgeFacts | None = None
+    masks: dict[str, list[tuple[int, Mask]]] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -87,7 +91,11 @@ class PreferenceData:
 
         judge = data.get("judge")
         facts = JudgeFacts(**judge) if judge else None
-        return cls(read(data["training"]), read(data["held_out"]), data.get("scores", {}), facts)
+        masks = {
+            group_id: [(candidate, tuple(rows)) for candidate, rows in each]
+            for group_id, each in data.get("masks", {}).items()
+        }
+        return cls(read(data["training"]), read(data["held_out"]), data.get("scores", {}), facts, masks)
 
 
 def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
@@ -127,7 +135,17 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
                 "Your picks are saved.",
             )
         raise D3POError(_nothing_to_learn(len(judged), len(held_out)), "Pick favourites in more groups.")
-    return PreferenceData(training, held_out, {name: _mean_scores(people) for name, people in scored.items()})
+    mean_scores = {name: _mean_scores(people) for name, people in scored.items()}
+    return PreferenceData(training, held_out, mean_scores, masks=_masks(run, training))
+
+
+def _masks(run: Run, groups: Collection[str]) -> dict[str, list[tuple[int, Mask]]]:
+    """Return what people painted on the candidates of some groups."""
+    masks: dict[str, list[tuple[int, Mask]]] = {}
+    for stored in run.masks.standing():
+        if stored.group_id in groups:
+            masks.setdefault(stored.group_id, []).append((stored.candidate, stored.mask))
+    return masks
 
 
 def judged_preferences(run: Run, method: str = "d3po", kinds: Collection[str] = ()) -> PreferenceData:
@@ -161,7 +179,7 @@ def judged_preferences(run: Run, method: str = "d3po", kinds: Collection[str] = 
             ]
     training = {group_id: graded(values) for group_id, values in scored.items()}
     held_out_scores = {group_id: picked.scores[group_id] for group_id in picked.held_out}
-    return PreferenceData(training, picked.held_out, {**scored, **held_out_scores}, judge.facts)
+    return PreferenceData(training, picked.held_out, {**scored, **held_out_scores}, judge.facts, picked.masks)
 
 
 def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:
@@ -213,7 +231,7 @@ class GroupLoader:
 
     def __init__(self, run: Run, data: PreferenceData) -> None:
         self._run = run
-        self._pairs, self._scores = {**data.training, **data.held_out}, data.scores
+        self._pairs, self._scores, self._masks = {**data.training, **data.held_out}, data.scores, data.masks
 
     def __call__(self, group_id: str) -> TrainingGroup:
         """Load a group by id.
@@ -241,6 +259,7 @@ class GroupLoader:
             policy=stored.policy,
             conditioning=self._run.prompts.conditioning(stored.prompt_id),
             guidance_scale=stored.settings.get("guidance_scale", 1.0),
+            weight=latent_weight(self._masks.get(group_id, []), trajectory.latents),
         )
 
 

@@ -36,6 +36,7 @@ class TrainingGroup:
         policy: id of that policy, "base" or a LoRA's.
         conditioning: one row.
         guidance_scale: as sampled.
+        weight: of every place of the candidates' latents, broadcast to (C, ...), mean 1; None where all weigh alike.
     """
 
     id: str
@@ -49,6 +50,7 @@ class TrainingGroup:
     policy: str
     conditioning: Conditioning
     guidance_scale: float
+    weight: Tensor | None = None
 
     @property
     def number(self) -> str:
@@ -72,7 +74,8 @@ class Rows:
 
     `ref` and `z` belong together and to one kind of policy (all guided or all conditional), see
     diffusion/losses.py. `base` is the base model's prediction of that kind; it is the same tensor as `ref` where
-    the base is the reference, and where the loss does not use it.
+    the base is the reference, and where the loss does not use it. `weight` is of the latents' places, see
+    `TrainingGroup`.
     """
 
     x: Tensor
@@ -83,6 +86,7 @@ class Rows:
     conditioning: Conditioning
     guidance_scale: float
     guided: bool
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -102,6 +106,7 @@ class Rows:
             conditioning,
             self.guidance_scale,
             self.guided,
+            None if self.weight is None else self.weight[part],
         )
 
 
@@ -143,7 +148,13 @@ def group_rows(
     flat = flat.to(device)
     anchor = flat if base is None else base.flatten(0, 1).to(device)
     conditioning = repeat_conditioning(group, candidates * count, device)
-    return Rows(x.to(device), flat, z, anchor, steps, conditioning, group.guidance_scale, guided)
+    weight = repeat_weight(group, count, device)
+    return Rows(x.to(device), flat, z, anchor, steps, conditioning, group.guidance_scale, guided, weight)
+
+
+def repeat_weight(group: TrainingGroup, times: int, device: torch.device) -> Tensor | None:
+    """Return the weight of every candidate's latents for each of its rows, candidate-major; None if there is none."""
+    return None if group.weight is None else group.weight.repeat_interleave(times, 0).to(device)
 
 
 def repeat_conditioning(group: TrainingGroup, rows: int, device: torch.device) -> Conditioning:
@@ -156,7 +167,16 @@ def join_rows(parts: list[Rows]) -> Rows:
     steps = LinearSteps(*(torch.cat([getattr(p.steps, f) for p in parts]) for f in LinearSteps.__dataclass_fields__))
     conditioning = {name: torch.cat([p.conditioning[name] for p in parts]) for name in parts[0].conditioning}
     x, ref, z, base = (torch.cat([getattr(p, name) for p in parts]) for name in ("x", "ref", "z", "base"))
-    return Rows(x, ref, z, base, steps, conditioning, parts[0].guidance_scale, parts[0].guided)
+    return Rows(x, ref, z, base, steps, conditioning, parts[0].guidance_scale, parts[0].guided, _join_weights(parts))
+
+
+def _join_weights(parts: list[Rows]) -> Tensor | None:
+    weights = [part.weight for part in parts]
+    like = next((weight for weight in weights if weight is not None), None)
+    if like is None:
+        return None
+    ones = [like.new_ones(1).expand(len(part), *like.shape[1:]) for part in parts]
+    return torch.cat([one if weight is None else weight for weight, one in zip(weights, ones, strict=True)])
 
 
 def predict(denoiser: Denoiser, rows: Rows) -> Tensor:
@@ -196,7 +216,8 @@ def noise_images(group: TrainingGroup, levels: Tensor, draws: int, rng: torch.Ge
     x = per_row(signal, clean) * clean + per_row(sigma, clean) * noise.repeat(candidates, *[1] * (clean.dim() - 1))
     steps, x, clean = jumps(sigma), x.to(device), clean.to(device)
     z = residual(x, clean, x, steps)
-    return Rows(x, x, z, x, steps, repeat_conditioning(group, len(x), device), group.guidance_scale, guided=False)
+    conditioning, weight = repeat_conditioning(group, len(x), device), repeat_weight(group, draws, device)
+    return Rows(x, x, z, x, steps, conditioning, group.guidance_scale, guided=False, weight=weight)
 
 
 def with_reference(rows: Rows, reference: Reference) -> Rows:
