@@ -23,15 +23,16 @@ OUTSIDE = 0.1
 """Weight of a place outside a mask, for one inside of 1, before the mean is made 1."""
 
 
-def check_mask(rows: Sequence[int]) -> Mask:
+def check_mask(rows: Sequence[object]) -> Mask:
     """Return the rows as a mask, an empty one where no cell is painted.
 
     Raises:
         D3POError: they are none.
     """
-    if rows and (len(rows) != SIZE or any(type(row) is not int or not 0 <= row < 2**SIZE for row in rows)):
+    mask = tuple(row for row in rows if type(row) is int and 0 <= row < 2**SIZE)
+    if rows and (len(rows) != SIZE or len(mask) != SIZE):
         raise D3POError(f"A mask has {SIZE} rows, each a whole number from 0 to 2^{SIZE} - 1.")
-    return tuple(rows) if any(rows) else ()
+    return mask if any(mask) else ()
 
 
 def to_tensor(mask: Mask) -> Tensor:
@@ -45,23 +46,26 @@ def from_tensor(cells: Tensor) -> Mask:
 
 
 def latent_weight(masks: Sequence[tuple[int, Mask]], latents: Tensor, outside: float = OUTSIDE) -> Tensor | None:
-    """Return how much every place of a group's latents counts, (C, 1, ..., h, w), of mean 1 for each candidate.
+    """Return how much every place of a group's latents counts, (C, 1, ..., h, w), of mean 1.
+
+    What is meant in one candidate is looked at in all of them: a preference compares, and what is weighed on one side
+    alone would praise or blame the rest of the other.
 
     Args:
-        masks: what people painted, each with its candidate's number; of several on one candidate the mean counts.
+        masks: what people painted, each with its candidate's number. Of one candidate several people's mean counts,
+            of several candidates each place's largest.
         latents: of the group, (C, channels, ..., h, w).
         outside: weight of what nobody painted over, relative to what all did.
 
     Returns:
-        The weight, 1 everywhere for candidates that nobody painted on; None if there is no mask at all.
+        The weight, the same for every candidate; None if there is no mask at all.
     """
     if not masks:
         return None
     height, width = latents.shape[-2:]
-    weight = torch.ones(len(latents), height, width)
-    for candidate in {candidate for candidate, _ in masks}:
-        painted = torch.stack([to_tensor(mask) for of, mask in masks if of == candidate]).mean(0)
-        places = F.interpolate(painted[None, None], (height, width), mode="area")[0, 0]
-        weight[candidate] = outside + (1 - outside) * places
-    weight /= weight.mean((1, 2), keepdim=True)
-    return weight.reshape(len(latents), *[1] * (latents.dim() - 3), height, width)
+    candidates = {candidate for candidate, _ in masks}
+    painted = [torch.stack([to_tensor(mask) for of, mask in masks if of == each]).mean(0) for each in candidates]
+    places = F.interpolate(torch.stack(painted).amax(0)[None, None], (height, width), mode="area")[0, 0]
+    weight = outside + (1 - outside) * places
+    weight = (weight / weight.mean()).reshape(*[1] * (latents.dim() - 2), height, width)
+    return weight.expand(len(latents), *weight.shape[1:])

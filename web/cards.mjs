@@ -2,7 +2,7 @@
 
 import { prepare } from "./preload.mjs";
 
-/** @import { Card, Flag, Prepared } from "./types" */
+/** @import { Card, Prepared } from "./types" */
 
 const AHEAD = 3;
 // A group whose images do not come is no longer counted as one of those ahead.
@@ -89,13 +89,11 @@ export class Cards {
     this.changed();
   }
 
-  /** @param {string} group_id @param {(flags: Flag[]) => Flag[]} change */
-  setFlags(group_id, change) {
+  /** @param {string} group_id @param {(card: Card) => Card} change */
+  change(group_id, change) {
     /** @param {Prepared} prepared */
     const set = (prepared) =>
-      prepared.card.group_id === group_id
-        ? { ...prepared, card: { ...prepared.card, flags: change(prepared.card.flags) } }
-        : prepared;
+      prepared.card.group_id === group_id ? { ...prepared, card: change(prepared.card) } : prepared;
     this.current = this.current && set(this.current);
     this.ahead = this.ahead.map(set);
   }

@@ -2,6 +2,7 @@
 
 import { button, el, icon, mark, say } from "./dom.mjs";
 import { flagMarks, nameWithFlags, pressedFlag, showFlags } from "./flags.mjs";
+import { maskOf, Veil } from "./masks.mjs";
 
 /** @import { HistoryView } from "./history_view.mjs" */
 /** @import { Cell, Image, Item } from "./types" */
@@ -45,7 +46,7 @@ export class HistoryItem {
   }
 
   /** @param {Cell} cell @param {Image} image @param {number} at */
-  #refreshPicture({ element, press, badge }, image, at) {
+  #refreshPicture({ element, press, badge, veil }, image, at) {
     const place = this.item.order.indexOf(image.candidate);
     const best = place === 0 || (this.item.kind === "scores" && this.item.scores[image.candidate] > 0);
     const name = this.text.t(best ? "history.is_favourite" : "history.picture", { n: at + 1 });
@@ -53,6 +54,7 @@ export class HistoryItem {
     press.setAttribute("aria-label", nameWithFlags(this.text, name, this.item.flags, image.candidate));
     mark(press, "chosen", best);
     showFlags(element, this.item.flags, image.candidate);
+    veil.show(maskOf(this.item.masks, image.candidate));
     const ranked = this.item.kind === "ranking" && place >= 0;
     badge.replaceChildren(...(ranked ? [this.text.value(place + 1)] : best ? [icon("favourite")] : []));
   }
@@ -65,14 +67,15 @@ export class HistoryItem {
     const picture = el("img", { src: this.session.api.url(image.url), alt: "", loading: "lazy", decoding: "async" });
     const badge = el("span.badge", { "aria-hidden": "true" });
     const attributes = { type: "button", title: this.text.t("history.look"), onclick: () => this.#look(at) };
-    const press = el("button", attributes, picture, badge);
+    const veil = new Veil(picture);
+    const press = el("button", attributes, picture, veil.element, badge);
     /** @param {MouseEvent} event */
     const onclick = (event) => {
       const kind = pressedFlag(event);
       if (kind) this.flag(at, kind);
     };
     const element = el("div.cell", { onclick }, press, flagMarks(this.text));
-    return { element, press, badge };
+    return { element, press, badge, veil };
   }
 
   /** Shows all marks on the images, to be pressed. */

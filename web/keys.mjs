@@ -7,7 +7,9 @@
 /** @import { Command } from "./types" */
 
 /** @type {Record<string, string>} */
-const LETTERS = { T: "tie", X: "all_bad", S: "skip", Z: "undo", D: "defective", U: "unsafe", F: "full", H: "history" };
+const LETTERS = { T: "tie", X: "all_bad", S: "skip", Z: "undo", D: "defective", U: "unsafe", B: "brush", F: "full", H: "history" };
+/** @type {Record<string, string>} the brush's, as in programs that paint */
+const SIZES = { "[": "smaller", "]": "larger" };
 /** @type {Record<string, [number, number]>} */
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const TYPING = new Set(["INPUT", "TEXTAREA", "SELECT"]);
@@ -58,7 +60,7 @@ function isHelp(event) {
 
 /** @param {KeyboardEvent} event */
 function letter(event) {
-  const name = event.shiftKey ? undefined : LETTERS[letterOf(event)];
+  const name = event.shiftKey ? undefined : (LETTERS[letterOf(event)] ?? SIZES[event.key]);
   return name ? { name } : null;
 }
 

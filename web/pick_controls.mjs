@@ -27,21 +27,23 @@ export class PickBar {
     this.done.classList.add("main");
     this.flag = this.#button("flag", "", () => view.setFlagMode(!view.flagMode));
     this.flag.append(...["D", "U"].map((key) => el("kbd", { "aria-hidden": "true" }, key)));
+    this.brush = this.#button("brush", "B", () => view.setBrush(!view.brush.on));
     this.zoom = this.#button("zoom", "", () => view.stage.zoom.toggle());
-    const tools = [this.undo, ...this.sayings, this.rank, this.flag, this.zoom, this.done];
+    const tools = [this.undo, ...this.sayings, this.rank, this.flag, this.brush, this.zoom, this.done];
     this.element = el("div.bar", { role: "toolbar", "aria-label": text.t("bar.title") }, ...tools);
   }
 
   refresh() {
-    const { session, stage, ranking, rankMode, flagMode } = this.view;
+    const { session, stage, ranking, rankMode, flagMode, brush } = this.view;
     const idle = !session.current;
-    this.undo.disabled = !session.canUndo && !ranking.order.length;
-    for (const tool of [...this.sayings, this.rank, this.flag, this.zoom]) tool.disabled = idle;
+    this.undo.disabled = !session.canUndo && !ranking.order.length && !brush.strokes.length;
+    for (const tool of [...this.sayings, this.rank, this.flag, this.brush, this.zoom]) tool.disabled = idle;
     // Between groups it stays as it was, so that the row of buttons does not move.
     if (!idle) this.rank.hidden = stage.frames.length === 2 && !rankMode;
     this.done.hidden = !ranking.order.length;
     this.rank.setAttribute("aria-pressed", String(rankMode));
     this.flag.setAttribute("aria-pressed", String(flagMode));
+    this.brush.setAttribute("aria-pressed", String(brush.on));
     this.zoom.setAttribute("aria-pressed", String(stage.zoom.on));
     this.#lastPick(session.made.at(-1));
   }
@@ -91,7 +93,8 @@ export class PickFoot {
     this.element = el("footer.foot", {}, this.track, line);
   }
 
-  refresh() {
+  /** @param {string} hint what to do now, where there is nothing more important */
+  refresh(hint) {
     const { session, text } = this;
     const progress = session.progress();
     if (!progress) return;
@@ -104,7 +107,7 @@ export class PickFoot {
     this.track.setAttribute("aria-valuemax", String(of));
     this.track.setAttribute("aria-valuenow", String(Math.min(done, of)));
     this.#refreshRest();
-    this.#refreshStatus();
+    this.#refreshStatus(hint);
   }
 
   #refreshRest() {
@@ -116,7 +119,8 @@ export class PickFoot {
     if (rest) say(this.restWords, this.text.t("foot.rest", { n: rest }));
   }
 
-  #refreshStatus() {
+  /** @param {string} hint */
+  #refreshStatus(hint) {
     const { session, text } = this;
     const { api, outbox, state } = session;
     const waiting = outbox.waiting.length;
@@ -126,6 +130,7 @@ export class PickFoot {
     // One entry on its way for a moment is no news.
     if (waiting > 2 || (waiting && api.away)) parts.push(text.t("foot.waiting", { n: waiting }));
     if (!outbox.kept && waiting) parts.push(text.t("foot.not_kept"));
+    if (!parts.length && hint) parts.push(hint);
     if (!parts.length && state?.understood) parts.push(understoodWords({ ...state.understood, more: false }, text));
     if (!parts.length && state?.groups.near) parts.push(text.t("foot.near", { n: state.groups.near }));
     say(this.status, parts.join(" · "));

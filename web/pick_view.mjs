@@ -1,15 +1,19 @@
 /** Picking: a prompt, its images, and what can be said about them. The heart of the gallery. */
 
+import { Brush } from "./brush.mjs";
 import { el, mark } from "./dom.mjs";
 import { flagMarks, hasFlag, nameWithFlags, pressedFlag, showFlags } from "./flags.mjs";
+import { maskOf, Veil } from "./masks.mjs";
 import { PickBar, PickFoot } from "./pick_controls.mjs";
 import { StageView } from "./stage.mjs";
 import { Waiting } from "./waiting.mjs";
 
-/** @import { PickKind, Prepared, Session, ShellLike, Text } from "./types" */
+/** @import { Card, Command, PickKind, Prepared, Session, ShellLike, Text } from "./types" */
 
 // The last flag of a group ends it; another press so soon after was still meant for that image.
 const FLAG_GUARD_MS = 600;
+/** @type {Pick<Card, "images" | "flags" | "masks" | "was">} */
+const NO_CARD = { was: null, images: [], flags: [], masks: [] };
 
 export class PickView extends StageView {
   /** @param {Session} session @param {Text} text @param {ShellLike} shell */
@@ -21,6 +25,15 @@ export class PickView extends StageView {
     /** The flag for which an image is to be named, or "". */
     this.asking = "";
     this.flagsFrom = 0;
+    /** @type {Veil[]} by place on screen */
+    this.veils = [];
+    this.brush = new Brush(this.stage.element, {
+      frames: () => this.stage.frames,
+      rows: (at) => this.veils[at].rows,
+      show: (at, rows) => this.veils[at].show(rows),
+      save: (at, rows) => this.#mask(at, rows),
+      changed: () => this.refresh(),
+    });
     this.waiting = new Waiting(session, text, shell);
     this.bar = new PickBar(this, text);
     this.foot = new PickFoot(session, text, shell);
@@ -35,6 +48,7 @@ export class PickView extends StageView {
     const { signal } = session.ending;
     session.addEventListener("group", () => this.#show());
     session.addEventListener("flags", () => this.#badges());
+    session.addEventListener("masks", () => this.#badges());
     session.addEventListener("state", () => this.refresh());
     document.addEventListener("visibilitychange", () => this.#look(!document.hidden), { signal });
     this.#show();
@@ -43,13 +57,15 @@ export class PickView extends StageView {
   /** The view is on screen or not; the watch counts only while a person looks. @param {boolean} on */
   shown(on) {
     this.#look(on);
-    if (!on) this.stage.zoom.off();
+    if (on) return;
+    this.stage.zoom.off();
+    this.brush.turn(false);
   }
 
   refresh() {
     this.waiting.refresh(this.session.current !== null);
     this.bar.refresh();
-    this.foot.refresh();
+    this.foot.refresh(this.brush.on ? this.text.t("foot.brush") : "");
   }
 
   refreshButtons() {
@@ -58,6 +74,15 @@ export class PickView extends StageView {
 
   marks() {
     return flagMarks(this.text);
+  }
+
+  /** While the brush is on, keys that move and look closer are its own. @param {Command} command @param {KeyboardEvent} event */
+  command(command, event) {
+    const { name, by } = command;
+    if (this.brush.on && by) this.brush.nudge(by);
+    else if (this.brush.on && name === "zoom") this.brush.dab(event.shiftKey);
+    else return super.command(command, event);
+    return true;
   }
 
   /** @param {string} name @param {number} at @param {number} now */
@@ -74,12 +99,16 @@ export class PickView extends StageView {
       all_bad: () => this.say("all_bad", now),
       skip: () => this.say("skipped", now),
       undo: () => this.undo(),
+      brush: () => this.setBrush(!this.brush.on),
+      larger: () => this.brush.resize(1),
+      smaller: () => this.brush.resize(-1),
     };
     acts[name]?.();
     return name in acts;
   }
 
   leave() {
+    if (this.brush.on) return this.setBrush(false);
     return this.asking ? this.#ask("") : super.leave();
   }
 
@@ -101,6 +130,7 @@ export class PickView extends StageView {
 
   /** Enter: a ranking in the making is confirmed, or the highlighted picture is the favourite. @param {number} now */
   confirm(now) {
+    if (this.brush.on) return void this.setBrush(false);
     if (!this.#accepts(0, now)) return;
     if (this.asking) return void (this.stage.highlight >= 0 && this.#flag(this.stage.highlight, this.asking, now));
     if (this.ranking.order.length && !this.rankMode) return this.#finishRanking(now);
@@ -119,6 +149,17 @@ export class PickView extends StageView {
     else this.#flag(aim, kind, now);
   }
 
+  /** Paints on images, from now on or no longer. @param {boolean} on @returns {true} */
+  setBrush(on) {
+    if (on && !this.session.current) return true;
+    this.stage.zoom.off();
+    this.#ask("");
+    this.brush.point(this.stage.aim);
+    this.brush.turn(on);
+    this.shell.speak(this.text.t(on ? "say.brush" : "say.brush_off"));
+    return true;
+  }
+
   /** @param {boolean} on */
   setFlagMode(on) {
     this.flagMode = on;
@@ -133,6 +174,7 @@ export class PickView extends StageView {
 
   undo() {
     if (this.asking) return void this.#ask("");
+    if (this.brush.on && this.brush.undo()) return;
     if (this.ranking.order.length) {
       this.ranking.back();
       return this.#badges();
@@ -172,6 +214,12 @@ export class PickView extends StageView {
       this.flagsFrom = now + FLAG_GUARD_MS;
       this.#pick("all_bad", [], now);
     }
+  }
+
+  /** @param {number} at @param {number[]} rows */
+  #mask(at, rows) {
+    const image = this.session.current?.card.images[at];
+    if (image) this.session.mask(image.candidate, rows);
   }
 
   /** @param {number} at @param {MouseEvent} event */
@@ -237,19 +285,25 @@ export class PickView extends StageView {
     const n = pictures.length;
     this.ranking.begin(n);
     this.asking = "";
+    this.brush.turn(false);
     this.stage.show(pictures, this.text.t("pick.choose", { n, prompt: card.prompt }));
+    this.veils = pictures.map((picture) => new Veil(picture));
+    this.veils.forEach((veil, at) => this.stage.frames[at].querySelector("img")?.after(veil.element));
     this.#badges();
   }
 
   #badges() {
     const { text } = this;
-    const { was, images, flags } = this.session.current?.card ?? { was: null, images: [], flags: [] };
+    const { was, images, flags, masks } = this.session.current?.card ?? NO_CARD;
     this.stage.frames.forEach((frame, at) => {
       const { candidate } = images[at];
       const place = this.ranking.place(at);
       const before = was?.order?.indexOf(candidate) === 0;
       const name = text.t("pick.picture", { n: at + 1, of: images.length });
-      frame.setAttribute("aria-label", nameWithFlags(text, name, flags, candidate));
+      const rows = maskOf(masks, candidate);
+      const named = nameWithFlags(text, name, flags, candidate);
+      frame.setAttribute("aria-label", rows.length ? text.t("pick.painted", { name: named }) : named);
+      if (!this.brush.stroke) this.veils[at].show(rows);
       showFlags(frame, flags, candidate);
       const which = this.asking && { n: at + 1, flag: text.t(`flag.${this.asking}`) };
       if (which) this.stage.badge(at, text.t("pick.which", which), "asks");

@@ -69,7 +69,7 @@ export class Polling {
     const answer = await session.api.post(`${session.path}/next`, { ...whose, holding: this.#holding(), want });
     const cards = answer.cards ?? [];
     const fresh = cards.filter((card) => !this.#isOld(card.group_id, begun));
-    for (const card of fresh) session.cards.load(session.flags.on(card));
+    for (const card of fresh) session.cards.load(session.withChanges(card));
     if (answer.state) session.take(answer.state, begun);
     if (fresh.length) this.backoff.reset();
     if (!this.#room()) return this.#leisure();

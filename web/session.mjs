@@ -1,12 +1,13 @@
 /**
  * One person's sitting with one taste: what they say of its groups, and what the server last answered. It knows no
- * elements; views listen to its events: "group" another group (or none) is in front, "flags" its flags have changed,
+ * elements; views listen to its events: "group" another group (or none) is in front, "flags" or "masks" its own have changed,
  * "state" anything else that is shown has changed.
  */
 
 import { Away, Refused } from "./api.mjs";
 import { Cards } from "./cards.mjs";
 import { FlagChanges, hasFlag, isFlag, withFlag } from "./flags.mjs";
+import { MaskChanges, withMask } from "./masks.mjs";
 import { Outbox } from "./outbox.mjs";
 import { Polling } from "./polling.mjs";
 import { newId } from "./stored.mjs";
@@ -49,6 +50,7 @@ export class Session extends EventTarget {
     /** @type {Made[]} */
     this.made = [];
     this.flags = new FlagChanges();
+    this.masks = new MaskChanges();
     /** @type {Map<string, number>} when a group was last picked here */
     this.pickedAt = new Map();
     /** @type {number | null} picks at the milestone that was just reached */
@@ -69,6 +71,9 @@ export class Session extends EventTarget {
     });
     for (const { card, kind, order, on } of this.made) {
       if (isFlag(kind)) this.flags.note(card.group_id, order[0], kind, Boolean(on));
+    }
+    for (const { kind, body } of this.outbox.waiting) {
+      if (kind === "mask") this.masks.note(body.group_id, body.candidate, body.rows);
     }
     this.outbox.start();
     document.addEventListener("visibilitychange", () => this.hear(), { signal: this.ending.signal });
@@ -141,6 +146,27 @@ export class Session extends EventTarget {
   }
 
   /**
+   * Says which part of an image of the group in front is meant; [] for the whole image. It judges nothing by itself.
+   * @param {number} candidate @param {number[]} rows
+   */
+  mask(candidate, rows) {
+    const card = this.#front;
+    const { group_id, reason } = card;
+    const pick_id = newId();
+    const mask = { pick_id, candidate, rows, reason, shown_order: shownOrder(card) };
+    const body = { client: this.tab.id, who: this.who, group_id, ...mask };
+    this.outbox.add({ id: pick_id, kind: "mask", path: `${this.path}/mask`, body, counts: 0 });
+    this.masks.note(group_id, candidate, rows);
+    this.cards.change(group_id, (now) => ({ ...now, masks: withMask(now.masks, candidate, rows) }));
+    this.tell("masks");
+  }
+
+  /** A card with what was said of its images here and the server may not know yet. @param {Card} card */
+  withChanges(card) {
+    return this.masks.on(this.flags.on(card));
+  }
+
+  /**
    * The same from the history, under the name of whoever judged.
    * @param {Item} item @param {number} candidate @param {string} kind @returns {Flag[]} the item's flags now
    */
@@ -175,7 +201,7 @@ export class Session extends EventTarget {
 
   /** @param {string} group_id @param {(flags: Flag[]) => Flag[]} change */
   #setFlags(group_id, change) {
-    this.cards.setFlags(group_id, change);
+    this.cards.change(group_id, (card) => ({ ...card, flags: change(card.flags) }));
     this.tell("flags");
     this.tell("state");
   }
@@ -238,7 +264,7 @@ export class Session extends EventTarget {
 
   /** @param {Card} card */
   #bringBack(card) {
-    return this.cards.bringBack(this.flags.on(card));
+    return this.cards.bringBack(this.withChanges(card));
   }
 
   // The history
@@ -265,6 +291,8 @@ export class Session extends EventTarget {
     );
     if (ours) {
       this.flags.forget(group_id);
+      this.masks.forget(group_id);
+      this.cards.change(group_id, (card) => ({ ...card, masks: [] }));
       this.#setFlags(group_id, () => []);
     }
     const body = { who: this.who, pick_id };
@@ -397,7 +425,7 @@ export class Session extends EventTarget {
     this.#takeAnswer(answer, begun, (entry.body.who ?? this.who) === this.who);
   }
 
-  /** @param {"group" | "flags" | "state"} what */
+  /** @param {"group" | "flags" | "masks" | "state"} what */
   tell(what) {
     if (!this.stopped) this.dispatchEvent(new Event(what));
   }

@@ -60,6 +60,7 @@ const KEYS = [
   ["skip", ["S"]],
   ["defective", ["D"]],
   ["unsafe", ["U"]],
+  ["brush", ["B"]],
   ["undo", ["Z"]],
   ["zoom", ["Space"]],
   ["full", ["F"]],

@@ -8,6 +8,8 @@ export type { Text } from "./text.mjs";
 export type Galleries = typeof import("./comfyui_gallery.mjs");
 
 export type Flag = { candidate: number; kind: string };
+/** The part of an image that is meant, see masks.mjs. */
+export type Mask = { candidate: number; rows: number[] };
 export type Image = { candidate: number; url: string };
 export type PickKind = "favourite" | "ranking" | "tie" | "all_bad" | "skipped";
 export type Reason = "random" | "repeat" | "undo" | "correction";
@@ -22,6 +24,7 @@ export type Card = {
   match: boolean;
   images: Image[];
   flags: Flag[];
+  masks: Mask[];
   was?: { kind: string; order: number[]; pick_id: string } | null;
 };
 
@@ -40,6 +43,7 @@ export type Item = {
   round: number;
   held_out: boolean;
   flags: Flag[];
+  masks: Mask[];
   images: Image[];
 };
 
@@ -175,7 +179,7 @@ export type Made = {
 /** What a person did and the server does not know yet. */
 export type Entry = {
   id: string;
-  kind: "pick" | "flag" | "undo" | "remove" | "answer";
+  kind: "pick" | "flag" | "mask" | "undo" | "remove" | "answer";
   taste: string;
   base: string;
   path: string;
@@ -214,7 +218,12 @@ export type Notice = {
 export type Sitter = { giveWay: () => Promise<unknown>; wake: () => void };
 /** An id that is this tab's alone; `release` resolves when others can hold it. */
 export type Tab = { id: string; release: () => Promise<unknown> };
-export type Cell = { element: HTMLElement; press: HTMLElement; badge: HTMLElement };
+export type Cell = {
+  element: HTMLElement;
+  press: HTMLElement;
+  badge: HTMLElement;
+  veil: import("./masks.mjs").Veil;
+};
 export type FinishedBlind = Blind & { result: NonNullable<Blind["result"]> };
 
 /** What views ask of the shell around them. */

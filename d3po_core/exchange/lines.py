@@ -1,15 +1,16 @@
-"""Picks and flags as JSON lines, for other programs and to be imported again for the same images.
+"""Picks, flags and masks as JSON lines, for other programs and to be imported again for the same images.
 
-A line is a standing pick or flag, with groups and candidates by their numbers:
+A line is a standing pick, flag or mask, with groups and candidates by their numbers:
 
     {"group": 12, "id": "000012-1a2b3c4d", "prompt": "a lake", "kind": "favourite", "order": [2], "scores": [],
      "who": "Anna", "when": 1770000000.5, "shown": [3, 2, 0, 1], "round": 1, "held_out": false}
 
 A match of a tournament names the groups of its two pictures too, as "entrants".
 
-A flag's kind is "defective" or "unsafe", and its order the one candidate. The `metadata.jsonl` of an exported data set
-(`export_dataset`) holds the same picks and flags and can be imported too: a folder with an image's prompt, group, picks
-and flags on each line, which Hugging Face's `load_dataset("imagefolder", data_dir=...)` reads.
+A flag's kind is "defective" or "unsafe", and its order the one candidate. A mask's kind is "mask", its order the one
+candidate, and its "rows" are as in masks.py. The `metadata.jsonl` of an exported data set (`export_dataset`) holds the
+same and can be imported too: a folder with an image's prompt, group, picks, flags and masks on each line, which Hugging
+Face's `load_dataset("imagefolder", data_dir=...)` reads.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import D3POError
-from ..picks import FLAGS, Pick, check_flag, check_pick, pairs
-from ..run import Group, Judgement, Run, StoredFlag, StoredPick, files
+from ..masks import check_mask
+from ..picks import FLAGS, Pick, check_candidate, check_flag, check_pick, pairs
+from ..run import Group, Judgement, Run, StoredFlag, StoredMask, StoredPick, files
 from ..run.groups import ID
 from ..run.matches import ENTRANTS
 from ..run.records import JsonObject, Stored, check_shown
@@ -32,14 +34,16 @@ from .authors_json import import_picks
 NOTHING_IMPORTED = "Nothing was imported."
 MAX_NAME_LENGTH = 80
 
+Said = StoredPick | StoredFlag | StoredMask
 Subject = tuple[object, ...]
-"""What a pick or flag is about: group and person, for a flag also its kind and candidate. Only the newest counts."""
+"""What something was said about: group and person, for a flag or mask also its kind and candidate. Only the newest
+counts."""
 
 
 def pick_lines(run: Run) -> str:
-    """Return all standing picks and flags, a line each, in the order in which they were made."""
+    """Return all standing picks, flags and masks, a line each, in the order in which they were made."""
     groups = {group.id: group for group in run.groups.select()}
-    stored: list[StoredPick | StoredFlag] = [*run.picks.standing(), *run.flags.standing()]
+    stored: list[Said] = [*run.picks.standing(), *run.flags.standing(), *run.masks.standing()]
     lines = [_to_full_line(each, groups[each.group_id]) for each in sorted(stored, key=lambda each: each.when)]
     return _to_text(lines)
 
@@ -48,10 +52,12 @@ def _to_text(lines: list[JsonObject]) -> str:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
-def to_line(stored: StoredPick | StoredFlag) -> JsonObject:
-    """Convert a pick or flag to the form of these files, without its group."""
+def to_line(stored: Said) -> JsonObject:
+    """Convert a pick, flag or mask to the form of these files, without its group."""
     if isinstance(stored, StoredFlag):
         judgement: JsonObject = {"kind": stored.kind, "order": [stored.candidate], "scores": []}
+    elif isinstance(stored, StoredMask):
+        judgement = {"kind": "mask", "order": [stored.candidate], "scores": [], "rows": list(stored.mask)}
     else:
         pick = stored.pick
         judgement = {"kind": pick.kind, "order": list(pick.order), "scores": list(pick.scores)}
@@ -80,7 +86,7 @@ def import_file(run: Run, path: str | Path, who: str | None = None) -> int:
 
 
 def import_lines(run: Run, path: str | Path) -> int:
-    """Record the picks and flags of a file of lines, each under the name that it has there.
+    """Record the picks, flags and masks of a file of lines, each under the name that it has there.
 
     What stands then is what each person said last, by the times in the files, whatever order they are imported in, and
     however often. What was taken back here stays so, unless it was said again since. Either all lines fit the run or
@@ -91,7 +97,7 @@ def import_lines(run: Run, path: str | Path) -> int:
         path: the file.
 
     Returns:
-        How many picks and flags were recorded.
+        How many picks, flags and masks were recorded.
 
     Raises:
         D3POError: the file is missing or damaged, or does not fit the run's groups.
@@ -100,7 +106,7 @@ def import_lines(run: Run, path: str | Path) -> int:
     read = [(number, _met_here(run, line)) for number, line in _read(path)]
     groups = {group.id: group for group in run.groups.select()}
     lines = [_check(line, number, path, groups) for number, line in read]
-    history: list[StoredPick | StoredFlag] = [*run.picks.history(), *run.flags.history()]
+    history: list[Said] = [*run.picks.history(), *run.flags.history(), *run.masks.history()]
     known, taken_back = {_content(each) for each in history}, dict[Subject, float]()
     for each in history:
         taken_back[_subject(each)] = max(taken_back.get(_subject(each), 0.0), each.undone or 0.0)
@@ -113,6 +119,8 @@ def import_lines(run: Run, path: str | Path) -> int:
         }
         if isinstance(line, StoredFlag):
             run.flags.add(line.group_id, line.candidate, line.kind, **seen)
+        elif isinstance(line, StoredMask):
+            run.masks.add(line.group_id, line.candidate, line.mask, **seen)
         else:
             run.picks.add(line.group_id, line.pick, **seen)
         known.add(_content(line))
@@ -120,17 +128,20 @@ def import_lines(run: Run, path: str | Path) -> int:
     return count
 
 
-def _subject(stored: StoredPick | StoredFlag) -> Subject:
-    flag = (stored.kind, stored.candidate) if isinstance(stored, StoredFlag) else ()
-    return (stored.group_id, stored.who, *flag)
+def _subject(stored: Said) -> Subject:
+    if isinstance(stored, StoredPick):
+        return (stored.group_id, stored.who)
+    return (stored.group_id, stored.who, stored.kind if isinstance(stored, StoredFlag) else "mask", stored.candidate)
 
 
-def _content(stored: StoredPick | StoredFlag) -> tuple[object, ...]:
+def _content(stored: Said) -> tuple[object, ...]:
     """Return what was said, and when, by which the same judgement is known again."""
-    return (*_subject(stored), stored.when, None if isinstance(stored, StoredFlag) else stored.pick)
+    if isinstance(stored, StoredFlag):
+        return (*_subject(stored), stored.when)
+    return (*_subject(stored), stored.when, stored.mask if isinstance(stored, StoredMask) else stored.pick)
 
 
-def _to_full_line(stored: StoredPick | StoredFlag, group: Group) -> JsonObject:
+def _to_full_line(stored: Said, group: Group) -> JsonObject:
     return {
         **{"group": group.number, "id": group.id, "prompt": group.prompt, **to_line(stored)},
         **{"round": group.round, "held_out": group.held_out},
@@ -139,7 +150,7 @@ def _to_full_line(stored: StoredPick | StoredFlag, group: Group) -> JsonObject:
 
 
 def _read(path: Path) -> Iterator[tuple[int, JsonObject]]:
-    """Yield each pick and flag of a file, with the number of its line.
+    """Yield each pick, flag and mask of a file, with the number of its line.
 
     Raises:
         D3POError: the file cannot be read, or a line is not a pick.
@@ -153,7 +164,7 @@ def _read(path: Path) -> Iterator[tuple[int, JsonObject]]:
             continue
         try:
             line = json.loads(text)
-            for each in [*line.get("picks", [line]), *line.get("flags", [])]:
+            for each in [*line.get("picks", [line]), *line.get("flags", []), *line.get("masks", [])]:
                 yield number, {ENTRANTS: line.get(ENTRANTS), **each, "id": line["id"], "kind": each["kind"]}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise D3POError(
@@ -184,8 +195,8 @@ def _met_here(run: Run, line: JsonObject) -> JsonObject:
     return {**line, "id": match.group_id, **turned}
 
 
-def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) -> StoredPick | StoredFlag:
-    """Return the pick or flag of a line that fits the run; it has no id.
+def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) -> Said:
+    """Return the pick, flag or mask of a line that fits the run; it has no id.
 
     Raises:
         D3POError: it does not fit.
@@ -198,6 +209,10 @@ def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) 
         if not math.isfinite(when):
             raise ValueError("when")
         stored = Stored("", group.id, who, when, shown, reason="imported", undone=None)
+        if line["kind"] == "mask":
+            (candidate,) = order
+            check_candidate("mask", candidate, group.candidates)
+            return StoredMask(**vars(stored), candidate=candidate, mask=check_mask(_numbers(line["rows"])))
         if line["kind"] in FLAGS:
             (candidate,) = order
             check_flag(line["kind"], candidate, group.candidates)
@@ -239,6 +254,7 @@ def export_dataset(run: Run, folder: Path) -> int:
     for judgement in run.picks.judgements():
         judgements.setdefault(judgement.group_id, []).append(judgement)
     lines: list[JsonObject] = []
+    masks = run.masks.standing()
     with files.writing(folder):
         (folder / "images").mkdir(parents=True, exist_ok=True)
     for group in (group for group in run.groups.select() if group.id in judgements):
@@ -247,12 +263,13 @@ def export_dataset(run: Run, folder: Path) -> int:
             source = run.groups.image_path(group.id, candidate)
             with files.writing(folder):
                 shutil.copyfile(source, folder / name)
-            lines.append({"file_name": name, **_line(group, candidate, judgements[group.id])})
+            meant = [mask for mask in masks if (mask.group_id, mask.candidate) == (group.id, candidate)]
+            lines.append({"file_name": name, **_line(group, candidate, judgements[group.id], meant)})
     files.replace(folder / "metadata.jsonl", _to_text(lines).encode())
     return len(lines)
 
 
-def _line(group: Group, candidate: int, judgements: list[Judgement]) -> JsonObject:
+def _line(group: Group, candidate: int, judgements: list[Judgement], masks: list[StoredMask]) -> JsonObject:
     """Return what `metadata.jsonl` holds of a candidate, apart from its file's name."""
     return {
         "text": group.prompt,
@@ -265,6 +282,7 @@ def _line(group: Group, candidate: int, judgements: list[Judgement]) -> JsonObje
         "policy": group.policy,
         "picks": [_pick(each, each.stored, candidate, group) for each in judgements if each.stored],
         "flags": [to_line(flag) for each in judgements for flag in each.flags if flag.candidate == candidate],
+        "masks": [to_line(mask) for mask in masks],
     }
 
 

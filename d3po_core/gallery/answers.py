@@ -110,6 +110,21 @@ def flag(asked: Asked) -> JsonObject:
     return {"pick_id": recorded.pick_id, "new": recorded.new, **asked.state()}
 
 
+def mask(asked: Asked) -> JsonObject:
+    """Record which part of a candidate is meant (POST mask); without rows all of it is."""
+    sent = asked.fields
+    recorded = asked.run.masks.add(
+        fields.an_id(sent, "group_id", GROUP),
+        fields.whole(sent, "candidate", 0, 7),
+        fields.mask_rows(sent, "rows"),
+        pick_id=fields.an_id(sent, "pick_id"),
+        who=asked.who(),
+        shown_order=fields.numbers(sent, "shown_order"),
+        reason=fields.choice(sent, "reason", REASONS, "random"),
+    )
+    return {"pick_id": recorded.pick_id, "new": recorded.new, **asked.state()}
+
+
 def undo(asked: Asked) -> JsonObject:
     """Take a pick back and show its group again (POST undo)."""
     client, taken = fields.an_id(asked.fields, "client"), asked.run.picks.take_back(_known_pick(asked))
@@ -145,10 +160,11 @@ def history(asked: Asked) -> JsonObject:
     same, times = run.history.consistency()
     items = [
         {
-            **{name: value for name, value in vars(past).items() if name != "candidates"},
+            **{name: value for name, value in vars(past).items() if name not in ("candidates", "masks")},
             "flags": [
                 {"candidate": candidate, "kind": kind} for candidate, kinds in past.flags.items() for kind in kinds
             ],
+            "masks": [{"candidate": candidate, "rows": list(rows)} for candidate, rows in past.masks.items()],
             "images": [image(run, past.group_id, candidate) for candidate in range(past.candidates)],
         }
         for past in past_picks

@@ -8,6 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import D3POError
+from ..masks import Mask, check_mask
+
 Fields = Mapping[str, Any]
 """What a page sent, by name; nothing of it is checked yet."""
 ID = re.compile(r"[0-9a-f]{32}")
@@ -80,6 +83,15 @@ def numbers(fields: Fields, name: str) -> tuple[int, ...]:
     if len(set(value)) < len(value):
         raise BadRequest(f"'{name}' names a candidate twice.")
     return tuple(value)
+
+
+def mask_rows(fields: Fields, name: str) -> Mask:
+    """Return the rows of a mask, see d3po_core/masks.py; empty where nothing is painted."""
+    value = fields.get(name)
+    try:
+        return check_mask(value if isinstance(value, list) else [None])
+    except D3POError as error:
+        raise BadRequest(f"'{name}' is not a mask: {error.what}") from error
 
 
 def number(fields: Fields, name: str, low: float, high: float) -> float | None:

@@ -39,6 +39,7 @@ POSTS: dict[str, Callable[[Asked], object]] = {
     "next": answers.next_cards,
     "pick": answers.pick,
     "flag": answers.flag,
+    "mask": answers.mask,
     "undo": answers.undo,
     "remove": answers.remove,
     "rename": answers.rename,

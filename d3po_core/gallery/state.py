@@ -157,6 +157,13 @@ class CandidateFlag(TypedDict):
     kind: str
 
 
+class CandidateMask(TypedDict):
+    """Which part of an image a person means, see d3po_core/masks.py."""
+
+    candidate: int
+    rows: list[int]
+
+
 class EarlierPick(TypedDict):
     kind: str
     order: list[int]
@@ -173,6 +180,7 @@ class Card(TypedDict):
     match: bool
     images: list[CandidateImage]
     flags: list[CandidateFlag]
+    masks: list[CandidateMask]
     was: EarlierPick | None
 
 
@@ -252,9 +260,11 @@ def _understood(run: Run) -> UnderstoodState | None:
 
 
 def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None = None) -> Card:
-    """Return a group to show to a person, with their flags; a repeat comes without, as it did the first time."""
+    """Return a group to show to a person, with their flags and masks; a repeat comes without, as it did at first."""
     group = run.groups.get(lease.group_id)
-    flags = [] if lease.reason == "repeat" else run.flags.standing(who=who, group_id=group.id)
+    repeat = lease.reason == "repeat"
+    flags = [] if repeat else run.flags.standing(who=who, group_id=group.id)
+    masks = [] if repeat else run.masks.standing(who=who, group_id=group.id)
     return {
         "group_id": group.id,
         "number": group.number,
@@ -263,6 +273,7 @@ def card(run: Run, lease: Lease, who: str, was: StoredPick | StoredFlag | None =
         "match": bool(group.entrants),
         "images": [image(run, group.id, candidate) for candidate in lease.order],
         "flags": [{"candidate": flag.candidate, "kind": flag.kind} for flag in flags],
+        "masks": [{"candidate": each.candidate, "rows": list(each.mask)} for each in masks],
         "was": {"kind": was.pick.kind, "order": list(was.pick.order), "pick_id": was.pick_id}
         if isinstance(was, StoredPick)
         else None,

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from .flags import StoredFlag
 from .groups import Group
+from .masks import StoredMask
 from .picks import Judgement, StoredPick
 from .records import BaseModelFacts, RoundSummary
 from .rounds import LostLora, Round, policy_id
@@ -43,6 +44,7 @@ __all__ = [
     "RoundSummary",
     "Run",
     "StoredFlag",
+    "StoredMask",
     "StoredPick",
     "device_name",
     "policy_id",

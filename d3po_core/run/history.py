@@ -6,8 +6,10 @@ import json
 import sqlite3
 from dataclasses import dataclass
 
+from ..masks import Mask
 from .database import IS_PICK, Part
 from .flags import standing_flags
+from .masks import standing_masks
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class PastPick:
         kind: of the pick; "flagged" where there are only flags.
         order, scores: as in `Pick`.
         flags: kinds of standing flags by candidate.
+        masks: standing masks by candidate.
         reason: why the group was shown, as in `Lease`, or "imported".
         when: seconds since 1970.
     """
@@ -34,6 +37,7 @@ class PastPick:
     order: tuple[int, ...]
     scores: tuple[int, ...]
     flags: dict[int, list[str]]
+    masks: dict[int, Mask]
     who: str
     when: float
     reason: str
@@ -118,4 +122,5 @@ def _past_pick(connection: sqlite3.Connection, row: sqlite3.Row) -> PastPick:
     flags: dict[int, list[str]] = {}
     for flag in standing_flags(connection, who=row["who"], group_id=row["group_id"]):
         flags.setdefault(flag.candidate, []).append(flag.kind)
-    return PastPick(flags=flags, **values)
+    masks = {each.candidate: each.mask for each in standing_masks(connection, who=row["who"], group_id=row["group_id"])}
+    return PastPick(flags=flags, masks=masks, **values)

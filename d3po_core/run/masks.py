@@ -75,20 +75,29 @@ class Masks(Part):
 
     def standing(self, *, who: str | None = None, group_id: str | None = None) -> list[StoredMask]:
         """Return the masks that stand, of one person and one group or of all, in the order in which they were made."""
-        return self._select("masks", who, group_id)
+        with self._database.read() as connection:
+            return standing_masks(connection, who=who, group_id=group_id)
 
     def history(self) -> list[StoredMask]:
         """Return every mask ever made, also superseded and empty ones, in the order in which they were made."""
-        return self._select("picks", None, None)
-
-    def _select(self, table: str, who: str | None, group_id: str | None) -> list[StoredMask]:
         with self._database.read() as connection:
-            rows = connection.execute(
-                f"""SELECT * FROM {table} WHERE kind = 'mask' AND (:who IS NULL OR who = :who)
-                AND (:group_id IS NULL OR group_id = :group_id) ORDER BY created, serial""",
-                {"who": who, "group_id": group_id},
-            ).fetchall()
-        return [_stored(row) for row in rows]
+            return _select(connection, "picks", None, None)
+
+
+def standing_masks(
+    connection: sqlite3.Connection, *, who: str | None = None, group_id: str | None = None
+) -> list[StoredMask]:
+    """Return what `Masks.standing` returns, for other parts of a run."""
+    return _select(connection, "masks", who, group_id)
+
+
+def _select(connection: sqlite3.Connection, table: str, who: str | None, group_id: str | None) -> list[StoredMask]:
+    rows = connection.execute(
+        f"""SELECT * FROM {table} WHERE kind = 'mask' AND (:who IS NULL OR who = :who)
+        AND (:group_id IS NULL OR group_id = :group_id) ORDER BY created, serial""",
+        {"who": who, "group_id": group_id},
+    )
+    return [_stored(row) for row in rows]
 
 
 def _stored(row: sqlite3.Row) -> StoredMask:

@@ -284,3 +284,28 @@ def test_names_are_kept(tmp_path: Path) -> None:
     assert answer["state"]["taste"]["name"] == "Large blooms"
     assert Run.open(page.run.folder).name == "Large blooms"
     assert page.post("rename", name=" ")[0] == 400
+
+
+def test_a_mask_is_on_the_disk_once_and_comes_back_with_the_card(tmp_path: Path) -> None:
+    page = Page(*shelf_with(tmp_path, candidates=3), who="Ada")
+    (card,) = page.next()
+    assert card["masks"] == []
+    rows, sent = [2**32 - 1] * 32, {"pick_id": uuid.uuid4().hex, "group_id": card["group_id"], "candidate": 1}
+    answers = [page.post("mask", rows=rows, **sent) for _ in range(2)]
+    assert [(status, answer["new"]) for status, answer in answers] == [(200, True), (200, False)]
+    assert answers[0][1]["state"]["picks"]["all"] == 0 and answers[0][1]["state"]["last"] is None
+    (again,) = page.next()
+    assert again == {**card, "masks": [{"candidate": 1, "rows": rows}]}
+    other = Page(page.shelf, page.run, "Bob")
+    assert all(one["masks"] == [] for one in other.next(2))
+    assert page.post("mask", rows=[], **{**sent, "pick_id": uuid.uuid4().hex})[0] == 200
+    assert page.next()[0]["masks"] == []
+
+
+@pytest.mark.parametrize("rows", [None, "ffff", [1], [-1] * 32, [2**32] * 32, [0.5] * 32, [[0]] * 32, {"0": 1}])
+def test_what_is_no_mask_is_refused(tmp_path: Path, rows: object) -> None:
+    page = Page(*shelf_with(tmp_path), who="Ada")
+    (card,) = page.next()
+    status, answer = page.post("mask", pick_id=uuid.uuid4().hex, group_id=card["group_id"], candidate=0, rows=rows)
+    assert status == 400 and "rows" in answer["error"]["what"]
+    assert Run.open(page.run.folder).masks.history() == []
