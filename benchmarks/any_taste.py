@@ -58,13 +58,13 @@ from d3po_core.evaluation.compare import compare
 from d3po_core.lora import LoraWeights
 from d3po_core.lora.attachment import applied
 from d3po_core.lora.weights import scale_weights
-from d3po_core.masks import SIZE, Mask, from_tensor
 from d3po_core.models import DiffusersModel, load_model
-from d3po_core.picks import Pick
+from d3po_core.picks import MASK_SIZE, Mask, Pick
 from d3po_core.rewards import Reward
 from d3po_core.run import Run
 from d3po_core.run.run import read_images
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, replace
+from d3po_core.training.masks import from_tensor
 
 T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results" / "any_taste.jsonl"
@@ -159,7 +159,7 @@ def taste_of(case: Case) -> Reward:
 
 def painted(part: Tensor) -> Mask:
     """Return the mask of a part of an image, (H, W) of bool: cells of which at least a quarter belongs to it."""
-    return from_tensor(F.interpolate(part[None, None].float(), (SIZE, SIZE), mode="area")[0, 0] > 0.25)
+    return from_tensor(F.interpolate(part[None, None].float(), (MASK_SIZE, MASK_SIZE), mode="area")[0, 0] > 0.25)
 
 
 def pick(run: Run, case: Case, round: int = 0) -> None:

@@ -2,7 +2,8 @@
 
 A pick is stored as the person made it; pairs and scores are derived each time and never stored. Beside the pick on a
 group a person may flag single candidates as defective or unsafe: the judgement -1 of two of the D3PO paper's uses,
-fewer distortions and safer images (arXiv 2311.13231, section 5). What is flagged is worse than what is not.
+fewer distortions and safer images (arXiv 2311.13231, section 5). What is flagged is worse than what is not. And a mask
+says which part of an image a judgement is about; it judges nothing by itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ MIN_PICKS = 16
 KINDS = ("favourite", "ranking", "tie", "all_bad", "skipped", "scores")
 FlagKind = Literal["defective", "unsafe"]
 FLAGS = ("defective", "unsafe")
+MASK_SIZE = 32
+"""Rows of a mask, and cells of a row."""
+Mask = tuple[int, ...]
+"""The part of an image that a person means: rows from top to bottom, each from 0 to 2**MASK_SIZE - 1, its highest bit
+the cell at the left; empty for the whole image. The grid is over the whole image, whatever its size and shape, as
+coarse as a brush."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,18 @@ def check_flag(kind: str, candidate: int, candidates: int) -> None:
     if kind not in FLAGS:
         raise D3POError(f"'{kind}' is not a kind of flag.", f"Use one of {', '.join(FLAGS)}.")
     check_candidate("flag", candidate, candidates)
+
+
+def check_mask(rows: Sequence[object]) -> Mask:
+    """Return the rows as a mask, an empty one where no cell is painted.
+
+    Raises:
+        D3POError: they are none.
+    """
+    mask = tuple(row for row in rows if type(row) is int and 0 <= row < 2**MASK_SIZE)
+    if rows and (len(rows) != MASK_SIZE or len(mask) != MASK_SIZE):
+        raise D3POError(f"A mask has {MASK_SIZE} rows, each a whole number from 0 to 2^{MASK_SIZE} - 1.")
+    return mask if any(mask) else ()
 
 
 def check_candidate(what: str, candidate: int, candidates: int) -> None:

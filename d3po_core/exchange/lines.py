@@ -8,7 +8,7 @@ A line is a standing pick, flag or mask, with groups and candidates by their num
 A match of a tournament names the groups of its two pictures too, as "entrants".
 
 A flag's kind is "defective" or "unsafe", and its order the one candidate. A mask's kind is "mask", its order the one
-candidate, and its "rows" are as in masks.py. The `metadata.jsonl` of an exported data set (`export_dataset`) holds the
+candidate, and its "rows" are as in picks.py. The `metadata.jsonl` of an exported data set (`export_dataset`) holds the
 same and can be imported too: a folder with an image's prompt, group, picks, flags and masks on each line, which Hugging
 Face's `load_dataset("imagefolder", data_dir=...)` reads.
 """
@@ -22,8 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import D3POError
-from ..masks import check_mask
-from ..picks import FLAGS, Pick, check_candidate, check_flag, check_pick, pairs
+from ..picks import FLAGS, Pick, check_candidate, check_flag, check_mask, check_pick, pairs
 from ..run import Group, Judgement, Run, StoredFlag, StoredMask, StoredPick, files
 from ..run.groups import ID
 from ..run.matches import ENTRANTS

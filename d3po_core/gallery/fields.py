@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import D3POError
-from ..masks import Mask, check_mask
+from ..picks import Mask, check_mask
 
 Fields = Mapping[str, Any]
 """What a page sent, by name; nothing of it is checked yet."""
@@ -86,7 +86,7 @@ def numbers(fields: Fields, name: str) -> tuple[int, ...]:
 
 
 def mask_rows(fields: Fields, name: str) -> Mask:
-    """Return the rows of a mask, see d3po_core/masks.py; empty where nothing is painted."""
+    """Return the rows of a mask, see d3po_core/picks.py; empty where nothing is painted."""
     value = fields.get(name)
     try:
         return check_mask(value if isinstance(value, list) else [None])

@@ -158,7 +158,7 @@ class CandidateFlag(TypedDict):
 
 
 class CandidateMask(TypedDict):
-    """Which part of an image a person means, see d3po_core/masks.py."""
+    """Which part of an image a person means, see d3po_core/picks.py."""
 
     candidate: int
     rows: list[int]

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from dataclasses import dataclass
 
-from ..masks import Mask
+from ..picks import Mask
 from .database import IS_PICK, Part
 from .flags import standing_flags
 from .masks import standing_masks

@@ -1,4 +1,4 @@
-"""Masks: which part of a picture a person's judgements are about, see d3po_core/masks.py.
+"""Masks: which part of a picture a person's judgements are about, see d3po_core/picks.py.
 
 They are recorded as picks are: before the call returns, once for each id, superseded but never deleted. A person's
 newest mask on a candidate counts. A mask alone judges nothing.
@@ -11,8 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..masks import Mask, check_mask
-from ..picks import check_candidate
+from ..picks import Mask, check_candidate, check_mask
 from .database import Part
 from .records import Recorded, Stored, candidates_of, check_shown, record, stored_values
 

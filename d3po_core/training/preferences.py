@@ -14,12 +14,12 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.rollout import from_tensors
 from ..errors import D3POError, check_stop
-from ..masks import Mask, latent_weight
-from ..picks import Pair, graded, ordered, pairs, scores
+from ..picks import Mask, Pair, graded, ordered, pairs, scores
 from ..rewards import Reward, check_varied
 from ..rewards.judge import JudgeFacts, judge_scores, own_judge
 from ..run import Group, Run
 from ..run.run import read_images
+from .masks import latent_weight
 from .methods import METHODS, needs_recording
 from .rows import TrainingGroup, group_rows, predict
 

@@ -9,13 +9,12 @@ import pytest
 
 from d3po_core.errors import D3POError
 from d3po_core.exchange.lines import export_dataset, import_lines, pick_lines
-from d3po_core.masks import SIZE, Mask
-from d3po_core.picks import Pick
+from d3po_core.picks import MASK_SIZE, Mask, Pick
 from d3po_core.run import Run
 from tests.run_helpers import make_run, put_group
 
-LEFT: Mask = (0xFFFF0000,) * SIZE
-RIGHT: Mask = (0x0000FFFF,) * SIZE
+LEFT: Mask = (0xFFFF0000,) * MASK_SIZE
+RIGHT: Mask = (0x0000FFFF,) * MASK_SIZE
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def test_the_newest_of_each_person_and_candidate_stands(run: Run) -> None:
         run.masks.add(group, candidate, mask, who=who)
     assert stands(run) == {("A", group, 0): RIGHT, ("A", group, 1): LEFT, ("B", group, 0): LEFT}
     run.masks.add(group, 0, (), who="A")
-    run.masks.add(group, 1, [0] * SIZE, who="A")
+    run.masks.add(group, 1, [0] * MASK_SIZE, who="A")
     assert stands(run) == {("B", group, 0): LEFT}
     assert len(run.masks.history()) == 6
 
@@ -71,7 +70,7 @@ def test_taking_back_all_of_a_group_takes_masks_too(run: Run) -> None:
     assert stands(run) == {("B", group, 0): LEFT}
 
 
-@pytest.mark.parametrize(("candidate", "rows"), [(9, LEFT), (-1, LEFT), (0, (1,)), (0, (2**32,) * SIZE)])
+@pytest.mark.parametrize(("candidate", "rows"), [(9, LEFT), (-1, LEFT), (0, (1,)), (0, (2**32,) * MASK_SIZE)])
 def test_what_does_not_fit_is_refused(run: Run, candidate: int, rows: Mask) -> None:
     group = put_group(run)
     with pytest.raises(D3POError, match="mask"):

@@ -12,16 +12,16 @@ from torch.distributions import Normal
 
 from d3po_core.diffusion.losses import log_ratio, nft, per_row
 from d3po_core.diffusion.steps import step_mean
-from d3po_core.masks import SIZE, from_tensor, latent_weight
-from d3po_core.picks import Pair
+from d3po_core.picks import MASK_SIZE, Pair
 from d3po_core.run import Run
+from d3po_core.training.masks import from_tensor, latent_weight
 from d3po_core.training.preferences import GroupLoader, PreferenceData, collect_preferences
 from d3po_core.training.rows import TrainingGroup, group_rows, join_rows, noise_images
 from tests.toy import ToyDenoiser, ToyModel, toy_group
 from tests.training.picked import copied, picked_run, trainer
 
-LEFT = from_tensor(torch.arange(SIZE)[None, :].expand(SIZE, SIZE) < SIZE // 2)
-ALL = from_tensor(torch.ones(SIZE, SIZE, dtype=torch.bool))
+LEFT = from_tensor(torch.arange(MASK_SIZE)[None, :].expand(MASK_SIZE, MASK_SIZE) < MASK_SIZE // 2)
+ALL = from_tensor(torch.ones(MASK_SIZE, MASK_SIZE, dtype=torch.bool))
 PAIRS = [Pair(0, 1, 1.0)]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from d3po_core.masks import SIZE, to_tensor
+from d3po_core.picks import MASK_SIZE
+from d3po_core.training.masks import to_tensor
 from tests.hosts.browser.gallery_page import Gallery, until
 from tests.hosts.browser.gallery_server import GalleryServer
 from tests.hosts.browser.test_flags import over, sent
@@ -62,7 +63,7 @@ def test_a_stroke_marks_what_is_meant_and_picks_nothing(opened: Opened, server: 
     until(lambda: (group, shown[1]) in stands(server))
     painted = stands(server)[group, shown[1]]
     rows, columns = painted.nonzero().T
-    assert rows.min() >= 0.75 * SIZE - 5 and rows.max() <= 0.75 * SIZE + 4  # a radius of 4 cells about the line
+    assert rows.min() >= 0.75 * MASK_SIZE - 5 and rows.max() <= 0.75 * MASK_SIZE + 4  # 4 cells about the line
     assert painted[24, 8:24].all() and columns.min() >= 3 and columns.max() <= 28
     assert darkness(gallery, 1, 0.5, 0.75) == 0 and darkness(gallery, 1, 0.5, 0.2) > 100
     assert darkness(gallery, 0, 0.5, 0.5) == 0

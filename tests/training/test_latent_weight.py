@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from d3po_core.errors import D3POError
-from d3po_core.masks import OUTSIDE, SIZE, Mask, check_mask, from_tensor, latent_weight, to_tensor
+from d3po_core.picks import MASK_SIZE, Mask, check_mask
+from d3po_core.training.masks import OUTSIDE, from_tensor, latent_weight, to_tensor
 
-LEFT = (0xFFFF0000,) * SIZE
-TOP = (0xFFFFFFFF,) * (SIZE // 2) + (0,) * (SIZE // 2)
+LEFT = (0xFFFF0000,) * MASK_SIZE
+TOP = (0xFFFFFFFF,) * (MASK_SIZE // 2) + (0,) * (MASK_SIZE // 2)
 
 
-@given(st.lists(st.integers(0, 2**SIZE - 1), min_size=SIZE, max_size=SIZE))
+@given(st.lists(st.integers(0, 2**MASK_SIZE - 1), min_size=MASK_SIZE, max_size=MASK_SIZE))
 def test_cells_and_rows_are_the_same(rows: list[int]) -> None:
     mask = check_mask(rows)
     if mask:
@@ -54,7 +55,7 @@ def test_of_several_people_the_mean_counts_and_of_several_candidates_the_largest
 
 
 def test_a_cell_that_is_cut_counts_in_part() -> None:
-    mask = from_tensor(torch.arange(SIZE)[None, :].expand(SIZE, SIZE) == 0)
+    mask = from_tensor(torch.arange(MASK_SIZE)[None, :].expand(MASK_SIZE, MASK_SIZE) == 0)
     weight = latent_weight([(0, mask)], torch.zeros(1, 4, 8, 8), outside=0.0)
     assert weight is not None
     assert torch.allclose(weight[0, 0, 0], torch.tensor([8.0, *[0.0] * 7]))  # a quarter of a place, all of the mean

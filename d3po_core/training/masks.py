@@ -1,8 +1,6 @@
-"""Masks: a person paints over the part of a picture that a judgement is about, "this is what I mean".
+"""Masks in training: a person paints over the part of a picture that a pick is about, "this is what I mean".
 
-A mask is a grid over the whole picture, whatever its size and shape, as coarse as a brush: rows of cells, each row an
-integer, its highest bit the cell at the left. In training it weighs the log-ratio of its picture place by place
-(diffusion/losses.py, `log_ratio`).
+A mask (picks.py) weighs the log-ratio of its group's candidates place by place (diffusion/losses.py, `log_ratio`).
 """
 
 from __future__ import annotations
@@ -13,36 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import D3POError
+from ..picks import MASK_SIZE, Mask, check_mask
 
-SIZE = 32
-"""Rows of a mask, and cells of a row."""
-Mask = tuple[int, ...]
-"""The rows from top to bottom, each from 0 to 2**SIZE - 1; empty for no mask."""
 OUTSIDE = 0.1
 """Weight of a place outside a mask, for one inside of 1, before the mean is made 1."""
 
 
-def check_mask(rows: Sequence[object]) -> Mask:
-    """Return the rows as a mask, an empty one where no cell is painted.
-
-    Raises:
-        D3POError: they are none.
-    """
-    mask = tuple(row for row in rows if type(row) is int and 0 <= row < 2**SIZE)
-    if rows and (len(rows) != SIZE or len(mask) != SIZE):
-        raise D3POError(f"A mask has {SIZE} rows, each a whole number from 0 to 2^{SIZE} - 1.")
-    return mask if any(mask) else ()
-
-
 def to_tensor(mask: Mask) -> Tensor:
-    """Return a mask's cells as zeros and ones, (SIZE, SIZE), float32."""
-    return torch.tensor([[row >> (SIZE - 1 - column) & 1 for column in range(SIZE)] for row in mask]).float()
+    """Return a mask's cells as zeros and ones, (MASK_SIZE, MASK_SIZE), float32."""
+    return torch.tensor([[row >> (MASK_SIZE - 1 - column) & 1 for column in range(MASK_SIZE)] for row in mask]).float()
 
 
 def from_tensor(cells: Tensor) -> Mask:
-    """Return the mask of painted cells, (SIZE, SIZE) of bool; the inverse of `to_tensor`."""
-    return check_mask([sum(bool(cell) << (SIZE - 1 - column) for column, cell in enumerate(row)) for row in cells])
+    """Return the mask of painted cells, (MASK_SIZE, MASK_SIZE) of bool; the inverse of `to_tensor`."""
+    return check_mask([sum(bool(cell) << (MASK_SIZE - 1 - column) for column, cell in enumerate(row)) for row in cells])
 
 
 def latent_weight(masks: Sequence[tuple[int, Mask]], latents: Tensor, outside: float = OUTSIDE) -> Tensor | None:
