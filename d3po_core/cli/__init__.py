@@ -100,11 +100,11 @@ class CtrlC:
             signal.signal(signal.SIGINT, before)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.pressed:
+        again, self.pressed = self.pressed, True  # before anybody reads that it was heard, and presses again
+        if again:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        said = "Once more ends it at once, without saving." if self.pressed else "Stopping…"
+        said = "Once more ends it at once, without saving." if again else "Stopping…"
         os.write(2, f"\n{said}\n".encode(sys.stderr.encoding or "utf-8", "replace"))  # print may be in use
-        self.pressed = True
         if not is_unbroken():
             raise KeyboardInterrupt
 
