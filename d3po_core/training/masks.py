@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..picks import MASK_SIZE, Mask, check_mask
 
-OUTSIDE = 0.1
+OUTSIDE = 0.3
 """Weight of a place outside a mask, for one inside of 1, before the mean is made 1."""
 
 

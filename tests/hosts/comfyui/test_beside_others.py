@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -301,11 +302,12 @@ def toggle(page: Page, kinds: list[str], how: str) -> None:
 def test_our_nodes_in_a_group_switched_off_and_in_a_subgraph(
     opened: Callable[..., Page], beside: Host, new_nodes: bool
 ) -> None:
-    run = sampled(beside, "places")
+    name = f"places-{uuid.uuid4().hex[:6]}"  # a second try is not to find the picks of the first
+    run = sampled(beside, name)
     page = opened(**{"Comfy.VueNodes.Enabled": new_nodes})
     ending = {key: each for key, each in plain().items() if key in ("sample", "decode", "save")}
     base = picture(beside, beside.run(plain()))
-    page.load({**complete_graph("places"), **ending})
+    page.load({**complete_graph(name), **ending})
     page.run("(id) => window.shown('node').setAttribute('taste', id)", run)
     page.wait_for_group("node")
     all_three = ["PairedTrajectorySampler", "PreferenceCollector", "LoraTrainer"]
