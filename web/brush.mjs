@@ -1,14 +1,17 @@
 /**
  * The brush: while it is on, pointers paint over the part of an image that is meant, and pick nothing. The right button
  * or Shift wipes off, the wheel and [ ] change the size. With keys, arrows move it and Space paints. Every stroke is
- * saved as it ends, so that leaving loses nothing.
+ * saved as it ends, and leaving ends it, so that nothing is lost.
  */
 
 import { el, mark } from "./dom.mjs";
 import { CELLS, dabbed } from "./masks.mjs";
 
 const SIZES = [1, 1.6, 2.5, 4, 6, 9];
-const RIGHT = 2;
+const PAINTS = 0;
+const WIPES = [2, 5]; // the right button, and a pen's other end
+const NOTCH = 60;
+const MOST_DABS = 256;
 
 /** @typedef {{x: number, y: number}} Place in cells of the picture's grid */
 
@@ -16,7 +19,8 @@ export class Brush {
   /**
    * @param {HTMLElement} stage its frames have the class "frame"
    * @param {{frames: () => HTMLElement[], rows: (at: number) => number[], show: (at: number, rows: number[]) => void,
-   *   save: (at: number, rows: number[]) => void, changed: () => void}} view
+   *   save: (at: number, rows: number[]) => void, changed: () => void, deeds: () => number}} view
+   *   `deeds` counts all else that can be taken back
    */
   constructor(stage, view) {
     this.stage = stage;
@@ -24,34 +28,57 @@ export class Brush {
     this.on = false;
     this.size = 3;
     this.ring = el("span.ring", { "aria-hidden": "true" });
-    /** @type {{at: number, rows: number[]}[]} what strokes have changed, the last one at the end */
+    /** @type {{at: number, rows: number[], deeds: number}[]} what this group's strokes have changed, in their order */
     this.strokes = [];
-    /** @type {{at: number, before: number[], rows: number[], last: Place, wipe: boolean} | null} */
+    /** @type {{at: number, pointer: number, before: number[], rows: number[], last: Place, wipe: boolean} | null} */
     this.stroke = null;
     /** Where keys paint. */
     this.cursor = { at: 0, x: CELLS / 2, y: CELLS / 2 };
+    this.wheeled = 0;
     this.#listen();
   }
 
-  /** @param {boolean} on */
-  turn(on) {
+  /** A stroke under way is ended, and counts. @param {boolean} on @param {number} [at] the image that keys paint on */
+  turn(on, at = -1) {
+    this.end();
     if (on === this.on) return;
     this.on = on;
-    this.stroke = null;
-    this.strokes = [];
-    if (!on) this.ring.remove();
+    this.cursor = { at: Math.max(0, at), x: CELLS / 2, y: CELLS / 2 };
+    this.ring.remove();
     mark(this.stage, "brushing", on);
     this.view.changed();
   }
 
-  /** Takes the last stroke back; whether there was one. */
+  /** Begins anew for another group; a stroke under way was meant for the one before, and is dropped. */
+  next() {
+    this.stroke = null;
+    this.strokes = [];
+    this.turn(false);
+  }
+
+  /** Takes the last stroke back, if nothing else was done since; whether there was one. */
   undo() {
-    const last = this.strokes.pop();
-    if (!last) return false;
+    if (this.stroke) {
+      this.#cancel();
+      return true;
+    }
+    const last = this.strokes.at(-1);
+    if (!last || this.view.deeds() > last.deeds) return false;
+    this.strokes.pop();
     this.view.show(last.at, last.rows);
     this.view.save(last.at, last.rows);
     this.view.changed();
     return true;
+  }
+
+  /** Ends a stroke and saves it. */
+  end() {
+    const { stroke } = this;
+    this.stroke = null;
+    if (!stroke || String(stroke.rows) === String(stroke.before)) return;
+    this.strokes.push({ at: stroke.at, rows: stroke.before, deeds: this.view.deeds() });
+    this.view.save(stroke.at, stroke.rows);
+    this.view.changed();
   }
 
   /** @param {number} by how many sizes larger */
@@ -60,26 +87,22 @@ export class Brush {
     this.#drawRing();
   }
 
-  /** Starts painting by keys on an image. @param {number} at */
-  point(at) {
-    if (at >= 0 && at !== this.cursor.at) this.cursor = { at, x: CELLS / 2, y: CELLS / 2 };
-  }
-
-  /** An arrow key. @param {[number, number]} by */
+  /** Moves the place where keys paint. @param {[number, number]} by an arrow's direction */
   nudge([x, y]) {
+    if (!this.view.frames()[this.cursor.at]) return;
     /** @param {number} value */
     const inside = (value) => Math.min(CELLS, Math.max(0, value));
     this.cursor = { ...this.cursor, x: inside(this.cursor.x + x), y: inside(this.cursor.y + y) };
     this.#ringAt(this.cursor.at, this.cursor);
   }
 
-  /** Space. @param {boolean} wipe */
+  /** Paints where the keys are. @param {boolean} wipe */
   dab(wipe) {
     const { at } = this.cursor;
-    if (!this.view.frames()[at]) return;
+    if (this.stroke || !this.view.frames()[at]) return;
     this.#ringAt(at, this.cursor);
-    this.#begin(at, this.cursor, wipe);
-    this.#end();
+    this.#begin(at, this.cursor, wipe, -1);
+    this.end();
   }
 
   #listen() {
@@ -87,7 +110,8 @@ export class Brush {
     const listen = (type, act) => {
       /** @param {Event} event */
       const heard = (event) => {
-        if (!this.on) return;
+        // A page is zoomed by Ctrl and the wheel.
+        if (!this.on || (event instanceof WheelEvent && event.ctrlKey)) return;
         // Zoom and picking listen on the way up.
         event.stopPropagation();
         if (event.cancelable && type !== "pointerdown") event.preventDefault();
@@ -97,9 +121,10 @@ export class Brush {
     };
     listen("pointerdown", (event) => this.#pressed(event));
     listen("pointermove", (event) => this.#moved(event));
-    listen("pointerup", () => this.#end());
-    listen("pointercancel", () => this.#cancel());
-    listen("wheel", (event) => event.deltaY && this.resize(event.deltaY < 0 ? 1 : -1));
+    listen("pointerup", (event) => this.#isOurs(event) && this.end());
+    listen("lostpointercapture", (event) => this.#isOurs(event) && this.end());
+    listen("pointercancel", (event) => this.#isOurs(event) && this.#cancel());
+    listen("wheel", (event) => this.#turned(event));
     listen("click", () => {});
     listen("contextmenu", () => {});
     listen("touchmove", () => {});
@@ -107,23 +132,32 @@ export class Brush {
   }
 
   /** @param {PointerEvent} event */
+  #isOurs(event) {
+    return this.stroke?.pointer === event.pointerId;
+  }
+
+  /** @param {PointerEvent} event */
   #pressed(event) {
     this.stage.focus({ preventScroll: true });
     const at = this.#under(event);
-    if (at < 0 || this.stroke) return;
+    const wipes = WIPES.includes(event.button);
+    if (at < 0 || this.stroke || !(wipes || event.button === PAINTS)) return;
     this.stage.setPointerCapture(event.pointerId);
-    this.#begin(at, this.#place(at, event), event.button === RIGHT || event.shiftKey);
+    this.#begin(at, this.#place(at, event), wipes || event.shiftKey, event.pointerId);
   }
 
   /** @param {PointerEvent} event */
   #moved(event) {
+    if (this.stroke && !this.#isOurs(event)) return;
     const at = this.stroke?.at ?? this.#under(event);
     if (at < 0) return this.ring.remove();
     const place = this.#place(at, event);
     this.#ringAt(at, place);
     if (!this.stroke) return;
+    // It was let go where nobody heard of it.
+    if (event.buttons === 0) return this.end();
     const { last } = this.stroke;
-    const count = Math.ceil(2 * Math.hypot(place.x - last.x, place.y - last.y));
+    const count = Math.min(MOST_DABS, Math.ceil(2 * Math.hypot(place.x - last.x, place.y - last.y)));
     for (let step = 1; step <= count; step++) {
       this.#dab({ x: last.x + ((place.x - last.x) * step) / count, y: last.y + ((place.y - last.y) * step) / count });
     }
@@ -131,10 +165,18 @@ export class Brush {
     this.view.show(at, this.stroke.rows);
   }
 
-  /** @param {number} at @param {Place} place @param {boolean} wipe */
-  #begin(at, place, wipe) {
+  /** Changes the size by a notch of a wheel, or as much of a trackpad. @param {WheelEvent} event */
+  #turned(event) {
+    this.wheeled = Math.sign(event.deltaY) === Math.sign(this.wheeled) ? this.wheeled + event.deltaY : event.deltaY;
+    if (Math.abs(this.wheeled) < NOTCH) return;
+    this.resize(this.wheeled < 0 ? 1 : -1);
+    this.wheeled = 0;
+  }
+
+  /** @param {number} at @param {Place} place @param {boolean} wipe @param {number} pointer */
+  #begin(at, place, wipe, pointer) {
     const before = this.view.rows(at);
-    this.stroke = { at, before, rows: before, last: place, wipe };
+    this.stroke = { at, pointer, before, rows: before, last: place, wipe };
     this.#dab(place);
     this.view.show(at, this.stroke.rows);
   }
@@ -142,15 +184,6 @@ export class Brush {
   /** @param {Place} place */
   #dab(place) {
     if (this.stroke) this.stroke.rows = dabbed(this.stroke.rows, place, SIZES[this.size], this.stroke.wipe);
-  }
-
-  #end() {
-    const { stroke } = this;
-    this.stroke = null;
-    if (!stroke || String(stroke.rows) === String(stroke.before)) return;
-    this.strokes.push({ at: stroke.at, rows: stroke.before });
-    this.view.save(stroke.at, stroke.rows);
-    this.view.changed();
   }
 
   #cancel() {
@@ -168,8 +201,8 @@ export class Brush {
   #place(at, event) {
     const box = shown(this.view.frames()[at]);
     return {
-      x: (CELLS * (event.clientX - box.left)) / box.width,
-      y: (CELLS * (event.clientY - box.top)) / box.height,
+      x: (CELLS * (event.clientX - box.left)) / Math.max(1, box.width),
+      y: (CELLS * (event.clientY - box.top)) / Math.max(1, box.height),
     };
   }
 

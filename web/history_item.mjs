@@ -51,10 +51,12 @@ export class HistoryItem {
     const best = place === 0 || (this.item.kind === "scores" && this.item.scores[image.candidate] > 0);
     const name = this.text.t(best ? "history.is_favourite" : "history.picture", { n: at + 1 });
     press.setAttribute("aria-pressed", String(best));
-    press.setAttribute("aria-label", nameWithFlags(this.text, name, this.item.flags, image.candidate));
+    const rows = maskOf(this.item.masks, image.candidate);
+    const named = nameWithFlags(this.text, name, this.item.flags, image.candidate);
+    press.setAttribute("aria-label", rows.length ? this.text.t("pick.painted", { name: named }) : named);
     mark(press, "chosen", best);
     showFlags(element, this.item.flags, image.candidate);
-    veil.show(maskOf(this.item.masks, image.candidate));
+    veil.show(rows);
     const ranked = this.item.kind === "ranking" && place >= 0;
     badge.replaceChildren(...(ranked ? [this.text.value(place + 1)] : best ? [icon("favourite")] : []));
   }

@@ -8,8 +8,8 @@
 
 /** @type {Record<string, string>} */
 const LETTERS = { T: "tie", X: "all_bad", S: "skip", Z: "undo", D: "defective", U: "unsafe", B: "brush", F: "full", H: "history" };
-/** @type {Record<string, string>} the brush's, as in programs that paint */
-const SIZES = { "[": "smaller", "]": "larger" };
+/** @type {Record<string, string>} the brush's, as in programs that paint: as they are printed, and by their place */
+const SIZES = { "[": "smaller", "]": "larger", BracketLeft: "smaller", BracketRight: "larger" };
 /** @type {Record<string, [number, number]>} */
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const TYPING = new Set(["INPUT", "TEXTAREA", "SELECT"]);
@@ -20,6 +20,8 @@ export function commandFor(event) {
   if (event.code === "Escape" || event.key === "Escape") return { name: "leave" };
   const target = /** @type {Element} */ (event.composedPath()[0]);
   if (TYPING.has(target.tagName)) return null;
+  const size = brushSize(event);
+  if (size) return size;
   if (event.ctrlKey || event.metaKey) {
     if (event.altKey || event.shiftKey) return null;
     // The browser would mark all text of the page around.
@@ -28,6 +30,13 @@ export function commandFor(event) {
   }
   if (event.altKey) return null;
   return digit(event) ?? arrow(event) ?? big(event, target) ?? (isHelp(event) ? { name: "help" } : letter(event));
+}
+
+/** Brackets need AltGr on many keyboards, which Windows tells as Ctrl and Alt. @param {KeyboardEvent} event */
+function brushSize(event) {
+  if (event.metaKey || event.ctrlKey !== event.altKey) return null;
+  const name = SIZES[event.key] ?? (event.altKey || event.shiftKey ? undefined : SIZES[event.code]);
+  return name ? { name } : null;
 }
 
 /** @param {KeyboardEvent} event */
@@ -60,7 +69,7 @@ function isHelp(event) {
 
 /** @param {KeyboardEvent} event */
 function letter(event) {
-  const name = event.shiftKey ? undefined : (LETTERS[letterOf(event)] ?? SIZES[event.key]);
+  const name = event.shiftKey ? undefined : LETTERS[letterOf(event)];
   return name ? { name } : null;
 }
 

@@ -38,9 +38,9 @@ export class MaskChanges {
     this.changes.delete(group_id);
   }
 
-  /** A card with its masks as they are now. @param {Card} card */
+  /** A card with its masks as they are now. A repeat comes as it came the first time. @param {Card} card */
   on(card) {
-    const changes = this.changes.get(card.group_id) ?? [];
+    const changes = (card.reason !== "repeat" && this.changes.get(card.group_id)) || [];
     /** @param {Mask[]} masks @param {Mask} mask */
     const apply = (masks, { candidate, rows }) => withMask(masks, candidate, rows);
     return { ...card, masks: changes.reduce(apply, card.masks ?? []) };
@@ -66,7 +66,7 @@ export function dabbed(rows, at, radius, wipe) {
   return painted.some(Boolean) ? painted : [];
 }
 
-/** What shows a mask on a picture: a canvas that is laid over it, and lies as it does. */
+/** Shows a mask on a picture, by a canvas over it that is fitted into the frame as the picture is. */
 export class Veil {
   /** @param {HTMLImageElement} picture loaded or not */
   constructor(picture) {

@@ -25,6 +25,8 @@ export class PickView extends StageView {
     /** The flag for which an image is to be named, or "". */
     this.asking = "";
     this.flagsFrom = 0;
+    /** `#deeds` when this group came. */
+    this.deedsBefore = 0;
     /** @type {Veil[]} by place on screen */
     this.veils = [];
     this.brush = new Brush(this.stage.element, {
@@ -33,6 +35,7 @@ export class PickView extends StageView {
       show: (at, rows) => this.veils[at].show(rows),
       save: (at, rows) => this.#mask(at, rows),
       changed: () => this.refresh(),
+      deeds: () => this.#deeds,
     });
     this.waiting = new Waiting(session, text, shell);
     this.bar = new PickBar(this, text);
@@ -154,8 +157,7 @@ export class PickView extends StageView {
     if (on && !this.session.current) return true;
     this.stage.zoom.off();
     this.#ask("");
-    this.brush.point(this.stage.aim);
-    this.brush.turn(on);
+    this.brush.turn(on, this.stage.aim);
     this.shell.speak(this.text.t(on ? "say.brush" : "say.brush_off"));
     return true;
   }
@@ -174,7 +176,9 @@ export class PickView extends StageView {
 
   undo() {
     if (this.asking) return void this.#ask("");
-    if (this.brush.on && this.brush.undo()) return;
+    if (this.brush.undo()) return;
+    // Once too often is not to leave the pictures that are being painted on.
+    if (this.brush.on && this.#deeds === this.deedsBefore) return;
     if (this.ranking.order.length) {
       this.ranking.back();
       return this.#badges();
@@ -194,6 +198,7 @@ export class PickView extends StageView {
   /** Asks for the image that a flag is meant for; "" asks no more. @param {string} kind @returns {true} */
   #ask(kind) {
     this.asking = kind;
+    if (kind) this.brush.turn(false);
     this.#badges();
     if (kind) this.shell.speak(this.text.t("say.which", { flag: this.text.t(`flag.${kind}`) }));
     return true;
@@ -214,6 +219,11 @@ export class PickView extends StageView {
       this.flagsFrom = now + FLAG_GUARD_MS;
       this.#pick("all_bad", [], now);
     }
+  }
+
+  /** How much was done here that can be taken back, besides strokes. */
+  get #deeds() {
+    return this.session.made.length + this.ranking.order.length;
   }
 
   /** @param {number} at @param {number[]} rows */
@@ -254,6 +264,7 @@ export class PickView extends StageView {
 
   /** @param {PickKind} kind @param {number[]} positions best first @param {number} now */
   #pick(kind, positions, now) {
+    this.brush.end();
     const images = this.session.current?.card.images ?? [];
     const decision_ms = this.watch.read(now);
     this.watch.stop();
@@ -285,7 +296,8 @@ export class PickView extends StageView {
     const n = pictures.length;
     this.ranking.begin(n);
     this.asking = "";
-    this.brush.turn(false);
+    this.brush.next();
+    this.deedsBefore = this.#deeds;
     this.stage.show(pictures, this.text.t("pick.choose", { n, prompt: card.prompt }));
     this.veils = pictures.map((picture) => new Veil(picture));
     this.veils.forEach((veil, at) => this.stage.frames[at].querySelector("img")?.after(veil.element));

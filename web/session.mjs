@@ -73,7 +73,7 @@ export class Session extends EventTarget {
       if (isFlag(kind)) this.flags.note(card.group_id, order[0], kind, Boolean(on));
     }
     for (const { kind, body } of this.outbox.waiting) {
-      if (kind === "mask") this.masks.note(body.group_id, body.candidate, body.rows);
+      if (kind === "mask" && body.who === this.who && body.reason !== "repeat") this.masks.note(body.group_id, body.candidate, body.rows);
     }
     this.outbox.start();
     document.addEventListener("visibilitychange", () => this.hear(), { signal: this.ending.signal });
@@ -156,7 +156,7 @@ export class Session extends EventTarget {
     const mask = { pick_id, candidate, rows, reason, shown_order: shownOrder(card) };
     const body = { client: this.tab.id, who: this.who, group_id, ...mask };
     this.outbox.add({ id: pick_id, kind: "mask", path: `${this.path}/mask`, body, counts: 0 });
-    this.masks.note(group_id, candidate, rows);
+    if (reason !== "repeat") this.masks.note(group_id, candidate, rows);
     this.cards.change(group_id, (now) => ({ ...now, masks: withMask(now.masks, candidate, rows) }));
     this.tell("masks");
   }
@@ -251,6 +251,7 @@ export class Session extends EventTarget {
     if (!answer?.card) return this.polling.pause.cut();
     const { card } = answer;
     this.flags.forget(card.group_id);
+    this.masks.forget(card.group_id);
     const inFront = this.current?.card.group_id === last.group_id;
     if (isFlag(last.kind) && inFront) this.#setFlags(last.group_id, () => card.flags);
     else await this.#bringBack(card);

@@ -25,7 +25,8 @@ export class Stage {
     this.zoom = new Zoom(this.element, () => view.refreshButtons());
     // A key that is let go elsewhere would never be heard of.
     this.element.addEventListener("blur", () => this.zoom.hold(false));
-    this.element.addEventListener("pointermove", (event) => this.#pointed(event));
+    // On the way down: a brush keeps it from going up.
+    this.element.addEventListener("pointermove", (event) => this.#pointed(event), { capture: true });
     this.size = { width: 0, height: 0, gap: 8 };
     /** @type {{x: number, y: number} | null} */
     this.pointer = null;

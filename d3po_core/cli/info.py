@@ -177,6 +177,8 @@ def describe(run: Run, folder: str) -> list[tuple[str, str]]:
     flags = Counter(flag.kind for flag in run.flags.standing())
     if flags:
         lines.append(("Flags", ", ".join(f"{count} {kind}" for kind, count in flags.most_common())))
+    if masks := run.masks.standing():
+        lines.append(("Masks", f"{len(masks)} pictures painted on"))
     lines += [(f"Round {round.number}", _round(round)) for round in run.rounds.all()]
     way = way_on(run)
     if way is not None:

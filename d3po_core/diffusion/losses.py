@@ -166,8 +166,8 @@ def log_ratio(denoised: Tensor, ref: Tensor, z: Tensor, steps: LinearSteps, weig
     """Compute log pi_theta - log pi_ref of each row's step, in nats, summed over latent elements: (B,).
 
     The steps are Gaussian with independent elements, so this is a sum over them, and a person who says which part of a
-    picture is meant (picks.py) weighs its terms: what lies elsewhere then earns neither praise nor blame. With mean
-    weight 1 beta keeps its meaning, and equal weights give the log-ratio itself.
+    picture is meant (picks.py) weighs its terms: the rest then earns little praise and little blame. With mean weight 1
+    beta keeps its meaning, and equal weights give the log-ratio itself.
 
     Args:
         denoised: the trained policy's denoised prediction, (B, ...).

@@ -2,7 +2,7 @@
 
 | file | form |
 | --- | --- |
-| lines.py | all that was recorded of picks and flags, as JSON lines; with images, for Hugging Face; can be imported |
+| lines.py | picks, flags and masks, as JSON lines; with images, for Hugging Face; can be imported |
 | authors_json.py | picks as the feedback JSON of the D3PO authors' repository; can be imported again |
 | share.py | one zip with the LoRA, a before/after image and a card |
 """

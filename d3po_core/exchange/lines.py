@@ -33,7 +33,7 @@ from .authors_json import import_picks
 NOTHING_IMPORTED = "Nothing was imported."
 MAX_NAME_LENGTH = 80
 
-Said = StoredPick | StoredFlag | StoredMask
+Remark = StoredPick | StoredFlag | StoredMask
 Subject = tuple[object, ...]
 """What something was said about: group and person, for a flag or mask also its kind and candidate. Only the newest
 counts."""
@@ -42,7 +42,7 @@ counts."""
 def pick_lines(run: Run) -> str:
     """Return all standing picks, flags and masks, a line each, in the order in which they were made."""
     groups = {group.id: group for group in run.groups.select()}
-    stored: list[Said] = [*run.picks.standing(), *run.flags.standing(), *run.masks.standing()]
+    stored: list[Remark] = [*run.picks.standing(), *run.flags.standing(), *run.masks.standing()]
     lines = [_to_full_line(each, groups[each.group_id]) for each in sorted(stored, key=lambda each: each.when)]
     return _to_text(lines)
 
@@ -51,7 +51,7 @@ def _to_text(lines: list[JsonObject]) -> str:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
-def to_line(stored: Said) -> JsonObject:
+def to_line(stored: Remark) -> JsonObject:
     """Convert a pick, flag or mask to the form of these files, without its group."""
     if isinstance(stored, StoredFlag):
         judgement: JsonObject = {"kind": stored.kind, "order": [stored.candidate], "scores": []}
@@ -105,7 +105,7 @@ def import_lines(run: Run, path: str | Path) -> int:
     read = [(number, _met_here(run, line)) for number, line in _read(path)]
     groups = {group.id: group for group in run.groups.select()}
     lines = [_check(line, number, path, groups) for number, line in read]
-    history: list[Said] = [*run.picks.history(), *run.flags.history(), *run.masks.history()]
+    history: list[Remark] = [*run.picks.history(), *run.flags.history(), *run.masks.history()]
     known, taken_back = {_content(each) for each in history}, dict[Subject, float]()
     for each in history:
         taken_back[_subject(each)] = max(taken_back.get(_subject(each), 0.0), each.undone or 0.0)
@@ -127,20 +127,20 @@ def import_lines(run: Run, path: str | Path) -> int:
     return count
 
 
-def _subject(stored: Said) -> Subject:
+def _subject(stored: Remark) -> Subject:
     if isinstance(stored, StoredPick):
         return (stored.group_id, stored.who)
     return (stored.group_id, stored.who, stored.kind if isinstance(stored, StoredFlag) else "mask", stored.candidate)
 
 
-def _content(stored: Said) -> tuple[object, ...]:
+def _content(stored: Remark) -> tuple[object, ...]:
     """Return what was said, and when, by which the same judgement is known again."""
     if isinstance(stored, StoredFlag):
         return (*_subject(stored), stored.when)
     return (*_subject(stored), stored.when, stored.mask if isinstance(stored, StoredMask) else stored.pick)
 
 
-def _to_full_line(stored: Said, group: Group) -> JsonObject:
+def _to_full_line(stored: Remark, group: Group) -> JsonObject:
     return {
         **{"group": group.number, "id": group.id, "prompt": group.prompt, **to_line(stored)},
         **{"round": group.round, "held_out": group.held_out},
@@ -194,7 +194,7 @@ def _met_here(run: Run, line: JsonObject) -> JsonObject:
     return {**line, "id": match.group_id, **turned}
 
 
-def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) -> Said:
+def _check(line: JsonObject, number: int, path: Path, groups: dict[str, Group]) -> Remark:
     """Return the pick, flag or mask of a line that fits the run; it has no id.
 
     Raises:

@@ -58,7 +58,10 @@ def share(
             archive.writestr("prompts.txt", "".join(f"{prompt.text}\n" for prompt in run.prompts.all()))
         if with_picks:
             _, past = run.history.page(0, 10**9)
-            rows = [{"group": p.number, "kind": p.kind, "order": list(p.order), "flags": p.flags} for p in past]
+            rows = [
+                {"group": p.number, "kind": p.kind, "order": list(p.order), "flags": p.flags, "masks": p.masks}
+                for p in past
+            ]
             archive.writestr("picks.json", json.dumps(rows))
     files.replace(path, content.getvalue())
     return path

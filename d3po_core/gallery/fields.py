@@ -88,8 +88,10 @@ def numbers(fields: Fields, name: str) -> tuple[int, ...]:
 def mask_rows(fields: Fields, name: str) -> Mask:
     """Return the rows of a mask, see d3po_core/picks.py; empty where nothing is painted."""
     value = fields.get(name)
+    if not isinstance(value, list):
+        raise BadRequest(f"'{name}' must be a list of numbers.")
     try:
-        return check_mask(value if isinstance(value, list) else [None])
+        return check_mask(value)
     except D3POError as error:
         raise BadRequest(f"'{name}' is not a mask: {error.what}") from error
 

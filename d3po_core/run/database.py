@@ -284,11 +284,12 @@ _VIEWS = (
         SELECT 1 FROM standing WHERE standing.group_id = f.group_id AND standing.who = f.who
         AND standing.created >= f.created AND standing.kind IN ('favourite', 'ranking')
         AND json_extract(standing.chosen, '$[0]') = json_extract(f.chosen, '$[0]'))""",
-    # A mask stands if it is the person's newest one on the candidate and something is painted.
+    # A mask stands if it is the person's newest one on the candidate and something is painted. A repeat comes without
+    # masks, as it came at first, so what is painted there is no change of mind.
     """CREATE TEMP VIEW masks AS SELECT * FROM picks AS m
-        WHERE undone IS NULL AND kind = 'mask' AND scores <> '[]' AND NOT EXISTS (
+        WHERE undone IS NULL AND kind = 'mask' AND reason <> 'repeat' AND scores <> '[]' AND NOT EXISTS (
         SELECT 1 FROM picks AS later WHERE later.group_id = m.group_id AND later.who = m.who AND later.undone IS NULL
-        AND later.kind = 'mask' AND later.chosen = m.chosen
+        AND later.kind = 'mask' AND later.reason <> 'repeat' AND later.chosen = m.chosen
         AND (later.created, later.serial) > (m.created, m.serial))""",
 )
 """What stands of all that was ever said: the newest by its time, in whatever order it was recorded or imported. They

@@ -22,7 +22,6 @@ from .records import (
     Stored,
     candidates_of,
     check_shown,
-    is_recorded,
     record,
     revision,
     stored_values,
@@ -177,9 +176,10 @@ class Picks(Part):
                 count_up(connection, "pick_revision")
 
     def has(self, pick_id: str) -> bool:
-        """Return whether this pick or flag was ever recorded."""
+        """Return whether this pick or flag was ever recorded; masks are neither."""
         with self._database.read() as connection:
-            return is_recorded(connection, pick_id)
+            query = "SELECT 1 FROM picks WHERE pick_id = ? AND kind <> 'mask'"
+            return connection.execute(query, (pick_id,)).fetchone() is not None
 
     def last(self, who: str = "") -> StoredPick | StoredFlag | None:
         """Return a person's last pick or flag that was not taken back."""

@@ -30,12 +30,12 @@ def from_tensor(cells: Tensor) -> Mask:
 def latent_weight(masks: Sequence[tuple[int, Mask]], latents: Tensor, outside: float = OUTSIDE) -> Tensor | None:
     """Return how much every place of a group's latents counts, (C, 1, ..., h, w), of mean 1.
 
-    What is meant in one candidate is looked at in all of them: a preference compares, and what is weighed on one side
+    The places that are meant in one candidate count in all of them, because a preference compares: weights on one side
     alone would praise or blame the rest of the other.
 
     Args:
-        masks: what people painted, each with its candidate's number. Of one candidate several people's mean counts,
-            of several candidates each place's largest.
+        masks: what people painted, each with its candidate's number. Of one candidate the mean counts, of those who
+            painted on it; of several candidates each place's largest.
         latents: of the group, (C, channels, ..., h, w).
         outside: weight of what nobody painted over, relative to what all did.
 

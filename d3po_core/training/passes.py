@@ -103,7 +103,7 @@ class BatchLimits:
 
 
 def row_log_ratios(denoiser: Denoiser, rows: Rows) -> Tensor:
-    """Return log pi_theta - log pi_ref of every row, mean over latent elements, (R,)."""
+    """Return log pi_theta - log pi_ref of every row, mean over latent elements that all weigh alike, (R,)."""
     return log_ratio(predict(denoiser, rows), rows.ref, rows.z, rows.steps) / rows.x[0].numel()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -57,7 +57,8 @@ class PreferenceData:
         training, held_out: pairs.
         scores: how much each candidate was liked, of the groups in either, (C,): in [-1, 1], or a judge's in nats.
         judge: what is known of the judge who ordered the pictures; None where picks or a reward speak for themselves.
-        masks: which parts of candidates people mean, each a candidate's number and what one person painted.
+        masks: which parts of candidates people mean, each a candidate's number and the mask of one of those who judged
+            the group; of training and held-out groups.
     """
 
     training: dict[str, list[Pair]]
@@ -113,6 +114,7 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
     training: dict[str, list[Pair]] = {}
     held_out: dict[str, list[Pair]] = {}
     scored: dict[str, list[list[float]]] = {}
+    judges: dict[str, set[str]] = {}
     imported = 0
     judged = run.picks.judgements()
     for one in judged:
@@ -125,6 +127,7 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
         if informative and usable and not group.freed:
             (held_out if group.held_out else training).setdefault(group.id, []).extend(group_pairs)
             scored.setdefault(group.id, []).append(group_scores)
+            judges.setdefault(group.id, set()).add(one.who)
     if not training:
         if imported and not held_out:
             raise D3POError(
@@ -136,14 +139,19 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
             )
         raise D3POError(_nothing_to_learn(len(judged), len(held_out)), "Pick favourites in more groups.")
     mean_scores = {name: _mean_scores(people) for name, people in scored.items()}
-    return PreferenceData(training, held_out, mean_scores, masks=_masks(run, training))
+    return PreferenceData(training, held_out, mean_scores, masks=_masks(run, judges))
 
 
-def _masks(run: Run, groups: Collection[str]) -> dict[str, list[tuple[int, Mask]]]:
-    """Return what people painted on the candidates of some groups."""
+def _masks(run: Run, judges: Mapping[str, Collection[str]]) -> dict[str, list[tuple[int, Mask]]]:
+    """Return what people painted on candidates of groups that they judged; by itself a mask says nothing.
+
+    Args:
+        run: the run.
+        judges: names of those whose picks or flags count, by group.
+    """
     masks: dict[str, list[tuple[int, Mask]]] = {}
     for stored in run.masks.standing():
-        if stored.group_id in groups:
+        if stored.who in judges.get(stored.group_id, ()):
             masks.setdefault(stored.group_id, []).append((stored.candidate, stored.mask))
     return masks
 

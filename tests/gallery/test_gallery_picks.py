@@ -298,6 +298,8 @@ def test_a_mask_is_on_the_disk_once_and_comes_back_with_the_card(tmp_path: Path)
     assert again == {**card, "masks": [{"candidate": 1, "rows": rows}]}
     other = Page(page.shelf, page.run, "Bob")
     assert all(one["masks"] == [] for one in other.next(2))
+    for action in ("undo", "remove"):
+        assert page.post(action, pick_id=sent["pick_id"])[0] == 404
     assert page.post("mask", rows=[], **{**sent, "pick_id": uuid.uuid4().hex})[0] == 200
     assert page.next()[0]["masks"] == []
 

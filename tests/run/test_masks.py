@@ -96,3 +96,17 @@ def test_they_go_to_a_copy_of_the_run_by_lines_and_by_a_data_set(run: Run, tmp_p
     export_dataset(run, tmp_path / "set")
     assert import_lines(copy, tmp_path / "set" / "metadata.jsonl") == 1
     assert stands(copy) == stands(run)
+
+
+def test_what_is_painted_on_a_repeat_changes_nothing(run: Run) -> None:
+    group = put_group(run)
+    run.masks.add(group, 0, LEFT, who="A")
+    run.masks.add(group, 0, RIGHT, who="A", reason="repeat")
+    run.masks.add(group, 0, (), who="A", reason="repeat")
+    run.masks.add(group, 1, RIGHT, who="A", reason="repeat")
+    assert stands(run) == {("A", group, 0): LEFT}
+
+
+def test_a_mask_is_no_pick_to_take_back(run: Run) -> None:
+    recorded = run.masks.add(put_group(run), 0, LEFT)
+    assert not run.picks.has(recorded.pick_id)

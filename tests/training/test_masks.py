@@ -12,7 +12,7 @@ from torch.distributions import Normal
 
 from d3po_core.diffusion.losses import log_ratio, nft, per_row
 from d3po_core.diffusion.steps import step_mean
-from d3po_core.picks import MASK_SIZE, Pair
+from d3po_core.picks import MASK_SIZE, Pair, Pick
 from d3po_core.run import Run
 from d3po_core.training.masks import from_tensor, latent_weight
 from d3po_core.training.preferences import GroupLoader, PreferenceData, collect_preferences
@@ -84,9 +84,9 @@ def picked(tmp_path: Path) -> Run:
     return picked_run(tmp_path / "run", ToyModel())
 
 
-def paint(run: Run, mask: tuple[int, ...], who: str = "") -> None:
+def paint(run: Run, mask: tuple[int, ...]) -> None:
     for pick in run.picks.standing():
-        run.masks.add(pick.group_id, pick.pick.order[0], mask, who=who)
+        run.masks.add(pick.group_id, pick.pick.order[0], mask)
 
 
 def trained(run: Run) -> Tensor:
@@ -107,14 +107,13 @@ def test_a_round_learns_from_what_is_painted(picked: Run, tmp_path: Path) -> Non
 
 
 def test_masks_are_fixed_when_the_round_begins(picked: Run) -> None:
-    paint(picked, LEFT, "A")
+    paint(picked, LEFT)
     data = collect_preferences(picked)
-    assert set(data.masks) == set(data.training)
     (group_id, ((candidate, mask),)) = next(iter(data.masks.items()))
     assert mask == LEFT
     stored = PreferenceData.from_json(data.to_json())  # type: ignore[arg-type]  # as JSON gives it back
     assert stored.masks == data.masks
-    paint(picked, ALL, "B")
+    paint(picked, ALL)
     weight = GroupLoader(picked, stored)(group_id).weight
     assert weight is not None
     latents = GroupLoader(picked, stored)(group_id).latents
@@ -122,9 +121,22 @@ def test_masks_are_fixed_when_the_round_begins(picked: Run) -> None:
     assert expected is not None and torch.equal(weight, expected)
 
 
-def test_masks_on_groups_that_are_not_trained_are_left(picked: Run) -> None:
-    judged = picked.picks.standing()[0]
+def test_masks_of_who_judged_nothing_are_left(picked: Run) -> None:
+    """Of somebody who painted and went on, or skipped; and after the pick was taken back."""
+    first, second, *_ = picked.picks.standing()
+    picked.masks.add(first.group_id, 0, LEFT, who="Anna")
+    picked.picks.add(first.group_id, Pick("skipped"), who="Anna")
+    picked.masks.add(second.group_id, 1, ALL, who="Anna")
+    picked.masks.add(second.group_id, 0, LEFT)
+    assert collect_preferences(picked).masks == {second.group_id: [(0, LEFT)]}
+    picked.picks.add(second.group_id, Pick("favourite", (1,)), who="Anna")
+    assert collect_preferences(picked).masks == {second.group_id: [(1, ALL), (0, LEFT)]}
+    picked.picks.remove(second.pick_id)
+    picked.masks.add(second.group_id, 0, LEFT)
+    assert collect_preferences(picked).masks == {second.group_id: [(1, ALL)]}
+
+
+def test_hidden_picks_are_measured_by_what_was_painted(picked: Run) -> None:
     paint(picked, LEFT)
-    picked.picks.remove(judged.pick_id)  # a mask without a pick teaches nothing
-    picked.masks.add(judged.group_id, 0, LEFT)
-    assert judged.group_id not in collect_preferences(picked).masks
+    data = collect_preferences(picked)
+    assert data.held_out and set(data.masks) == {*data.training, *data.held_out}

@@ -193,6 +193,160 @@ def test_what_is_painted_while_the_server_is_away_arrives_later(opened: Opened, 
     del painted
 
 
+def test_a_stroke_under_way_counts_when_a_key_picks_or_leaves(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened(candidates=4)
+    gallery.focus()
+    groups = []
+    for key, place in (("2", 1), ("b", 0), ("Escape", 2), ("Enter", 3)):
+        group, shown = gallery.group(), gallery.shown()
+        assert group
+        groups.append((group, shown[place]))
+        gallery.press("b")
+        half_a_stroke(gallery, place)
+        gallery.press(key)
+        gallery.page.mouse.up()
+        assert gallery.tool("brush").get_attribute("aria-pressed") == "false"
+        until(lambda: set(stands(server)) == set(groups))
+        if key != "2":
+            assert gallery.group() == group
+            gallery.press("s")
+    assert [said.kind for said in server.taste.made()] == ["favourite", "skipped", "skipped", "skipped"]
+
+
+def half_a_stroke(gallery: Gallery, place: int) -> None:
+    area = box(gallery, place)
+    gallery.rest()
+    gallery.page.mouse.move(area["x"] + 0.3 * area["width"], area["y"] + 0.3 * area["height"])
+    gallery.page.mouse.down()
+    gallery.page.mouse.move(area["x"] + 0.6 * area["width"], area["y"] + 0.6 * area["height"], steps=4)
+
+
+def test_undo_takes_back_what_was_done_last(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened(candidates=4)
+    gallery.focus()
+    gallery.press("1")
+    until(lambda: len(server.taste.standing()) == 1)
+    group, shown = gallery.group(), gallery.shown()
+    assert group
+    gallery.press("b")
+    stroke(gallery, 0, (0.3, 0.3))
+    over(gallery, 1)
+    gallery.press("d")
+    gallery.press("b")
+    gallery.press("z")  # the flag
+    until(lambda: server.taste.flags_made() and not server.taste.flagged())
+    assert set(stands(server)) == {(group, shown[0])}
+    gallery.press("z")  # then the stroke, though the brush is off
+    until(lambda: not stands(server))
+    assert gallery.group() == group
+    gallery.press("b")
+    half_a_stroke(gallery, 0)
+    gallery.press("z")  # a stroke under way
+    gallery.page.mouse.up()
+    gallery.press("z")  # once too often: the brush is on
+    sent(gallery)
+    assert not stands(server) and darkness(gallery, 0, 0.9, 0.1) == 0
+    assert gallery.group() == group and len(server.taste.standing()) == 1
+    gallery.press("b")
+    gallery.press("z")  # and the pick of the group before
+    until(lambda: not server.taste.standing())
+
+
+def test_a_repeat_comes_without_and_leaves_what_was_painted(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened(candidates=2, groups=60)
+    gallery.focus()
+    painted = {}
+    for _ in range(40):
+        if gallery.page.evaluate("document.querySelector('d3po-gallery').session.current.card.reason") == "repeat":
+            break
+        group, shown = gallery.group(), gallery.shown()
+        assert group
+        gallery.press("b")
+        stroke(gallery, 1, (0.5, 0.5))
+        painted[group] = shown[1]
+        gallery.press("1")
+    again = gallery.group()
+    assert again in painted and not any("painted" in name for name in labels(gallery))
+    sent(gallery)
+    before = stands(server)[again, painted[again]]
+    gallery.press("b")
+    stroke(gallery, gallery.shown().index(painted[again]), (0.1, 0.1))
+    gallery.press("z")
+    gallery.press("1")
+    sent(gallery)
+    assert torch.equal(stands(server)[again, painted[again]], before)
+
+
+def test_keys_paint_on_a_smaller_group_after_a_larger_one(opened: Opened, server: GalleryServer) -> None:
+    server.taste.draw(1, 4, size=(128, 128))
+    server.taste.draw(3, 2, size=(128, 128))
+    gallery = opened(groups=0)
+    gallery.focus()
+    while len(gallery.shown()) == 2:
+        gallery.press("s")
+    for _ in range(4):
+        gallery.press("ArrowRight")
+    gallery.press("b")
+    gallery.press(" ")
+    gallery.press("4")
+    until(lambda: len(gallery.shown()) == 2 and gallery.group())
+    group, shown = gallery.group(), gallery.shown()
+    gallery.press("b")
+    gallery.press("ArrowLeft")
+    gallery.press(" ")
+    until(lambda: (group, shown[0]) in stands(server))
+
+
+def test_brackets_as_other_keyboards_type_them(opened: Opened) -> None:
+    gallery = opened(candidates=8)
+    gallery.focus()
+    group = gallery.group()
+    gallery.press("b")
+    over(gallery, 0)
+    ring = gallery.find(f"{FRAME} .ring")
+
+    def width() -> float:
+        found: float = ring.bounding_box()["width"]
+        return found
+
+    sizes = [width()]
+    windows = {"ctrlKey": True, "altKey": True}
+    for event in (
+        {"key": "[", "code": "Digit8", **windows},  # German on Windows
+        {"key": "]", "code": "Digit9", **windows},
+        {"key": "[", "code": "Digit5"},  # French on Linux, by AltGr
+        {"key": "ü", "code": "BracketLeft"},  # German, the key at that place
+    ):
+        gallery.key("keydown", **event)
+        sizes.append(width())
+    assert sizes[1] < sizes[0] == sizes[2] > sizes[3] > sizes[4]
+    assert gallery.group() == group  # and nothing was picked by 5 or 8
+
+
+def test_a_second_finger_does_not_join_a_stroke(opened: Opened, server: GalleryServer) -> None:
+    gallery = opened(390, 844, candidates=2, context={"has_touch": True, "is_mobile": True})
+    gallery.tool("brush").tap()
+    area = box(gallery, 0)
+    session: Any = gallery.context.new_cdp_session(gallery.page)
+    gallery.rest()
+
+    def touch(kind: str, *shares: float) -> None:
+        points = [
+            {"x": area["x"] + s * area["width"], "y": area["y"] + s * area["height"], "id": n}
+            for n, s in enumerate(shares)
+        ]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 0.2)
+    touch("touchStart", 0.2, 0.8)
+    touch("touchMove", 0.25, 0.75)
+    touch("touchMove", 0.3, 0.7)
+    touch("touchEnd")
+    until(lambda: stands(server))
+    (painted,) = stands(server).values()
+    assert painted[8, 8] and not painted[16, 16] and not painted[24, 24]
+
+
 def test_a_finger_paints_and_does_not_scroll(opened: Opened, server: GalleryServer) -> None:
     gallery = opened(390, 844, candidates=4, context={"has_touch": True, "is_mobile": True})
     gallery.tool("brush").tap()
@@ -233,6 +387,8 @@ def test_the_history_shows_it(opened: Opened, server: GalleryServer) -> None:
         return set(found)
 
     until(lambda: shades() == {0, 150})  # the corner of the one, and nothing on the other
+    names = gallery.find(".pickcard .cell button").evaluate_all("all => all.map((one) => one.ariaLabel)")
+    assert sum(name.endswith(", a part painted") for name in names) == 1
 
 
 def test_looks(opened: Opened, server: GalleryServer) -> None:
