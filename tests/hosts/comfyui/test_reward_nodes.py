@@ -43,7 +43,9 @@ def test_a_reward_becomes_a_lora_and_a_taste(host: Host) -> None:
     graph["named"] = node("PreviewAny", source=["draft", 3])
     outputs = host.run(graph)
     (text,) = outputs["draft"]["text"]
-    assert text.startswith("Taught. Mean warmth + 0.5*contrast went from ") and "Drift from the original is " in text
+    assert text.startswith("Taught. Mean warmth + 0.5*contrast went from ")
+    # Random weights hardly hear a prompt: how much of it is kept can be measured on some pictures only.
+    assert "Drift from the original is " in text or "Prompt kept: " in text
     (file,) = files(host, "warmer")
     assert outputs["named"]["text"] == [f"d3po/{file.name}"]
     with safe_open(file, "pt") as lora:
