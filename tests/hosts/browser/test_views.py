@@ -229,7 +229,7 @@ def test_changes_are_spoken(opened: Opened, server: GalleryServer) -> None:
     )
 
 
-WIDTHS = (1101, 1359, 1361, 1900)
+WIDTHS = (1101, 1359, 1499, 1501, 1900)
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
