@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -100,12 +100,17 @@ def sample_groups(
     """
     done = 0
     for batch in draw_groups(run, model, settings, prompts, policy, round, notes):
-        images = check_finite(model.decode(torch.cat([drawn.latents for drawn in batch])), "VAE")
+        images = decoded(model, batch)
         added = []  # all that is decoded, before anybody may stop this
         for drawn, part in zip(batch, images.split(settings.candidates), strict=True):
             done += 1
             added.append(SampledGroup(drawn.add_to(run, part), done, settings.groups, part, drawn.latents))
         yield from added
+
+
+def decoded(model: ImageModel, batch: Sequence[DrawnGroup]) -> Tensor:
+    """Decode groups that were drawn at once: images (groups * candidates, 3, H, W) in [0, 1]."""
+    return check_finite(model.decode(torch.cat([drawn.latents for drawn in batch])), "VAE")
 
 
 def draw_groups(
@@ -118,21 +123,69 @@ def draw_groups(
     notes: JsonObject | None = None,
 ) -> Iterator[list[DrawnGroup]]:
     """Draw groups for a run without decoding them, as many at once as `settings.batch` allows; see `sample_groups`."""
-    plan = make_plan(model.denoiser, settings)
-    ids = add_prompts(run, model, prompts, settings.negative)
+    drawing = GroupDrawing.begin(model, settings, policy, round, notes)
+    for numbers, chosen in deal(run, settings, add_prompts(run, model, prompts, settings.negative)):
+        yield drawing.draw(numbers, chosen, {each: run.prompts.conditioning(each) for each in chosen})
+
+
+def deal(run: Run, settings: SampleSettings, ids: list[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the numbers of the groups that are drawn at once, and the ids of their prompts.
+
+    Args:
+        run: where the numbers are reserved, as late as possible.
+        settings: how many groups, and how many images at once.
+        ids: of the prompts.
+    """
     at_once = max(1, settings.batch // settings.candidates)
-    shape = model.latent_shape(settings.height, settings.width)
-    stored = {**dataclasses.asdict(settings), **(notes or {})}
     for done in range(0, settings.groups, at_once):
         numbers = [run.groups.next_number() for _ in range(min(at_once, settings.groups - done))]
-        chosen = [ids[prompt_of(number, len(prompts), settings.seed)] for number in numbers]
+        yield numbers, [ids[prompt_of(number, len(ids), settings.seed)] for number in numbers]
+
+
+@dataclass(frozen=True)
+class GroupDrawing:
+    """How groups are drawn; it needs no run.
+
+    Attributes:
+        model: the sampling policy.
+        plan, settings: how.
+        policy, round, stored: as in `GroupFacts`, `stored` being their settings.
+    """
+
+    model: ImageModel
+    plan: SamplingPlan
+    settings: SampleSettings
+    policy: str
+    round: int
+    stored: JsonObject
+
+    @classmethod
+    def begin(
+        cls, model: ImageModel, settings: SampleSettings, policy: str, round: int, notes: JsonObject | None
+    ) -> GroupDrawing:
+        """Prepare to draw; see `sample_groups`."""
+        plan = make_plan(model.denoiser, settings)
+        return cls(model, plan, settings, policy, round, {**dataclasses.asdict(settings), **(notes or {})})
+
+    def draw(
+        self, numbers: Sequence[int], chosen: Sequence[int], conditioning: Mapping[int, Conditioning]
+    ) -> list[DrawnGroup]:
+        """Draw the groups of these numbers.
+
+        Args:
+            numbers: they decide the noise.
+            chosen: the id of each group's prompt.
+            conditioning: of these prompts, one row each.
+        """
+        settings = self.settings
+        shape = self.model.latent_shape(settings.height, settings.width)
         noises = [
             CandidateNoise(settings.seed, number, candidate, shape, settings.start)
             for number in numbers
             for candidate in range(settings.candidates)
         ]
-        conditioning = [row for one in chosen for row in [run.prompts.conditioning(one)] * settings.candidates]
-        trajectory = _sample_in_parts(model, plan, noises, conditioning, settings)
+        rows = [row for each in chosen for row in [conditioning[each]] * settings.candidates]
+        trajectory = _sample_in_parts(self.model, self.plan, noises, rows, settings)
         batch = []
         for i, number in enumerate(numbers):
             part = slice(i * settings.candidates, (i + 1) * settings.candidates)
@@ -142,14 +195,14 @@ def draw_groups(
                 number=number,
                 seed=settings.seed,
                 candidates=settings.candidates,
-                policy=policy,
-                round=round,
-                settings=stored,
+                policy=self.policy,
+                round=self.round,
+                settings=self.stored,
                 held_out=is_held_out(number, settings.held_out, settings.seed),
                 near=duplicates(latents),
             )
-            batch.append(DrawnGroup(latents, to_tensors(trajectory, part, plan), about))
-        yield batch
+            batch.append(DrawnGroup(latents, to_tensors(trajectory, part, self.plan), about))
+        return batch
 
 
 def check_drawable(model: ImageModel, settings: SampleSettings) -> None:

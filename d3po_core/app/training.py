@@ -22,6 +22,7 @@ from ..evaluation.effect import Limits, draw_previews
 from ..evaluation.evaluate import Show
 from ..lora.weights import scale_weights
 from ..picks import MIN_PICKS
+from ..processes import ALONE, Processes
 from ..rewards import Reward, get_reward, require_differentiable
 from ..rewards.description import Looked
 from ..rewards.features import NETWORK, Features
@@ -59,17 +60,18 @@ def train_round(trainer: RoundTrainer, after_update: Callable[[Report], Next]) -
         after_update: called with the report of every update.
 
     Returns:
-        The saved round, or None if training was paused.
+        The saved round, or None if training was paused, and in all but the first of several processes.
     """
+    processes = trainer.processes
     with trainer:
         with closing(trainer.steps()) as reports:
             for report in reports:
-                decision = after_update(report)
+                decision = Next[processes.share_facts(after_update(report).name)]
                 if decision is Next.PAUSE:
                     return None
                 if decision is Next.FINISH:
                     break
-        return save_round(trainer)
+        return save_round(trainer) if processes.first else None
 
 
 RESUMED = "It went on as it was begun: changed settings, prompts and new picks are for the next round."
@@ -218,7 +220,9 @@ class RoundRequest(ABC):
         return self
 
     @abstractmethod
-    def open(self, run: Run, model: ImageModel, attachment: str, show: Looked) -> RoundTrainer:
+    def open(
+        self, run: Run, model: ImageModel, attachment: str, show: Looked, processes: Processes = ALONE
+    ) -> RoundTrainer:
         """Open the trainer; see `Trainer.open` and `RewardTrainer.open`."""
 
     def train(
@@ -228,16 +232,18 @@ class RoundRequest(ABC):
         attachment: str,
         after_update: Callable[[Report], Next],
         show: Looked = lambda done, total: None,
+        processes: Processes = ALONE,
     ) -> SavedRound | None:
         """Open the trainer and train; see `train_round`. Unless it was paused, memory is given back.
 
         Args:
             run, model, attachment, after_update: as for `Trainer.open` and `train_round`.
             show: called while pictures are looked at, before the round is begun.
+            processes: which train it together.
         """
         paused = False
         try:
-            saved = train_round(self.open(run, model, attachment, show), after_update)
+            saved = train_round(self.open(run, model, attachment, show, processes), after_update)
             paused = saved is None
             return saved
         finally:
@@ -264,9 +270,17 @@ class PicksRequest(RoundRequest):
     reward: Reward | None = None
     others: Sequence[Features] = ()
 
-    def open(self, run: Run, model: ImageModel, attachment: str, show: Looked = lambda done, total: None) -> Trainer:
+    def open(
+        self,
+        run: Run,
+        model: ImageModel,
+        attachment: str,
+        show: Looked = lambda done, total: None,
+        processes: Processes = ALONE,
+    ) -> Trainer:
         kinds = [features.name for features in self.others]
-        return Trainer.open(run, model.denoiser, self.settings, self.lora, attachment, self.reward, kinds, show)
+        how = (self.settings, self.lora, attachment, self.reward, kinds, show, processes)
+        return Trainer.open(run, model.denoiser, *how)
 
     def release(self) -> None:
         """See `RoundRequest.release`; a reward that stands for picks scores once, before training."""
@@ -294,11 +308,13 @@ class RewardRequest(RoundRequest):
         ids = add_prompts(run, model, prompts_to_draw(run), self.sample.negative)
         return dataclasses.replace(self, prompts=ids)
 
-    def open(self, run: Run, model: ImageModel, attachment: str, show: Looked) -> RewardTrainer:
+    def open(
+        self, run: Run, model: ImageModel, attachment: str, show: Looked, processes: Processes = ALONE
+    ) -> RewardTrainer:
         """See `RoundRequest.open`; no picture is looked at before."""
         if self.reward is None:
             return RewardTrainer.open_stopped(run, model, self.settings, attachment)
-        how = (self.settings, self.lora, self.sample, attachment, self.prompts)
+        how = (self.settings, self.lora, self.sample, attachment, self.prompts, processes)
         return RewardTrainer.open(run, model, self.reward, *how)
 
     def release(self) -> None:

@@ -11,13 +11,14 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from types import FrameType, ModuleType
 
 from .. import __version__
 from ..app.cost import within_memory
 from ..errors import D3POError, interruptible, is_unbroken
+from ..processes import together
 from .flags import make_parser
 
 COMMANDS = {
@@ -32,6 +33,8 @@ COMMANDS = {
     "info": "tell what is in a run, and free space",
     "demo": "the whole loop on the embedded model, explained",
 }
+TOGETHER = ("sample", "train", "draft")
+"""Commands that several processes do together."""
 OVERVIEW = """usage: d3po COMMAND [options]
 
 Teach an image model your taste by picking the pictures you like.
@@ -48,7 +51,11 @@ The loop, with the embedded model and a scorer in place of a person:
     d3po export   --run my-taste --to my-taste.safetensors
 
 `d3po COMMAND --help` explains one command, --help-advanced shows all its settings.
-Stop anything with Ctrl+C: what was done is kept, and the same command goes on."""
+Stop anything with Ctrl+C: what was done is kept, and the same command goes on.
+
+Several graphics cards: torchrun --nproc_per_node=2 -m d3po_core -- train --run my-taste
+(or accelerate launch). sample, train and draft use all of them; the run's folder is
+seen by all, except for sample, where only the first process needs it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -131,13 +138,29 @@ def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
     try:
         check_text(arguments)
         options = parser.parse_args(arguments)
-        return within_memory(lambda: command.run(options), command.OUT_OF_MEMORY, "What was done before is kept.")
+        with together() as options.processes:
+            if not options.processes.first and name not in TOGETHER:
+                return 0  # the first one does all of it
+            with quiet(not options.processes.first):
+                return within_memory(
+                    lambda: command.run(options), command.OUT_OF_MEMORY, "What was done before is kept."
+                )
     except D3POError as error:
         return _fail(_with_way_on(error, options))
     except BrokenPipeError:
         raise
     except OSError as error:
         return _fail(of_file(error))
+
+
+@contextmanager
+def quiet(on: bool) -> Iterator[None]:
+    """Print nothing inside: of several processes one speaks. Errors are printed by all."""
+    if not on:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def of_file(error: OSError) -> D3POError:

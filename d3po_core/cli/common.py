@@ -31,10 +31,11 @@ class ProgressBar:
 
     Args:
         label: what is being done; "" where `show` says it.
+        shown: False draws nothing.
     """
 
-    def __init__(self, label: str = "") -> None:
-        self._label = label
+    def __init__(self, label: str = "", shown: bool = True) -> None:
+        self._label, self._shown = label, shown
         self._bar: tqdm[NoReturn] | None = None
 
     def comparing(self, done: int, total: int) -> None:
@@ -54,6 +55,7 @@ class ProgressBar:
             self._bar = tqdm(
                 desc=self._label,
                 total=total,
+                disable=not self._shown,
                 initial=done,
                 mininterval=0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES,
                 bar_format="{desc} [{bar:24}] {n_fmt} of {total_fmt}, {remaining} left{postfix}",
@@ -188,6 +190,8 @@ def model_defaults(options: argparse.Namespace, run: Run | None) -> Mapping[str,
 def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
     """Load the model; for a run that exists already, the one that it was begun with.
 
+    Of several processes the first names the model, and each takes a graphics card of its own.
+
     Raises:
         D3POError: it cannot be loaded, or the run was begun with another one.
     """
@@ -198,12 +202,11 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
         check_base_config(options.base_config)
     _be_quiet()
     remembered = run.model if run else {}
-    model = load_model(
-        source_of(options, run),
-        base_config=options.base_config or remembered.get("base_config"),
-        dtype=options.dtype or remembered.get("dtype", "float32"),
-        device=options.device,
-    )
+    source = source_of(options, run) if options.processes.first else ""
+    base, dtype = options.base_config or remembered.get("base_config"), options.dtype or remembered.get("dtype")
+    source, base, dtype = options.processes.share_facts((source, base, dtype or "float32"))
+    device = options.device or options.processes.device
+    model = load_model(source, base_config=base, dtype=dtype, device=device)
     if run and run.model.get("identity") != model.identity:
         raise D3POError(
             f"This run was begun with another base model ({run.model.get('source', 'of another program')}).",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import D3POError
+from ..processes import ALONE, Processes
 from ..settings import SampleSettings
 from . import common
 from .flags import add_settings, preset_of, settings_of
@@ -41,7 +42,11 @@ def run(options: argparse.Namespace) -> int:
     from ..app.few_steps import drawing_advice, names_of
     from ..app.loras import policy_of
     from ..app.sampling import check_drawable
+    from ..app.together import help_sampling
 
+    if not options.processes.first:
+        help_sampling(options.processes, common.load(options, None))
+        return 0
     old = common.open_if_there(options.run)
     settings = settings_of(options, SampleSettings, common.model_defaults(options, old), old.settings if old else None)
     prompts = common.read_prompts(options) or usual_prompts(options, old)
@@ -57,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if advice := drawing_advice(names_of(run), settings, guidance_is_input=True):
         print(advice)
     start, before = time.monotonic(), len(run.groups.select())
-    finished = draw(run, model, settings, prompts, policy)
+    finished = draw(run, model, settings, prompts, policy, options.processes)
     drawn, seconds = len(run.groups.select()) - before, time.monotonic() - start
     print(f"Drew {drawn} groups of {settings.candidates} images into {options.run} in {seconds:.0f} s.")
     if not finished:
@@ -69,16 +74,30 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def draw(run: Run, model: ImageModel, settings: SampleSettings, prompts: list[str], policy: str) -> bool:
+def draw(
+    run: Run,
+    model: ImageModel,
+    settings: SampleSettings,
+    prompts: list[str],
+    policy: str,
+    processes: Processes = ALONE,
+) -> bool:
     """Draw groups with a policy of the run, showing how far it has come; False if it was stopped by Ctrl+C."""
     from ..app.runs import next_round
     from ..app.sampling import sample_groups
+    from ..app.together import sample_together
+    from ..lora import import_lora
     from ..lora.attachment import applied
 
     bar = common.ProgressBar("Drawing")
-    groups = sample_groups(run, model, settings, prompts, policy, next_round(run))
+    lora, coming = run.rounds.lora(policy), next_round(run)
+    weights = import_lora(lora, model.denoiser.module) if lora else None
+    if processes.size == 1:
+        groups = sample_groups(run, model, settings, prompts, policy, coming)
+    else:
+        groups = sample_together(processes, run, model, settings, prompts, weights, policy, coming)
     try:
-        with applied(model.denoiser, run.rounds.lora(policy)), closing(groups), closing(bar):
+        with applied(model.denoiser, weights if processes.size == 1 else None), closing(groups), closing(bar):
             for report in groups:
                 bar.show(report.done, report.total)
     except KeyboardInterrupt:

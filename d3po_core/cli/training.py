@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ..app.runs import sample_settings
 from ..app.training import Next, PicksRequest, RewardRequest, round_outcome, settle_round
 from ..diffusion.image_model import ImageModel
+from ..processes import ALONE, Processes
 from ..run import Run
 from ..training.reports import Report, StepReport
 from ..training.round_trainer import SavedRound
@@ -18,15 +19,18 @@ from .common import ProgressBar, quoted
 
 
 def train(
-    run: Run, model: ImageModel, request: PicksRequest | RewardRequest, finish: bool = False, details: bool = False
+    run: Run,
+    model: ImageModel,
+    request: PicksRequest | RewardRequest,
+    finish: bool = False,
+    details: bool = False,
+    processes: Processes = ALONE,
 ) -> SavedRound | None:
-    """Train a round with a bar, save its LoRA, and return it; None if Ctrl+C paused it.
+    """Train a round with a bar, save its LoRA, and return it; None if Ctrl+C paused it, and in all but one process.
 
-    Args:
-        finish: end after one more update.
-        details: print all figures of every update.
+    `finish` ends it after one more update, and `details` prints all figures of every update.
     """
-    with closing(ProgressBar()) as bar:
+    with closing(ProgressBar(shown=processes.first)) as bar:
 
         def after_update(report: Report) -> Next:
             bar.show(report.update, report.total, report.note, "Teaching")
@@ -34,25 +38,25 @@ def train(
                 tqdm.write(report.details)
             return Next.FINISH if finish else Next.CONTINUE
 
-        try:
-            saved = request.train(run, model, "peft", after_update, bar.looking)
-        except KeyboardInterrupt:
-            return None
-        with suppress(KeyboardInterrupt):  # the LoRA is saved
-            return saved and settle_round(run, model, saved, sample_settings(run), "peft", bar.comparing)
-        return saved
+        with suppress(KeyboardInterrupt):  # what was learnt is saved, and then the LoRA
+            saved = request.train(run, model, "peft", after_update, bar.looking, processes)
+            with suppress(KeyboardInterrupt):
+                return saved and settle_round(run, model, saved, sample_settings(run), "peft", bar.comparing)
+            return saved
+        return None
 
 
 def train_and_report(
     run: Run, model: ImageModel, request: PicksRequest | RewardRequest, options: argparse.Namespace
 ) -> int:
     """Train a round, print what came out of it and what to do next, and return the exit status."""
-    start = time.monotonic()
-    saved = train(run, model, request, options.finish, getattr(options, "details", False))
-    if saved is None:
-        print("\nStopped; what was learnt is kept. The same command goes on from here, and with --finish it makes a")
-        print("LoRA of what was learnt so far.")
+    start, processes = time.monotonic(), options.processes
+    saved = train(run, model, request, options.finish, getattr(options, "details", False), processes)
+    if saved is None and processes.first:
+        print("\nStopped; what was learnt is kept. The same command goes on, and with --finish it makes a LoRA of it.")
         return 130
+    if saved is None:
+        return 0
     print(f"Round {saved.result.round} took {time.monotonic() - start:.0f} s. {round_outcome(saved)}")
     print(f"LoRA: {saved.path}")
     folder = quoted(options.run)

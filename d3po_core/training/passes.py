@@ -13,6 +13,7 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import kl, log_ratio
 from ..errors import D3POError
+from ..processes import Processes
 from .rows import Rows, TrainingGroup, group_rows, predict
 
 MEMORY_SHARE = 0.5
@@ -226,6 +227,13 @@ class LoraOptimizer:
     def zero_grad(self) -> None:
         """Forget what was accumulated."""
         self.adamw.zero_grad(set_to_none=True)
+
+    def add_up(self, processes: Processes) -> None:
+        """Add up what all processes have accumulated, before a step; one that had nothing to do adds zeros."""
+        if processes.size > 1:
+            for parameter in self._parameters:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            processes.add_up([parameter.grad for parameter in self._parameters if parameter.grad is not None])
 
     def step(self, done: int) -> float:
         """Apply the accumulated gradient of the scaled loss.

@@ -7,6 +7,8 @@ at once, and no second pass is needed.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import clipped
 from ..diffusion.rollout import generator
 from ..errors import D3POError, unbroken
+from ..processes import ALONE, Message, Processes
 from ..settings import FilledTrainSettings, prediction_beta, useful_epochs
 from .methods import METHODS, compares_trajectories
 from .passes import BatchLimits, LoraOptimizer, backward
@@ -118,6 +121,7 @@ class PreferenceOptimizer:
         settings: how it is trained.
         limits: rows at once.
         base: the base model, where the reference is another policy.
+        processes: which train this together, each whole groups.
     """
 
     def __init__(
@@ -131,7 +135,9 @@ class PreferenceOptimizer:
         settings: FilledTrainSettings,
         limits: BatchLimits,
         base: Reference | None = None,
+        processes: Processes = ALONE,
     ) -> None:
+        self._processes = processes
         self.denoiser, self.settings, self.load = denoiser, settings, load
         self.reference, self.base, self.method = reference, base or reference, METHODS[settings.method]
         self.parameters = list(parameters)
@@ -156,13 +162,13 @@ class PreferenceOptimizer:
 
     def measure(self, names: Sequence[str]) -> Measures:
         """Measure the policy as it is now on the groups with these ids, at least one, without training."""
-        groups, values = [self.load(name) for name in names], []
+        found = []
         with torch.no_grad():
-            for group in groups:
+            for group in map(self.load, self._processes.mine(names)):
                 parts = self._rows(group, "measure").split(self.limits.forward)
                 by_row = torch.cat([self._values(part) for part in parts])
-                values.append(by_row.unflatten(0, (len(group.scores), -1)).cpu())
-        return self._measures(groups, values)
+                found.append(self._measured(group, by_row.unflatten(0, (len(group.scores), -1)).cpu()))
+        return self._joined(found)[0]
 
     def _epoch(self, epoch: int) -> list[tuple[int, list[str]]]:
         """Shuffle the groups and cut them so that every update has at least `batch` pairs; a short rest joins the last.
@@ -226,16 +232,17 @@ class PreferenceOptimizer:
     def update(self) -> Update:
         """Take the next optimiser step; only while `done` is below `total`."""
         epoch, names = self._batches[self.done]
-        groups = [self.load(name) for name in names]
+        groups = [self.load(name) for name in self._processes.mine(names)]
         rows = [self._rows_of_update(group, epoch) for group in groups]
-        parts = [make_blocks(g, of, self.settings, 1 / len(groups)) for g, of in zip(groups, rows, strict=True)]
+        parts = [make_blocks(g, of, self.settings, 1 / len(names)) for g, of in zip(groups, rows, strict=True)]
         by_block = iter(self._backward([block for blocks in parts for block in blocks]))
         values = [torch.cat([next(by_block) for _ in blocks], 1) for blocks in parts]
+        measures, offset = self._joined([self._measured(*each) for each in zip(groups, values, strict=True)])
+        self.optimizer.add_up(self._processes)
         with unbroken():  # half a step could not be gone on from
             norm = self.optimizer.step(self.done)
             self.done += 1
-        self._offset = float(torch.cat([each[..., 0].flatten() for each in values]).mean())
-        measures = self._measures(groups, values)
+        self._offset = offset
         return Update(self.done, self.total, epoch, measures, norm)
 
     def _backward(self, blocks: Sequence[Block]) -> list[Tensor]:
@@ -244,6 +251,9 @@ class PreferenceOptimizer:
         Returns:
             The values (C, k, V) of every block.
         """
+        if not blocks:  # of several processes one may have no group of an update
+            self.optimizer.zero_grad()
+            return []
         while True:
             self.optimizer.zero_grad()
             try:
@@ -290,30 +300,71 @@ class PreferenceOptimizer:
         loss, values = backward(self._values, rows, loss_of, self.limits, self.optimizer.scale)
         return loss, shaped(values)
 
-    def _measures(self, groups: Sequence[TrainingGroup], values: Sequence[Tensor]) -> Measures:
-        """Compute measures from each group and its values (C, K, V)."""
-        beta = prediction_beta(self.settings)
-        losses, differences, winners, hits, margins = [], [], [], [], []
-        for group, group_values in zip(groups, values, strict=True):
-            losses.append(float(self.method.loss(group_values, group, self.settings, self._offset)))
-            if not group.pairs:
-                continue
-            ratios = group_values[..., 0].sum(1)
-            of_pairs = [float(ratios[pair.winner] - ratios[pair.loser]) for pair in group.pairs]
-            weights = [pair.weight for pair in group.pairs]
-            hits.append(_mean([_right(difference) for difference in of_pairs], weights))
-            margins.append(beta * _mean(of_pairs, weights))
-            winners.append(_mean([float(ratios[pair.winner]) for pair in group.pairs], weights) / group_values.shape[1])
-            differences += of_pairs
-        return Measures(
-            loss=math.fsum(losses) / len(losses),
-            accuracy=math.fsum(map(_right, differences)) / len(differences) if differences else 0.5,
-            margin=beta * math.fsum(differences) / max(1, len(differences)),
-            clip_fraction=float(clipped(torch.cat([each[..., 0].flatten() for each in values]), self.settings.clip)),
-            winner=math.fsum(winners) / max(1, len(winners)),
-            hits=tuple(hits),
-            margins=tuple(margins),
+    def _measured(self, group: TrainingGroup, values: Tensor) -> GroupMeasures:
+        """Compute a group's measures from its values (C, K, V)."""
+        ratios, settings = values[..., 0], self.settings
+        sums = ratios.sum(1)
+        return GroupMeasures(
+            loss=float(self.method.loss(values, group, settings, self._offset)),
+            differences=[float(sums[pair.winner] - sums[pair.loser]) for pair in group.pairs],
+            winners=[float(sums[pair.winner]) / ratios.shape[1] for pair in group.pairs],
+            weights=[pair.weight for pair in group.pairs],
+            total=float(ratios.double().sum()),
+            clipped=float(clipped(ratios.flatten(), settings.clip)) * ratios.numel(),
+            rows=ratios.numel(),
         )
+
+    def _joined(self, found: Sequence[GroupMeasures]) -> tuple[Measures, float]:
+        """Join what all processes measured of their groups; return also the mean log-ratio of a row."""
+        gathered = (
+            self._processes.gather(Message([dataclasses.asdict(each) for each in found]))
+            if (self._processes.size > 1)
+            else []
+        )
+        by_rank = [[GroupMeasures(**each) for each in message.facts] for message in gathered] or [list(found)]  # type: ignore[attr-defined]
+        turns = itertools.zip_longest(*by_rank)  # in the order in which they were dealt out
+        groups = [each for turn in turns for each in turn if each is not None]
+        rows = sum(each.rows for each in groups)
+        return join_measures(groups, prediction_beta(self.settings)), math.fsum(each.total for each in groups) / rows
+
+
+@dataclass(frozen=True)
+class GroupMeasures:
+    """What was measured of one group, JSON-able.
+
+    Attributes:
+        loss: of the method.
+        differences: of each pair, winner's - loser's log-ratio, summed over steps.
+        winners: of each pair, the winner's own log-ratio, a mean over steps.
+        weights: of each pair.
+        total, clipped: over rows, the sum of log-ratios, and how many the clamp changes.
+        rows: how many.
+    """
+
+    loss: float
+    differences: list[float]
+    winners: list[float]
+    weights: list[float]
+    total: float
+    clipped: float
+    rows: int
+
+
+def join_measures(groups: Sequence[GroupMeasures], beta: float) -> Measures:
+    """Join what was measured of groups, at least one; `beta` as in `settings.prediction_beta`."""
+    paired = [each for each in groups if each.weights]
+    differences = [difference for each in paired for difference in each.differences]
+    winners = [_mean(each.winners, each.weights) for each in paired]
+    pairs = max(1, len(differences))
+    return Measures(
+        loss=math.fsum(each.loss for each in groups) / len(groups),
+        accuracy=math.fsum(map(_right, differences)) / pairs if differences else 0.5,
+        margin=beta * math.fsum(differences) / pairs,
+        clip_fraction=math.fsum(each.clipped for each in groups) / sum(each.rows for each in groups),
+        winner=math.fsum(winners) / max(1, len(winners)),
+        hits=tuple(_mean([_right(difference) for difference in each.differences], each.weights) for each in paired),
+        margins=tuple(beta * _mean(each.differences, each.weights) for each in paired),
+    )
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:

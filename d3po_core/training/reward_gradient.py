@@ -70,7 +70,9 @@ class RewardGradient:
         self._model, self._reward, self._steps, self._shape = model, reward, steps, shape
         self._guidance, self._settings = guidance_scale, settings
 
-    def backward(self, samples: Sequence[PromptSample], update: int, at_once: int, scale: float = 1.0) -> float:
+    def backward(
+        self, samples: Sequence[PromptSample], update: int, at_once: int, scale: float = 1.0, of: int = 0
+    ) -> list[float]:
         """Accumulate the gradient of an update's images in the LoRA's parameters.
 
         Args:
@@ -78,20 +80,21 @@ class RewardGradient:
             update: number of the update: decides noises and, for ReFL, the step.
             at_once: images in one backward pass.
             scale: loss scale, for float16 networks.
+            of: images of the update, where others are drawn by other processes; 0 for these alone.
 
         Returns:
-            The mean reward of all images that the gradient was taken of.
+            The rewards of all images that the gradient was taken of.
         """
         finished = self._model.denoiser.finished
-        total, count = 0.0, 0
+        seen: list[float] = []
         for part in batches(samples, at_once):
             for latents, times in self._latents(part, update):
                 clean = check_finite(finished(latents), "network")
                 images = check_finite(decode_in_tiles(self._model.decode, clean, self._settings.tile), "VAE")
                 rewards = self._reward(images, [each.prompt for each in part])
-                (-rewards.sum() * (scale / (len(samples) * times))).backward()
-                total, count = total + float(rewards.detach().sum()), count + len(rewards)
-        return total / count
+                (-rewards.sum() * (scale / ((of or len(samples)) * times))).backward()
+                seen += rewards.detach().tolist()
+        return seen
 
     def _latents(self, samples: list[PromptSample], update: int) -> Iterator[tuple[Tensor, int]]:
         """Yield clean latents with gradient (B, ...), one or several times, each with the number of times."""

@@ -17,6 +17,7 @@ from ..diffusion.image_model import ImageModel, check_finite
 from ..diffusion.rollout import CandidateNoise, Trajectory, generator, make_plan, sample
 from ..diffusion.tiled_decoding import decode_in_tiles
 from ..errors import D3POError, unbroken
+from ..processes import ALONE, Message, Processes
 from ..rewards import Reward, check_varied, require_differentiable
 from ..run import Run
 from ..run.prompts import Prompt
@@ -157,6 +158,7 @@ class RewardTrainer(RoundTrainer):
         sample: SampleSettings,
         attachment: str = "peft",
         prompts: Sequence[int] = (),
+        processes: Processes = ALONE,
     ) -> RewardTrainer:
         """Begin a round, or take up the one that was interrupted, which goes on with what it was begun with.
 
@@ -169,6 +171,7 @@ class RewardTrainer(RoundTrainer):
             attachment: "peft" for diffusers modules, "hooks" for modules that a host owns.
             prompts: ids of those to draw for; if none are named, all that are encoded and did not just come with
                 imported images.
+            processes: which train it together; all of them see the run's folder.
 
         Raises:
             D3POError: settings out of range, a reward that is not differentiable or not that of the interrupted round,
@@ -178,16 +181,28 @@ class RewardTrainer(RoundTrainer):
         validate(settings)
         validate(lora_settings)
         validate(sample)
-        with opening(run) as exit:
-            stopped = stopped_round(run, RewardPlan.KIND)
-            if stopped is None:
+        with opening(run, processes) as exit:
+            stopped = stopped_round(run, RewardPlan.KIND) if processes.first else None
+            if stopped is None and processes.first:
                 plan = _begun(run, reward, settings, lora_settings, sample, prompts)
                 number = run.rounds.begin(plan.to_json(), "base", anew=True, by_picks=False)
-            else:
+            elif stopped is not None:
                 plan, number = _resumed(run, stopped.settings, settings), stopped.number
                 _refuse_another_reward(number, plan, reward)
-            resumed = stopped is not None
-            opened = open_round(run, model.denoiser, number, plan, resumed=resumed, attachment=attachment, exit=exit)
+            facts = (number, plan.to_json(), stopped is not None) if processes.first else (0, {}, False)
+            number, stored, resumed = processes.share_facts(facts)
+            if not processes.first:
+                plan = _resumed(run, stored, settings)
+            opened = open_round(
+                run,
+                model.denoiser,
+                number,
+                plan,
+                resumed=resumed,
+                attachment=attachment,
+                exit=exit,
+                processes=processes,
+            )
             return cls(run, model, plan, reward, opened)
 
     @classmethod
@@ -295,11 +310,15 @@ class RewardTrainer(RoundTrainer):
         self, report: RewardReport, reward: Reward, before: float, groups: list[TrainingGroup]
     ) -> RewardReport:
         """Return the report with reward and drift as they are now; too much drift ends the round."""
-        watched = float(self._watched.scores(self._watched.draw(self._batch), reward, self._batch).mean())
-        kl = mean_kl(self.denoiser, groups, lambda group: group.guided, self._batch)
-        self.state.figures = {"reward_before": before, "reward": watched, "kl_base": kl.per_image}
-        self.watch_drift(kl.per_element, self.settings.drift_limit)
-        return dataclasses.replace(report, watched=watched, kl_base=kl.per_image)
+        found = [0.0, 0.0, 0.0]
+        if self.processes.first:
+            watched = float(self._watched.scores(self._watched.draw(self._batch), reward, self._batch).mean())
+            kl = mean_kl(self.denoiser, groups, lambda group: group.guided, self._batch)
+            found = [watched, kl.per_image, kl.per_element]
+        watched, per_image, per_element = self.processes.share_facts(found)
+        self.state.figures = {"reward_before": before, "reward": watched, "kl_base": per_image}
+        self.watch_drift(per_element, self.settings.drift_limit)
+        return dataclasses.replace(report, watched=watched, kl_base=per_image)
 
     def _backward(self, optimizer: LoraOptimizer, reward: Reward) -> float:
         """Add up the gradient, in smaller parts if memory runs out, and return the mean reward."""
@@ -310,7 +329,9 @@ class RewardTrainer(RoundTrainer):
         while True:
             optimizer.zero_grad()
             try:
-                return gradient.backward(samples, self.state.done, self._batch, optimizer.scale)
+                how = (self.state.done, self._batch, optimizer.scale, len(samples))
+                rewards = gradient.backward(self.processes.mine(samples), *how)
+                break
             except torch.cuda.OutOfMemoryError as error:  # its name in every torch, for all devices
                 if self._batch == 1:
                     raise D3POError(
@@ -319,6 +340,10 @@ class RewardTrainer(RoundTrainer):
                         "What was learnt is saved.",
                     ) from error
             self._batch = max(1, self._batch // 2)
+        optimizer.add_up(self.processes)
+        if self.processes.size > 1:
+            rewards = [value for message in self.processes.gather(Message(rewards)) for value in message.facts]  # type: ignore[attr-defined]
+        return sum(rewards) / len(rewards)
 
     def _samples(self, update: int) -> list[PromptSample]:
         """Return what an update draws: all prompts in a shuffled order, before any comes again."""

@@ -33,6 +33,7 @@ from ..errors import D3POError, unbroken
 from ..evaluation.compare import STRENGTHS
 from ..lora import Lora, LoraWeights, attach, import_lora, save_lora, unused_path
 from ..lora.weights import scale_weights
+from ..processes import ALONE, Message, Processes
 from ..run import Round, Run, device_name, policy_id
 from ..run.rounds import DamagedState
 from ..settings import FilledTrainSettings, LoraSettings, RewardSettings
@@ -105,6 +106,7 @@ class OpenRound:
         previous: last round's LoRA; None if the round goes on from the base model.
         saved: where it was left.
         exit: closes it: takes the LoRA off and gives the run's lock back.
+        processes: which train it together.
     """
 
     number: int
@@ -113,6 +115,7 @@ class OpenRound:
     previous: LoraWeights | None
     saved: SavedState
     exit: ExitStack
+    processes: Processes = ALONE
 
 
 class RoundTrainer(ABC):
@@ -131,7 +134,7 @@ class RoundTrainer(ABC):
         self.start, self.lora_settings, self.reward_name = plan.start, plan.lora_settings, plan.reward_name
         self.plan = plan
         self._lora, self._initial = opened.lora, opened.lora.weights()
-        self._saved, self._exit = opened.saved, opened.exit
+        self._saved, self._exit, self.processes = opened.saved, opened.exit, opened.processes
         self._begun = self._saved_at = time.monotonic()
         self.is_open = True
 
@@ -181,7 +184,8 @@ class RoundTrainer(ABC):
         """
         with unbroken():  # it is also saved because of Ctrl+C, and a second press is not to prevent that
             self._saved.tensors = pack_optimizer(optimizer, parameters)
-            self.run.rounds.save_state(self.round, self._saved.tensors, dataclasses.asdict(self.state))
+            if self.processes.first:
+                self.run.rounds.save_state(self.round, self._saved.tensors, dataclasses.asdict(self.state))
             self._saved_at = time.monotonic()
 
     def save_state_when_due(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
@@ -192,7 +196,8 @@ class RoundTrainer(ABC):
     def log(self, report: R) -> R:
         """Write a report into the run's metrics, and return it with its time."""
         report = dataclasses.replace(report, seconds=time.monotonic() - self._begun)
-        self.run.metrics.append({"round": self.round, **dataclasses.asdict(report)})
+        if self.processes.first:
+            self.run.metrics.append({"round": self.round, **dataclasses.asdict(report)})
         return report
 
     def watch_drift(self, drift: float, limit: float) -> None:
@@ -263,15 +268,18 @@ def stopped_round(run: Run, kind: str) -> Round | None:
 
 
 @contextmanager
-def opening(run: Run) -> Iterator[ExitStack]:
+def opening(run: Run, processes: Processes = ALONE) -> Iterator[ExitStack]:
     """Yield what a trainer closes at its end, the run's lock in it; it is closed at once if opening the trainer fails.
+
+    Of several processes the first one holds the lock.
 
     Raises:
         D3POError: another trainer is at work on the run, or the LoRA to go on from is missing or damaged.
     """
     exit = ExitStack()
     try:
-        exit.enter_context(run.rounds.lock())
+        if processes.first:
+            exit.enter_context(run.rounds.lock())
         run.rounds.lora(run.rounds.needed())  # now: no round is begun, and no minute spent on a judge
         yield exit
     except BaseException:
@@ -280,7 +288,15 @@ def opening(run: Run) -> Iterator[ExitStack]:
 
 
 def open_round(
-    run: Run, denoiser: Denoiser, number: int, plan: RoundPlan, *, resumed: bool, attachment: str, exit: ExitStack
+    run: Run,
+    denoiser: Denoiser,
+    number: int,
+    plan: RoundPlan,
+    *,
+    resumed: bool,
+    attachment: str,
+    exit: ExitStack,
+    processes: Processes = ALONE,
 ) -> OpenRound:
     """Attach the LoRA of a round that was just begun or resumed, and read its state.
 
@@ -290,12 +306,14 @@ def open_round(
         run, denoiser, plan: see `RoundTrainer`.
         number, resumed, exit: see `OpenRound`.
         attachment: "peft" for diffusers modules, "hooks" for modules that a host owns.
+        processes: see `OpenRound`.
 
     Raises:
         D3POError: last round's LoRA is missing or damaged, or does not fit the network; or the state is damaged: it is
             set aside, and the round begins anew the next time.
     """
-    run.write_manifest(device=device_name(denoiser.device), **plan.all_settings())
+    if processes.first:
+        run.write_manifest(device=device_name(denoiser.device), **plan.all_settings())
     path = run.rounds.lora(plan.start)
     previous = import_lora(path, denoiser.module) if path else None
     lora = attach(
@@ -308,7 +326,7 @@ def open_round(
     )
     exit.callback(lora.remove)
     try:
-        saved = _read_state(run, number, plan.KIND, lora.parameters())
+        saved = _read_state(run, number, plan.KIND, lora.parameters()) if processes.first else None
     except DamagedState as error:
         aside = run.rounds.set_state_aside(number)
         raise D3POError(
@@ -316,7 +334,15 @@ def open_round(
             "Start the round again: it begins anew, with all picks that you have now.",
             f"All picks, pictures and finished rounds are saved, and the damaged file is kept: {aside}.",
         ) from error
-    return OpenRound(number, resumed, lora, previous, saved, exit)
+    return OpenRound(number, resumed, lora, previous, _shared_state(processes, saved), exit, processes)
+
+
+def _shared_state(processes: Processes, saved: SavedState | None) -> SavedState:
+    """Return the state that the first process has read, in all of them."""
+    if saved is not None and processes.size == 1:
+        return saved
+    message = processes.share(Message(dataclasses.asdict(saved.round), saved.tensors) if saved else None)
+    return saved or SavedState(dict(message.tensors), RoundState(**message.facts))  # type: ignore[arg-type]
 
 
 def _read_state(run: Run, number: int, kind: str, parameters: Sequence[torch.nn.Parameter]) -> SavedState:
@@ -355,7 +381,7 @@ class SavedRound:
 
 
 def save_round(trainer: RoundTrainer) -> SavedRound:
-    """Write what an open trainer has learnt into its run and close the round.
+    """Write what an open trainer has learnt into its run and close the round; of several processes the first does so.
 
     Killed in here, the round stays open, and training again writes the file anew under another name.
 

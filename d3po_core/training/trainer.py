@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
+from typing import Any
 
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.rollout import generator
 from ..errors import D3POError
 from ..lora.weights import blend
+from ..processes import ALONE, Processes
 from ..rewards import Reward
 from ..rewards.description import Looked, note_network
 from ..rewards.features import NETWORK
@@ -101,6 +103,7 @@ class Trainer(RoundTrainer):
         reward: Reward | None = None,
         kinds: Collection[str] = (),
         show: Looked = lambda done, total: None,
+        processes: Processes = ALONE,
     ) -> Trainer:
         """Begin a round, or take up the one that was interrupted.
 
@@ -112,6 +115,7 @@ class Trainer(RoundTrainer):
             reward: scores all images in place of picks.
             kinds: of what was noted of pictures, for the judge to see beside statistics and what the network sees.
             show: called while the network looks at pictures, before a round is begun.
+            processes: which train it together; all of them see the run's folder.
 
         Raises:
             D3POError: settings out of range, nothing to learn from, another base model, a damaged group (which is left
@@ -119,9 +123,14 @@ class Trainer(RoundTrainer):
         """
         validate(settings)
         validate(lora_settings)
-        with opening(run) as exit:
-            number, plan, resumed = _begin_or_resume(run, denoiser, settings, lora_settings, reward, kinds, show)
-            opened = open_round(run, denoiser, number, plan, resumed=resumed, attachment=attachment, exit=exit)
+        with opening(run, processes) as exit:
+            begun: tuple[int, TrainPlan, bool] | None = None
+            if processes.first:
+                begun = _begin_or_resume(run, denoiser, settings, lora_settings, reward, kinds, show)
+            number, plan, resumed = _shared_plan(processes, begun)
+            opened = open_round(
+                run, denoiser, number, plan, resumed=resumed, attachment=attachment, exit=exit, processes=processes
+            )
             try:
                 return cls(run, denoiser, plan, opened)
             except UnusableGroup as error:
@@ -228,7 +237,7 @@ class Trainer(RoundTrainer):
 
     def scan(self) -> None:
         """See `RoundTrainer.scan`."""
-        if not self.data.share:  # nothing was learnt that could have drifted
+        if not (self.data.share and self.processes.first):  # nothing was learnt that could have drifted
             return
         self.state.strength_scan = self.scan_strengths(
             blend(self._initial, self._lora.weights(), self.data.share),
@@ -250,6 +259,7 @@ class Trainer(RoundTrainer):
             self.settings,
             self._limits,
             self._base,
+            self.processes,
         )
 
     def _watched(self) -> list[str]:
@@ -341,16 +351,31 @@ def _begin_or_resume(
         plan = TrainPlan(settings=fill_in(settings), lora_settings=lora_settings, start=start, data=data)
         number = run.rounds.begin(plan.to_json(), plan.reference, anew=True, by_picks=reward is None)
         return number, plan, False
-    stored = stopped.settings  # without `decay` or `credit`: begun before there was one, so it goes on without
     as_now = {name: getattr(settings, name) for name in FREE_TO_CHANGE}
-    plan = TrainPlan(
-        settings=fill_in(from_stored(TrainSettings, {"decay": False, "credit": "step", **stored["train"], **as_now})),
+    # Not the present one: somebody may have gone back to another round meanwhile.
+    start = stopped.settings.get("start") or run.rounds.current_policy()
+    return stopped.number, _plan_of({**stopped.settings, "start": start}, as_now), True
+
+
+def _plan_of(stored: dict[str, Any], as_now: Mapping[str, object] | None = None) -> TrainPlan:
+    """Return the plan that a run keeps, with other settings of memory."""
+    # Without `decay` or `credit`: begun before there was one, so it goes on without.
+    train = {"decay": False, "credit": "step", **stored["train"], **(as_now or {})}
+    return TrainPlan(
+        settings=fill_in(from_stored(TrainSettings, train)),
         lora_settings=from_stored(LoraSettings, stored["lora"]),
         data=PreferenceData.from_json(stored["lesson"]),
-        # Not the present one: somebody may have gone back to another round meanwhile.
-        start=stored.get("start") or run.rounds.current_policy(),
+        start=stored["start"],
     )
-    return stopped.number, plan, True
+
+
+def _shared_plan(processes: Processes, begun: tuple[int, TrainPlan, bool] | None) -> tuple[int, TrainPlan, bool]:
+    """Return what the first process has begun or resumed, in all of them."""
+    if begun is not None and processes.size == 1:
+        return begun
+    number, resumed = (begun[0], begun[2]) if begun else (0, False)
+    number, stored, resumed = processes.share_facts((number, begun[1].to_json() if begun else {}, resumed))
+    return begun or (number, _plan_of(stored), resumed)
 
 
 def _leave_out(run: Run, number: int, plan: TrainPlan, error: UnusableGroup) -> None:

@@ -1,0 +1,217 @@
+"""Several processes that work as one, as `torchrun` and `accelerate launch` start them.
+
+These start the same program N times and number the copies in the environment: RANK of WORLD_SIZE, LOCAL_RANK on each
+computer. The first (rank 0) owns the run: it alone decides, writes and speaks. Messages between them are JSON and
+tensors, never pickled. Where one of them ends, the others end with a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from .errors import D3POError
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=2)
+"""How long one waits for another that lives: it may be fitting a judge, or drawing a large picture."""
+_FACTS = "facts"
+_LAST = "d3po.last"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one process hands another.
+
+    Attributes:
+        facts: JSON-able.
+        tensors: by name; they arrive on the processor.
+    """
+
+    facts: object = None
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Serialise the message as safetensors."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
+        return safetensors.torch.save({**tensors, _LAST: torch.zeros(1)}, {_FACTS: json.dumps(self.facts)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Message:
+        """Read what `to_bytes` wrote."""
+        tensors = safetensors.torch.load(data)
+        del tensors[_LAST]
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return cls(json.loads(header["__metadata__"][_FACTS]), tensors)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that work together, seen by one of them.
+
+    Every method is called by all of them, in the same order.
+
+    Attributes:
+        rank: number of this one, from 0.
+        size: how many there are.
+        local_rank: number of this one on its computer.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Return whether this is the process that owns the run."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> str | None:
+        """Return the graphics card that is this process's own; None for one process, or without cards."""
+        if self.size == 1 or not torch.cuda.is_available():
+            return None
+        return f"cuda:{self.local_rank % torch.cuda.device_count()}"
+
+    def mine(self, items: Sequence[T]) -> list[T]:
+        """Return this process's part of what is dealt out in turns."""
+        return list(items[self.rank :: self.size])
+
+    def share(self, message: Message | None = None) -> Message:
+        """Return the first process's message to all; the others' own is passed over."""
+        if self.size == 1:
+            return message or Message()
+        return Message.from_bytes(self._broadcast((message or Message()).to_bytes() if self.first else b""))
+
+    def share_facts(self, facts: T) -> T:
+        """Return the first process's JSON-able value to all; lists stand for tuples then."""
+        shared: T = self.share(Message(facts)).facts if self.size > 1 else facts  # type: ignore[assignment]
+        return shared
+
+    def gather(self, message: Message) -> list[Message]:
+        """Return everybody's message to all, by rank."""
+        if self.size == 1:
+            return [message]
+        data = message.to_bytes()
+        lengths = self._lengths(data)
+        parts = self._room(lengths)
+        with _ended():
+            torch.distributed.all_gather(parts, _padded(data, lengths))
+        return _cut(parts, lengths)
+
+    def hand_in(self, message: Message) -> list[Message]:
+        """Return everybody's message to the first, by rank; nothing to the others."""
+        if self.size == 1:
+            return [message]
+        data = message.to_bytes()
+        lengths = self._lengths(data)
+        parts = self._room(lengths) if self.first else []
+        with _ended():
+            torch.distributed.gather(_padded(data, lengths), parts or None, 0)
+        return _cut(parts, lengths) if self.first else []
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors, alike everywhere and all on one device, by their sums over all processes, in one go."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        with _ended():
+            torch.distributed.all_reduce(flat)
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def _lengths(self, data: bytes) -> list[int]:
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        with _ended():
+            torch.distributed.all_gather(lengths, torch.tensor([len(data)]))
+        return [int(length) for length in lengths]
+
+    def _room(self, lengths: Sequence[int]) -> list[Tensor]:
+        return [torch.empty(max(lengths), dtype=torch.uint8) for _ in lengths]
+
+    def _broadcast(self, data: bytes) -> bytes:
+        with _ended():
+            length = torch.tensor([len(data)])
+            torch.distributed.broadcast(length, 0)
+            content = _to_tensor(data) if self.first else torch.empty(int(length), dtype=torch.uint8)
+            torch.distributed.broadcast(content, 0)
+        return content.numpy().tobytes()
+
+
+ALONE = Processes()
+
+
+def _padded(data: bytes, lengths: Sequence[int]) -> Tensor:
+    return _to_tensor(data.ljust(max(lengths), b"\0"))
+
+
+def _cut(parts: Sequence[Tensor], lengths: Sequence[int]) -> list[Message]:
+    return [Message.from_bytes(part[:length].numpy().tobytes()) for part, length in zip(parts, lengths, strict=True)]
+
+
+def _to_tensor(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    """Turn what a broken connection raises into a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise D3POError(
+            "Another of the processes that work together has ended.",
+            "See what it says, then start again with any number of processes.",
+            "What was done before is kept.",
+        ) from error
+
+
+def number_from(name: str, usual: int) -> int:
+    """Return a number of the environment.
+
+    Raises:
+        D3POError: it is none.
+    """
+    text = os.environ.get(name, str(usual))
+    if not text.isdecimal():
+        raise D3POError(f"The environment variable {name} is '{text}'.", "Start several processes by torchrun.")
+    return int(text)
+
+
+@contextmanager
+def together() -> Iterator[Processes]:
+    """Join the processes that were started together, until the context ends; one alone joins nobody.
+
+    Raises:
+        D3POError: the others cannot be reached, or the environment numbers them wrongly.
+    """
+    size, rank = number_from("WORLD_SIZE", 1), number_from("RANK", 0)
+    if size == 1:
+        yield ALONE
+        return
+    if not rank < size or not torch.distributed.is_available():
+        raise D3POError(f"This is process {rank} of {size}.", "Start several processes by torchrun.")
+    processes = Processes(rank, size, number_from("LOCAL_RANK", rank))
+    cards = torch.cuda.is_available()
+    if cards:
+        torch.cuda.set_device(processes.local_rank % torch.cuda.device_count())
+    try:
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo", timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:  # of DistStoreError and DistNetworkError, too
+        raise D3POError(
+            f"Process {rank} of {size} cannot reach the others ({str(error).splitlines()[0]}).",
+            "Start all of them by one torchrun, or name the same --rdzv-endpoint on every computer.",
+        ) from error
+    try:
+        yield processes
+    finally:
+        torch.distributed.destroy_process_group()

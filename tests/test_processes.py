@@ -1,0 +1,235 @@
+"""Several processes that work as one: what they tell each other, what they draw and teach, and how they end."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from d3po_core.app.sampling import sample_groups
+from d3po_core.errors import D3POError
+from d3po_core.picks import Pick
+from d3po_core.processes import ALONE, Message, together
+from d3po_core.run import Run
+from tests.together_helpers import PROMPTS, SAMPLE, draw, exchange, finish, start, train
+from tests.toy import ToyModel
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="torchrun starts several processes on Linux")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """As the processes have; with another number sums come out different in the last digit."""
+    torch.set_num_threads(1)
+
+
+def test_messages_arrive_as_they_were_sent(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert finish(start(3, exchange, tmp_path, log=log)) == [0, 0, 0], log.read_text()
+    found = [ast.literal_eval((tmp_path / f"{rank}.txt").read_text()) for rank in range(3)]
+    gathered = [({"rank": rank, "text": "ü" * rank}, [[rank + 0.5] * 2] * (rank + 1)) for rank in range(3)]
+    for rank, one in enumerate(found):
+        assert one["shared"] == {"rank": 0, "text": ""} and one["facts"] == [0, None, "x"] and one["nothing"] == []
+        assert one["gathered"] == gathered
+        assert one["handed in"] == ([facts for facts, _ in gathered] if rank == 0 else [])
+        assert one["mine"] == list(range(7))[rank::3]
+        assert one["sums"] == [[[6.0, 6.0]] * 2, [30.0] * 3]
+
+
+def test_one_process_talks_to_itself() -> None:
+    message, sums = Message({"a": (1, 2)}, {"x": torch.ones(2)}), [torch.ones(2)]
+    ALONE.add_up(sums)
+    assert ALONE.share(message) is message and ALONE.gather(message) == [message] == ALONE.hand_in(message)
+    assert sums[0].tolist() == [1.0, 1.0] and ALONE.mine([1, 2]) == [1, 2] and ALONE.first
+    with together() as alone:
+        assert alone is ALONE
+
+
+def test_a_message_is_json_and_tensors() -> None:
+    data = Message({"b": [1, None]}, {"x": torch.arange(3)}).to_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert json.loads(header["__metadata__"]["facts"]) == {"b": [1, None]}
+    again = Message.from_bytes(data)
+    assert again.facts == {"b": [1, None]} and torch.equal(again.tensors["x"], torch.arange(3))
+
+
+@pytest.mark.parametrize(("size", "rank"), [("2", "2"), ("two", "0"), ("2", "-1")])
+def test_a_wrong_number_is_said(monkeypatch: pytest.MonkeyPatch, size: str, rank: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(D3POError, match="torchrun"), together():
+        pass
+
+
+# -- drawing ----------------------------------------------------------------------------------------------------
+
+
+def new_run(folder: Path) -> Run:
+    return Run.create(folder, model={"identity": "toy"}, settings={})
+
+
+def groups_of(folder: Path) -> dict[int, tuple[dict[str, Tensor], list[bytes], str]]:
+    """Everything that was drawn, by number."""
+    run = Run.open(folder)
+    return {
+        group.number: (
+            run.groups.trajectory(group.id),
+            [run.groups.image_path(group.id, each).read_bytes() for each in range(group.candidates)],
+            f"{group.prompt} {group.settings} {group.seed} {group.held_out} {group.policy} {group.near}",
+        )
+        for group in run.groups.select()
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that one process has drawn."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run = new_run(folder)
+    for _ in sample_groups(run, ToyModel(), SAMPLE, PROMPTS):
+        pass
+    run.close()
+    return folder
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_what_is_drawn_is_the_same_bit_by_bit(tmp_path: Path, alone: Path, size: int) -> None:
+    new_run(tmp_path / "run").close()
+    log = tmp_path / "log"
+    assert finish(start(size, draw, tmp_path / "run", size == 3, log=log)) == [0] * size, log.read_text()
+    ours, expected = groups_of(tmp_path / "run"), groups_of(alone)
+    assert ours.keys() == expected.keys() == set(range(SAMPLE.groups))
+    for number, (tensors, images, about) in ours.items():
+        others, pictures, facts = expected[number]
+        assert images == pictures and about == facts
+        assert tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+def test_a_killed_process_ends_the_others_and_nothing_drawn_is_lost(tmp_path: Path, alone: Path) -> None:
+    new_run(tmp_path / "run").close()
+    log = tmp_path / "log"
+    started = start(3, draw, tmp_path / "run", True, log=log)
+    wait_for(lambda: len(groups_of(tmp_path / "run")) > 0)
+    assert started[1].pid
+    os.kill(started[1].pid, signal.SIGKILL)
+    begun = time.monotonic()
+    assert finish(started, 30) == [2, -signal.SIGKILL, 2] and time.monotonic() - begun < 30
+    said = sorted(log.read_text().splitlines())
+    assert said == [f"{rank}: Another of the processes that work together has ended." for rank in (0, 2)]
+    drawn, expected = groups_of(tmp_path / "run"), groups_of(alone)
+    assert 0 < len(drawn) < SAMPLE.groups
+    assert all(torch.equal(drawn[number][0]["x"], expected[number][0]["x"]) for number in drawn)
+    run = Run.open(tmp_path / "run")  # and one process goes on
+    rest = [each.group_id for each in sample_groups(run, ToyModel(), SAMPLE, PROMPTS)]
+    assert len(rest) == SAMPLE.groups
+
+
+def wait_for(true: object, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# -- teaching ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def judged(alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("judged") / "run"
+    shutil.copytree(alone, folder)
+    run = Run.open(folder)
+    for group in run.groups.select():
+        noisy = run.groups.trajectory(group.id)["x"][:, -1].float()
+        run.picks.add(group.id, Pick("favourite", (int(noisy[:, 0].mean(dim=(1, 2)).argmax()),)))
+    run.close()
+    return folder
+
+
+def learnt(folder: Path, rank: int = 0) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = safetensors.torch.load_file(folder / f"learnt-{rank}.safetensors")
+    return found
+
+
+def reports(folder: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def taught(judged: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What one process learns, from picks and from a reward."""
+    found = {}
+    for kind in ("picks", "reward"):
+        folder = shutil.copytree(judged, tmp_path_factory.mktemp(kind) / "run")
+        log = folder.parent / "log"
+        assert finish(start(1, train, folder, kind, log=log)) == [0], log.read_text()
+        found[kind] = folder
+    return found
+
+
+def close(one: object, other: object) -> bool:
+    """Whether two JSON values are the same but for rounding."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(close(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(close, one, other))
+    return one == pytest.approx(other, abs=1e-5) if isinstance(one, float) else one == other
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("kind", ["picks", "reward"])
+def test_what_is_learnt_is_the_same(
+    judged: Path, taught: dict[str, Path], tmp_path: Path, kind: str, size: int
+) -> None:
+    """11 groups, 3 an update: of three processes each has one, and the last update leaves one without."""
+    folder, log = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log"
+    assert finish(start(size, train, folder, kind, log=log)) == [0] * size, log.read_text()
+    expected = learnt(taught[kind])
+    assert expected and any(bool(value.any()) for value in expected.values())
+    for rank in range(size):
+        assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in learnt(folder, rank).items())
+    assert close(reports(folder), reports(taught[kind]))
+    (ours,), (others,) = (Run.open(each).rounds.all() for each in (folder, taught[kind]))
+    assert ours.finished and ours.summary.reason == others.summary.reason
+    assert close(dict(ours.summary.figures), dict(others.summary.figures))
+    assert close([list(each) for each in ours.summary.strength_scan], [list(e) for e in others.summary.strength_scan])
+
+
+@pytest.mark.parametrize("kind", ["picks", "reward"])
+def test_another_number_of_processes_goes_on(judged: Path, taught: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    folder, log = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log"
+    for size, updates in ((3, 2), (1, 1), (2, 10**6)):
+        assert finish(start(size, train, folder, kind, updates, log=log)) == [0] * size, log.read_text()
+    expected = learnt(taught[kind])
+    assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in learnt(folder).items())
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_trainer_ends_the_others_and_is_gone_on_from(
+    judged: Path, taught: dict[str, Path], tmp_path: Path, victim: int
+) -> None:
+    folder, log = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log"
+    started = start(2, train, folder, "picks", 10**6, 0.3, log=log)
+    metrics = folder / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 2)
+    process = started[victim]
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    begun = time.monotonic()
+    codes = finish(started, 30)
+    assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 2 and time.monotonic() - begun < 30
+    assert log.read_text() == f"{1 - victim}: Another of the processes that work together has ended.\n"
+    assert finish(start(1, train, folder, "picks", log=log)) == [0], log.read_text()
+    expected = learnt(taught["picks"])
+    assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in learnt(folder).items())

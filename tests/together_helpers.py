@@ -1,0 +1,152 @@
+"""What several processes do together in tests, on the toy model; imported by each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from d3po_core.app.together import help_sampling, sample_together
+from d3po_core.app.training import Next, train_round
+from d3po_core.errors import D3POError
+from d3po_core.processes import Message, Processes, together
+from d3po_core.rewards import Reward
+from d3po_core.run import Run
+from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
+from d3po_core.training.reports import Report
+from d3po_core.training.reward_trainer import RewardTrainer
+from d3po_core.training.round_trainer import RoundTrainer
+from d3po_core.training.trainer import Trainer
+from tests.run_helpers import processes
+from tests.toy import ToyModel
+
+SAMPLE = SampleSettings(groups=11, candidates=2, steps=8, window_sigma=4.0, guidance_scale=3.0, batch=4, start="same")
+PROMPTS = ["one", "two", "three"]
+TRAIN = TrainSettings(
+    epochs=2, batch=3, learning_rate=3e-2, warmup=0, beta=20.0, drift_limit=0.0, clip=0.5, judge=False, trained_steps=2
+)
+REDNESS = Reward("redness", "red", lambda images, prompts: (images[:, 0] - images[:, 1]).mean((1, 2)), True)
+REWARD = RewardSettings(updates=6, batch=5, drift_limit=0.0, learning_rate=0.01, watch=3)
+
+
+def start(size: int, job: Callable[..., None], *arguments: object, log: Path) -> list[BaseProcess]:
+    """Start a job in several processes, each with `Processes` as its first argument; errors go to `log`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = processes()
+    started = [
+        context.Process(target=_work, args=(rank, size, port, log, job, *arguments), daemon=True)
+        for rank in range(size)
+    ]
+    for each in started:
+        each.start()
+    return started
+
+
+def finish(started: list[BaseProcess], seconds: float = 120) -> list[int | None]:
+    """Wait for all, and return how they ended."""
+    end = time.monotonic() + seconds
+    for each in started:
+        each.join(max(0.1, end - time.monotonic()))
+    found = [each.exitcode for each in started]
+    for each in started:
+        each.kill()
+    return found
+
+
+def _work(rank: int, size: int, port: int, log: Path, job: Callable[..., None], *arguments: object) -> None:
+    torch.set_num_threads(1)
+    about = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1"}
+    os.environ.update({name: str(value) for name, value in about.items()})
+    try:
+        with together() as joined:
+            job(joined, *arguments)
+    except D3POError as error:
+        with log.open("a") as file:
+            file.write(f"{rank}: {error.what}\n")
+        sys.exit(2)
+    except BaseException:
+        with log.open("a") as file:
+            file.write(traceback.format_exc())
+        sys.exit(3)
+
+
+def exchange(joined: Processes, folder: Path) -> None:
+    """Use every kind of message, and write what arrived."""
+    tensors = {"half": torch.full((joined.rank + 1, 2), joined.rank + 0.5, dtype=torch.bfloat16)}
+    message = Message({"rank": joined.rank, "text": "ü" * joined.rank}, tensors)
+    sums = [torch.full((2, 2), 1.0 + joined.rank), torch.full((3,), 10.0 * joined.rank)]
+    joined.add_up(sums)
+    found = {
+        "shared": joined.share(message).facts,
+        "facts": joined.share_facts([joined.rank, None, "x"]),
+        "gathered": [(each.facts, each.tensors["half"].tolist()) for each in joined.gather(message)],
+        "handed in": [each.facts for each in joined.hand_in(message)],
+        "nothing": joined.share(Message([])).facts,
+        "mine": joined.mine(list(range(7))),
+        "sums": [each.tolist() for each in sums],
+    }
+    (folder / f"{joined.rank}.txt").write_text(repr(found))
+
+
+def draw(joined: Processes, folder: Path, slow: bool = False) -> None:
+    """Draw groups into a run; the first process alone is told where it is."""
+    model = ToyModel()
+    if not joined.first:
+        model.decode = slowly(model.decode) if slow else model.decode  # type: ignore[method-assign]
+        return help_sampling(joined, model)
+    for _ in sample_together(joined, Run.open(folder), model, SAMPLE, PROMPTS, None):
+        pass
+    return None
+
+
+def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that takes its time."""
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.2)
+        return function(*arguments)
+
+    return slow
+
+
+def train(joined: Processes, folder: Path, kind: str, updates: int = 10**6, pause: float = 0.0) -> None:
+    """Train a round, or so many updates of it, and write what each process has learnt."""
+    run, model = Run.open(folder), ToyModel()
+    trainer = opened(joined, run, model, kind)
+    done = 0
+
+    def after_update(report: Report) -> Next:
+        nonlocal done
+        done += 1
+        time.sleep(pause)
+        return Next.PAUSE if done >= updates else Next.CONTINUE
+
+    with contextlib.closing(run):
+        weights = None
+        with contextlib.suppress(StopIteration):
+            train_round(trainer, after_update)
+            weights = trainer.result().weights
+        tensors = {
+            f"{path}.{side}": getattr(layer, side) for path, layer in (weights or {}).items() for side in ("up", "down")
+        }
+        safetensors.torch.save_file(tensors, folder / f"learnt-{joined.rank}.safetensors")
+
+
+def opened(joined: Processes, run: Run, model: ToyModel, kind: str) -> RoundTrainer:
+    """Open the trainer of a round by picks or by a reward."""
+    lora = LoraSettings(rank=2, alpha=2.0)
+    if kind == "picks":
+        return Trainer.open(run, model.denoiser, TRAIN, lora, attachment="hooks", processes=joined)
+    return RewardTrainer.open(run, model, REDNESS, REWARD, lora, SAMPLE, attachment="hooks", processes=joined)
