@@ -20,7 +20,7 @@ from d3po_core.errors import D3POError
 from d3po_core.picks import Pick
 from d3po_core.processes import ALONE, Message, together
 from d3po_core.run import Run
-from tests.together_helpers import PROMPTS, SAMPLE, draw, exchange, finish, start, train
+from tests.together_helpers import PROMPTS, SAMPLE, draw, evaluate_all, exchange, finish, start, train
 from tests.toy import ToyModel
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="torchrun starts several processes on Linux")
@@ -139,6 +139,15 @@ def wait_for(true: object, seconds: float = 60) -> None:
     while not true():  # type: ignore[operator]
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_an_evaluation_is_the_same(tmp_path: Path) -> None:
+    """9 images in batches of 2: of two processes the first has one more, of three all the same."""
+    for size in (1, 2, 3):
+        log = tmp_path / "log"
+        assert finish(start(size, evaluate_all, tmp_path, log=log)) == [0] * size, log.read_text()
+    files = {path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    assert len(list(tmp_path.glob("*.safetensors"))) == 6 and len(files) == 1
 
 
 # -- teaching ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 import sys
@@ -19,6 +20,8 @@ import torch
 from d3po_core.app.together import help_sampling, sample_together
 from d3po_core.app.training import Next, train_round
 from d3po_core.errors import D3POError
+from d3po_core.evaluation.evaluate import evaluate
+from d3po_core.lora.weights import LayerWeights
 from d3po_core.processes import Message, Processes, together
 from d3po_core.rewards import Reward
 from d3po_core.run import Run
@@ -150,3 +153,15 @@ def opened(joined: Processes, run: Run, model: ToyModel, kind: str) -> RoundTrai
     if kind == "picks":
         return Trainer.open(run, model.denoiser, TRAIN, lora, attachment="hooks", processes=joined)
     return RewardTrainer.open(run, model, REDNESS, REWARD, lora, SAMPLE, attachment="hooks", processes=joined)
+
+
+def evaluate_all(joined: Processes, folder: Path) -> None:
+    """Evaluate a LoRA, and write what every process saw."""
+    torch.manual_seed(0)
+    model = ToyModel()
+    lora = {"attn1.to_q": LayerWeights(torch.randn(2, 22), torch.randn(18, 2), 2.0)}
+    found = evaluate(model, lora, PROMPTS, 3, dataclasses.replace(SAMPLE, batch=2), REDNESS, processes=joined)
+    images = {"before": found.before.images, "after": found.after.images}
+    safetensors.torch.save_file(
+        images, folder / f"{joined.size}-{joined.rank}.safetensors", {"x": repr(found.outcomes)}
+    )

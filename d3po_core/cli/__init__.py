@@ -33,7 +33,7 @@ COMMANDS = {
     "info": "tell what is in a run, and free space",
     "demo": "the whole loop on the embedded model, explained",
 }
-TOGETHER = ("sample", "train", "draft")
+TOGETHER = ("sample", "train", "draft", "evaluate")
 """Commands that several processes do together."""
 OVERVIEW = """usage: d3po COMMAND [options]
 
@@ -54,8 +54,9 @@ The loop, with the embedded model and a scorer in place of a person:
 Stop anything with Ctrl+C: what was done is kept, and the same command goes on.
 
 Several graphics cards: torchrun --nproc_per_node=2 -m d3po_core -- train --run my-taste
-(or accelerate launch). sample, train and draft use all of them; the run's folder is
-seen by all, except for sample, where only the first process needs it."""
+(or: accelerate launch --num_processes 2 -m d3po_core train --run my-taste). The same
+goes for sample, draft and evaluate. All processes must see the run's folder, but those
+that help to sample may be on other computers and need the model alone."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import D3POError
+from ..processes import ALONE, Processes
 from ..settings import SampleSettings
 from . import common
 from .flags import add_settings, number, settings_of
@@ -58,8 +59,17 @@ def run(options: argparse.Namespace) -> int:
     model = common.load(options, run)
     common.say_plain_words(model, [*prompts, settings.negative])
     report = evaluate_lora(
-        model, lora, prompts, options.seeds, settings, reward, fidelity_of(common.source_of(options, run))
+        model,
+        lora,
+        prompts,
+        options.seeds,
+        settings,
+        reward,
+        fidelity_of(common.source_of(options, run)),
+        options.processes,
     )
+    if not options.processes.first:
+        return 0
     picture = report.save(target)
     print(table(report))
     print(f"Before and after: {picture}")
@@ -74,12 +84,13 @@ def evaluate_lora(
     settings: SampleSettings,
     reward: Reward,
     fidelity: Fidelity | None,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Evaluate a LoRA file, showing a progress bar."""
     from ..evaluation.evaluate import evaluate
 
-    with closing(common.ProgressBar("Comparing")) as bar:
-        return evaluate(model, lora, prompts, seeds, settings, reward, fidelity, show=bar.show)
+    with closing(common.ProgressBar("Comparing", shown=processes.first)) as bar:
+        return evaluate(model, lora, prompts, seeds, settings, reward, fidelity, bar.show, processes)
 
 
 def fidelity_of(source: str) -> Fidelity | None:

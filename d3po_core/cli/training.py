@@ -53,7 +53,7 @@ def train_and_report(
     start, processes = time.monotonic(), options.processes
     saved = train(run, model, request, options.finish, getattr(options, "details", False), processes)
     if saved is None and processes.first:
-        print("\nStopped; what was learnt is kept. The same command goes on, and with --finish it makes a LoRA of it.")
+        print("\nStopped; what was learnt is kept. The same command goes on from here; --finish makes a LoRA of it.")
         return 130
     if saved is None:
         return 0

@@ -19,6 +19,7 @@ from ..diffusion.rollout import CandidateNoise, SamplingPlan, make_plan
 from ..diffusion.steps import make_steps
 from ..lora import LoraWeights
 from ..lora.attachment import applied
+from ..processes import ALONE, Message, Processes
 from ..run import files
 from ..run.run import to_image
 from ..settings import SampleSettings
@@ -34,7 +35,13 @@ def deterministic(model: ImageModel, settings: SampleSettings) -> SamplingPlan:
 
 
 def draw(
-    model: ImageModel, plan: SamplingPlan, prompts: list[str], seeds: int, settings: SampleSettings, first_seed: int = 0
+    model: ImageModel,
+    plan: SamplingPlan,
+    prompts: list[str],
+    seeds: int,
+    settings: SampleSettings,
+    first_seed: int = 0,
+    processes: Processes = ALONE,
 ) -> Iterator[tuple[int, Tensor]]:
     """Draw `seeds` images for each prompt.
 
@@ -47,6 +54,7 @@ def draw(
         seeds: S, images per prompt.
         settings: size, guidance, negative prompt, batch and seed.
         first_seed: number of the first seed.
+        processes: which draw together, each a batch in turn; all of them get all images.
 
     Yields:
         Batches of at most `settings.batch`, prompt by prompt: the number of the batch's first image out of P * S, and
@@ -55,13 +63,21 @@ def draw(
     shape = model.latent_shape(settings.height, settings.width)
     encoded = model.encode(prompts, settings.negative)
     flat = [(prompt, seed) for prompt in range(len(prompts)) for seed in range(seeds)]
-    for first in range(0, len(flat), settings.batch):
+
+    def drawn(first: int) -> Tensor:
         part = flat[first : first + settings.batch]
         noises = [CandidateNoise(settings.seed, -1 - first_seed - seed, 0, shape, "same") for _, seed in part]
         conditioning = [encoded[prompt] for prompt, _ in part]
         trajectory = model.sample(plan, noises, conditioning, settings.guidance_scale)
         latents = check_finite(trajectory.latents, "network")
-        yield first, check_finite(model.decode(latents), "VAE").cpu()
+        return check_finite(model.decode(latents), "VAE").cpu()
+
+    starts = list(range(0, len(flat), settings.batch))
+    while turn := starts[: processes.size]:
+        del starts[: processes.size]
+        ours = [Message(None, {"images": drawn(first)}) for first in processes.mine(turn)]
+        for first, message in zip(turn, processes.gather(*ours or [Message()]), strict=False):
+            yield first, message.tensors["images"]
 
 
 Show = Callable[[int, int], object]
@@ -78,18 +94,19 @@ def draw_all(
     attachment: str,
     drawn: Callable[[int], object],
     first_seed: int = 0,
+    processes: Processes = ALONE,
 ) -> Tensor:
     """Draw `seeds` images for each prompt with a LoRA, as `draw` does, and return them, (P, S, 3, H, W) in [0, 1].
 
     Args:
-        model, plan, prompts, seeds, settings, first_seed: as for `draw`.
+        model, plan, prompts, seeds, settings, first_seed, processes: as for `draw`.
         lora: weights or a file; None for the base model.
         attachment: how a LoRA is attached to this model, "peft" or "hooks".
         drawn: called with the number of images of every batch.
     """
     parts: list[Tensor] = []
     with applied(model.denoiser, lora, attachment):
-        for _, images in draw(model, plan, prompts, seeds, settings, first_seed):
+        for _, images in draw(model, plan, prompts, seeds, settings, first_seed, processes):
             parts.append(images)
             drawn(len(images))
     return torch.cat(parts).unflatten(0, (len(prompts), seeds))
@@ -209,6 +226,7 @@ def evaluate(
     scorer: Scorer,
     fidelity: Fidelity | None = None,
     show: Show = lambda done, total: None,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Draw images without and with a LoRA, by both samplers, and compare them.
 
@@ -221,6 +239,7 @@ def evaluate(
         scorer: scores the images.
         fidelity: measures whether images show their prompts.
         show: see `Show`.
+        processes: which draw together; all of them return the same.
     """
     plans = sampling_plans(model, settings)
     drawn = counted(show, 2 * len(plans) * len(prompts) * seeds)
@@ -228,7 +247,7 @@ def evaluate(
     for sampler, plan in plans.items():
         sides = []
         for weights in (None, lora):
-            images = draw_all(model, weights, plan, prompts, seeds, settings, "peft", drawn)
+            images = draw_all(model, weights, plan, prompts, seeds, settings, "peft", drawn, processes=processes)
             sides.append(score(images, prompts, scorer, fidelity))
         before, after = sides
         outcomes[sampler] = Outcome(compare(before.scores, after.scores), before.fidelity, after.fidelity)
