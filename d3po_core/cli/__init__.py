@@ -143,9 +143,10 @@ def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
             if not options.processes.first and name not in TOGETHER:
                 return 0  # the first one does all of it
             with quiet(not options.processes.first):
-                return within_memory(
+                status = within_memory(
                     lambda: command.run(options), command.OUT_OF_MEMORY, "What was done before is kept."
                 )
+            return status if options.processes.first else 0
     except D3POError as error:
         return _fail(_with_way_on(error, options))
     except BrokenPipeError:

@@ -28,9 +28,10 @@ def train(
 ) -> SavedRound | None:
     """Train a round with a bar, save its LoRA, and return it; None if Ctrl+C paused it, and in all but one process.
 
-    `finish` ends it after one more update, and `details` prints all figures of every update.
+    With `finish` it ends after one more update; `details` prints all figures of every update.
     """
-    with closing(ProgressBar(shown=processes.first)) as bar:
+    saved = None
+    with closing(ProgressBar(shown=processes.first)) as bar, suppress(KeyboardInterrupt):  # what there is then is saved
 
         def after_update(report: Report) -> Next:
             bar.show(report.update, report.total, report.note, "Teaching")
@@ -38,25 +39,20 @@ def train(
                 tqdm.write(report.details)
             return Next.FINISH if finish else Next.CONTINUE
 
-        with suppress(KeyboardInterrupt):  # what was learnt is saved, and then the LoRA
-            saved = request.train(run, model, "peft", after_update, bar.looking, processes)
-            with suppress(KeyboardInterrupt):
-                return saved and settle_round(run, model, saved, sample_settings(run), "peft", bar.comparing)
-            return saved
-        return None
+        saved = request.train(run, model, "peft", after_update, bar.looking, processes)
+        saved = saved and settle_round(run, model, saved, sample_settings(run), "peft", bar.comparing)
+    return saved
 
 
 def train_and_report(
     run: Run, model: ImageModel, request: PicksRequest | RewardRequest, options: argparse.Namespace
 ) -> int:
     """Train a round, print what came out of it and what to do next, and return the exit status."""
-    start, processes = time.monotonic(), options.processes
-    saved = train(run, model, request, options.finish, getattr(options, "details", False), processes)
-    if saved is None and processes.first:
+    start = time.monotonic()
+    saved = train(run, model, request, options.finish, getattr(options, "details", False), options.processes)
+    if saved is None:
         print("\nStopped; what was learnt is kept. The same command goes on from here; --finish makes a LoRA of it.")
         return 130
-    if saved is None:
-        return 0
     print(f"Round {saved.result.round} took {time.monotonic() - start:.0f} s. {round_outcome(saved)}")
     print(f"LoRA: {saved.path}")
     folder = quoted(options.run)

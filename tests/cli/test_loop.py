@@ -299,20 +299,21 @@ def test_ctrl_c_keeps_every_update_wherever_it_comes(drawn, monkeypatch, place):
     from d3po_core.training.preference_optimizer import PreferenceOptimizer
 
     assert main(["annotate", "--run", str(drawn), "--scorer", "warmth", "--kind", "ranking"]) == 0
-    measures, pack, updates = PreferenceOptimizer._measures, round_trainer.pack_optimizer, []
+    update, pack, updates = PreferenceOptimizer.update, round_trainer.pack_optimizer, []
 
-    def pressed_after_a_step(self, *values):
+    def pressed_after_a_step(self):
+        done = update(self)
         updates.append(self.done)
         if self.done == 2:
             signal.raise_signal(signal.SIGINT)
-        return measures(self, *values)
+        return done
 
     def pressed_in_the_save(*state):
         if updates == [1, 2] and "save" in place:
             signal.raise_signal(signal.SIGINT)
         return pack(*state)
 
-    monkeypatch.setattr(PreferenceOptimizer, "_measures", pressed_after_a_step)
+    monkeypatch.setattr(PreferenceOptimizer, "update", pressed_after_a_step)
     monkeypatch.setattr(round_trainer, "pack_optimizer", pressed_in_the_save)
     assert main(["train", "--run", str(drawn), *TRAIN, "--no-judge", "--batch", "1"]) == 130
     assert updates == [1, 2] and Run.open(drawn).rounds.load_state(1)[1]["done"] == 2
