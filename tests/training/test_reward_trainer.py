@@ -216,11 +216,11 @@ def test_memory_running_out_halves_the_batch(tmp_path: Path, monkeypatch: pytest
     model = ToyModel()
     real, sizes = RewardGradient.backward, []
 
-    def scarce(self, scenes, update, at_once, scale):  # type: ignore[no-untyped-def]
+    def scarce(self, scenes, update, at_once, *more):  # type: ignore[no-untyped-def]
         sizes.append(at_once)
         if at_once > 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return real(self, scenes, update, at_once, scale)
+        return real(self, scenes, update, at_once, *more)
 
     monkeypatch.setattr(RewardGradient, "backward", scarce)
     train_to_end(trainer(run_of(tmp_path / "run", model), model, updates=2))
