@@ -503,7 +503,8 @@ def _reward_slopes(gradient, scene, attached):
         with torch.no_grad():
             for parameter, before, direction in zip(parameters, start, directions, strict=True):
                 parameter.copy_(before + sign * step * direction)
-        sides.append(gradient.backward([scene], 0, 1))
+        rewards = gradient.backward([scene], 0, 1)
+        sides.append(sum(rewards) / len(rewards))
     differences = (sides[0] - sides[1]) / (2 * step)
     return {"reached": reached, "of": len(parameters), "autograd": float(along), "differences": differences}
 
