@@ -2,28 +2,31 @@
 
 These start the same program N times and number the copies in the environment: RANK of WORLD_SIZE, LOCAL_RANK on each
 computer. The first (rank 0) owns the run: it alone decides, writes and speaks. Messages between them are JSON and
-tensors, never pickled. Where one of them ends, the others end with a sentence.
+tensors, never pickled, and go over gloo, also where there are graphics cards: a LoRA's gradient is some megabytes, and
+gloo notices at once if a process ends, where NCCL may wait for ever. Where one ends, the others end with a sentence.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
-
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import D3POError
 
+if TYPE_CHECKING:  # torch is imported by those that are several, not by `d3po --help`
+    from torch import Tensor
+
 T = TypeVar("T")
+MEETING = timedelta(minutes=10)
+"""How long the processes wait for each other at the start."""
 PATIENCE = timedelta(days=2)
-"""How long one waits for another that lives: it may be fitting a judge, or drawing a large picture."""
+"""How long one waits later for another that lives: it may be fitting a judge, or drawing a large picture."""
 _FACTS = "facts"
 _LAST = "d3po.last"
 
@@ -42,12 +45,17 @@ class Message:
 
     def to_bytes(self) -> bytes:
         """Serialise the message as safetensors."""
+        import safetensors.torch
+        import torch
+
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
         return safetensors.torch.save({**tensors, _LAST: torch.zeros(1)}, {_FACTS: json.dumps(self.facts)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Message:
         """Read what `to_bytes` wrote."""
+        import safetensors.torch
+
         tensors = safetensors.torch.load(data)
         del tensors[_LAST]
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -78,9 +86,23 @@ class Processes:
     @property
     def device(self) -> str | None:
         """Return the graphics card that is this process's own; None for one process, or without cards."""
-        if self.size == 1 or not torch.cuda.is_available():
+        if self.size == 1:
             return None
-        return f"cuda:{self.local_rank % torch.cuda.device_count()}"
+        import torch
+
+        return f"cuda:{self.local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else None
+
+    def require_one_computer(self) -> None:
+        """Raise a D3POError unless all of them are on one computer.
+
+        A run is a database that computers cannot share by a network's disk.
+        """
+        names = {str(message.facts) for message in self.gather(Message(socket.gethostname()))}
+        if len(names) > 1:
+            raise D3POError(
+                f"These processes are on {len(names)} computers ({', '.join(sorted(names))}).",
+                "Train on one; d3po sample takes several.",
+            )
 
     def mine(self, items: Sequence[T]) -> list[T]:
         """Return this process's part of what is dealt out in turns."""
@@ -102,43 +124,54 @@ class Processes:
         if self.size == 1:
             return [message]
         data = message.to_bytes()
-        lengths = self._lengths(data)
-        parts = self._room(lengths)
-        with _ended():
-            torch.distributed.all_gather(parts, _padded(data, lengths))
-        return _cut(parts, lengths)
+        return [Message.from_bytes(part) for part in self._all_gather(data, self._lengths(data))]
 
     def hand_in(self, message: Message) -> list[Message]:
         """Return everybody's message to the first, by rank; nothing to the others."""
         if self.size == 1:
             return [message]
         data = message.to_bytes()
-        lengths = self._lengths(data)
-        parts = self._room(lengths) if self.first else []
-        with _ended():
-            torch.distributed.gather(_padded(data, lengths), parts or None, 0)
-        return _cut(parts, lengths) if self.first else []
+        return [Message.from_bytes(part) for part in self._gather(data, self._lengths(data))]
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors, alike everywhere and all on one device, by their sums over all processes, in one go."""
+        """Replace tensors, alike everywhere, by their sums over all processes, in one go."""
         if self.size == 1 or not tensors:
             return
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        import torch
+
+        flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
         with _ended():
             torch.distributed.all_reduce(flat)
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    def _all_gather(self, data: bytes, lengths: Sequence[int]) -> list[bytes]:
+        import torch
+
+        parts = [torch.empty(max(lengths), dtype=torch.uint8) for _ in lengths]
+        with _ended():
+            torch.distributed.all_gather(parts, _to_tensor(data.ljust(max(lengths), b"\0")))
+        return [part[:length].numpy().tobytes() for part, length in zip(parts, lengths, strict=True)]
+
+    def _gather(self, data: bytes, lengths: Sequence[int]) -> list[bytes]:
+        import torch
+
+        parts = [torch.empty(max(lengths), dtype=torch.uint8) for _ in lengths] if self.first else None
+        with _ended():
+            torch.distributed.gather(_to_tensor(data.ljust(max(lengths), b"\0")), parts, 0)
+        return [part[:length].numpy().tobytes() for part, length in zip(parts or [], lengths, strict=self.first)]
+
     def _lengths(self, data: bytes) -> list[int]:
+        import torch
+
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         with _ended():
             torch.distributed.all_gather(lengths, torch.tensor([len(data)]))
         return [int(length) for length in lengths]
 
-    def _room(self, lengths: Sequence[int]) -> list[Tensor]:
-        return [torch.empty(max(lengths), dtype=torch.uint8) for _ in lengths]
-
     def _broadcast(self, data: bytes) -> bytes:
+        import torch
+
         with _ended():
             length = torch.tensor([len(data)])
             torch.distributed.broadcast(length, 0)
@@ -150,15 +183,9 @@ class Processes:
 ALONE = Processes()
 
 
-def _padded(data: bytes, lengths: Sequence[int]) -> Tensor:
-    return _to_tensor(data.ljust(max(lengths), b"\0"))
-
-
-def _cut(parts: Sequence[Tensor], lengths: Sequence[int]) -> list[Message]:
-    return [Message.from_bytes(part[:length].numpy().tobytes()) for part, length in zip(parts, lengths, strict=True)]
-
-
 def _to_tensor(data: bytes) -> Tensor:
+    import torch
+
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
@@ -176,12 +203,12 @@ def _ended() -> Iterator[None]:
 
 
 def number_from(name: str, usual: int) -> int:
-    """Return a number of the environment.
+    """Return a number of the environment; `usual` where it is unset or empty.
 
     Raises:
         D3POError: it is none.
     """
-    text = os.environ.get(name, str(usual))
+    text = os.environ.get(name) or str(usual)
     if not text.isdecimal():
         raise D3POError(f"The environment variable {name} is '{text}'.", "Start several processes by torchrun.")
     return int(text)
@@ -194,22 +221,24 @@ def together() -> Iterator[Processes]:
     Raises:
         D3POError: the others cannot be reached, or the environment numbers them wrongly.
     """
-    size, rank = number_from("WORLD_SIZE", 1), number_from("RANK", 0)
+    size = number_from("WORLD_SIZE", 1)
     if size == 1:
         yield ALONE
         return
+    import torch
+
+    rank = number_from("RANK", 0)
     if not rank < size or not torch.distributed.is_available():
         raise D3POError(f"This is process {rank} of {size}.", "Start several processes by torchrun.")
     processes = Processes(rank, size, number_from("LOCAL_RANK", rank))
-    cards = torch.cuda.is_available()
-    if cards:
-        torch.cuda.set_device(processes.local_rank % torch.cuda.device_count())
     try:
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo", timeout=PATIENCE)
+        store, _, _ = next(torch.distributed.rendezvous("env://", rank, size, timeout=MEETING))
+        store.set_timeout(PATIENCE)
+        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:  # of DistStoreError and DistNetworkError, too
         raise D3POError(
             f"Process {rank} of {size} cannot reach the others ({str(error).splitlines()[0]}).",
-            "Start all of them by one torchrun, or name the same --rdzv-endpoint on every computer.",
+            "Start all of them by one torchrun; for one process, unset WORLD_SIZE.",
         ) from error
     try:
         yield processes

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,11 +19,13 @@ import torch
 from torch import Tensor
 
 from d3po_core.app.sampling import sample_groups
+from d3po_core.cli import main
 from d3po_core.errors import D3POError
+from d3po_core.lora.attachment import applied
 from d3po_core.picks import Pick
 from d3po_core.processes import ALONE, Message, together
 from d3po_core.run import Run
-from tests.together_helpers import PROMPTS, SAMPLE, draw, evaluate_all, exchange, finish, start, train
+from tests.together_helpers import LORA, PROMPTS, SAMPLE, draw, evaluate_all, exchange, finish, start, train
 from tests.toy import ToyModel
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="torchrun starts several processes on Linux")
@@ -62,7 +67,7 @@ def test_a_message_is_json_and_tensors() -> None:
     assert again.facts == {"b": [1, None]} and torch.equal(again.tensors["x"], torch.arange(3))
 
 
-@pytest.mark.parametrize(("size", "rank"), [("2", "2"), ("two", "0"), ("2", "-1")])
+@pytest.mark.parametrize(("size", "rank"), [("2", "2"), ("two", "0"), ("2", "-1"), ("2", "worker-0")])
 def test_a_wrong_number_is_said(monkeypatch: pytest.MonkeyPatch, size: str, rank: str) -> None:
     monkeypatch.setenv("WORLD_SIZE", size)
     monkeypatch.setenv("RANK", rank)
@@ -70,7 +75,33 @@ def test_a_wrong_number_is_said(monkeypatch: pytest.MonkeyPatch, size: str, rank
         pass
 
 
-# -- drawing ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("size", "rank"), [("", ""), ("1", "worker-0"), ("", "3")])
+def test_what_others_leave_in_the_environment_is_no_matter(
+    monkeypatch: pytest.MonkeyPatch, size: str, rank: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.setenv("RANK", rank)
+    with together() as alone:
+        assert alone is ALONE
+
+
+def test_one_command_does_not_wait_for_processes_that_it_does_not_need(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_run(tmp_path / "run").close()
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["info", "--run", str(tmp_path / "run")]) == 0 and "Picks" in capsys.readouterr().out
+    monkeypatch.setenv("RANK", "1")
+    assert main(["info", "--run", str(tmp_path / "run")]) == 0 and capsys.readouterr().out == ""
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; from d3po_core.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+# -- drawing ------------------------------------------------------------------------------------------
 
 
 def new_run(folder: Path) -> Run:
@@ -96,8 +127,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("alone") / "run"
     run = new_run(folder)
-    for _ in sample_groups(run, ToyModel(), SAMPLE, PROMPTS):
-        pass
+    model = ToyModel()
+    with applied(model.denoiser, LORA):
+        for _ in sample_groups(run, model, SAMPLE, PROMPTS, "a LoRA", 3):
+            pass
     run.close()
     return folder
 
@@ -150,17 +183,25 @@ def test_an_evaluation_is_the_same(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.safetensors"))) == 6 and len(files) == 1
 
 
-# -- teaching ----------------------------------------------------------------------------------------------------
+# -- teaching ------------------------------------------------------------------------------------------
+
+
+KINDS = ["d3po", "dpok", "diffusion-kto", "diffusion-nft", "reward"]
 
 
 @pytest.fixture(scope="module")
-def judged(alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Groups of two and of three, so that updates have other numbers of groups and of pairs."""
+    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("judged") / "run"
-    shutil.copytree(alone, folder)
-    run = Run.open(folder)
+    run, model = new_run(folder), ToyModel()
+    for settings in (SAMPLE, dataclasses.replace(SAMPLE, groups=4, candidates=3, batch=6)):
+        for _ in sample_groups(run, model, settings, PROMPTS):
+            pass
     for group in run.groups.select():
         noisy = run.groups.trajectory(group.id)["x"][:, -1].float()
-        run.picks.add(group.id, Pick("favourite", (int(noisy[:, 0].mean(dim=(1, 2)).argmax()),)))
+        order = noisy[:, 0].mean(dim=(1, 2)).argsort(descending=True).tolist()
+        run.picks.add(group.id, Pick("ranking", tuple(order)) if len(order) > 2 else Pick("favourite", (order[0],)))
     run.close()
     return folder
 
@@ -179,7 +220,7 @@ def reports(folder: Path) -> list[dict[str, object]]:
 def taught(judged: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What one process learns, from picks and from a reward."""
     found = {}
-    for kind in ("picks", "reward"):
+    for kind in KINDS:
         folder = shutil.copytree(judged, tmp_path_factory.mktemp(kind) / "run")
         log = folder.parent / "log"
         assert finish(start(1, train, folder, kind, log=log)) == [0], log.read_text()
@@ -197,11 +238,11 @@ def close(one: object, other: object) -> bool:
 
 
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("kind", ["picks", "reward"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_learnt_is_the_same(
     judged: Path, taught: dict[str, Path], tmp_path: Path, kind: str, size: int
 ) -> None:
-    """11 groups, 3 an update: of three processes each has one, and the last update leaves one without."""
+    """Groups of one and of three pairs, three pairs an update: some updates leave a process without a group."""
     folder, log = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log"
     assert finish(start(size, train, folder, kind, log=log)) == [0] * size, log.read_text()
     expected = learnt(taught[kind])
@@ -215,7 +256,7 @@ def test_what_is_learnt_is_the_same(
     assert close([list(each) for each in ours.summary.strength_scan], [list(e) for e in others.summary.strength_scan])
 
 
-@pytest.mark.parametrize("kind", ["picks", "reward"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_another_number_of_processes_goes_on(judged: Path, taught: dict[str, Path], tmp_path: Path, kind: str) -> None:
     folder, log = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log"
     for size, updates in ((3, 2), (1, 1), (2, 10**6)):
@@ -229,7 +270,7 @@ def test_a_killed_trainer_ends_the_others_and_is_gone_on_from(
     judged: Path, taught: dict[str, Path], tmp_path: Path, victim: int
 ) -> None:
     folder, log = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log"
-    started = start(2, train, folder, "picks", 10**6, 0.3, log=log)
+    started = start(2, train, folder, "d3po", 10**6, 0.3, log=log)
     metrics = folder / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 2)
     process = started[victim]
@@ -239,6 +280,49 @@ def test_a_killed_trainer_ends_the_others_and_is_gone_on_from(
     codes = finish(started, 30)
     assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 2 and time.monotonic() - begun < 30
     assert log.read_text() == f"{1 - victim}: Another of the processes that work together has ended.\n"
-    assert finish(start(1, train, folder, "picks", log=log)) == [0], log.read_text()
-    expected = learnt(taught["picks"])
+    assert finish(start(1, train, folder, "d3po", log=log)) == [0], log.read_text()
+    expected = learnt(taught["d3po"])
     assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in learnt(folder).items())
+
+
+def test_a_group_that_one_process_cannot_read_ends_all_and_is_left_out(judged: Path, tmp_path: Path) -> None:
+    """As with one process: the round is begun anew without it, and nobody keeps what was learnt meanwhile."""
+    plans = []
+    for size in (1, 2):
+        folder, log = shutil.copytree(judged, tmp_path / f"run{size}"), tmp_path / f"log{size}"
+        bad = sorted((folder / "groups").iterdir())[7]
+        (bad / "trajectory.safetensors").write_bytes(b"no tensors")
+        assert finish(start(size, train, folder, "d3po", log=log)) == [2] * size
+        said = log.read_text().splitlines()
+        assert len(said) == size and len({line.partition(": ")[2] for line in said}) == 1 and "group 7" in said[0]
+        run = Run.open(folder)
+        (round,) = run.rounds.all()
+        state = run.rounds.load_state(round.number)
+        assert state is not None and state[1]["done"] == 0 and not state[0]
+        plans.append(round.settings["lesson"]["training"].keys())
+        assert bad.name not in plans[-1]
+        assert finish(start(size, train, folder, "d3po", log=log)) == [0] * size, log.read_text()
+    assert plans[0] == plans[1]
+
+
+# -- the command line ------------------------------------------------------------------------------------------
+
+
+def test_commands_by_torchrun(tmp_path: Path) -> None:
+    """Draw, pick, teach and evaluate, and follow a reward on a run that exists, finishing it as it is."""
+    run = tmp_path / "run"
+
+    def several(*arguments: str) -> str:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "d3po_core", "--"]
+        done = subprocess.run([*command, *arguments, "--run", str(run)], capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    small = ("--groups", "4", "--candidates", "2", "--steps", "4", "--batch", "2")
+    assert several("sample", "--model", "garden", *small).count("Drew 4 groups") == 1
+    assert main(["annotate", "--run", str(run), "--scorer", "warmth"]) == 0
+    assert several("train", "--epochs", "1", "--no-judge").count("LoRA: ") == 1
+    assert several("evaluate", "--scorer", "warmth", "--seeds", "2", "--prompt", "a", "--prompt", "b").count("win") == 2
+    assert several("draft", "--reward", "warmth", "--updates", "2", "--batch", "2").count("LoRA: ") == 1
+    rounds = Run.open(run).rounds.all()
+    assert len(rounds) == 2 and all(each.finished for each in rounds)

@@ -21,11 +21,13 @@ from d3po_core.app.together import help_sampling, sample_together
 from d3po_core.app.training import Next, train_round
 from d3po_core.errors import D3POError
 from d3po_core.evaluation.evaluate import evaluate
+from d3po_core.lora import LoraWeights
 from d3po_core.lora.weights import LayerWeights
 from d3po_core.processes import Message, Processes, together
 from d3po_core.rewards import Reward
 from d3po_core.run import Run
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
+from d3po_core.training.methods import METHODS
 from d3po_core.training.reports import Report
 from d3po_core.training.reward_trainer import RewardTrainer
 from d3po_core.training.round_trainer import RoundTrainer
@@ -40,6 +42,11 @@ TRAIN = TrainSettings(
 )
 REDNESS = Reward("redness", "red", lambda images, prompts: (images[:, 0] - images[:, 1]).mean((1, 2)), True)
 REWARD = RewardSettings(updates=6, batch=5, drift_limit=0.0, learning_rate=0.01, watch=3)
+
+
+LORA: LoraWeights = {
+    "attn1.to_q": LayerWeights(torch.linspace(-1, 1, 44).reshape(2, 22), torch.linspace(0, 1, 36).reshape(18, 2), 2.0)
+}
 
 
 def start(size: int, job: Callable[..., None], *arguments: object, log: Path) -> list[BaseProcess]:
@@ -109,7 +116,7 @@ def draw(joined: Processes, folder: Path, slow: bool = False) -> None:
     if not joined.first:
         model.decode = slowly(model.decode) if slow else model.decode  # type: ignore[method-assign]
         return help_sampling(joined, model)
-    for _ in sample_together(joined, Run.open(folder), model, SAMPLE, PROMPTS, None):
+    for _ in sample_together(joined, Run.open(folder), model, SAMPLE, PROMPTS, LORA, "a LoRA", 3):
         pass
     return None
 
@@ -150,17 +157,16 @@ def train(joined: Processes, folder: Path, kind: str, updates: int = 10**6, paus
 def opened(joined: Processes, run: Run, model: ToyModel, kind: str) -> RoundTrainer:
     """Open the trainer of a round by picks or by a reward."""
     lora = LoraSettings(rank=2, alpha=2.0)
-    if kind == "picks":
-        return Trainer.open(run, model.denoiser, TRAIN, lora, attachment="hooks", processes=joined)
+    if kind in METHODS:
+        how = dataclasses.replace(TRAIN, method=kind)
+        return Trainer.open(run, model.denoiser, how, lora, attachment="hooks", processes=joined)
     return RewardTrainer.open(run, model, REDNESS, REWARD, lora, SAMPLE, attachment="hooks", processes=joined)
 
 
 def evaluate_all(joined: Processes, folder: Path) -> None:
     """Evaluate a LoRA, and write what every process saw."""
-    torch.manual_seed(0)
     model = ToyModel()
-    lora = {"attn1.to_q": LayerWeights(torch.randn(2, 22), torch.randn(18, 2), 2.0)}
-    found = evaluate(model, lora, PROMPTS, 3, dataclasses.replace(SAMPLE, batch=2), REDNESS, processes=joined)
+    found = evaluate(model, LORA, PROMPTS, 3, dataclasses.replace(SAMPLE, batch=2), REDNESS, processes=joined)
     images = {"before": found.before.images, "after": found.after.images}
     safetensors.torch.save_file(
         images, folder / f"{joined.size}-{joined.rank}.safetensors", {"x": repr(found.outcomes)}

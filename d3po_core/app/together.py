@@ -1,8 +1,8 @@
 """Draw groups by several processes: the first deals them out and writes them, all draw.
 
 The first has the run; the others see no folder of it, so they may be on other computers. What is drawn is what one
-process draws, bit by bit: a picture's noise depends on seed, group and candidate alone, and the same groups are drawn
-at once.
+process draws, bit by bit, on the same kind of device with as many threads: a picture's noise depends on seed, group and
+candidate alone, and the same groups are drawn at once.
 """
 
 from __future__ import annotations
@@ -54,11 +54,13 @@ def sample_together(
             ids = {each for _, chosen in batches for each in chosen}
             rows = {each: run.prompts.conditioning(each) for each in ids}
             processes.share(Message(batches, _named_rows(rows)))
+            added = []  # all that was handed in, before anybody may stop this
             for message in processes.hand_in(_drawn(drawing, batches[0], rows)):
                 for group, images in _read(message):
                     done += 1
                     group_id = group.add_to(run, images)
-                    yield SampledGroup(group_id, done, settings.groups, images, group.latents)
+                    added.append(SampledGroup(group_id, done, settings.groups, images, group.latents))
+            yield from added
     processes.share(Message([]))
 
 

@@ -11,14 +11,14 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib import import_module
 from types import FrameType, ModuleType
 
 from .. import __version__
 from ..app.cost import within_memory
 from ..errors import D3POError, interruptible, is_unbroken
-from ..processes import together
+from ..processes import ALONE, number_from, together
 from .flags import make_parser
 
 COMMANDS = {
@@ -55,8 +55,8 @@ Stop anything with Ctrl+C: what was done is kept, and the same command goes on.
 
 Several graphics cards: torchrun --nproc_per_node=2 -m d3po_core -- train --run my-taste
 (or: accelerate launch --num_processes 2 -m d3po_core train --run my-taste). The same
-goes for sample, draft and evaluate. All processes must see the run's folder, but those
-that help to sample may be on other computers and need the model alone."""
+goes for sample, draft and evaluate. sample also takes several computers: those that help
+need the model alone."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,9 +139,9 @@ def _run(name: str, command: ModuleType, arguments: list[str]) -> int:
     try:
         check_text(arguments)
         options = parser.parse_args(arguments)
-        with together() as options.processes:
-            if not options.processes.first and name not in TOGETHER:
-                return 0  # the first one does all of it
+        if name not in TOGETHER and number_from("WORLD_SIZE", 1) > 1 and number_from("RANK", 0):
+            return 0  # the first one does all of it
+        with together() if name in TOGETHER else nullcontext(ALONE) as options.processes:
             with quiet(not options.processes.first):
                 status = within_memory(
                     lambda: command.run(options), command.OUT_OF_MEMORY, "What was done before is kept."

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..embedded import GARDEN, GARDEN_DEFAULTS
 from ..errors import D3POError
+from ..processes import Processes
 from ..textfiles import read_text
 from .flags import run_folder
 
@@ -202,11 +203,14 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
         check_base_config(options.base_config)
     _be_quiet()
     remembered = run.model if run else {}
-    source = source_of(options, run) if options.processes.first else ""
+    processes: Processes = options.processes
     base, dtype = options.base_config or remembered.get("base_config"), options.dtype or remembered.get("dtype")
-    source, base, dtype = options.processes.share_facts((source, base, dtype or "float32"))
-    device = options.device or options.processes.device
-    model = load_model(source, base_config=base, dtype=dtype, device=device)
+    how = (source_of(options, run) if processes.first else "", base, dtype or "float32")
+    source, base, dtype = processes.share_facts(how)
+    source = options.model or source
+    model = load_model(source, base_config=base, dtype=dtype, device=processes.device or options.device)
+    if processes.share_facts(model.identity) != model.identity:
+        raise D3POError(f"The model '{source}' is not the one of the first process.", "Give all of them the same one.")
     if run and run.model.get("identity") != model.identity:
         raise D3POError(
             f"This run was begun with another base model ({run.model.get('source', 'of another program')}).",

@@ -12,6 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..errors import D3POError
+from ..processes import ALONE
 from ..settings import LoraSettings, SampleSettings, TrainSettings, replace
 from . import annotate, common, evaluate, export, sample
 from .flags import number, run_folder
@@ -58,7 +59,9 @@ def run(options: argparse.Namespace) -> int:
     settings = replace(SampleSettings(groups=options.picks, seed=options.seed, batch=16), common.GARDEN_DEFAULTS)
     say("Loading the embedded model: little garden pictures, drawn from prompts such as", begin)
     print(f'"{training[0]}".')
-    model_options = Namespace(model=common.GARDEN, base_config=None, dtype=None, device=None, run=str(folder))
+    model_options = Namespace(
+        processes=ALONE, model=common.GARDEN, base_config=None, dtype=None, device=None, run=str(folder)
+    )
     model = common.load(model_options, None)
     run = sample.new_run(model_options, model, settings, "taste")
 

@@ -44,7 +44,9 @@ def run(options: argparse.Namespace) -> int:
     from ..run import Run
     from .training import train_and_report
 
-    old = common.open_if_there(options.run) if options.processes.first else None
+    if not options.processes.first:
+        return _help(options)
+    old = common.open_if_there(options.run)
     earlier = old.settings if old else None
     sample = settings_of(options, SampleSettings, common.model_defaults(options, old), earlier)
     lora = settings_of(options, LoraSettings, earlier=earlier)
@@ -59,9 +61,22 @@ def run(options: argparse.Namespace) -> int:
     prompts = common.read_prompts(options) or usual_prompts(options, old)
     model = common.load(options, old)
     common.say_plain_words(model, [*prompts, sample.negative])
-    if options.processes.first:
-        run = old or new_run(options, model, sample, preset_of(options), prompts)
-        add_prompts(run, model, prompts, sample.negative)
-    options.processes.share()  # the others open what the first has begun
-    run = run if options.processes.first else Run.open(options.run)
+    run = old or new_run(options, model, sample, preset_of(options), prompts)
+    add_prompts(run, model, prompts, sample.negative)
+    options.processes.share()  # the others open what was begun
     return train_and_report(run, model, RewardRequest(settings, lora, sample, reward), options)
+
+
+def _help(options: argparse.Namespace) -> int:
+    """Train with the first process, as it says; to finish a round takes no help."""
+    from ..app.training import RewardRequest
+    from ..run import Run
+    from .training import train_and_report
+
+    if options.finish:
+        return 0
+    reward = require_differentiable(get_reward(options.reward or "", own_code=True))
+    model = common.load(options, None)
+    options.processes.share()
+    request = RewardRequest(RewardSettings(), LoraSettings(), SampleSettings(), reward)
+    return train_and_report(Run.open(options.run), model, request, options)

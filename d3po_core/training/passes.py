@@ -50,18 +50,20 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0) -> BatchLimits:
+def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0, processes: int = 1) -> BatchLimits:
     """Return how many rows fit on the denoiser's device.
 
     Args:
         denoiser: the policy.
         rows: at least one, of the kind to be evaluated.
         micro_batch: rows per backward pass as somebody chose them; 0 measures what fits into free memory.
+        processes: how many share a processor's memory.
     """
     if micro_batch and denoiser.device.type != "cpu":
         return BatchLimits(micro_batch, micro_batch)
     each = max(1, activation_bytes(denoiser, rows))
-    backward = micro_batch or max(1, int(MEMORY_SHARE * free_bytes(denoiser.device) / each))
+    free = free_bytes(denoiser.device) / (processes if denoiser.device.type == "cpu" else 1)
+    backward = micro_batch or max(1, int(MEMORY_SHARE * free / each))
     quick = max(1, PROCESSOR_BYTES // each) if denoiser.device.type == "cpu" else backward
     return BatchLimits(backward, min(backward, quick))
 

@@ -25,6 +25,7 @@ from ..processes import ALONE, Message, Processes
 from ..settings import FilledTrainSettings, prediction_beta, useful_epochs
 from .methods import METHODS, compares_trajectories
 from .passes import BatchLimits, LoraOptimizer, backward
+from .preferences import UnusableGroup
 from .reports import Measures, Update
 from .rows import (
     Reference,
@@ -142,7 +143,7 @@ class PreferenceOptimizer:
         self.reference, self.base, self.method = reference, base or reference, METHODS[settings.method]
         self.parameters = list(parameters)
         self.limits = limits
-        self.done, self._offset = 0, 0.0
+        self.done, self.offset = 0, 0.0
         self._groups = groups
         self._epochs = {name: useful_epochs(settings, recorded.get(name, 0)) for name in groups}
         self._batches = [batch for epoch in range(max(self._epochs.values())) for batch in self._epoch(epoch)]
@@ -164,7 +165,7 @@ class PreferenceOptimizer:
         """Measure the policy as it is now on the groups with these ids, at least one, without training."""
         found = []
         with torch.no_grad():
-            for group in map(self.load, self._processes.mine(names)):
+            for group in self._loaded(names):
                 parts = self._rows(group, "measure").split(self.limits.forward)
                 by_row = torch.cat([self._values(part) for part in parts])
                 found.append(self._measured(group, by_row.unflatten(0, (len(group.scores), -1)).cpu()))
@@ -232,7 +233,7 @@ class PreferenceOptimizer:
     def update(self) -> Update:
         """Take the next optimiser step; only while `done` is below `total`."""
         epoch, names = self._batches[self.done]
-        groups = [self.load(name) for name in self._processes.mine(names)]
+        groups = self._loaded(names)
         rows = [self._rows_of_update(group, epoch) for group in groups]
         parts = [make_blocks(g, of, self.settings, 1 / len(names)) for g, of in zip(groups, rows, strict=True)]
         by_block = iter(self._backward([block for blocks in parts for block in blocks]))
@@ -242,7 +243,7 @@ class PreferenceOptimizer:
         with unbroken():  # half a step could not be gone on from
             norm = self.optimizer.step(self.done)
             self.done += 1
-        self._offset = offset
+        self.offset = offset
         return Update(self.done, self.total, epoch, measures, norm)
 
     def _backward(self, blocks: Sequence[Block]) -> list[Tensor]:
@@ -293,19 +294,36 @@ class PreferenceOptimizer:
             return [block.shaped(part) for block, part in zip(pack, values.split(sizes), strict=True)]
 
         def loss_of(values: Tensor) -> Tensor:
-            losses = [b.loss(part, self.settings, self._offset) for b, part in zip(pack, shaped(values), strict=True)]
+            losses = [b.loss(part, self.settings, self.offset) for b, part in zip(pack, shaped(values), strict=True)]
             return torch.stack(losses).sum()
 
         rows = join_rows([block.rows for block in pack])
         loss, values = backward(self._values, rows, loss_of, self.limits, self.optimizer.scale)
         return loss, shaped(values)
 
+    def _loaded(self, names: Sequence[str]) -> list[TrainingGroup]:
+        """Load this process's part of some groups; what one of several cannot read ends the work of all."""
+        if self._processes.size == 1:
+            return [self.load(name) for name in names]
+        groups, failed = list[TrainingGroup](), None
+        for name in self._processes.mine(names):
+            try:
+                groups.append(self.load(name))
+            except UnusableGroup as error:
+                failed = error
+        told = (failed.group_id, failed.what, failed.safe) if failed else None
+        for message in self._processes.gather(Message(told)):
+            if isinstance(message.facts, list):
+                group_id, what, safe = message.facts
+                raise UnusableGroup(group_id, D3POError(what, safe=safe))
+        return groups
+
     def _measured(self, group: TrainingGroup, values: Tensor) -> GroupMeasures:
         """Compute a group's measures from its values (C, K, V)."""
         ratios, settings = values[..., 0], self.settings
         sums = ratios.sum(1)
         return GroupMeasures(
-            loss=float(self.method.loss(values, group, settings, self._offset)),
+            loss=float(self.method.loss(values, group, settings, self.offset)),
             differences=[float(sums[pair.winner] - sums[pair.loser]) for pair in group.pairs],
             winners=[float(sums[pair.winner]) / ratios.shape[1] for pair in group.pairs],
             weights=[pair.weight for pair in group.pairs],

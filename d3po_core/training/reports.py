@@ -155,12 +155,14 @@ class RoundState:
 
     Attributes:
         done: updates done.
+        offset: mean log-ratio of the last of them, which Diffusion-KTO compares with.
         held_out_hits: for every held-out group, the share of its pairs predicted right by the LoRA's log-ratios.
         figures, strength_scan: see `RoundResult`.
         reason: why training stopped early, if it did.
     """
 
     done: int = 0
+    offset: float = 0.0
     held_out_hits: list[float] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     strength_scan: list[tuple[float, float]] = field(default_factory=list)

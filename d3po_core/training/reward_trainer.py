@@ -192,7 +192,7 @@ class RewardTrainer(RoundTrainer):
             facts = (number, plan.to_json(), stopped is not None) if processes.first else (0, {}, False)
             number, stored, resumed = processes.share_facts(facts)
             if not processes.first:
-                plan = _resumed(run, stored, settings)
+                plan = _resumed(run, stored)
             opened = open_round(
                 run,
                 model.denoiser,
@@ -393,9 +393,9 @@ def _encoded(run: Run, prompts: list[Prompt]) -> list[Prompt]:
     return usable
 
 
-def _resumed(run: Run, stored: dict[str, object], now: RewardSettings) -> RewardPlan:
-    """Return the plan that an interrupted round was begun with, with today's settings of memory."""
-    as_now = {name: getattr(now, name) for name in FREE_TO_CHANGE}
+def _resumed(run: Run, stored: dict[str, object], now: RewardSettings | None = None) -> RewardPlan:
+    """Return the plan that an interrupted round was begun with, with today's settings of memory, if there are any."""
+    as_now = {name: getattr(now, name) for name in FREE_TO_CHANGE} if now else {}
     sections: dict[str, dict[str, object]] = {name: dict(stored[name]) for name in ("reward", "lora", "sample")}  # type: ignore[call-overload]
     ids: list[int] = stored["prompts"]  # type: ignore[assignment]
     return RewardPlan(

@@ -89,7 +89,8 @@ class Trainer(RoundTrainer):
         if not plan.settings.reevaluate_reference:
             self._check_samplers()
         with checkpointing(denoiser.module, plan.settings.checkpointing):
-            self._limits = fit_batch_limits(denoiser, self._sample_rows(), plan.settings.micro_batch)
+            how = (plan.settings.micro_batch, opened.processes.size)
+            self._limits = fit_batch_limits(denoiser, self._sample_rows(), *how)
         self._reference, self._base = self._references(self._limits)
 
     @classmethod
@@ -134,7 +135,8 @@ class Trainer(RoundTrainer):
             try:
                 return cls(run, denoiser, plan, opened)
             except UnusableGroup as error:
-                _leave_out(run, number, plan, error)
+                if processes.first:
+                    _leave_out(run, number, plan, error)
                 raise
 
     def steps(self) -> Generator[StepReport, None, None]:
@@ -144,7 +146,8 @@ class Trainer(RoundTrainer):
             with checkpointing(self.denoiser.module, self.settings.checkpointing):
                 yield from self._train()
         except UnusableGroup as error:
-            _leave_out(self.run, self.round, self._plan, error)
+            if self.processes.first:
+                _leave_out(self.run, self.round, self._plan, error)
             raise
 
     def result(self) -> RoundResult:
@@ -219,18 +222,18 @@ class Trainer(RoundTrainer):
         fit, state = self._fit, self.state
         if state.done:
             unpack_optimizer(self._saved.tensors, fit.optimizer.adamw, fit.parameters)
-            fit.done = state.done
+            fit.done, fit.offset = state.done, state.offset
         try:
             while fit.done < fit.total:
                 if fit.done + 1 == fit.total:  # after that update come measures, in which a person may stop
                     self.save_state(fit.optimizer.adamw, fit.parameters)
                 report = self._report(fit.update())
-                state.done = fit.done
+                state.done, state.offset = fit.done, fit.offset
                 self.save_state_when_due(fit.optimizer.adamw, fit.parameters)
                 yield report
         finally:
             if fit.done < fit.total:  # a state between the last update and measures could not be gone on from
-                state.done = fit.done
+                state.done, state.offset = fit.done, fit.offset
             if fit.done == state.done:
                 self.save_state(fit.optimizer.adamw, fit.parameters)
         self.scan()
