@@ -158,7 +158,7 @@ class Probe:
             for module in (host.network(model), host.vae(model)):
                 for name, value in module.state_dict().items():
                     found.update(
-                        f"{name} {value.dtype}".encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                        f"{name} {value.dtype}".encode() + value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
                     )
             return found.hexdigest()
 
