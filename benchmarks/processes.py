@@ -68,7 +68,7 @@ def work(processes: Processes, folder: Path) -> dict[str, float]:
 
 
 def measured(size: int) -> dict[str, float]:
-    """Start so many processes, and return the first one's figures."""
+    """Start processes, and return the first one's figures."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={size}", "-m", __spec__.name, "--"]
         done = subprocess.run([*command, "--work", str(Path(folder) / "run")], stdout=subprocess.PIPE, text=True)

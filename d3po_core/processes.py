@@ -28,7 +28,6 @@ MEETING = timedelta(minutes=10)
 PATIENCE = timedelta(days=2)
 """How long one waits later for another that lives: it may be fitting a judge, or drawing a large picture."""
 _FACTS = "facts"
-_LAST = "d3po.last"
 
 
 @dataclass(frozen=True)
@@ -44,22 +43,18 @@ class Message:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """Serialise the message as safetensors."""
-        import safetensors.torch
-        import torch
+        """Serialise the message as a run's files are: safetensors with a checksum."""
+        from .run.files import pack
 
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
-        return safetensors.torch.save({**tensors, _LAST: torch.zeros(1)}, {_FACTS: json.dumps(self.facts)})
+        return pack(self.tensors, {_FACTS: json.dumps(self.facts)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Message:
         """Read what `to_bytes` wrote."""
-        import safetensors.torch
+        from .run.files import unpack
 
-        tensors = safetensors.torch.load(data)
-        del tensors[_LAST]
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return cls(json.loads(header["__metadata__"][_FACTS]), tensors)
+        tensors, metadata = unpack(data)
+        return cls(json.loads(metadata[_FACTS]), tensors)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def exchange(joined: Processes, folder: Path) -> None:
 
 
 def draw(joined: Processes, folder: Path, slow: bool = False) -> None:
-    """Draw groups into a run; the first process alone is told where it is."""
+    """Draw groups into a run, which the first process alone opens."""
     model = ToyModel()
     if not joined.first:
         model.decode = slowly(model.decode) if slow else model.decode  # type: ignore[method-assign]
@@ -132,7 +132,7 @@ def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def train(joined: Processes, folder: Path, kind: str, updates: int = 10**6, pause: float = 0.0) -> None:
-    """Train a round, or so many updates of it, and write what each process has learnt."""
+    """Train a round, or its first updates, and write the LoRA of each process."""
     run, model = Run.open(folder), ToyModel()
     trainer = opened(joined, run, model, kind)
     done = 0
