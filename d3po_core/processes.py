@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,37 +66,36 @@ class Processes:
         rank: number of this one, from 0.
         size: how many there are.
         local_rank: number of this one on its computer.
+        local_size: how many there are on its computer.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
 
     @property
     def first(self) -> bool:
         """Return whether this is the process that owns the run."""
         return self.rank == 0
 
-    @property
-    def device(self) -> str | None:
-        """Return the graphics card that is this process's own; None for one process, or without cards."""
+    def device(self, asked: str | None = None) -> str | None:
+        """Return the device or devices of this process's own, separated by commas; None leaves the choice open.
+
+        Args:
+            asked: devices that somebody named, separated by commas: the processes of a computer get equal parts of
+                them. Without, each gets one graphics card, if there are any.
+        """
         if self.size == 1:
-            return None
+            return asked
         import torch
 
-        return f"cuda:{self.local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else None
-
-    def require_one_computer(self) -> None:
-        """Raise a D3POError unless all of them are on one computer.
-
-        A run is a database that computers cannot share by a network's disk.
-        """
-        names = {str(message.facts) for message in self.gather(Message(socket.gethostname()))}
-        if len(names) > 1:
-            raise D3POError(
-                f"These processes are on {len(names)} computers ({', '.join(sorted(names))}).",
-                "Train on one; d3po sample takes several.",
-            )
+        names = asked.split(",") if asked else [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        if not names:
+            return None
+        each = max(1, len(names) // self.local_size) if asked else 1
+        first = self.local_rank * each % len(names)
+        return ",".join(names[first : first + each])
 
     def mine(self, items: Sequence[T]) -> list[T]:
         """Return this process's part of what is dealt out in turns."""
@@ -134,7 +132,7 @@ class Processes:
             return
         import torch
 
-        flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
+        flat = torch.cat([tensor.flatten().cpu() for tensor in tensors])
         with _ended():
             torch.distributed.all_reduce(flat)
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
@@ -225,7 +223,7 @@ def together() -> Iterator[Processes]:
     rank = number_from("RANK", 0)
     if not rank < size or not torch.distributed.is_available():
         raise D3POError(f"This is process {rank} of {size}.", "Start several processes by torchrun.")
-    processes = Processes(rank, size, number_from("LOCAL_RANK", rank))
+    processes = Processes(rank, size, number_from("LOCAL_RANK", rank), number_from("LOCAL_WORLD_SIZE", size))
     try:
         store, _, _ = next(torch.distributed.rendezvous("env://", rank, size, timeout=MEETING))
         store.set_timeout(PATIENCE)

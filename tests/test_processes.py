@@ -25,7 +25,20 @@ from d3po_core.lora.attachment import applied
 from d3po_core.picks import Pick
 from d3po_core.processes import ALONE, Message, together
 from d3po_core.run import Run
-from tests.together_helpers import LORA, PROMPTS, SAMPLE, draw, evaluate_all, exchange, finish, start, train
+from tests.together_helpers import (
+    LORA,
+    PROMPTS,
+    SAMPLE,
+    draw,
+    evaluate_all,
+    exchange,
+    finish,
+    start,
+    train,
+    train_apart,
+    train_dispatched,
+    train_until,
+)
 from tests.toy import ToyModel
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="torchrun starts several processes on Linux")
@@ -285,6 +298,53 @@ def test_a_killed_trainer_ends_the_others_and_is_gone_on_from(
     assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in learnt(folder).items())
 
 
+@pytest.mark.parametrize("moment", ["state", "LoRA", "the end"])
+def test_a_trainer_killed_while_it_saves_is_gone_on_from(
+    judged: Path, taught: dict[str, Path], tmp_path: Path, moment: str
+) -> None:
+    """The other process ends: with a sentence where it still has something to do, else as it would have."""
+    folder, log = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log"
+    started = start(2, train_until, folder, moment, log=log)
+    started[0].join(120)
+    killed = time.monotonic()
+    assert finish(started, 30) == [-signal.SIGKILL, 2 if moment == "state" else 0], log.read_text()
+    assert time.monotonic() - killed < 30
+    said = "1: Another of the processes that work together has ended.\n" if moment == "state" else ""
+    assert (log.read_text() if log.exists() else "") == said
+    run = Run.open(folder)
+    assert not [each for each in run.rounds.all() if each.finished] and len(run.picks.standing()) == SAMPLE.groups + 4
+    run.close()
+    assert finish(start(1, train, folder, "d3po", log=log)) == [0], log.read_text()
+    expected = learnt(taught["d3po"])
+    assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in learnt(folder).items())
+    (round,) = Run.open(folder).rounds.all()
+    assert round.finished and round.lora_file and (folder / round.lora_file).is_file()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_computers_get_what_training_needs(
+    judged: Path, taught: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    """Two folders: the run's, and one where the other computers make their copies, one each, and delete them."""
+    folder, log, elsewhere = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert finish(start(4, train_apart, folder, kind, elsewhere, log=log)) == [0] * 4, log.read_text()
+    expected = learnt(taught[kind])
+    for rank in range(4):
+        assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in learnt(folder, rank).items())
+    assert close(reports(folder), reports(taught[kind]))
+    used = [(elsewhere / f"{rank}.txt").read_text() for rank in range(4)]
+    assert used[0] == str(folder) and used[1] == used[2] != used[3] and folder not in map(Path, used[1:])
+    assert sorted(path.name for path in elsewhere.iterdir()) == [f"{rank}.txt" for rank in range(4)]
+
+
+def test_a_dispatched_network_learns_the_same(judged: Path, taught: dict[str, Path], tmp_path: Path) -> None:
+    folder, log = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log"
+    assert finish(start(2, train_dispatched, folder, "d3po", log=log)) == [0, 0], log.read_text()
+    expected = learnt(taught["d3po"])
+    assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in learnt(folder).items())
+
+
 def test_a_group_that_one_process_cannot_read_ends_all_and_is_left_out(judged: Path, tmp_path: Path) -> None:
     """As with one process: the round is begun anew without it, and nobody keeps what was learnt meanwhile."""
     plans = []
@@ -326,3 +386,36 @@ def test_commands_by_torchrun(tmp_path: Path) -> None:
     assert several("draft", "--reward", "warmth", "--updates", "2", "--batch", "2").count("LoRA: ") == 1
     rounds = Run.open(run).rounds.all()
     assert len(rounds) == 2 and all(each.finished for each in rounds)
+
+
+def test_a_computer_without_the_run_helps(tmp_path: Path) -> None:
+    """The second process's folder is another one: a new round learns, and is evaluated, with a copy of the first's."""
+    run = tmp_path / "run"
+    small = ("--groups", "4", "--candidates", "2", "--steps", "4", "--batch", "2")
+    assert main(["sample", "--run", str(run), "--model", "garden", *small]) == 0
+    assert main(["annotate", "--run", str(run), "--scorer", "warmth"]) == 0
+    new_run(tmp_path / "another").close()
+    for arguments in (
+        ["train", "--epochs", "1", "--no-judge"],
+        ["evaluate", "--scorer", "warmth", "--seeds", "2", "--prompt", "a", "--prompt", "b"],
+        ["draft", "--reward", "warmth", "--updates", "2", "--batch", "2"],
+    ):
+        folders = [run, tmp_path / ("another" if arguments[0] == "train" else "none")]
+        started = [by_hand(rank, [*arguments, "--run", str(folder)]) for rank, folder in enumerate(folders)]
+        outputs = [each.communicate(timeout=300) for each in started]
+        assert [each.returncode for each in started] == [0, 0], outputs
+        assert outputs[0][0] and not outputs[1][0]
+    assert not (tmp_path / "none").exists() and not Run.open(tmp_path / "another").rounds.all()
+    assert len(Run.open(run).rounds.all()) == 2
+
+
+def by_hand(rank: int, arguments: list[str]) -> subprocess.Popen[str]:
+    """Start one of two processes of a command, as torchrun does on each computer."""
+    about = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "MASTER_PORT": 29771, "MASTER_ADDR": "127.0.0.1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "d3po_core", *arguments],
+        env={**os.environ, **{name: str(value) for name, value in about.items()}, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -17,16 +19,23 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from d3po_core.app.handing_over import files_to_train
+from d3po_core.app.handing_over import opened as opened_run
 from d3po_core.app.together import help_sampling, sample_together
 from d3po_core.app.training import Next, train_round
 from d3po_core.errors import D3POError
 from d3po_core.evaluation.evaluate import evaluate
 from d3po_core.lora import LoraWeights
+from d3po_core.lora import file as lora_file
 from d3po_core.lora.weights import LayerWeights
+from d3po_core.models.placement import spread
 from d3po_core.processes import Message, Processes, together
 from d3po_core.rewards import Reward
-from d3po_core.run import Run
+from d3po_core.run import Run, files
+from d3po_core.run.database import STATE
+from d3po_core.run.rounds import Rounds
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
+from d3po_core.training import round_trainer
 from d3po_core.training.methods import METHODS
 from d3po_core.training.reports import Report
 from d3po_core.training.reward_trainer import RewardTrainer
@@ -133,7 +142,60 @@ def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def train(joined: Processes, folder: Path, kind: str, updates: int = 10**6, pause: float = 0.0) -> None:
     """Train a round, or its first updates, and write the LoRA of each process."""
-    run, model = Run.open(folder), ToyModel()
+    with contextlib.closing(Run.open(folder)) as run:
+        _train(joined, run, ToyModel(), folder, kind, updates, pause)
+
+
+def train_apart(joined: Processes, folder: Path, kind: str, elsewhere: Path) -> None:
+    """Train a round; all processes but the first are on other computers, two on each, and have no folder of the run."""
+    if not joined.first:
+        socket.gethostname = lambda: f"computer {(joined.rank + 1) // 2}"  # type: ignore[assignment]
+        tempfile.tempdir = str(elsewhere)
+    with opened_run(folder if joined.first else elsewhere / "none", files_to_train, joined) as run:
+        assert joined.first == (run.folder == folder)
+        (elsewhere / f"{joined.rank}.txt").write_text(str(run.folder))
+        _train(joined, run, ToyModel(), folder, kind, 10**6, 0.0)
+
+
+def train_dispatched(joined: Processes, folder: Path, kind: str) -> None:
+    """Train a round on a network that accelerate has dispatched, as one that is larger than a card."""
+    model = ToyModel()
+    spread(model.denoiser.module, ["cpu"])
+    assert model.denoiser.module.hf_device_map == {"attn1": "cpu"}
+    with contextlib.closing(Run.open(folder)) as run:
+        _train(joined, run, model, folder, kind, 10**6, 0.0)
+
+
+def train_until(joined: Processes, folder: Path, moment: str) -> None:
+    """Train a round; the first process is killed in the middle of saving something."""
+    if joined.first:
+        _kill_at(moment)
+    train(joined, folder, "d3po")
+
+
+def _kill_at(moment: str) -> None:
+    """Kill this process once its second state or the LoRA is written under another name, or as the round is closed."""
+
+    def killing(place: object, name: str, when: Callable[..., bool] = lambda *_: True) -> None:
+        original = getattr(place, name)
+
+        def killed(*arguments: Any, **values: Any) -> Any:
+            if when(*arguments):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments, **values)
+
+        setattr(place, name, killed)
+
+    round_trainer.SAVE_EVERY_SECONDS = 0.0
+    if moment == "state":
+        killing(files, "move", lambda source, target: target.name == STATE and target.exists())
+    elif moment == "LoRA":
+        killing(lora_file, "_publish")
+    else:
+        killing(Rounds, "finish")
+
+
+def _train(joined: Processes, run: Run, model: ToyModel, folder: Path, kind: str, updates: int, pause: float) -> None:
     trainer = opened(joined, run, model, kind)
     done = 0
 
@@ -143,15 +205,14 @@ def train(joined: Processes, folder: Path, kind: str, updates: int = 10**6, paus
         time.sleep(pause)
         return Next.PAUSE if done >= updates else Next.CONTINUE
 
-    with contextlib.closing(run):
-        weights = None
-        with contextlib.suppress(StopIteration):
-            train_round(trainer, after_update)
-            weights = trainer.result().weights
-        tensors = {
-            f"{path}.{side}": getattr(layer, side) for path, layer in (weights or {}).items() for side in ("up", "down")
-        }
-        safetensors.torch.save_file(tensors, folder / f"learnt-{joined.rank}.safetensors")
+    weights = None
+    with contextlib.suppress(StopIteration):
+        train_round(trainer, after_update)
+        weights = trainer.result().weights
+    tensors = {
+        f"{path}.{side}": getattr(layer, side) for path, layer in (weights or {}).items() for side in ("up", "down")
+    }
+    safetensors.torch.save_file(tensors, folder / f"learnt-{joined.rank}.safetensors")
 
 
 def opened(joined: Processes, run: Run, model: ToyModel, kind: str) -> RoundTrainer:

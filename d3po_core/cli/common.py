@@ -100,7 +100,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="of the network [the run's; float32]"
     )
-    group.add_argument("--device", help="such as cuda:1 or cpu [the GPU if there is one]")
+    group.add_argument(
+        "--device",
+        help="such as cuda:1 or cpu; cuda:0,cuda:1 share the layers of a network that is larger than one card [the GPU "
+        "if there is one]",
+    )
 
 
 def add_prompts(parser: argparse.ArgumentParser, usual: str) -> None:
@@ -208,7 +212,7 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
     how = (source_of(options, run) if processes.first else "", base, dtype or "float32")
     source, base, dtype = processes.share_facts(how)
     source = options.model or source
-    model = load_model(source, base_config=base, dtype=dtype, device=processes.device or options.device)
+    model = load_model(source, base_config=base, dtype=dtype, device=processes.device(options.device))
     if processes.share_facts(model.identity) != model.identity:
         raise D3POError(f"The model '{source}' is not the one of the first process.", "Give all of them the same one.")
     if run and run.model.get("identity") != model.identity:

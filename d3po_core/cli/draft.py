@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..app.handing_over import files_to_draft, opened
     from ..app.sampling import add_prompts
     from ..app.training import RewardRequest
     from ..run import Run
@@ -63,20 +64,20 @@ def run(options: argparse.Namespace) -> int:
     common.say_plain_words(model, [*prompts, sample.negative])
     run = old or new_run(options, model, sample, preset_of(options), prompts)
     add_prompts(run, model, prompts, sample.negative)
-    options.processes.share()  # the others open what was begun
-    return train_and_report(run, model, RewardRequest(settings, lora, sample, reward), options)
+    with opened(options.run, files_to_draft, options.processes) as run:
+        return train_and_report(run, model, RewardRequest(settings, lora, sample, reward), options)
 
 
 def _help(options: argparse.Namespace) -> int:
     """Train with the first process, as it says; to finish a round takes no help."""
+    from ..app.handing_over import files_to_draft, opened
     from ..app.training import RewardRequest
-    from ..run import Run
     from .training import train_and_report
 
     if options.finish:
         return 0
     reward = require_differentiable(get_reward(options.reward or "", own_code=True))
     model = common.load(options, None)
-    options.processes.share()
     request = RewardRequest(RewardSettings(), LoraSettings(), SampleSettings(), reward)
-    return train_and_report(Run.open(options.run), model, request, options)
+    with opened(options.run, files_to_draft, options.processes) as run:  # which the first one may have begun
+        return train_and_report(run, model, request, options)

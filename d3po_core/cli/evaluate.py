@@ -42,13 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..app.loras import lora_of
+    from functools import partial
+
+    from ..app.handing_over import files_to_evaluate, opened
     from ..rewards import get_reward
-    from ..run import Run
-    from ..run.files import check_writable
 
     reward = get_reward(options.scorer, own_code=True)
-    run = Run.open(options.run)
+    with opened(options.run, partial(files_to_evaluate, round=options.round or 0), options.processes) as run:
+        return _evaluate(options, run, reward)
+
+
+def _evaluate(options: argparse.Namespace, run: Run, reward: Reward) -> int:
+    from ..app.loras import lora_of
+    from ..run.files import check_writable
+
     settings = settings_of(options, SampleSettings, common.model_defaults(options, run), run.settings)
     prompts = common.read_prompts(options) or _usual_prompts(options, run)
     if len(prompts) < 2:

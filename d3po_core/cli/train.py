@@ -8,10 +8,14 @@ also those that nobody saw, and D3PO learns from that. Ctrl+C keeps what was lea
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ..settings import LoraSettings, TrainSettings
 from . import common
 from .flags import add_settings, settings_of
+
+if TYPE_CHECKING:
+    from ..run import Run
 
 EXAMPLE = """  d3po train --run my-taste
   d3po train --run my-taste --rank 16 --epochs 4"""
@@ -30,14 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..app.handing_over import files_to_train, opened
+
+    with opened(options.run, files_to_train, options.processes) as run:
+        return _train(options, run)
+
+
+def _train(options: argparse.Namespace, run: Run) -> int:
     from ..app.few_steps import method_warning, names_of
     from ..app.runs import newest_sample_settings
     from ..app.training import PicksRequest
     from ..rewards import get_reward
-    from ..run import Run
     from .training import train_and_report
 
-    run = Run.open(options.run)
     train = settings_of(options, TrainSettings, earlier=run.settings)
     lora = settings_of(options, LoraSettings, earlier=run.settings)
     reward = get_reward(options.reward, own_code=True) if options.reward else None

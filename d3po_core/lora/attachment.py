@@ -57,7 +57,7 @@ def attach(
 
 def _attach(module: nn.Module, kind: str, weights: LoraWeights, frozen: LoraWeights) -> Lora:
     """Attach weights that fit the network, on their own layers."""
-    if kind == "hooks":
+    if kind == "hooks" or hasattr(module, "hf_device_map"):  # accelerate's hooks move a layer's input, not PEFT's
         return HookLora(module, weights, frozen)
     if kind == "peft":
         from .peft import PeftLora  # hosts need not have peft
@@ -110,7 +110,7 @@ class HookLora(Lora):
             if weights is None:
                 return None
             scale = weights.alpha / weights.rank * (self._strength if self._mode == "policy" else 1.0)
-            return (output + _low_rank(args[0], weights, layer) * scale).to(output.dtype)
+            return (output + _low_rank(args[0].to(output.device), weights, layer) * scale).to(output.dtype)
 
         return add
 

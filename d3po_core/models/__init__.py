@@ -4,6 +4,7 @@
     model          a pipeline as the core's `ImageModel`, its network as `Denoiser`, and the base model's identity
     architectures  what differs from one kind of pipeline to the next
     schedules      noise levels, by the pipeline's own scheduler
+    placement      puts a pipeline on a device, or its network's blocks on several
     checkpoints    what a single file says of itself: its kind, what it predicts, what it lacks
 
 Left out: EDM-parametrised models (Playground 2.5), the SDXL refiner, inpainting and editing networks, offloading.

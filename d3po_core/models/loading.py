@@ -24,6 +24,7 @@ from ..textfiles import decode
 from .architectures import ARCHITECTURES, Pipeline
 from .checkpoints import kind_of, read_header, scheduler_settings
 from .model import DiffusersModel
+from .placement import devices_of, place
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WEIGHTED = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -50,14 +51,15 @@ def load_model(
         base_config: for a checkpoint, a pipeline folder of the same kind with configuration and tokenizer (its weights
             are not used). Without it diffusers asks the Hugging Face hub for the standard ones.
         dtype: of network and text encoders, "float32", "float16" or "bfloat16". The VAE is always float32.
-        device: such as "cuda:1"; None takes the GPU if there is one.
+        device: such as "cuda:1"; None takes the GPU if there is one. Several, separated by commas, share the network's
+            layers.
 
     Raises:
         D3POError: the model is missing, damaged, not in safetensors, or of an unknown kind; there is no such device.
     """
     if dtype not in DTYPES:
         raise D3POError(f"dtype is '{dtype}'.", f"Choose one of {', '.join(DTYPES)}.")
-    place = _device(device)
+    devices = devices_of(device)
     source = GARDEN_FOLDER if str(path) == GARDEN else Path(os.path.expanduser(path))
     if not source.exists():
         raise D3POError(f"There is no model at '{source}'.", "Give a pipeline folder or a .safetensors checkpoint.")
@@ -68,7 +70,7 @@ def load_model(
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module) and any(parameter.is_meta for parameter in part.parameters()):
             raise D3POError(f"'{source}' lacks some weights of its {name}.", "Get the model anew.")
-    return DiffusersModel(pipeline.to(place))
+    return DiffusersModel(place(pipeline, devices))
 
 
 def check_base_config(folder: str) -> None:
@@ -78,26 +80,6 @@ def check_base_config(folder: str) -> None:
         D3POError: it isn't.
     """
     _read_index(Path(os.path.expanduser(folder)))
-
-
-def _device(name: str | None) -> str:
-    """Return a device by its name; None stands for the GPU if there is one.
-
-    Raises:
-        D3POError: there is no such device.
-    """
-    if not name:
-        usual = ("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())
-        return next((kind for kind, there in usual if there), "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has one for each of its backends
-        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        mps = ["mps"] if torch.backends.mps.is_available() else []
-        raise D3POError(
-            f"There is no device '{name}' on this computer.", f"Choose one of {', '.join([*gpus, *mps, 'cpu'])}."
-        ) from error
-    return name
 
 
 def _from_folder(folder: Path, dtype: torch.dtype) -> Pipeline:

@@ -177,6 +177,15 @@ class Run:
         manifest = {"settings": self.settings, **self.manifest(), **identity, **facts, "versions": versions()}
         files.replace(self.folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
+    def copy_database(self, path: Path) -> None:
+        """Copy the database as it is now to a path where there is none.
+
+        Raises:
+            D3POError: it cannot be read, or the disk is full.
+        """
+        with self._database.read() as connection:
+            connection.execute("VACUUM INTO ?", (str(path),))
+
     def close(self) -> None:
         """Close the database, so that every system can move or delete the folder; the next use opens it again."""
         self._database.close()

@@ -171,7 +171,7 @@ class RewardTrainer(RoundTrainer):
             attachment: "peft" for diffusers modules, "hooks" for modules that a host owns.
             prompts: ids of those to draw for; if none are named, all that are encoded and did not just come with
                 imported images.
-            processes: which train it together; all of them see the run's folder.
+            processes: which train it together; see `app.handing_over` for how all of them open the run.
 
         Raises:
             D3POError: settings out of range, a reward that is not differentiable or not that of the interrupted round,

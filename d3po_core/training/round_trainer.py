@@ -278,7 +278,6 @@ def opening(run: Run, processes: Processes = ALONE) -> Iterator[ExitStack]:
     """
     exit = ExitStack()
     try:
-        processes.require_one_computer()
         if processes.first:
             exit.enter_context(run.rounds.lock())
         run.rounds.lora(run.rounds.needed())  # now: no round is begun, and no minute spent on a judge

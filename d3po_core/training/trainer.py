@@ -116,7 +116,7 @@ class Trainer(RoundTrainer):
             reward: scores all images in place of picks.
             kinds: of what was noted of pictures, for the judge to see beside statistics and what the network sees.
             show: called while the network looks at pictures, before a round is begun.
-            processes: which train it together; all of them see the run's folder.
+            processes: which train it together; see `app.handing_over` for how all of them open the run.
 
         Raises:
             D3POError: settings out of range, nothing to learn from, another base model, a damaged group (which is left
