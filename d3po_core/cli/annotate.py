@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
 def show_picking(picking: Iterator[AutoPickProgress]) -> tuple[int, int]:
     """Show a bar while a program picks; return the numbers of picks and of the mistakes among them."""
     done = mistakes = 0
-    with closing(common.ProgressBar("Picking")) as bar:
+    with common.ProgressBar("Picking") as bar:
         for judged in picking:
             done, mistakes = judged.done, judged.mistakes
             bar.show(done, judged.total)

@@ -6,14 +6,15 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
 from ..embedded import GARDEN, GARDEN_DEFAULTS
-from ..errors import D3POError
+from ..errors import D3POError, interruptible
 from ..processes import Processes
 from ..textfiles import read_text
 from .flags import run_folder
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
     from ..models import DiffusersModel
     from ..run import BaseModelFacts, Run
 
+SECONDS_BETWEEN_SIGNS = 1.0
+"""Of work going on, where a bar has nothing new."""
 SECONDS_BETWEEN_LINES = 10.0
 """Of a progress bar that goes into a file: it is written this seldom."""
 
 
 class ProgressBar:
-    """tqdm's bar on stderr, begun at the first report, because only that says how much there is to do.
+    """tqdm's bar on stderr. Before the first report, which alone says how much there is to do, it counts steps.
+
+    Inside its context every evaluation of the network is a sign of life: with a large model on a processor minutes pass
+    between two reports.
 
     Args:
         label: what is being done; "" where `show` says it.
@@ -38,6 +44,28 @@ class ProgressBar:
     def __init__(self, label: str = "", shown: bool = True) -> None:
         self._label, self._shown = label, shown
         self._bar: tqdm[NoReturn] | None = None
+        self._begun = False
+        self._note, self._steps, self._drawn = "", 0, time.monotonic()
+        self._listening = interruptible(self._step)
+
+    def __enter__(self) -> ProgressBar:
+        self._listening.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._listening.__exit__(*error)
+        self.close()
+
+    def _step(self) -> None:
+        """Count an evaluation of the network since the last report, and show it from time to time."""
+        self._steps += 1
+        if not self._shown or time.monotonic() - self._drawn < _seconds_between():
+            return
+        if self._bar is None:
+            self._bar = tqdm(desc=self._label or "Working", bar_format="{desc}{postfix}, {elapsed}", leave=False)
+        steps = f"{self._steps} steps of the network"
+        self._bar.set_postfix_str(f"{self._note}, {steps}" if self._note else steps)
+        self._drawn = time.monotonic()
 
     def comparing(self, done: int, total: int) -> None:
         """Show how many pictures before and after are drawn."""
@@ -49,9 +77,9 @@ class ProgressBar:
 
     def show(self, done: int, total: int, note: str = "", label: str = "") -> None:
         """Draw the bar anew, with the time that is left; below it, where something else is being done now."""
-        if label not in ("", self._label):
+        if label not in ("", self._label) or not self._begun:
             self.close()
-            self._bar, self._label = None, label
+            self._bar, self._label, self._begun = None, label or self._label, True
         if self._bar is None:
             self._bar = tqdm(
                 desc=self._label,
@@ -63,6 +91,7 @@ class ProgressBar:
                 ascii="-#",
                 dynamic_ncols=True,
             )
+        self._note, self._steps, self._drawn = note, 0, time.monotonic()
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 
@@ -70,6 +99,11 @@ class ProgressBar:
         """Draw the bar a last time and leave its line, so that what follows begins on its own."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _seconds_between() -> float:
+    """Return how long a bar waits before it shows that work goes on."""
+    return SECONDS_BETWEEN_SIGNS if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -212,6 +246,8 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
     how = (source_of(options, run) if processes.first else "", base, dtype or "float32")
     source, base, dtype = processes.share_facts(how)
     source = options.model or source
+    if source != GARDEN and processes.first and sys.stderr.isatty():
+        print(f"Loading {source}", file=sys.stderr)  # tens of seconds, for a model of several gigabytes
     model = load_model(source, base_config=base, dtype=dtype, device=processes.device(options.device))
     if processes.share_facts(model.identity) != model.identity:
         raise D3POError(f"The model '{source}' is not the one of the first process.", "Give all of them the same one.")

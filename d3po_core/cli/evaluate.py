@@ -8,7 +8,6 @@ and, as a second column, by the one that training used.
 from __future__ import annotations
 
 import argparse
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +95,7 @@ def evaluate_lora(
     """Evaluate a LoRA file, showing a progress bar."""
     from ..evaluation.evaluate import evaluate
 
-    with closing(common.ProgressBar("Comparing", shown=processes.first)) as bar:
+    with common.ProgressBar("Comparing", shown=processes.first) as bar:
         return evaluate(model, lora, prompts, seeds, settings, reward, fidelity, bar.show, processes)
 
 

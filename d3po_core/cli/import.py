@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +81,7 @@ def _bring(run: Run, images: JudgedImages, model: Encoder, who: str) -> Imported
     """Import, showing a progress bar, and return the last report."""
     from ..importing import import_pictures
 
-    with closing(common.ProgressBar("Importing")) as bar:
+    with common.ProgressBar("Importing") as bar:
         for report in import_pictures(run, images, model, who):
             bar.show(report.done, report.total)
     return report

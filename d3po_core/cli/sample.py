@@ -89,15 +89,15 @@ def draw(
     from ..lora import import_lora
     from ..lora.attachment import applied
 
-    bar = common.ProgressBar("Drawing")
     lora, coming = run.rounds.lora(policy), next_round(run)
     weights = import_lora(lora, model.denoiser.module) if lora else None
     if processes.size == 1:
         groups = sample_groups(run, model, settings, prompts, policy, coming)
     else:
         groups = sample_together(processes, run, model, settings, prompts, weights, policy, coming)
+    applying = applied(model.denoiser, weights if processes.size == 1 else None)
     try:
-        with applied(model.denoiser, weights if processes.size == 1 else None), closing(groups), closing(bar):
+        with applying, closing(groups), common.ProgressBar("Drawing") as bar:
             for report in groups:
                 bar.show(report.done, report.total)
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 
 from tqdm import tqdm
 
@@ -31,7 +31,7 @@ def train(
     With `finish` it ends after one more update; `details` prints all figures of every update.
     """
     saved = None
-    with closing(ProgressBar(shown=processes.first)) as bar, suppress(KeyboardInterrupt):  # what there is then is saved
+    with ProgressBar(shown=processes.first) as bar, suppress(KeyboardInterrupt):  # what there is then is saved
 
         def after_update(report: Report) -> Next:
             bar.show(report.update, report.total, report.note, "Teaching")

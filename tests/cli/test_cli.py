@@ -20,10 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from d3po_core.cli import COMMANDS, demo, main
+from d3po_core.cli import COMMANDS, common, demo, main
 from d3po_core.cli.common import ProgressBar, quoted, read_prompts
 from d3po_core.cli.flags import SECTIONS, flag_of, make_parser, read_config, settings_of
-from d3po_core.errors import D3POError
+from d3po_core.errors import D3POError, check_stop
 from d3po_core.settings import SampleSettings, TrainSettings
 from tests.test_settings import some_settings
 
@@ -368,6 +368,26 @@ def test_the_bar_ends_full_and_stays_on_its_line(monkeypatch, live):
     assert "Drawing [########################] 5 of 5, 00:00 left, picture 5" in terminal.text
     assert live or "3 of 5" not in terminal.text
     assert terminal.text.isascii()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_bar_shows_that_the_network_works(monkeypatch: pytest.MonkeyPatch, live: bool) -> None:
+    """Steps of one second, ten of them before each report: a terminal sees each, a file one in ten seconds."""
+    now = [0.0]
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal(live))
+    monkeypatch.setattr(common.time, "monotonic", lambda: now[0])
+    with ProgressBar("Drawing") as bar:
+        for done in range(1, 3):
+            for _ in range(11):
+                now[0] += 1.0
+                check_stop()
+            bar.show(done, 2, f"picture {done}")
+    check_stop()  # nobody listens any more
+    seen = re.findall(
+        r"Drawing(?: \[[-#]{24}\] 1 of 2, [^\r]* left, picture 1)?, (\d+) steps of the network", terminal.text
+    )
+    assert seen == ([*map(str, range(1, 12))] * 2 if live else ["10", "10"])
+    assert "2 of 2" in terminal.text and terminal.text.isascii()
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "banana", "cpu:x"])
