@@ -168,6 +168,8 @@ class Rounds(Part):
                 groups = _judged_before(connection, row["last_pick"])
             connection.execute("DELETE FROM meta WHERE key = 'policy'")
             connection.executemany("INSERT OR IGNORE INTO trained VALUES (?, ?)", [(number, each) for each in groups])
+        with suppress(OSError):  # the trainer's state, of three times the LoRA's size, is of no more use
+            (self._round_folder(number) / STATE).unlink(missing_ok=True)
 
     def lora(self, policy: str) -> Path | None:
         """Return the LoRA file of a policy, named by its hash or the number of its round; None for "base".

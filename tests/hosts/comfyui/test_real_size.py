@@ -1,7 +1,7 @@
 """A checkpoint of real size goes once through the host: drawn, picked, taught, and its LoRA used.
 
-COMFYUI_CHECKPOINT names it; random weights will do. The figures are printed (pytest -s). On processors, at 128 pixels,
-an SD1.5 takes some minutes and 6 GB.
+COMFYUI_CHECKPOINT names it; random weights will do. COMFYUI_OPTIONS are options of the host's, such as --bf16-unet, and
+COMFYUI_SIDE is the pictures' size in pixels, 128 if it is not set. The figures are printed (pytest -s).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         (base / name).mkdir(parents=True)
     (base / "custom_nodes" / "comfyui-d3po").symlink_to(ROOT)
     (base / "models" / "checkpoints" / "real.safetensors").symlink_to(Path(CHECKPOINT).resolve())
-    with Host(Path(str(HOST)), PYTHON, base) as running:
+    with Host(Path(str(HOST)), PYTHON, base, os.environ.get("COMFYUI_OPTIONS", "").split()) as running:
         print(f"\nran against ComfyUI {running.version} in {HOST}, with {CHECKPOINT}")
         yield running
 
@@ -60,7 +60,7 @@ def memory(host: Host, what: str) -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_a_real_size_goes_once_through(roomy: Host) -> None:
-    host, side = roomy, int(os.environ.get("COMFYUI_CHECKPOINT_SIDE", "128"))
+    host, side = roomy, int(os.environ.get("COMFYUI_SIDE", "128"))
     weights = Path(CHECKPOINT).stat().st_size
     times: dict[str, float] = {}
 
