@@ -336,7 +336,12 @@ class Part:
 
     def _round_folder(self, number: int) -> Path:
         """Return where the files of a round belong; it may not exist yet."""
-        return self.folder / ROUNDS / f"{number:04}"
+        return round_folder(self.folder, number)
+
+
+def round_folder(folder: Path, number: int) -> Path:
+    """Return where the files of a round of the run in a folder belong."""
+    return folder / ROUNDS / f"{number:04}"
 
 
 def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:

@@ -9,7 +9,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import D3POError
-from .database import CONDITIONING, DATABASE, GROUPS, IMPORTED, LOCK, ROUNDS, STATE, TRAJECTORY, Database, Part
+from .database import (
+    CONDITIONING,
+    DATABASE,
+    GROUPS,
+    IMPORTED,
+    LOCK,
+    ROUNDS,
+    STATE,
+    TRAJECTORY,
+    Database,
+    Part,
+    round_folder,
+)
 from .files import TEMPORARY, hold
 from .groups import ID
 
@@ -30,7 +42,7 @@ class Space(Part):
         return {**sizes, "total": sum(sizes.values())}
 
     def free(self, keep_rounds: int = 0) -> str:
-        """Delete the trajectories of groups that finished rounds were trained on, and those rounds' trainer states.
+        """Delete the trajectories of groups that finished rounds were trained on.
 
         Images, picks, LoRA files, held-out groups and the latents of imported images, which are small, stay.
 
@@ -49,8 +61,7 @@ class Space(Part):
                 group_ids = _groups_to_free(connection, rounds)
                 # The rows first: a kill in between leaves files for `remove_leftovers`, never a group without its file.
                 connection.executemany("UPDATE groups SET freed = 1 WHERE id = ?", [(each,) for each in group_ids])
-            states = [self._round_folder(number) / STATE for number in rounds]
-            freed = _delete([self.folder / GROUPS / each / TRAJECTORY for each in group_ids] + states)
+            freed = _delete([self.folder / GROUPS / each / TRAJECTORY for each in group_ids])
         if not freed:
             return "There was nothing to free: no finished round holds tensors that are not needed any more."
         which = f"round {rounds[0]}" if len(rounds) == 1 else f"rounds {rounds[0]} to {rounds[-1]}"
@@ -123,7 +134,7 @@ def _kind(path: Path) -> str:
 
 
 def remove_leftovers(folder: Path, database: Database) -> None:
-    """Remove abandoned temporary files, group folders without a row, and freed groups' tensors."""
+    """Remove abandoned temporary files, group folders without a row, freed groups' tensors, finished rounds' states."""
     now = time.time()
     for path in _temporaries(folder):
         with suppress(OSError):
@@ -131,9 +142,11 @@ def remove_leftovers(folder: Path, database: Database) -> None:
                 _remove(path)
     with database.read() as connection:
         freed = connection.execute("SELECT id FROM groups WHERE freed").fetchall()
-    for row in freed:
+        finished = connection.execute("SELECT number FROM rounds WHERE finished IS NOT NULL").fetchall()
+    unneeded = [folder / GROUPS / row["id"] / TRAJECTORY for row in freed]
+    for path in unneeded + [round_folder(folder, row["number"]) / STATE for row in finished]:
         with suppress(OSError):
-            (folder / GROUPS / row["id"] / TRAJECTORY).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     if _orphans(folder, database):
         with database.write():  # now nobody is between renaming a folder and adding its row
             for path in _orphans(folder, database):
