@@ -35,11 +35,14 @@ def run(options: argparse.Namespace) -> int:
     from ..app.training import PicksRequest
     from ..rewards import get_reward
     from ..run import Run
+    from ..run.panel import check_people
     from .training import train_and_report
 
     run = Run.open(options.run)
     train = settings_of(options, TrainSettings, earlier=run.settings)
     lora = settings_of(options, LoraSettings, earlier=run.settings)
+    if not options.reward:
+        check_people(run, train)
     reward = get_reward(options.reward, own_code=True) if options.reward else None
     model = common.load(options, run)
     if warning := method_warning(train.method, names_of(run), newest_sample_settings(run)):
