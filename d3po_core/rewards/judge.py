@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import D3POError
 from ..picks import Pair, pairs, weighted
-from ..run import Run, files
+from ..run import Group, Run, files
 from ..run.panel import EVERYBODY, Panel
 from .cross_validation import LAPSES, OUTER_FOLDS, Choice, PairData, by_group, fit_head, hidden_margins
 from .description import described, seen_in
@@ -174,7 +174,8 @@ def fit_judge(run: Run, features: str | Kind = STATISTICS, panel: Panel = EVERYB
     by_id = described(run, [*training, *held_out], extractor)
     training, held_out = ({name: of[name] for name in of if name in by_id} for of in (training, held_out))
     related = related_groups(run, training)
-    fitted = fit(by_id, training, extractor.scales, related=related)
+    each = _one_by_one(run, panel, by_id, related)
+    fitted = fit(each.features, each.pairs, extractor.scales, related=each.related)
     right = predicted_right(by_id, training, held_out, extractor.scales, related=related)
     same, times = run.history.consistency(panel.people)
     facts = JudgeFacts(
@@ -269,14 +270,50 @@ def preferences(run: Run, panel: Panel = EVERYBODY) -> tuple[dict[str, list[Pair
     """
     training: dict[str, list[Pair]] = {}
     held_out: dict[str, list[Pair]] = {}
+    for group, implied in _judged(run, panel):
+        (held_out if group.held_out else training).setdefault(group.id, []).extend(implied)
+    return training, held_out
+
+
+def _judged(run: Run, panel: Panel) -> Iterator[tuple[Group, list[Pair]]]:
+    """Yield the weighted pairs of each judgement that says that one picture is better, with its group."""
     for judgement in panel.judgements(run):
         group = run.groups.get(judgement.group_id)
         shown = judgement.shown_order or group.distinct
         implied = pairs(judgement.pick, group.candidates, shown, judgement.flagged)
         if implied:
-            implied = weighted(implied, panel.weight(judgement.who))
-            (held_out if group.held_out else training).setdefault(group.id, []).extend(implied)
-    return training, held_out
+            yield group, weighted(implied, panel.weight(judgement.who))
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """What is learnt from, judgement by judgement, J of them.
+
+    Attributes:
+        pairs: of each, by a name of its own.
+        features: of its group's candidates, (C, F), by the same name.
+        related: see `related_groups`, by the same name; None where no group was judged twice and none share pictures.
+    """
+
+    pairs: dict[str, list[Pair]]
+    features: dict[str, Tensor]
+    related: Related | None
+
+
+def _one_by_one(run: Run, panel: Panel, by_id: Mapping[str, Tensor], related: Related | None) -> Judgements:
+    """Return the judgements of groups that are not held out, each by itself.
+
+    One of several people may have picked without looking, or by another taste: no reason to take what the others
+    said of the same group for a slip. But what one said is never predicted from what others said of the same pictures.
+    """
+    numbers: dict[str, int] = {}
+    said, features, known_by = dict[str, list[Pair]](), dict[str, Tensor](), Related()
+    for group, implied in _judged(run, panel):
+        if group.id in by_id and not group.held_out:
+            name, number = f"{group.id} {len(said)}", numbers.setdefault(group.id, len(numbers))
+            said[name], features[name] = implied, by_id[group.id]
+            known_by[name] = related[group.id] if related else [number] * group.candidates
+    return Judgements(said, features, known_by if related or len(numbers) < len(said) else None)
 
 
 def related_groups(run: Run, group_ids: Iterable[str]) -> Related | None:

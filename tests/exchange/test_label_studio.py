@@ -81,12 +81,6 @@ def test_what_is_preferred_comes_back_through_label_studio(
         assert wins(copy) == wins(run)
         assert import_tasks(run, folder / "tasks" / "tasks-001.json").picks == 0  # it says nothing new here
         assert [(each.pick_id, each.pick) for each in run.picks.standing()] == before
-        exact = (
-            import_file(copied(make_run(folder / "other"), folder / "none"), folder / "tasks" / "picks.jsonl")
-            if not said and not flag
-            else ""
-        )
-        assert exact in ("", "Imported 0 picks.")
         for each in (run, copy):
             each.close()
 
@@ -182,7 +176,7 @@ def test_choices_of_label_studio_become_picks(
     assert brought(run, tmp_path, answered(tasks, choices)) == "Imported 1 picks."
     (stored,) = run.picks.standing()
     assert (stored.pick, stored.shown_order, stored.who) == (pick, shown, "Label Studio 7")
-    assert stored.when == pytest.approx(1899411369.728353)
+    assert stored.when == pytest.approx(1899324969.728353, abs=1e-3)
     assert brought(run, tmp_path, answered(tasks, choices)) == "Imported 0 picks."
     run.picks.remove(stored.pick_id)
     assert not run.picks.standing()
