@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import D3POError
@@ -263,16 +263,22 @@ class Picks(Part):
             people: whose; None for everybody's.
         """
         with self._database.read() as connection:
-            begun = _begun(connection)
-            rows = connection.execute(
-                """SELECT DISTINCT group_id, who, serial FROM (
-                    SELECT group_id, who, serial FROM standing WHERE serial > :begun
-                    UNION SELECT group_id, who, serial FROM flags WHERE serial > :begun)
+            begun, by_name = _begun(connection)
+            (count,) = connection.execute(
+                """WITH chosen AS (SELECT value AS name FROM json_each(:people)),
+                by_name AS (SELECT key AS name, value AS last FROM json_each(:by_name)),
+                new AS (SELECT group_id, who, serial FROM standing WHERE serial > :begun
+                    UNION ALL SELECT group_id, who, serial FROM flags WHERE serial > :begun)
+                SELECT COUNT(*) FROM (SELECT DISTINCT group_id, who FROM new
+                    WHERE (:people IS NULL OR who IN chosen)
+                    AND (:by_name = '{}' OR serial > COALESCE((SELECT last FROM by_name WHERE name = who), 0)))
                 JOIN groups ON groups.id = group_id WHERE policy <> :imported OR NOT :recorded""",
-                {"begun": begun[None], "imported": IMPORTED, "recorded": recorded},
-            ).fetchall()
-        new = [row for row in rows if row["serial"] > begun.get(row["who"], 0)]
-        return len({(row["group_id"], row["who"]) for row in new if people is None or row["who"] in people})
+                {
+                    **{"begun": begun, "by_name": json.dumps(by_name), "imported": IMPORTED, "recorded": recorded},
+                    "people": None if people is None else json.dumps(sorted(people)),
+                },
+            ).fetchone()
+        return int(count)
 
     @property
     def revision(self) -> int:
@@ -290,17 +296,24 @@ class Picks(Part):
         return [_stored(row) for row in rows]
 
 
-def _begun(connection: sqlite3.Connection) -> Mapping[str | None, int]:
-    """Return the serial of the last pick that a round can have learnt from, by person; under None that of everybody.
+def _begun(connection: sqlite3.Connection) -> tuple[int, dict[str, int]]:
+    """Return the serial of the last pick that a round by everybody can have learnt from, and by name that of others.
 
-    A round that was taught by some people leaves what others have picked for a later one.
+    A round that was taught by some people leaves what others have picked for a later one. Settings of rounds are long, with
+    their pairs, so only those of such rounds are parsed.
     """
-    begun: dict[str | None, int] = {None: 0}
-    query = "SELECT last_pick, json_extract(settings, '$.train.people') AS people FROM rounds"
-    for row in connection.execute(query):
-        for name in names_in(row["people"] or "") or [None]:
-            begun[name] = max(begun.get(name, 0), row["last_pick"])
-    return begun
+    everybody, by_name = 0, dict[str, int]()
+    rows = connection.execute(
+        """SELECT last_pick, CASE WHEN instr(settings, '"people": "') AND NOT instr(settings, '"people": ""')
+        THEN json_extract(settings, '$.train.people') END AS people FROM rounds"""
+    )
+    for row in rows:
+        names = names_in(row["people"] or "")
+        if names is None:
+            everybody = max(everybody, row["last_pick"])
+        else:
+            by_name |= {name: max(by_name.get(name, 0), row["last_pick"]) for name in names}
+    return everybody, by_name
 
 
 def _stands(connection: sqlite3.Connection, group_id: str, who: str) -> bool:
