@@ -67,7 +67,9 @@ def check_people(run: Run, settings: TrainSettings) -> None:
     known = run.history.people()
     if unknown := sorted((names_in(settings.people) or frozenset()).difference(known)):
         there = (
-            f"There are picks of {listed(known)}: name some of these, or nobody for all." if known else "Pick first."
+            f"There are picks of {listed(known)}: name some of these, or leave it empty for all."
+            if known
+            else "Pick first."
         )
         raise D3POError(f"There are no picks of {listed(unknown)} in this run.", there, "Your picks are saved.")
 

@@ -299,8 +299,8 @@ class Picks(Part):
 def _begun(connection: sqlite3.Connection) -> tuple[int, dict[str, int]]:
     """Return the serial of the last pick that a round by everybody can have learnt from, and by name that of others.
 
-    A round that was taught by some people leaves what others have picked for a later one. Settings of rounds are long, with
-    their pairs, so only those of such rounds are parsed.
+    A round that was taught by some people leaves what others have picked for a later one. Settings of rounds hold their
+    pairs too and are long, so only those of such rounds are parsed.
     """
     everybody, by_name = 0, dict[str, int]()
     rows = connection.execute(
