@@ -58,6 +58,7 @@ def runs(cache: Path, seed: int) -> Iterator[Any]:
 
 def main() -> None:
     from d3po_core.rewards.judge import fit_judge
+    from d3po_core.run.panel import Panel
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--random", type=int, default=10, help="random pickers for each seed and number of picks")
@@ -86,7 +87,7 @@ def main() -> None:
             for run in runs(options.cache, seed):
                 for number in range(options.random):
                     picked(run, f"random {number}", clicks, seed=number + 1000 * seed)
-                    z.append(fit_judge(run, who=f"random {number}").facts)
+                    z.append(fit_judge(run, panel=Panel(frozenset({f"random {number}"}))).facts)
         used = sum(facts.usable for facts in z)
         print(
             f"Random picks in {clicks} groups: {used} of {len(z)} used; z {statistics.mean(f.z for f in z):+.2f} ± "

@@ -47,7 +47,8 @@ class Pick:
 
 @dataclass(frozen=True)
 class Pair:
-    """`winner` was preferred to `loser` (candidate numbers of one group); the weights of a group sum to 1 at most."""
+    """`winner` was preferred to `loser` (candidate numbers of one group); the weights of one judgement sum to 1, before
+    anybody weighs people."""
 
     winner: int
     loser: int
@@ -110,7 +111,7 @@ def pairs(pick: Pick | None, candidates: int, shown: Collection[int] = (), flagg
         flagged: candidates that the same person flagged. They lose to every other one, whatever the pick says, and
             are in no pair with each other.
     """
-    levels, seen = _levels(pick, candidates, flagged), _seen(candidates, shown)
+    levels, seen = ordinal_levels(pick, candidates, flagged), _seen(candidates, shown)
     return _equally_weighted([(a, b) for a in seen for b in seen if levels[a] > levels[b]])
 
 
@@ -128,7 +129,7 @@ def scores(
     seen = _seen(candidates, shown)
     values = [0.0] * candidates
     if pick is not None and pick.kind in ("favourite", "ranking"):
-        levels = _levels(pick, candidates, flagged)
+        levels = ordinal_levels(pick, candidates, flagged)
         places = sorted({levels[c] for c in seen if c not in flagged})
         for c in seen:
             if c not in flagged and len(places) > 1:
@@ -139,6 +140,18 @@ def scores(
     for c in set(flagged) & set(seen):
         values[c] = -1.0
     return values
+
+
+def ordinal_levels(pick: Pick | None, candidates: int, flagged: Collection[int] = ()) -> list[int]:
+    """Return a number for each candidate, (C,), higher for better; those without a judgement between them are equal."""
+    levels = [0] * candidates
+    if pick is not None and pick.kind == "scores":
+        levels = list(pick.scores)
+    elif pick is not None and pick.kind in ("favourite", "ranking"):
+        for place, candidate in enumerate(pick.order):
+            levels[candidate] = candidates - place
+    lowest = min(levels) - 1
+    return [lowest if c in flagged else level for c, level in enumerate(levels)]
 
 
 def ordered(values: Sequence[float]) -> list[Pair]:
@@ -159,21 +172,14 @@ def graded(values: Sequence[float]) -> list[Pair]:
     return [Pair(a, b, math.tanh((values[a] - values[b]) / 2) / len(ordered_pairs)) for a, b in ordered_pairs]
 
 
+def weighted(pairs: Sequence[Pair], factor: float) -> list[Pair]:
+    """Return pairs that count by a factor."""
+    return [Pair(pair.winner, pair.loser, pair.weight * factor) for pair in pairs]
+
+
 def _equally_weighted(ordered: Sequence[tuple[int, int]]) -> list[Pair]:
     return [Pair(winner, loser, 1 / len(ordered)) for winner, loser in ordered]
 
 
 def _seen(candidates: int, shown: Collection[int]) -> list[int]:
     return sorted(shown) or list(range(candidates))
-
-
-def _levels(pick: Pick | None, candidates: int, flagged: Collection[int]) -> list[int]:
-    """Return a number for each candidate, higher for better; candidates without a judgement between them are equal."""
-    levels = [0] * candidates
-    if pick is not None and pick.kind == "scores":
-        levels = list(pick.scores)
-    elif pick is not None and pick.kind in ("favourite", "ranking"):
-        for place, candidate in enumerate(pick.order):
-            levels[candidate] = candidates - place
-    lowest = min(levels) - 1
-    return [lowest if c in flagged else level for c, level in enumerate(levels)]

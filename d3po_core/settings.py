@@ -6,9 +6,10 @@ and nowhere else; its place in a node is in `nodes/`.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -241,6 +242,18 @@ class TrainSettings:
     )
     checkpointing: bool = setting(False, "Recompute activations: less memory, slower.", advanced=True)
     seed: int = setting(0, "Seed of shuffling and of the LoRA's start.", low=0, high=2**32 - 1, advanced=True)
+    people: str = setting(
+        "",
+        "Whose picks teach: names, separated by commas; empty: everybody's.",
+        advanced=True,
+    )
+    people_weight: str = setting(
+        "same",
+        "Where several people picked: same (every pick counts as much), or agreement (by how much a person agrees with "
+        "the others on groups that both judged).",
+        choices=("same", "agreement"),
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -284,6 +297,29 @@ class RewardSettings:
         advanced=True,
     )
     seed: int = setting(0, "Seed of prompts and noises, and of the LoRA's start.", low=0, high=2**32 - 1, advanced=True)
+
+
+NAMELESS = '""'
+"""Means people without a name in a list of names."""
+
+
+def names_in(written: str) -> frozenset[str] | None:
+    """Return the names of a list; None for everybody, which an empty one means.
+
+    Args:
+        written: names separated by commas. A name with a comma in it is put in double quotes, and so is the empty name
+            of people who never gave one.
+    """
+    if not written.strip():
+        return None
+    nameless = NAMELESS in (part.strip() for part in written.split(","))
+    names = {" ".join(name.split()) for name in next(csv.reader([written], skipinitialspace=True))}
+    return frozenset({name for name in names if name} | ({""} if nameless else set()))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names, sorted, as `names_in` reads them."""
+    return ", ".join(NAMELESS if not name else f'"{name}"' if "," in name else name for name in sorted(names))
 
 
 Settings = TypeVar("Settings", SampleSettings, LoraSettings, TrainSettings, RewardSettings)

@@ -9,6 +9,7 @@ from d3po_core.app.runs import newest_sample_settings, train_settings
 from d3po_core.errors import D3POError
 from d3po_core.rewards.judge import fit_judge
 from d3po_core.run import Run
+from d3po_core.run.panel import Panel
 from d3po_core.run.run import RunLibrary
 from d3po_core.settings import METHOD_DECIDES, TrainSettings
 
@@ -132,7 +133,8 @@ def _own_picks(library: RunLibrary, taste: Component) -> None:
 
     @show_errors
     def ask(taste: str) -> str:
-        facts = fit_judge(tastes.chosen(library, taste)).facts
+        run = tastes.chosen(library, taste)
+        facts = fit_judge(run, panel=Panel.of(run, train_settings(run))).facts
         return f"{facts}\n\n{WORDS['say_yes'] if facts.usable else WORDS['say_no']}"
 
     button.click(ask, taste, answer)

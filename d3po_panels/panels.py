@@ -218,7 +218,7 @@ def _picks_from_file(library: RunLibrary, taste: Component) -> None:
     def import_picks(taste: str, file: Upload, who: str) -> str:
         if file is None:
             raise D3POError("No file was chosen.", "Choose one first.")
-        return WORDS["imported"].format(n=import_file(tastes.chosen(library, taste), path_of(file), who.strip()))
+        return import_file(tastes.chosen(library, taste), path_of(file), who.strip())
 
     button.click(import_picks, [taste, file, who], outcome)
 

@@ -36,11 +36,11 @@ WORDS = {
     "make_zip": "Make the zip",
     "pictures": "All pictures and picks as a data set",
     "make_data": "Make the data set",
-    "import_help": "Picks on this taste's pictures: picks.jsonl, metadata.jsonl, or the D3PO authors' JSON.",
+    "import_help": "Picks on this taste's pictures: picks.jsonl, metadata.jsonl, Label Studio's JSON, or the D3PO "
+    "authors' JSON.",
     "import_file": "File of picks",
     "import_who": "Who picked, for the authors' JSON (empty: you, without a name)",
     "import": "Import picks",
-    "imported": "{n} picks imported.",
     "others": "Other ways to teach",
     "method_title": "#### Another method for your picks\n"
     "A taste learns from your picks by D3PO, unless you choose another method here. It is kept with the taste, for its "

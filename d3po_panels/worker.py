@@ -59,7 +59,7 @@ class Worker(Actions):
         actions = ["draw"]
         if not training and not stopped:
             actions.append("decide")  # going back in the middle of a round would be lost at its end
-        if not training and (has_round_to_go_on_with(run) or not why_not_train(run, self.method(run))):
+        if not training and (has_round_to_go_on_with(run) or not why_not_train(run, self.training(run))):
             actions.append("teach")
         return [*actions, "stop"] if self.queue.is_busy(run) else actions
 

@@ -18,6 +18,7 @@ from ..d3po_core.gallery import Actions, Request, Response, handle
 from ..d3po_core.gallery.actions import WorkState
 from ..d3po_core.gallery.requests import MAX_BYTES
 from ..d3po_core.run import Run
+from ..d3po_core.settings import TrainSettings
 from . import folders, progress, train
 from .host import process
 
@@ -25,11 +26,11 @@ from .host import process
 class ComfyActions(Actions):
     """The gallery's actions in ComfyUI; see `Actions`."""
 
-    def method(self, run: Run) -> str | None:
-        return train.methods.get(run.run_id)
+    def training(self, run: Run) -> TrainSettings | None:
+        return train.trained_with.get(run.run_id)
 
     def can(self, run: Run) -> list[str]:
-        trainable = not why_not_train(run, self.method(run))
+        trainable = not why_not_train(run, self.training(run))
         work = progress.work_of(run)
         if work and work["kind"] == "drawing" and trainable:
             return ["draw", "stop", "teach"]  # the queue does it next

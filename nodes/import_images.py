@@ -66,7 +66,7 @@ class PreferencePairsFromImages(io.ComfyNode):
                 work.at(report.done, report.total, f"{report.done} of {report.total} groups")
         send_event("d3po.group", taste=run.run_id, group="")
         groups = [group.id for group in run.groups.select(recorded=False)]
-        method = train.methods.get(run.run_id, TrainSettings.method)
+        method = train.trained_with.get(run.run_id, TrainSettings()).method
         sentence, left_out = import_outcome(report, method, MAX_LEFT_OUT)
         outputs = Trajectories(run=run.run_id, groups=groups, pending=[])
         return io.NodeOutput(outputs, ui={"text": [" ".join([sentence, *left_out])]})

@@ -17,6 +17,7 @@ from ..d3po_core.rewards import REWARDS, Reward, get_reward, require_differentia
 from ..d3po_core.rewards.features import STATISTICS
 from ..d3po_core.rewards.judge import fit_judge, save_judge
 from ..d3po_core.run import Run
+from ..d3po_core.run.panel import Panel
 from ..d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, from_stored
 from ..d3po_core.training.round_trainer import stopped_round
 from . import folders, graph, host_round
@@ -43,7 +44,7 @@ from .inputs import (
 )
 from .progress import write_into_node
 from .prompts import encoder, label, listed, text_of
-from .train import trainer_outputs
+from .train import trained_with, trainer_outputs
 
 # -- choosing ----------------------------------------------------------------------------------------------------------
 
@@ -129,10 +130,11 @@ class RewardFromPicks(io.ComfyNode):
     ) -> io.NodeOutput:
         run = folders.library().run(trajectories["run"]) if trajectories else folders.get(taste)
         write_into_node(f"Learning from the picks of '{run.name}'", str(cls.hidden.unique_id))
+        panel = Panel.of(run, trained_with.get(run.run_id))
         if clip_vision is not None:
-            judge = fit_judge(run, HostClip(clip_vision))
+            judge = fit_judge(run, HostClip(clip_vision), panel)
             return io.NodeOutput(judge.reward(), "", ui={"text": [str(judge.facts)]})
-        judge = fit_judge(run, features.strip() or STATISTICS)
+        judge = fit_judge(run, features.strip() or STATISTICS, panel)
         file = save_judge(judge, run.folder / REWARD_FILE)  # refuses what knows no better than chance
         written = f"picks:{file}"
         return io.NodeOutput(get_reward(written), written, ui={"text": [str(judge.facts)]})

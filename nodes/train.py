@@ -19,6 +19,7 @@ from ..d3po_core.lora import import_lora, load_lora
 from ..d3po_core.lora.weights import scale_weights
 from ..d3po_core.rewards.description import note_features
 from ..d3po_core.run import Group, Run
+from ..d3po_core.run.panel import Panel, check_people
 from ..d3po_core.settings import LoraSettings, SampleSettings, TrainSettings, fill_in
 from ..d3po_core.training.methods import METHODS
 from ..d3po_core.training.preferences import AnotherModel, collect_preferences
@@ -45,15 +46,15 @@ WIDGETS = (
     *("level", "beta", "clip", "guided_loss", "reference", "reevaluate_reference", "epochs", "learning_rate", "batch"),
     *("warmup", "grad_clip", "label_smoothing", "judge", "drift_limit", "trained_steps", "micro_batch"),
     *("checkpointing", "rank", "alpha", "targets", "method", "draws", "lowest_sigma"),
-    *("keep_prompt", "decay", "credit"),
+    *("keep_prompt", "decay", "credit", "people", "people_weight"),
 )
 """Settings in the order of the trainer's widgets. Saved workflows know widgets by their places: new ones go to the end.
 The seed has none."""
 
 asked_to_train: set[str] = set()
 """Tastes for which Teach was pressed and that have not been trained since."""
-methods: dict[str, str] = {}
-"""By taste, the method of the trainer that was last queued for it."""
+trained_with: dict[str, TrainSettings] = {}
+"""By taste, the settings of the trainer that was last queued for it."""
 
 
 class LoraTrainer(io.ComfyNode):
@@ -129,18 +130,18 @@ class LoraTrainer(io.ComfyNode):
         run = cls._run(model, taste)
         if run is None:
             return trainer_outputs(model, None, waiting_for_picks(0))
-        method = methods[run.run_id] = str(values.get("method", TrainSettings.method))
+        how = trained_with[run.run_id] = train_settings(model, teaching, memory, values)
         node, upstream = str(cls.hidden.unique_id), graph.upstream(cls.hidden.prompt, str(cls.hidden.unique_id))
         names = graph.names_of(graph.checkpoint_of(model, upstream), upstream)
-        warning = method_warning(method, names, newest_sample_settings(run))
-        reason, stopped = why_not_train(run, method), has_round_to_go_on_with(run)
+        warning = method_warning(how.method, names, newest_sample_settings(run))
+        reason, stopped = why_not_train(run, how), has_round_to_go_on_with(run)
         if train == TRAIN_WHEN[0] and run.run_id not in asked_to_train:
             ready = "A round was stopped: press Teach to go on." if stopped else reason or "Ready: press Teach."
             return trainer_outputs(model, run, followed_by(ready, warning))
         asked_to_train.discard(run.run_id)
         if reason and not stopped:
             return trainer_outputs(model, run, reason)
-        how = train_settings(model, teaching, memory, values, node)
+        say_memory(model, memory, node)
         others = (SeenByClip(clip_vision),) if clip_vision is not None and how.judge else ()
         request = PicksRequest(how, settings(LoraSettings, values), others=others)
 
@@ -158,14 +159,15 @@ class LoraTrainer(io.ComfyNode):
             raise named(error, run, upstream) from None
 
 
-def train_settings(
-    model: Patcher, teaching: str, preset_name: str, values: Mapping[str, object], node: str
-) -> TrainSettings:
-    """Return the settings that the widgets, the strength and the memory preset add up to."""
-    preset = memory.preset_for(model, preset_name)
+def say_memory(model: Patcher, preset_name: str, node: str) -> None:
+    """Write into the node what a memory preset that was chosen costs."""
     if preset_name != memory.AUTO:
-        write_into_node(f"{preset_name}: {preset.trade}.", node)
-    chosen: Widgets = preset.training(values)
+        write_into_node(f"{preset_name}: {memory.preset_for(model, preset_name).trade}.", node)
+
+
+def train_settings(model: Patcher, teaching: str, preset_name: str, values: Mapping[str, object]) -> TrainSettings:
+    """Return the settings that the widgets, the strength and the memory preset add up to."""
+    chosen: Widgets = memory.preset_for(model, preset_name).training(values)
     rate = fill_in(settings(TrainSettings, chosen, ("seed",))).learning_rate * STRENGTHS[teaching]
     return settings(TrainSettings, {**chosen, "learning_rate": rate}, ("seed",))
 
@@ -200,11 +202,14 @@ def round_by_picks(run: Run, request: PicksRequest, host: HostModel, vae: Vae | 
             from.
     """
     check_trainable(host.patcher)
+    panel = Panel.of(run, request.settings)
     if stopped_round(run, "train") is None:
-        collect_preferences(run, request.settings.method)
+        check_people(run, request.settings)
+        collect_preferences(run, request.settings.method, panel)
     groups = run.groups.select(freed=False)
     if not request.settings.judge:
-        groups = [group for group in groups if group.judged or group.flagged]
+        judged = {judgement.group_id for judgement in panel.judgements(run)}
+        groups = [group for group in groups if group.id in judged]
     ids = sorted({group.prompt_id for group in groups})
     prompts = [run.prompts.conditioning(i) for i in ids if run.prompts.has_conditioning(i)]  # imported ones may not
     sample = newest_sample_settings(run)

@@ -1,5 +1,6 @@
 /** All picks, newest first: to find, correct, delete and take along. Loaded page by page as one scrolls. */
 
+import { agreementOf } from "./agreement.mjs";
 import { Refused } from "./api.mjs";
 import { el, icon, options, say } from "./dom.mjs";
 import { FLAGS, isFlag } from "./flags.mjs";
@@ -40,14 +41,14 @@ export class HistoryView {
     this.round = this.#menu("round");
     const exports = el("span.exports", {}, ...["jsonl", "d3po"].map((form) => this.#export(form)));
     this.count = el("p.hint", { role: "status" });
-    this.consistency = el("p.hint");
+    this.agreement = el("div.agreement");
     this.grid = el("ul.grid");
     /** @type {WeakMap<Element, HistoryItem>} */
     this.items = new WeakMap();
     this.end = el("div.end");
     const menus = [this.kind, this.who, this.round];
     const filters = el("div.filters", { role: "search" }, this.#search(), ...menus, exports);
-    const page = el("div.page.wide", {}, filters, this.count, this.consistency, this.grid, this.end);
+    const page = el("div.page.wide", {}, filters, this.count, this.agreement, this.grid, this.end);
     this.element = el("section.scroll.history", { tabindex: -1, "aria-label": text.t("history.title") }, page);
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.#more(), {
       root: this.element,
@@ -158,12 +159,12 @@ export class HistoryView {
   }
 
   /** @param {History} page */
-  #headline({ consistency }) {
+  #headline(page) {
     this.#counted();
-    this.consistency.hidden = !consistency;
-    if (!consistency) return;
-    const { same, of } = consistency;
-    say(this.consistency, this.text.t("history.consistency", { same, n: of }));
+    if (this.loaded > page.items.length) return; // it was shown with the first page, and may have been unfolded
+    const shown = agreementOf(page, this.text);
+    this.agreement.hidden = !shown;
+    this.agreement.replaceChildren(...(shown ? [shown] : []));
   }
 
   /** @param {History} page */

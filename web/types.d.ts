@@ -52,7 +52,18 @@ export type History = {
   items: Item[];
   people: string[];
   rounds: number[];
-  consistency: { same: number; of: number } | null;
+  consistency: { who: string; same: number; of: number }[];
+  agreement: Agreement | null;
+};
+
+export type Agreement = {
+  alpha: number | null;
+  low: number | null;
+  high: number | null;
+  groups: number;
+  same: number;
+  chance: number;
+  people: { who: string; groups: number; same: number; chance: number }[];
 };
 
 export type Problem = { what: string; do: string; safe: string };

@@ -29,7 +29,8 @@ from ..rewards.features import NETWORK, Features
 from ..rewards.judge import fit_judge, load_judge_reward, own_judge, save_judge
 from ..rewards.spec import canonical
 from ..run import Round, RoundSummary, Run
-from ..settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings, from_stored
+from ..run.panel import Panel
+from ..settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings, from_stored, listed
 from ..training.methods import needs_recording
 from ..training.reports import Report
 from ..training.reward_trainer import RewardTrainer
@@ -77,20 +78,22 @@ def train_round(trainer: RoundTrainer, after_update: Callable[[Report], Next]) -
 RESUMED = "It went on as it was begun: changed settings, prompts and new picks are for the next round."
 
 
-def why_not_train(run: Run, method: str | None) -> str:
+def why_not_train(run: Run, settings: TrainSettings | None) -> str:
     """Return why there is nothing to learn from; "" if there is.
 
     Args:
         run: with picks.
-        method: that it is trained with; None if no trainer has said so yet.
+        settings: that it is trained with; None if no trainer has said so yet.
     """
+    method, people = None if settings is None else settings.method, Panel.of(run, settings).people
     recorded = needs_recording(method)
-    usable, of_all_methods = run.picks.counts("", recorded).usable, run.picks.counts("").usable
+    usable, of_all_methods = run.picks.counts("", recorded, people).usable, run.picks.counts("", False, people).usable
     if usable < MIN_PICKS:
         more = of_all_methods - usable
         others = f"{more} more are of imported pictures, which {method} cannot learn from, as diffusion-nft can"
-        return f"{waiting_for_picks(usable)}; {others}" if more else waiting_for_picks(usable)
-    return "" if run.picks.untaught(recorded) else "Nothing new to teach: pick some more."
+        waiting = waiting_for_picks(usable) if people is None else f"{waiting_for_picks(usable)} by {listed(people)}"
+        return f"{waiting}; {others}" if more else waiting
+    return "" if run.picks.untaught(recorded, people) else "Nothing new to teach: pick some more."
 
 
 def has_round_to_go_on_with(run: Run) -> bool:
@@ -150,7 +153,8 @@ def settle_round(
     run.rounds.note_effect(number, effect.kept, None)  # what is stopped from here on loses the estimate only
     win = None
     if result.strength == 1 and not saved.reward_name:  # from thin evidence no more is to be expected than was taught
-        judge = own_judge(run, [NETWORK, *(kind.name for kind in others)])
+        panel = Panel.of(run, saved.settings if isinstance(saved.settings, TrainSettings) else None)
+        judge = own_judge(run, [NETWORK, *(kind.name for kind in others)], panel)
         win = effect.win(judge, others) if judge else None
         run.rounds.note_effect(number, effect.kept, win)
     result = dataclasses.replace(result, weights=weights, kept=effect.kept, win=win, lora_strength=effect.strength)
@@ -404,7 +408,7 @@ def _load(run: Run, written: str, fit_anew: bool = False) -> Reward:
 
     def own_picks() -> Reward:
         if fit_anew:
-            save_judge(fit_judge(run), run.folder / JUDGE_FILE)
+            save_judge(fit_judge(run, panel=Panel.of(run, train_settings(run))), run.folder / JUDGE_FILE)
         return dataclasses.replace(load_judge_reward(str(run.folder / JUDGE_FILE)), name=JUDGE_NAME)
 
     return require_differentiable(get_reward(written, {OWN_PICKS: own_picks}))

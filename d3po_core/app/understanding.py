@@ -15,6 +15,8 @@ from ..rewards.description import described
 from ..rewards.features import STATISTICS, get_features
 from ..rewards.judge import above_chance, enough, predicted_right, preferences, related_groups, share_of
 from ..run import Run
+from ..run.panel import EVERYBODY, Panel
+from ..settings import TrainSettings
 
 HELPS = 0.01
 """Share of hidden picks, predicted right from four fifths of the others and not from half of them, that says that more
@@ -38,9 +40,9 @@ class Understanding:
     more: bool
 
 
-def understand(run: Run) -> Understanding | None:
+def understand(run: Run, panel: Panel = EVERYBODY) -> Understanding | None:
     """Fit a judge to a run's picks and predict all of them, each without having seen it; None with too few picks."""
-    training, held_out = preferences(run)
+    training, held_out = preferences(run, panel)
     if not enough(training, held_out):
         return None
     kind = get_features(STATISTICS)  # the rest is known once Teach has been pressed
@@ -59,25 +61,25 @@ class Watch:
     """Keeps what is understood of every run, by its id."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[int, Understanding | None]] = {}
+        self._known: dict[str, tuple[object, Understanding | None]] = {}
         self._busy: set[str] = set()
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "d3po-judge")
 
-    def latest(self, run: Run) -> Understanding | None:
-        """Return what was known last, at once, and begin to find out anew if picks have changed."""
-        revision = run.picks.revision
+    def latest(self, run: Run, settings: TrainSettings | None = None) -> Understanding | None:
+        """Return what was known last, at once, and begin to find out anew if picks have changed, or whose count."""
+        revision = run.picks.revision, settings and (settings.people, settings.people_weight)
         with self._lock:
-            seen, known = self._known.get(run.run_id, (-1, None))
+            seen, known = self._known.get(run.run_id, (None, None))
             if seen != revision and run.run_id not in self._busy:
                 self._busy.add(run.run_id)
-                self._thread.submit(self._find_out, run, revision)
+                self._thread.submit(self._find_out, run, revision, settings)
         return known
 
-    def _find_out(self, run: Run, revision: int) -> None:
+    def _find_out(self, run: Run, revision: object, settings: TrainSettings | None) -> None:
         found = None
         try:
-            found = understand(run)
+            found = understand(run, Panel.of(run, settings))
         except (D3POError, RuntimeError):  # a closed or damaged run, or features that are no numbers
             pass
         finally:

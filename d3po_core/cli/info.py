@@ -179,12 +179,37 @@ def describe(run: Run, folder: str) -> list[tuple[str, str]]:
         lines.append(("Flags", ", ".join(f"{count} {kind}" for kind, count in flags.most_common())))
     if masks := run.masks.standing():
         lines.append(("Masks", f"{len(masks)} pictures painted on"))
+    lines += _people(run)
     lines += [(f"Round {round.number}", _round(round)) for round in run.rounds.all()]
     way = way_on(run)
     if way is not None:
         lines.append(("Problem", f"{way.lost.what} {common.go_on(way, folder)}"))
     parts = ", ".join(f"{readable(size)} {kind}" for kind, size in sizes.items() if kind != "total" and size)
     return [*lines, ("Size", f"{readable(sizes['total'])} ({parts})")]
+
+
+def _people(run: Run) -> list[tuple[str, str]]:
+    """Return how much people agree, with each other and with themselves; nothing of what is not known."""
+    from ..run.panel import agreement
+
+    measured, again, lines = agreement(run), run.history.consistencies(), list[tuple[str, str]]()
+    if measured is not None:
+        text = f"two people chose the same in {measured.same:.0%} of {measured.groups} groups that several judged"
+        text += f" (chance {measured.chance:.0%})"
+        if measured.alpha is not None:
+            text += f", Krippendorff's alpha {measured.alpha:.2f}"
+        if measured.low is not None and measured.high is not None:
+            text += f" (95%: {measured.low:.2f} to {measured.high:.2f})"
+        lines.append(("Agreement", text))
+    others = {person.who: person for person in measured.people} if measured else {}
+    for who in sorted({*others, *again}):
+        parts = []
+        if one := others.get(who):
+            parts.append(f"as the others in {one.same:.0%} of {one.groups} groups (chance {one.chance:.0%})")
+        if who in again:
+            parts.append("the same again in {} of {}".format(*again[who]))
+        lines.append((f"  {who or 'no name'}", ", ".join(parts)))
+    return lines
 
 
 def _groups(groups: list[Group]) -> str:

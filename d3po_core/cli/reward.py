@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from ..rewards.judge import fit_judge, save_judge
     from ..run import Run
     from ..run.files import check_new_file
+    from ..run.panel import EVERYBODY, Panel
 
     target = Path(os.path.expanduser(options.to))
     if target.suffix != ".safetensors":
@@ -45,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
     check_new_file(target)
     run = Run.open(options.run)
     common.check_who(run, options.who)
-    fitted = fit_judge(run, get_features(options.features), options.who)
+    panel = EVERYBODY if options.who is None else Panel(frozenset({options.who}))
+    fitted = fit_judge(run, get_features(options.features), panel)
     save_judge(fitted, target)
     print(fitted.facts)
     print(f"Wrote {target}")

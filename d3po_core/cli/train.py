@@ -45,10 +45,13 @@ def _train(options: argparse.Namespace, run: Run) -> int:
     from ..app.runs import newest_sample_settings
     from ..app.training import PicksRequest
     from ..rewards import get_reward
+    from ..run.panel import check_people
     from .training import train_and_report
 
     train = settings_of(options, TrainSettings, earlier=run.settings)
     lora = settings_of(options, LoraSettings, earlier=run.settings)
+    if not options.reward:
+        check_people(run, train)
     reward = get_reward(options.reward, own_code=True) if options.reward else None
     model = common.load(options, run)
     if warning := method_warning(train.method, names_of(run), newest_sample_settings(run)):

@@ -10,7 +10,8 @@ A match of a tournament names the groups of its two pictures too, as "entrants".
 A flag's kind is "defective" or "unsafe", and its order the one candidate. A mask's kind is "mask", its order the one
 candidate, and its "rows" are as in picks.py. The `metadata.jsonl` of an exported data set (`export_dataset`) holds the
 same and can be imported too: a folder with an image's prompt, group, picks, flags and masks on each line, which Hugging
-Face's `load_dataset("imagefolder", data_dir=...)` reads.
+Face's `load_dataset("imagefolder", data_dir=...)` reads. Beside it `judgements.jsonl` has a line for each judgement, as
+above, with the paths of the group's `images` and the number of the `best` one, for `load_dataset("json", ...)`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from ..run.matches import ENTRANTS
 from ..run.records import JsonObject, Stored, check_shown
 from ..textfiles import decode
 from .authors_json import import_picks
+from .label_studio import import_tasks, is_export
 
+JUDGEMENTS = "judgements.jsonl"
 NOTHING_IMPORTED = "Nothing was imported."
 MAX_NAME_LENGTH = 80
 
@@ -41,10 +44,15 @@ counts."""
 
 def pick_lines(run: Run) -> str:
     """Return all standing picks, flags and masks, a line each, in the order in which they were made."""
+    return _to_text([line for line, _ in _full_lines(run)])
+
+
+def _full_lines(run: Run) -> Iterator[tuple[JsonObject, Group]]:
+    """Yield what `pick_lines` returns, each with its group."""
     groups = {group.id: group for group in run.groups.select()}
     stored: list[Remark] = [*run.picks.standing(), *run.flags.standing(), *run.masks.standing()]
-    lines = [_to_full_line(each, groups[each.group_id]) for each in sorted(stored, key=lambda each: each.when)]
-    return _to_text(lines)
+    for each in sorted(stored, key=lambda each: each.when):
+        yield _to_full_line(each, groups[each.group_id]), groups[each.group_id]
 
 
 def _to_text(lines: list[JsonObject]) -> str:
@@ -63,8 +71,8 @@ def to_line(stored: Remark) -> JsonObject:
     return {**judgement, "who": stored.who, "when": stored.when, "shown": list(stored.shown_order)}
 
 
-def import_file(run: Run, path: str | Path, who: str | None = None) -> int:
-    """Record the picks of a file: JSON lines, or the D3PO authors' JSON (see `authors_json.import_picks`).
+def import_file(run: Run, path: str | Path, who: str | None = None) -> str:
+    """Record the picks of a file: JSON lines, Label Studio's JSON, or the D3PO authors' (`authors_json.import_picks`).
 
     Args:
         run: the run with the images that were judged.
@@ -72,16 +80,27 @@ def import_file(run: Run, path: str | Path, who: str | None = None) -> int:
         who: the annotator of JSON files; lines name theirs.
 
     Returns:
-        How many picks were recorded.
+        What came of it, in words.
 
     Raises:
         D3POError: the file is missing, damaged, or does not fit the run's groups.
     """
-    if Path(path).suffix.lower() != ".jsonl":
-        return import_picks(run, path, who)
-    if who:
-        raise D3POError("A .jsonl file says itself who picked.", "Leave out the name.", NOTHING_IMPORTED)
-    return import_lines(run, path)
+    path = Path(path)
+    if path.suffix.lower() == ".jsonl":
+        if who:
+            raise D3POError("A .jsonl file says itself who picked.", "Leave out the name.", NOTHING_IMPORTED)
+        return f"Imported {import_lines(run, path)} picks."
+    if path.is_file() and is_export(_json(path)):
+        return str(import_tasks(run, path, who or None))
+    return f"Imported {import_picks(run, path, who)} picks."
+
+
+def _json(path: Path) -> object:
+    """Return what a JSON file holds; None where that cannot be read, which is said where it is imported."""
+    try:
+        return json.loads(decode(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def import_lines(run: Run, path: str | Path) -> int:
@@ -258,14 +277,28 @@ def export_dataset(run: Run, folder: Path) -> int:
         (folder / "images").mkdir(parents=True, exist_ok=True)
     for group in (group for group in run.groups.select() if group.id in judgements):
         for candidate in range(group.candidates):
-            name = f"images/{group.number:06}-{candidate}.png"
+            name = image_name(group.number, candidate)
             source = run.groups.image_path(group.id, candidate)
             with files.writing(folder):
                 shutil.copyfile(source, folder / name)
             meant = [mask for mask in masks if (mask.group_id, mask.candidate) == (group.id, candidate)]
             lines.append({"file_name": name, **_line(group, candidate, judgements[group.id], meant)})
     files.replace(folder / "metadata.jsonl", _to_text(lines).encode())
+    files.replace(folder / JUDGEMENTS, _to_text(list(_with_images(run))).encode())
     return len(lines)
+
+
+def _with_images(run: Run) -> Iterator[JsonObject]:
+    """Yield the lines of `pick_lines`, each with its group's images and the number of the one that is liked best."""
+    for line, group in _full_lines(run):
+        best = line["order"][0] if line["kind"] in ("favourite", "ranking") else None
+        images = [image_name(group.number, candidate) for candidate in range(group.candidates)]
+        yield {"prompt": group.prompt, "images": images, "best": best, "who": line["who"], **line}
+
+
+def image_name(group: int, candidate: int) -> str:
+    """Return the path of an image in a data set, by its group's number."""
+    return f"images/{group:06}-{candidate}.png"
 
 
 def _line(group: Group, candidate: int, judgements: list[Judgement], masks: list[StoredMask]) -> JsonObject:
@@ -276,7 +309,7 @@ def _line(group: Group, candidate: int, judgements: list[Judgement], masks: list
         "group": group.number,
         "id": group.id,
         "candidate": candidate,
-        "seed": group.seed,
+        "seed": str(group.seed),  # beyond 2**63, which datasets would round
         "round": group.round,
         "policy": group.policy,
         "picks": [_pick(each, each.stored, candidate, group) for each in judgements if each.stored],

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TypedDict
 
 from ..app.loras import NO_COPIES, go_on
+from ..app.runs import train_settings
 from ..errors import D3POError
 from ..run import Run
+from ..run.panel import Panel
 from ..run.picks import Counts
 from ..settings import TrainSettings
 from ..training.methods import needs_recording
@@ -28,17 +30,23 @@ class Actions:
         """Return the names of the actions that the page may offer now: "draw", "teach", "stop", "decide"."""
         return []
 
-    def method(self, run: Run) -> str | None:
-        """Return the method that this run is trained with; None if that is not known yet."""
-        return str(run.settings.get("train", {}).get("method", TrainSettings.method))
+    def training(self, run: Run) -> TrainSettings | None:
+        """Return how this run is trained; None if that is not known yet."""
+        return train_settings(run)
 
     def counts(self, run: Run, who: str = "") -> Counts:
-        """Count groups and picks for a person; those that the run's method can learn from are usable."""
-        return run.picks.counts(who, needs_recording(self.method(run)))
+        """Count groups and picks for a person; those that the run is trained on are usable."""
+        settings = self.training(run)
+        return run.picks.counts(
+            who, needs_recording(None if settings is None else settings.method), Panel.of(run, settings).people
+        )
 
     def untaught(self, run: Run) -> int:
-        """Count groups judged since the last round was begun that the run's method can learn from."""
-        return run.picks.untaught(needs_recording(self.method(run)))
+        """Count groups judged since the last round was begun that the run is trained on."""
+        settings = self.training(run)
+        return run.picks.untaught(
+            needs_recording(None if settings is None else settings.method), Panel.of(run, settings).people
+        )
 
     def seen(self, run: Run) -> None:
         """Note that a page shows this run, so that drawing ahead for it is worthwhile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..exchange.lines import pick_lines
 from ..picks import FLAGS, Pick
 from ..run import Run
 from ..run.blind_checks import strip_side
+from ..run.panel import agreement
 from ..run.records import JsonObject
 from . import fields
 from .actions import Actions
@@ -157,7 +159,6 @@ def history(asked: Asked) -> JsonObject:
     }
     page = fields.whole(sent, "offset", 0, 10**9, 0), fields.whole(sent, "limit", 1, 200, 60)
     total, past_picks = run.history.page(*page, **filters)
-    same, times = run.history.consistency()
     items = [
         {
             **{name: value for name, value in vars(past).items() if name not in ("candidates", "masks")},
@@ -171,7 +172,10 @@ def history(asked: Asked) -> JsonObject:
     ]
     return {
         **{"total": total, "items": items, "people": run.history.people(), "rounds": run.groups.rounds()},
-        "consistency": {"same": same, "of": times} if times else None,
+        "consistency": [
+            {"who": who, "same": same, "of": times} for who, (same, times) in run.history.consistencies().items()
+        ],
+        "agreement": None if (measured := agreement(run)) is None else dataclasses.asdict(measured),
     }
 
 

@@ -234,7 +234,7 @@ def state(run: Run, actions: Actions, who: str) -> State:
         "lost": lost,
         "rounds": [_round(run, record) for record in run.rounds.all()],
         "blind": blind(check) if check and not run.blind_checks.is_outdated(check) else None,
-        "understood": _understood(run),
+        "understood": _understood(run, actions),
         "tournament": {"done": tournament.done, "of": tournament.of} if tournament else None,
     }
 
@@ -252,8 +252,8 @@ def _lost(run: Run, actions: Actions) -> LostState | None:
     }
 
 
-def _understood(run: Run) -> UnderstoodState | None:
-    known = understanding.watch.latest(run)
+def _understood(run: Run, actions: Actions) -> UnderstoodState | None:
+    known = understanding.watch.latest(run, actions.training(run))
     if known is None:
         return None
     return {"right": known.right, "groups": known.groups, "share": known.share, "more": known.more}

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from ..errors import D3POError
-from ..picks import Pair, pairs
-from ..run import Run, files
+from ..picks import Pair, pairs, weighted
+from ..run import Group, Run, files
+from ..run.panel import EVERYBODY, Panel
 from .cross_validation import LAPSES, OUTER_FOLDS, Choice, PairData, by_group, fit_head, hidden_margins
 from .description import described, seen_in
 from .features import STATISTICS, Features, Kind, get_features, probe_of
@@ -148,7 +149,7 @@ class Judge:
 
 
 @torch.inference_mode(False)  # as in `get_reward`
-def fit_judge(run: Run, features: str | Kind = STATISTICS, who: str | None = None) -> Judge:
+def fit_judge(run: Run, features: str | Kind = STATISTICS, panel: Panel = EVERYBODY) -> Judge:
     """Fit a judge to a run's picks.
 
     Its accuracy is that of heads which have not seen what they predict: held-out groups by one of all others, every
@@ -157,12 +158,12 @@ def fit_judge(run: Run, features: str | Kind = STATISTICS, who: str | None = Non
     Args:
         run: has the images and the standing picks.
         features: a name as `get_features` takes it, or the kind of features itself.
-        who: name of the person whose picks are used; None for everybody's.
+        panel: whose picks are used, and how much each counts.
 
     Raises:
         D3POError: there are too few picks, or the features cannot be loaded.
     """
-    training, held_out = preferences(run, who)
+    training, held_out = preferences(run, panel)
     if not enough(training, held_out):
         raise D3POError(
             f"There are {len(training) + len(held_out)} groups with a preference, and {MIN_GROUPS} are needed.",
@@ -173,9 +174,10 @@ def fit_judge(run: Run, features: str | Kind = STATISTICS, who: str | None = Non
     by_id = described(run, [*training, *held_out], extractor)
     training, held_out = ({name: of[name] for name in of if name in by_id} for of in (training, held_out))
     related = related_groups(run, training)
-    fitted = fit(by_id, training, extractor.scales, related=related)
+    each = _one_by_one(run, panel, by_id, related)
+    fitted = fit(each.features, each.pairs, extractor.scales, related=each.related)
     right = predicted_right(by_id, training, held_out, extractor.scales, related=related)
-    same, times = run.history.consistency(who)
+    same, times = run.history.consistency(panel.people)
     facts = JudgeFacts(
         features=extractor.name,
         accuracy=float(right.mean()) if len(right) else 0.5,
@@ -256,25 +258,62 @@ def predicted_right(
     return right
 
 
-def preferences(run: Run, who: str | None = None) -> tuple[dict[str, list[Pair]], dict[str, list[Pair]]]:
+def preferences(run: Run, panel: Panel = EVERYBODY) -> tuple[dict[str, list[Pair]], dict[str, list[Pair]]]:
     """Collect the pairs that follow from picks and flags.
 
     Args:
         run: has the picks.
-        who: name of a person; None for everybody, whose pairs on one group are put together.
+        panel: whose. What several people say of one group is put together: each judgement is evidence of its own.
 
     Returns:
         Pairs by group id, of the groups to train on and of the held-out groups. Groups without a pair are left out.
     """
     training: dict[str, list[Pair]] = {}
     held_out: dict[str, list[Pair]] = {}
-    for judgement in run.picks.judgements(who=who):
+    for group, implied in _judged(run, panel):
+        (held_out if group.held_out else training).setdefault(group.id, []).extend(implied)
+    return training, held_out
+
+
+def _judged(run: Run, panel: Panel) -> Iterator[tuple[Group, list[Pair]]]:
+    """Yield the weighted pairs of each judgement that says that one picture is better, with its group."""
+    for judgement in panel.judgements(run):
         group = run.groups.get(judgement.group_id)
         shown = judgement.shown_order or group.distinct
         implied = pairs(judgement.pick, group.candidates, shown, judgement.flagged)
         if implied:
-            (held_out if group.held_out else training).setdefault(group.id, []).extend(implied)
-    return training, held_out
+            yield group, weighted(implied, panel.weight(judgement.who))
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """What is learnt from, judgement by judgement, J of them.
+
+    Attributes:
+        pairs: of each, by a name of its own.
+        features: of its group's candidates, (C, F), by the same name.
+        related: see `related_groups`, by the same name; None where no group was judged twice and none share pictures.
+    """
+
+    pairs: dict[str, list[Pair]]
+    features: dict[str, Tensor]
+    related: Related | None
+
+
+def _one_by_one(run: Run, panel: Panel, by_id: Mapping[str, Tensor], related: Related | None) -> Judgements:
+    """Return the judgements of groups that are not held out, each by itself.
+
+    One of several people may have picked without looking, or by another taste: no reason to take what the others
+    said of the same group for a slip. But what one said is never predicted from what others said of the same pictures.
+    """
+    numbers: dict[str, int] = {}
+    said, features, known_by = dict[str, list[Pair]](), dict[str, Tensor](), Related()
+    for group, implied in _judged(run, panel):
+        if group.id in by_id and not group.held_out:
+            name, number = f"{group.id} {len(said)}", numbers.setdefault(group.id, len(numbers))
+            said[name], features[name] = implied, by_id[group.id]
+            known_by[name] = related[group.id] if related else [number] * group.candidates
+    return Judgements(said, features, known_by if related or len(numbers) < len(said) else None)
 
 
 def related_groups(run: Run, group_ids: Iterable[str]) -> Related | None:
@@ -348,18 +387,19 @@ def above_chance(right: Tensor) -> float:
     return float(margin.mean()) * math.sqrt(len(margin)) / spread if spread else 0.0
 
 
-def own_judge(run: Run, kinds: Collection[str] = ()) -> Judge | None:
+def own_judge(run: Run, kinds: Collection[str] = (), panel: Panel = EVERYBODY) -> Judge | None:
     """Fit a judge to a run's picks; None if there are too few, see `enough`.
 
     Args:
         run: with picks.
         kinds: names of what was noted of its pictures, for the judge to see beside statistics.
+        panel: whose picks.
     """
-    training, held_out = preferences(run)
+    training, held_out = preferences(run, panel)
     if not enough(training, held_out):
         return None
     drawn = [group.id for group in run.groups.select(freed=False, recorded=True)]
-    return fit_judge(run, seen_in(run, {*drawn, *training, *held_out}, kinds))
+    return fit_judge(run, seen_in(run, {*drawn, *training, *held_out}, kinds), panel)
 
 
 def enough(training: Collection[str], held_out: Collection[str]) -> bool:

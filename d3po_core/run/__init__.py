@@ -21,6 +21,8 @@ A `Run` (run.py) is opened or created, and has these parts, each in the file of 
 | `metrics` | the trainer's reports, a line each (rounds.py) |
 | `space` | how many bytes a run takes, and how to free some |
 
+Beside them are agreement.py and panel.py: how much several people agree, and whose picks count.
+
 They share database.py (tables, transactions, and the class `Part`), files.py (atomic files, and the lock of one trainer
 at a time) and records.py (typed records). `RunLibrary` in run.py finds the runs in a folder.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..picks import Mask
@@ -97,21 +98,29 @@ class History(Part):
             rows = connection.execute("SELECT who FROM standing UNION SELECT who FROM flags ORDER BY who")
             return [row["who"] for row in rows]
 
-    def consistency(self, who: str | None = None) -> tuple[int, int]:
-        """Count how often a group that came back with its sides swapped got the same pick, and out of how many."""
+    def consistency(self, people: Collection[str] | None = None) -> tuple[int, int]:
+        """Count how often a group that came back with its sides swapped got the same pick, and out of how many.
+
+        Args:
+            people: whose picks; None for everybody's.
+        """
+        counts = [each for who, each in self.consistencies().items() if people is None or who in people]
+        return sum(same for same, _ in counts), sum(times for _, times in counts)
+
+    def consistencies(self) -> dict[str, tuple[int, int]]:
+        """Count what `consistency` counts for each person who got a group back, by name."""
         with self._database.read() as connection:
-            row = connection.execute(
-                f"""SELECT COUNT(*) AS times, COALESCE(SUM(again.kind = first.kind AND again.chosen = first.chosen), 0)
-                AS same FROM picks AS again JOIN picks AS first ON first.serial = (
+            rows = connection.execute(
+                f"""SELECT again.who, COUNT(*) AS times,
+                COALESCE(SUM(again.kind = first.kind AND again.chosen = first.chosen), 0) AS same
+                FROM picks AS again JOIN picks AS first ON first.serial = (
                     SELECT MAX(serial) FROM picks WHERE group_id = again.group_id AND who = again.who
                     AND undone IS NULL AND reason <> 'repeat' AND serial < again.serial
                     AND {IS_PICK})
                 WHERE again.reason = 'repeat' AND again.undone IS NULL
-                AND again.{IS_PICK} AND again.kind <> 'skipped'
-                AND (:who IS NULL OR again.who = :who)""",
-                {"who": who},
-            ).fetchone()
-        return row["same"], row["times"]
+                AND again.{IS_PICK} AND again.kind <> 'skipped' GROUP BY again.who ORDER BY again.who"""
+            ).fetchall()
+        return {row["who"]: (row["same"], row["times"]) for row in rows}
 
 
 def _past_pick(connection: sqlite3.Connection, row: sqlite3.Row) -> PastPick:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from ..errors import D3POError
 from ..picks import Pick, check_pick
+from ..settings import names_in
 from .database import IMPORTED, IS_PICK, Part, count_up
 from .flags import StoredFlag, flag_of, is_flag, standing_flags
 from .records import (
@@ -214,12 +215,13 @@ class Picks(Part):
         ]
         return picked + [Judgement(group_id, name, None, tuple(rest)) for (group_id, name), rest in flags.items()]
 
-    def counts(self, who: str, recorded: bool = False) -> Counts:
+    def counts(self, who: str, recorded: bool = False, people: Collection[str] | None = None) -> Counts:
         """Count groups that were drawn, wait, and were judged, for a person.
 
         Args:
             who: the person.
             recorded: do not count groups of imported images as usable: the method needs recorded trajectories.
+            people: whose picks are usable; None for everybody's.
         """
         with self._database.read() as connection:
             row = connection.execute(
@@ -236,21 +238,45 @@ class Picks(Part):
                 FROM groups""",
                 {"who": who, "recorded": recorded},
             ).fetchone()
-        return Counts(**dict(row))
+        counts = Counts(**dict(row))
+        return counts if people is None else replace(counts, usable=self._usable(people, recorded))
 
-    def untaught(self, recorded: bool = False) -> int:
-        """Count groups with a standing pick or flag since the last round was begun, each person's separately.
+    def _usable(self, people: Collection[str], recorded: bool) -> int:
+        """Count groups of which one of these people says that one candidate is better than another; see `counts`."""
+        with self._database.read() as connection:
+            (count,) = connection.execute(
+                """WITH chosen AS (SELECT value AS name FROM json_each(:people))
+                SELECT COUNT(*) FROM groups WHERE MAX(judged, flagged) = 3 AND NOT (:recorded AND policy = :imported)
+                AND (EXISTS (SELECT 1 FROM standing WHERE standing.group_id = groups.id AND who IN chosen
+                    AND kind NOT IN ('skipped', 'tie', 'all_bad'))
+                OR EXISTS (SELECT 1 FROM flags WHERE flags.group_id = groups.id AND who IN chosen GROUP BY who
+                    HAVING COUNT(DISTINCT candidate) < groups.candidates - json_array_length(groups.near)))""",
+                {"people": json.dumps(sorted(people)), "recorded": recorded, "imported": IMPORTED},
+            ).fetchone()
+        return int(count)
+
+    def untaught(self, recorded: bool = False, people: Collection[str] | None = None) -> int:
+        """Count groups with a standing pick or flag that no round can have learnt from, each person's separately.
 
         Args:
             recorded: do not count groups of imported images, as in `counts`.
+            people: whose; None for everybody's.
         """
         with self._database.read() as connection:
+            begun, by_name = _begun(connection)
             (count,) = connection.execute(
-                """WITH begun AS (SELECT COALESCE(MAX(last_pick), 0) AS last FROM rounds)
-                SELECT COUNT(*) FROM (SELECT group_id, who FROM standing, begun WHERE serial > last
-                UNION SELECT group_id, who FROM flags, begun WHERE serial > last)
-                JOIN groups ON groups.id = group_id WHERE policy <> ? OR NOT ?""",
-                (IMPORTED, recorded),
+                """WITH chosen AS (SELECT value AS name FROM json_each(:people)),
+                by_name AS (SELECT key AS name, value AS last FROM json_each(:by_name)),
+                new AS (SELECT group_id, who, serial FROM standing WHERE serial > :begun
+                    UNION ALL SELECT group_id, who, serial FROM flags WHERE serial > :begun)
+                SELECT COUNT(*) FROM (SELECT DISTINCT group_id, who FROM new
+                    WHERE (:people IS NULL OR who IN chosen)
+                    AND (:by_name = '{}' OR serial > COALESCE((SELECT last FROM by_name WHERE name = who), 0)))
+                JOIN groups ON groups.id = group_id WHERE policy <> :imported OR NOT :recorded""",
+                {
+                    **{"begun": begun, "by_name": json.dumps(by_name), "imported": IMPORTED, "recorded": recorded},
+                    "people": None if people is None else json.dumps(sorted(people)),
+                },
             ).fetchone()
         return int(count)
 
@@ -268,6 +294,26 @@ class Picks(Part):
                 {"who": who},
             ).fetchall()
         return [_stored(row) for row in rows]
+
+
+def _begun(connection: sqlite3.Connection) -> tuple[int, dict[str, int]]:
+    """Return the serial of the last pick that a round by everybody can have learnt from, and by name that of others.
+
+    A round that was taught by some people leaves what others have picked for a later one. Settings of rounds hold their
+    pairs too and are long, so only those of such rounds are parsed.
+    """
+    everybody, by_name = 0, dict[str, int]()
+    rows = connection.execute(
+        """SELECT last_pick, CASE WHEN instr(settings, '"people": "') AND NOT instr(settings, '"people": ""')
+        THEN json_extract(settings, '$.train.people') END AS people FROM rounds"""
+    )
+    for row in rows:
+        names = names_in(row["people"] or "")
+        if names is None:
+            everybody = max(everybody, row["last_pick"])
+        else:
+            by_name |= {name: max(by_name.get(name, 0), row["last_pick"]) for name in names}
+    return everybody, by_name
 
 
 def _stands(connection: sqlite3.Connection, group_id: str, who: str) -> bool:

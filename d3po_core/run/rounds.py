@@ -79,7 +79,6 @@ class DamagedState(Exception):
 
 
 _LAST_PICK = "SELECT COALESCE(MAX(serial), 0) FROM picks"
-_LAST_TRAINED_PICK = "SELECT COALESCE(MAX(last_pick), 0) FROM rounds"
 
 
 class Rounds(Part):
@@ -107,7 +106,7 @@ class Rounds(Part):
                 """SELECT COALESCE((SELECT number FROM rounds WHERE finished IS NULL),
                 (SELECT MAX(number) + 1 FROM rounds), 1)"""
             ).fetchone()
-            (last_pick,) = connection.execute(_LAST_PICK if by_picks else _LAST_TRAINED_PICK).fetchone()
+            last_pick = connection.execute(_LAST_PICK).fetchone()[0] if by_picks else 0
             connection.execute(
                 """INSERT INTO rounds (number, settings, reference, last_pick, begun) VALUES (?, ?, ?, ?, ?)
                 ON CONFLICT (number) DO UPDATE SET settings = excluded.settings, reference = excluded.reference,

@@ -14,10 +14,11 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.rollout import from_tensors
 from ..errors import D3POError, check_stop
-from ..picks import Mask, Pair, graded, ordered, pairs, scores
+from ..picks import Mask, Pair, graded, ordered, pairs, scores, weighted
 from ..rewards import Reward, check_varied
 from ..rewards.judge import JudgeFacts, judge_scores, own_judge
-from ..run import Group, Run
+from ..run import Group, Judgement, Run
+from ..run.panel import EVERYBODY, Panel
 from ..run.run import read_images
 from .masks import latent_weight
 from .methods import METHODS, needs_recording
@@ -99,13 +100,18 @@ class PreferenceData:
         return cls(read(data["training"]), read(data["held_out"]), data.get("scores", {}), facts, masks)
 
 
-def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
-    """Collect what follows from a run's picks and flags; what several people say of one group is added up.
+def collect_preferences(run: Run, method: str = "d3po", panel: Panel = EVERYBODY) -> PreferenceData:
+    """Collect what follows from a run's picks and flags.
+
+    Of a group that several people judged the mean of what they say counts, pairs and scores alike, whoever finds no
+    picture better among them: a group that all of them saw to compare them counts no more than one that a single person
+    saw.
 
     Args:
         run: with picks.
         method: of `METHODS`. One of scores learns also from groups in which all images were liked or disliked; one of
             finished images also from groups that were imported with their latents.
+        panel: whose picks and flags, and how much each person's count.
 
     Raises:
         D3POError: there is nothing to train on, or only images that this method cannot learn from.
@@ -113,21 +119,25 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
     by_scores, of_steps = METHODS[method].judgements == "scores", needs_recording(method)
     training: dict[str, list[Pair]] = {}
     held_out: dict[str, list[Pair]] = {}
-    scored: dict[str, list[list[float]]] = {}
-    judges: dict[str, set[str]] = {}
+    scored: dict[str, list[float]] = {}
     imported = 0
-    judged = run.picks.judgements()
-    for one in judged:
-        group = run.groups.get(one.group_id)
-        judgement = (one.pick, group.candidates, one.shown_order or group.distinct, one.flagged)
-        group_pairs, group_scores = pairs(*judgement), scores(*judgement)
-        informative = bool(group_pairs) or (by_scores and any(group_scores))
+    judgements = panel.judgements(run)
+    people = _by_group(judgements)
+    for group_id, several in people.items():
+        group = run.groups.get(group_id)
+        group_pairs: list[Pair] = []
+        sums = [0.0] * group.candidates
+        for one in several:
+            judgement = (one.pick, group.candidates, one.shown_order or group.distinct, one.flagged)
+            weight = panel.weight(one.who) / len(several)
+            group_pairs += weighted(pairs(*judgement), weight)
+            sums = [total + weight * score for total, score in zip(sums, scores(*judgement), strict=True)]
+        informative = bool(group_pairs) or (by_scores and any(sums))
         usable = group.recorded or not of_steps
         imported += informative and not usable
         if informative and usable and not group.freed:
-            (held_out if group.held_out else training).setdefault(group.id, []).extend(group_pairs)
-            scored.setdefault(group.id, []).append(group_scores)
-            judges.setdefault(group.id, set()).add(one.who)
+            (held_out if group.held_out else training)[group.id] = group_pairs
+            scored[group.id] = [max(-1.0, min(1.0, total)) for total in sums]
     if not training:
         if imported and not held_out:
             raise D3POError(
@@ -137,9 +147,18 @@ def collect_preferences(run: Run, method: str = "d3po") -> PreferenceData:
                 "diffusion-nft.",
                 "Your picks are saved.",
             )
-        raise D3POError(_nothing_to_learn(len(judged), len(held_out)), "Pick favourites in more groups.")
-    mean_scores = {name: _mean_scores(people) for name, people in scored.items()}
-    return PreferenceData(training, held_out, mean_scores, masks=_masks(run, judges))
+        raise D3POError(_nothing_to_learn(len(judgements), len(held_out)), "Pick favourites in more groups.")
+    judges = {group_id: {one.who for one in people[group_id]} for group_id in scored}
+    return PreferenceData(training, held_out, scored, masks=_masks(run, judges))
+
+
+def _by_group(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:
+    """Return what people said of each group, by its id; who skipped a group and flagged nothing said nothing."""
+    people: dict[str, list[Judgement]] = {}
+    for one in judgements:
+        if one.flags or (one.pick and one.pick.kind != "skipped"):
+            people.setdefault(one.group_id, []).append(one)
+    return people
 
 
 def _masks(run: Run, judges: Mapping[str, Collection[str]]) -> dict[str, list[tuple[int, Mask]]]:
@@ -156,10 +175,12 @@ def _masks(run: Run, judges: Mapping[str, Collection[str]]) -> dict[str, list[tu
     return masks
 
 
-def judged_preferences(run: Run, method: str = "d3po", kinds: Collection[str] = ()) -> PreferenceData:
+def judged_preferences(
+    run: Run, method: str = "d3po", kinds: Collection[str] = (), panel: Panel = EVERYBODY
+) -> PreferenceData:
     """Let a judge that is fitted to the picks order the pictures of all groups, also of those that nobody has seen.
 
-    What a person has flagged is worse than the rest of its group. The pairs of held-out groups are the person's own.
+    What a person has flagged is worse than the rest of its group. The pairs of held-out groups are the people's own.
     Methods of scores learn from the picks themselves; the judge weighs the evidence alone. With too few picks there is
     no judge, and what is returned follows from the picks alone.
 
@@ -167,27 +188,36 @@ def judged_preferences(run: Run, method: str = "d3po", kinds: Collection[str] = 
         run: with picks.
         method: of `METHODS`.
         kinds: of what was noted of pictures, for the judge to see; see `own_judge`.
+        panel: whose picks and flags.
 
     Raises:
         D3POError: see `collect_preferences`.
     """
-    picked, judge = collect_preferences(run, method), own_judge(run, kinds)
+    picked, judge = collect_preferences(run, method, panel), own_judge(run, kinds, panel)
     if judge is None:
         return picked
     if METHODS[method].judgements == "scores":  # what is bad or liked by itself is more than an order
         return dataclasses.replace(picked, judge=judge.facts)
     drawn = [group.id for group in run.groups.select(freed=False, recorded=True) if not group.held_out]
     scored = judge_scores(judge, run, dict.fromkeys([*drawn, *picked.training]))
-    for judgement in run.picks.judgements():
-        if judgement.group_id in scored:
-            values = scored[judgement.group_id]
-            lowest = min(values) - FLAGGED
-            scored[judgement.group_id] = [
-                lowest if candidate in judgement.flagged else value for candidate, value in enumerate(values)
-            ]
+    for group_id, several in _by_group(panel.judgements(run)).items():
+        if group_id in scored:
+            scored[group_id] = _lowered(scored[group_id], several, panel)
     training = {group_id: graded(values) for group_id, values in scored.items()}
     held_out_scores = {group_id: picked.scores[group_id] for group_id in picked.held_out}
     return PreferenceData(training, picked.held_out, {**scored, **held_out_scores}, judge.facts, picked.masks)
+
+
+def _lowered(values: list[float], several: list[Judgement], panel: Panel) -> list[float]:
+    """Return a judge's scores of a group's candidates, (C,), in which flagged ones are worse than all others.
+
+    Where only some of those who judged the group flagged a candidate, it is lowered by as much of the way as they
+    count for: one of sixteen people does not outweigh the others.
+    """
+    lowest = min(values) - FLAGGED
+    total = sum(panel.weight(one.who) for one in several)
+    shares = [sum(panel.weight(one.who) for one in several if c in one.flagged) / total for c in range(len(values))]
+    return [(1 - share) * value + share * lowest for value, share in zip(values, shares, strict=True)]
 
 
 def score_preferences(run: Run, reward: Reward, method: str) -> PreferenceData:
@@ -219,11 +249,6 @@ def _counts_once(group: Group, method: str) -> bool:
     """Return whether a method of scores or of pairs learns from a group: a tournament's pictures are groups of their
     own, and of its matches."""
     return not group.entrants if METHODS[method].judgements == "scores" else group.candidates > 1
-
-
-def _mean_scores(people: list[list[float]]) -> list[float]:
-    """Return the mean of several people's scores of a group's candidates, (C,)."""
-    return [sum(scores) / len(scores) for scores in zip(*people, strict=True)]
 
 
 class UnusableGroup(D3POError):

@@ -27,6 +27,7 @@ from ..rewards.description import Looked, note_network
 from ..rewards.features import NETWORK
 from ..rewards.judge import enough, preferences
 from ..run import Run
+from ..run.panel import Panel, check_people
 from ..settings import FILLED, FilledTrainSettings, LoraSettings, TrainSettings, fill_in, from_stored, validate
 from .methods import METHODS
 from .passes import BatchLimits, checkpointing, fit_batch_limits, unpack_optimizer
@@ -309,25 +310,28 @@ def preference_data(
         kinds, show: see `Trainer.open`.
 
     Raises:
-        D3POError: there is nothing to learn from, only images that the method cannot learn from, or another model.
+        D3POError: there is nothing to learn from, only images that the method cannot learn from, or another model;
+            somebody who was named has not picked.
     """
     if reward:
         return score_preferences(run, reward, settings.method)
+    check_people(run, settings)
+    panel = Panel.of(run, settings)
     if not settings.judge:
-        return collect_preferences(run, settings.method)
+        return collect_preferences(run, settings.method, panel)
     if not settings.reevaluate_reference:  # else the model is not the one that drew
-        _look_at_pictures(run, denoiser, show)
+        _look_at_pictures(run, denoiser, show, panel)
         kinds = [NETWORK, *kinds]
-    return judged_preferences(run, settings.method, kinds)
+    return judged_preferences(run, settings.method, kinds, panel)
 
 
-def _look_at_pictures(run: Run, denoiser: Denoiser, show: Looked) -> None:
+def _look_at_pictures(run: Run, denoiser: Denoiser, show: Looked, panel: Panel) -> None:
     """Note what the network sees in a run's pictures, if there are picks enough for a judge, who asks for it.
 
     Raises:
         AnotherModel: it is not the network that drew them, whose notes would stay in the run.
     """
-    if not enough(*preferences(run)):
+    if not enough(*preferences(run, panel)):
         return
     by_base = [group.id for group in run.groups.select(freed=False) if group.policy == "base"]
     for group_id in of_each_kind(run, by_base):

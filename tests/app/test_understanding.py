@@ -45,7 +45,7 @@ def test_a_page_gets_at_once_what_was_known_last(tmp_path, monkeypatch):
     run = coloured_run(tmp_path / "run", 20)
     pick_all(run)
     asked = []
-    monkeypatch.setattr(understanding, "understand", lambda run: asked.append(run) or understand(run))
+    monkeypatch.setattr(understanding, "understand", lambda run, panel: asked.append(run) or understand(run, panel))
     watch = Watch()
     assert watch.latest(run) is None
     first = found(watch, run)

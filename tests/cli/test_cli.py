@@ -24,7 +24,10 @@ from d3po_core.cli import COMMANDS, common, demo, main
 from d3po_core.cli.common import ProgressBar, quoted, read_prompts
 from d3po_core.cli.flags import SECTIONS, flag_of, make_parser, read_config, settings_of
 from d3po_core.errors import D3POError, check_stop
+from d3po_core.picks import Pick
+from d3po_core.run import Run
 from d3po_core.settings import SampleSettings, TrainSettings
+from tests.run_helpers import make_run
 from tests.test_settings import some_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +137,46 @@ def test_files_of_windows_editors_are_read(tmp_path, encoding):
     options = parse("sample", "--config", str(config), "--prompts", str(prompts))
     assert settings_of(options, SampleSettings).steps == 11
     assert read_prompts(options) == ["a café by day", "a red fox"]
+
+
+def test_picks_leave_in_every_form_and_come_back(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "run", groups=3, candidates=3)
+    shutil.copytree(run.folder, tmp_path / "copy")
+    first, second, third = (group.id for group in run.groups.select())
+    for who, best in (("Anna", 0), ("Ben", 1)):
+        run.picks.add(first, Pick("favourite", (best,)), who=who)
+        run.picks.add(second, Pick("favourite", (2,)), who=who)
+    run.picks.add(third, Pick("tie"), who="Ben")
+    kinds = {"dataset": ("data", "data/judgements.jsonl", 5), "label-studio": ("tasks", "tasks/tasks-001.json", 4)}
+    for form, (path, back, picks) in {**kinds, "jsonl": ("picks.jsonl", "picks.jsonl", 5)}.items():
+        assert main(["annotate", "--run", "run", "--export", path, "--as", form]) == 0
+        assert ("cannot say: 1 tie" in capsys.readouterr().out) == (form == "label-studio")
+        again = main(["annotate", "--run", "run", "--export", path, "--as", form])
+        assert (again, "is there already" in capsys.readouterr().err) == ((2, True) if form in kinds else (0, False))
+        shutil.copytree("copy", f"copy of {form}")
+        assert main(["annotate", "--run", f"copy of {form}", "--import", back]) == 0
+        assert f"Imported {picks} picks." in capsys.readouterr().out
+        standing = Run.open(f"copy of {form}").picks.standing()
+        assert [(each.who, each.pick) for each in standing if each.pick.kind != "tie"] == [
+            (each.who, each.pick) for each in run.picks.standing() if each.pick.kind != "tie"
+        ]
+    assert main(["annotate", "--run", "run", "--export", "x", "--as", "dataset", "--who", "Ben"]) == 2
+    assert "The form dataset holds everybody's picks." in capsys.readouterr().err
+    assert main(["annotate", "--run", "run", "--random", "--as", "dataset"]) == 2
+    assert "--as is for --export" in capsys.readouterr().err
+    assert main(["info", "--run", "run"]) == 0
+    told = capsys.readouterr().out
+    assert "two people chose the same in 50% of 2 groups that several judged (chance 33%)" in told
+    assert "  Anna:   as the others in 50% of 2 groups (chance 33%)" in told
+
+
+def test_people_who_never_picked_are_named_before_anything_is_loaded(tmp_path, capsys):
+    run = make_run(tmp_path / "run", groups=1)
+    run.picks.add(run.groups.select()[0].id, Pick("favourite", (0,)), who="Anna")
+    assert main(["train", "--run", str(run.folder), "--people", "Ana"]) == 2  # there is no model at "somewhere/model"
+    said = capsys.readouterr().err
+    assert "There are no picks of Ana in this run." in said and "There are picks of Anna: name some of these" in said
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell takes the command apart")
@@ -248,6 +291,7 @@ WRONG = [
     (["annotate", "--run", "x", "--random", "--flip", "1.5"], "--flip is 1.5. Choose a value between 0 and 1."),
     (["annotate", "--run", "x", "--random", "--limit", "0"], "--limit is 0."),
     (["annotate", "--run", "x", "--random"], "There is no folder"),
+    (["annotate", "--run", "x", "--random", "--as", "paper"], "Argument --as: invalid choice: 'paper'"),
     (["train", "--run", "x"], "There is no folder"),
     (["evaluate", "--run", "x", "--scorer", "beauty"], "There is no reward called 'beauty'."),
     (["evaluate", "--run", "x", "--scorer", "warmth"], "There is no folder"),

@@ -158,8 +158,8 @@ def test_a_file_is_taken_for_what_its_name_says(runs: tuple[Run, Run], tmp_path:
     feedback.write_text(json.dumps([[1, 0, 0]]), encoding="utf-8")
     with pytest.raises(D3POError, match="says itself who picked"):
         import_file(copy, lines, "Anna")
-    assert import_file(copy, lines) == 5
-    assert import_file(copy, feedback, "Cleo") == 1 and told(copy)[-1] == (
+    assert import_file(copy, lines) == "Imported 5 picks."
+    assert import_file(copy, feedback, "Cleo") == "Imported 1 picks." and told(copy)[-1] == (
         copy.groups.select()[0].id,
         "Cleo",
         Pick("scores", scores=(1, 0, 0)),

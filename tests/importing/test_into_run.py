@@ -281,8 +281,8 @@ class Knowing(Actions):
     def __init__(self, method: str | None) -> None:
         self.named = method
 
-    def method(self, run: Run) -> str | None:
-        return self.named
+    def training(self, run: Run) -> TrainSettings | None:
+        return None if self.named is None else TrainSettings(method=self.named)
 
 
 def test_prompts_of_imported_pictures_are_drawn_for_once_somebody_asks(run: Run, source: Path) -> None:

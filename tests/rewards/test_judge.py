@@ -43,6 +43,7 @@ from d3po_core.rewards.judge import (
     save_judge,
 )
 from d3po_core.run import Run
+from d3po_core.run.panel import Panel
 from d3po_core.training.preferences import collect_preferences
 from tests.run_helpers import make_run, put_group
 
@@ -335,7 +336,7 @@ def test_random_picks_are_refused(tmp_path):
     passed = 0
     for seed in range(10):
         pick_all(run, who=str(seed), seed=seed)
-        found = fit_judge(run, who=str(seed))
+        found = fit_judge(run, panel=Panel(frozenset({str(seed)})))
         passed += found.facts.usable
         if not found.facts.usable:
             with pytest.raises(D3POError, match=r"do not tell yet what you like\. It predicts \d+% of 32 groups"):
@@ -429,9 +430,9 @@ def test_flags_count_in_what_is_learnt(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     group = put_group(run)
     run.picks.add(group, Pick("favourite", (0,)))
-    before = preferences(run, None)[0][group]
+    before = preferences(run)[0][group]
     run.flags.add(group, 0, "defective")
-    after = preferences(run, None)[0][group]
+    after = preferences(run)[0][group]
     assert {pair.winner for pair in before} == {0} and {pair.loser for pair in after} == {0}
     assert after == collect_preferences(run).training[group]
 

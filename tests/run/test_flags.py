@@ -144,9 +144,9 @@ def test_training_takes_flags(tmp_path):
     run.flags.add(hidden, 1, "unsafe")
     lesson = collect_preferences(run)
     found = {name: [(p.winner, p.loser, p.weight) for p in made] for name, made in lesson.training.items()}
-    third = pytest.approx(1 / 3)
+    sixth = pytest.approx(1 / 6)
     assert found == {
-        a: [(0, 1, third), (0, 2, third), (1, 2, third), (1, 0, 0.5), (1, 2, 0.5)],
+        a: [(0, 1, sixth), (0, 2, sixth), (1, 2, sixth), (1, 0, 0.25), (1, 2, 0.25)],  # the mean of both people
         b: [(1, 0, 1.0)],  # the third looks like another and was not asked about
     }
     assert [(p.winner, p.loser) for p in lesson.held_out[hidden]] == [(0, 1)]

@@ -10,10 +10,10 @@ import torch
 
 from d3po_core.picks import Pick
 from d3po_core.rewards import get_reward
-from d3po_core.rewards.judge import fit_judge
+from d3po_core.rewards.judge import fit_judge, judge_scores, own_judge
 from d3po_core.run import Group, Run
 from d3po_core.run.run import read_images
-from d3po_core.training.preferences import PreferenceData, collect_preferences, judged_preferences
+from d3po_core.training.preferences import FLAGGED, PreferenceData, collect_preferences, judged_preferences
 from tests.rewards.test_judge import coloured_run
 
 PICKED = 36
@@ -128,6 +128,24 @@ def test_what_is_flagged_loses_whatever_the_judge_says(run: Run) -> None:
     assert {(p.winner, p.loser) for p in flagged if liked in (p.winner, p.loser)} == {
         (other, liked) for other in range(3) if other != liked
     }
+
+
+def test_of_several_people_each_flag_counts_once_and_one_does_not_outweigh_many(run: Run) -> None:
+    groups = run.groups.select()
+    pick(run, groups[:PICKED])
+    group = groups[0].id
+    for who in ("Ben", "Cleo"):
+        run.picks.add(group, Pick("tie"), who=who)
+        run.flags.add(group, 0 if who == "Ben" else 1, "defective", who=who)
+    run.picks.add(group, Pick("tie"), who="Dora")
+    after = judged_preferences(run).scores[group]
+    base = judge_scores(own_judge(run), run, [group])[group]  # type: ignore[arg-type]
+    lowest = min(base) - FLAGGED
+    expected = [0.75 * base[0] + 0.25 * lowest, 0.75 * base[1] + 0.25 * lowest, base[2]]
+    assert after == pytest.approx(expected)
+    for who in ("", "Ben", "Cleo", "Dora"):  # all four
+        run.flags.add(group, 2, "unsafe", who=who)
+    assert min(range(3), key=lambda c: judged_preferences(run).scores[group][c]) == 2
 
 
 @pytest.mark.parametrize("method", ["ddpo", "diffusion-kto"])

@@ -139,3 +139,41 @@ def test_a_picture_of_the_history_is_looked_at_by_keys(opened: Opened, server: G
     assert gallery.page.evaluate("document.querySelector('d3po-gallery').shadowRoot.activeElement.className") == ""
     assert picture.evaluate("(one) => one.getRootNode().activeElement === one")
     assert not server.sent("pick")
+
+
+def test_the_history_says_how_much_people_agree(opened: Opened, server: GalleryServer) -> None:
+    groups = server.taste.picked(12, 4, who="Anna")
+    for number, group_id in enumerate(groups[:9]):
+        server.taste.pick(group_id, Pick("favourite", (0 if number < 6 else 1,)), "Ben", "random")
+        if number < 3:
+            server.taste.pick(group_id, Pick("favourite", (0 if number < 2 else 1,)), "Ben", "repeat")
+    server.taste.draw(4, size=(64, 64))
+    gallery = opened(who="Cleo")
+    gallery.view("history")
+    fold = gallery.find(".agreement details")
+    fold.wait_for()
+    title = "In the 9 groups that several people judged, two of them agree 67% of the time (by chance 25%)"
+    assert fold.locator("summary").inner_text() == title
+    assert not fold.locator("li").first.is_visible()
+    fold.locator("summary").click()
+    share = "agrees with the others 67% of the time, in 9 groups (by chance 25%)"
+    assert fold.locator("li").all_inner_texts() == [
+        f"Anna {share}",
+        f"Ben {share}; when pictures came back with sides swapped, the same in 2 of 3 times",
+    ]
+    assert "Krippendorff's alpha is" in fold.locator(".hint").inner_text()
+    gallery.find('.filters select[aria-label="Whose picks"]').select_option("Ben")
+    until(lambda: gallery.find(".pickcard").count() == 9)
+    assert gallery.find(".agreement details").count() == 1
+
+
+def test_one_person_alone_is_told_of_themselves(opened: Opened, server: GalleryServer) -> None:
+    groups = server.taste.picked(4, who="Anna")
+    server.taste.picked(2, who="Ben")
+    server.taste.pick(groups[0], Pick("favourite", (0,)), "Anna", "repeat")
+    server.taste.draw(4, size=(64, 64))
+    gallery = opened(who="Anna")
+    gallery.view("history")
+    until(lambda: gallery.find(".pickcard").count() == 6)
+    assert "you chose the same" in gallery.find(".agreement").inner_text()
+    assert gallery.find(".agreement details").count() == 0
