@@ -100,9 +100,9 @@ def _progress(run: Run) -> Progress | None:
 
 
 def waiting(run: Run) -> int:
-    """Return how many groups wait for a pick, matches that are still to be made among them."""
+    """Return how many groups nobody has picked in or looks at, matches that are still to be made among them."""
     found = progress(run)
-    return run.picks.counts("").waiting + (found.to_come if found else 0)
+    return run.picks.counts("").fresh + (found.to_come if found else 0)
 
 
 def call_up(run: Run, count: int, rng: random.Random | None = None) -> int:
