@@ -221,7 +221,7 @@ class ServingApp:
 
 
 def bind(address: str, port: int) -> socket.socket:
-    """Return a socket that is bound to a port, also right after another program has left it.
+    """Return a socket that listens on a port, also right after another program has left it.
 
     Raises:
         OSError: it is in use, or there is no such address here.
@@ -231,6 +231,7 @@ def bind(address: str, port: int) -> socket.socket:
         if os.name == "posix":  # on Windows this option would share the port with a server that still runs
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((address, port))
+        opened.listen(128)  # only now is it certain that nobody else does
     except OSError:
         opened.close()
         raise
