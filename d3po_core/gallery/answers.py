@@ -77,7 +77,7 @@ def next_cards(asked: Asked) -> JsonObject:
     """Lease the next groups to a page (POST next)."""
     client, want = fields.an_id(asked.fields, "client"), fields.whole(asked.fields, "want", 1, 8)
     asked.actions.seen(asked.run)
-    call_up(asked.run, want - asked.run.picks.counts(asked.who()).waiting)
+    call_up(asked.run, want - asked.run.leases.waiting(asked.who()))
     leases = asked.run.leases.take(client, asked.who(), want, fields.ids(asked.fields, "holding"))
     return {"cards": [card(asked.run, lease, asked.who()) for lease in leases], **asked.state()}
 

@@ -95,6 +95,8 @@ class Database:
         self.path = path
         self._local = threading.local()
         self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        # SQLite lets a second writer sleep and try again. This wakes the threads of one process in their turn.
+        self._turn = threading.Lock()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -116,7 +118,7 @@ class Database:
         Raises:
             D3POError: as `read` does.
         """
-        with self.read() as connection, transaction(connection):
+        with self._turn, self.read() as connection, transaction(connection):
             yield connection
 
     @contextmanager
