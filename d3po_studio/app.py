@@ -21,11 +21,12 @@ from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_panels import panels, tastes
 from d3po_panels.controls import Component, Update
 from d3po_panels.host import WAIT_SECONDS, Models
-from d3po_panels.tabs import gallery_element, panel_tabs
+from d3po_panels.tabs import PANELS, gallery_element, panel_tabs
 from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
 
 from .host import StudioHost
+from .invite import Serving
 from .local_only import LocalOnlyMiddleware
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def build(library: RunLibrary, worker: Worker) -> Component:
                 gallery = gr.HTML()  # filled when the page is opened: only then is it known whether there is a taste
             with gr.Tab(WORDS["new"]):
                 begun = panels.new_taste(library, worker, taste)
-            panel_tabs(library, worker, taste, {})
+            panel_tabs(library, worker, taste, {}, {**PANELS, "invite": Serving().panel})
         begun.success(lambda: gr.update(selected=PICK), None, tabs, show_progress="hidden")
         taste.change(lambda taste: gallery_element(library, taste), taste, gallery, show_progress="hidden")
         page.load(lambda: opened(library), None, [taste, gallery], show_progress="hidden")
