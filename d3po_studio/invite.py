@@ -172,10 +172,10 @@ def people(run: Run) -> str:
     """Return everybody who was invited as a table in Markdown: how far they are, and whether their link works."""
     rows = []
     for each in run.invitations.all():
-        done, still_open = run.leases.progress(each.name)
+        progress = run.leases.progress(each.name)
         seen = _moment(each.seen) if each.seen else WORDS["invite_never"]
         name = html.escape(each.name).replace("|", "&#124;")
-        rows.append(f"| {name} | {done} of {done + still_open} | {seen} | {_link(each)} |")
+        rows.append(f"| {name} | {progress.done} of {progress.of} | {seen} | {_link(each)} |")
     return "\n".join([WORDS["invite_table"], *rows]) if rows else WORDS["invite_nobody"]
 
 

@@ -29,8 +29,8 @@ export class Refused extends Error {
 
 /** It sends the events "change", and "ended" once an invited person's link no longer works. */
 export class Api extends EventTarget {
-  /** @param {string} base @param {boolean} [guest] who asks was invited, and may pick and nothing else */
-  constructor(base, guest = false) {
+  /** @param {string} base @param {string} [guest] name of an invited person, who may pick and nothing else */
+  constructor(base, guest = "") {
     super();
     this.base = base.replace(/\/+$/, "");
     this.guest = guest;

@@ -146,7 +146,8 @@ export class D3POGallery extends HTMLElement {
     if (asked !== this.asked || !this.isConnected) return;
     const hadFocus = this.matches(":focus-within");
     await this.#close();
-    const api = new Api(this.getAttribute("base") ?? "/d3po", this.hasAttribute("guest"));
+    const guest = this.hasAttribute("guest") ? (this.getAttribute("who") ?? "") : "";
+    const api = new Api(this.getAttribute("base") ?? "/d3po", guest);
     const [text] = await Promise.all([loadText(this.getAttribute("lang")), this.#dress()]);
     // Another attribute may have been set in the meantime.
     if (asked !== this.asked) return;

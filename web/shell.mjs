@@ -45,7 +45,7 @@ export class Shell {
       history: new HistoryView(session, text, this),
     };
     this.notices = new Notices(session, text, this);
-    this.guest = session.api.guest;
+    this.guest = Boolean(session.api.guest);
     this.tabs = TABS.map((name) => this.#tab(name));
     this.#of("teach").hidden = this.guest;
     this.title = el("h1");

@@ -86,6 +86,8 @@ groups at which that was so: pages ask for it every few seconds."""
 def progress(run: Run) -> Progress | None:
     """Return how far a run's tournament is; None where no pictures take part."""
     now = run.picks.revision, run.matches.count_groups()
+    if now[1] == 0:
+        return None
     if _known.get(run.folder, (None,))[0] != now:
         _known[run.folder] = now, _progress(run)
     return _known[run.folder][1]

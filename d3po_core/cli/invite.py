@@ -66,12 +66,12 @@ def listed(run: Run) -> list[str]:
     """Return a line for every person who was invited: how far they are, and whether their link works."""
     lines = []
     for invitation in run.invitations.all():
-        done, still_open = run.leases.progress(invitation.name)
+        progress = run.leases.progress(invitation.name)
         seen = f"last here {_moment(invitation.seen)}" if invitation.seen else "never here"
         link = {"live": f"link works until {_moment(invitation.expires)}"}.get(
             invitation.state, f"link {invitation.state}"
         )
-        lines.append(f"{invitation.name}: {done} of {done + still_open} groups, {seen}, {link}")
+        lines.append(f"{invitation.name}: {progress.done} of {progress.of} groups, {seen}, {link}")
     return lines
 
 

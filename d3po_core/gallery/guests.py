@@ -52,10 +52,9 @@ class AskedByGuest(Asked):
 
 def guest_state(run: Run, actions: Actions, who: str) -> State:
     """Return the state for a guest: how far they are, of all that they can pick in."""
-    done, still_open = run.leases.progress(who)
-    tournament = progress(run)
-    to_come, last = tournament.to_come if tournament else 0, run.picks.last(who)
-    of = done + still_open + to_come
+    own, tournament, last = run.leases.progress(who), progress(run), run.picks.last(who)
+    to_come = tournament.to_come if tournament else 0
+    done, of = own.done, own.of + to_come
     return {
         "taste": {"id": run.run_id, "name": run.name, "model": {"family": "", "name": ""}},
         "revision": run.picks.revision,
@@ -70,7 +69,7 @@ def guest_state(run: Run, actions: Actions, who: str) -> State:
             "previous": 0,
         },
         "last": last_pick(last) if last else None,
-        "groups": {"drawn": of, "waiting": run.leases.waiting(who) + to_come, "near": 0},
+        "groups": {"drawn": of, "waiting": own.waiting + to_come, "near": 0},
         "work": _work(actions.work(run)),
         "problem": None,
         "lost": None,

@@ -405,3 +405,11 @@ def count_up(connection: sqlite3.Connection, key: str, at_least: int = 0) -> int
     value = max(int(row["value"]) + 1, at_least)
     connection.execute("UPDATE meta SET value = ? WHERE key = ?", (str(value), key))
     return value
+
+
+def equal(values: Mapping[str, object]) -> str:
+    """Return what follows a condition in SQL: that columns equal these values, except where a value is None.
+
+    Columns that may have any value are left out rather than compared: only so does SQLite use the others' indexes.
+    """
+    return "".join(f" AND {name} = :{name}" for name, value in values.items() if value is not None)

@@ -43,6 +43,26 @@ class Lease:
     reason: str
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a person is.
+
+    Attributes:
+        done: groups that they have picked in, flagged or passed on; repeats do not count.
+        held: groups before their eyes.
+        waiting: groups that their page would get, one after the other.
+    """
+
+    done: int
+    held: int
+    waiting: int
+
+    @property
+    def of(self) -> int:
+        """Return how many groups there are for the person in all."""
+        return self.done + self.held + self.waiting
+
+
 class Leases(Part):
     """Hands out groups to pages."""
 
@@ -79,11 +99,8 @@ class Leases(Part):
         with self._database.write() as connection:
             _renew(connection, client, who)
 
-    def progress(self, who: str) -> tuple[int, int]:
-        """Return in how many groups a person has picked, flagged or passed on, and in how many they still can.
-
-        What is before their eyes counts as still open, what comes back as a repeat does not count.
-        """
+    def progress(self, who: str) -> Progress:
+        """Count the groups that a person has judged, and those that they still can."""
         with self._database.read() as connection:
             done, held = connection.execute(
                 f"""WITH said AS (SELECT group_id FROM picks
@@ -93,7 +110,7 @@ class Leases(Part):
                     WHERE who = :who AND why <> 'repeat' AND group_id NOT IN said)""",
                 {"who": who},
             ).fetchone()
-            return int(done), int(held) + count_waiting(connection, who)
+            return Progress(int(done), int(held), count_waiting(connection, who))
 
     def waiting(self, who: str) -> int:
         """Count the groups that a person's page would get, one after the other."""

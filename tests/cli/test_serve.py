@@ -149,6 +149,8 @@ def test_a_url_that_is_none_is_a_sentence(folder: Path, capsys: pytest.CaptureFi
 def test_the_overlap_is_kept_with_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["invite", "--run", str(folder), "--overlap", "3"]) == 0
     assert "shown to 3 people" in capsys.readouterr().out and Run.open(folder).leases.overlap == 3
+    assert main(["info", "--run", str(folder)]) == 0
+    assert "Overlap:  every group is shown to 3 people" in capsys.readouterr().out
     assert main(["invite", "--run", str(folder), "--overlap", "0"]) == 2
     assert main(["invite", "--run", str(folder), "Ada", "--revoke", "Ada"]) == 2
     assert main(["invite", "--run", str(folder), "--revoke", "Ada"]) == 2

@@ -114,5 +114,11 @@ def test_from_a_link_on_another_site_to_picks_until_it_is_revoked(
     page.get_by_text("This link does not work, or no longer.").wait_for()
     page.screenshot(path=str(tmp_path / "refused.png"))
 
+    page.goto(f"{served.address}join/{served.run.invitations.create('Ben', 7)}")
+    first_group(page)
+    page.keyboard.press("Digit1")
+    until(lambda: len(served.run.picks.standing()) == 3)
+    assert [pick.who for pick in served.run.picks.standing()] == ["Ada", "Ada", "Ben"]
     page.goto(f"{served.address}join/{served.run.invitations.create('Ada', 7)}")
-    until(lambda: len(served.run.picks.standing()) == 3)  # what was picked last, and kept in the browser
+    until(lambda: len(served.run.picks.standing()) == 4)  # what was picked last, and kept in the browser
+    assert [pick.who for pick in served.run.picks.standing()] == ["Ada", "Ada", "Ben", "Ada"]
