@@ -112,14 +112,25 @@ class Database:
             raise _explain(error, self.path) from error
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, lasting: bool = True) -> Iterator[sqlite3.Connection]:
         """Yield this thread's connection inside a transaction.
+
+        Args:
+            lasting: what is written is on the disk afterwards. Otherwise it may be lost if the computer crashes before
+                the next lasting write, and nothing else; that is quicker.
 
         Raises:
             D3POError: as `read` does.
         """
-        with self._turn, self.read() as connection, transaction(connection):
-            yield connection
+        with self._turn, self.read() as connection:
+            if not lasting:
+                connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                with transaction(connection):
+                    yield connection
+            finally:
+                if not lasting:
+                    connection.execute("PRAGMA synchronous = FULL")
 
     @contextmanager
     def _held(self) -> Iterator[sqlite3.Connection]:

@@ -110,7 +110,7 @@ class Invitations(Part):
         if not found:
             return None
         if (found[0].seen or 0.0) + SEEN_EVERY < time.time():
-            with suppress(D3POError), self._database.write() as connection:  # who may not write may look
+            with suppress(D3POError), self._database.write(lasting=False) as connection:  # who may not write may look
                 connection.execute("UPDATE invitations SET seen = ? WHERE number = ?", (time.time(), found[0].number))
         return found[0]
 

@@ -1,7 +1,7 @@
 """Leases: which page shows which groups, so that several pages, devices and people each get their own.
 
 A page takes groups on lease and renews the leases while it is open. A lease that ran out frees the group for others. It
-never keeps anybody from picking, so nothing is lost when a page was asleep for an hour.
+never keeps anybody from picking, so nothing is lost when a page was asleep for an hour, or when leases are.
 
 How many people see the same group is the run's overlap, 1 unless somebody chose more. A group is shown to a person who
 has not judged it, while fewer people than that have judged it or have it before their eyes. Groups that others have
@@ -75,7 +75,7 @@ class Leases(Part):
             count: how many groups; fewer are returned if there are no more.
             holding: groups that the page has already.
         """
-        with self._database.write() as connection:
+        with self._database.write(lasting=False) as connection:
             _renew(connection, client, who)
             leases = [lease for lease in _held(connection, client, who) if lease.group_id not in holding][:count]
             while len(leases) < count:
@@ -89,14 +89,14 @@ class Leases(Part):
     def take_again(self, group_id: str, order: Sequence[int], reason: str, client: str, who: str = "") -> Lease:
         """Lease a group whose pick was taken back to a page, as it was shown, even if another page has it."""
         lease = Lease(group_id, tuple(order), reason)
-        with self._database.write() as connection:
+        with self._database.write(lasting=False) as connection:
             end_leases(connection, group_id, who)
             _grant(connection, lease, client, who)
         return lease
 
     def renew(self, client: str, who: str = "") -> None:
         """Extend the leases of a page that is still open."""
-        with self._database.write() as connection:
+        with self._database.write(lasting=False) as connection:
             _renew(connection, client, who)
 
     def progress(self, who: str) -> Progress:

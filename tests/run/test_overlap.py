@@ -157,3 +157,19 @@ def simulated(run: Run, who: str) -> list[str]:
         if not mine and len(people) < run.leases.overlap:
             shown.append(group.id)
     return shown
+
+
+def test_leases_wait_for_no_disk_and_picks_do(run: Run) -> None:
+    """SQLite's synchronous: 1 does not wait for the disk at each commit, 2 does."""
+
+    def synchronous() -> int:
+        with run._database.read() as connection:
+            return int(connection.execute("PRAGMA synchronous").fetchone()[0])
+
+    with run._database.write(lasting=False):
+        assert synchronous() == 1
+    assert synchronous() == 2
+    with pytest.raises(ZeroDivisionError), run._database.write(lasting=False):
+        _ = 1 / 0
+    with run._database.write():
+        assert synchronous() == 2
