@@ -58,8 +58,13 @@ class Connection:
         body = json.dumps(values).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nCookie: {self._cookie}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._writer.write(head.encode() + body)
-        answer = await self._reader.readuntil(b"\r\n\r\n")
+        while True:
+            try:
+                self._writer.write(head.encode() + body)
+                answer = await self._reader.readuntil(b"\r\n\r\n")
+                break
+            except (asyncio.IncompleteReadError, ConnectionError):  # idle for so long that the server has closed it
+                await self.open()
         length = int(answer.lower().partition(b"content-length:")[2].split()[0])
         data = await self._reader.readexactly(length)
         if not answer.startswith(b"HTTP/1.1 200"):
@@ -183,7 +188,11 @@ def measure(folder: Path, options: argparse.Namespace) -> str:
         before, begin = cpu_seconds(server.pid), time.perf_counter()
         process = spawn.Process(target=people, args=(port, f"/taste/{run_id}", cookies, options, results))
         process.start()
-        heard: Heard = results.get(timeout=600 + options.seconds)
+        while results.empty():
+            if not process.is_alive():
+                raise SystemExit("The people's process has failed.")
+            time.sleep(0.1)
+        heard: Heard = results.get()
         process.join()
         spent, used = time.perf_counter() - begin, cpu_seconds(server.pid) - before
     finally:
