@@ -47,7 +47,7 @@ class Process:
             self.process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=environment)
         for _ in range(1200):
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                self.get("/")  # it listens before it answers
                 return
             except OSError:
                 time.sleep(0.05)
