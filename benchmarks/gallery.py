@@ -86,9 +86,9 @@ def make_run(folder: Path, pictured: int, groups: int) -> str:
     with run._database.write() as connection:
         columns = "prompt_id, seed, candidates, policy, round, settings, held_out, created"
         for number in range(pictured, groups):
-            copied = f"SELECT ?, ?, 3, {columns} FROM groups WHERE number = 0"
+            copied = f"SELECT ?, ?, 3, 1, {columns} FROM groups WHERE number = 0"
             values = (f"{number:06}-00000000", number)
-            connection.execute(f"INSERT INTO groups (id, number, judged, {columns}) {copied}", values)
+            connection.execute(f"INSERT INTO groups (id, number, judged, judges, {columns}) {copied}", values)
             connection.execute(
                 """INSERT INTO picks (pick_id, group_id, who, kind, chosen, scores, shown_order, reason, created)
                 VALUES (?, ?, 'someone', 'favourite', '[0]', '[]', '[0, 1]', 'random', 0)""",

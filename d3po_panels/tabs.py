@@ -41,18 +41,23 @@ def gallery_element(library: RunLibrary, taste: str | None, base: str = "/d3po")
 
 
 def panel_tabs(
-    library: RunLibrary, worker: Worker, taste: Component, above: dict[str, Callable[[], object]]
+    library: RunLibrary,
+    worker: Worker,
+    taste: Component,
+    above: dict[str, Callable[[], object]],
+    panels: dict[str, Callable[[RunLibrary, Worker, Component], Refresh | None]] = PANELS,
 ) -> dict[str, Component]:
-    """Make the tabs of `PANELS`, and return them by their names.
+    """Make tabs with panels, and return them by their names.
 
     Args:
         library: of all tastes.
         worker: does what is asked for.
         taste: the list of tastes; its choice rules all panels.
         above: by tab, what makes components above its panel.
+        panels: by tab, what makes its panel.
     """
     tabs = {}
-    for name, panel in PANELS.items():
+    for name, panel in panels.items():
         with gr.Tab(WORDS[name], elem_id=f"d3po_{name}") as tabs[name]:
             above.get(name, lambda: None)()
             refresh = panel(library, worker, taste)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import webbrowser
@@ -16,16 +15,18 @@ import gradio as gr
 from d3po_core.embedded import GARDEN, GARDEN_DEFAULTS, split_prompts
 from d3po_core.errors import D3POError
 from d3po_core.gallery.requests import GalleryApp
+from d3po_core.gallery.serving import bind, web_folder
 from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
 from d3po_panels import panels, tastes
 from d3po_panels.controls import Component, Update
 from d3po_panels.host import WAIT_SECONDS, Models
-from d3po_panels.tabs import gallery_element, panel_tabs
+from d3po_panels.tabs import PANELS, gallery_element, panel_tabs
 from d3po_panels.words import WORDS
 from d3po_panels.worker import Worker
 
 from .host import StudioHost
+from .invite import Serving
 from .local_only import LocalOnlyMiddleware
 
 if TYPE_CHECKING:
@@ -34,12 +35,6 @@ if TYPE_CHECKING:
 MOUNT = "/d3po"
 PICK = "pick"
 """Id of the tab with the gallery."""
-
-
-def web_folder() -> Path:
-    """Return the folder of the page's files: beside this package in a checkout, inside it in a wheel."""
-    here = Path(__file__).resolve().parent
-    return next(folder for folder in (here / "web", here.parent / "web") if folder.is_dir())
 
 
 def make_app(folder: Path, worker: Worker, port: int) -> ASGIApp:
@@ -87,7 +82,7 @@ def listen(port: int | None) -> socket.socket:
     if port is None:
         for number in range(FIRST_PORT, FIRST_PORT + PORTS):
             with suppress(OSError):
-                return _bound(number)
+                return bind("127.0.0.1", number)
         last = FIRST_PORT + PORTS - 1
         raise D3POError(
             f"No port from {FIRST_PORT} to {last} is free.", "Close other servers, or name one with --port."
@@ -95,24 +90,11 @@ def listen(port: int | None) -> socket.socket:
     if not 1 <= port <= 65535:
         raise D3POError(f"There is no port {port}.", "Choose one from 1024 to 65535.")
     try:
-        return _bound(port)
+        return bind("127.0.0.1", port)
     except OSError as error:
         raise D3POError(
             f"Port {port} cannot be listened on ({error.strerror}).", "Close the server that uses it, or name another."
         ) from error
-
-
-def _bound(port: int) -> socket.socket:
-    """Return a socket that is bound to a port of this computer, also right after another program has left it."""
-    opened = socket.socket()
-    try:
-        if os.name == "posix":  # on Windows this option would share the port with a server that still runs
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind(("127.0.0.1", port))
-    except OSError:
-        opened.close()
-        raise
-    return opened
 
 
 def serve(folder: Path, port: int | None, open_page: bool) -> None:
@@ -162,7 +144,7 @@ def build(library: RunLibrary, worker: Worker) -> Component:
                 gallery = gr.HTML()  # filled when the page is opened: only then is it known whether there is a taste
             with gr.Tab(WORDS["new"]):
                 begun = panels.new_taste(library, worker, taste)
-            panel_tabs(library, worker, taste, {})
+            panel_tabs(library, worker, taste, {}, {**PANELS, "invite": Serving().panel})
         begun.success(lambda: gr.update(selected=PICK), None, tabs, show_progress="hidden")
         taste.change(lambda taste: gallery_element(library, taste), taste, gallery, show_progress="hidden")
         page.load(lambda: opened(library), None, [taste, gallery], show_progress="hidden")

@@ -7,20 +7,17 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from d3po_core.gallery.requests import from_another_site
+from d3po_core.gallery.access import from_own_page, local_hosts
 
-LOCAL = ("127.0.0.1", "localhost", "[::1]")
 POLICY_VIOLATION = 1008
 """A websocket's close code."""
 
 
 class LocalOnlyMiddleware:
-    """Refuses what does not come from the Studio's own page.
+    """Refuses what does not come from the Studio's own page, see `from_own_page`.
 
-    Requests that name another host or port: a foreign site could have its own name point to this computer (Starlette's
-    TrustedHostMiddleware sees the same, but no port, and no IPv6 address). And requests that a browser says come from
-    another site or port, other than following a link to the page: gradio's endpoints would answer them, and could begin
-    or delete tastes.
+    gradio's endpoints would answer other sites, and could begin or delete tastes. (Starlette's TrustedHostMiddleware
+    sees the host, but no port, and no IPv6 address.)
 
     Args:
         app: what is asked when all is well.
@@ -28,7 +25,7 @@ class LocalOnlyMiddleware:
     """
 
     def __init__(self, app: ASGIApp, port: int) -> None:
-        self._app, self._hosts = app, {f"{host}:{port}" for host in LOCAL}
+        self._app, self._hosts = app, local_hosts(port)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or self._is_allowed(scope):
@@ -40,12 +37,4 @@ class LocalOnlyMiddleware:
         await answer(scope, receive, send)
 
     def _is_allowed(self, scope: Scope) -> bool:
-        headers = HTTPConnection(scope).headers
-        if headers.get("host") not in self._hosts:
-            return False
-        follows_a_link = (
-            scope.get("method") in ("GET", "HEAD")
-            and scope["path"] == "/"
-            and headers.get("sec-fetch-mode") == "navigate"
-        )
-        return follows_a_link or not from_another_site(headers)
+        return from_own_page(scope.get("method", ""), scope["path"], HTTPConnection(scope).headers, self._hosts)

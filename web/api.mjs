@@ -27,11 +27,13 @@ export class Refused extends Error {
   }
 }
 
+/** It sends the events "change", and "ended" once an invited person's link no longer works. */
 export class Api extends EventTarget {
-  /** @param {string} base */
-  constructor(base) {
+  /** @param {string} base @param {string} [guest] name of an invited person, who may pick and nothing else */
+  constructor(base, guest = "") {
     super();
     this.base = base.replace(/\/+$/, "");
+    this.guest = guest;
     this.away = false;
     /** @type {Problem | null} */
     this.trouble = null;
@@ -76,6 +78,11 @@ export class Api extends EventTarget {
     }
     if (response.status >= 500 || TRY_AGAIN.has(response.status)) throw this.#lost(answer?.error ?? null);
     this.#set(false, null);
+    if (this.guest && response.status === 403) {
+      // What was picked meanwhile is kept here, for when there is a new link.
+      this.dispatchEvent(new Event("ended"));
+      throw new Away();
+    }
     if (!response.ok) throw new Refused(response.status, answer?.error);
     return answer;
   }

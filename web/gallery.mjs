@@ -1,9 +1,10 @@
 /**
- * <d3po-gallery base="/d3po" taste="ID" lang="en" who="" theme="dark|light" autofocus choosable single>
+ * <d3po-gallery base="/d3po" taste="ID" lang="en" who="" theme="dark|light" autofocus choosable single guest>
  *
  * The gallery as one element that fills its container: the same in ComfyUI, A1111/Forge and the Studio. Without `taste`
  * it offers a choice; with `choosable` there is a way back to that. Of several with `single` on one page that show the
- * same taste, one is at work and the others rest. It sends the events "d3po-state", with the server's State whenever
+ * same taste, one is at work and the others rest. With `guest` it is an invited person's: they pick, and look back at
+ * their own picks. It sends the events "d3po-state", with the server's State whenever
  * that changes, and "d3po-asked" with "teach" or "draw" once the server has taken that, for hosts that have something
  * to do themselves then. Where it cannot be seen (behind another tab or page), nothing is drawn for it.
  */
@@ -145,10 +146,12 @@ export class D3POGallery extends HTMLElement {
     if (asked !== this.asked || !this.isConnected) return;
     const hadFocus = this.matches(":focus-within");
     await this.#close();
-    const api = new Api(this.getAttribute("base") ?? "/d3po");
+    const guest = this.hasAttribute("guest") ? (this.getAttribute("who") ?? "") : "";
+    const api = new Api(this.getAttribute("base") ?? "/d3po", guest);
     const [text] = await Promise.all([loadText(this.getAttribute("lang")), this.#dress()]);
     // Another attribute may have been set in the meantime.
     if (asked !== this.asked) return;
+    api.addEventListener("ended", () => this.#end(text), { once: true });
     const taste = this.getAttribute("taste");
     if (!taste) {
       leaveSeats(this);
@@ -195,6 +198,14 @@ export class D3POGallery extends HTMLElement {
     const words = el("p.title", {}, text.t("resting"));
     const button = el("button", { type: "button", class: "main", onclick: here }, text.t("resting.here"));
     const box = el("div.empty", {}, words, button);
+    this.room.replaceChildren(el("div.gallery", { lang: text.language }, box));
+  }
+
+  /** The link no longer works: nothing is shown any more but that. @param {Text} text */
+  #end(text) {
+    this.#close();
+    const words = [el("p.title", {}, text.t("guest.ended")), el("p.hint", {}, text.t("guest.ended.hint"))];
+    const box = el("div.empty", { role: "alert" }, ...words);
     this.room.replaceChildren(el("div.gallery", { lang: text.language }, box));
   }
 

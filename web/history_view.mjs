@@ -39,7 +39,8 @@ export class HistoryView {
     this.kind = this.#menu("kind", kinds);
     this.who = this.#menu("by");
     this.round = this.#menu("round");
-    const exports = el("span.exports", {}, ...["jsonl", "d3po"].map((form) => this.#export(form)));
+    const forms = session.api.guest ? [] : ["jsonl", "d3po"];
+    const exports = el("span.exports", {}, ...forms.map((form) => this.#export(form)));
     this.count = el("p.hint", { role: "status" });
     this.agreement = el("div.agreement");
     this.grid = el("ul.grid");

@@ -46,7 +46,8 @@ export class Outbox extends EventTarget {
     this.api = api;
     this.taste = taste;
     this.tab = tab;
-    this.key = `${ALL}${taste}/${tab}`;
+    // What an invited person did must not be sent for another one who opens a link in the same browser.
+    this.key = `${ALL}${taste}/${api.guest && `${encodeURIComponent(api.guest)}/`}${tab}`;
     const { waiting, refused } = readKept(this.key);
     this.waiting = waiting;
     this.refused = refused;
@@ -137,7 +138,7 @@ export class Outbox extends EventTarget {
   #take(key) {
     const left = readKept(key);
     /** @param {Entry} entry */
-    const ours = (entry) => entry.base === this.api.base;
+    const ours = (entry) => entry.base === this.api.base && (!this.api.guest || entry.body.who === this.api.guest);
     const waiting = left.waiting.filter(ours);
     const refused = left.refused.filter(ours);
     if (!waiting.length && !refused.length) return;

@@ -45,7 +45,9 @@ export class Shell {
       history: new HistoryView(session, text, this),
     };
     this.notices = new Notices(session, text, this);
+    this.guest = Boolean(session.api.guest);
     this.tabs = TABS.map((name) => this.#tab(name));
+    this.#of("teach").hidden = this.guest;
     this.title = el("h1");
     this.fullButton = this.#round("full", () => this.toggleFull());
     this.fullButton.setAttribute("aria-pressed", "false");
@@ -208,7 +210,8 @@ export class Shell {
 
   #head() {
     const { who } = this.session;
-    const person = this.#round("person", () => this.showYou(), who && el("span.name", {}, who));
+    const named = () => this.#round("person", () => this.showYou(), who && el("span.name", {}, who));
+    const person = this.guest ? el("span.name", { "data-head": "person" }, who) : named();
     const back = this.owner.leave && this.#round("back", this.owner.leave);
     const help = this.#round("help", () => this.showHelp());
     return el(

@@ -86,6 +86,8 @@ groups at which that was so: pages ask for it every few seconds."""
 def progress(run: Run) -> Progress | None:
     """Return how far a run's tournament is; None where no pictures take part."""
     now = run.picks.revision, run.matches.count_groups()
+    if now[1] == 0:
+        return None
     if _known.get(run.folder, (None,))[0] != now:
         _known[run.folder] = now, _progress(run)
     return _known[run.folder][1]
@@ -100,9 +102,9 @@ def _progress(run: Run) -> Progress | None:
 
 
 def waiting(run: Run) -> int:
-    """Return how many groups wait for a pick, matches that are still to be made among them."""
+    """Return how many groups nobody has picked in or looks at, matches that are still to be made among them."""
     found = progress(run)
-    return run.picks.counts("").waiting + (found.to_come if found else 0)
+    return run.picks.counts("").fresh + (found.to_come if found else 0)
 
 
 def call_up(run: Run, count: int, rng: random.Random | None = None) -> int:

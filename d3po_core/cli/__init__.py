@@ -30,6 +30,8 @@ COMMANDS = {
     "draft": "turn a differentiable reward into a LoRA, without picks",
     "evaluate": "compare before and after on prompts and seeds that training never saw",
     "export": "copy a round's LoRA to where you need it",
+    "serve": "let yourself, or people whom you invited, pick in a browser",
+    "invite": "give people links to pick with, and see how far they are",
     "info": "tell what is in a run, and free space",
     "demo": "the whole loop on the embedded model, explained",
 }

@@ -177,6 +177,8 @@ def describe(run: Run, folder: str) -> list[tuple[str, str]]:
     flags = Counter(flag.kind for flag in run.flags.standing())
     if flags:
         lines.append(("Flags", ", ".join(f"{count} {kind}" for kind, count in flags.most_common())))
+    if (overlap := run.leases.overlap) > 1:
+        lines.append(("Overlap", f"every group is shown to {overlap} people"))
     if masks := run.masks.standing():
         lines.append(("Masks", f"{len(masks)} pictures painted on"))
     lines += _people(run)

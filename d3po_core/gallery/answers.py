@@ -21,7 +21,7 @@ from ..run.records import JsonObject
 from . import fields
 from .actions import Actions
 from .fields import GROUP, BadRequest, Fields
-from .state import State, blind, card, image, state
+from .state import blind, card, image, state
 
 KINDS = ("favourite", "ranking", "tie", "all_bad", "skipped")
 REASONS = ("random", "repeat", "undo", "correction")
@@ -62,20 +62,24 @@ class Asked:
         """Return the state as a part of an answer."""
         return {"state": state(self.run, self.actions, self.who())}
 
+    def knows(self, pick_id: str) -> bool:
+        """Return whether there is such a pick or flag for whoever asks."""
+        return self.run.picks.has(pick_id)
 
-def show_state(asked: Asked) -> State:
+
+def show_state(asked: Asked) -> object:
     """Return the state (GET state); a page that asks for it keeps its leases."""
     if "client" in asked.fields:
-        asked.run.leases.renew(fields.an_id(asked.fields, "client"))
+        asked.run.leases.renew(fields.an_id(asked.fields, "client"), asked.who())
         asked.actions.seen(asked.run)
-    return state(asked.run, asked.actions, asked.who())
+    return asked.state()["state"]
 
 
 def next_cards(asked: Asked) -> JsonObject:
     """Lease the next groups to a page (POST next)."""
     client, want = fields.an_id(asked.fields, "client"), fields.whole(asked.fields, "want", 1, 8)
     asked.actions.seen(asked.run)
-    call_up(asked.run, want - asked.run.picks.counts("").waiting)
+    call_up(asked.run, want - asked.run.leases.waiting(asked.who()))
     leases = asked.run.leases.take(client, asked.who(), want, fields.ids(asked.fields, "holding"))
     return {"cards": [card(asked.run, lease, asked.who()) for lease in leases], **asked.state()}
 
@@ -131,7 +135,8 @@ def undo(asked: Asked) -> JsonObject:
     """Take a pick back and show its group again (POST undo)."""
     client, taken = fields.an_id(asked.fields, "client"), asked.run.picks.take_back(_known_pick(asked))
     order = taken.shown_order or tuple(range(asked.run.groups.get(taken.group_id).candidates))
-    lease = asked.run.leases.take_again(taken.group_id, order, "repeat" if taken.reason == "repeat" else "undo", client)
+    reason = "repeat" if taken.reason == "repeat" else "undo"
+    lease = asked.run.leases.take_again(taken.group_id, order, reason, client, asked.who())
     return {"card": card(asked.run, lease, asked.who(), taken), **asked.state()}
 
 
@@ -143,7 +148,7 @@ def remove(asked: Asked) -> JsonObject:
 
 def _known_pick(asked: Asked) -> str:
     pick_id = fields.an_id(asked.fields, "pick_id")
-    if not asked.run.picks.has(pick_id):
+    if not asked.knows(pick_id):
         raise BadRequest("There is no such pick.", 404)
     return pick_id
 

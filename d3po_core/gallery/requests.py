@@ -16,18 +16,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from ..errors import D3POError
-from ..run import Run
 from ..run.run import RunLibrary, UnknownRunError
 from . import answers, fields
+from .access import from_another_site
 from .actions import Actions
 from .answers import Asked, Download
 from .fields import BadRequest
 from .state import taste
 
 MAX_BYTES = 64 * 1024
+NOTHING = "There is nothing at this address."
 
 GETS: dict[str, Callable[[Asked], object]] = {
     "state": answers.show_state,
@@ -93,29 +94,12 @@ def handle(library: RunLibrary, actions: Actions, request: Request) -> Response:
             raise BadRequest("This request comes from another site.", 403)
         return _answer(library, actions, request)
     except BadRequest as error:
-        return _error(error.status, str(error))
+        return refusal(error.status, str(error))
     except UnknownRunError as error:
-        return _error(404, error.what)
+        return refusal(404, error.what)
     except D3POError as error:
         # An error with a cause comes from the disk or the database.
-        return _error(503 if error.__cause__ is not None else 400, error.what, error.do, error.safe)
-
-
-def from_another_site(headers: Mapping[str, str]) -> bool:
-    """Return whether a request comes from another site, by the headers that browsers send, names in lower case."""
-    site = headers.get("sec-fetch-site")
-    if site is not None:  # the browser compared the addresses that it knows, which a proxy may have changed for us
-        return site not in ("same-origin", "none")
-    origin = headers.get("origin")
-    return origin is not None and _host_of(origin) != headers.get("host")
-
-
-def _host_of(origin: str) -> str | None:
-    """Return host and port of an origin; None if it is not one."""
-    try:
-        return urlsplit(origin).netloc or None
-    except ValueError:
-        return None
+        return refusal(503 if error.__cause__ is not None else 400, error.what, error.do, error.safe)
 
 
 def _answer(library: RunLibrary, actions: Actions, request: Request) -> Response:
@@ -125,34 +109,62 @@ def _answer(library: RunLibrary, actions: Actions, request: Request) -> Response
     if parts == ["tastes"] and request.method == "GET":
         return _json(200, {"tastes": [taste(run) for run in library.runs()]})
     if len(parts) < 3 or parts[0] != "taste":
-        raise BadRequest("There is nothing at this address.", 404)
+        raise BadRequest(NOTHING, 404)
     run = library.run(fields.an_id({"taste": parts[1]}, "taste"))
-    if request.method == "POST":
-        return _post(run, actions, "/".join(parts[2:]), request)
-    return _get(run, actions, parts[2:], request)
+    return EVERYTHING.answer(partial(Asked, run, actions), request, parts[2:])
 
 
-def _post(run: Run, actions: Actions, name: str, request: Request) -> Response:
-    if name not in POSTS:
-        raise BadRequest("There is nothing at this address.", 404)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise BadRequest("The request must be JSON.", 415)
-    if len(request.body) > MAX_BYTES:
-        raise BadRequest("The request is too long.", 413)
-    return _json(200, POSTS[name](Asked(run, actions, fields.body_of(request.body))))
+@dataclass(frozen=True)
+class Routes:
+    """What may be asked of a taste.
+
+    Attributes:
+        gets, posts: which function answers, by the address.
+        images: by the beginning of their address: how many parts follow it, and which function returns the file.
+    """
+
+    gets: Mapping[str, Callable[[Asked], object]]
+    posts: Mapping[str, Callable[[Asked], object]]
+    images: Mapping[str, tuple[int, Callable[..., Path]]]
+
+    def answer(self, ask: Callable[[fields.Fields], Asked], request: Request, parts: list[str]) -> Response:
+        """Answer a request.
+
+        Args:
+            ask: makes of its fields what the answering function gets.
+            request: GET or POST.
+            parts: of its address, after the taste's.
+
+        Raises:
+            BadRequest, D3POError: it cannot be answered.
+        """
+        if request.method == "POST":
+            return self._post(ask, request, "/".join(parts))
+        return self._get(ask, request, parts)
+
+    def _post(self, ask: Callable[[fields.Fields], Asked], request: Request, name: str) -> Response:
+        if name not in self.posts:
+            raise BadRequest(NOTHING, 404)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise BadRequest("The request must be JSON.", 415)
+        if len(request.body) > MAX_BYTES:
+            raise BadRequest("The request is too long.", 413)
+        return _json(200, self.posts[name](ask(fields.body_of(request.body))))
+
+    def _get(self, ask: Callable[[fields.Fields], Asked], request: Request, parts: list[str]) -> Response:
+        name = "/".join(parts)
+        if name in self.gets:
+            answer = self.gets[name](ask(request.query))
+            return _download(answer) if isinstance(answer, Download) else _json(200, answer)
+        for place, (count, image_path) in self.images.items():
+            if len(parts) == place.count("/") + 1 + count and name.startswith(place + "/"):
+                path = image_path(ask({}).run, *parts[-count:])
+                return Response(200, {**SAFE, "Content-Type": "image/png", "Cache-Control": KEEP}, path)
+        raise BadRequest(NOTHING, 404)
 
 
-def _get(run: Run, actions: Actions, parts: list[str], request: Request) -> Response:
-    name = "/".join(parts)
-    if name in GETS:
-        answer = GETS[name](Asked(run, actions, request.query))
-        return _download(answer) if isinstance(answer, Download) else _json(200, answer)
-    for place, (count, image_path) in IMAGES.items():
-        if len(parts) == place.count("/") + 1 + count and name.startswith(place + "/"):
-            path = image_path(run, *parts[-count:])
-            return Response(200, {**SAFE, "Content-Type": "image/png", "Cache-Control": KEEP}, path)
-    raise BadRequest("There is nothing at this address.", 404)
-
+EVERYTHING = Routes(GETS, POSTS, IMAGES)
+"""For the owner of a run."""
 
 SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -162,7 +174,8 @@ SAFE = {
 KEEP = "private, max-age=31536000, immutable"
 
 
-def _error(status: int, what: str, do: str = "", safe: str = "") -> Response:
+def refusal(status: int, what: str, do: str = "", safe: str = "") -> Response:
+    """Return an error as the page reads it."""
     return _json(status, {"error": {"what": what, "do": do, "safe": safe}})
 
 
@@ -193,11 +206,10 @@ KINDS = {
 """Content types of the page's own files by their ending; others are not served."""
 
 
-class GalleryApp:
-    """Answers the gallery's requests, and serves the page's own files, in the folder `web`, under `web/`."""
+class PageFiles:
+    """The page's own files, in the folder `web`, under `web/`."""
 
-    def __init__(self, library: RunLibrary, actions: Actions, web: Path) -> None:
-        self._library, self._actions = library, actions
+    def __init__(self, web: Path) -> None:
         # Files are looked up by their name in this list, made at the start: an address never becomes a path.
         self._files = {
             f"web/{path.relative_to(web).as_posix()}": path
@@ -205,36 +217,58 @@ class GalleryApp:
             if path.suffix in KINDS and path.is_file()
         }
 
+    def find(self, method: str, path: str) -> Response | None:
+        """Return the response with a file; None if this address is not one's."""
+        if path not in self._files or method != "GET":
+            return None
+        kind = KINDS[self._files[path].suffix]
+        headers = {"X-Content-Type-Options": SAFE["X-Content-Type-Options"], "Cache-Control": "no-cache"}
+        return Response(200, {**headers, "Content-Type": kind}, self._files[path])
+
+
+class GalleryApp:
+    """Answers the gallery's requests, and serves the page's own files."""
+
+    def __init__(self, library: RunLibrary, actions: Actions, web: Path) -> None:
+        self._library, self._actions, self._files = library, actions, PageFiles(web)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        body = await _body(receive)
-        response = await asyncio.to_thread(self._respond, scope, body)
-        data = response.body
-        if isinstance(data, Path):
-            try:
-                data = await asyncio.to_thread(data.read_bytes)
-            except OSError:  # it was deleted in between
-                response, data = Response(404, SAFE, b""), b""
-        headers = {**response.headers, "Content-Length": str(len(data))}
-        pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": response.status, "headers": pairs})
-        await send({"type": "http.response.body", "body": data})
+        body = await read_body(receive)
+        await send_response(send, await asyncio.to_thread(self._respond, scope, body))
 
     def _respond(self, scope: Scope, body: bytes) -> Response:
-        root: str = scope.get("root_path", "")
-        path: str = scope["path"]
-        path = path.removeprefix(root).lstrip("/")  # servers differ in whether a mounted path keeps its prefix
-        if path in self._files and scope["method"] == "GET":
-            kind = KINDS[self._files[path].suffix]
-            headers = {"X-Content-Type-Options": SAFE["X-Content-Type-Options"], "Cache-Control": "no-cache"}
-            return Response(200, {**headers, "Content-Type": kind}, self._files[path])
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        return handle(self._library, self._actions, Request(scope["method"], path, query, headers, body))
+        request = request_of(scope, body)
+        file = self._files.find(request.method, request.path)
+        return file or handle(self._library, self._actions, request)
 
 
-async def _body(receive: Receive) -> bytes:
+def request_of(scope: Scope, body: bytes = b"") -> Request:
+    """Return a request as `handle` takes it."""
+    root: str = scope.get("root_path", "")
+    path: str = scope["path"]
+    path = path.removeprefix(root).lstrip("/")  # servers differ in whether a mounted path keeps its prefix
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    return Request(scope["method"], path, query, headers, body)
+
+
+async def send_response(send: Send, response: Response) -> None:
+    """Send a response; one without its file becomes a 404."""
+    data = response.body
+    if isinstance(data, Path):
+        try:
+            data = await asyncio.to_thread(data.read_bytes)
+        except OSError:  # it was deleted in between
+            response, data = Response(404, SAFE, b""), b""
+    headers = {**response.headers, "Content-Length": str(len(data))}
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": response.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": data})
+
+
+async def read_body(receive: Receive) -> bytes:
     """Read the request's body, at most one byte more than `MAX_BYTES`: `handle` refuses such a body."""
     body, more = b"", True
     while more:

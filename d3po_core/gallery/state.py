@@ -223,7 +223,7 @@ def state(run: Run, actions: Actions, who: str) -> State:
             "milestone": milestone,
             "previous": milestone // 2 if milestone > MIN_PICKS else 0,
         },
-        "last": _last(last) if last else None,
+        "last": last_pick(last) if last else None,
         "groups": {
             "drawn": counts.drawn,
             "waiting": counts.waiting + (tournament.to_come if tournament else 0),
@@ -318,7 +318,8 @@ def next_milestone(picks: int) -> int:
     return milestone
 
 
-def _last(stored: StoredPick | StoredFlag) -> LastPick:
+def last_pick(stored: StoredPick | StoredFlag) -> LastPick:
+    """Return what undo takes back."""
     kind = stored.kind if isinstance(stored, StoredFlag) else stored.pick.kind
     return {"pick_id": stored.pick_id, "group_id": stored.group_id, "kind": kind}
 

@@ -14,7 +14,8 @@ A `Run` (run.py) is opened or created, and has these parts, each in the file of 
 | `flags` | single candidates that people called defective or unsafe |
 | `masks` | which part of a picture people mean |
 | `history` | looks back: pages of picks and flags, and how consistent a person is |
-| `leases` | which page shows which group |
+| `leases` | which page shows which group, and to how many people |
+| `invitations` | who may pick from another computer, by which link |
 | `rounds` | rounds of training: settings, the trainer's state, the LoRA files that came out |
 | `blind_checks` | unnamed before/after pairs, and which side a person preferred |
 | `previews` | a round's images of fixed prompts and seeds (blind_checks.py) |

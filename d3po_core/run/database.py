@@ -63,6 +63,9 @@ def connect(path: Path) -> _Connection:
     connection.execute("PRAGMA synchronous = FULL")
     for view in _VIEWS:
         connection.execute(view)
+    if connection.execute("PRAGMA user_version").fetchone()[0] == EARLIER_VERSION:
+        for statement in _STAND_INS:
+            connection.execute(statement)
     return connection
 
 
@@ -92,6 +95,8 @@ class Database:
         self.path = path
         self._local = threading.local()
         self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        # SQLite lets a second writer sleep and try again. This wakes the threads of one process in their turn.
+        self._turn = threading.Lock()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -107,14 +112,25 @@ class Database:
             raise _explain(error, self.path) from error
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, lasting: bool = True) -> Iterator[sqlite3.Connection]:
         """Yield this thread's connection inside a transaction.
+
+        Args:
+            lasting: what is written is on the disk afterwards. Otherwise it may be lost if the computer crashes before
+                the next lasting write, and nothing else; that is quicker.
 
         Raises:
             D3POError: as `read` does.
         """
-        with self.read() as connection, transaction(connection):
-            yield connection
+        with self._turn, self.read() as connection:
+            if not lasting:
+                connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                with transaction(connection):
+                    yield connection
+            finally:
+                if not lasting:
+                    connection.execute("PRAGMA synchronous = FULL")
 
     @contextmanager
     def _held(self) -> Iterator[sqlite3.Connection]:
@@ -173,8 +189,9 @@ def _explain(error: sqlite3.DatabaseError, path: Path) -> D3POError:
     )
 
 
-VERSION = 4
-"""Stored as SQLite's `user_version`. Who changes a table raises it, and decides how databases of version 4 are read."""
+VERSION, EARLIER_VERSION = 5, 4
+"""Stored as SQLite's `user_version`. Who changes a table raises it, and decides how databases of before are read: see
+`bring_up_to_date`."""
 
 JUDGED = """COALESCE((SELECT MAX(CASE WHEN kind = 'skipped' THEN 1 WHEN kind IN ('tie', 'all_bad') THEN 2 ELSE 3 END)
     FROM standing WHERE standing.group_id = groups.id), 0)"""
@@ -184,10 +201,29 @@ FLAGGED = """COALESCE((SELECT MAX(CASE WHEN bad < groups.candidates - json_array
     FROM (SELECT COUNT(DISTINCT candidate) AS bad FROM flags WHERE group_id = groups.id GROUP BY who)), 0)"""
 """How standing flags judge a group: 0 not at all, 2 all candidates are bad, 3 some are worse than others."""
 
+JUDGES = "(SELECT COUNT(DISTINCT who) FROM standing WHERE standing.group_id = groups.id)"
+"""How many different people have a standing pick on a group."""
+
 _IS_FLAG = "kind IN ('defective', 'unsafe')"
 IS_PICK = "kind NOT IN ('defective', 'unsafe', 'mask')"
 """Whether a row of `picks` holds a pick, and no remark on a single candidate."""
 
+_LEASES = """CREATE TABLE leases (
+        group_id TEXT NOT NULL REFERENCES groups (id),
+        client TEXT NOT NULL,           -- a page
+        who TEXT NOT NULL,              -- the person who looks at it
+        until REAL NOT NULL,
+        shown_order TEXT NOT NULL,      -- JSON
+        why TEXT NOT NULL,              -- Lease.reason
+        PRIMARY KEY (group_id, client))"""
+_INVITATIONS = """CREATE TABLE invitations (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL,             -- of the person, who picks under it
+        token_hash TEXT NOT NULL UNIQUE,        -- SHA-256 of what the link holds, which is kept nowhere
+        created REAL NOT NULL,
+        expires REAL NOT NULL,
+        revoked REAL,                   -- when it was; NULL: it was not
+        seen REAL)                      -- when the person was last here, to the minute; NULL: never"""
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     """CREATE TABLE prompts (
@@ -212,7 +248,8 @@ _TABLES = (
         showable INTEGER NOT NULL DEFAULT 1,    -- at least two candidates differ visibly
         -- Updated in the transactions that change picks, so that a page opens as fast with 10,000 groups as with 10.
         judged INTEGER NOT NULL DEFAULT 0,      -- see JUDGED
-        flagged INTEGER NOT NULL DEFAULT 0)     -- see FLAGGED""",
+        flagged INTEGER NOT NULL DEFAULT 0,     -- see FLAGGED
+        judges INTEGER NOT NULL DEFAULT 0)      -- see JUDGES""",
     """CREATE TRIGGER held_out_is_for_ever BEFORE UPDATE OF held_out ON groups
         BEGIN SELECT RAISE (ABORT, 'held_out never changes'); END""",
     # A flag is a row of `picks` too, so that picks and flags have one order, in which they are taken back and trained.
@@ -245,12 +282,8 @@ _TABLES = (
         round INTEGER NOT NULL REFERENCES rounds (number),
         group_id TEXT NOT NULL REFERENCES groups (id),
         PRIMARY KEY (round, group_id)) WITHOUT ROWID""",
-    """CREATE TABLE leases (
-        group_id TEXT PRIMARY KEY REFERENCES groups (id),
-        client TEXT NOT NULL,           -- a page
-        until REAL NOT NULL,
-        shown_order TEXT NOT NULL,      -- JSON
-        why TEXT NOT NULL)              -- Lease.reason""",
+    _LEASES,
+    _INVITATIONS,
     """CREATE TABLE checks (
         id TEXT PRIMARY KEY,
         round INTEGER NOT NULL,
@@ -295,15 +328,47 @@ _VIEWS = (
 """What stands of all that was ever said: the newest by its time, in whatever order it was recorded or imported. They
 are made with each connection, so that databases of before have them too."""
 
+_NEW_INDEXES = (
+    "CREATE INDEX leases_of_client ON leases (client)",
+    "CREATE INDEX leases_of_person ON leases (who)",
+    "CREATE INDEX groups_open ON groups (showable, judges, number)",
+)
 _INDEXES = (
     "CREATE INDEX picks_of_group ON picks (group_id, who, serial) WHERE undone IS NULL",
     "CREATE INDEX picks_of_person ON picks (who, serial) WHERE undone IS NULL",
     f"CREATE INDEX flags_of_group ON picks (group_id, who, serial) WHERE undone IS NULL AND {_IS_FLAG}",
-    "CREATE INDEX leases_of_client ON leases (client)",
+    *_NEW_INDEXES,
     "CREATE INDEX groups_to_show ON groups (judged, showable, number)",
     "CREATE INDEX groups_counted ON groups (judged, flagged, showable)",
     "CREATE INDEX groups_imported ON groups (judged, flagged) WHERE policy = 'imported'",
 )
+
+
+_UPDATES = (
+    "DROP TABLE leases",  # which live for two minutes
+    _LEASES,
+    _INVITATIONS,
+    "ALTER TABLE groups ADD COLUMN judges INTEGER NOT NULL DEFAULT 0",
+    f"UPDATE groups SET judges = {JUDGES} WHERE judged > 0",
+    *_NEW_INDEXES,
+)
+"""What makes a database of version 4 one of version 5."""
+_STAND_INS = (
+    _LEASES.replace("CREATE TABLE", "CREATE TEMP TABLE").replace(" REFERENCES groups (id)", ""),
+    _INVITATIONS.replace("CREATE TABLE", "CREATE TEMP TABLE"),
+    "CREATE TEMP VIEW groups AS SELECT *, judged > 0 AS judges FROM main.groups",
+)
+"""In place of what a database of version 4 lacks, as long as it cannot be written to. SQLite finds these first."""
+
+
+def bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Make a database of version 4 one of today, inside the caller's transaction; others are left alone."""
+    for kind, name in (("VIEW", "groups"), ("TABLE", "invitations"), ("TABLE", "leases")):
+        connection.execute(f"DROP {kind} IF EXISTS temp.{name}")
+    if connection.execute("PRAGMA user_version").fetchone()[0] == EARLIER_VERSION:  # no other process was first
+        for statement in _UPDATES:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
@@ -356,3 +421,11 @@ def count_up(connection: sqlite3.Connection, key: str, at_least: int = 0) -> int
     value = max(int(row["value"]) + 1, at_least)
     connection.execute("UPDATE meta SET value = ? WHERE key = ?", (str(value), key))
     return value
+
+
+def equal(values: Mapping[str, object]) -> str:
+    """Return what follows a condition in SQL: that columns equal these values, except where a value is None.
+
+    Columns that may have any value are left out rather than compared: only so does SQLite use the others' indexes.
+    """
+    return "".join(f" AND {name} = :{name}" for name, value in values.items() if value is not None)

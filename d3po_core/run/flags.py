@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..picks import FLAGS, FlagKind, check_flag
-from .database import Part
+from .database import Part, equal
 from .records import Recorded, Stored, candidates_of, check_shown, record, stored_values
 
 
@@ -89,10 +89,10 @@ def standing_flags(
 
 
 def _select(connection: sqlite3.Connection, table: str, who: str | None, group_id: str | None) -> list[StoredFlag]:
+    chosen = {"who": who, "group_id": group_id}
     rows = connection.execute(
-        f"""SELECT * FROM {table} WHERE kind IN ('defective', 'unsafe') AND (:who IS NULL OR who = :who)
-        AND (:group_id IS NULL OR group_id = :group_id) ORDER BY created, serial""",
-        {"who": who, "group_id": group_id},
+        f"""SELECT * FROM {table} WHERE kind IN ('defective', 'unsafe') {equal(chosen)} ORDER BY created, serial""",
+        chosen,
     )
     return [flag_of(row) for row in rows]
 

@@ -49,6 +49,7 @@ class Group:
         showable: at least two candidates differ.
         judged: by standing picks: 0 not at all, 1 skipped, 2 no candidate is better, 3 one is.
         flagged: by standing flags: 0 not at all, 2 all candidates are bad, 3 some are worse than others.
+        judges: how many different people have a standing pick on it.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Group:
     showable: bool
     judged: int
     flagged: int
+    judges: int
 
     @property
     def recorded(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..picks import Mask, check_candidate, check_mask
-from .database import Part
+from .database import Part, equal
 from .records import Recorded, Stored, candidates_of, check_shown, record, stored_values
 
 
@@ -91,10 +91,9 @@ def standing_masks(
 
 
 def _select(connection: sqlite3.Connection, table: str, who: str | None, group_id: str | None) -> list[StoredMask]:
+    chosen = {"who": who, "group_id": group_id}
     rows = connection.execute(
-        f"""SELECT * FROM {table} WHERE kind = 'mask' AND (:who IS NULL OR who = :who)
-        AND (:group_id IS NULL OR group_id = :group_id) ORDER BY created, serial""",
-        {"who": who, "group_id": group_id},
+        f"SELECT * FROM {table} WHERE kind = 'mask' {equal(chosen)} ORDER BY created, serial", chosen
     )
     return [_stored(row) for row in rows]
 

@@ -17,6 +17,9 @@ from .records import JsonObject
 ENTRANT, ENTRANTS = "entrant", "entrants"
 """In a group's settings: the size of an entrant's image, by which it is compared, and the two entrants of a match."""
 
+_IMPORTED = f"policy = '{IMPORTED}'"
+"""Not as a parameter: SQLite uses the index of these groups only where it sees that they are meant."""
+
 
 @dataclass(frozen=True)
 class Entrant:
@@ -60,8 +63,7 @@ class Matches(Part):
             rows = connection.execute(
                 f"""SELECT groups.id, groups.prompt_id, groups.settings, prompts.text FROM groups
                 JOIN prompts ON prompts.id = groups.prompt_id
-                WHERE policy = ? AND json_extract(settings, '$.{ENTRANT}') IS NOT NULL ORDER BY groups.number""",
-                (IMPORTED,),
+                WHERE {_IMPORTED} AND json_extract(settings, '$.{ENTRANT}') IS NOT NULL ORDER BY groups.number"""
             ).fetchall()
         entrants = []
         for row in rows:
@@ -73,7 +75,7 @@ class Matches(Part):
     def count_groups(self) -> int:
         """Return how many groups there are of imported pictures, matches among them."""
         with self._database.read() as connection:
-            (count,) = connection.execute("SELECT COUNT(*) FROM groups WHERE policy = ?", (IMPORTED,)).fetchone()
+            (count,) = connection.execute(f"SELECT COUNT(*) FROM groups WHERE {_IMPORTED}").fetchone()
         return int(count)
 
     def all(self) -> list[Match]:
@@ -81,8 +83,7 @@ class Matches(Part):
         with self._database.read() as connection:
             rows = connection.execute(
                 f"""SELECT id, json_extract(settings, '$.{ENTRANTS}') AS entrants, MAX(judged, flagged) > 0 AS over
-                FROM groups WHERE policy = ? AND json_extract(settings, '$.{ENTRANTS}') IS NOT NULL ORDER BY number""",
-                (IMPORTED,),
+                FROM groups WHERE {_IMPORTED} AND json_extract(settings, '$.{ENTRANTS}') IS NOT NULL ORDER BY number"""
             ).fetchall()
         return [Match(row["id"], tuple(json.loads(row["entrants"])), bool(row["over"])) for row in rows]
 

@@ -18,6 +18,7 @@ from ..picks import Pick, check_pick
 from ..settings import names_in
 from .database import IMPORTED, IS_PICK, Part, count_up
 from .flags import StoredFlag, flag_of, is_flag, standing_flags
+from .leases import count_waiting, end_leases
 from .records import (
     Recorded,
     Stored,
@@ -79,7 +80,9 @@ class Counts:
     Attributes:
         drawn: groups that can be shown.
         near: groups that cannot be shown because their candidates are duplicates.
-        waiting: groups without a pick that no page has on lease.
+        waiting: groups that a person's page would get: with an overlap of 1 those without a pick that no page has on
+            lease.
+        fresh: groups that nobody has picked in or looks at.
         picks: groups that somebody judged by a pick or a flag, and did not just skip.
         yours: those that one person judged.
         usable: groups whose picks or flags say that one candidate is better than another; see `Picks.counts` for
@@ -89,6 +92,7 @@ class Counts:
     drawn: int
     near: int
     waiting: int
+    fresh: int
     picks: int
     yours: int
     usable: int
@@ -132,7 +136,7 @@ class Picks(Part):
                 connection, pick_id, chosen=pick.order, scores=pick.scores, shown_order=shown_order, when=when, **values
             )
             if recorded.new:
-                connection.execute("DELETE FROM leases WHERE group_id = ?", (group_id,))
+                end_leases(connection, group_id, who)
             return recorded
 
     def take_back(self, pick_id: str) -> StoredPick | StoredFlag:
@@ -176,11 +180,11 @@ class Picks(Part):
                 update_judged(connection, row["group_id"])
                 count_up(connection, "pick_revision")
 
-    def has(self, pick_id: str) -> bool:
-        """Return whether this pick or flag was ever recorded; masks are neither."""
+    def has(self, pick_id: str, who: str | None = None) -> bool:
+        """Return whether this pick or flag was ever recorded, by this person or by anybody; masks are neither."""
         with self._database.read() as connection:
-            query = "SELECT 1 FROM picks WHERE pick_id = ? AND kind <> 'mask'"
-            return connection.execute(query, (pick_id,)).fetchone() is not None
+            query = "SELECT 1 FROM picks WHERE pick_id = :id AND kind <> 'mask' AND (:who IS NULL OR who = :who)"
+            return connection.execute(query, {"id": pick_id, "who": who}).fetchone() is not None
 
     def last(self, who: str = "") -> StoredPick | StoredFlag | None:
         """Return a person's last pick or flag that was not taken back."""
@@ -227,8 +231,8 @@ class Picks(Part):
             row = connection.execute(
                 f"""SELECT COUNT(CASE WHEN showable THEN 1 END) AS drawn,
                 COUNT(CASE WHEN NOT showable AND candidates > 1 THEN 1 END) AS near,
-                COUNT(CASE WHEN showable AND judged = 0 THEN 1 END) - (
-                    SELECT COUNT(*) FROM leases JOIN groups ON groups.id = group_id WHERE judged = 0) AS waiting,
+                COUNT(CASE WHEN showable AND judged = 0 THEN 1 END) - (SELECT COUNT(DISTINCT group_id)
+                    FROM leases JOIN groups ON groups.id = group_id WHERE judged = 0) AS fresh,
                 COUNT(CASE WHEN MAX(judged, flagged) >= 2 THEN 1 END) AS picks,
                 (SELECT COUNT(*) FROM (SELECT group_id FROM picks WHERE who = :who AND undone IS NULL
                     AND reason <> 'repeat' AND {IS_PICK} AND kind <> 'skipped'
@@ -238,7 +242,7 @@ class Picks(Part):
                 FROM groups""",
                 {"who": who, "recorded": recorded},
             ).fetchone()
-        counts = Counts(**dict(row))
+            counts = Counts(waiting=count_waiting(connection, who), **dict(row))
         return counts if people is None else replace(counts, usable=self._usable(people, recorded))
 
     def _usable(self, people: Collection[str], recorded: bool) -> int:

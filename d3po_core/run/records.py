@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from ..errors import D3POError
-from .database import FLAGGED, JUDGED, count_up, insert
+from .database import FLAGGED, JUDGED, JUDGES, count_up, insert
 
 JsonObject = dict[str, Any]
 """A JSON-able object whose keys its user knows, such as settings by name."""
@@ -219,8 +219,9 @@ def is_recorded(connection: sqlite3.Connection, pick_id: str) -> bool:
 
 
 def update_judged(connection: sqlite3.Connection, group_id: str) -> None:
-    """Update `judged` and `flagged` of a group's row, in the transaction that changes its picks or flags."""
-    connection.execute(f"UPDATE groups SET judged = {JUDGED}, flagged = {FLAGGED} WHERE id = ?", (group_id,))
+    """Update what a group's row says of its picks and flags, in the transaction that changes them."""
+    columns = f"judged = {JUDGED}, flagged = {FLAGGED}, judges = {JUDGES}"
+    connection.execute(f"UPDATE groups SET {columns} WHERE id = ?", (group_id,))
 
 
 def revision(connection: sqlite3.Connection) -> int:

@@ -32,11 +32,23 @@ from ..errors import D3POError
 from ..names import file_stem
 from . import files
 from .blind_checks import BlindChecks, Previews
-from .database import DATABASE, LOCK, MANIFEST, VERSION, Database, connect, create_tables, transaction
+from .database import (
+    DATABASE,
+    EARLIER_VERSION,
+    LOCK,
+    MANIFEST,
+    VERSION,
+    Database,
+    bring_up_to_date,
+    connect,
+    create_tables,
+    transaction,
+)
 from .files import hold
 from .flags import Flags
 from .groups import Group, Groups
 from .history import History
+from .invitations import Invitations
 from .leases import Leases
 from .masks import Masks
 from .matches import Matches
@@ -60,8 +72,8 @@ class Run:
         created: seconds since 1970.
         model: the base model, from `Run.create`.
         settings: from `Run.create`, with later changes by `change_settings`.
-        prompts, groups, matches, flags, masks, picks, history, rounds, leases, blind_checks, previews, metrics,
-            space: its parts, see the package's table.
+        prompts, groups, matches, flags, masks, picks, history, rounds, leases, invitations, blind_checks, previews,
+            metrics, space: its parts, see the package's table.
     """
 
     def __init__(self, folder: Path, database: Database) -> None:
@@ -84,6 +96,7 @@ class Run:
         self.history = History(folder, database)
         self.rounds = Rounds(folder, database)
         self.leases = Leases(folder, database)
+        self.invitations = Invitations(folder, database)
         self.blind_checks = BlindChecks(folder, database)
         self.previews = Previews(folder, database)
         self.metrics = Metrics(folder, database)
@@ -121,8 +134,11 @@ class Run:
             )
         database = Database(folder / DATABASE)
         try:
-            _check_version(database)
+            version = _check_version(database)
             with suppress(D3POError):  # a run that can't be written to can still be looked at
+                if version == EARLIER_VERSION:
+                    with database.write() as connection:
+                        bring_up_to_date(connection)
                 remove_leftovers(folder, database)
             return cls(folder, database)
         except BaseException:
@@ -235,8 +251,8 @@ def _build(path: Path, meta: dict[str, str]) -> None:
         connection.close()
 
 
-def _check_version(database: Database) -> None:
-    """Refuse a database that is damaged, or of a version that this program does not know.
+def _check_version(database: Database) -> int:
+    """Return a database's version; refuse one that is damaged, or of a version that this program does not know.
 
     Raises:
         D3POError: it is.
@@ -246,13 +262,14 @@ def _check_version(database: Database) -> None:
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok" or version == 0:  # a run's database is made under another name: 0 is no unfinished one
             raise sqlite3.DatabaseError(state.splitlines()[-1] if state != "ok" else "it is empty")
-    if version != VERSION:
+    if version not in (EARLIER_VERSION, VERSION):
         age = "a newer version" if version > VERSION else "an early, unreleased version"
         raise D3POError(
             f"The run in {database.path.parent} was made with {age} of D3PO (format {version}; known is {VERSION}).",
             "Update D3PO." if version > VERSION else "Begin a new run, and import this one's data set into it.",
             "Nothing in it was changed.",
         )
+    return int(version)
 
 
 MAX_STEM_BYTES = 120
