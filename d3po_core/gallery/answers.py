@@ -154,16 +154,29 @@ def _known_pick(asked: Asked) -> str:
 
 
 def history(asked: Asked) -> JsonObject:
-    """Return a page of earlier picks and flags (GET history)."""
+    """Return a page of earlier picks and flags, and how much people agree (GET history)."""
+    run, who = asked.run, fields.text(asked.fields, "by", "", 80) if "by" in asked.fields else None
+    return {
+        **past_picks(asked, who),
+        **{"people": run.history.people(), "rounds": run.groups.rounds()},
+        "consistency": [
+            {"who": name, "same": same, "of": times} for name, (same, times) in run.history.consistencies().items()
+        ],
+        "agreement": None if (measured := agreement(run)) is None else dataclasses.asdict(measured),
+    }
+
+
+def past_picks(asked: Asked, who: str | None) -> JsonObject:
+    """Return a page of one person's earlier picks and flags, or of everybody's (None)."""
     sent, run = asked.fields, asked.run
     filters: Filters = {
         "kind": fields.choice(sent, "kind", (*KINDS, *FLAGS, "scores", ""), "") or None,
-        "who": fields.text(sent, "by", "", 80) if "by" in sent else None,
+        "who": who,
         "round": fields.whole(sent, "round", 0, 10**9) if sent.get("round") else None,
         "text": fields.text(sent, "text", "") or None,
     }
     page = fields.whole(sent, "offset", 0, 10**9, 0), fields.whole(sent, "limit", 1, 200, 60)
-    total, past_picks = run.history.page(*page, **filters)
+    total, found = run.history.page(*page, **filters)
     items = [
         {
             **{name: value for name, value in vars(past).items() if name not in ("candidates", "masks")},
@@ -173,15 +186,9 @@ def history(asked: Asked) -> JsonObject:
             "masks": [{"candidate": candidate, "rows": list(rows)} for candidate, rows in past.masks.items()],
             "images": [image(run, past.group_id, candidate) for candidate in range(past.candidates)],
         }
-        for past in past_picks
+        for past in found
     ]
-    return {
-        **{"total": total, "items": items, "people": run.history.people(), "rounds": run.groups.rounds()},
-        "consistency": [
-            {"who": who, "same": same, "of": times} for who, (same, times) in run.history.consistencies().items()
-        ],
-        "agreement": None if (measured := agreement(run)) is None else dataclasses.asdict(measured),
-    }
+    return {"total": total, "items": items}
 
 
 def ranking(asked: Asked) -> JsonObject:

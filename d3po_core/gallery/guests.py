@@ -88,13 +88,14 @@ def _work(work: Mapping[str, object] | None) -> Mapping[str, object] | None:
 
 def history(asked: Asked) -> JsonObject:
     """Return a page of the guest's own earlier picks and flags (GET history)."""
-    who = asked.who()
-    answer = answers.history(Asked(asked.run, asked.actions, {**asked.fields, "by": who}))
-    same, times = asked.run.history.consistency(who)
+    who, run = asked.who(), asked.run
+    page = answers.past_picks(asked, who)
+    same, times = run.history.consistency([who])
     return {
-        "total": answer["total"],
-        "items": [{**item, "round": 0, "held_out": False} for item in answer["items"]],
-        **{"people": [who], "rounds": [], "consistency": {"same": same, "of": times} if times else None},
+        "total": page["total"],
+        "items": [{**item, "round": 0, "held_out": False} for item in page["items"]],
+        **{"people": [who], "rounds": [], "agreement": None},
+        "consistency": [{"who": who, "same": same, "of": times}] if times else [],
     }
 
 
