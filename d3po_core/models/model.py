@@ -45,8 +45,10 @@ def model_identity(module: torch.nn.Module) -> str:
 
     A cast to float16 or bfloat16 keeps all signs, and still they distinguish models: a fine-tune that moves weights by
     a thousandth of their size flips hundreds of them. LoRA layers that PEFT has added to the module are left out; a
-    LoRA that was merged into the weights changes the hash.
+    LoRA that was merged into the weights changes the hash. A network without values (on the meta device) has none: "".
     """
+    if next(module.parameters()).is_meta:
+        return ""
     digest = hashlib.sha256()
     named = {name.replace(".base_layer.", "."): value for name, value in module.named_parameters()}
     for name in sorted(name for name in named if ".lora_" not in name):
