@@ -71,7 +71,7 @@ class DiffusersDenoiser(Denoiser):
         network: Network = getattr(pipeline, architecture.module)
         self.module, self.family, config = network, schedule.family, network.config
         # Guidance-distilled networks take the scale as an input and have no unconditional branch.
-        self._distilled = bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
+        self.distilled = bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +84,7 @@ class DiffusersDenoiser(Denoiser):
 
         The conditioning may be on any device.
         """
-        guided = guided and guidance_scale != 1 and not self._distilled
+        guided = guided and guidance_scale != 1 and not self.distilled
         sigma = sigma.detach().to("cpu", torch.float64)
         scaling = self._schedule.scaling(sigma)
         dtype = next(self.module.parameters()).dtype

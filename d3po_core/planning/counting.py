@@ -48,10 +48,17 @@ class LiveBytes(TorchDispatchMode):
         return self.live - before
 
     def __torch_dispatch__(
-        self, operation: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        operation: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = operation(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._see, result)
+        if isinstance(result, Tensor):
+            self._see(result)
+        else:
+            tree_map_only(Tensor, self._see, result)
         return result
 
     def _see(self, tensor: Tensor) -> None:

@@ -178,7 +178,9 @@ def pipeline_of(configuration: Configuration, dtype: torch.dtype, device: torch.
     if name not in ARCHITECTURES:
         raise D3POError(f"A {name} is not supported.", f"Supported are {', '.join(ARCHITECTURES)}.")
     kind = getattr(diffusers, name)
-    made: dict[str, Any] = {part: _part(configuration, part, dtype, device) for part in WEIGHTED if part in configuration}
+    made: dict[str, Any] = {
+        part: _part(configuration, part, dtype, device) for part in WEIGHTED if part in configuration
+    }
     scheduler = getattr(diffusers, index["scheduler"][1])
     made["scheduler"] = scheduler.from_config(configuration["scheduler"])
     known = inspect.signature(kind.__init__).parameters
@@ -186,7 +188,9 @@ def pipeline_of(configuration: Configuration, dtype: torch.dtype, device: torch.
     if "requires_safety_checker" in known:
         options["requires_safety_checker"] = False
     absent = {
-        key: None for key, value in known.items() if key not in (*made, "self") and value.default is inspect.Parameter.empty
+        key: None
+        for key, value in known.items()
+        if key not in (*made, "self") and value.default is inspect.Parameter.empty
     }
     return kind(**made, **absent, **options)
 

@@ -24,7 +24,16 @@ from ..settings import FilledTrainSettings, LoraSettings, RewardSettings, Sample
 from ..training.methods import METHODS, compares_trajectories
 from ..training.passes import BatchLimits, activation_bytes, backward, checkpointing, limits_within, pack_optimizer
 from ..training.reward_gradient import PromptSample, RewardGradient
-from ..training.rows import Reference, Rows, TrainingGroup, group_rows, noise_images, noise_levels, predict, with_reference
+from ..training.rows import (
+    Reference,
+    Rows,
+    TrainingGroup,
+    group_rows,
+    noise_images,
+    noise_levels,
+    predict,
+    with_reference,
+)
 from .counting import META, LiveBytes, counted
 
 
@@ -69,7 +78,11 @@ class SparingModel:
 
 
 def drawing(
-    model: ImageModel, conditioning: Conditioning, settings: SampleSettings, modules: Sequence[nn.Module]
+    model: ImageModel,
+    conditioning: Conditioning,
+    settings: SampleSettings,
+    modules: Sequence[nn.Module],
+    decoding: Sequence[nn.Module] | None = None,
 ) -> tuple[int, int]:
     """Return the peak while a batch is drawn, and while it is decoded, in bytes, weights included.
 
@@ -78,18 +91,19 @@ def drawing(
         conditioning: of one prompt, without values.
         settings: how it is drawn; `batch` images at once.
         modules: the parts that are in memory.
+        decoding: those while it is decoded; None for the same.
     """
     plan, shape = make_plan(model.denoiser, settings), model.latent_shape(settings.height, settings.width)
     count = _at_once(settings)
     with torch.no_grad(), counted(modules) as live:
         drawn = _drawn(model.denoiser, plan, shape, conditioning, settings, count)
         stored = to_tensors(drawn, slice(None), plan)
-        latents = drawn.latents
-        del drawn
-        peak, live.peak = live.peak, live.live
-        images = model.decode(latents)
-        del stored, images
-    return peak, live.peak
+    kept, latents = list(stored.values()), drawn.latents
+    del drawn
+    with torch.no_grad(), counted(modules if decoding is None else decoding) as later:
+        later.hold([*kept, latents])
+        model.decode(latents)
+    return live.peak, later.peak
 
 
 def _at_once(settings: SampleSettings) -> int:
@@ -119,7 +133,7 @@ class Teaching:
     Attributes:
         peak: bytes, weights included.
         rows: of (image, step), or images of a reward's, in one backward pass.
-        kept: bytes that autograd keeps for one of them.
+        kept: bytes that autograd keeps for one of them, where that was needed; else 0.
         lora: bytes of the LoRA's values; its gradient is as large, and AdamW's moments twice as large.
     """
 
@@ -161,10 +175,11 @@ def teaching(
         size = sum(p.untyped_storage().nbytes() for p in lora.parameters())
         group = _blank_group(denoiser, conditioning, shape, sample_settings, filled)
         with checkpointing(denoiser.module, filled.checkpointing):
-            kept = activation_bytes(denoiser, _rows(denoiser, lora, group, filled)[slice(0, 1)])
+            kept = 0
             if free is None:
                 limits = BatchLimits(settings.micro_batch or 1, settings.micro_batch or 1)
             else:
+                kept = activation_bytes(denoiser, _rows(denoiser, lora, group, filled)[slice(0, 1)])
                 limits = limits_within(free - size, kept, settings.micro_batch, on_processor)
             count = rows_at_once(limits, sample_settings.candidates, len(group.steps), filled)
             optimiser = _after_a_step(lora)
@@ -221,18 +236,20 @@ def teaching_by_reward(
     def reward(images: Tensor, prompts: list[str]) -> Tensor:
         return images.flatten(1).mean(1)
 
-    with counted(modules) as live, _attached(denoiser.module, lora_settings.with_targets("attention"), attachment) as lora:
+    with (
+        counted(modules) as live,
+        _attached(denoiser.module, lora_settings.with_targets("attention"), attachment) as lora,
+    ):
         size = sum(p.untyped_storage().nbytes() for p in lora.parameters())
         optimiser = _after_a_step(lora)
         sparing = SparingModel(model, Sparing(denoiser, spare))
         gradient = RewardGradient(sparing, reward, steps, shape, sample_settings.guidance_scale, settings)
         samples = [PromptSample("", conditioning, number) for number in range(count)]
-        before = live.live
-        live.peak = before
+        live.peak = live.live
         for _ in gradient.passes(samples, 0, count):
             pass
         del optimiser
-    return Teaching(live.peak, count, (live.peak - before) // count, size)
+    return Teaching(live.peak, count, 0, size)
 
 
 def encoding(encoders: Sequence[nn.Module], tokens: int, modules: Sequence[nn.Module]) -> int:
