@@ -27,7 +27,7 @@ from torch import Tensor
 
 from benchmarks.memory_use import MIB, peak_resident, resident
 from d3po_core.diffusion.denoiser import Conditioning
-from d3po_core.diffusion.rollout import CandidateNoise, make_plan, to_tensors
+from d3po_core.diffusion.rollout import CandidateNoise, make_plan
 from d3po_core.lora import attach
 from d3po_core.models.loading import DTYPES
 from d3po_core.models.model import DiffusersModel
@@ -120,10 +120,7 @@ CASES = {
     "SD1.5, decoding 2 of 512": Case("SD1.5", 512, "decoding"),
     "SD1.5, teaching": Case("SD1.5", 256, "teaching", train=ROWS_1),
     "SD1.5, checkpointing": Case("SD1.5", 256, "teaching", train=replace(ROWS_1, checkpointing=True)),
-    "SD1.5, attention, rank 32": Case(
-        "SD1.5", 256, "teaching", train=ROWS_1, lora=LoraSettings(rank=32, targets="attention")
-    ),
-    "UNet, drawing 8 of 512": Case("UNet of 190 M", 512, "drawing", draw=replace(DRAW, candidates=4, batch=4)),
+    "UNet, drawing 4 of 512": Case("UNet of 190 M", 512, "drawing", draw=replace(DRAW, candidates=4, batch=4)),
     "UNet, teaching 4 rows": Case(
         "UNet of 190 M", 256, "teaching", draw=replace(DRAW, candidates=4), train=replace(ROWS_1, micro_batch=4)
     ),

@@ -170,9 +170,9 @@ class JobQueue:
         """The present job's progress."""
         return self._now[1]
 
-    def show(self, run: Run, kind: str, of: int) -> WorkProgress:
+    def show(self, run: Run, kind: str, of: int, text: str = "") -> WorkProgress:
         """Begin another piece of the present job, and return its progress; see `WorkProgress`."""
-        progress = WorkProgress(kind, of)
+        progress = WorkProgress(kind, of, text)
         self._now = (run.run_id, progress)
         return progress
 

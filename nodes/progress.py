@@ -63,11 +63,18 @@ class Working:
     def next(self, kind: str, of: int = 0) -> None:
         """Go on with another kind of work."""
         if kind != self._progress.kind:
-            self._progress = _now[self.run.run_id] = WorkProgress(kind, of)
+            text = self._progress.text if kind == "teaching" else ""
+            self._progress = _now[self.run.run_id] = WorkProgress(kind, of, text)
 
     def say(self, text: str) -> None:
         """Write a sentence into the node."""
         write_into_node(text, self.node)
+
+    def takes(self, notice: str, memory: str) -> None:
+        """Say in the node and in the gallery what this work takes in memory, behind what the node says already."""
+        self._progress.text = memory
+        if memory:
+            self.say(f"{notice}. {memory}")
 
     def at(self, done: int, of: int, text: str = "") -> None:
         """Show how many steps are done. Raises the host's interruption if the user asked for it."""

@@ -233,17 +233,21 @@ class RoundRequest(ABC):
         after_update: Callable[[Report], Next],
         show: Looked = lambda done, total: None,
         processes: Processes = ALONE,
+        begun: Callable[[RoundTrainer], object] = lambda trainer: None,
     ) -> SavedRound | None:
         """Open the trainer and train; see `train_round`. Unless it was paused, memory is given back.
 
         Args:
             run, model, attachment, after_update: as for `Trainer.open` and `train_round`.
             show: called while pictures are looked at, before the round is begun.
+            begun: called with the open trainer before its first update.
             processes: which train it together.
         """
         paused = False
         try:
-            saved = train_round(self.open(run, model, attachment, show, processes), after_update)
+            trainer = self.open(run, model, attachment, show, processes)
+            begun(trainer)
+            saved = train_round(trainer, after_update)
             paused = saved is None
             return saved
         finally:

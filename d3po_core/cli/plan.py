@@ -86,7 +86,7 @@ def _sides(size: str) -> dict[str, object]:
         D3POError: it is none.
     """
     match = SIZE.fullmatch(size.lower().replace(" ", ""))
-    if match is None or not int(match[1]) or match[2] and not int(match[2]):
+    if match is None or not int(match[1]) or (match[2] and not int(match[2])):
         raise D3POError(f"--size is '{size}'.", "Write it in pixels, as 1024 or 768x1024 (width by height).")
     return {"width": int(match[1]), "height": int(match[2] or match[1])}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,10 @@ from ..diffusion.rollout import CandidateNoise, SamplingPlan, Trajectory, make_p
 from ..lora import Lora, LoraWeights, attach
 from ..lora.targets import find_targets, layers, low_rank_shapes
 from ..lora.weights import LayerWeights
-from ..picks import Pick, pairs
 from ..settings import FilledTrainSettings, LoraSettings, RewardSettings, SampleSettings, TrainSettings, fill_in
-from ..training.methods import METHODS, compares_trajectories
+from ..training.methods import METHODS
 from ..training.passes import BatchLimits, activation_bytes, backward, checkpointing, limits_within, pack_optimizer
+from ..training.preference_optimizer import rows_at_once
 from ..training.reward_gradient import PromptSample, RewardGradient
 from ..training.rows import (
     Reference,
@@ -34,7 +34,7 @@ from ..training.rows import (
     predict,
     with_reference,
 )
-from .counting import META, LiveBytes, counted
+from .counting import META, counted
 
 
 class Sparing:
@@ -188,27 +188,6 @@ def teaching(
             _backward(denoiser, rows, filled)
         del optimiser
     return Teaching(live.peak, count, kept, size)
-
-
-def rows_at_once(limits: BatchLimits, candidates: int, recorded: int, settings: FilledTrainSettings) -> int:
-    """Return how many rows an update has in one backward pass; see `PreferenceOptimizer`.
-
-    Args:
-        limits: of the trainer.
-        candidates: of a group.
-        recorded: trained steps of an image.
-        settings: how it is trained.
-    """
-    if METHODS[settings.method].rows == "images":
-        steps = settings.draws
-    else:
-        steps = min(settings.trained_steps or recorded, recorded)
-    compared = candidates * (candidates - 1) // 2 if settings.judge else len(pairs(Pick("favourite", (0,)), candidates))
-    groups = -(-settings.batch // max(1, compared))
-    block = candidates * (steps if compares_trajectories(settings) else 1)
-    total = groups * candidates * steps
-    pack = max(block, min(total, limits.forward // block * block))
-    return pack if limits.backward >= pack else min(limits.forward, pack)
 
 
 def teaching_by_reward(

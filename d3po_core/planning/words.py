@@ -13,8 +13,10 @@ from ..settings import (
     RewardSettings,
     SampleSettings,
     TrainSettings,
-    replace as with_values,
     useful_epochs,
+)
+from ..settings import (
+    replace as with_values,
 )
 from ..training.methods import METHODS
 from .fitting import Fitting, card_for, fit, least_memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -56,14 +56,18 @@ def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0, proce
     Args:
         denoiser: the policy.
         rows: at least one, of the kind to be evaluated.
-        micro_batch: rows per backward pass as somebody chose them; 0 measures what fits into free memory.
+        micro_batch: rows per backward pass as somebody chose them; 0 takes what fits into free memory.
         processes: how many share a processor's memory.
     """
-    if micro_batch and denoiser.device.type != "cpu":
-        return BatchLimits(micro_batch, micro_batch)
     on_processor = denoiser.device.type == "cpu"
     free = free_bytes(denoiser.device) / (processes if on_processor else 1)
-    return limits_within(free, activation_bytes(denoiser, rows), micro_batch, on_processor)
+    try:
+        each = activation_bytes(denoiser, rows)
+    except torch.cuda.OutOfMemoryError:
+        if not micro_batch:
+            raise
+        each = 0  # the first update says better what to do
+    return limits_within(free, each, micro_batch, on_processor)
 
 
 def limits_within(free: float, each: int, micro_batch: int, on_processor: bool) -> BatchLimits:
@@ -75,10 +79,10 @@ def limits_within(free: float, each: int, micro_batch: int, on_processor: bool) 
         micro_batch: see `fit_batch_limits`.
         on_processor: whether a processor evaluates them.
     """
-    each = max(1, each)
-    backward = micro_batch or max(1, int(MEMORY_SHARE * free / each))
-    quick = max(1, PROCESSOR_BYTES // each) if on_processor else backward
-    return BatchLimits(backward, min(backward, quick))
+    size = max(1, each)
+    backward = micro_batch or max(1, int(MEMORY_SHARE * free / size))
+    quick = max(1, PROCESSOR_BYTES // size) if on_processor else backward
+    return BatchLimits(backward, min(backward, quick), each)
 
 
 @runtime_checkable
@@ -112,10 +116,12 @@ class BatchLimits:
     Attributes:
         backward: as many graphs fit in memory; a loss that joins more rows takes two passes.
         forward: rows in one batch where no graph is kept, or where the rows' losses are independent.
+        each: bytes that autograd keeps for a row; 0 where that was not measured.
     """
 
     backward: int
     forward: int
+    each: int = field(default=0, compare=False)
 
 
 def row_log_ratios(denoiser: Denoiser, rows: Rows) -> Tensor:
