@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
 def run(options: argparse.Namespace) -> int:
     from ..app.sampling import add_prompts
     from ..app.training import RewardRequest
+    from ..planning.loaded import reward_memory
     from ..run import Run
     from .training import train_and_report
 
@@ -64,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
     run = old or new_run(options, model, sample, preset_of(options), prompts)
     add_prompts(run, model, prompts, sample.negative)
     options.processes.share()  # the others open what was begun
+    if memory := reward_memory(model, sample, settings, lora):
+        print(memory)
     return train_and_report(run, model, RewardRequest(settings, lora, sample, reward), options)
 
 

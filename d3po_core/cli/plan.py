@@ -58,9 +58,13 @@ def run(options: argparse.Namespace) -> int:
     sample = settings_of(options, SampleSettings, _model_defaults(options))
     sample = replace(sample, _sides(options.size)) if options.size else sample
     train, lora, reward = (settings_of(options, kind) for kind in (TrainSettings, LoraSettings, RewardSettings))
+    from ..models.loading import check_base_config, check_device
     from ..planning.planner import Planner
     from ..planning.words import fitting_lines, plan_lines, time_lines
 
+    check_device(options.device)
+    if options.base_config:
+        check_base_config(options.base_config)
     dtypes = [options.dtype] if options.dtype else ["float32", "bfloat16"]
     planner = Planner(options.model, options.base_config, dtypes[0], options.parts == "all")
     planner.size(sample)

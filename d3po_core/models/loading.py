@@ -57,7 +57,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise D3POError(f"dtype is '{dtype}'.", f"Choose one of {', '.join(DTYPES)}.")
-    place = _device(device)
+    place = check_device(device)
     source = GARDEN_FOLDER if str(path) == GARDEN else Path(os.path.expanduser(path))
     if not source.exists():
         raise D3POError(f"There is no model at '{source}'.", "Give a pipeline folder or a .safetensors checkpoint.")
@@ -80,8 +80,8 @@ def check_base_config(folder: str) -> None:
     _read_index(Path(os.path.expanduser(folder)))
 
 
-def _device(name: str | None) -> str:
-    """Return a device by its name; None stands for the GPU if there is one.
+def check_device(name: str | None) -> str:
+    """Return the name of a device once it is sure that it is there; None stands for the GPU if there is one.
 
     Raises:
         D3POError: there is no such device.

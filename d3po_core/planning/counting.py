@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 META = torch.device("meta")
 """Where tensors have shapes and no values."""
@@ -54,7 +54,8 @@ class LiveBytes(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        result = operation(*args, **(kwargs or {}))
+        compute = _shapes_of if self._type == META.type else _compute
+        result = compute(operation, args, kwargs or {})
         if isinstance(result, Tensor):
             self._see(result)
         else:
@@ -76,6 +77,65 @@ class LiveBytes(TorchDispatchMode):
         self._alive[key] = weakref.ref(storage, ended)
         self.live += size
         self.peak = max(self.peak, self.live)
+
+
+def _compute(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return operation(*args, **kwargs)
+
+
+_known: dict[object, tuple[bool, list[tuple[Any, ...] | None]]] = {}
+"""Shape, strides and dtype of results, None for what is none, by the operation and what it was given; and whether they
+are several. Networks repeat themselves, and PyTorch derives most shapes in Python."""
+
+
+def _shapes_of(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return what an operation returns on the meta device: its result has no values, so that of another time will do.
+
+    Views and what is changed in place are computed each time.
+    """
+    try:
+        key = (operation, _signature(args), _signature(tuple(sorted(kwargs.items()))))
+        known = _known.get(key)
+    except TypeError:  # arguments that cannot be keys
+        return operation(*args, **kwargs)
+    if known is not None:
+        made = [None if one is None else torch.empty_strided(*one[:2], dtype=one[2], device=META) for one in known[1]]
+        return tuple(made) if known[0] else made[0]
+    result = operation(*args, **kwargs)
+    several = isinstance(result, tuple)
+    results = list(result) if several else [result]
+    if _is_new(operation, results, args):
+        shapes = [None if one is None else (one.shape, one.stride(), one.dtype) for one in results]
+        _known[key] = (several, shapes)
+    return result
+
+
+def _signature(value: Any) -> Any:
+    """Return what decides the shapes of results in an argument."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.device, value.storage_offset() == 0
+    if isinstance(value, list | tuple):
+        return tuple(map(_signature, value))
+    return type(value), value
+
+
+def _is_new(operation: Any, results: list[Any], args: tuple[Any, ...]) -> bool:
+    """Return whether all results are tensors of the meta device, or None, with storage of their own."""
+    tensors = [one for one in results if one is not None]
+    if operation._schema.is_mutable or not all(isinstance(one, Tensor) and one.is_meta for one in tensors):
+        return False
+    given = {one.untyped_storage()._cdata for one in tree_leaves(args) if isinstance(one, Tensor)}
+    own = [one.untyped_storage()._cdata for one in tensors]
+    sizes = [one.untyped_storage().nbytes() for one in tensors]
+    return not given & set(own) and len(set(own)) == len(own) and sizes == [_extent(one) for one in tensors]
+
+
+def _extent(tensor: Tensor) -> int:
+    """Return the bytes from a tensor's first element to its last, as `torch.empty_strided` allocates them."""
+    if not tensor.numel():
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
 
 
 _ONE_AT_A_TIME = threading.RLock()

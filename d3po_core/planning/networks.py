@@ -29,6 +29,8 @@ from .counting import META, module_bytes
 FOLDER = Path(__file__).parent / "configurations"
 NAMES = {"sd15": "SD1.5", "sdxl": "SDXL", "sd35-medium": "SD3.5-M", "flux-dev": "Flux-dev"}
 """Known models: the name on the command line, and on screen."""
+CLIP_TOKENS = 77
+"""Of a text, where CLIP alone reads it; a smaller one reads fewer."""
 Configuration = dict[str, dict[str, Any]]
 """model_index.json, as "model_index", and the configuration of every part by its name."""
 
@@ -80,13 +82,16 @@ def blank_conditioning(model: DiffusersModel) -> Conditioning:
     config, pipeline = model.denoiser.module.config, model.pipeline
     width = config.get("cross_attention_dim") or config.get("joint_attention_dim")
     width = width[-1] if isinstance(width, list | tuple) else width
-    rows = {"prompt_embeds": torch.empty(1, model.architecture.tokens, width, device=META)}
+    encoder = next((part for name, part in parts(pipeline).items() if name.startswith("text_encoder")), None)
+    tokens = model.architecture.tokens
+    if encoder is not None and tokens == CLIP_TOKENS:
+        tokens = getattr(encoder.config, "max_position_embeddings", tokens)
+    rows = {"prompt_embeds": torch.empty(1, tokens, width, device=META)}
     pooled = config.get("pooled_projection_dim")
     if config.get("addition_embed_type") == "text_time":
         pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
     if pooled:
         rows["pooled_prompt_embeds"] = torch.empty(1, pooled, device=META)
-    encoder = next((part for name, part in parts(pipeline).items() if name.startswith("text_encoder")), None)
     rows = {name: value.to(encoder.dtype if encoder is not None else value.dtype) for name, value in rows.items()}
     return rows | {f"negative_{name}": torch.empty_like(value) for name, value in rows.items()}
 

@@ -36,6 +36,7 @@ class Planner:
         self, source: str, base_config: str | None = None, dtype: str = "float32", together: bool = True
     ) -> None:
         self.source, self.base_config, self.dtype, self.together = source, base_config, dtype, together
+        self._others = {dtype: self}
         self.model: DiffusersModel = unloaded_model(source, base_config, dtype)
         self._conditioning = blank_conditioning(self.model)
         self.weights = weight_bytes(self.model)
@@ -53,7 +54,11 @@ class Planner:
 
     def with_dtype(self, dtype: str) -> Planner:
         """Return the plan of the same model in another dtype."""
-        return self if dtype == self.dtype else Planner(self.source, self.base_config, dtype, self.together)
+        if dtype not in self._others:
+            other = Planner(self.source, self.base_config, dtype, self.together)
+            other._others = self._others
+            self._others[dtype] = other
+        return self._others[dtype]
 
     def size(self, sample: SampleSettings) -> tuple[int, int]:
         """Return height and width of a picture in pixels.

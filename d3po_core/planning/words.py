@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..app.cost import duration
+from ..app.cost import duration, gigabytes
 from ..diffusion.rollout import make_plan
 from ..settings import (
     PUBLISHED,
@@ -20,13 +20,11 @@ from ..settings import (
 )
 from ..training.methods import METHODS
 from .fitting import Fitting, card_for, fit, least_memory
-from .planner import ALLOWANCE, GIB, Planner
+from .planner import ALLOWANCE, Planner
 
 PARTS = {"unet": "network", "transformer": "network", "vae": "VAE"}
-TILE = 512
+TILE = 256
 """Pixels of a side, of the line that decodes in tiles."""
-BACKWARD = 3.0
-"""Forward and backward pass together, in forward passes; see `app.cost`."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,7 @@ class Line:
 
     def __str__(self) -> str:
         card = card_for(self.peak)
-        return f"{self.work:58}{gib(self.peak):>7}   {f'{card} GB' if card else 'no usual card'}"
-
-
-def gib(size: float) -> str:
-    """Return bytes in GiB, with two digits at least."""
-    return f"{size / GIB:.2f}" if size < GIB else f"{size / GIB:.1f}"
+        return f"{self.work:58}{gigabytes(self.peak):>7}   {f'{card} GB' if card else 'no usual card'}"
 
 
 def plan_lines(
@@ -80,14 +73,12 @@ def work_lines(
     lines.append(Line("decoding", max(planner.drawing(each)[1] for each in {one, sample})))
     for name, how, layers in _taught(train, lora):
         rows = how.micro_batch or 1
-        lines.append(
-            Line(f"{name}, {rows} row{'s' * (rows > 1)} at a time", planner.teaching(sample, how, layers).peak)
-        )
+        lines.append(Line(f"{name}, --micro-batch {rows}", planner.teaching(sample, how, layers).peak))
     followed = replace(reward, micro_batch=reward.micro_batch or 1)
     for tile in dict.fromkeys([followed.tile, TILE]):
         tiled = f", --tile {tile}" if tile else ""
         peak = planner.by_reward(sample, replace(followed, tile=tile), lora).peak
-        lines.append(Line(f"following a reward ({reward.variant}){tiled}, {followed.micro_batch} at a time", peak))
+        lines.append(Line(f"following a reward ({reward.variant}){tiled}, --micro-batch {followed.micro_batch}", peak))
     return lines
 
 
@@ -99,7 +90,7 @@ def _taught(train: TrainSettings, lora: LoraSettings) -> list[tuple[str, TrainSe
         ways.append(("  with --checkpointing", replace(train, checkpointing=True), lora))
     if published and published != train:
         attention = with_values(lora, PUBLISHED["lora"])
-        ways.append(("  --preset published, with --checkpointing", replace(published, checkpointing=True), attention))
+        ways.append(("  and --preset published", replace(published, checkpointing=True), attention))
     return ways
 
 
@@ -108,7 +99,7 @@ def _weights(planner: Planner) -> str:
     for name, size in planner.weights.items():
         part = PARTS.get(name, "text encoders")
         sizes[part] = sizes.get(part, 0) + size
-    return "Weights in it: " + ", ".join(f"{part} {gib(size)}" for part, size in sizes.items()) + "."
+    return "Weights in it: " + ", ".join(f"{part} {gigabytes(size)}" for part, size in sizes.items()) + "."
 
 
 def _note() -> str:
@@ -133,15 +124,16 @@ def fitting_lines(
     flags = " ".join(found.flags()) or "the defaults"
     return [
         f"{planner.name} fits {memory:g} GB with: {flags}",
-        f"  drawing {gib(found.drawing)} GB, {found.sample.batch} at once; decoding {gib(found.decoding)} GB; "
-        f"teaching {gib(found.teaching)} GB, {found.rows} row{'s' * (found.rows > 1)} at once",
+        f"  drawing {gigabytes(found.drawing)} GB, {found.sample.batch} at once; "
+        f"decoding {gigabytes(found.decoding)} GB; "
+        f"teaching {gigabytes(found.teaching)} GB, {found.rows} row{'s' * (found.rows > 1)} at once",
     ]
 
 
 def _what_would(planner: Planner, sample: SampleSettings, train: TrainSettings, lora: LoraSettings) -> str:
     least: Fitting = least_memory(planner, sample, train, lora)
     card = card_for(least.peak)
-    needs = f"a card of {card} GB" if card else f"{gib(least.peak)} GB"
+    needs = f"a card of {card} GB" if card else f"{gigabytes(least.peak)} GB"
     height, width = planner.size(sample)
     return f"At {width} by {height} it takes {needs}, with: {' '.join(least.flags())}."
 
