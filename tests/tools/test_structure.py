@@ -11,8 +11,8 @@ from tools import structure
 
 COUNTS = structure.count(ROOT) if (ROOT / "nodes").is_dir() else {}
 MOST = {
-    "files in d3po_core": 125,
-    "Python files in the product": 194,
+    "files in d3po_core": 134,
+    "Python files in the product": 203,
     "loose modules in d3po_core": 6,
     "the word Any": 180,
     "modules in import circles": 0,
