@@ -176,6 +176,10 @@ class JobQueue:
         self._now = (run.run_id, progress)
         return progress
 
+    def say(self, text: str) -> None:
+        """Show a sentence beside the present piece's progress."""
+        self.progress.text = text
+
     def at(self, done: int, total: int | None = None) -> None:
         """Show how far the present piece has come, and see whether the job is to be stopped; see `check`."""
         self.progress.at(done, total)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 
-from d3po_core.app.cost import teaching_memory
 from d3po_core.app.runs import sample_settings
 from d3po_core.app.training import Next, PicksRequest, RewardRequest, settle_round
 from d3po_core.run import Run
 from d3po_core.training.reports import Report
-from d3po_core.training.round_trainer import RoundTrainer, SavedRound
+from d3po_core.training.round_trainer import SavedRound
 
 from .drawing import AHEAD, Drawing
 from .host import Host
@@ -36,14 +35,11 @@ def train_in_turns(
         turn_is_over = time.monotonic() - begun > TURN_SECONDS and host.should_yield()
         return Next.FINISH if finish else Next.PAUSE if turn_is_over or drawing.is_short(run) else Next.CONTINUE
 
-    def say_memory(trainer: RoundTrainer) -> None:
-        queue.progress.text = teaching_memory(trainer.memory())
-
     def train() -> SavedRound | None:
         queue.show(run, request.FIRST_WORK, 0)
         prepared = request.prepared(run, model)
         with host.training(model, prepared.settings):
-            return prepared.train(run, model, host.attachment, after_update, queue.at, begun=say_memory)
+            return prepared.train(run, model, host.attachment, after_update, queue.at, say=queue.say)
 
     while (saved := train()) is None:
         if host.should_yield():

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from ..d3po_core.app.cost import teaching_memory
 from ..d3po_core.app.loras import publish
 from ..d3po_core.app.training import PicksRequest, RewardRequest, round_outcome, settle_round
 from ..d3po_core.diffusion.denoiser import Conditioning
 from ..d3po_core.run import Run
 from ..d3po_core.settings import SampleSettings
-from ..d3po_core.training.round_trainer import RoundTrainer
 from . import folders
 from .host.model import HostModel, RunModel
 from .progress import Working, send_event
@@ -47,11 +45,7 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
     run, request = round.run, round.request
     with Working(run, node, request.FIRST_WORK) as work:
         work.say(round.notice)
-
-        def begun(trainer: RoundTrainer) -> None:
-            work.takes(round.notice, teaching_memory(trainer.memory()))
-
-        work_inside = partial(request.train, run, round.host, "hooks", work.trained, work.looked, begun=begun)
+        work_inside = partial(request.train, run, round.host, "hooks", work.trained, work.looked, say=work.takes)
         saved = round.host.train(round.prompts, round.shape, request.settings.checkpointing, work_inside)
         assert saved is not None  # nothing here pauses a round but an exception
         try:

@@ -104,8 +104,8 @@ def _measured(
         D3POError: it cannot be loaded: a name of a known model has no weights.
     """
     from ..models import load_model
+    from ..planning.loaded import seconds_per_step
     from ..planning.networks import NAMES
-    from ..planning.timing import seconds_per_step
 
     if options.model in NAMES:
         raise D3POError(f"'{options.model}' is a kind of model, without weights.", "Name your model's file or folder.")

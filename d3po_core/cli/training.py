@@ -8,14 +8,13 @@ from contextlib import closing, suppress
 
 from tqdm import tqdm
 
-from ..app.cost import teaching_memory
 from ..app.runs import sample_settings
 from ..app.training import Next, PicksRequest, RewardRequest, round_outcome, settle_round
 from ..diffusion.image_model import ImageModel
 from ..processes import ALONE, Processes
 from ..run import Run
 from ..training.reports import Report, StepReport
-from ..training.round_trainer import RoundTrainer, SavedRound
+from ..training.round_trainer import SavedRound
 from .common import ProgressBar, quoted
 
 
@@ -40,11 +39,7 @@ def train(
                 tqdm.write(report.details)
             return Next.FINISH if finish else Next.CONTINUE
 
-        def begun(trainer: RoundTrainer) -> None:
-            if memory := teaching_memory(trainer.memory()):
-                tqdm.write(memory)
-
-        saved = request.train(run, model, "peft", after_update, bar.looking, processes, begun)
+        saved = request.train(run, model, "peft", after_update, bar.looking, processes, tqdm.write)
         saved = saved and settle_round(run, model, saved, sample_settings(run), "peft", bar.comparing)
     return saved
 
