@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ..app.cost import duration, gigabytes
 from ..diffusion.rollout import make_plan
@@ -176,3 +177,23 @@ def training_rows(sample: SampleSettings, train: TrainSettings, recorded: int) -
         return train.epochs * sample.groups * sample.candidates * train.draws
     steps = min(train.trained_steps or recorded, recorded)
     return useful_epochs(train, recorded) * sample.groups * sample.candidates * steps
+
+
+@lru_cache(maxsize=16)
+def short_plan(source: str, sample: SampleSettings, train: TrainSettings, lora: LoraSettings) -> str:
+    """Return what drawing and teaching take at least, in a sentence.
+
+    Args:
+        source: see `networks.unloaded_model`; in float32, as the Studio loads it.
+        sample, train, lora: how it is drawn and taught.
+
+    Raises:
+        D3POError: there is no such model, or it cannot draw in that size.
+    """
+    planner = Planner(source)
+    drawing, decoding = planner.drawing(sample)
+    taught = planner.teaching(sample, train, lora).peak
+    return (
+        f"Memory: drawing {gigabytes(max(drawing, decoding))} GB, teaching {gigabytes(taught)} GB at least "
+        f"(counted; a graphics card needs about {ALLOWANCE:g} GB more)."
+    )

@@ -14,7 +14,7 @@ from d3po_core.planning.counting import counted
 from d3po_core.planning.fitting import fit
 from d3po_core.planning.networks import blank_conditioning, parts, unloaded_model
 from d3po_core.planning.planner import ALLOWANCE, GIB, Planner
-from d3po_core.planning.words import training_rows
+from d3po_core.planning.words import short_plan, training_rows
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from tests.tiny_pipelines import tiny_sd
 
@@ -122,3 +122,8 @@ def test_a_card_that_is_too_small(planner: Planner, capsys: pytest.CaptureFixtur
     assert main(["plan", "--model", planner.source, "--memory", "1"]) == 0
     printed = capsys.readouterr().out
     assert "Nothing fits 1 GB. At 16 by 16 it takes a card of 8 GB, with: --dtype bfloat16 --batch 1" in printed
+
+
+def test_a_sentence_for_the_studio(planner: Planner) -> None:
+    text = short_plan(planner.source, SAMPLE, TRAIN, LORA)
+    assert text.startswith("Memory: drawing 0.0") and " GB, teaching 0.0" in text
