@@ -173,7 +173,8 @@ def fused_attention() -> Iterator[None]:
             result: Tensor = kernel(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]
             return result
 
-        F.scaled_dot_product_attention = attention
+        fused: Any = attention
+        F.scaled_dot_product_attention = fused
         try:
             yield
         finally:

@@ -221,7 +221,7 @@ def teaching_by_reward(
     ):
         size = sum(p.untyped_storage().nbytes() for p in lora.parameters())
         optimiser = _after_a_step(lora)
-        sparing = SparingModel(model, Sparing(denoiser, spare))
+        sparing = cast("ImageModel", SparingModel(model, Sparing(denoiser, spare)))  # what a gradient needs of one
         gradient = RewardGradient(sparing, reward, steps, shape, sample_settings.guidance_scale, settings)
         samples = [PromptSample("", conditioning, number) for number in range(count)]
         live.peak = live.live
