@@ -65,10 +65,8 @@ def work_row(planner: Planner, share: float) -> str:
 
 def fit_row(planner: Planner) -> str:
     """Return the row of the settings with which a model fits each card."""
-    return (
-        " | ".join([f"| {planner.name}", "all" if planner.together else "one", *map(_cell(planner), PRESET_CARDS)])
-        + " |"
-    )
+    cells = [_cell(planner, memory) for memory in PRESET_CARDS]
+    return " | ".join([f"| {planner.name}", "all" if planner.together else "one", *cells]) + " |"
 
 
 def _cell(planner: Planner, memory: int) -> str:

@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
     common.be_quiet()
     sample = settings_of(options, SampleSettings, _model_defaults(options))
     sample = replace(sample, _sides(options.size)) if options.size else sample
-    train, lora, reward = (settings_of(options, kind) for kind in (TrainSettings, LoraSettings, RewardSettings))
+    train, lora = settings_of(options, TrainSettings), settings_of(options, LoraSettings)
+    reward = settings_of(options, RewardSettings)
     from ..models.loading import check_base_config, check_device
     from ..planning.planner import Planner
     from ..planning.words import fitting_lines, plan_lines, time_lines
