@@ -70,11 +70,11 @@ def fit_row(planner: Planner) -> str:
 
 
 def _cell(planner: Planner, memory: int) -> str:
-    found = fit(planner, memory, SampleSettings(), TRAIN, LORA, (DTYPE,))
-    if found is None:
+    fitting = fit(planner, memory, SampleSettings(), TRAIN, LORA, (DTYPE,))
+    if fitting is None:
         least = least_memory(planner, SampleSettings(), TRAIN, LORA)
         return f"nothing; {gigabytes(least.peak)} GB at least"
-    flags = [flag for flag in found.flags() if not flag.startswith("--dtype")]
+    flags = [flag for flag in fitting.flags() if not flag.startswith("--dtype")]
     return f"`{' '.join(flags)}`" if flags else "the defaults"
 
 

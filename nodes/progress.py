@@ -47,7 +47,7 @@ class Working:
     def __init__(self, run: Run, node: str, kind: str, of: int = 0) -> None:
         self.run, self.node = run, node
         self._progress, self._bar = WorkProgress(kind, of), ProgressBar()
-        self._exit, self._said = ExitStack(), ""
+        self._exit, self._sentence = ExitStack(), ""
         self.lowered: list[float] = []
         """What each update of training lowered, before it: the loss, or minus the reward."""
 
@@ -68,13 +68,13 @@ class Working:
 
     def say(self, text: str) -> None:
         """Write a sentence into the node."""
-        self._said = text
+        self._sentence = text
         write_into_node(text, self.node)
 
     def takes(self, memory: str) -> None:
-        """Say in the node and in the gallery what this work takes in memory, behind what was said in the node last."""
+        """Say in the node and in the gallery what this work takes in memory, behind the sentence in the node."""
         self._progress.text = memory
-        self.say(f"{self._said}. {memory}" if self._said else memory)
+        self.say(f"{self._sentence}. {memory}" if self._sentence else memory)
 
     def at(self, done: int, of: int, text: str = "") -> None:
         """Show how many steps are done. Raises the host's interruption if the user asked for it."""

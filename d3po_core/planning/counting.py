@@ -27,7 +27,7 @@ class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all storages on one device while it is active, as a context manager.
 
     Args:
-        device: whose storages are counted.
+        device: where storages are counted.
 
     Attributes:
         live: bytes of the storages that are alive now.
@@ -84,8 +84,8 @@ def _compute(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 
 _known: dict[object, tuple[bool, list[tuple[Any, ...] | None]]] = {}
-"""Shape, strides and dtype of results, None for what is none, by the operation and what it was given; and whether they
-are several. Networks repeat themselves, and PyTorch derives most shapes in Python."""
+"""Shape, strides and dtype of results, None for what is none, by the operation and its arguments; and whether they are
+several. Networks repeat themselves, and PyTorch derives most shapes in Python."""
 
 
 def _shapes_of(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -124,10 +124,10 @@ def _is_new(operation: Any, results: list[Any], args: tuple[Any, ...]) -> bool:
     tensors = [one for one in results if one is not None]
     if operation._schema.is_mutable or not all(isinstance(one, Tensor) and one.is_meta for one in tensors):
         return False
-    given = {one.untyped_storage()._cdata for one in tree_leaves(args) if isinstance(one, Tensor)}
+    inputs = {one.untyped_storage()._cdata for one in tree_leaves(args) if isinstance(one, Tensor)}
     own = [one.untyped_storage()._cdata for one in tensors]
     sizes = [one.untyped_storage().nbytes() for one in tensors]
-    return not given & set(own) and len(set(own)) == len(own) and sizes == [_extent(one) for one in tensors]
+    return not inputs & set(own) and len(set(own)) == len(own) and sizes == [_extent(one) for one in tensors]
 
 
 def _extent(tensor: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""What work takes on a model that is loaded: memory, for which its weights stand aside meanwhile, and time."""
+"""What work takes on a model that is loaded: memory, for which its weights are put aside meanwhile, and time."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def reward_memory(model: DiffusersModel, sample: SampleSettings, settings: Rewar
     try:
         with without_values(model):
             held = list(parts(model.pipeline).values())
-            found = teaching_by_reward(model, blank_conditioning(model), sample, settings, lora, held)
+            teaching = teaching_by_reward(model, blank_conditioning(model), sample, settings, lora, held)
     except (RuntimeError, NotImplementedError, TypeError):  # quantised weights, layers that need values
         return ""
-    at_once = f"{found.rows} picture{'s' * (found.rows > 1)} at once"
-    return f"Memory: about {gigabytes(found.peak)} GB ({at_once}, without what the reward's own network takes)."
+    at_once = f"{teaching.rows} picture{'s' * (teaching.rows > 1)} at once"
+    return f"Memory: about {gigabytes(teaching.peak)} GB ({at_once}, without what the reward's own network takes)."
 
 
 def seconds_per_step(model: DiffusersModel, sample: SampleSettings, train: TrainSettings) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Models without values: pipelines on the meta device, from their configuration alone, in a second and without memory.
 
-A name stands for a configuration that is in this package; a folder has its own; a checkpoint's is that of the known
-model whose network has as many parameters as the file's header lists. Of files nothing but JSON and headers is read.
+A name is that of a configuration in this package; a folder has its own; a checkpoint's is that of the known model with
+as many parameters in its network as the file's header lists. Of files nothing but JSON and headers is read.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _read(file: Path, otherwise: str) -> dict[str, Any]:
 
 
 def _of_checkpoint(file: Path) -> Configuration:
-    """Return the configuration of the known model whose network has as many parameters as a checkpoint's.
+    """Return the configuration of the known model with as many parameters in its network as a checkpoint's.
 
     Raises:
         D3POError: the file is damaged or no whole checkpoint, or no known model is of its size.
@@ -148,8 +148,8 @@ def _of_checkpoint(file: Path) -> Configuration:
         if configuration["model_index"]["_class_name"] == kind and _size_of(configuration) == size:
             return configuration
     raise D3POError(
-        f"'{file.name}' is a {ARCHITECTURES[kind].label} checkpoint of {size / 1e9:.2f} billion parameters, whose "
-        "configuration is not known here.",
+        f"'{file.name}' is a {ARCHITECTURES[kind].label} checkpoint of {size / 1e9:.2f} billion parameters, and "
+        "the configuration of such a one is not known here.",
         "Name a pipeline folder of the same kind with --base-config.",
     )
 

@@ -322,7 +322,7 @@ def _take(rows: Rows, count: int) -> Rows:
 
 
 def _backward(denoiser: Denoiser, rows: Rows, settings: FilledTrainSettings) -> None:
-    """Do a backward pass on all rows; of the loss, a few numbers a row, the sum stands for any."""
+    """Do a backward pass on all rows; the sum is taken for the loss, which is a few numbers a row."""
     method = METHODS[settings.method]
     backward(
         lambda part: method.values(predict(denoiser, part), part, settings),

@@ -119,15 +119,15 @@ def fitting_lines(
     dtypes: Sequence[str],
 ) -> list[str]:
     """Return the settings that fit a card, or what would."""
-    found = fit(planner, memory, sample, train, lora, dtypes)
-    if found is None:
+    fitting = fit(planner, memory, sample, train, lora, dtypes)
+    if fitting is None:
         return [f"Nothing fits {memory:g} GB. {_what_would(planner, sample, train, lora)}"]
-    flags = " ".join(found.flags()) or "the defaults"
+    flags = " ".join(fitting.flags()) or "the defaults"
     return [
         f"{planner.name} fits {memory:g} GB with: {flags}",
-        f"  drawing {gigabytes(found.drawing)} GB, {found.sample.batch} at once; "
-        f"decoding {gigabytes(found.decoding)} GB; "
-        f"teaching {gigabytes(found.teaching)} GB, {found.rows} row{'s' * (found.rows > 1)} at once",
+        f"  drawing {gigabytes(fitting.drawing)} GB, {fitting.sample.batch} at once; "
+        f"decoding {gigabytes(fitting.decoding)} GB; "
+        f"teaching {gigabytes(fitting.teaching)} GB, {fitting.rows} row{'s' * (fitting.rows > 1)} at once",
     ]
 
 

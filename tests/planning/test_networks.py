@@ -80,7 +80,7 @@ def test_a_checkpoint_is_known_by_its_size(tmp_path: Path) -> None:
     known = checkpoint(tmp_path / "mine.safetensors", PUBLISHED["sd15"])
     assert configuration_of(str(known)) == configuration_of("sd15")
     other = checkpoint(tmp_path / "other.safetensors", 700_000_000)
-    with pytest.raises(D3POError, match=r"of 0\.70 billion parameters, whose configuration is not known here"):
+    with pytest.raises(D3POError, match=r"of 0\.70 billion parameters, and the configuration of such a one"):
         configuration_of(str(other))
     assert configuration_of(str(other), str(GARDEN_FOLDER)) == configuration_of("garden")
 
