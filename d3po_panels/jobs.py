@@ -170,11 +170,15 @@ class JobQueue:
         """The present job's progress."""
         return self._now[1]
 
-    def show(self, run: Run, kind: str, of: int) -> WorkProgress:
+    def show(self, run: Run, kind: str, of: int, text: str = "") -> WorkProgress:
         """Begin another piece of the present job, and return its progress; see `WorkProgress`."""
-        progress = WorkProgress(kind, of)
+        progress = WorkProgress(kind, of, text)
         self._now = (run.run_id, progress)
         return progress
+
+    def say(self, text: str) -> None:
+        """Show a sentence beside the present piece's progress."""
+        self.progress.text = text
 
     def at(self, done: int, total: int | None = None) -> None:
         """Show how far the present piece has come, and see whether the job is to be stopped; see `check`."""

@@ -64,12 +64,13 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> Componen
 
     def show_price(source: str, *values: object) -> str:
         try:
-            sample = controls.settings_of(keys, list(values))["sample"]
+            chosen = controls.settings_of(keys, list(values))
         except D3POError:  # shown when the taste is begun
             return ""
-        side = 64 if source == GARDEN else 512
+        side, sample = 64 if source == GARDEN else 512, chosen["sample"]
         pixels = (sample.width or side) * (sample.height or side)
-        return WORDS["price"] + drawing_cost(FIRST_ROUND, sample, pixels, worker.drawing.seconds_per_image) + "."
+        cost = drawing_cost(FIRST_ROUND, sample, pixels, worker.drawing.seconds_per_image)
+        return f"{WORDS['price']}{cost}. {_memory(source, chosen)}".rstrip()
 
     for changed in (source, plain["sample.candidates"], advanced["sample.width"], advanced["sample.height"]):
         changed.change(show_price, [source, *inputs], price)
@@ -102,6 +103,16 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> Componen
 
     outputs = [taste, button, progress]
     return button.click(begin, [name, source, prompts, *inputs], outputs, show_progress_on=progress)
+
+
+def _memory(source: str, chosen: controls.ChosenSettings) -> str:
+    """Return what a model takes in memory, in a sentence; "" while what was written is no model."""
+    from d3po_core.planning.words import short_plan
+
+    try:
+        return short_plan(tastes.source_of(source), chosen["sample"], chosen["train"], chosen["lora"])
+    except D3POError:
+        return ""
 
 
 def show_notices(run: Run, guidance_is_input: bool) -> None:

@@ -30,7 +30,7 @@ def train_in_turns(
 
     def after_update(report: Report) -> Next:
         if queue.progress.kind != "teaching":
-            queue.show(run, "teaching", report.total)
+            queue.show(run, "teaching", report.total, queue.progress.text)
         queue.at(report.update, report.total)
         turn_is_over = time.monotonic() - begun > TURN_SECONDS and host.should_yield()
         return Next.FINISH if finish else Next.PAUSE if turn_is_over or drawing.is_short(run) else Next.CONTINUE
@@ -39,7 +39,7 @@ def train_in_turns(
         queue.show(run, request.FIRST_WORK, 0)
         prepared = request.prepared(run, model)
         with host.training(model, prepared.settings):
-            return prepared.train(run, model, host.attachment, after_update, queue.at)
+            return prepared.train(run, model, host.attachment, after_update, queue.at, say=queue.say)
 
     while (saved := train()) is None:
         if host.should_yield():

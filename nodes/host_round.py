@@ -45,7 +45,7 @@ def train(round: HostRound, node: str) -> tuple[str, list[float]]:
     run, request = round.run, round.request
     with Working(run, node, request.FIRST_WORK) as work:
         work.say(round.notice)
-        work_inside = partial(request.train, run, round.host, "hooks", work.trained, work.looked)
+        work_inside = partial(request.train, run, round.host, "hooks", work.trained, work.looked, say=work.takes)
         saved = round.host.train(round.prompts, round.shape, request.settings.checkpointing, work_inside)
         assert saved is not None  # nothing here pauses a round but an exception
         try:

@@ -47,7 +47,7 @@ class Working:
     def __init__(self, run: Run, node: str, kind: str, of: int = 0) -> None:
         self.run, self.node = run, node
         self._progress, self._bar = WorkProgress(kind, of), ProgressBar()
-        self._exit = ExitStack()
+        self._exit, self._sentence = ExitStack(), ""
         self.lowered: list[float] = []
         """What each update of training lowered, before it: the loss, or minus the reward."""
 
@@ -63,11 +63,18 @@ class Working:
     def next(self, kind: str, of: int = 0) -> None:
         """Go on with another kind of work."""
         if kind != self._progress.kind:
-            self._progress = _now[self.run.run_id] = WorkProgress(kind, of)
+            text = self._progress.text if kind == "teaching" else ""
+            self._progress = _now[self.run.run_id] = WorkProgress(kind, of, text)
 
     def say(self, text: str) -> None:
         """Write a sentence into the node."""
+        self._sentence = text
         write_into_node(text, self.node)
+
+    def takes(self, memory: str) -> None:
+        """Say in the node and in the gallery what this work takes in memory, behind the sentence in the node."""
+        self._progress.text = memory
+        self.say(f"{self._sentence}. {memory}" if self._sentence else memory)
 
     def at(self, done: int, of: int, text: str = "") -> None:
         """Show how many steps are done. Raises the host's interruption if the user asked for it."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from ..errors import D3POError
 from ..settings import SampleSettings, TrainSettings, useful_epochs
+from ..training.reports import TeachingMemory
 
 T = TypeVar("T")
 BYTES_PER_PIXEL = 5.0
@@ -50,6 +51,21 @@ def training_cost(groups: int, images: int, steps: int, settings: TrainSettings,
     rows = useful_epochs(settings, steps) * images * min(settings.trained_steps or steps, steps)
     each = seconds_per_row if settings.guided_loss else seconds_per_row / 2
     return f"{text}, about {duration(rows * each * BACKWARD)} at most"
+
+
+def teaching_memory(memory: TeachingMemory | None) -> str:
+    """Return what a round takes in memory, in a sentence: "Memory: about 7.4 GB (...)."; "" where it is not known."""
+    if memory is None:
+        return ""
+    parts = f"network {gigabytes(memory.network)}, LoRA {gigabytes(memory.lora)}"
+    rows = f"{memory.rows} row{'s' * (memory.rows > 1)} at once of {gigabytes(memory.row)}"
+    return f"Memory: about {gigabytes(memory.total)} GB ({parts}, {rows})."
+
+
+def gigabytes(size: float) -> str:
+    """Write bytes in GB of 1,024 MB, as cards are sold: two digits of what is not more than nothing."""
+    amount = size / 2**30
+    return f"{amount:.1f}" if amount >= 1 else f"{amount:.2f}"
 
 
 def duration(seconds: float) -> str:

@@ -36,6 +36,7 @@ from ..training.reports import Report
 from ..training.reward_trainer import RewardTrainer
 from ..training.round_trainer import RoundTrainer, SavedRound, save_round
 from ..training.trainer import Trainer
+from .cost import teaching_memory
 from .loras import scale_lora
 from .runs import lora_settings, prompts_to_draw, sample_settings, train_settings
 from .sampling import add_prompts
@@ -237,17 +238,23 @@ class RoundRequest(ABC):
         after_update: Callable[[Report], Next],
         show: Looked = lambda done, total: None,
         processes: Processes = ALONE,
+        say: Callable[[str], object] = lambda memory: None,
     ) -> SavedRound | None:
         """Open the trainer and train; see `train_round`. Unless it was paused, memory is given back.
 
         Args:
             run, model, attachment, after_update: as for `Trainer.open` and `train_round`.
             show: called while pictures are looked at, before the round is begun.
+            say: called before the first update with what the round takes in memory, a sentence; not where that is not
+                known.
             processes: which train it together.
         """
         paused = False
         try:
-            saved = train_round(self.open(run, model, attachment, show, processes), after_update)
+            trainer = self.open(run, model, attachment, show, processes)
+            if memory := teaching_memory(trainer.memory()):
+                say(memory)
+            saved = train_round(trainer, after_update)
             paused = saved is None
             return saved
         finally:

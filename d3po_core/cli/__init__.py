@@ -22,6 +22,7 @@ from ..processes import ALONE, number_from, together
 from .flags import make_parser
 
 COMMANDS = {
+    "plan": "say how much memory and time a model takes, before anything is loaded",
     "sample": "draw groups of images to choose from",
     "annotate": "let a scorer pick in a person's place, or import and export picks",
     "import": "bring in pictures that exist already, with which of them were preferred",

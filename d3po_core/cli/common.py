@@ -239,7 +239,7 @@ def load(options: argparse.Namespace, run: Run | None) -> DiffusersModel:
 
     if options.base_config:  # also where the model needs none, as a run remembers it
         check_base_config(options.base_config)
-    _be_quiet()
+    be_quiet()
     remembered = run.model if run else {}
     processes: Processes = options.processes
     base, dtype = options.base_config or remembered.get("base_config"), options.dtype or remembered.get("dtype")
@@ -294,7 +294,7 @@ def _absolute(path: str) -> str:
     return str(Path(os.path.expanduser(path)).resolve())
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     """Switch off the loading bars and advice of diffusers and transformers."""
     import diffusers.utils.logging
     import transformers.utils.logging

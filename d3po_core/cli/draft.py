@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from ..app.handing_over import files_to_draft, opened
     from ..app.sampling import add_prompts
     from ..app.training import RewardRequest
+    from ..planning.loaded import reward_memory
     from ..run import Run
     from .training import train_and_report
 
@@ -64,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
     common.say_plain_words(model, [*prompts, sample.negative])
     run = old or new_run(options, model, sample, preset_of(options), prompts)
     add_prompts(run, model, prompts, sample.negative)
+    if memory := reward_memory(model, sample, settings, lora):
+        print(memory)
     with opened(options.run, files_to_draft, options.processes) as run:
         return train_and_report(run, model, RewardRequest(settings, lora, sample, reward), options)
 

@@ -154,11 +154,13 @@ def add_settings(
         parser: of a subcommand.
         sections: names in `SECTIONS`.
         advanced: show advanced settings in the help as well.
-        without: fields that get no flag.
+        without: fields that get no flag, by name or by section and name ("train.batch").
     """
     for section in sections:
         group = parser.add_argument_group(TITLES[section])
-        for item in (item for item in dataclasses.fields(SECTIONS[section]) if item.name not in without):
+        for item in dataclasses.fields(SECTIONS[section]):
+            if item.name in without or f"{section}.{item.name}" in without:
+                continue
             _add_flag(group, section, item, advanced or not item.metadata["advanced"])
     group = parser.add_argument_group("many settings at once")
     group.add_argument(

@@ -39,7 +39,7 @@ def train(
                 tqdm.write(report.details)
             return Next.FINISH if finish else Next.CONTINUE
 
-        saved = request.train(run, model, "peft", after_update, bar.looking, processes)
+        saved = request.train(run, model, "peft", after_update, bar.looking, processes, tqdm.write)
         saved = saved and settle_round(run, model, saved, sample_settings(run), "peft", bar.comparing)
     return saved
 

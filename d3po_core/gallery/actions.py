@@ -116,10 +116,11 @@ class WorkProgress:
     Args:
         kind: "loading", "drawing", "checking", "teaching", "blind", "importing", "stopping" or "idle".
         of: how many steps it has, 0 while that is unknown.
+        text: a sentence to show beside it; "" for none.
     """
 
-    def __init__(self, kind: str, of: int) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, of: int, text: str = "") -> None:
+        self.kind, self.text = kind, text
         self._of, self._done = of, 0
         self._began = self._last = time.monotonic()
         self._before = 0  # steps that were done before `_began`, so that their duration is unknown
@@ -153,6 +154,6 @@ class WorkProgress:
             "done": self._done,
             "of": self._of,
             "queued": queued,
-            "text": "",
+            "text": self.text,
             "left_s": None if seconds is None else round(seconds, 1),
         }

@@ -134,9 +134,12 @@ def _copy_input(_norm: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...
 
 
 def _placed(weights: LayerWeights, layer: Layer, trainable: bool) -> LayerWeights:
-    """Make float32 parameters on the device of the layer's weight; on the CPU if it has no weight yet."""
+    """Make float32 parameters on the device of the layer's weight; on the CPU if it has no weight yet.
+
+    Parameters without values (on the meta device) stay so.
+    """
     device = getattr(layer.weight, "device", torch.device("cpu"))
-    if device.type == "meta":
+    if device.type == "meta" and not weights.down.is_meta:
         device = torch.device("cpu")
     down, up = (
         nn.Parameter(value.detach().to(device, torch.float32, copy=True), requires_grad=trainable)

@@ -39,6 +39,7 @@ class Architecture:
         module: the pipeline's attribute that holds the network.
         forward: calls the network.
         encode: encodes one text.
+        tokens: of the text that the network reads.
         mark: part of a key that only single-file checkpoints of this kind have; None if it has no layout of its own.
         patch: side of a token in latent pixels; sizes are multiples of it.
         reads: (tokenizer, tokens) for tokenizers that the pipeline limits otherwise than they do themselves.
@@ -48,6 +49,7 @@ class Architecture:
     module: str
     forward: Forward
     encode: Encode
+    tokens: int
     mark: str | None
     patch: int = 1
     reads: tuple[tuple[str, int], ...] = ()
@@ -115,23 +117,24 @@ def _encode_flux(pipe: Pipeline, text: str) -> Conditioning:
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
-_SD = Architecture("Stable Diffusion", "unet", _unet, _encode_sd, "model.diffusion_model.input_blocks.0.0.weight")
+_SD = Architecture("Stable Diffusion", "unet", _unet, _encode_sd, 77, "model.diffusion_model.input_blocks.0.0.weight")
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "StableDiffusionXLPipeline": Architecture("SDXL", "unet", _unet_xl, _encode_sdxl, "conditioner.embedders.1."),
+    "StableDiffusionXLPipeline": Architecture("SDXL", "unet", _unet_xl, _encode_sdxl, 77, "conditioner.embedders.1."),
     "StableDiffusion3Pipeline": Architecture(
         "Stable Diffusion 3",
         "transformer",
         _sd3,
         _encode_sd3,
+        77 + 256,
         "joint_blocks.0.",
         patch=2,
         reads=(("tokenizer_3", 256),),
     ),
     "FluxPipeline": Architecture(
-        "Flux", "transformer", _flux, _encode_flux, "double_blocks.0.", patch=2, reads=(("tokenizer_2", 512),)
+        "Flux", "transformer", _flux, _encode_flux, 512, "double_blocks.0.", patch=2, reads=(("tokenizer_2", 512),)
     ),
     "StableDiffusionPipeline": _SD,
-    "LatentConsistencyModelPipeline": Architecture("LCM", "unet", _unet, _encode_sd, None),
+    "LatentConsistencyModelPipeline": Architecture("LCM", "unet", _unet, _encode_sd, 77, None),
 }
 """By diffusers' class name. Marks are tried in this order, because SDXL's checkpoints have Stable Diffusion's too."""

@@ -45,8 +45,10 @@ def model_identity(module: torch.nn.Module) -> str:
 
     A cast to float16 or bfloat16 keeps all signs, and still they distinguish models: a fine-tune that moves weights by
     a thousandth of their size flips hundreds of them. LoRA layers that PEFT has added to the module are left out; a
-    LoRA that was merged into the weights changes the hash.
+    LoRA that was merged into the weights changes the hash. A network without values (on the meta device) has none: "".
     """
+    if next(module.parameters()).is_meta:
+        return ""
     digest = hashlib.sha256()
     named = {name.replace(".base_layer.", "."): value for name, value in module.named_parameters()}
     for name in sorted(name for name in named if ".lora_" not in name):
@@ -69,7 +71,7 @@ class DiffusersDenoiser(Denoiser):
         network: Network = getattr(pipeline, architecture.module)
         self.module, self.family, config = network, schedule.family, network.config
         # Guidance-distilled networks take the scale as an input and have no unconditional branch.
-        self._distilled = bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
+        self.distilled = bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +84,7 @@ class DiffusersDenoiser(Denoiser):
 
         The conditioning may be on any device.
         """
-        guided = guided and guidance_scale != 1 and not self._distilled
+        guided = guided and guidance_scale != 1 and not self.distilled
         sigma = sigma.detach().to("cpu", torch.float64)
         scaling = self._schedule.scaling(sigma)
         dtype = next(self.module.parameters()).dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -26,12 +26,12 @@ memory costs."""
 def activation_bytes(denoiser: Denoiser, rows: Rows) -> int:
     """Count the bytes that autograd keeps for one row's backward pass, without parameters, in one forward pass."""
     kept: dict[int, int] = {}
-    parameters = {p.untyped_storage().data_ptr() for p in denoiser.module.parameters()}
+    parameters = {p.untyped_storage()._cdata for p in denoiser.module.parameters()}
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in parameters:  # its address in memory is 0 on the meta device
+            kept[storage._cdata] = storage.nbytes()
         return tensor.detach()  # an operation that kept its own result would hold itself, and its memory, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
@@ -56,16 +56,33 @@ def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0, proce
     Args:
         denoiser: the policy.
         rows: at least one, of the kind to be evaluated.
-        micro_batch: rows per backward pass as somebody chose them; 0 measures what fits into free memory.
+        micro_batch: rows per backward pass as somebody chose them; 0 takes what fits into free memory.
         processes: how many share a processor's memory.
     """
-    if micro_batch and denoiser.device.type != "cpu":
-        return BatchLimits(micro_batch, micro_batch)
-    each = max(1, activation_bytes(denoiser, rows))
-    free = free_bytes(denoiser.device) / (processes if denoiser.device.type == "cpu" else 1)
-    backward = micro_batch or max(1, int(MEMORY_SHARE * free / each))
-    quick = max(1, PROCESSOR_BYTES // each) if denoiser.device.type == "cpu" else backward
-    return BatchLimits(backward, min(backward, quick))
+    on_processor = denoiser.device.type == "cpu"
+    free = free_bytes(denoiser.device) / (processes if on_processor else 1)
+    try:
+        each = activation_bytes(denoiser, rows)
+    except torch.cuda.OutOfMemoryError:
+        if not micro_batch:
+            raise
+        each = 0  # the first update says better what to do
+    return limits_within(free, each, micro_batch, on_processor)
+
+
+def limits_within(free: float, each: int, micro_batch: int, on_processor: bool) -> BatchLimits:
+    """Return how many rows fit into free memory.
+
+    Args:
+        free: bytes.
+        each: bytes of one row's activations.
+        micro_batch: see `fit_batch_limits`.
+        on_processor: whether a processor evaluates them.
+    """
+    size = max(1, each)
+    backward = micro_batch or max(1, int(MEMORY_SHARE * free / size))
+    quick = max(1, PROCESSOR_BYTES // size) if on_processor else backward
+    return BatchLimits(backward, min(backward, quick), each)
 
 
 @runtime_checkable
@@ -99,10 +116,12 @@ class BatchLimits:
     Attributes:
         backward: as many graphs fit in memory; a loss that joins more rows takes two passes.
         forward: rows in one batch where no graph is kept, or where the rows' losses are independent.
+        each: bytes that autograd keeps for a row; 0 where that was not measured.
     """
 
     backward: int
     forward: int
+    each: int = field(default=0, compare=False)
 
 
 def row_log_ratios(denoiser: Denoiser, rows: Rows) -> Tensor:
@@ -188,7 +207,7 @@ def backward(
     loss = loss_of(leaf)
     (weights,) = torch.autograd.grad(loss * scale, leaf)
     for part, weight in zip(parts, weights.split(limits.forward), strict=True):
-        if weight.any():  # clamped and unpaired rows have no gradient
+        if weight.is_meta or weight.any():  # clamped and unpaired rows have no gradient
             (values_of(part) * weight).sum().backward()
     return loss.detach(), leaf.detach()
 

@@ -21,6 +21,7 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import clipped
 from ..diffusion.rollout import generator
 from ..errors import D3POError, unbroken
+from ..picks import Pick, pairs
 from ..processes import ALONE, Message, Processes
 from ..settings import FilledTrainSettings, prediction_beta, useful_epochs
 from .methods import METHODS, compares_trajectories
@@ -102,6 +103,27 @@ def make_blocks(group: TrainingGroup, rows: Rows, settings: FilledTrainSettings,
     if compares_trajectories(settings):
         return [Block(rows, group, candidates, weight)]
     return [Block(rows[slice(k, None, steps)], group, candidates, weight / steps) for k in range(steps)]
+
+
+def rows_at_once(limits: BatchLimits, candidates: int, recorded: int, settings: FilledTrainSettings) -> int:
+    """Return how many rows an update has in one backward pass; see `pack_blocks`.
+
+    Args:
+        limits: of the trainer.
+        candidates: of a group.
+        recorded: trained steps of an image.
+        settings: how it is trained.
+    """
+    if METHODS[settings.method].rows == "images":
+        steps = settings.draws
+    else:
+        steps = min(settings.trained_steps or recorded, recorded)
+    compared = candidates * (candidates - 1) // 2 if settings.judge else len(pairs(Pick("favourite", (0,)), candidates))
+    groups = -(-settings.batch // max(1, compared))
+    block = candidates * (steps if compares_trajectories(settings) else 1)
+    total = groups * candidates * steps
+    pack = max(block, min(total, limits.forward // block * block))
+    return pack if limits.backward >= pack else min(limits.forward, pack)
 
 
 TIE = 1e-6

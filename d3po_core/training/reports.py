@@ -46,6 +46,28 @@ class Update:
     gradient_norm: float
 
 
+@dataclass(frozen=True)
+class TeachingMemory:
+    """What a round takes in memory, measured on the network before its first update; all but the last in bytes.
+
+    Attributes:
+        network: its weights.
+        lora: its values, their gradient, AdamW's two moments, and the saved state of all but the gradient.
+        row: what autograd keeps for one row of (image, step).
+        rows: how many are evaluated at once.
+    """
+
+    network: int
+    lora: int
+    row: int
+    rows: int
+
+    @property
+    def total(self) -> int:
+        """Return all of it, in bytes."""
+        return self.network + self.lora + self.row * self.rows
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report(ABC):
     """What is known after an update of any round.

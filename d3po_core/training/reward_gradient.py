@@ -14,7 +14,7 @@ from ..diffusion.image_model import ImageModel, check_finite
 from ..diffusion.rollout import generator
 from ..diffusion.steps import LinearSteps
 from ..diffusion.tiled_decoding import decode_in_tiles
-from ..rewards import Reward
+from ..rewards.reward import ScoreFunction
 from ..settings import RewardSettings
 
 LATE = 0.25
@@ -61,7 +61,7 @@ class RewardGradient:
     def __init__(
         self,
         model: ImageModel,
-        reward: Reward,
+        reward: ScoreFunction,
         steps: LinearSteps,
         shape: tuple[int, ...],
         guidance_scale: float,
@@ -85,16 +85,21 @@ class RewardGradient:
         Returns:
             The rewards of all images that the gradient was taken of.
         """
+        rewards = self.passes(samples, update, at_once, scale, of)
+        return [reward for batch in rewards for reward in batch.tolist()]
+
+    def passes(
+        self, samples: Sequence[PromptSample], update: int, at_once: int, scale: float = 1.0, of: int = 0
+    ) -> Iterator[Tensor]:
+        """Do the backward passes of `backward` one by one, and yield the rewards of each, (B,)."""
         finished = self._model.denoiser.finished
-        seen: list[float] = []
         for part in batches(samples, at_once):
             for latents, times in self._latents(part, update):
                 clean = check_finite(finished(latents), "network")
                 images = check_finite(decode_in_tiles(self._model.decode, clean, self._settings.tile), "VAE")
                 rewards = self._reward(images, [each.prompt for each in part])
                 (-rewards.sum() * (scale / ((of or len(samples)) * times))).backward()
-                seen += rewards.detach().tolist()
-        return seen
+                yield rewards.detach()
 
     def _latents(self, samples: list[PromptSample], update: int) -> Iterator[tuple[Tensor, int]]:
         """Yield clean latents with gradient (B, ...), one or several times, each with the number of times."""

@@ -38,7 +38,7 @@ from ..run import Round, Run, device_name, policy_id
 from ..run.rounds import DamagedState
 from ..settings import FilledTrainSettings, LoraSettings, RewardSettings
 from .passes import mean_kl, misfit, pack_optimizer
-from .reports import Report, RoundResult, RoundState
+from .reports import Report, RoundResult, RoundState, TeachingMemory
 from .rows import TrainingGroup
 
 if TYPE_CHECKING:
@@ -166,6 +166,10 @@ class RoundTrainer(ABC):
     @abstractmethod
     def trained_on(self) -> list[str]:
         """Return the ids of the groups that the LoRA has learnt from."""
+
+    def memory(self) -> TeachingMemory | None:
+        """Return what the round takes in memory; None where that was not measured."""
+        return None
 
     @property
     def state(self) -> RoundState:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.rollout import generator
+from ..diffusion.trainable import PLAIN
 from ..errors import D3POError
 from ..lora.weights import blend
 from ..processes import ALONE, Processes
@@ -31,7 +32,7 @@ from ..run.panel import Panel, check_people
 from ..settings import FILLED, FilledTrainSettings, LoraSettings, TrainSettings, fill_in, from_stored, validate
 from .methods import METHODS
 from .passes import BatchLimits, checkpointing, fit_batch_limits, unpack_optimizer
-from .preference_optimizer import PreferenceOptimizer
+from .preference_optimizer import PreferenceOptimizer, rows_at_once
 from .preferences import (
     GroupLoader,
     PreferenceData,
@@ -42,12 +43,14 @@ from .preferences import (
     of_each_kind,
     score_preferences,
 )
-from .reports import RoundResult, RoundState, StepReport, Update
+from .reports import RoundResult, RoundState, StepReport, TeachingMemory, Update
 from .round_trainer import OpenRound, RoundPlan, RoundTrainer, open_round, opening, stopped_round
 from .rows import Reference, Rows, group_rows, noise_images, noise_levels
 
 DRIFT_GROUPS = 16
 """Groups on which drift is measured at the end, on one recorded step of one image each."""
+LORA_COPIES = 7
+"""Of a LoRA's values in memory: themselves, their gradient, AdamW's moments, and the saved state of all but that."""
 FREE_TO_CHANGE = ("micro_batch", "checkpointing", "reevaluate_reference")
 """Settings that an interrupted round takes anew: they change memory, or were changed because the model has."""
 
@@ -164,6 +167,21 @@ class Trainer(RoundTrainer):
             strength_scan=tuple(state.strength_scan),
             figures=state.figures,
             reason=" ".join([self._reason(), *doubts(share)]).strip(),
+        )
+
+    def memory(self) -> TeachingMemory | None:
+        """See `RoundTrainer.memory`."""
+        lora, device = self._lora.parameters(), self.denoiser.device
+        ours = {id(parameter) for parameter in lora}
+        weights = [p for p in self.denoiser.module.parameters() if id(p) not in ours]
+        if not self._limits.each or any(type(weight) not in PLAIN for weight in weights):  # a host's quantised ones
+            return None
+        group = self._load(min(self.data.training))
+        return TeachingMemory(
+            network=sum(p.untyped_storage().nbytes() for p in weights if p.device == device),
+            lora=LORA_COPIES * sum(parameter.untyped_storage().nbytes() for parameter in lora),
+            row=self._limits.each,
+            rows=rows_at_once(self._limits, *group.shape, self.settings),
         )
 
     @property

@@ -28,6 +28,7 @@ from d3po_core.run.database import DATABASE
 EARLIER = Path(__file__).parents[1] / "data" / "earlier_run"
 RUN, NEW = "my taste", "new taste"
 NEEDED = {
+    "plan": {"--model": "garden"},
     "sample": {"--run": NEW, "--prompt": "a red tulip by day"},
     "annotate": {"--run": RUN, "--export": "new.json"},
     "import": {"--run": NEW, "--from": "pictures"},
@@ -65,6 +66,14 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     "draft --run": NEW_RUN,
     "demo --run": [*NEW_RUN, (RUN, "There is a run in")],
     "--run": NO_RUN,
+    "plan --model": [
+        *[("nowhere", "There is no model 'nowhere'."), ("other", "'other' is not a diffusers pipeline folder")],
+        *[("notes.txt", "is not a .safetensors file"), ("damaged.safetensors", "damaged.safetensors")],
+    ],
+    "--parts": [("some", "invalid choice: 'some'")],
+    "--size": [("3x", "--size is '3x'."), ("0", "--size is '0'."), ("-64", "--size is '-64'."), ("big", "'big'")],
+    "--memory": [("0", "--memory is 0."), ("nan", "--memory is nan."), ("much", "--memory is 'much'.")],
+    "--measure": [],
     "--model": [
         *[("nowhere", "There is no model at 'nowhere'."), ("other", "it has no model_index.json")],
         *[("notes.txt", "is not a .safetensors file"), ("damaged.safetensors", "damaged.safetensors")],

@@ -11,8 +11,8 @@ from tools import structure
 
 COUNTS = structure.count(ROOT) if (ROOT / "nodes").is_dir() else {}
 MOST = {
-    "files in d3po_core": 136,
-    "Python files in the product": 205,
+    "files in d3po_core": 145,
+    "Python files in the product": 214,
     "loose modules in d3po_core": 6,
     "the word Any": 180,
     "modules in import circles": 0,
