@@ -225,7 +225,7 @@ def test_another_loaded_lora_stays_on_underneath_and_intact(tmp_path) -> None:  
         assert predict(network).equal(plain), "an adapter that was off stays off"
     lora.remove()
     assert predict(network).equal(plain)
-    network.enable_adapters()
+    network.enable_lora()
     network.fuse_lora()
     with pytest.raises(D3POError, match="fused"):
         attach(network, SMALL, kind="peft")
