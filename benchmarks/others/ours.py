@@ -39,10 +39,9 @@ WAYS = {
 def picks(model: DiffusersModel, way: str, asked: argparse.Namespace) -> None:
     """Draw a pair, and train on one step of it at a time."""
     sample = SampleSettings(steps=asked.steps, guidance_scale=asked.guidance, candidates=2, window="all", noise="all")
-    denoiser = model.denoiser
-    group = draw_group(denoiser, model.latent_shape()[-1], sample, 0)
-    meter = Meter(asked.intervals, 1, rows=2)
+    denoiser, meter = model.denoiser, Meter(asked.intervals, 1, rows=2)
     meter.begin()
+    group = draw_group(denoiser, model.latent_shape()[-1], sample, 0)
     lora = attach(denoiser.module, LORA)
     reference = Reference("base", denoiser, lora.off, 2)
     trainer = PreferenceOptimizer(
