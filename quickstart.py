@@ -3,10 +3,12 @@
     python quickstart.py                 install what is needed, then open the Studio: a page to pick and teach in
     python quickstart.py --headless      no page: the whole loop on the embedded model, a program picks in your place
     python quickstart.py test            install what is missing, then run all tests (more arguments go to pytest)
+    python quickstart.py test --oldest   the same with the oldest diffusers, transformers and so on that are supported
 
 Everything is installed into the folder .venv beside this file, or into the one named by the environment variable
-D3PO_VENV; nothing else on your computer changes. A second start skips the installation. More arguments go to the Studio
-(--help-studio lists them), or with --headless to the command `d3po demo` (--help-demo lists them).
+D3PO_VENV; with --oldest into one that has -oldest behind its name, too. Nothing else on your computer
+changes. A second start skips the installation. More arguments go to the Studio (--help-studio lists them), or with
+--headless to the command `d3po demo` (--help-demo lists them).
 
 Old Pythons can read this file too (so there is no `from __future__ import annotations`), and say that they are too old.
 """
@@ -28,6 +30,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 PINNED = ROOT / "requirements" / "pinned.txt"
+OLDEST = ROOT / "requirements" / "oldest.txt"
 STAMP = "d3po-installed.json"
 BARE = ["k-diffusion==0.1.1.post1"]
 """What the tests compare with, without the many packages that it asks for and the tests never reach."""
@@ -39,11 +42,15 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     testing = arguments[:1] == ["test"]
+    oldest = testing and "--oldest" in arguments
+    if oldest and sys.version_info >= (3, 12):
+        raise SystemExit("The oldest versions are not offered for this Python. Start this with Python 3.10 or 3.11.")
     folder = Path(os.environ.get("D3PO_VENV") or ROOT / ".venv").expanduser().absolute()
-    prepare(folder, {"standalone", "test"} if testing else {"standalone"})
+    folder = folder.with_name(folder.name + "-oldest") if oldest else folder
+    prepare(folder, {"standalone", "test"} if testing else {"standalone"}, OLDEST if oldest else PINNED)
     python = str(venv_python(folder))
     if testing:
-        return run([python, "-m", "pytest", *arguments[1:]], cwd=ROOT)
+        return run([python, "-m", "pytest", *(word for word in arguments[1:] if word != "--oldest")], cwd=ROOT)
     options = [option for option in arguments if option != "--headless" and not option.startswith("--help-")]
     helped = ["--help"] if any(option.startswith("--help-") for option in arguments) else []
     headless = "--headless" in arguments or "--help-demo" in arguments
@@ -51,13 +58,13 @@ def main(arguments: list[str]) -> int:
     return run([python, "-m", *module, *options, *helped])
 
 
-def prepare(folder: Path, extras: set[str]) -> None:
+def prepare(folder: Path, extras: set[str], versions: Path) -> None:
     """Make the virtual environment and install into it, unless that is done already."""
-    if venv_works(folder) and extras <= installed(folder):
+    if venv_works(folder) and extras <= installed(folder, versions):
         return
     start = time.monotonic()
     make_venv(folder)
-    install(folder, extras | installed(folder))
+    install(folder, extras | installed(folder, versions), versions)
     print(f"Installed in {time.monotonic() - start:.0f} s.\n", flush=True)
 
 
@@ -87,10 +94,10 @@ def make_venv(folder: Path) -> None:
         raise SystemExit(explain(made.stdout + made.stderr))
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, versions: Path) -> str:
     """Return a hash of what an installation depends on: the versions, the checkout's path, the Python."""
     parts = [
-        PINNED.read_bytes(),
+        versions.read_bytes(),
         (ROOT / "pyproject.toml").read_bytes(),
         Path(__file__).read_bytes(),
         os.fsencode(ROOT),
@@ -98,26 +105,26 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256(b"\0".join([*parts, (folder / "pyvenv.cfg").read_bytes()])).hexdigest()
 
 
-def installed(folder: Path) -> set[str]:
+def installed(folder: Path, versions: Path) -> set[str]:
     """Return the extras that an earlier start installed completely and that are still right."""
     try:
         stamp = json.loads((folder / STAMP).read_text())
-        return set(stamp["extras"]) if stamp["fingerprint"] == fingerprint(folder) else set()
+        return set(stamp["extras"]) if stamp["fingerprint"] == fingerprint(folder, versions) else set()
     except (OSError, ValueError, KeyError):
         return set()
 
 
-def install(folder: Path, extras: set[str]) -> None:
-    """Install this checkout and what it needs, in the versions that it was tested with."""
+def install(folder: Path, extras: set[str], versions: Path) -> None:
+    """Install this checkout and what it needs, in the versions of a list that it was tested with."""
     print(
         "Installing PyTorch and diffusers. This happens once, takes some minutes, and on Linux downloads 1.4 GB\n"
         "and fills 5 GB (much less on macOS and Windows).",
         flush=True,
     )
-    pip(folder, "-c", str(PINNED), "-e", f"{ROOT}[{','.join(sorted(extras))}]")
+    pip(folder, "-c", str(versions), "-e", f"{ROOT}[{','.join(sorted(extras))}]")
     if "test" in extras:
         pip(folder, "--no-deps", *BARE)
-    stamp = {"fingerprint": fingerprint(folder), "extras": sorted(extras)}
+    stamp = {"fingerprint": fingerprint(folder, versions), "extras": sorted(extras)}
     (folder / STAMP).write_text(json.dumps(stamp))
 
 

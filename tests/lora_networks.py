@@ -179,9 +179,21 @@ def trained(network: nn.Module, settings: LoraSettings | None = None) -> LoraWei
     return filled(lora.weights())
 
 
+def active_adapters(network: nn.Module) -> set[str]:
+    """The names of the adapters that are on, as PEFT's own layers have them."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {name for m in network.modules() if isinstance(m, BaseTunerLayer) for name in m.active_adapters}
+
+
 def same(a: LoraWeights, b: LoraWeights, tolerance: float = 1e-6) -> bool:
     """Whether two LoRAs do the same to every layer."""
     return a.keys() == b.keys() and all(relative(delta(a[k]), delta(b[k])) < tolerance for k in a)
+
+
+def to_load(file: Path) -> dict[str, str]:
+    """Arguments of diffusers' loaders that name a file. Offline, older ones want its folder and its name apart."""
+    return {"pretrained_model_name_or_path_or_dict": str(file.parent), "weight_name": file.name}
 
 
 def load_with_diffusers(network: nn.Module, file: Path) -> None:
@@ -194,14 +206,14 @@ def load_with_diffusers(network: nn.Module, file: Path) -> None:
             loaders.StableDiffusionXLLoraLoaderMixin if base == "sdxl" else loaders.StableDiffusionLoraLoaderMixin
         )
         config = {"unet_config": network.config} if base == "sdxl" else {}
-        tensors, alphas = mixin.lora_state_dict(str(file), **config)
+        tensors, alphas = mixin.lora_state_dict(**to_load(file), **config)
         mixin.load_lora_into_unet(tensors, alphas, network)
     elif base == "sd3":
-        tensors = loaders.SD3LoraLoaderMixin.lora_state_dict(str(file))
+        tensors = loaders.SD3LoraLoaderMixin.lora_state_dict(**to_load(file))
         assert all("lora" in key for key in tensors), "diffusers refuses the file otherwise"
         loaders.SD3LoraLoaderMixin.load_lora_into_transformer(tensors, network)
     else:
-        tensors, alphas = loaders.FluxLoraLoaderMixin.lora_state_dict(str(file), return_alphas=True)
+        tensors, alphas = loaders.FluxLoraLoaderMixin.lora_state_dict(**to_load(file), return_alphas=True)
         loaders.FluxLoraLoaderMixin.load_lora_into_transformer(tensors, alphas, network)
 
 

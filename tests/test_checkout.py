@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST_PACKAGES = {"filelock", "numpy", "pillow", "safetensors"}
+VERSIONS = ["pinned.txt", "oldest.txt"]
 HEAVY = {"torch", "diffusers", "transformers", "peft", "gradio", "PIL", "numpy"}
 
 
@@ -51,15 +52,24 @@ def test_hosts_are_asked_for_nothing_new():
     assert names(pyproject()["project"]["dependencies"]) == HOST_PACKAGES
 
 
-def test_everything_that_is_installed_is_pinned():
+@pytest.mark.parametrize("versions", VERSIONS)
+def test_everything_that_is_installed_is_pinned(versions):
     project = pyproject()["project"]
-    pinned = names((ROOT / "requirements" / "pinned.txt").read_text().splitlines())
+    pinned = names((ROOT / "requirements" / versions).read_text().splitlines())
     extras = project["optional-dependencies"]
     assert names(project["dependencies"] + extras["standalone"] + extras["test"]) | {"torch"} <= pinned
 
 
-def test_no_python_gets_two_versions_of_one_package():
-    lines = [line for line in (ROOT / "requirements" / "pinned.txt").read_text().splitlines() if "==" in line]
+def test_lower_bounds_are_the_oldest_versions_that_are_tested():
+    oldest = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "requirements" / "oldest.txt").read_text(), re.M))
+    standalone = pyproject()["project"]["optional-dependencies"]["standalone"]
+    bounds = dict(re.match(r"([\w-]+)>=([\d.]+)", requirement).groups() for requirement in standalone)
+    assert {name: oldest[name] for name, low in bounds.items() if not f"{oldest[name]}.".startswith(f"{low}.")} == {}
+
+
+@pytest.mark.parametrize("versions", VERSIONS)
+def test_no_python_gets_two_versions_of_one_package(versions):
+    lines = [line for line in (ROOT / "requirements" / versions).read_text().splitlines() if "==" in line]
     for python in ("old", "new"):
         skip = 'python_version >= "3.11"' if python == "old" else 'python_version < "3.11"'
         chosen = [line.partition("==")[0] for line in lines if skip not in line]

@@ -62,7 +62,8 @@ def test_no_command_is_made_up():
 @pytest.mark.parametrize("line", commands("python -m benchmarks"))
 def test_benchmarks_and_their_flags_exist(line):
     _, _, module, *arguments = shlex.split(line)
-    file = ROOT / (module.replace(".", "/") + ".py")
+    place = ROOT / module.replace(".", "/")
+    file = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
     assert file.is_file()
     source = file.read_text("utf-8")
     if "benchmarks.learning import" in source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,28 @@ def test_testing_adds_what_is_missing_and_passes_arguments_on(venv):
 
 
 @posix
+def test_the_oldest_versions_have_an_environment_of_their_own(venv, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 11, 0))
+    other = venv / "venv-oldest"
+    shutil.copytree(venv / "venv", other)
+    quickstart.main(["test", "-x"])
+    quickstart.main(["test", "--oldest", "-k", "steps"])
+    quickstart.main(["test", "--oldest"])
+    install, _, tests, again = calls(venv)[3:]
+    assert install == f"-m pip install -c {quickstart.OLDEST} -e {ROOT}[standalone,test]"
+    assert (tests, again) == ("-m pytest -k steps", "-m pytest")
+    assert (other / quickstart.STAMP).exists() and (venv / "venv" / quickstart.STAMP).exists()
+    assert quickstart.installed(other, quickstart.PINNED) == set()
+
+
+def test_the_oldest_versions_are_refused_where_nobody_offers_them(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 12, 0))
+    monkeypatch.setattr(quickstart, "prepare", lambda *_: pytest.fail("installed"))
+    with pytest.raises(SystemExit, match=r"Start this with Python 3\.10 or 3\.11"):
+        quickstart.main(["test", "--oldest"])
+
+
+@posix
 @pytest.mark.parametrize("change", ["versions", "place", "python"])
 def test_other_versions_checkout_or_python_install_again(venv, monkeypatch, change):
     quickstart.main([])
@@ -104,7 +127,7 @@ def test_other_versions_checkout_or_python_install_again(venv, monkeypatch, chan
 @pytest.mark.parametrize("stamp", ["", "{", "{}", '{"extras": 3, "fingerprint": "x"}'])
 def test_a_damaged_stamp_means_installing_again(venv, stamp):
     (venv / "venv" / quickstart.STAMP).write_text(stamp)
-    assert quickstart.installed(venv / "venv") == set()
+    assert quickstart.installed(venv / "venv", quickstart.PINNED) == set()
 
 
 @posix
@@ -115,7 +138,7 @@ def test_a_failed_installation_is_told_and_not_remembered(venv):
     )
     with pytest.raises(SystemExit, match="disk is full"):
         quickstart.main([])
-    assert quickstart.installed(venv / "venv") == set()
+    assert quickstart.installed(venv / "venv", quickstart.PINNED) == set()
     assert not any("studio" in call for call in calls(venv))
     (venv / "status").write_text("0")
     assert quickstart.main([]) == 0

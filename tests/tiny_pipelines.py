@@ -5,8 +5,11 @@ Weights are drawn from a seed, so two calls give equal models. For tests only.
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -45,9 +48,12 @@ Made = TypeVar("Made")
 
 
 def tiny_tokenizer(max_tokens: int = MAX_TOKENS) -> CLIPTokenizer:
-    """A CLIP tokenizer of bytes: every letter is a token."""
-    vocabulary = {token: i for i, token in enumerate(_VOCABULARY)}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=max_tokens)
+    """A CLIP tokenizer of bytes: every letter is a token. Read from its files, which every transformers can do."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(_VOCABULARY)}), "utf-8")
+        (folder / "merges.txt").write_text("#version: 0.2\n", "utf-8")
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=max_tokens)
 
 
 def tiny_clip(hidden: int = 16, projection: int | None = None) -> Any:

@@ -94,7 +94,9 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Pipeline:
         )
     options = _left_out(kind, index) | ({"variant": variants.pop()} if variants else {})
     try:
-        return kind.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
+        return kind.from_pretrained(
+            str(folder), use_safetensors=True, local_files_only=True, **_dtype_option(dtype), **options
+        )
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # diffusers and transformers raise errors of many kinds on bad files
@@ -127,7 +129,7 @@ def _from_file(file: Path, base_config: Path | None, dtype: torch.dtype) -> Pipe
     config = {} if base_config is None else {"config": str(base_config), "local_files_only": True}
     try:
         with _in_small_letters(file) as path:
-            pipeline = kind.from_single_file(str(path), dtype=dtype, **config, **_left_out(kind, index))
+            pipeline = kind.from_single_file(str(path), **_dtype_option(dtype), **config, **_left_out(kind, index))
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # diffusers, transformers and the hub's client raise errors of many kinds
@@ -192,6 +194,14 @@ def _left_out(kind: type[Pipeline], index: Index) -> dict[str, object]:
     known = inspect.signature(kind.__init__).parameters
     options: dict[str, object] = {name: None for name in known if name in UNUSED or index.get(name) == ABSENT}
     return {**options, "requires_safety_checker": False} if "requires_safety_checker" in known else options
+
+
+def _dtype_option(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """Return a dtype under the name by which this diffusers takes it: one does not know the other's, and ignores it."""
+    import diffusers
+
+    older = tuple(map(int, diffusers.__version__.split(".")[:2])) < (0, 40)
+    return {"torch_dtype" if older else "dtype": dtype}
 
 
 def _check_weights(folder: Path) -> str | None:

@@ -20,6 +20,7 @@ from d3po_core.cli import main
 from d3po_core.run import Run
 from d3po_core.run.groups import Groups
 from d3po_core.training.preference_optimizer import PreferenceOptimizer
+from tests.lora_networks import to_load
 from tests.tiny_pipelines import tiny_sd
 
 PROMPTS = ["a red fox", "a blue house", "a green tree"]
@@ -119,7 +120,7 @@ def test_the_exported_lora_loads_in_plain_diffusers(taught, tmp_path):
     (path,) = (tmp_path / "loras").iterdir()
     assert path.name == "my-taste-round1.safetensors"
     pipe = tiny_sd()
-    pipe.load_lora_weights(str(path))
+    pipe.load_lora_weights(**to_load(path))
     assert pipe.get_active_adapters()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import struct
 from datetime import datetime, timezone
@@ -21,6 +22,7 @@ from d3po_core.settings import LoraSettings
 from tests import tiny_pipelines
 from tests.lora_networks import (
     NETWORKS,
+    active_adapters,
     delta,
     fill,
     load_with_diffusers,
@@ -31,6 +33,7 @@ from tests.lora_networks import (
     tiny_sd1,
     tiny_sd3,
     tiny_sdxl,
+    to_load,
     trained,
     warnings_of_diffusers,
 )
@@ -65,10 +68,11 @@ def test_a_whole_pipeline_loads_the_file(pipeline: str, tmp_path: Path, loader_w
     pipe = getattr(tiny_pipelines, pipeline)()
     network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     weights = trained(network)
-    pipe.load_lora_weights(str(save_lora(tmp_path / "taste.safetensors", weights, network)), adapter_name="taste")
+    file = save_lora(tmp_path / "taste.safetensors", weights, network)
+    pipe.load_lora_weights(**to_load(file), adapter_name="taste")
     for path, w in weights.items():
         assert relative(network.get_submodule(path).get_delta_weight("taste").flatten(1).double(), delta(w)) < 1e-6
-    assert network.active_adapters() == ["taste"]
+    assert active_adapters(network) == {"taste"}
     assert all(message.startswith("No LoRA keys associated to CLIP") for message in loader_warnings), (
         "of the text encoders"
     )
@@ -127,7 +131,9 @@ def test_alpha_from_diffusers_own_metadata(rslora: bool, tmp_path: Path) -> None
     expected = attach_and_predict(network, read)
     from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader
 
-    state, alphas, stored = Loader.lora_state_dict(str(tmp_path / "a.safetensors"), return_lora_metadata=True)
+    if "metadata" not in inspect.signature(Loader.load_lora_into_unet).parameters:
+        pytest.skip("this diffusers does not read them: since 0.34")
+    state, alphas, stored = Loader.lora_state_dict(**to_load(tmp_path / "a.safetensors"), return_lora_metadata=True)
     Loader.load_lora_into_unet(state, alphas, network, metadata=stored)
     with torch.no_grad():
         assert relative(predict(network), expected) < 1e-6

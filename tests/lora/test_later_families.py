@@ -191,6 +191,10 @@ def test_flux1_files_keep_their_names_and_are_refused_by_later_models(tmp_path: 
 
 def test_diffusers_own_later_networks_are_refused(tmp_path: Path) -> None:
     """Their loaders would not take a host's names; and Qwen-Image's layers are called as SD3's are."""
+    import diffusers
+
+    if not hasattr(diffusers, "QwenImageTransformer2DModel"):
+        pytest.skip("this diffusers does not have them: since 0.35")
     from diffusers import ChromaTransformer2DModel, QwenImageTransformer2DModel
 
     with torch.device("meta"):

@@ -20,6 +20,7 @@ from d3po_core.embedded import GARDEN_FOLDER, split_prompts
 from d3po_core.run import Run
 from d3po_core.run.run import RunLibrary
 from d3po_core.settings import LoraSettings, SampleSettings, TrainSettings
+from tests.lora_networks import to_load
 
 pytest.importorskip("gradio", reason="gradio comes with the standalone extra")
 ROOT = Path(__file__).parents[2]
@@ -187,5 +188,5 @@ def _loads_in_diffusers(run: Run, tmp_path: Path) -> None:
     from d3po_core.cli.export import export
 
     pipeline = StableDiffusionPipeline.from_pretrained(GARDEN_FOLDER)
-    pipeline.load_lora_weights(str(export(run, tmp_path / "out")))
+    pipeline.load_lora_weights(**to_load(export(run, tmp_path / "out")))
     assert pipeline.get_active_adapters()
