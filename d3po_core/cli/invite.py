@@ -31,11 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     common.add_run(parser)
     parser.add_argument("names", nargs="*", metavar="NAME", help="whom to invite")
     parser.add_argument(
-        "--days", type=number(float, "--days"), default=14.0, metavar="X", help="for which their links work [14]"
+        "--days",
+        type=number(float, "--days", 0.1, 3650),
+        default=14.0,
+        metavar="X",
+        help="for which their links work [14]",
     )
     parser.add_argument("--revoke", action="append", default=[], metavar="NAME", help="end this person's link")
     parser.add_argument(
-        "--overlap", type=number(int, "--overlap"), metavar="N", help="how many people see the same group [1]"
+        "--overlap", type=number(int, "--overlap", 1, 100), metavar="N", help="how many people see the same group [1]"
     )
 
 

@@ -23,6 +23,7 @@ from d3po_core.cli.flags import SECTIONS, make_parser, run_folder
 from d3po_core.embedded import GARDEN_FOLDER
 from d3po_core.errors import D3POError
 from d3po_core.models import loading
+from d3po_core.run import Run
 from d3po_core.run.database import DATABASE
 
 EARLIER = Path(__file__).parents[1] / "data" / "earlier_run"
@@ -38,6 +39,8 @@ NEEDED = {
     "evaluate": {"--run": RUN, "--scorer": "warmth", "--prompt": "a red tulip by day", "--prompts": "two.txt"},
     "export": {"--run": RUN, "--to": "new"},
     "info": {"--run": RUN},
+    "serve": {"--run": RUN},
+    "invite": {"--run": RUN},
     "demo": {"--run": NEW},
 }
 """A right call of each command; the value that is tried takes the place of the right one."""
@@ -126,6 +129,12 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     "--go-on": [],
     "--free-space": [],
     "--ranking": [],
+    "--listen": [("nowhere.invalid", "Port 7869 at nowhere.invalid cannot be listened on")],
+    "--port": [("0", "--port is 0."), ("65536", "--port is 65536."), ("some", "--port is 'some'.")],
+    "--url": [("pick.example.org", "--url is 'pick.example.org'."), ("https://a/?b", "--url is 'https://a/?b'.")],
+    "--days": [("0", "--days is 0."), ("nan", "--days is nan."), ("week", "--days is 'week'.")],
+    "--revoke": [("nobody", "Nobody named 'nobody' has a link that works.")],
+    "--overlap": [("0", "--overlap is 0."), ("101", "--overlap is 101."), ("1.5", "--overlap is '1.5'.")],
     "--keep-rounds": [("-1", "--keep-rounds is -1."), ("all", "--keep-rounds is 'all'.")],
     "--picks": [("0", "--picks is 0."), ("many", "--picks is 'many'.")],
     "--width": [("13", "13")],
@@ -143,9 +152,9 @@ def cases() -> Iterator[tuple[str, str, str | None, str]]:
     for command in COMMANDS:
         parser = make_parser(command, import_module(f"d3po_core.cli.{command}"))
         for action in parser._actions:
-            flag = next(each for each in action.option_strings if each.startswith("--"))
-            if isinstance(action, argparse._HelpAction):
+            if isinstance(action, argparse._HelpAction) or not action.option_strings:
                 continue
+            flag = next(each for each in action.option_strings if each.startswith("--"))
             own = WRONG.get(f"{command} {flag}", WRONG.get(flag))
             section, _, name = action.dest.partition(".")
             fields = {item.name: item for item in dataclasses.fields(SECTIONS[section])} if name else {}
@@ -179,6 +188,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run and with files of many kinds, in which the command is called. Nothing changes it."""
     tmp_path = tmp_path_factory.mktemp("wrong")
     shutil.copytree(EARLIER, tmp_path / RUN)
+    Run.open(tmp_path / RUN).close()  # which brings its database up to date
     if (GARDEN_FOLDER / "unet").exists():
         with closing(sqlite3.connect(tmp_path / RUN / DATABASE)) as database, database:
             identity = loading.load_model("garden").identity
