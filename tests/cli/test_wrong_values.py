@@ -104,6 +104,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         *[("binary.txt", "binary.txt"), ("notes.jsonl", "notes.jsonl")],
     ],
     "--export": [("other", "other"), ("notes.txt/x.json", "notes.txt")],
+    "--as": [("zip", "invalid choice: 'zip'")],
     "--who": [(" ", EMPTY)],
     "reward --who": [("nobody", "There are no picks of 'nobody' in this run.")],
     "--from": [
