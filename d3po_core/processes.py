@@ -79,23 +79,35 @@ class Processes:
         """Return whether this is the process that owns the run."""
         return self.rank == 0
 
+    @property
+    def computer(self) -> int:
+        """Return which computer this process is on: the number of the first process there."""
+        return self.rank - self.local_rank
+
     def device(self, asked: str | None = None) -> str | None:
         """Return the device or devices of this process's own, separated by commas; None leaves the choice open.
 
         Args:
             asked: devices that somebody named, separated by commas: the processes of a computer get equal parts of
-                them. Without, each gets one graphics card, if there are any.
+                several, and share one. Without, each gets one graphics card, if there are any.
+
+        Raises:
+            D3POError: several devices cannot be divided equally.
         """
         if self.size == 1:
             return asked
         import torch
 
         names = asked.split(",") if asked else [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        if not names:
-            return None
-        each = max(1, len(names) // self.local_size) if asked else 1
-        first = self.local_rank * each % len(names)
-        return ",".join(names[first : first + each])
+        if not asked or len(names) == 1:
+            return names[self.local_rank % len(names)] if names else None
+        if len(names) % self.local_size:
+            raise D3POError(
+                f"{len(names)} devices cannot be divided equally among {self.local_size} processes.",
+                "Name as many for each of them.",
+            )
+        each = len(names) // self.local_size
+        return ",".join(names[self.local_rank * each : (self.local_rank + 1) * each])
 
     def mine(self, items: Sequence[T]) -> list[T]:
         """Return this process's part of what is dealt out in turns."""

@@ -37,6 +37,7 @@ from tests.together_helpers import (
     train,
     train_apart,
     train_dispatched,
+    train_on_a_full_disk,
     train_until,
 )
 from tests.toy import ToyModel
@@ -328,6 +329,8 @@ def test_other_computers_get_what_training_needs(
     """Two folders: the run's, and one where the other computers make their copies, one each, and delete them."""
     folder, log, elsewhere = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log", tmp_path / "elsewhere"
     elsewhere.mkdir()
+    (elsewhere / "d3po-run-left").mkdir()  # by a process that was killed
+    (elsewhere / "d3po-run-left" / "4194305.user").touch()  # no system has so high a number
     assert finish(start(4, train_apart, folder, kind, elsewhere, log=log)) == [0] * 4, log.read_text()
     expected = learnt(taught[kind])
     for rank in range(4):
@@ -336,6 +339,29 @@ def test_other_computers_get_what_training_needs(
     used = [(elsewhere / f"{rank}.txt").read_text() for rank in range(4)]
     assert used[0] == str(folder) and used[1] == used[2] != used[3] and folder not in map(Path, used[1:])
     assert sorted(path.name for path in elsewhere.iterdir()) == [f"{rank}.txt" for rank in range(4)]
+
+
+def test_a_stopped_round_goes_on_elsewhere_after_going_back(judged: Path, tmp_path: Path) -> None:
+    """The round departs from another LoRA than the present one, and the copy has only that one."""
+    folder, log, elsewhere = shutil.copytree(judged, tmp_path / "run"), tmp_path / "log", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for updates in (10**6, 10**6, 1):
+        assert finish(start(1, train, folder, "d3po", updates, log=log)) == [0], log.read_text()
+    run = Run.open(folder)
+    run.rounds.go_back("1")
+    assert run.rounds.stopped() and run.rounds.needed() != run.rounds.current_policy()
+    run.close()
+    assert finish(start(2, train_apart, folder, "d3po", elsewhere, log=log)) == [0, 0], log.read_text()
+    assert [bool(each.finished) for each in Run.open(folder).rounds.all()] == [True] * 3
+
+
+def test_a_copy_that_cannot_be_written_leaves_nothing(judged: Path, tmp_path: Path) -> None:
+    elsewhere, log = tmp_path / "elsewhere", tmp_path / "log"
+    elsewhere.mkdir()
+    assert finish(start(2, train_on_a_full_disk, judged, elsewhere, log=log)) == [2, 2]
+    said = sorted(log.read_text().splitlines())
+    assert said == ["0: Another of the processes that work together has ended.", "1: The disk is full."]
+    assert [path.name for path in elsewhere.iterdir()] == ["1.txt"]
 
 
 def test_a_dispatched_network_learns_the_same(judged: Path, taught: dict[str, Path], tmp_path: Path) -> None:

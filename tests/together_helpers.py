@@ -19,6 +19,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from d3po_core.app import handing_over
 from d3po_core.app.handing_over import files_to_train
 from d3po_core.app.handing_over import opened as opened_run
 from d3po_core.app.together import help_sampling, sample_together
@@ -149,12 +150,24 @@ def train(joined: Processes, folder: Path, kind: str, updates: int = 10**6, paus
 def train_apart(joined: Processes, folder: Path, kind: str, elsewhere: Path) -> None:
     """Train a round; all processes but the first are on other computers, two on each, and have no folder of the run."""
     if not joined.first:
-        socket.gethostname = lambda: f"computer {(joined.rank + 1) // 2}"  # type: ignore[assignment]
+        joined = dataclasses.replace(joined, local_rank=(joined.rank - 1) % 2)  # ranks 1 and 2, and 3
         tempfile.tempdir = str(elsewhere)
     with opened_run(folder if joined.first else elsewhere / "none", files_to_train, joined) as run:
         assert joined.first == (run.folder == folder)
         (elsewhere / f"{joined.rank}.txt").write_text(str(run.folder))
         _train(joined, run, ToyModel(), folder, kind, 10**6, 0.0)
+
+
+def train_on_a_full_disk(joined: Processes, folder: Path, elsewhere: Path) -> None:
+    """Train a round, but the second process cannot write its copy of the run."""
+
+    def full(*_: object) -> None:
+        raise D3POError("The disk is full.")
+
+    if not joined.first:
+        (elsewhere / f"{joined.rank}.txt").touch()
+        handing_over._write = full
+    train_apart(joined, folder, "d3po", elsewhere)
 
 
 def train_dispatched(joined: Processes, folder: Path, kind: str) -> None:

@@ -7,8 +7,8 @@ as long as the work takes.
 
 from __future__ import annotations
 
+import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +24,10 @@ from .loras import lora_of
 
 CHUNK = 2**26
 """Bytes of files that are sent at once."""
+PREFIX = "d3po-run-"
+"""How the names of copies begin, in the folder for temporary files."""
 _USER = ".user"
-"""Ending of the mark that a process leaves in a copy while it uses it."""
+"""Ending of the mark that a process leaves in a copy while it uses it; before it is the process's number."""
 
 
 def files_to_draft(run: Run) -> list[Path]:
@@ -62,21 +64,24 @@ def opened(folder: str | Path, needed: Callable[[Run], Sequence[Path]], processe
             yield run
         return
     first = Run.open(folder) if processes.first else None
-    host, run_id = processes.share_facts([socket.gethostname(), first.run_id if first else ""])
-    own = first or _same_run(Path(folder), str(host), str(run_id))
-    hosts = [str(each.facts or "") for each in processes.gather(Message(None if own else socket.gethostname()))]
-    copy = _copied(processes, first, needed(first) if first else (), hosts) if any(hosts) else None
+    run_id = processes.share_facts(first.run_id if first else "")
+    own = first or (_same_run(Path(folder), run_id) if processes.computer == 0 else None)
+    needing = [bool(each.facts) for each in processes.gather(Message(own is None))]
+    copy = _copied(processes, first, needed(first) if first else (), needing) if any(needing) else None
     if own:
         with _closing(own) as run:
             yield run
     elif copy:
-        with _in_use(copy, processes.rank), _closing(Run.open(copy)) as run:
-            yield run
+        try:
+            with _closing(Run.open(copy)) as run:
+                yield run
+        finally:
+            _leave(copy)
 
 
-def _same_run(folder: Path, host: str, run_id: str) -> Run | None:
-    """Return the run of the first process, if it is in this folder of the same computer."""
-    if socket.gethostname() != host or not (folder / DATABASE).is_file():
+def _same_run(folder: Path, run_id: str) -> Run | None:
+    """Return the run of the first process, if it is in this folder."""
+    if not (folder / DATABASE).is_file():
         return None
     run = Run.open(folder)
     if run.run_id == run_id:
@@ -85,24 +90,62 @@ def _same_run(folder: Path, host: str, run_id: str) -> Run | None:
     return None
 
 
-def _copied(processes: Processes, run: Run | None, needed: Sequence[Path], hosts: Sequence[str]) -> Path | None:
+def _copied(processes: Processes, run: Run | None, needed: Sequence[Path], needing: Sequence[bool]) -> Path | None:
     """Copy a run to every computer that needs it, by one process of each, and return where this one's copy is.
 
     Args:
         processes: all of them call this.
         run: of the first process.
         needed: files in its folder.
-        hosts: by rank, the computer of a process that needs a copy; "" of the others.
+        needing: whether a process needs a copy, by rank.
     """
-    own = hosts[processes.rank]
-    writes = bool(own) and hosts.index(own) == processes.rank
-    folder = Path(tempfile.mkdtemp(prefix="d3po-")) if writes else None
-    parts = _parts(run, needed) if run else None
-    while names := (part := processes.share(next(parts, Message([])) if parts else None)).facts:
+    computers = [int(str(each.facts)) for each in processes.gather(Message(processes.computer))]
+    writers = {computer: rank for rank, computer in reversed(list(enumerate(computers))) if needing[rank]}
+    folder = _new_folder() if writers.get(processes.computer) == processes.rank else None
+    try:
+        parts = _parts(run, needed) if run else None
+        while names := (part := processes.share(next(parts, Message([])) if parts else None)).facts:
+            if folder:
+                _write(folder, names, part)  # type: ignore[arg-type]
+        folders = [each.facts for each in processes.gather(Message(str(folder) if folder else None))]
+        own = Path(str(folders[writers[processes.computer]])) if needing[processes.rank] else None
+        if own:
+            _mark(own).touch()
+        processes.gather(Message())  # before anybody leaves it, all have marked that they use it
+        return own
+    except BaseException:
         if folder:
-            _write(folder, names, part)  # type: ignore[arg-type]
-    folders = [each.facts for each in processes.gather(Message(str(folder) if folder else None))]
-    return Path(str(folders[hosts.index(own)])) if own else None
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _new_folder() -> Path:
+    """Make a folder for a copy, once those are deleted whose users were all killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if not any(_is_alive(int(mark.stem)) for mark in path.glob(f"*{_USER}")):
+            shutil.rmtree(path, ignore_errors=True)
+    half = Path(tempfile.mkdtemp(prefix="d3po-"))
+    _mark(half).touch()
+    folder = half.with_name(f"{PREFIX}{half.name.removeprefix('d3po-')}")
+    half.rename(folder)
+    return folder
+
+
+def _is_alive(process: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(process)
+
+
+def _mark(copy: Path) -> Path:
+    return copy / f"{os.getpid()}{_USER}"
+
+
+def _leave(copy: Path) -> None:
+    """Delete a copy once the last process of its computer has finished with it."""
+    _mark(copy).unlink(missing_ok=True)
+    if not any(copy.glob(f"*{_USER}")):
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 def _parts(run: Run, needed: Sequence[Path]) -> Iterator[Message]:
@@ -147,16 +190,3 @@ def _closing(run: Run) -> Iterator[Run]:
         yield run
     finally:
         run.close()
-
-
-@contextmanager
-def _in_use(copy: Path, rank: int) -> Iterator[None]:
-    """Delete a copy once the last process of its computer has finished with it."""
-    mark = copy / f"{rank}{_USER}"
-    mark.touch()
-    try:
-        yield
-    finally:
-        mark.unlink(missing_ok=True)
-        if not any(copy.glob(f"*{_USER}")):
-            shutil.rmtree(copy, ignore_errors=True)

@@ -58,8 +58,8 @@ Stop anything with Ctrl+C: what was done is kept, and the same command goes on.
 
 Several graphics cards: torchrun --nproc_per_node=2 -m d3po_core -- train --run my-taste
 (or: accelerate launch --num_processes 2 -m d3po_core train --run my-taste). The same
-goes for sample, draft and evaluate. sample also takes several computers: those that help
-need the model alone."""
+goes for sample, draft and evaluate. Other computers can help: they need the model alone.
+A network that is larger than one card: --device cuda:0,cuda:1"""
 
 
 def main(arguments: list[str] | None = None) -> int:

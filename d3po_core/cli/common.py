@@ -33,8 +33,8 @@ SECONDS_BETWEEN_LINES = 10.0
 class ProgressBar:
     """tqdm's bar on stderr. Before the first report, which alone says how much there is to do, it counts steps.
 
-    Inside its context every evaluation of the network is a sign of life: with a large model on a processor minutes pass
-    between two reports.
+    Inside its context every step is a sign of life, an evaluation of the network above all (see `check_stop`): with a
+    large model on a processor minutes pass between two reports.
 
     Args:
         label: what is being done; "" where `show` says it.
@@ -57,13 +57,13 @@ class ProgressBar:
         self.close()
 
     def _step(self) -> None:
-        """Count an evaluation of the network since the last report, and show it from time to time."""
+        """Count a step since the last report, and show it from time to time."""
         self._steps += 1
         if not self._shown or time.monotonic() - self._drawn < _seconds_between():
             return
         if self._bar is None:
             self._bar = tqdm(desc=self._label or "Working", bar_format="{desc}{postfix}, {elapsed}", leave=False)
-        steps = f"{self._steps} steps of the network"
+        steps = f"{self._steps} step{'s' * (self._steps > 1)}"
         self._bar.set_postfix_str(f"{self._note}, {steps}" if self._note else steps)
         self._drawn = time.monotonic()
 

@@ -98,22 +98,30 @@ def _flux(pipe: Pipeline, x: Tensor, t: Tensor, c: Conditioning, guidance: float
     return out.reshape(batch, h, w, channels, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
 
 
+def _reads_on(pipe: Pipeline) -> torch.device:
+    """Return the device of the text encoders: the network's layers may be on others."""
+    encoders = (getattr(pipe, f"text_encoder{suffix}", None) for suffix in ("", "_2", "_3"))
+    return next((encoder.device for encoder in encoders if encoder is not None), pipe.device)
+
+
 def _encode_sd(pipe: Pipeline, text: str) -> Conditioning:
-    return {"prompt_embeds": pipe.encode_prompt(text, pipe.device, 1, False)[0]}
+    return {"prompt_embeds": pipe.encode_prompt(text, _reads_on(pipe), 1, False)[0]}
 
 
 def _encode_sdxl(pipe: Pipeline, text: str) -> Conditioning:
-    embeds, _, pooled, _ = pipe.encode_prompt(text, device=pipe.device, do_classifier_free_guidance=False)
+    embeds, _, pooled, _ = pipe.encode_prompt(text, device=_reads_on(pipe), do_classifier_free_guidance=False)
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
 def _encode_sd3(pipe: Pipeline, text: str) -> Conditioning:
-    embeds, _, pooled, _ = pipe.encode_prompt(text, None, None, device=pipe.device, do_classifier_free_guidance=False)
+    embeds, _, pooled, _ = pipe.encode_prompt(
+        text, None, None, device=_reads_on(pipe), do_classifier_free_guidance=False
+    )
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
 def _encode_flux(pipe: Pipeline, text: str) -> Conditioning:
-    embeds, pooled, _ = pipe.encode_prompt(text, None, device=pipe.device)
+    embeds, pooled, _ = pipe.encode_prompt(text, None, device=_reads_on(pipe))
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 

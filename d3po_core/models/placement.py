@@ -53,35 +53,40 @@ def place(pipeline: Pipeline, devices: Sequence[str]) -> Pipeline:
     if len(devices) == 1:
         return pipeline.to(devices[0])
     name = ARCHITECTURES[type(pipeline).__name__].module
-    for part, module in pipeline.components.items():
-        if isinstance(module, nn.Module) and part != name:
-            module.to(devices[-1])
-    spread(getattr(pipeline, name), devices)
+    others = [part for key, part in pipeline.components.items() if isinstance(part, nn.Module) and key != name]
+    for part in others:
+        part.to(devices[-1])
+    spread(getattr(pipeline, name), devices, sum(map(_bytes, others)))
     return pipeline
 
 
-def spread(network: nn.Module, devices: Sequence[str]) -> None:
-    """Divide a network's blocks among devices, about equally by their weights.
+def spread(network: nn.Module, devices: Sequence[str], on_last: int = 0) -> None:
+    """Divide a network's blocks among devices, about equally by the weights that are on each then.
+
+    Args:
+        network: of diffusers.
+        devices: first to last.
+        on_last: bytes of other weights that are on the last one.
 
     Raises:
         D3POError: it has fewer blocks than that.
     """
     from accelerate import dispatch_model
 
-    places = block_places(network, devices)
-    if (used := len(set(places.values()))) < len(devices):
-        raise D3POError(f"This network cannot be divided among {len(devices)} cards.", f"Name {used} of them.")
+    places = block_places(network, devices, on_last)
+    if len(places) < len(devices):
+        raise D3POError(f"This network cannot be divided among {len(devices)} cards.", f"Name {len(places)} at most.")
     dispatch_model(network, places, main_device=devices[0], force_hooks=True)
 
 
-def block_places(network: nn.Module, devices: Sequence[str]) -> dict[str, str]:
+def block_places(network: nn.Module, devices: Sequence[str], on_last: int = 0) -> dict[str, str]:
     """Return the device of each block with weights, by its name.
 
     A block is what the network's own forward calls: what it passes on, accelerate's hooks move. Inside a block there
     are sums that none of them sees.
 
     Args:
-        network: of diffusers.
+        network, on_last: see `spread`.
         devices: get blocks one after another, in the order in which the network names them.
     """
     blocks = {
@@ -89,10 +94,18 @@ def block_places(network: nn.Module, devices: Sequence[str]) -> dict[str, str]:
         for name, child in network.named_children()
         for i, block in enumerate(child if isinstance(child, nn.ModuleList) else [child])
     }
-    sizes = {name: sum(tensor.nbytes for tensor in block.parameters()) for name, block in blocks.items()}
-    total, before, places = sum(sizes.values()), 0, {}
+    sizes = {name: size for name, block in blocks.items() if (size := _bytes(block))}
+    each = (sum(sizes.values()) + on_last) / len(devices)
+    ends = [each * number for number in range(1, len(devices))]  # the last device takes what is left
+    if on_last > each:  # it is full already: the others share the network
+        ends = [sum(sizes.values()) * number / (len(devices) - 1) for number in range(1, len(devices))]
+    before, places = 0, {}
     for name, size in sizes.items():
-        if size:
-            places[name] = devices[int((before + size / 2) * len(devices) / total)]
+        middle = before + size / 2
+        places[name] = devices[sum(middle > end for end in ends)]
         before += size
     return places
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())

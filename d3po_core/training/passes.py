@@ -60,7 +60,9 @@ def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0, proce
         processes: how many share a processor's memory.
     """
     on_processor = denoiser.device.type == "cpu"
-    free = free_bytes(denoiser.device) / (processes if on_processor else 1)
+    # Of a network that accelerate has divided, the fullest card decides.
+    devices = {torch.device(each) for each in getattr(denoiser.module, "hf_device_map", {}).values()}
+    free = min(map(free_bytes, devices or {denoiser.device})) / (processes if on_processor else 1)
     try:
         each = activation_bytes(denoiser, rows)
     except torch.cuda.OutOfMemoryError:

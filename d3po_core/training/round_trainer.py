@@ -284,7 +284,7 @@ def opening(run: Run, processes: Processes = ALONE) -> Iterator[ExitStack]:
     try:
         if processes.first:
             exit.enter_context(run.rounds.lock())
-        run.rounds.lora(run.rounds.needed())  # now: no round is begun, and no minute spent on a judge
+            run.rounds.lora(run.rounds.needed())  # now: no round is begun, and no minute spent on a judge
         yield exit
     except BaseException:
         exit.close()

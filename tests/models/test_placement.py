@@ -165,6 +165,7 @@ def test_one_device_is_the_pipelines() -> None:
         (4, "cuda:0,cuda:1,cuda:2,cuda:3", 2, ["cuda:0,cuda:1", "cuda:2,cuda:3"]),
         (4, "cuda:1,cuda:3", 2, ["cuda:1", "cuda:3"]),
         (4, "cuda:1", 2, ["cuda:1", "cuda:1"]),
+        (2, "cuda:0,cuda:1", 2, ["cuda:0", "cuda:1"]),
         (4, "cuda:0,cuda:1", 1, ["cuda:0,cuda:1"]),
         (4, None, 1, [None]),
     ],
@@ -175,6 +176,20 @@ def test_each_process_takes_its_own_devices(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
     found = [Processes(rank, processes, rank, processes).device(asked) for rank in range(processes)]
     assert found == expected
+
+
+def test_devices_that_cannot_be_divided() -> None:
+    with pytest.raises(D3POError, match="3 devices cannot be divided equally among 2 processes"):
+        Processes(0, 2, 0, 2).device("cuda:0,cuda:1,cuda:2")
+
+
+def test_what_else_is_on_the_last_card_counts() -> None:
+    """Of 100 bytes a block, 6 blocks, with 0, 200, 400 and 900 bytes of text encoders on the second card."""
+    network = nn.Sequential(*(nn.Linear(25, 1, bias=False) for _ in range(6)))
+    for others, first in ((0, 3), (200, 4), (400, 5), (900, 6)):
+        places = list(block_places(network, ["a", "b"], others).values())
+        assert places == ["a"] * first + ["b"] * (6 - first)
+    assert list(block_places(network, ["a", "b", "c"], 900).values()) == ["a"] * 3 + ["b"] * 3
 
 
 if __name__ == "__main__":
