@@ -273,7 +273,7 @@ def test_a_wrong_config_gets_one_sentence(tmp_path, text, told):
 
 
 WRONG = [
-    (["paint"], "There is no command 'paint'. Use one of sample"),
+    (["paint"], "There is no command 'paint'. Use one of plan, sample"),
     (["sample"], "The following arguments are required: --run. See d3po sample --help."),
     (["sample", "--run", "x", "--step", "3"], "Unrecognized arguments: --step 3"),
     (["sample", "--run", "x", "--steps", "many"], "--steps is 'many'. It must be a whole number."),
