@@ -20,7 +20,7 @@ from ..settings import (
     replace as with_values,
 )
 from ..training.methods import METHODS
-from .fitting import Fitting, card_for, fit, least_memory
+from .fitting import Fitting, card_for, fit, least_memory, memory_for
 from .planner import ALLOWANCE, Planner
 
 PARTS = {"unet": "network", "transformer": "network", "vae": "VAE"}
@@ -125,7 +125,8 @@ def fitting_lines(
     flags = " ".join(fitting.flags()) or "the defaults"
     return [
         f"{planner.name} fits {memory:g} GB with: {flags}",
-        f"  drawing {gigabytes(fitting.drawing)} GB, {fitting.sample.batch} at once; "
+        f"  reading a prompt {gigabytes(fitting.reading)} GB; "
+        f"drawing {gigabytes(fitting.drawing)} GB, {fitting.sample.batch} at once; "
         f"decoding {gigabytes(fitting.decoding)} GB; "
         f"teaching {gigabytes(fitting.teaching)} GB, {fitting.rows} row{'s' * (fitting.rows > 1)} at once",
     ]
@@ -134,7 +135,7 @@ def fitting_lines(
 def _what_would(planner: Planner, sample: SampleSettings, train: TrainSettings, lora: LoraSettings) -> str:
     least: Fitting = least_memory(planner, sample, train, lora)
     card = card_for(least.peak)
-    needs = f"a card of {card} GB" if card else f"{gigabytes(least.peak)} GB"
+    needs = f"{memory_for(least.peak):.1f} GB ({f'a card of {card} GB' if card else 'no usual card'})"
     height, width = planner.size(sample)
     return f"At {width} by {height} it takes {needs}, with: {' '.join(least.flags())}."
 
