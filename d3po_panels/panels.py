@@ -56,24 +56,34 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> Componen
         plain = controls.controls(False, {"sample": GARDEN_DEFAULTS})
     with gr.Accordion(WORDS["advanced"], open=False):
         advanced = controls.controls(True, {})
-    price = gr.Markdown()
+    price, memory = gr.Markdown(), gr.Markdown()
     progress = gr.Markdown()
     button = gr.Button(WORDS["begin"], variant="primary", elem_id="d3po_begin")
     keys = [*plain, *advanced]
     inputs = [*plain.values(), *advanced.values()]
 
-    def show_price(source: str, *values: object) -> str:
+    def show_price(source: str, *values: object) -> tuple[str, str]:
+        """Return what drawing costs, and no memory: what it was before holds no more."""
         try:
             chosen = controls.settings_of(keys, list(values))
         except D3POError:  # shown when the taste is begun
-            return ""
+            return "", ""
         side, sample = 64 if source == GARDEN else 512, chosen["sample"]
         pixels = (sample.width or side) * (sample.height or side)
         cost = drawing_cost(FIRST_ROUND, sample, pixels, worker.drawing.seconds_per_image)
-        return f"{WORDS['price']}{cost}. {_memory(source, chosen)}".rstrip()
+        return f"{WORDS['price']}{cost}.", ""
+
+    def show_memory(source: str, *values: object) -> str:
+        try:
+            return _memory(source, controls.settings_of(keys, list(values)))
+        except D3POError:
+            return ""
 
     for changed in (source, plain["sample.candidates"], advanced["sample.width"], advanced["sample.height"]):
-        changed.change(show_price, [source, *inputs], price)
+        changed.change(show_price, [source, *inputs], [price, memory])
+        # Not at every letter or place of a slider: counting takes seconds.
+        for event in filter(None, (getattr(changed, name, None) for name in ("submit", "blur", "release"))):
+            event(show_memory, [source, *inputs], memory)
 
     def begun(name: str, source: str, prompts: str, *values: object) -> Run:
         chosen = controls.settings_of(keys, list(values))
@@ -106,12 +116,12 @@ def new_taste(library: RunLibrary, worker: Worker, taste: Component) -> Componen
 
 
 def _memory(source: str, chosen: controls.ChosenSettings) -> str:
-    """Return what a model takes in memory, in a sentence; "" while what was written is no model."""
+    """Return what a model takes in memory, in a sentence; "" where it is none, or cannot be counted."""
     from d3po_core.planning.words import short_plan
 
     try:
         return short_plan(tastes.source_of(source), chosen["sample"], chosen["train"], chosen["lora"])
-    except D3POError:
+    except Exception:  # quantised weights, layers that need values: a panel is not to fail for a sentence
         return ""
 
 

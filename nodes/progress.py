@@ -74,7 +74,7 @@ class Working:
     def takes(self, memory: str) -> None:
         """Say in the node and in the gallery what this work takes in memory, behind the sentence in the node."""
         self._progress.text = memory
-        self.say(f"{self._sentence}. {memory}" if self._sentence else memory)
+        self.say(f"{self._sentence.rstrip('.')}. {memory}" if self._sentence else memory)
 
     def at(self, done: int, of: int, text: str = "") -> None:
         """Show how many steps are done. Raises the host's interruption if the user asked for it."""

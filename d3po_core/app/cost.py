@@ -6,11 +6,13 @@ Training halves its micro-batches by itself first (`training.preference_optimize
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import D3POError
 from ..settings import SampleSettings, TrainSettings, useful_epochs
-from ..training.reports import TeachingMemory
+
+if TYPE_CHECKING:
+    from ..training.reports import TeachingMemory
 
 T = TypeVar("T")
 BYTES_PER_PIXEL = 5.0
@@ -54,12 +56,15 @@ def training_cost(groups: int, images: int, steps: int, settings: TrainSettings,
 
 
 def teaching_memory(memory: TeachingMemory | None) -> str:
-    """Return what a round takes in memory, in a sentence: "Memory: about 7.4 GB (...)."; "" where it is not known."""
+    """Return what a round takes in memory, in a sentence, "" where it is not known.
+
+    Text encoders and VAE, which may be on the same device, are no part of it.
+    """
     if memory is None:
         return ""
     parts = f"network {gigabytes(memory.network)}, LoRA {gigabytes(memory.lora)}"
     rows = f"{memory.rows} row{'s' * (memory.rows > 1)} at once of {gigabytes(memory.row)}"
-    return f"Memory: about {gigabytes(memory.total)} GB ({parts}, {rows})."
+    return f"Teaching, the network and its LoRA take about {gigabytes(memory.total)} GB ({parts}, {rows})."
 
 
 def gigabytes(size: float) -> str:

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import Any
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from tqdm import tqdm
 
 from ..errors import D3POError
 from ..settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings, replace
@@ -68,15 +72,33 @@ def run(options: argparse.Namespace) -> int:
     if options.base_config:
         check_base_config(options.base_config)
     dtypes = [options.dtype] if options.dtype else ["float32", "bfloat16"]
-    planner = Planner(options.model, options.base_config, dtypes[0], options.parts == "all")
+    with _counting():
+        planner = Planner(options.model, options.base_config, dtypes[0], options.parts == "all")
     planner.size(sample)
     if options.memory:
         lines = fitting_lines(planner, options.memory, sample, train, lora, dtypes)
     else:
         lines = plan_lines(planner, sample, train, lora, reward)
+    for line in _counted(lines):
+        print(line, flush=True)
     seconds = _measured(options, planner.dtype, sample, train) if options.measure else None
-    print("\n".join([*lines, *time_lines(planner, sample, train, seconds)]))
+    print("\n".join(time_lines(planner, sample, train, seconds)))
     return 0
+
+
+def _counting() -> tqdm[NoReturn]:
+    """Show at a terminal that work goes on, as a context; a network is run few times, too few for a bar."""
+    return tqdm(bar_format="Counting ...", leave=False, disable=not sys.stderr.isatty())
+
+
+def _counted(lines: Iterator[str]) -> Iterator[str]:
+    """Yield the lines of a plan, showing while each is counted that work goes on."""
+    while True:
+        with _counting():
+            line = next(lines, None)
+        if line is None:
+            return
+        yield line
 
 
 def _model_defaults(options: argparse.Namespace) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def fused_attention() -> Iterator[None]:
     They keep queries, keys, values, the result and one number for each query and head. Left alone, tensors of the meta
     device would take the unfused way, which keeps the attention of every token to every other. Where the sizes of
     queries and values differ, or there is dropout, real devices take that way too. Tensors of other devices, in other
-    threads too, are computed as ever.
+    threads too, are computed as ever. What another library has put in its place meanwhile stays.
     """
     with _ONE_AT_A_TIME:
         unfused = F.scaled_dot_product_attention
@@ -178,7 +178,8 @@ def fused_attention() -> Iterator[None]:
         try:
             yield
         finally:
-            F.scaled_dot_product_attention = unfused
+            if F.scaled_dot_product_attention is fused:
+                F.scaled_dot_product_attention = unfused
 
 
 @contextmanager

@@ -7,15 +7,16 @@ rows are taught at once, costs hardly anything and is chosen last: as many as fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..settings import LoraSettings, SampleSettings, TrainSettings
 from .planner import ALLOWANCE, GIB, Planner
 
-CARDS = (8, 12, 16, 24, 32, 48, 80, 141)
+CARDS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 80, 141)
 """GiB of usual graphics cards."""
-PRESET_CARDS = (8, 12, 24)
+PRESET_CARDS = (2, 4, 6, 8, 12, 24)
 """Those that there are presets for."""
 SMALLER = (1.0, 0.75, 0.5)
 """Sides of pictures that are tried, in native ones."""
@@ -29,7 +30,7 @@ class Fitting:
         dtype: of network and text encoders.
         sample, train, lora: how it is drawn and taught.
         rows: of (image, step), in one backward pass.
-        drawing, decoding, teaching: peaks in bytes, weights included.
+        reading, drawing, decoding, teaching: peaks in bytes, weights included; of reading a prompt first.
     """
 
     dtype: str
@@ -37,6 +38,7 @@ class Fitting:
     train: TrainSettings
     lora: LoraSettings
     rows: int
+    reading: int
     drawing: int
     decoding: int
     teaching: int
@@ -44,7 +46,7 @@ class Fitting:
     @property
     def peak(self) -> int:
         """Return the most that any of the work takes, in bytes."""
-        return max(self.drawing, self.decoding, self.teaching)
+        return max(self.reading, self.drawing, self.decoding, self.teaching)
 
     def flags(self) -> list[str]:
         """Return what differs from the defaults, as the command line takes it."""
@@ -56,6 +58,11 @@ class Fitting:
         flags += ["--checkpointing"] * self.train.checkpointing
         flags += [f"--targets {self.lora.targets}"] * (self.lora.targets != "auto")
         return flags
+
+
+def memory_for(peak: float) -> float:
+    """Return the GiB that a card must have for a peak in bytes, up to the next tenth: what is written does fit."""
+    return math.ceil(10 * (peak / GIB + ALLOWANCE)) / 10
 
 
 def card_for(peak: float) -> int | None:
@@ -80,7 +87,7 @@ def fit(
         dtypes: those that may be used, best first.
     """
     most = (memory - ALLOWANCE) * GIB
-    planners = [planner.with_dtype(dtype) for dtype in dtypes]
+    planners = [each for dtype in dtypes if (each := planner.with_dtype(dtype)).encoding() <= most]
     for sized in _sizes(planner, sample):
         drawn = {each.dtype: drawing for each in planners if (drawing := _drawing(each, sized, most))}
         for changed, layers in _ways(train, lora):
@@ -91,7 +98,8 @@ def fit(
                 taught = each.teaching(sized, changed, layers, memory)
                 if taught.peak > most:  # what the trainer would try; it then takes fewer
                     taught = each.teaching(sized, changed, layers)
-                return Fitting(each.dtype, fitting, changed, layers, taught.rows, peak, decoding, taught.peak)
+                peaks = (each.encoding(), peak, decoding, taught.peak)
+                return Fitting(each.dtype, fitting, changed, layers, taught.rows, *peaks)
     return None
 
 
@@ -102,7 +110,8 @@ def least_memory(planner: Planner, sample: SampleSettings, train: TrainSettings,
     changed, layers = list(_ways(train, lora))[-1]
     drawing, decoding = smallest.drawing(one)
     taught = smallest.teaching(one, changed, layers)
-    return Fitting(smallest.dtype, one, changed, layers, taught.rows, drawing, decoding, taught.peak)
+    peaks = (smallest.encoding(), drawing, decoding, taught.peak)
+    return Fitting(smallest.dtype, one, changed, layers, taught.rows, *peaks)
 
 
 def _sizes(planner: Planner, sample: SampleSettings) -> Iterator[SampleSettings]:

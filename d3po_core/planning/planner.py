@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import torch
 from torch import nn
 
 from ..models.model import DiffusersModel
@@ -40,6 +39,8 @@ class Planner:
         self.model: DiffusersModel = unloaded_model(source, base_config, dtype)
         self._conditioning = blank_conditioning(self.model)
         self.weights = weight_bytes(self.model)
+        self.encoding = lru_cache(None)(self._encoding)
+        """See `phases.encoding`."""
         self.drawing = lru_cache(None)(self._drawing)
         """See `phases.drawing`."""
         self.teaching = lru_cache(None)(self._teaching)
@@ -83,8 +84,7 @@ class Planner:
     def _parts(self, *names: str) -> list[nn.Module]:
         return [part for name, part in parts(self.model.pipeline).items() if self.together or name in names]
 
-    def encoding(self) -> int:
-        """Return the peak while a prompt is read, see `phases.encoding`."""
+    def _encoding(self) -> int:
         encoders = [part for name, part in parts(self.model.pipeline).items() if name.startswith("text_encoder")]
         held = self._parts() or encoders
         return phases.encoding(encoders, self.model.architecture.tokens, held)
@@ -109,10 +109,3 @@ class Planner:
     def _by_reward(self, sample: SampleSettings, reward: RewardSettings, lora: LoraSettings) -> Teaching:
         held = self._parts(*NETWORKS, "vae")
         return phases.teaching_by_reward(self.model, self._conditioning, sample, reward, lora, held)
-
-
-def card_memory() -> float | None:
-    """Return the memory of the graphics card in GiB; None without one."""
-    if not torch.cuda.is_available():
-        return None
-    return torch.cuda.get_device_properties(0).total_memory / GIB

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -20,7 +21,7 @@ from ..settings import (
     replace as with_values,
 )
 from ..training.methods import METHODS
-from .fitting import Fitting, card_for, fit, least_memory
+from .fitting import Fitting, card_for, fit, least_memory, memory_for
 from .planner import ALLOWANCE, Planner
 
 PARTS = {"unet": "network", "transformer": "network", "vae": "VAE"}
@@ -42,45 +43,36 @@ class Line:
 
 def plan_lines(
     planner: Planner, sample: SampleSettings, train: TrainSettings, lora: LoraSettings, reward: RewardSettings
-) -> list[str]:
-    """Return the plan of a model as a table of lines."""
+) -> Iterator[str]:
+    """Yield the plan of a model as a table, each line as soon as it is counted."""
     height, width = planner.size(sample)
     where = "all parts in memory at once" if planner.together else "one part in memory at a time"
     head = f"{planner.name}, {width} by {height} pixels, {planner.dtype}, {where}"
     title = f"{'':58}{'GB':>7}   fits a card of"
-    return [
-        head,
-        "",
-        title,
-        *map(str, work_lines(planner, sample, train, lora, reward)),
-        "",
-        _weights(planner),
-        _note(),
-    ]
+    yield from (head, "", title)
+    yield from map(str, work_lines(planner, sample, train, lora, reward))
+    yield from ("", _weights(planner), _note())
 
 
 def work_lines(
     planner: Planner, sample: SampleSettings, train: TrainSettings, lora: LoraSettings, reward: RewardSettings
-) -> list[Line]:
-    """Count all kinds of work, each at its least and as the settings ask."""
+) -> Iterator[Line]:
+    """Count all kinds of work, each at its least and as the settings ask, one after the other."""
     one = replace(sample, batch=1)
-    lines = [
-        Line("reading a prompt", planner.encoding()),
-        Line("drawing a picture at a time (--batch 1)", planner.drawing(one)[0]),
-    ]
+    yield Line("reading a prompt", planner.encoding())
+    yield Line("drawing a picture at a time (--batch 1)", planner.drawing(one)[0])
     at_once = min(sample.batch, sample.groups * sample.candidates)
     if at_once > 1:
-        lines.append(Line(f"drawing {at_once} at once (--batch {sample.batch})", planner.drawing(sample)[0]))
-    lines.append(Line("decoding", max(planner.drawing(each)[1] for each in {one, sample})))
+        yield Line(f"drawing {at_once} at once (--batch {sample.batch})", planner.drawing(sample)[0])
+    yield Line("decoding", max(planner.drawing(each)[1] for each in {one, sample}))
     for name, how, layers in _taught(train, lora):
         rows = how.micro_batch or 1
-        lines.append(Line(f"{name}, --micro-batch {rows}", planner.teaching(sample, how, layers).peak))
+        yield Line(f"{name}, --micro-batch {rows}", planner.teaching(sample, how, layers).peak)
     followed = replace(reward, micro_batch=reward.micro_batch or 1)
     for tile in dict.fromkeys([followed.tile, TILE]):
         tiled = f", --tile {tile}" if tile else ""
         peak = planner.by_reward(sample, replace(followed, tile=tile), lora).peak
-        lines.append(Line(f"following a reward ({reward.variant}){tiled}, --micro-batch {followed.micro_batch}", peak))
-    return lines
+        yield Line(f"following a reward ({reward.variant}){tiled}, --micro-batch {followed.micro_batch}", peak)
 
 
 def _taught(train: TrainSettings, lora: LoraSettings) -> list[tuple[str, TrainSettings, LoraSettings]]:
@@ -117,24 +109,26 @@ def fitting_lines(
     train: TrainSettings,
     lora: LoraSettings,
     dtypes: Sequence[str],
-) -> list[str]:
-    """Return the settings that fit a card, or what would."""
+) -> Iterator[str]:
+    """Yield lines with the settings that fit a card, or what would."""
     fitting = fit(planner, memory, sample, train, lora, dtypes)
     if fitting is None:
-        return [f"Nothing fits {memory:g} GB. {_what_would(planner, sample, train, lora)}"]
+        yield f"Nothing fits {memory:g} GB. {_what_would(planner, sample, train, lora)}"
+        return
     flags = " ".join(fitting.flags()) or "the defaults"
-    return [
-        f"{planner.name} fits {memory:g} GB with: {flags}",
-        f"  drawing {gigabytes(fitting.drawing)} GB, {fitting.sample.batch} at once; "
+    yield f"{planner.name} fits {memory:g} GB with: {flags}"
+    yield (
+        f"  reading a prompt {gigabytes(fitting.reading)} GB; "
+        f"drawing {gigabytes(fitting.drawing)} GB, {fitting.sample.batch} at once; "
         f"decoding {gigabytes(fitting.decoding)} GB; "
-        f"teaching {gigabytes(fitting.teaching)} GB, {fitting.rows} row{'s' * (fitting.rows > 1)} at once",
-    ]
+        f"teaching {gigabytes(fitting.teaching)} GB, {fitting.rows} row{'s' * (fitting.rows > 1)} at once"
+    )
 
 
 def _what_would(planner: Planner, sample: SampleSettings, train: TrainSettings, lora: LoraSettings) -> str:
     least: Fitting = least_memory(planner, sample, train, lora)
     card = card_for(least.peak)
-    needs = f"a card of {card} GB" if card else f"{gigabytes(least.peak)} GB"
+    needs = f"{memory_for(least.peak):.1f} GB ({f'a card of {card} GB' if card else 'no usual card'})"
     height, width = planner.size(sample)
     return f"At {width} by {height} it takes {needs}, with: {' '.join(least.flags())}."
 
@@ -179,7 +173,6 @@ def training_rows(sample: SampleSettings, train: TrainSettings, recorded: int) -
     return useful_epochs(train, recorded) * sample.groups * sample.candidates * steps
 
 
-@lru_cache(maxsize=16)
 def short_plan(source: str, sample: SampleSettings, train: TrainSettings, lora: LoraSettings) -> str:
     """Return what drawing and teaching take at least, in a sentence.
 
@@ -190,6 +183,16 @@ def short_plan(source: str, sample: SampleSettings, train: TrainSettings, lora: 
     Raises:
         D3POError: there is no such model, or it cannot draw in that size.
     """
+    try:
+        written = os.stat(source).st_mtime_ns
+    except (OSError, ValueError):  # a kind of model, or none
+        written = 0
+    return _short_plan(source, written, sample, train, lora)
+
+
+@lru_cache(maxsize=16)
+def _short_plan(source: str, written: int, sample: SampleSettings, train: TrainSettings, lora: LoraSettings) -> str:
+    """Return the sentence of `short_plan`; a path that was written anew, at another time in ns, is counted anew."""
     planner = Planner(source)
     drawing, decoding = planner.drawing(sample)
     taught = planner.teaching(sample, train, lora).peak

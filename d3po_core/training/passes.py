@@ -56,20 +56,17 @@ def fit_batch_limits(denoiser: Denoiser, rows: Rows, micro_batch: int = 0, proce
     Args:
         denoiser: the policy.
         rows: at least one, of the kind to be evaluated.
-        micro_batch: rows per backward pass as somebody chose them; 0 takes what fits into free memory.
+        micro_batch: rows per backward pass as somebody chose them, for which nothing is measured on a graphics card;
+            0 takes what fits into free memory.
         processes: how many share a processor's memory.
     """
     on_processor = denoiser.device.type == "cpu"
+    if micro_batch and not on_processor:
+        return BatchLimits(micro_batch, micro_batch)
     # Of a network that accelerate has divided, the fullest card decides.
     devices = {torch.device(each) for each in getattr(denoiser.module, "hf_device_map", {}).values()}
     free = min(map(free_bytes, devices or {denoiser.device})) / (processes if on_processor else 1)
-    try:
-        each = activation_bytes(denoiser, rows)
-    except torch.cuda.OutOfMemoryError:
-        if not micro_batch:
-            raise
-        each = 0  # the first update says better what to do
-    return limits_within(free, each, micro_batch, on_processor)
+    return limits_within(free, activation_bytes(denoiser, rows), micro_batch, on_processor)
 
 
 def limits_within(free: float, each: int, micro_batch: int, on_processor: bool) -> BatchLimits:

@@ -48,7 +48,9 @@ class Update:
 
 @dataclass(frozen=True)
 class TeachingMemory:
-    """What a round takes in memory, measured on the network before its first update; all but the last in bytes.
+    """What the network and its LoRA take in memory in a round, measured before its first update.
+
+    All but the last are in bytes.
 
     Attributes:
         network: its weights.

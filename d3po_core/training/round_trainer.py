@@ -168,7 +168,7 @@ class RoundTrainer(ABC):
         """Return the ids of the groups that the LoRA has learnt from."""
 
     def memory(self) -> TeachingMemory | None:
-        """Return what the round takes in memory; None where that was not measured."""
+        """Return what the network and its LoRA take in memory; None where that was not measured."""
         return None
 
     @property

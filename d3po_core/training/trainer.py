@@ -176,12 +176,11 @@ class Trainer(RoundTrainer):
         weights = [p for p in self.denoiser.module.parameters() if id(p) not in ours]
         if not self._limits.each or any(type(weight) not in PLAIN for weight in weights):  # a host's quantised ones
             return None
-        group = self._load(min(self.data.training))
         return TeachingMemory(
             network=sum(p.untyped_storage().nbytes() for p in weights if p.device == device),
             lora=LORA_COPIES * sum(parameter.untyped_storage().nbytes() for parameter in lora),
             row=self._limits.each,
-            rows=rows_at_once(self._limits, *group.shape, self.settings),
+            rows=rows_at_once(self._limits, *self._shape, self.settings),
         )
 
     @property
@@ -209,6 +208,7 @@ class Trainer(RoundTrainer):
     def _sample_rows(self) -> Rows:
         """Return rows of the kind that is trained on, to see what fits into memory."""
         group, settings = self._load(min(self.data.training)), self.settings
+        self._shape = group.shape
         if METHODS[settings.method].rows == "images":
             levels = noise_levels(self.denoiser, settings.lowest_sigma)
             return noise_images(group, levels, 1, generator(settings.seed), self.denoiser)

@@ -9,7 +9,8 @@ from d3po_core.training.reports import TeachingMemory
 def test_the_parts_add_up() -> None:
     memory = TeachingMemory(network=3 * 2**30, lora=2**29, row=2**30, rows=4)
     assert memory.total == 7.5 * 2**30
-    assert teaching_memory(memory) == "Memory: about 7.5 GB (network 3.0, LoRA 0.50, 4 rows at once of 1.0)."
+    whole = "Teaching, the network and its LoRA take about 7.5 GB (network 3.0, LoRA 0.50, 4 rows at once of 1.0)."
+    assert teaching_memory(memory) == whole
 
 
 def test_nothing_is_said_where_nothing_is_known() -> None:

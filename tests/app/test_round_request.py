@@ -19,6 +19,13 @@ class Stopped(Exception):
     pass
 
 
+class Opened:
+    """Stands in for a trainer that knows nothing of its memory."""
+
+    def memory(self) -> None:
+        return None
+
+
 @pytest.mark.parametrize(("ending", "shown"), [("saved", 1), ("paused", 0), ("stopped", 1), ("refused", 1)])
 def test_a_reward_is_shown_an_image_on_the_processor_at_the_end(
     ending: str, shown: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -39,7 +46,7 @@ def test_a_reward_is_shown_an_image_on_the_processor_at_the_end(
     def opened(*_: object) -> object:
         if ending == "refused":
             raise D3POError("Another trainer is at work.", "")
-        return "a trainer"
+        return Opened()
 
     monkeypatch.setattr(training, "train_round", train_round)
     monkeypatch.setattr(RewardRequest, "open", opened)
@@ -58,7 +65,7 @@ def test_what_ended_training_is_raised_not_what_came_after(monkeypatch: pytest.M
         raise Stopped
 
     monkeypatch.setattr(training, "train_round", stop)
-    monkeypatch.setattr(RewardRequest, "open", lambda *_: None)
+    monkeypatch.setattr(RewardRequest, "open", lambda *_: Opened())
     request = RewardRequest(RewardSettings(), LoraSettings(), SampleSettings(), Reward("mine", "light", fail, True))
     with pytest.raises(Stopped):
         request.train(None, None, "hooks", lambda report: None)  # type: ignore[arg-type]

@@ -117,3 +117,18 @@ def test_a_row_keeps_without_values_what_it_keeps_with_them(make: Callable[[], o
         found = activation_bytes(model.denoiser, rows_of(model, META))
     blank.remove()
     assert found == real > 0
+
+
+def test_what_another_library_puts_in_place_of_attention_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", before)  # put back at the end
+
+    def others(*tensors: torch.Tensor) -> torch.Tensor:
+        return before(*tensors)
+
+    with fused_attention():
+        assert F.scaled_dot_product_attention is not before
+    assert F.scaled_dot_product_attention is before
+    with fused_attention():
+        F.scaled_dot_product_attention = others  # type: ignore[assignment]
+    assert F.scaled_dot_product_attention is others

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from d3po_core.cli import main
+from d3po_core.errors import D3POError
 from d3po_core.models.model import DiffusersModel
 from d3po_core.planning import phases
 from d3po_core.planning.counting import counted
-from d3po_core.planning.fitting import fit
+from d3po_core.planning.fitting import card_for, fit, memory_for
 from d3po_core.planning.networks import blank_conditioning, parts, unloaded_model
 from d3po_core.planning.planner import ALLOWANCE, GIB, Planner
-from d3po_core.planning.words import short_plan, training_rows
+from d3po_core.planning.words import fitting_lines, plan_lines, short_plan, training_rows
 from d3po_core.settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings
 from tests.tiny_pipelines import tiny_sd
 
@@ -121,9 +124,44 @@ def test_the_command(planner: Planner, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_card_that_is_too_small(planner: Planner, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--model", planner.source, "--memory", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "Nothing fits 1 GB. At 16 by 16 it takes a card of 8 GB, with: --dtype bfloat16 --batch 1" in printed
+    assert (
+        "Nothing fits 1 GB. At 16 by 16 it takes 1.1 GB (a card of 2 GB), with: --dtype bfloat16 --batch 1" in printed
+    )
 
 
 def test_a_sentence_for_the_studio(planner: Planner) -> None:
     text = short_plan(planner.source, SAMPLE, TRAIN, LORA)
     assert text.startswith("Memory: drawing 0.0") and " GB, teaching 0.0" in text
+
+
+def test_a_prompt_has_to_be_read_too(monkeypatch: pytest.MonkeyPatch, planner: Planner) -> None:
+    """Where only the text encoders are larger than a card, nothing fits it, and a plan says what would."""
+    monkeypatch.setattr("d3po_core.planning.phases.encoding", lambda *_: 9 * GIB)
+    read = Planner(planner.source)
+    assert fit(read, 8, SAMPLE, TRAIN, LORA) is None
+    fitting = fit(read, 12, SAMPLE, TRAIN, LORA)
+    assert fitting is not None and fitting.peak == 9 * GIB
+    assert "it takes 10.0 GB (a card of 12 GB)" in next(fitting_lines(read, 8, SAMPLE, TRAIN, LORA, ["float32"]))
+
+
+def test_the_memory_of_a_card_is_rounded_up() -> None:
+    assert [memory_for(peak * GIB) for peak in (0.001, 0.1, 1.11)] == [1.1, 1.1, 2.2]
+    assert [card_for(peak * GIB) for peak in (0.001, 1.5, 4, 139.9, 141)] == [2, 4, 6, 141, None]
+
+
+def test_lines_come_as_they_are_counted(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted already is shown before the next count, which may take long, is begun."""
+    waiting = Planner(planner.source)
+    monkeypatch.setattr(waiting, "drawing", lambda sample: pytest.fail("This was not asked for yet."))
+    lines = plan_lines(waiting, SAMPLE, TRAIN, LORA, RewardSettings())
+    assert "16 by 16" in next(lines)
+    assert [next(lines) for _ in range(3)][-1].startswith("reading a prompt")
+
+
+def test_a_model_that_was_written_anew_is_counted_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny_sd().save_pretrained(folder)
+    short_plan(str(folder), SAMPLE, TRAIN, LORA)
+    shutil.rmtree(folder)
+    with pytest.raises(D3POError):
+        short_plan(str(folder), SAMPLE, TRAIN, LORA)

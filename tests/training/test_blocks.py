@@ -110,7 +110,13 @@ def test_a_processor_gets_small_batches(
 ) -> None:
     from d3po_core.training import passes
 
-    monkeypatch.setattr(passes, "activation_bytes", lambda denoiser, rows: 2**26)
+    measured: list[int] = []
+
+    def measure(denoiser: object, rows: object) -> int:
+        measured.append(2**26)
+        return measured[-1]
+
+    monkeypatch.setattr(passes, "activation_bytes", measure)
     monkeypatch.setattr(passes, "free_bytes", lambda device: 2**36)
 
     class Somewhere(ToyDenoiser):
@@ -118,3 +124,4 @@ def test_a_processor_gets_small_batches(
 
     Somewhere.device = torch.device(device)
     assert passes.fit_batch_limits(Somewhere(), None, micro_batch) == limits  # type: ignore[arg-type]
+    assert len(measured) == (device == "cpu" or not micro_batch)  # a pass on a card for what is set anyway costs memory
