@@ -310,16 +310,22 @@ def names_in(written: str) -> frozenset[str] | None:
         written: names separated by commas. A name with a comma in it is put in double quotes, and so is the empty name
             of people who never gave one.
     """
-    if not written.strip():
-        return None
+    written = " ".join(written.split())  # also line breaks, which the reader of lists refuses
+    names = next(csv.reader([written], skipinitialspace=True), [])
     nameless = NAMELESS in (part.strip() for part in written.split(","))
-    names = {" ".join(name.split()) for name in next(csv.reader([written], skipinitialspace=True))}
-    return frozenset({name for name in names if name} | ({""} if nameless else set()))
+    return frozenset({" ".join(name.split()) for name in names if name.strip()} | ({""} if nameless else set())) or None
 
 
 def listed(names: Iterable[str]) -> str:
     """Return names, sorted, as `names_in` reads them."""
-    return ", ".join(NAMELESS if not name else f'"{name}"' if "," in name else name for name in sorted(names))
+    return ", ".join(_quoted(name) for name in sorted(names))
+
+
+def _quoted(name: str) -> str:
+    """Return a name as it is written in a list: in quotes where it is empty or has a comma or quotes in it."""
+    if not name or "," in name or '"' in name:
+        return '"' + name.replace('"', '""') + '"'
+    return name
 
 
 Settings = TypeVar("Settings", SampleSettings, LoraSettings, TrainSettings, RewardSettings)

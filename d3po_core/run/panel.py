@@ -85,19 +85,30 @@ def shared_table(run: Run, people: frozenset[str] | None = None) -> Table:
     return tabulate((each for each in judgements if people is None or each.who in people), run.groups.select())
 
 
-_measured: dict[str, tuple[int, Agreement | None]] = {}
+_measured: dict[tuple[str, str], tuple[int, Agreement | None]] = {}
+_weighed: dict[tuple[str, str, frozenset[str] | None], tuple[int, Panel]] = {}
 
 
 def agreement(run: Run) -> Agreement | None:
     """Return how much people agree in a run, measured once for the same picks; None where no group has two judges."""
     revision = run.picks.revision
-    kept = _measured.get(run.run_id)
+    copy = str(run.folder), run.run_id  # a copy of a run has the same id
+    kept = _measured.get(copy)
     if kept is None or kept[0] != revision:
-        kept = _measured[run.run_id] = revision, measure(shared_table(run))
+        kept = _measured[copy] = revision, measure(shared_table(run))
     return kept[1]
 
 
 def _by_agreement(run: Run, people: frozenset[str] | None) -> Panel:
+    """Return these people, weighed once for the same picks: the gallery asks for them at every click."""
+    revision, key = run.picks.revision, (str(run.folder), run.run_id, people)
+    kept = _weighed.get(key)
+    if kept is None or kept[0] != revision:
+        kept = _weighed[key] = revision, _weigh(run, people)
+    return kept[1]
+
+
+def _weigh(run: Run, people: frozenset[str] | None) -> Panel:
     """Return these people, each with the weight that their agreement with the others gives."""
     known = reliability(shared_table(run, people))
     counts = {name: len(run.picks.judgements(who=name)) for name in known}

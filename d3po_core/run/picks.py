@@ -251,6 +251,7 @@ class Picks(Part):
             (count,) = connection.execute(
                 """WITH chosen AS (SELECT value AS name FROM json_each(:people))
                 SELECT COUNT(*) FROM groups WHERE MAX(judged, flagged) = 3 AND NOT (:recorded AND policy = :imported)
+                AND NOT freed
                 AND (EXISTS (SELECT 1 FROM standing WHERE standing.group_id = groups.id AND who IN chosen
                     AND kind NOT IN ('skipped', 'tie', 'all_bad'))
                 OR EXISTS (SELECT 1 FROM flags WHERE flags.group_id = groups.id AND who IN chosen GROUP BY who
@@ -276,7 +277,8 @@ class Picks(Part):
                 SELECT COUNT(*) FROM (SELECT DISTINCT group_id, who FROM new
                     WHERE (:people IS NULL OR who IN chosen)
                     AND (:by_name = '{}' OR serial > COALESCE((SELECT last FROM by_name WHERE name = who), 0)))
-                JOIN groups ON groups.id = group_id WHERE policy <> :imported OR NOT :recorded""",
+                JOIN groups ON groups.id = group_id WHERE (policy <> :imported OR NOT :recorded)
+                AND NOT (freed AND :people IS NOT NULL)""",
                 {
                     **{"begun": begun, "by_name": json.dumps(by_name), "imported": IMPORTED, "recorded": recorded},
                     "people": None if people is None else json.dumps(sorted(people)),

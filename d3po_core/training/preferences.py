@@ -120,7 +120,7 @@ def collect_preferences(run: Run, method: str = "d3po", panel: Panel = EVERYBODY
     training: dict[str, list[Pair]] = {}
     held_out: dict[str, list[Pair]] = {}
     scored: dict[str, list[float]] = {}
-    imported = 0
+    imported = freed = 0
     judgements = panel.judgements(run)
     people = _by_group(judgements)
     for group_id, several in people.items():
@@ -135,6 +135,7 @@ def collect_preferences(run: Run, method: str = "d3po", panel: Panel = EVERYBODY
         informative = bool(group_pairs) or (by_scores and any(sums))
         usable = group.recorded or not of_steps
         imported += informative and not usable
+        freed += informative and usable and group.freed
         if informative and usable and not group.freed:
             (held_out if group.held_out else training)[group.id] = group_pairs
             scored[group.id] = [max(-1.0, min(1.0, total)) for total in sums]
@@ -147,7 +148,7 @@ def collect_preferences(run: Run, method: str = "d3po", panel: Panel = EVERYBODY
                 "diffusion-nft.",
                 "Your picks are saved.",
             )
-        raise D3POError(_nothing_to_learn(len(judgements), len(held_out)), "Pick favourites in more groups.")
+        raise D3POError(_nothing_to_learn(len(judgements), len(held_out), freed), "Pick favourites in more groups.")
     judges = {group_id: {one.who for one in people[group_id]} for group_id in scored}
     return PreferenceData(training, held_out, scored, masks=_masks(run, judges))
 
@@ -304,9 +305,11 @@ def _without_latents(number: int) -> D3POError:
     )
 
 
-def _nothing_to_learn(judged: int, held_out: int) -> str:
+def _nothing_to_learn(judged: int, held_out: int, freed: int) -> str:
     if judged == 0:
         return "Nothing has been picked in this run yet."
+    if freed:
+        return "All favourites so far are in groups whose tensors were freed, or that are held out."
     if held_out:
         return "All favourites so far are in held-out groups, which are never trained on."
     return f"None of the {judged} picks says that one image is better than another (ties, all bad, skipped)."

@@ -27,6 +27,10 @@ from tests.run_helpers import make_run, put_group
         ('""', {""}),
         ('Anna, ""', {"Anna", ""}),
         ("Anna  Maria", {"Anna Maria"}),
+        ("Anna\nMaria", {"Anna Maria"}),
+        (",", None),
+        ('"a, ""b"""', {'a, "b"'}),
+        ('""""""', {'""'}),
     ],
 )
 def test_names_are_separated_by_commas(written: str, names: set[str] | None) -> None:
@@ -121,3 +125,28 @@ def test_a_group_that_many_saw_counts_as_one(tmp_path: Path) -> None:
     assert sum(pair.weight for pair in collect_preferences(run).training[run.groups.select()[0].id]) == pytest.approx(
         2 / 3
     )
+
+
+@pytest.mark.parametrize("name", ['"', '""', '"a" b', 'a, "b"', '","', ","])
+def test_a_listed_name_is_read_again(name: str) -> None:
+    assert names_in(listed({name, "Ben"})) == {name, "Ben"}
+
+
+def test_what_was_freed_is_not_counted_for_others(tmp_path: Path) -> None:
+    run = several(tmp_path, {"Anna": [0], "Ben": [1]})
+    number = run.rounds.begin({"train": {"people": "Anna"}})
+    run.rounds.finish(number, run.folder / "x.safetensors", "hash", RoundSummary())
+    with run.picks._database.write() as connection:
+        connection.execute("UPDATE groups SET freed = 1")
+    assert run.picks.counts("", people={"Ben"}).usable == run.picks.untaught(people={"Ben"}) == 0
+    with pytest.raises(D3POError, match="freed"):
+        collect_preferences(run, "d3po", Panel(frozenset({"Ben"})))
+
+
+def test_people_are_weighed_once_for_the_same_picks(tmp_path: Path) -> None:
+    run = several(tmp_path, {"Anna": [0, 1], "Ben": [0, 1]})
+    settings = TrainSettings(people_weight="agreement")
+    first = Panel.of(run, settings)
+    assert Panel.of(run, settings) is first
+    run.picks.add(run.groups.select()[0].id, Pick("favourite", (3,)), who="Ben")
+    assert Panel.of(run, settings) is not first
