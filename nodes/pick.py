@@ -18,8 +18,8 @@ from ..d3po_core.errors import D3POError
 from ..d3po_core.rewards import REWARDS, Reward, auto_pick, get_reward, reward_of
 from ..d3po_core.run import Run
 from ..d3po_core.run.run import read_image
-from ..d3po_core.settings import SampleSettings
-from . import folders, graph
+from ..d3po_core.settings import SampleSettings, names_in
+from . import folders, graph, train
 from .drawing import Press, begin_run, changed_since, check_same_kind, draw_into_gallery, draw_undecoded, next_prompts
 from .host.checks import check_trainable
 from .host.memory import preset_for
@@ -224,9 +224,11 @@ def add_pending(run: Run, trajectories: Trajectories, images: Tensor | None) -> 
 
 async def wait_for_picks(run: Run, picks: int, node: str) -> None:
     """Wait for new picks, or until nothing is left to pick in. Raises the host's interruption."""
-    while run.picks.untaught() < picks and _unpicked(run):
+    how = train.trained_with.get(run.run_id)
+    people = names_in(how.people) if how else None
+    while (new := run.picks.untaught(people=people)) < picks and _unpicked(run):
         check_interrupted()
-        write_into_node(f"Waiting for picks: {run.picks.untaught()} of {picks}", node)
+        write_into_node(f"Waiting for picks: {new} of {picks}", node)
         await asyncio.sleep(POLL_SECONDS)
 
 

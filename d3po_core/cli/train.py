@@ -43,14 +43,14 @@ def run(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace, run: Run) -> int:
     from ..app.few_steps import method_warning, names_of
     from ..app.runs import newest_sample_settings
-    from ..app.training import PicksRequest, has_round_to_go_on_with
+    from ..app.training import PicksRequest
     from ..rewards import get_reward
     from ..run.panel import check_people
     from .training import train_and_report
 
     train = settings_of(options, TrainSettings, earlier=run.settings)
     lora = settings_of(options, LoraSettings, earlier=run.settings)
-    if not options.reward and not has_round_to_go_on_with(run):  # a stopped round has its picks
+    if not options.reward and run.rounds.stopped() is None:  # which has its picks
         check_people(run, train)
     reward = get_reward(options.reward, own_code=True) if options.reward else None
     model = common.load(options, run)

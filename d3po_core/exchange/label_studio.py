@@ -20,6 +20,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -161,7 +162,7 @@ def _annotation(one: Judgement, side: str, task: str) -> Row:
     result = {
         "id": hashlib.sha256(f"{one.who} {task}".encode()).hexdigest()[:10],
         **{"type": "pairwise", "from_name": "pw", "to_name": "pw"},
-        **{"value": {"selected": side}, "meta": {"who": one.who}},
+        **{"value": {"selected": side}, "meta": {"who": one.who, "side": side, "when": when}},
     }
     known = {"completed_by": {"email": one.who}} if "@" in one.who else {}
     return {"result": [result], "created_at": datetime.fromtimestamp(when, timezone.utc).isoformat(), **known}
@@ -211,7 +212,7 @@ def import_tasks(run: Run, path: Path, who: str | None = None) -> Imported:
         try:
             for name, winner, loser, when in _choices(task, groups):
                 people.setdefault((name, task["data"]["group"]), _Choices()).add(winner, loser, when)
-        except (KeyError, TypeError, ValueError, OverflowError, D3POError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, D3POError) as error:
             raise D3POError(
                 f"Task {number} of {path.name} does not fit this taste's pictures.",
                 "Import what Label Studio exports as JSON (not JSON-MIN) of tasks that this taste was exported to.",
@@ -284,21 +285,36 @@ def _choices(task: Row, groups: Mapping[str, Group]) -> Iterator[tuple[str, int,
         for result in annotation["result"]:
             if result["type"] == "pairwise":
                 left = SIDES.index(result["value"]["selected"])
-                written = annotation.get("updated_at") or annotation.get("created_at")
-                when = datetime.fromisoformat(str(written).replace("Z", "+00:00")).timestamp()
-                yield _person(annotation, result), both[left], both[1 - left], when
+                who, when = _maker(annotation, result)
+                yield who, both[left], both[1 - left], when
 
 
-def _person(annotation: Row, result: Row) -> str:
-    """Return who chose, as the gallery would take the name.
+def _maker(annotation: Row, result: Row) -> tuple[str, float]:
+    """Return who chose, and when: who picked here, as long as the choice is what was exported; else who changed it.
 
     Raises:
-        TypeError, ValueError: there is no such name.
+        TypeError, ValueError: there is no such name or time.
     """
-    kept, member = (result.get("meta") or {}).get("who"), annotation.get("completed_by")
+    exported = result.get("meta") or {}
+    if exported.get("side") == result["value"]["selected"]:
+        return _name(exported["who"]), _time(float(exported["when"]))
+    written = annotation.get("updated_at") or annotation.get("created_at")
+    when = datetime.fromisoformat(str(written).replace("Z", "+00:00")).timestamp()
+    member = annotation.get("updated_by") or annotation.get("completed_by")
     if isinstance(member, Mapping):
         member = member.get("email") or f"{member.get('first_name', '')} {member.get('last_name', '')}"
-    name = kept if kept is not None else f"Label Studio {member}" if isinstance(member, int) else member or ""
+    return _name(f"Label Studio {member}" if isinstance(member, int) else member or ""), _time(when)
+
+
+def _name(name: object) -> str:
+    """Return a name as the gallery would take it; raises ValueError if it is none."""
     if not isinstance(name, str) or len(name) > 80 or not name.isprintable():
         raise ValueError("not a name")
     return " ".join(name.split())
+
+
+def _time(when: float) -> float:
+    """Return a time in seconds since 1970; raises ValueError if it is none."""
+    if not math.isfinite(when):
+        raise ValueError("not a time")
+    return when

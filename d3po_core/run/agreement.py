@@ -62,13 +62,17 @@ def coincidences(counts: Floats) -> Floats:
     return pairs / np.maximum(counts.sum(1) - 1, 1)[:, None, None]
 
 
-def alpha_of(coincident: Floats, values: Sequence[float], metric: Metric) -> Floats:
+def alpha_of(coincident: Floats, values: Sequence[float], metric: Metric, exchanged: bool = False) -> Floats:
     """Compute Krippendorff's alpha, 1 - D_o / D_e; not a number where only one value was given.
+
+    His n - 1 in D_e corrects for a mean that is taken from the values. That of exchanged units is 0 whatever they are,
+    and there it is n.
 
     Args:
         coincident: `coincidences`, added up over units, (..., V, V).
         values: what was given, (V,).
         metric: squared difference of two values.
+        exchanged: every unit counts twice, the second time with its candidates exchanged.
     """
     distance = metric(np.asarray(values)[:, None], np.asarray(values)[None, :])
     marginal = coincident.sum(-1)
@@ -76,7 +80,7 @@ def alpha_of(coincident: Floats, values: Sequence[float], metric: Metric) -> Flo
     observed = (coincident * distance).sum((-1, -2))
     expected = np.einsum("...c,ck,...k->...", marginal, distance, marginal)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(expected > 0, 1 - (total - 1) * observed / expected, np.nan)
+        return np.where(expected > 0, 1 - (total - (not exchanged)) * observed / expected, np.nan)
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def measure(table: Table) -> Agreement | None:
     if not table.groups:
         return None
     by_group = _coincidences_of_groups(table)
-    alpha = float(alpha_of(by_group.sum(0), VALUES, interval))
+    alpha = float(alpha_of(by_group.sum(0), VALUES, interval, exchanged=True))
     low, high = _interval(by_group) if table.groups >= MIN_RESAMPLED and not math.isnan(alpha) else (None, None)
     same, chance = _same(table)
     people = []
@@ -204,7 +208,7 @@ def _interval(by_group: Floats) -> tuple[float, float]:
     groups, rng = len(by_group), np.random.default_rng(0)
     flat = by_group.reshape(groups, -1)
     sums = [rng.multinomial(groups, np.full(groups, 1 / groups)) @ flat for _ in range(RESAMPLES)]
-    alphas = alpha_of(np.stack(sums).reshape(-1, *by_group.shape[1:]), VALUES, interval)
+    alphas = alpha_of(np.stack(sums).reshape(-1, *by_group.shape[1:]), VALUES, interval, exchanged=True)
     low, high = np.nanquantile(alphas, (0.025, 0.975))
     return float(low), float(high)
 

@@ -289,3 +289,27 @@ def test_a_data_set_opens_in_datasets_and_comes_back(tmp_path: Path, monkeypatch
         other = copied(copy, tmp_path / name)
         assert import_file(other, folder / name) == "Imported 6 picks."
         assert pick_lines(other) == pick_lines(run)
+
+
+def test_who_changes_somebodys_choice_there_is_not_taken_for_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", groups=1, candidates=2)
+    (group,) = (each.id for each in run.groups.select())
+    run.picks.add(group, Pick("favourite", (0,)), who="Anna", when=1000.0)
+    tasks = exported(run, tmp_path / "tasks")
+    (annotation,) = tasks[0]["annotations"]
+    annotation |= {"completed_by": {"email": "ben@example.org"}, "updated_at": "2026-11-01T10:00:00Z"}
+    (tmp_path / "same.json").write_text(json.dumps(tasks))
+    assert import_tasks(run, tmp_path / "same.json").picks == 0  # Anna's, at Anna's time, whoever looked at it
+    annotation["result"][0]["value"]["selected"] = "right"
+    (tmp_path / "changed.json").write_text(json.dumps(tasks))
+    import_tasks(run, tmp_path / "changed.json")
+    assert {one.who: one.pick.order for one in run.picks.standing()} == {"Anna": (0,), "ben@example.org": (1,)}
+
+
+@pytest.mark.parametrize("changes", [{"annotations": ["x"]}, {"annotations": [{"result": [{"meta": "s"}]}]}])
+def test_what_is_no_annotation_is_named(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = make_run(tmp_path / "run", groups=1, candidates=2)
+    tasks = exported(run, tmp_path / "tasks")
+    (tmp_path / "bad.json").write_text(json.dumps([{**tasks[0], **changes}]))
+    with pytest.raises(D3POError, match="Task 1 of bad.json does not fit"):
+        import_tasks(run, tmp_path / "bad.json")

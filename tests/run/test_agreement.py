@@ -129,7 +129,10 @@ def test_how_candidates_are_numbered_does_not_matter() -> None:
 
 
 def test_people_without_judgement_of_a_group_are_missing_as_krippendorff_says() -> None:
-    """Alpha of all units as they are and with their candidates exchanged, from values by observer and unit."""
+    """Alpha of all units as they are and with their candidates exchanged, from values by observer and unit.
+
+    His n - 1 is for a mean that is taken from the values; here it is known.
+    """
     rng = np.random.default_rng(4)
     favourites = rng.integers(-1, 3, size=(60, 4))
     kept = favourites[(favourites >= 0).sum(1) > 1]
@@ -138,7 +141,19 @@ def test_people_without_judgement_of_a_group_are_missing_as_krippendorff_says() 
         unit = [N if best < 0 else float(best == a) - float(best == b) for best in row]
         rows += [unit, [-each for each in unit]]
     found = measure(table(kept, 3))
-    assert found is not None and found.alpha == pytest.approx(alpha(np.array(rows).T.tolist(), interval))
+    his, count = alpha(np.array(rows).T.tolist(), interval), np.isfinite(np.array(rows, float)).sum()
+    assert found is not None and found.alpha == pytest.approx(1 - (1 - his) * count / (count - 1))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_people_at_random_do_not_agree_however_few_the_groups_are(groups: int) -> None:
+    """All that two people can choose in groups of two, one after the other: the mean of alpha is 0."""
+    alphas = []
+    for choices in itertools.product([0, 1], repeat=2 * groups):
+        found = measure(table(np.array(choices).reshape(groups, 2), 2))
+        assert found is not None and found.alpha is not None
+        alphas.append(found.alpha)
+    assert np.mean(alphas) == pytest.approx(0, abs=1e-12) and max(alphas) == 1
 
 
 def test_who_contradicts_or_clicks_at_random_counts_little() -> None:
