@@ -11,9 +11,8 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn
-
-from tqdm import tqdm
+from contextlib import contextmanager
+from typing import Any
 
 from ..errors import D3POError
 from ..settings import LoraSettings, RewardSettings, SampleSettings, TrainSettings, replace
@@ -86,9 +85,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _counting() -> tqdm[NoReturn]:
-    """Show at a terminal that work goes on, as a context; a network is run few times, too few for a bar."""
-    return tqdm(bar_format="Counting ...", leave=False, disable=not sys.stderr.isatty())
+@contextmanager
+def _counting() -> Iterator[None]:
+    """Show at a terminal that work goes on; a network is run few times, too few for a bar."""
+    shown = "Counting ..." if sys.stderr.isatty() else ""
+    print(shown, end="\r" * bool(shown), file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print(" " * len(shown), end="\r" * bool(shown), file=sys.stderr, flush=True)
 
 
 def _counted(lines: Iterator[str]) -> Iterator[str]:
