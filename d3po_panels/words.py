@@ -54,6 +54,7 @@ WORDS = {
     "invite_days": "Days for which the link works",
     "invite_make": "Make a link",
     "invite_link": "Link of {name}, shown this once. A new one for the same name ends it.",
+    "invite_ended": "The earlier link of {name} has ended.",
     "invite_later": "It works as soon as you let invited people in above.",
     "invite_table": "| Name | Groups | Last here | Link |\n|---|---|---|---|",
     "invite_never": "never",

@@ -120,10 +120,14 @@ def _links(library: RunLibrary, taste: Component, serving: Serving) -> tuple[Com
     @show_errors
     def make(taste: str, name: str, days: float) -> tuple[Update, str]:
         run = tastes.chosen(library, taste)
+        earlier = run.invitations.latest(name)
         token = run.invitations.create(name, days)
+        invitation = run.invitations.latest(name)
         address = serving.address(run) or run.invitations.address or own_address("0.0.0.0", PORT)
         info = "" if serving.address(run) else WORDS["invite_later"]
-        label = WORDS["invite_link"].format(name=" ".join(name.split()))
+        if earlier and earlier.state == "live":
+            info = f"{WORDS['invite_ended'].format(name=earlier.name)} {info}".strip()
+        label = WORDS["invite_link"].format(name=invitation.name if invitation else name)
         return gr.update(value=join_link(address, token), label=label, info=info, visible=True), ""
 
     return link, button.click(make, [taste, name, days], [link, name], show_progress="hidden").success

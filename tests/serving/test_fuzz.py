@@ -53,7 +53,7 @@ class Scene:
                 run.flags.add(group.id, 1, "unsafe", pick_id=uuid.uuid4().hex, who="Owner")
         self.run, self.other = self.runs
         self.live = self.run.invitations.create("Ada", 7)
-        self.ben = self.run.invitations.create("Ben", 7)
+        self.ben = self.run.invitations.create("Ben", 7, same_person=True)
         self.foreign = self.other.invitations.create("Ada", 7)
         self.revoked = self.run.invitations.create("Cem", 7)
         self.run.invitations.revoke("Cem")
