@@ -49,6 +49,7 @@ WORDS = {
     "invite_proxy": "Address of a reverse proxy",
     "invite_proxy_help": "Empty without one. With one, such as https://pick.example.org, nobody else gets in.",
     "invite_on": "Invited people come in at {address}",
+    "invite_port": "The proxy has to lead to 127.0.0.1:{port}.",
     "invite_off": "Nobody comes in from other computers.",
     "invite_name": "Name",
     "invite_days": "Days for which the link works",

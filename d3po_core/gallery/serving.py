@@ -332,7 +332,8 @@ class GuestServer:
     ) -> None:
         opened = bind(address, port)
         try:
-            self.address = public or own_address(address, opened.getsockname()[1])
+            self.port: int = opened.getsockname()[1]
+            self.address = public or own_address(address, self.port)
             self._server = make_server(ServingApp(run, actions, web_folder(), ByLink(run, self.address, "")))
             run.invitations.note_address(self.address)
         except BaseException:
