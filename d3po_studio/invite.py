@@ -45,12 +45,26 @@ class Serving:
         """
         if run.run_id in self._servers:
             return
-        public, host = (check_address(proxy), "127.0.0.1") if proxy else ("", "0.0.0.0")
+        if proxy:
+            self._servers[run.run_id] = self._behind(run, worker, check_address(proxy, WORDS["invite_proxy"]))
+            return
         for port in dict.fromkeys([*_port_before(run), *range(PORT, PORT - PORTS, -1)]):
             with suppress(OSError):
-                self._servers[run.run_id] = GuestServer(run, worker, host, port, public)
+                self._servers[run.run_id] = GuestServer(run, worker, "0.0.0.0", port)
                 return
         raise D3POError(f"No port from {PORT - PORTS + 1} to {PORT} is free.", "Close other servers.")
+
+    def _behind(self, run: Run, worker: Worker, public: str) -> GuestServer:
+        """Serve behind a proxy, at the one port that it is set to; at another one it would lead to another taste."""
+        if any(server.address == public for server in self._servers.values()):
+            raise D3POError(f"Another taste is served at {public}.", "Let nobody in there first.")
+        try:
+            return GuestServer(run, worker, "127.0.0.1", PORT, public)
+        except OSError as error:
+            raise D3POError(
+                f"Port {PORT}, which the proxy leads to, is in use.",
+                "Close the server that uses it, or let nobody in to the taste that is served there.",
+            ) from error
 
     def stop(self, run: Run) -> None:
         """Let nobody in any more."""
@@ -104,7 +118,12 @@ class Serving:
 
     def _status(self, run: Run) -> str:
         address = self.address(run)
-        return WORDS["invite_on"].format(address=f"**{address}**") if address else WORDS["invite_off"]
+        if not address:
+            return WORDS["invite_off"]
+        on = WORDS["invite_on"].format(address=f"**{address}**")
+        port = self._servers[run.run_id].port
+        behind = "" if f":{port}/" in address else " " + WORDS["invite_port"].format(port=port)
+        return on + behind
 
 
 def _links(library: RunLibrary, taste: Component, serving: Serving) -> tuple[Component, Component]:
@@ -120,10 +139,14 @@ def _links(library: RunLibrary, taste: Component, serving: Serving) -> tuple[Com
     @show_errors
     def make(taste: str, name: str, days: float) -> tuple[Update, str]:
         run = tastes.chosen(library, taste)
+        earlier = run.invitations.latest(name)
         token = run.invitations.create(name, days)
+        invitation = run.invitations.latest(name)
         address = serving.address(run) or run.invitations.address or own_address("0.0.0.0", PORT)
         info = "" if serving.address(run) else WORDS["invite_later"]
-        label = WORDS["invite_link"].format(name=" ".join(name.split()))
+        if earlier and earlier.state == "live":
+            info = f"{WORDS['invite_ended'].format(name=earlier.name)} {info}".strip()
+        label = WORDS["invite_link"].format(name=invitation.name if invitation else name)
         return gr.update(value=join_link(address, token), label=label, info=info, visible=True), ""
 
     return link, button.click(make, [taste, name, days], [link, name], show_progress="hidden").success

@@ -138,16 +138,26 @@ export class Outbox extends EventTarget {
   #take(key) {
     const left = readKept(key);
     /** @param {Entry} entry */
-    const ours = (entry) => entry.base === this.api.base && (!this.api.guest || entry.body.who === this.api.guest);
+    const ours = (entry) =>
+      entry.base === this.api.base &&
+      (entry.taste === this.taste || !this.#servesOne) &&
+      (!this.api.guest || entry.body.who === this.api.guest);
     const waiting = left.waiting.filter(ours);
     const refused = left.refused.filter(ours);
+    const others = { waiting: left.waiting.filter((one) => !ours(one)), refused: left.refused.filter((one) => !ours(one)) };
     if (!waiting.length && !refused.length) return;
     this.waiting.push(...waiting);
     this.refused.push(...refused);
     this.#changed();
     // Ours are kept first: an entry may be in the store twice for a moment, never not at all.
-    forget(forEver, key);
+    if (others.waiting.length || others.refused.length) keep(forEver, key, others);
+    else forget(forEver, key);
     this.#run();
+  }
+
+  /** Whether the server knows one taste alone: then others, served at the same address before or after, are not its. */
+  get #servesOne() {
+    return this.api.base === ".";
   }
 
   /** @param {string} id */

@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
         metavar="X",
         help="for which their links work [14]",
     )
+    parser.add_argument(
+        "--same-person", action="store_true", help="who has picks here already, made without an invitation"
+    )
     parser.add_argument("--revoke", action="append", default=[], metavar="NAME", help="end this person's link")
     parser.add_argument(
         "--overlap", type=number(int, "--overlap", 1, 100), metavar="N", help="how many people see the same group [1]"
@@ -58,7 +61,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"The link of {name} no longer works.")
     address = run.invitations.address or own_address("0.0.0.0", PORT)
     for name in options.names:
-        print(f"{name}: {join_link(address, run.invitations.create(name, options.days))}")
+        earlier = run.invitations.latest(name)
+        token = run.invitations.create(name, options.days, options.same_person)
+        invitation = run.invitations.latest(name)
+        print(f"{invitation.name if invitation else name}: {join_link(address, token)}")
+        if earlier and earlier.state == "live":
+            print(f"The earlier link of {earlier.name} has ended.")
     if options.names:
         print(f"The links work for {options.days:g} days, while d3po serve --listen or the Studio serves this run.")
     elif not options.revoke and options.overlap is None:

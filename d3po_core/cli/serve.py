@@ -45,8 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser, advanced: bool) -> None:
     )
 
 
-def address(text: str) -> str:
+def address(text: str, what: str = "--url") -> str:
     """Return an address at which a run is served, with a slash at its end.
+
+    Args:
+        text: as it was written.
+        what: where it was written, for the message.
 
     Raises:
         D3POError: it is none.
@@ -58,7 +62,7 @@ def address(text: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise D3POError(f"--url is '{text}'.", "Write it as https://pick.example.org")
+        raise D3POError(f"{what} is '{text}'.", "Write it as https://pick.example.org")
     return text.rstrip("/") + "/"
 
 

@@ -29,7 +29,7 @@ DRAWING = ("drawing", "loading")
 
 @dataclass(frozen=True)
 class AskedByGuest(Asked):
-    """A request by an invited person, under whose name all is done, whatever the page sends.
+    """A request by an invited person, under whose name all is done.
 
     Attributes:
         name: of the person.
@@ -128,4 +128,13 @@ def handle_guest(run: Run, actions: Actions, who: str, request: Request) -> Resp
 
 
 def _ask(run: Run, actions: Actions, who: str, fields: Fields) -> Asked:
-    return AskedByGuest(run, actions, fields, who)
+    """Return what a guest asks.
+
+    Raises:
+        BadRequest: a page asks that was opened by another link, or by the owner. All pages of a browser send the cookie
+            of the link that was opened last; what they do must not be stored under that name.
+    """
+    asked = AskedByGuest(run, actions, fields, who)
+    if "who" in fields and Asked.who(asked) != who:
+        raise BadRequest("This page was opened for somebody else. Reload it.", 403)
+    return asked

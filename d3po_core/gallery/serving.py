@@ -17,7 +17,6 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -64,6 +63,8 @@ PAGE = """<!doctype html>
 p {{ font: 18px/1.5 system-ui, sans-serif; max-width: 32em; margin: 20vh auto; padding: 0 1em; }}</style>
 {body}
 """
+TROUBLE = ("The computer that serves these pictures has a problem.", "Try again in a minute.")
+"""What everybody hears, with a link or without, while the database cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,11 @@ class ServingApp:
         if scope["type"] != "http":
             return
         request = request_of(scope)
-        visitor = await asyncio.to_thread(self._find, request)
+        try:
+            visitor = await asyncio.to_thread(self._find, request)
+        except D3POError:  # of the disk or the database, which may pass; nobody is let in meanwhile
+            await send_response(send, _refusal(503, request, TROUBLE))
+            return
         if visitor is None:  # what they send is not even read
             await send_response(send, self._refuse(request))
             return
@@ -185,19 +190,26 @@ class ServingApp:
         await send_response(send, await asyncio.to_thread(self._respond, visitor, request_of(scope, body)))
 
     def _find(self, request: Request) -> Visitor | None:
-        with suppress(D3POError):  # a database that is gone lets nobody in
-            folder, _, token = request.path.partition("/")
-            if folder == "join" and request.method == "GET":
-                return self._door.by_link(token)
-            return self._door.find(request)
-        return None
+        """Return who sends a request; None for nobody who may.
+
+        Raises:
+            D3POError: the database cannot be read.
+        """
+        folder, _, token = request.path.partition("/")
+        if folder == "join" and request.method in ("GET", "HEAD"):
+            if not _may_open(request):  # another site must not choose whose link a browser has
+                return None
+            return self._door.by_link(token.removesuffix("/"))
+        return self._door.find(request)
 
     def _respond(self, visitor: Visitor, request: Request) -> Response:
         if request.path.startswith("join/") and isinstance(self._door, ByLink):
-            headers = {**SAFE, "Location": "../", "Set-Cookie": self._door.cookie_for(visitor)}
+            headers = {**SAFE, "Location": "../../" if request.path.endswith("/") else "../"}
+            if request.method == "GET":  # programs that look at a link before somebody opens it use HEAD
+                headers["Set-Cookie"] = self._door.cookie_for(visitor)
             return Response(303, headers, b"")
         if request.path == "" and request.method in ("GET", "HEAD"):
-            if from_another_site(request.headers) and not follows_a_link(request.method, request.headers):
+            if not _may_open(request):
                 return self._refuse(request)
             return Response(200, SAFE, self._page(visitor).encode())
         if file := self._files.find(request.method, request.path):
@@ -208,16 +220,26 @@ class ServingApp:
 
     def _refuse(self, request: Request) -> Response:
         """Return what everybody gets who is not let in: a page where one is opened, else JSON."""
-        what, do = self._door.words
-        if "text/html" not in request.headers.get("accept", ""):
-            return refusal(403, what, do)
-        return Response(403, SAFE, PAGE.format(title="D3PO", body=f"<p>{what} {do}</p>").encode())
+        return _refusal(403, request, self._door.words)
 
     def _page(self, visitor: Visitor) -> str:
         guest = "" if visitor.name is None else f' guest who="{escape(visitor.name)}"'
         gallery = f'<d3po-gallery base="." taste="{self._run.run_id}"{guest} autofocus></d3po-gallery>'
         script = '<script type="module" src="web/gallery.mjs"></script>'
         return PAGE.format(title=escape(self._run.name), body=f"{script}\n{gallery}")
+
+
+def _may_open(request: Request) -> bool:
+    """Return whether an address is opened by a person, or asked for by this site, rather than used by another one."""
+    return not from_another_site(request.headers) or follows_a_link(request.method, request.headers)
+
+
+def _refusal(status: int, request: Request, words: tuple[str, str]) -> Response:
+    """Return two sentences, what is wrong and what to do: as a page where one is opened, else as JSON."""
+    what, do = words
+    if "text/html" not in request.headers.get("accept", ""):
+        return refusal(status, what, do)
+    return Response(status, SAFE, PAGE.format(title="D3PO", body=f"<p>{what} {do}</p>").encode())
 
 
 def bind(address: str, port: int) -> socket.socket:
@@ -310,7 +332,8 @@ class GuestServer:
     ) -> None:
         opened = bind(address, port)
         try:
-            self.address = public or own_address(address, opened.getsockname()[1])
+            self.port: int = opened.getsockname()[1]
+            self.address = public or own_address(address, self.port)
             self._server = make_server(ServingApp(run, actions, web_folder(), ByLink(run, self.address, "")))
             run.invitations.note_address(self.address)
         except BaseException:

@@ -38,6 +38,8 @@ class _Connection(sqlite3.Connection):
         super().__init__(*args, **values)
         self.lock = threading.RLock()
         self.closed = False
+        self.stands_in = False
+        """Whether it has `_STAND_INS`."""
 
     def close(self) -> None:
         """Close it once nobody uses it."""
@@ -66,6 +68,7 @@ def connect(path: Path) -> _Connection:
     if connection.execute("PRAGMA user_version").fetchone()[0] == EARLIER_VERSION:
         for statement in _STAND_INS:
             connection.execute(statement)
+        connection.stands_in = True
     return connection
 
 
@@ -99,7 +102,7 @@ class Database:
         self._turn = threading.Lock()
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[_Connection]:
         """Yield this thread's connection, for single statements.
 
         Raises:
@@ -113,7 +116,7 @@ class Database:
 
     @contextmanager
     def write(self, lasting: bool = True) -> Iterator[sqlite3.Connection]:
-        """Yield this thread's connection inside a transaction.
+        """Yield this thread's connection inside a transaction; a database of version 4 becomes one of today first.
 
         Args:
             lasting: what is written is on the disk afterwards. Otherwise it may be lost if the computer crashes before
@@ -127,18 +130,22 @@ class Database:
                 connection.execute("PRAGMA synchronous = NORMAL")
             try:
                 with transaction(connection):
+                    if connection.stands_in:  # what is written must not go into a stand-in, which nobody else sees
+                        bring_up_to_date(connection)
                     yield connection
+                connection.stands_in = False
             finally:
                 if not lasting:
                     connection.execute("PRAGMA synchronous = FULL")
 
     @contextmanager
-    def _held(self) -> Iterator[sqlite3.Connection]:
+    def _held(self) -> Iterator[_Connection]:
         """Yield this thread's connection, which nobody closes meanwhile."""
         while True:
             connection = self._connection()
             with connection.lock:
                 if not connection.closed:
+                    _drop_needless(connection)
                     yield connection
                     return
             self._local.connection = None  # it was closed in between
@@ -361,10 +368,23 @@ _STAND_INS = (
 """In place of what a database of version 4 lacks, as long as it cannot be written to. SQLite finds these first."""
 
 
-def bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Make a database of version 4 one of today, inside the caller's transaction; others are left alone."""
+def _drop_stand_ins(connection: sqlite3.Connection) -> None:
     for kind, name in (("VIEW", "groups"), ("TABLE", "invitations"), ("TABLE", "leases")):
         connection.execute(f"DROP {kind} IF EXISTS temp.{name}")
+
+
+def _drop_needless(connection: _Connection) -> None:
+    """Drop the stand-ins of a connection once another one has brought the database up to date."""
+    if not connection.stands_in or connection.in_transaction:
+        return
+    if connection.execute("PRAGMA user_version").fetchone()[0] != EARLIER_VERSION:
+        _drop_stand_ins(connection)
+        connection.stands_in = False
+
+
+def bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Make a database of version 4 one of today, inside the caller's transaction; others are left alone."""
+    _drop_stand_ins(connection)
     if connection.execute("PRAGMA user_version").fetchone()[0] == EARLIER_VERSION:  # no other process was first
         for statement in _UPDATES:
             connection.execute(statement)

@@ -11,6 +11,8 @@ import hashlib
 import secrets
 import sqlite3
 import time
+import unicodedata
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -54,24 +56,43 @@ class Invitation:
 class Invitations(Part):
     """Keeps invitations."""
 
-    def create(self, name: str, days: float) -> str:
-        """Invite a person, and return the secret part of their link. An earlier link of the same name is revoked.
+    def create(self, name: str, days: float, same_person: bool = False) -> str:
+        """Invite a person, and return the secret part of their link. An earlier link of the same person is revoked.
+
+        Names that differ in nothing but capitals or width are one person, who keeps the name that was there first.
 
         Args:
             name: of the person, in one line.
             days: for which the link works.
+            same_person: whether picks that are there under this name, and were made without an invitation, are theirs.
 
         Raises:
-            D3POError: the name is empty or too long, the days are none or too many, or the disk is full.
+            D3POError: the name is empty, too long or somebody else's, the days are none or too many, or the disk is
+                full.
         """
         name, token, now = _checked(name), new_token(), time.time()
         if not 0 < days <= MAX_DAYS:
             raise D3POError(f"A link cannot work for {days:g} days.", f"Choose more than 0 and at most {MAX_DAYS}.")
-        row = {"name": name, "token_hash": _hash(token), "created": now, "expires": now + days * 86400}
         with self._database.write() as connection:
+            invited = _same(name, connection.execute("SELECT name FROM invitations ORDER BY number"))
+            picking = invited or _same(name, connection.execute("SELECT DISTINCT who FROM picks ORDER BY who"))
+            if picking and not invited and not same_person:
+                raise D3POError(
+                    f"There are picks of '{picking}' that were made without an invitation; a guest of this name would "
+                    "see them and could remove them.",
+                    "Choose another name, or, where it is the same person, call d3po invite with --same-person.",
+                )
+            name = picking or name
+            row = {"name": name, "token_hash": _hash(token), "created": now, "expires": now + days * 86400}
             _revoke(connection, "name = :name", {"name": name})
             insert(connection, "invitations", row)
         return token
+
+    def latest(self, name: str) -> Invitation | None:
+        """Return a person's latest invitation, in whatever capitals the name is written; None if there is none."""
+        invitations = {each.name: each for each in self.all()}
+        same = _same(_one_line(name), ((name,) for name in invitations))
+        return invitations[same] if same else None
 
     def revoke(self, name: str) -> None:
         """End a person's invitation, with whatever they have open.
@@ -79,8 +100,9 @@ class Invitations(Part):
         Raises:
             D3POError: nobody of this name has one that still works.
         """
-        name = " ".join(name.split())
+        name = _one_line(name)
         with self._database.write() as connection:
+            name = _same(name, connection.execute("SELECT name FROM invitations ORDER BY number")) or name
             revoked = _revoke(connection, f"name = :name AND {_LIVE}", {"name": name})
         if not revoked:
             names = [each.name for each in self.all() if each.state == "live"]
@@ -132,16 +154,33 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
+def _one_line(name: str) -> str:
+    """Return a name in one line, each letter in the one form that Unicode recommends (NFKC)."""
+    return " ".join(unicodedata.normalize("NFKC", name).split())
+
+
 def _checked(name: str) -> str:
     """Return a name in one line.
 
     Raises:
-        D3POError: it is empty or too long, or holds what no name does.
+        D3POError: it is empty or too long, or holds what cannot be seen.
     """
-    name = " ".join(name.split())
-    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+    name = _one_line(name)
+    if not 0 < len(name) <= MAX_NAME:
         raise D3POError(f"A name needs 1 to {MAX_NAME} letters, in one line.", "Choose another one.")
+    if not name.isprintable():
+        raise D3POError(
+            "This name holds a character that cannot be seen.", "Write it without, and without joined emoji."
+        )
     return name
+
+
+def _same(name: str, rows: Iterable[Sequence[str]]) -> str:
+    """Return which of the names, one a row, is that of the same person; empty if none is."""
+    names = [row[0] for row in rows]
+    if name in names:
+        return name
+    return next((each for each in names if _one_line(each).casefold() == name.casefold()), "")
 
 
 def _hash(token: str) -> str:

@@ -24,6 +24,8 @@ LEASE_SECONDS = 120.0
 """How long a page that has gone silent keeps its groups from others."""
 REPEAT_EVERY = 16
 """Number of a person's picks after which one of their earlier groups comes back, to see how consistent they are."""
+MAX_LEASES = 24
+"""Groups that all pages of one named person hold at most; nobody can keep a run from the others by opening pages."""
 MAX_OVERLAP = 100
 BEGUN = 8
 """Groups that others have begun, of which one is chosen at random: people must not all see them in one order."""
@@ -72,13 +74,13 @@ class Leases(Part):
         Args:
             client: the page.
             who: the person who looks at it.
-            count: how many groups; fewer are returned if there are no more.
+            count: how many groups; fewer are returned if there are no more, or the person holds `MAX_LEASES`.
             holding: groups that the page has already.
         """
         with self._database.write(lasting=False) as connection:
             _renew(connection, client, who)
             leases = [lease for lease in _held(connection, client, who) if lease.group_id not in holding][:count]
-            while len(leases) < count:
+            while len(leases) < count and _may_hold_more(connection, who):
                 lease = _repeat(connection, who) or _next(connection, who)
                 if lease is None:
                     break
@@ -189,6 +191,12 @@ def _held(connection: sqlite3.Connection, client: str, who: str) -> list[Lease]:
         {"client": client, "who": who},
     )
     return [Lease(row["group_id"], tuple(json.loads(row["shown_order"])), row["why"]) for row in rows]
+
+
+def _may_hold_more(connection: sqlite3.Connection, who: str) -> bool:
+    """Return whether a person may get another group; nobody in particular may be many people."""
+    (held,) = connection.execute("SELECT COUNT(*) FROM leases WHERE who = ?", (who,)).fetchone()
+    return not who or int(held) < MAX_LEASES
 
 
 def _grant(connection: sqlite3.Connection, lease: Lease, client: str, who: str) -> None:

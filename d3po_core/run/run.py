@@ -39,7 +39,6 @@ from .database import (
     MANIFEST,
     VERSION,
     Database,
-    bring_up_to_date,
     connect,
     create_tables,
     transaction,
@@ -123,7 +122,8 @@ class Run:
         """Open a run, and clean up after processes that were killed.
 
         Raises:
-            D3POError: the folder is missing or holds no run; its database is damaged or of a newer version.
+            D3POError: the folder is missing or holds no run; its database is damaged, of a newer version, or of an
+                earlier one and busy or on a full disk.
         """
         folder = Path(os.path.abspath(folder))
         if not folder.is_dir():
@@ -135,10 +135,9 @@ class Run:
         database = Database(folder / DATABASE)
         try:
             version = _check_version(database)
+            if version == EARLIER_VERSION:
+                _bring_up_to_date(database)
             with suppress(D3POError):  # a run that can't be written to can still be looked at
-                if version == EARLIER_VERSION:
-                    with database.write() as connection:
-                        bring_up_to_date(connection)
                 remove_leftovers(folder, database)
             return cls(folder, database)
         except BaseException:
@@ -249,6 +248,20 @@ def _build(path: Path, meta: dict[str, str]) -> None:
             connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     finally:
         connection.close()
+
+
+def _bring_up_to_date(database: Database) -> None:
+    """Make a database of version 4 one of today; one that cannot be written to is left as it is, to be looked at.
+
+    Raises:
+        D3POError: the disk is full, or another program writes for too long.
+    """
+    try:
+        with database.write():
+            pass
+    except D3POError as error:
+        if not any(reason in str(error.__cause__) for reason in ("readonly", "unable to open")):
+            raise
 
 
 def _check_version(database: Database) -> int:

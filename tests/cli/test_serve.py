@@ -156,3 +156,11 @@ def test_the_overlap_is_kept_with_the_run(folder: Path, capsys: pytest.CaptureFi
     assert main(["invite", "--run", str(folder), "--revoke", "Ada"]) == 2
     assert main(["invite", "--run", str(folder), "Ada", "--days", "nan"]) == 2
     assert Run.open(folder).invitations.all() == [] and Run.open(folder).leases.overlap == 3
+
+
+def test_that_an_earlier_link_ends_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["invite", "--run", str(folder), "Ada"]) == 0
+    assert "earlier" not in capsys.readouterr().out
+    assert main(["invite", "--run", str(folder), "ada"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^Ada: http", printed, re.M) and "The earlier link of Ada has ended." in printed

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from d3po_core.errors import D3POError
+from d3po_core.picks import Pick
 from d3po_core.run import Run, invitations
-from d3po_core.run.leases import Progress
+from d3po_core.run.database import Database
+from d3po_core.run.leases import Leases, Progress
 from tests.run_helpers import make_run
 
 
@@ -77,11 +79,33 @@ def test_that_a_person_was_here_is_noted_once_a_minute(run: Run, monkeypatch: py
     assert seen == [now, now, now + 61]
 
 
-@pytest.mark.parametrize(("name", "days"), [("", 7), ("x" * 61, 7), ("a\x07", 7), ("Ada", 0), ("Ada", 1e9)])
+@pytest.mark.parametrize(
+    ("name", "days"), [("", 7), ("x" * 61, 7), ("a\x07", 7), ("a\u200db", 7), ("Ada", 0), ("Ada", 1e9)]
+)
 def test_what_cannot_be_an_invitation_is_refused(run: Run, name: str, days: float) -> None:
-    with pytest.raises(D3POError, match=r"name needs|cannot work"):
+    with pytest.raises(D3POError, match=r"name needs|cannot work|cannot be seen"):
         run.invitations.create(name, days)
     assert run.invitations.all() == []
+
+
+@pytest.mark.parametrize("other", ["ada", "ADA", "\uff21da", " Ada "])
+def test_one_person_in_other_capitals_or_width_is_one_person(run: Run, other: str) -> None:
+    first = run.invitations.create("Ada", 7)
+    second = run.invitations.create(other, 7)
+    assert run.invitations.find(first) is None and [each.name for each in run.invitations.all()] == ["Ada"]
+    run.invitations.revoke(other)
+    assert run.invitations.find(second) is None
+
+
+@pytest.mark.parametrize("name", ["Owner", "owner"])
+def test_a_name_that_picks_without_an_invitation_is_refused_unless_confirmed(run: Run, name: str) -> None:
+    run.picks.add(run.groups.select()[0].id, Pick("favourite", (0,)), pick_id="a" * 32, who="Owner", shown_order=(0, 1))
+    with pytest.raises(D3POError, match=r"picks of 'Owner'.*--same-person"):
+        run.invitations.create(name, 7)
+    assert run.invitations.all() == []
+    run.invitations.create(name, 7, same_person=True)
+    run.invitations.create(name, 7)  # whose earlier picks are theirs by now
+    assert {each.name for each in run.invitations.all()} == {"Owner"}
 
 
 EARLIER = Path(__file__).parents[1] / "data" / "earlier_run"
@@ -120,3 +144,37 @@ def test_a_run_of_before_that_cannot_be_written_to_is_looked_at(
         run.leases.set_overlap(2)
     run.close()
     assert (folder / "run.sqlite3").read_bytes() == before
+
+
+def test_a_run_of_before_that_is_busy_is_not_opened_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(EARLIER, tmp_path / "run")
+    monkeypatch.setattr("d3po_core.run.database.BUSY_SECONDS", 0.1)
+    other = sqlite3.connect(folder / "run.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(D3POError, match="busy"):
+        Run.open(folder)
+    other.execute("ROLLBACK")
+    other.close()
+    Run.open(folder).close()
+
+
+def test_a_connection_made_before_sees_what_another_process_brought_up_to_date(tmp_path: Path) -> None:
+    folder = shutil.copytree(EARLIER, tmp_path / "run")
+    database = Database(folder / "run.sqlite3")
+    with database.read() as connection:
+        assert connection.execute("SELECT COUNT(*) FROM leases").fetchone()[0] == 0  # its own stand-in
+    run = Run.open(folder)
+    assert len(run.leases.take("0" * 32, "Ada", 1)) == 1
+    with database.read() as connection:
+        assert connection.execute("SELECT COUNT(*) FROM leases").fetchone()[0] == 1
+    database.close()
+
+
+def test_what_is_written_to_a_database_of_before_is_written_into_it(tmp_path: Path) -> None:
+    folder = shutil.copytree(EARLIER, tmp_path / "run")
+    database = Database(folder / "run.sqlite3")
+    with database.write() as connection:
+        connection.execute("UPDATE groups SET judges = judges")
+    assert len(Leases(folder, database).take("0" * 32, "Ada", 1)) == 1
+    assert len(Run.open(folder).leases.take("1" * 32, "Ben", 1)) == 0  # Ada looks at the only one
+    database.close()

@@ -173,3 +173,9 @@ def test_leases_wait_for_no_disk_and_picks_do(run: Run) -> None:
         _ = 1 / 0
     with run._database.write():
         assert synchronous() == 2
+
+
+def test_a_person_cannot_take_all_groups_by_opening_pages(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "many", groups=40)
+    taken = [len(run.leases.take(f"{page:032x}", "Ada", 8)) for page in range(10)]
+    assert sum(taken) == 24 and len(run.leases.take("f" * 32, "Ben", 8)) == 8

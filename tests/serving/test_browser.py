@@ -122,3 +122,23 @@ def test_from_a_link_on_another_site_to_picks_until_it_is_revoked(
     page.goto(f"{served.address}join/{served.run.invitations.create('Ada', 7)}")
     until(lambda: len(served.run.picks.standing()) == 4)  # what was picked last, and kept in the browser
     assert [pick.who for pick in served.run.picks.standing()] == ["Ada", "Ada", "Ben", "Ada"]
+
+
+def test_what_was_picked_in_another_taste_at_this_address_is_kept_for_it(page: Any, served: Served) -> None:
+    page.goto(f"{served.address}join/{served.owner}")
+    first_group(page)
+    own, other = served.run.run_id, "0" * 32
+    page.evaluate(
+        """([own, other]) => {
+            const entry = (id, taste) => ({ id, kind: "remove", taste, base: ".", path: `taste/${taste}/remove`,
+                body: { who: "", pick_id: id } });
+            const waiting = [entry("a".repeat(32), own), entry("b".repeat(32), other)];
+            localStorage.setItem(`d3po/outbox/${other}/gone`, JSON.stringify({ waiting, refused: [] }));
+        }""",
+        [own, other],
+    )
+    page.reload()
+    first_group(page)
+    kept = f"JSON.parse(localStorage.getItem('d3po/outbox/{other}/gone') ?? '{{}}').waiting?.map(each => each.taste)"
+    page.wait_for_function(f"{kept}?.length !== 2")
+    assert page.evaluate(kept) == [other]

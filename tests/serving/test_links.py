@@ -55,15 +55,59 @@ def test_a_link_leaves_a_cookie_and_leads_to_the_page(folder: Path, url: str, pa
     assert bool(cookie["secure"]) == secure and 172_700 < int(cookie["max-age"]) <= 172_800
 
 
-def test_a_guest_picks_under_the_invitations_name_whatever_the_page_says(served: Served) -> None:
+def test_a_guest_picks_under_the_invitations_name(served: Served) -> None:
     ada = Guest(served, served.run.invitations.create("Ada", 7))
     page = served.ask("GET", "/", token=ada.token, accept="text/html")
     assert page.status == 200 and b' guest who="Ada"' in page.body
+    for sent in ({}, {"who": "Ada"}):
+        (card,) = ada.next()
+        ada.pick(card, **sent)
+    assert [stored.who for stored in served.run.picks.standing()] == ["Ada", "Ada"]
+    assert ada.get("state").json["picks"]["yours"] == 2
+
+
+@pytest.mark.parametrize("earlier", ["Ben", ""])
+def test_a_page_opened_before_by_somebody_else_does_nothing_with_a_guests_cookie(served: Served, earlier: str) -> None:
+    """Ben's page, or the owner's, is still open where Ada opens her link; the browser has one cookie for all."""
+    ada = Guest(served, served.run.invitations.create("Ada", 7))
     (card,) = ada.next()
-    answer = ada.pick(card, who="Ben")
-    assert answer.json["state"]["picks"]["yours"] == 1
-    (stored,) = served.run.picks.standing()
-    assert stored.who == "Ada"
+    answers = [ada.post("next", want=1, who=earlier), ada.pick(card, who=earlier)]
+    answers.append(ada.get(f"state?who={earlier}&client={ada.client}"))
+    flag = {"pick_id": uuid.uuid4().hex, "candidate": 0, "kind": "unsafe", "on": True, "group_id": card["group_id"]}
+    answers.append(ada.post("flag", **flag, shown_order=[0, 1], who=earlier))
+    assert [answer.status for answer in answers] == [403] * 4
+    assert served.run.picks.history() == [] and served.run.flags.history() == []
+
+
+def test_another_site_cannot_leave_a_links_cookie(served: Served) -> None:
+    token = served.run.invitations.create("Ada", 7)
+    embedded = served.ask("GET", f"/join/{token}", sec_fetch_site="cross-site", sec_fetch_mode="no-cors")
+    followed = served.ask("GET", f"/join/{token}", sec_fetch_site="cross-site", sec_fetch_mode="navigate")
+    assert (embedded.status, followed.status) == (403, 303)
+    assert "set-cookie" not in embedded.headers and "set-cookie" in followed.headers
+
+
+def test_a_link_may_end_in_a_slash_and_be_looked_at_before(served: Served) -> None:
+    token = served.run.invitations.create("Ada", 7)
+    looked = served.ask("HEAD", f"/join/{token}")
+    assert looked.status == 303 and "set-cookie" not in looked.headers
+    slash = served.ask("GET", f"/join/{token}/")
+    assert slash.status == 303 and token in slash.headers["set-cookie"]
+    assert urljoin(f"http://a.example/pick/join/{token}/", slash.headers["location"]) == "http://a.example/pick/"
+
+
+def test_a_database_that_cannot_be_read_for_a_while_ends_no_page(served: Served) -> None:
+    ada = Guest(served, served.run.invitations.create("Ada", 7))
+    assert ada.get("state").status == 200
+    path = served.run.folder / "run.sqlite3"
+    served.run.close()
+    path.rename(path.with_name("away"))
+    answers = [served.ask("GET", f"{ada.base}/state", token=token) for token in (ada.token, "x" * 43)]
+    assert {answer.status for answer in answers} == {503} and answers[0].body == answers[1].body
+    assert str(path).encode() not in answers[0].body
+    assert served.ask("GET", "/", token=ada.token, accept="text/html").status == 503
+    path.with_name("away").rename(path)
+    assert ada.get("state").status == 200
 
 
 def test_a_name_is_written_into_the_page_as_text(served: Served) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
 
-from d3po_core.gallery import serving
+from d3po_core.errors import D3POError
+from d3po_core.gallery import Actions, serving
 from d3po_core.run import Run
+from d3po_studio import invite
 from tests.panels.test_worker import until
+from tests.run_helpers import make_run
 from tests.studio.test_page import open_tab, page, toast
 
 pytest.importorskip("gradio", reason="gradio comes with the standalone extra")
@@ -66,3 +70,24 @@ def test_a_person_is_invited_comes_in_and_is_sent_away(
     page.locator("#d3po_invite_status", has_text="Nobody comes in from other computers").wait_for()
     with pytest.raises(OSError):
         status(link)
+
+
+def test_a_proxy_leads_to_one_port_and_one_taste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(invite, "PORT", port)
+        first, second = make_run(tmp_path / "first"), make_run(tmp_path / "second")
+        tastes, worker = invite.Serving(), cast(Any, Actions())
+        with pytest.raises(D3POError, match=f"Port {port}, which the proxy leads to, is in use"):
+            tastes.start(first, worker, "https://pick.example.org")
+    with pytest.raises(D3POError, match=r"^Address of a reverse proxy is 'pick'"):
+        tastes.start(first, worker, "pick")
+    tastes.start(first, worker, "https://pick.example.org")
+    try:
+        assert f"127.0.0.1:{port}" in tastes._status(first)
+        with pytest.raises(D3POError, match=r"Another taste is served at https://pick\.example\.org/"):
+            tastes.start(second, worker, "https://pick.example.org/")
+    finally:
+        tastes.stop(first)
