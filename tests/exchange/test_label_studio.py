@@ -311,5 +311,5 @@ def test_what_is_no_annotation_is_named(tmp_path: Path, changes: dict[str, Any])
     run = make_run(tmp_path / "run", groups=1, candidates=2)
     tasks = exported(run, tmp_path / "tasks")
     (tmp_path / "bad.json").write_text(json.dumps([{**tasks[0], **changes}]))
-    with pytest.raises(D3POError, match="Task 1 of bad.json does not fit"):
+    with pytest.raises(D3POError, match=r"Task 1 of bad\.json does not fit"):
         import_tasks(run, tmp_path / "bad.json")
