@@ -14,7 +14,8 @@ import socket
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ STRANGERS, GUESTS, RAW = 7000, 3000, 300
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get", "QUIT")
 PROMPT = "a prompt that nobody else may read"
 SECRET_PATH = "/home/somebody/models/secret.safetensors"
+
+
+def run_apart(work: Coroutine[Any, Any, None]) -> None:
+    """Run asynchronous work in a thread: in this one playwright may have a loop that runs."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 class Scene:
@@ -197,7 +204,7 @@ def test_strangers_get_one_answer_whatever_they_ask(scene: Scene) -> None:
             answers.add((html, status, tuple(sorted(heads.items())), answer))
             assert not read, "the body of a stranger is not even read"
 
-    asyncio.run(all_of_them())
+    run_apart(all_of_them())
     assert len(answers) == 2 and {status for _, status, _, _ in answers} == {403}
     said = b"".join(answer for *_, answer in answers).decode()
     assert not any(secret in said for secret in ("Taste of", "taste/", "join", PROMPT, SECRET_PATH, "Ada", "Ben"))
@@ -235,7 +242,7 @@ def test_guests_get_nothing_of_others_and_change_nothing_of_theirs(scene: Scene)
             assert 400 <= status < 500, (method, path, status)
             seen += answer
 
-    asyncio.run(all_of_them())
+    run_apart(all_of_them())
     secrets = [PROMPT, SECRET_PATH, "Ben", "Owner", "Cem", "Dora", "Taste of", foreign, *theirs, str(scene.run.folder)]
     assert not any(secret.encode() in seen for secret in secrets) and b"PNG" not in seen and b"/home" not in seen
     assert scene.contents() == before
@@ -270,7 +277,7 @@ def test_a_guest_learns_nothing_of_others_from_what_is_allowed(scene: Scene) -> 
         history = await send("GET", "/history", b"by=Ben")
         assert history["people"] == ["Ada"] and {item["who"] for item in history["items"]} == {"Ada"}
 
-    asyncio.run(way())
+    run_apart(way())
     assert not any(secret.encode() in seen for secret in (SECRET_PATH, "Ben", "Owner", "Cem", *scene.pick_ids))
     made = [pick for pick in scene.run.picks.history() if pick.pick_id not in scene.pick_ids]
     assert made and {pick.who for pick in made} == {"Ada"}
