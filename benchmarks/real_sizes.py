@@ -22,8 +22,9 @@ import time
 from pathlib import Path
 
 import torch
-from d3po_core.planning.networks import NAMES, Configuration, configuration_of
 from torch import nn
+
+from d3po_core.planning.networks import NAMES, Configuration, configuration_of
 
 GIB = 2**30
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
