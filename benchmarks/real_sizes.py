@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("model", choices=sorted(DTYPES))
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of CLIP's tokenizer")
     parser.add_argument("--side", default="256", help="of pictures, in pixels [256]")
+    parser.add_argument("--steps", default="20", help="of sampling [20]")
     parser.add_argument("--folder", type=Path, help="where the pipeline is, or is written and kept [none is kept]")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -110,7 +111,7 @@ def main() -> None:
             weights = write_pipeline(options.model, getattr(torch, dtype), options.tokenizer, folder)
         print(f"{NAMES[options.model]}, {dtype}, {options.side} pixels, weights {weights / GIB:.2f} GiB\n")
         print(f"{'':10}{'seconds':>9}{'peak, GiB':>12}{'over weights':>15}")
-        size = ("--width", options.side, "--height", options.side)
+        size = ("--width", options.side, "--height", options.side, "--steps", options.steps)
         prompts = ("--prompt", "a red fox", "--prompt", "a blue boat")
         drawn = ("--groups", "2", "--candidates", "2", "--batch", "2")
         measured(
