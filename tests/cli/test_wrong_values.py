@@ -130,6 +130,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     "--go-on": [],
     "--free-space": [],
     "--ranking": [],
+    "--same-person": [],
     "--listen": [("nowhere.invalid", "Port 7869 at nowhere.invalid cannot be listened on")],
     "--port": [("0", "--port is 0."), ("65536", "--port is 65536."), ("some", "--port is 'some'.")],
     "--url": [("pick.example.org", "--url is 'pick.example.org'."), ("https://a/?b", "--url is 'https://a/?b'.")],
