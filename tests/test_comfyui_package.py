@@ -222,7 +222,7 @@ def test_the_subgraph_fits_the_nodes():
         values = dict(zip(widgets, node["widgets_values"], strict=True))
         fields = {item.name: item for kind in SETTINGS.get(node["type"], ()) for item in dataclasses.fields(kind)}
         for name in (values.keys() & fields.keys()) - {"groups"}:
-            assert values[name] == (fields[name].default or 0), name
+            assert values[name] == (0 if fields[name].default is None else fields[name].default), name
         assert [slot["name"] for slot in node["outputs"]] == [one["name"] for one in known["outputs"].values()]
     for link in graph["links"]:
         if link["origin_id"] == graph["inputNode"]["id"]:
