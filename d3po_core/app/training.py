@@ -252,9 +252,10 @@ class RoundRequest(ABC):
         paused = False
         try:
             trainer = self.open(run, model, attachment, show, processes)
-            if memory := teaching_memory(trainer.memory()):
-                say(memory)
-            saved = train_round(trainer, after_update)
+            with trainer:  # also where somebody stops while that is said
+                if memory := teaching_memory(trainer.memory()):
+                    say(memory)
+                saved = train_round(trainer, after_update)
             paused = saved is None
             return saved
         finally:

@@ -22,6 +22,14 @@ class Stopped(Exception):
 class Opened:
     """Stands in for a trainer that knows nothing of its memory."""
 
+    closed = False
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed = True
+
     def memory(self) -> None:
         return None
 
@@ -69,3 +77,18 @@ def test_what_ended_training_is_raised_not_what_came_after(monkeypatch: pytest.M
     request = RewardRequest(RewardSettings(), LoraSettings(), SampleSettings(), Reward("mine", "light", fail, True))
     with pytest.raises(Stopped):
         request.train(None, None, "hooks", lambda report: None)  # type: ignore[arg-type]
+
+
+def test_a_stop_while_memory_is_said_closes_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the LoRA would stay on the host's network, and the run's lock held."""
+
+    def stop() -> None:
+        raise Stopped
+
+    opened = Opened()
+    monkeypatch.setattr(opened, "memory", stop)
+    monkeypatch.setattr(RewardRequest, "open", lambda *_: opened)
+    request = RewardRequest(RewardSettings(), LoraSettings(), SampleSettings(), None)
+    with pytest.raises(Stopped):
+        request.train(None, None, "hooks", lambda report: None)  # type: ignore[arg-type]
+    assert opened.closed
